@@ -1,0 +1,76 @@
+"""The numbers of RFC 6455: opcodes, close codes, and who closed a connection.
+
+This module owns names for numbers on the wire and imports nothing of the package.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, StrEnum
+
+__all__ = ["CloseCause", "CloseCode", "Opcode"]
+
+
+class Opcode(IntEnum):
+    """The meaning of a frame (RFC 6455, 5.2 and 11.8)."""
+
+    CONT = 0x0
+    """A further fragment of a message (5.4)."""
+    TEXT = 0x1
+    """A message, or its first fragment, in UTF-8 (5.6)."""
+    BINARY = 0x2
+    """A message, or its first fragment, of any bytes (5.6)."""
+    CLOSE = 0x8
+    """The start, or the answer, of the closing handshake (5.5.1)."""
+    PING = 0x9
+    """A question that a pong must answer (5.5.2)."""
+    PONG = 0xA
+    """The answer to a ping, or an unsolicited sign of life (5.5.3)."""
+
+
+class CloseCode(IntEnum):
+    """Why a connection was closed (RFC 6455, 7.4.1, and the IANA registry).
+
+    1005, 1006 and 1015 never stand on the wire: they describe a connection that
+    ended without a code.
+    """
+
+    NORMAL_CLOSURE = 1000
+    GOING_AWAY = 1001
+    PROTOCOL_ERROR = 1002
+    UNSUPPORTED_DATA = 1003
+    NO_STATUS_RCVD = 1005
+    ABNORMAL_CLOSURE = 1006
+    INVALID_DATA = 1007
+    POLICY_VIOLATION = 1008
+    MESSAGE_TOO_BIG = 1009
+    MANDATORY_EXTENSION = 1010
+    INTERNAL_ERROR = 1011
+    SERVICE_RESTART = 1012
+    TRY_AGAIN_LATER = 1013
+    BAD_GATEWAY = 1014
+    TLS_HANDSHAKE = 1015
+
+
+class CloseCause(StrEnum):
+    """Who or what ended a connection, for logs, counters and exceptions."""
+
+    PEER = "closed by peer"
+    """The peer sent the first Close frame, with a code that blames nobody."""
+    LOCAL = "closed by us"
+    """This side called `close`, or its handler returned."""
+    PROTOCOL_ERROR = "peer broke the protocol"
+    """The peer sent what RFC 6455 or a limit forbids; this side failed the connection."""
+    REJECTED = "peer rejected our data"
+    """The peer closed with 1002, 1003, 1007, 1009 or 1010: it blames this side."""
+    HANDLER_ERROR = "handler raised"
+    """An exception escaped from this side's handler or listener (1011)."""
+    KEEPALIVE = "keepalive timeout"
+    """The peer did not answer a keepalive ping in time."""
+    TIMEOUT = "close timeout"
+    """The peer did not answer a Close frame in time."""
+    OVERFLOW = "send buffer overflow"
+    """`send_nowait` met its limit under the policy ``"close"`` (1013)."""
+    STOP = "server stopped"
+    """The server is stopping (1001)."""
+    LOST = "connection lost"
+    """The transport ended, or was reset, without a Close frame."""

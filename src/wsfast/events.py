@@ -1,0 +1,50 @@
+"""What a decoder returns besides messages.
+
+A message is a plain `str` or `bytes`, and a failure is a `PeerError`, so the common case
+allocates nothing else. The rare events have the small classes of this module.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from .codes import CloseCode
+
+__all__ = ["Close", "Fragment", "Ping", "Pong"]
+
+
+class Ping(NamedTuple):
+    """A Ping frame (RFC 6455, 5.5.2). The payload has 0 to 125 bytes."""
+
+    payload: bytes
+
+
+class Pong(NamedTuple):
+    """A Pong frame (RFC 6455, 5.5.3). The payload has 0 to 125 bytes."""
+
+    payload: bytes
+
+
+class Close(NamedTuple):
+    """What a Close frame said (RFC 6455, 5.5.1). An empty body has code 1005."""
+
+    code: int
+    reason: str = ""
+
+    def __str__(self) -> str:
+        try:
+            name = f" ({CloseCode(self.code).name})"
+        except ValueError:
+            name = ""
+        return f"{self.code}{name}" + (f" {self.reason!r}" if self.reason else "")
+
+
+class Fragment(NamedTuple):
+    """A piece of a message, in streaming mode (RFC 6455, 5.4).
+
+    The pieces follow the stream as it arrives, not the frames: a frame may come in several pieces.
+    The last piece of a message has `final` set and may be empty.
+    """
+
+    data: str | bytes
+    final: bool
