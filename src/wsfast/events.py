@@ -6,11 +6,24 @@ allocates nothing else. The rare events have the small classes of this module.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, Union
 
 from .codes import CloseCode
 
-__all__ = ["Close", "Fragment", "Ping", "Pong"]
+if TYPE_CHECKING:
+    from .exceptions import PeerError
+
+__all__ = ["BytesLike", "Close", "Event", "Fragment", "Inflate", "Ping", "Pong"]
+
+BytesLike: TypeAlias = bytes | bytearray | memoryview
+"""Any object with the buffer protocol is accepted at run time."""
+
+Inflate: TypeAlias = Callable[[bytes, bool, int], bytes]
+"""Decompress a piece of a message: ``inflate(data, fin, limit)``; see `Decoder`."""
+
+Event: TypeAlias = Union[str, bytes, "Ping", "Pong", "Close", "Fragment", "PeerError"]
+"""What a decoder returns."""
 
 
 class Ping(NamedTuple):

@@ -1,0 +1,489 @@
+"""The codec of RFC 6455, section 5, in plain Python: the readable specification.
+
+It owns the bytes of frames: parsing, masking, UTF-8 checking, assembly of fragments, limits, and
+encoding. It knows nothing of handshakes, of the state of a connection, or of input and output.
+`_codec.pyx` is its fast reading, with the same names, signatures, errors and texts; a change to one
+lands with the other, and `tests/test_codec_parity.py` holds them equal.
+
+    0                   1                   2                   3
+    0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
+   +-+-+-+-+-------+-+-------------+-------------------------------+
+   |F|R|R|R| opcode|M| Payload len |    Extended payload length    |
+   |I|S|S|S|  (4)  |A|     (7)     |             (16/64)           |
+   |N|V|V|V|       |S|             |   (if payload len==126/127)   |
+   | |1|2|3|       |K|             |                               |
+   +-+-+-+-+-------+-+-------------+-------------------------------+
+   |  Masking key, if MASK set to 1 (4 bytes)  |  Payload ...      |
+   +-------------------------------------------+-------------------+
+"""
+
+from __future__ import annotations
+
+import codecs
+import os
+from typing import Final
+
+from .codes import Opcode
+from .events import BytesLike, Close, Event, Fragment, Inflate, Ping, Pong
+from .exceptions import InvalidPayload, PayloadTooBig, PeerError, ProtocolError
+
+__all__ = ["Decoder", "Encoder", "apply_mask", "encode_frame"]
+
+RECEIVE_SIZE: Final = 65536
+"""Bytes of the receive buffer that a decoder makes for itself if it is given none."""
+
+_CONTROL: Final = 0x8
+_OPCODES: Final = {int(opcode) for opcode in Opcode}
+_KEY_BLOCK: Final = 1024
+"""Bytes drawn at once from the operating system's random source for masking keys."""
+
+
+def apply_mask(data: BytesLike, mask: BytesLike, out: bytearray | memoryview | None = None) -> bytes | None:
+    """Mask or unmask data: XOR it with a repeated four-byte key (RFC 6455, 5.3).
+
+    Args:
+        data: bytes-like, any length.
+        mask: bytes-like, four bytes.
+        out: None to return new `bytes`; else writable bytes-like of the length of `data`, which may be
+            `data` itself, to write there and return None.
+
+    Raises:
+        ValueError: `mask` has not four bytes, or `out` has another length than `data`.
+        TypeError: an argument is not bytes-like, or `out` is not writable.
+    """
+    source, key = bytes(_view(data)), bytes(_view(mask))
+    if len(key) != 4:
+        raise ValueError(f"mask must have 4 bytes, got {len(key)}")
+    repeated = (key * (len(source) // 4 + 1))[: len(source)]
+    masked = (int.from_bytes(source, "little") ^ int.from_bytes(repeated, "little")).to_bytes(len(source), "little")
+    if out is None:
+        return masked
+    target = memoryview(out)
+    if target.readonly or not target.contiguous:
+        raise TypeError("out must be writable and contiguous")
+    target = target.cast("B")
+    if len(target) != len(masked):
+        raise ValueError(f"out must have {len(masked)} bytes as data has, got {len(target)}")
+    target[:] = masked
+    return None
+
+
+def encode_frame(
+    opcode: int,
+    payload: str | BytesLike = b"",
+    *,
+    fin: bool = True,
+    rsv1: bool = False,
+    mask: BytesLike | None = None,
+) -> bytes:
+    """Encode one frame (RFC 6455, 5.2).
+
+    Args:
+        opcode: an `Opcode`.
+        payload: bytes-like, or `str`, which is encoded in UTF-8. At most 125 bytes in a control frame.
+        fin: False for a fragment that others follow. A control frame cannot be fragmented.
+        rsv1: the bit that marks a compressed message (RFC 7692, 6).
+        mask: None for a server's frame; four bytes, bytes-like, for a client's.
+
+    Raises:
+        ValueError: an unknown opcode, a control frame too long or fragmented, a mask that has not four
+            bytes, or a `str` with a lone surrogate (`UnicodeEncodeError`).
+        TypeError: the payload is neither `str` nor bytes-like.
+    """
+    data = _payload(payload)
+    if opcode not in _OPCODES:
+        raise ValueError(f"unknown opcode {opcode}")
+    if opcode & _CONTROL:
+        if not fin:
+            raise ValueError("a control frame cannot be fragmented")
+        if len(data) > 125:
+            raise ValueError(f"a control frame's payload must have at most 125 bytes, got {len(data)}")
+    first = opcode | (0x80 if fin else 0) | (0x40 if rsv1 else 0)
+    masked = 0 if mask is None else 0x80
+    if len(data) < 126:
+        head = bytes((first, masked | len(data)))
+    elif len(data) < 65536:
+        head = bytes((first, masked | 126)) + len(data).to_bytes(2, "big")
+    else:
+        head = bytes((first, masked | 127)) + len(data).to_bytes(8, "big")
+    if mask is None:
+        return head + data
+    return head + bytes(_view(mask)) + apply_mask(data, mask)  # type: ignore[operator]
+
+
+class Encoder:
+    """Frames of one side, gathered until they are taken, so that many go out in one write.
+
+    Args:
+        mask: True on the client's side: each frame is masked with a fresh key from the operating
+            system's random source (RFC 6455, 5.3). False on the server's.
+    """
+
+    __slots__ = ("_keys", "_mask", "_out")
+
+    def __init__(self, *, mask: bool = False) -> None:
+        self._mask = bool(mask)
+        self._keys = b""
+        self._out = bytearray()
+
+    def __len__(self) -> int:
+        """Return the number of bytes that are gathered and not yet taken."""
+        return len(self._out)
+
+    def message(self, data: str | BytesLike) -> None:
+        """Append a whole message: a text frame for `str`, a binary frame for bytes-like.
+
+        Raises:
+            TypeError: `data` is neither `str` nor bytes-like.
+            UnicodeEncodeError: `data` has a lone surrogate.
+        """
+        self.frame(Opcode.TEXT if isinstance(data, str) else Opcode.BINARY, data)
+
+    def frame(
+        self, opcode: int, payload: str | BytesLike = b"", *, fin: bool = True, rsv1: bool = False
+    ) -> None:
+        """Append one frame; arguments and errors are those of `encode_frame`."""
+        mask = None
+        if self._mask:
+            if not self._keys:
+                self._keys = os.urandom(_KEY_BLOCK)
+            mask, self._keys = self._keys[:4], self._keys[4:]
+        self._out += encode_frame(opcode, payload, fin=fin, rsv1=rsv1, mask=mask)
+
+    def take(self) -> bytes:
+        """Return all that was gathered, and forget it."""
+        taken = bytes(self._out)
+        self._out.clear()
+        return taken
+
+
+class Decoder:
+    """The frames of the peer, parsed from any cut of its byte stream into events.
+
+    An event is a message (`str` or `bytes`), a `Ping`, a `Pong`, a `Close`, in streaming mode a
+    `Fragment`, or, last of all, a `PeerError` that says how the peer broke the protocol and with which
+    code to fail the connection. After a `Close` or a `PeerError` all further data is dropped.
+
+    Bytes come in by `feed`, or are received in place: `get_buffer` lends memory, `buffer_updated` says
+    how much of it was filled.
+
+    Args:
+        masked: True if the peer must mask its frames (it is a client), False if it must not (RFC 6455, 5.1).
+        max_size: the most bytes of a message, after decompression too; None for no limit. A message is
+            refused from the declared length, before any memory is taken.
+        max_fragments: the most frames of a message, empty ones too; None for no limit.
+        max_events: the most events that one call returns; None for no limit. Where more may be complete,
+            `pending` is True, and `feed(b"")` returns the next.
+        inflate: None, or what decompresses messages with RSV1 set (RFC 7692, 6.2): called as
+            ``inflate(data, fin, limit)`` for each piece of the message in order, `fin` True with the
+            last, `limit` the bytes that the message may still grow (-1: no limit). It returns `bytes` or
+            raises a `PeerError`.
+        buffer: writable, at least 1 KiB: the memory that `get_buffer` lends, which may be shared between decoders
+            whose calls do not interleave. None for one of its own, of 64 KiB, made when needed.
+
+    Raises:
+        ValueError: a limit is negative or zero where it must be positive, or the buffer is too small.
+    """
+
+    __slots__ = (
+        "_buffer",
+        "_checked",
+        "_compressed",
+        "_done",
+        "_emitted",
+        "_fin",
+        "_fragments",
+        "_inflate",
+        "_input",
+        "_lent",
+        "_mask",
+        "_masked",
+        "_max_events",
+        "_max_fragments",
+        "_max_size",
+        "_message",
+        "_opcode",
+        "_partial",
+        "_remaining",
+        "_size",
+        "_stopped",
+        "streaming",
+    )
+
+    def __init__(
+        self,
+        *,
+        masked: bool,
+        max_size: int | None = 1048576,
+        max_fragments: int | None = None,
+        max_events: int | None = None,
+        inflate: Inflate | None = None,
+        buffer: bytearray | memoryview | None = None,
+    ) -> None:
+        for name, value in (("max_size", max_size), ("max_fragments", max_fragments), ("max_events", max_events)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be positive or None, got {value}")
+        if buffer is not None and len(buffer) < 1024:
+            raise ValueError(f"buffer must have at least 1024 bytes, got {len(buffer)}")
+        self._masked = bool(masked)
+        self._max_size = max_size
+        self._max_fragments = max_fragments
+        self._max_events = max_events
+        self._inflate = inflate
+        self._buffer = None if buffer is None else memoryview(buffer)
+        #: Deliver messages piece by piece, as `Fragment` events. May be set at any time; a message of
+        #: which a piece was delivered goes on in pieces to its end.
+        self.streaming = False
+        self._input = bytearray()  # received, not yet parsed
+        self._done = False  # after a Close or a failure
+        self._stopped = False  # by max_events
+        self._lent = 0  # bytes, by get_buffer
+        # The data frame whose payload is being received:
+        self._partial = False
+        self._fin = False
+        self._mask = b""
+        self._remaining = 0
+        # The message that is being assembled; opcode 0 while there is none:
+        self._opcode = 0
+        self._compressed = False
+        self._fragments = 0
+        self._size = 0  # bytes so far, decompressed, delivered pieces included
+        self._emitted = 0  # of these, delivered as pieces
+        self._message = bytearray()  # the others
+        self._checked = 0  # of these, whole characters of UTF-8
+
+    @property
+    def held(self) -> int:
+        """The bytes that are kept of an unfinished frame or message."""
+        return len(self._input) + len(self._message)
+
+    @property
+    def pending(self) -> bool:
+        """Whether `max_events` stopped the last call, so that ``feed(b"")`` may return more."""
+        return self._stopped
+
+    def feed(self, data: BytesLike) -> list[Event]:
+        """Take in received bytes, of any number, and return the events they complete, in order.
+
+        Raises:
+            TypeError: `data` is not bytes-like.
+        """
+        received = _view(data)
+        if self._done:
+            return []
+        self._input += received
+        return self._parse()
+
+    def get_buffer(self, sizehint: int = -1) -> memoryview:
+        """Lend memory to receive into; which memory, and how much, is the decoder's choice.
+
+        Args:
+            sizehint: ignored, there for `asyncio.BufferedProtocol`.
+        """
+        if self._buffer is None:
+            self._buffer = memoryview(bytearray(RECEIVE_SIZE))
+        self._lent = len(self._buffer)
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> list[Event]:
+        """Take in the first bytes of what `get_buffer` lent, and return the events they complete.
+
+        Raises:
+            ValueError: `nbytes` is negative, or more than was lent.
+        """
+        if not 0 <= nbytes <= self._lent:
+            raise ValueError(f"nbytes must be from 0 to the {self._lent} bytes lent, got {nbytes}")
+        self._lent = 0
+        return [] if self._buffer is None else self.feed(self._buffer[:nbytes])
+
+    def _parse(self) -> list[Event]:
+        events: list[Event] = []
+        self._stopped = False
+        try:
+            while self._payload(events) if self._partial else self._frame(events):
+                if self._done:
+                    break
+                if len(events) == self._max_events:
+                    self._stopped = bool(self._input)
+                    break
+            self._emit(events)
+        except PeerError as failure:
+            events.append(failure)
+            self._done = True
+        if self._done:
+            self._input.clear()
+            self._message.clear()
+        return events
+
+    def _frame(self, events: list[Event]) -> bool:
+        """Parse the head of a frame, and the whole of a control frame; False if more input is needed."""
+        data = self._input
+        if len(data) < 2:
+            return False
+        first, second = data[0], data[1]
+        opcode = first & 0x0F
+        fin = bool(first & 0x80)
+        control = bool(opcode & _CONTROL)
+        # RFC 6455, 5.2: reserved bits need an extension; RFC 7692, 6: RSV1 stands on the first frame only.
+        reserved = first & 0x70
+        if reserved and not (reserved == 0x40 and self._inflate is not None and opcode in (1, 2)):
+            raise ProtocolError(f"reserved bits 0x{reserved:02x} set in a frame with opcode 0x{opcode:x}")
+        if opcode not in _OPCODES:
+            raise ProtocolError(f"reserved opcode 0x{opcode:x}")
+        if control:
+            # RFC 6455, 5.5
+            if not fin:
+                raise ProtocolError(f"control frame with opcode 0x{opcode:x} is fragmented")
+        elif opcode == Opcode.CONT:
+            # RFC 6455, 5.4
+            if not self._opcode:
+                raise ProtocolError("continuation frame without a message to continue")
+        elif self._opcode:
+            raise ProtocolError("new message before the last one was finished")
+        # RFC 6455, 5.1
+        if bool(second & 0x80) != self._masked:
+            raise ProtocolError("frame is not masked" if self._masked else "frame is masked")
+        length = second & 0x7F
+        position = 2
+        if length > 125:
+            if control:
+                raise ProtocolError(f"control frame with opcode 0x{opcode:x} has more than 125 bytes")
+            position = 4 if length == 126 else 10
+            if len(data) < position:
+                return False
+            length = int.from_bytes(data[2:position], "big")
+            # RFC 6455, 5.2: the shortest form, and no most significant bit.
+            if length < (126 if position == 4 else 65536):
+                raise ProtocolError(f"length {length} is not encoded in the shortest form")
+            if length >> 63:
+                raise ProtocolError(f"length {length} has its most significant bit set")
+        if not control:
+            self._check_limits(length, compressed=bool(reserved) if opcode else self._compressed)
+        mask = b""
+        if self._masked:
+            if len(data) < position + 4:
+                return False
+            mask = bytes(data[position : position + 4])
+            position += 4
+        if control:
+            if len(data) < position + length:
+                return False
+            payload = bytes(data[position : position + length])
+            del data[: position + length]
+            self._control(opcode, _unmask(payload, mask), events)
+            return True
+        del data[:position]
+        if opcode:
+            self._opcode = opcode
+            self._compressed = bool(reserved)
+        self._fragments += 1
+        self._fin = fin
+        self._mask = mask
+        self._remaining = length
+        self._partial = True
+        return True
+
+    def _check_limits(self, length: int, compressed: bool) -> None:
+        if self._max_fragments is not None and self._fragments >= self._max_fragments:
+            raise PayloadTooBig(f"message has more than {self._max_fragments} fragments")
+        # What a compressed frame holds is bounded while it is inflated.
+        if self._max_size is not None and not compressed and length > self._max_size - self._size:
+            raise PayloadTooBig(f"message has {self._size + length} bytes or more, the limit is {self._max_size}")
+
+    def _control(self, opcode: int, payload: bytes, events: list[Event]) -> None:
+        if opcode == Opcode.PING:
+            events.append(Ping(payload))
+        elif opcode == Opcode.PONG:
+            events.append(Pong(payload))
+        else:
+            events.append(_parse_close(payload))
+            self._done = True
+
+    def _payload(self, events: list[Event]) -> bool:
+        """Take what there is of a data frame's payload; False if more input is needed."""
+        if self._remaining and not self._input:
+            return False
+        chunk = bytes(self._input[: self._remaining])
+        del self._input[: len(chunk)]
+        self._remaining -= len(chunk)
+        ends = self._remaining == 0
+        plain = _unmask(chunk, self._mask)
+        if self._mask:
+            turn = len(chunk) % 4
+            self._mask = self._mask[turn:] + self._mask[:turn]
+        if self._compressed and self._inflate is not None:
+            limit = -1 if self._max_size is None else self._max_size - self._size
+            plain = self._inflate(plain, ends and self._fin, limit)
+        self._message += plain
+        self._size += len(plain)
+        if self._opcode == Opcode.TEXT:
+            self._check_text(final=ends and self._fin)
+        if not ends:
+            return False
+        self._partial = False
+        if self._fin:
+            self._finish(events)
+        return True
+
+    def _check_text(self, *, final: bool) -> None:
+        """Fail at the first byte that cannot be UTF-8 (RFC 6455, 8.1), be the message finished or not."""
+        try:
+            _, taken = codecs.utf_8_decode(self._message[self._checked :], "strict", final)
+        except UnicodeDecodeError as exc:
+            at = self._emitted + self._checked + exc.start
+            raise InvalidPayload(f"text message is not UTF-8 at byte {at}") from None
+        self._checked += taken
+
+    def _finish(self, events: list[Event]) -> None:
+        data = bytes(self._message)
+        message = data.decode() if self._opcode == Opcode.TEXT else data
+        events.append(Fragment(message, True) if self.streaming or self._emitted else message)
+        self._message.clear()
+        self._opcode = self._fragments = self._size = self._emitted = self._checked = 0
+
+    def _emit(self, events: list[Event]) -> None:
+        """In streaming mode, deliver what has arrived of a message, up to its last whole character."""
+        if not (self.streaming or self._emitted):
+            return
+        data = bytes(self._message[: self._checked] if self._opcode == Opcode.TEXT else self._message)
+        if data:
+            events.append(Fragment(data.decode() if self._opcode == Opcode.TEXT else data, False))
+            del self._message[: len(data)]
+            self._emitted += len(data)
+            self._checked = 0
+
+
+def _parse_close(payload: bytes) -> Close:
+    """Parse the body of a Close frame (RFC 6455, 5.5.1 and 7.4)."""
+    if not payload:
+        return Close(1005)
+    if len(payload) == 1:
+        raise ProtocolError("close frame with a body of 1 byte")
+    code = int.from_bytes(payload[:2], "big")
+    if not (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999):
+        raise ProtocolError(f"close frame with the code {code}")
+    try:
+        return Close(code, payload[2:].decode())
+    except UnicodeDecodeError as exc:
+        raise InvalidPayload(f"close reason is not UTF-8 at byte {exc.start}") from None
+
+
+def _unmask(data: bytes, mask: bytes) -> bytes:
+    return apply_mask(data, mask) if mask else data  # type: ignore[return-value]
+
+
+def _view(data: BytesLike) -> memoryview:
+    try:
+        view = memoryview(data)
+    except TypeError:
+        raise TypeError(f"expected a bytes-like object, got {type(data).__name__}") from None
+    return view.cast("B") if view.contiguous else memoryview(view.tobytes())
+
+
+def _payload(data: str | BytesLike) -> bytes:
+    if isinstance(data, str):
+        return data.encode()
+    try:
+        return bytes(_view(data))
+    except TypeError:
+        raise TypeError(f"expected str or a bytes-like object, got {type(data).__name__}") from None
