@@ -30,6 +30,8 @@ setup(
             Extension(
                 "wsfast._codec",
                 ["src/wsfast/_codec.pyx"],
+                depends=["src/wsfast/_codec_bytes.h"],
+                include_dirs=["src/wsfast"],
                 extra_compile_args=compile_args,
                 extra_link_args=link_args,
                 define_macros=macros,

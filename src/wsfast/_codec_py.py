@@ -20,12 +20,14 @@ lands with the other, and `tests/test_codec_parity.py` holds them equal.
 from __future__ import annotations
 
 import codecs
+import io
+import operator
 import os
 from typing import Final
 
 from .codes import Opcode
 from .events import BytesLike, Close, Event, Fragment, Inflate, Ping, Pong
-from .exceptions import InvalidPayload, PayloadTooBig, PeerError, ProtocolError
+from .exceptions import ConcurrencyError, InvalidPayload, PayloadTooBig, PeerError, ProtocolError
 
 __all__ = ["Decoder", "Encoder", "apply_mask", "encode_frame"]
 
@@ -58,13 +60,10 @@ def apply_mask(data: BytesLike, mask: BytesLike, out: bytearray | memoryview | N
     masked = (int.from_bytes(source, "little") ^ int.from_bytes(repeated, "little")).to_bytes(len(source), "little")
     if out is None:
         return masked
-    target = memoryview(out)
-    if target.readonly or not target.contiguous:
-        raise TypeError("out must be writable and contiguous")
-    target = target.cast("B")
-    if len(target) != len(masked):
-        raise ValueError(f"out must have {len(masked)} bytes as data has, got {len(target)}")
-    target[:] = masked
+    target = _writable(out, "out")
+    if target.nbytes != len(masked):
+        raise ValueError(f"out must have {len(masked)} bytes as data has, got {target.nbytes}")
+    io.BytesIO(masked).readinto(target)  # unlike a slice assignment, takes any format
     return None
 
 
@@ -88,9 +87,10 @@ def encode_frame(
     Raises:
         ValueError: an unknown opcode, a control frame too long or fragmented, a mask that has not four
             bytes, or a `str` with a lone surrogate (`UnicodeEncodeError`).
-        TypeError: the payload is neither `str` nor bytes-like.
+        TypeError: the payload is neither `str` nor bytes-like, or the opcode is no integer.
     """
     data = _payload(payload)
+    opcode = operator.index(opcode)
     if opcode not in _OPCODES:
         raise ValueError(f"unknown opcode {opcode}")
     if opcode & _CONTROL:
@@ -177,16 +177,18 @@ class Decoder:
         inflate: None, or what decompresses messages with RSV1 set (RFC 7692, 6.2): called as
             ``inflate(data, fin, limit)`` for each piece of the message in order, `fin` True with the
             last, `limit` the bytes that the message may still grow (-1: no limit). It returns `bytes` or
-            raises a `PeerError`.
+            raises a `PeerError`. Any other exception of it escapes, and ends the decoder as a failure does.
         buffer: writable, at least 1 KiB: the memory that `get_buffer` lends, which may be shared between decoders
             whose calls do not interleave. None for one of its own, of 64 KiB, made when needed.
 
     Raises:
-        ValueError: a limit is negative or zero where it must be positive, or the buffer is too small.
+        ValueError: a limit is negative or zero, or the buffer is too small or not of a native format.
+        TypeError: a limit is no integer, or the buffer is not writable and contiguous.
     """
 
     __slots__ = (
         "_buffer",
+        "_busy",
         "_checked",
         "_compressed",
         "_done",
@@ -203,6 +205,7 @@ class Decoder:
         "_max_size",
         "_message",
         "_opcode",
+        "_parsing",
         "_partial",
         "_remaining",
         "_size",
@@ -220,23 +223,22 @@ class Decoder:
         inflate: Inflate | None = None,
         buffer: bytearray | memoryview | None = None,
     ) -> None:
-        for name, value in (("max_size", max_size), ("max_fragments", max_fragments), ("max_events", max_events)):
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be positive or None, got {value}")
-        if buffer is not None and len(buffer) < 1024:
-            raise ValueError(f"buffer must have at least 1024 bytes, got {len(buffer)}")
         self._masked = bool(masked)
-        self._max_size = max_size
-        self._max_fragments = max_fragments
-        self._max_events = max_events
+        self._max_size = _limit("max_size", max_size)
+        self._max_fragments = _limit("max_fragments", max_fragments)
+        self._max_events = _limit("max_events", max_events)
         self._inflate = inflate
-        self._buffer = None if buffer is None else memoryview(buffer)
+        self._buffer = None if buffer is None else _writable(buffer, "buffer").cast("B")
+        if self._buffer is not None and len(self._buffer) < 1024:
+            raise ValueError(f"buffer must have at least 1024 bytes, got {len(self._buffer)}")
         #: Deliver messages piece by piece, as `Fragment` events. May be set at any time; a message of
         #: which a piece was delivered goes on in pieces to its end.
         self.streaming = False
         self._input = bytearray()  # received, not yet parsed
+        self._parsing = False  # while `inflate` may be running
         self._done = False  # after a Close or a failure
         self._stopped = False  # by max_events
+        self._busy = False
         self._lent = 0  # bytes, by get_buffer
         # The data frame whose payload is being received:
         self._partial = False
@@ -267,8 +269,11 @@ class Decoder:
 
         Raises:
             TypeError: `data` is not bytes-like.
+            ConcurrencyError: the call was made by this decoder's own `inflate`.
         """
         received = _view(data)
+        if self._parsing:
+            raise ConcurrencyError("the decoder is already parsing")
         if self._done:
             return []
         self._input += received
@@ -290,15 +295,19 @@ class Decoder:
 
         Raises:
             ValueError: `nbytes` is negative, or more than was lent.
+            TypeError: `nbytes` is no integer.
+            ConcurrencyError: the call was made by this decoder's own `inflate`.
         """
+        nbytes = operator.index(nbytes)
         if not 0 <= nbytes <= self._lent:
             raise ValueError(f"nbytes must be from 0 to the {self._lent} bytes lent, got {nbytes}")
         self._lent = 0
-        return [] if self._buffer is None else self.feed(self._buffer[:nbytes])
+        return self.feed(b"" if self._buffer is None else self._buffer[:nbytes])
 
     def _parse(self) -> list[Event]:
         events: list[Event] = []
         self._stopped = False
+        self._parsing = True
         try:
             while self._payload(events) if self._partial else self._frame(events):
                 if self._done:
@@ -308,11 +317,18 @@ class Decoder:
                     break
             self._emit(events)
         except PeerError as failure:
-            events.append(failure)
+            # Its traceback would keep this decoder alive for as long as the event.
+            events.append(failure.with_traceback(None))
             self._done = True
-        if self._done:
-            self._input.clear()
-            self._message.clear()
+        except BaseException:
+            # A fault of `inflate`, not of the peer: what it was given is lost, so there is no way on.
+            self._done = True
+            raise
+        finally:
+            self._parsing = False
+            if self._done:
+                self._input.clear()
+                self._message.clear()
         return events
 
     def _frame(self, events: list[Event]) -> bool:
@@ -368,8 +384,11 @@ class Decoder:
         if control:
             if len(data) < position + length:
                 return False
+            if opcode == Opcode.CLOSE and self._emit(events):
+                return True  # What came before it goes first; then the same frame again.
             payload = bytes(data[position : position + length])
             del data[: position + length]
+            self._emit(events)
             self._control(opcode, _unmask(payload, mask), events)
             return True
         del data[:position]
@@ -414,6 +433,12 @@ class Decoder:
         if self._compressed and self._inflate is not None:
             limit = -1 if self._max_size is None else self._max_size - self._size
             plain = self._inflate(plain, ends and self._fin, limit)
+            if not isinstance(plain, bytes):
+                raise TypeError(f"inflate must return bytes, got {type(plain).__name__}")
+            if 0 <= limit < len(plain):
+                raise PayloadTooBig(
+                    f"message has {self._size + len(plain)} bytes or more, the limit is {self._max_size}"
+                )
         self._message += plain
         self._size += len(plain)
         if self._opcode == Opcode.TEXT:
@@ -428,11 +453,11 @@ class Decoder:
     def _check_text(self, *, final: bool) -> None:
         """Fail at the first byte that cannot be UTF-8 (RFC 6455, 8.1), be the message finished or not."""
         try:
-            _, taken = codecs.utf_8_decode(self._message[self._checked :], "strict", final)
+            self._checked += codecs.utf_8_decode(self._message[self._checked :], "strict", final)[1]
+            return
         except UnicodeDecodeError as exc:
             at = self._emitted + self._checked + exc.start
-            raise InvalidPayload(f"text message is not UTF-8 at byte {at}") from None
-        self._checked += taken
+        raise InvalidPayload(f"text message is not UTF-8 at byte {at}")
 
     def _finish(self, events: list[Event]) -> None:
         data = bytes(self._message)
@@ -441,16 +466,20 @@ class Decoder:
         self._message.clear()
         self._opcode = self._fragments = self._size = self._emitted = self._checked = 0
 
-    def _emit(self, events: list[Event]) -> None:
+    def _emit(self, events: list[Event]) -> bool:
         """In streaming mode, deliver what has arrived of a message, up to its last whole character."""
-        if not (self.streaming or self._emitted):
-            return
-        data = bytes(self._message[: self._checked] if self._opcode == Opcode.TEXT else self._message)
-        if data:
-            events.append(Fragment(data.decode() if self._opcode == Opcode.TEXT else data, False))
-            del self._message[: len(data)]
-            self._emitted += len(data)
-            self._checked = 0
+        ready = self._checked if self._opcode == Opcode.TEXT else len(self._message)
+        if not ready or not (self.streaming or self._emitted):
+            return False
+        if len(events) == self._max_events:
+            self._stopped = True
+            return False
+        data = bytes(self._message[:ready])
+        events.append(Fragment(data.decode() if self._opcode == Opcode.TEXT else data, False))
+        del self._message[:ready]
+        self._emitted += ready
+        self._checked = 0
+        return True
 
 
 def _parse_close(payload: bytes) -> Close:
@@ -465,7 +494,8 @@ def _parse_close(payload: bytes) -> Close:
     try:
         return Close(code, payload[2:].decode())
     except UnicodeDecodeError as exc:
-        raise InvalidPayload(f"close reason is not UTF-8 at byte {exc.start}") from None
+        at = exc.start
+    raise InvalidPayload(f"close reason is not UTF-8 at byte {at}")
 
 
 def _unmask(data: bytes, mask: bytes) -> bytes:
@@ -477,12 +507,34 @@ def _view(data: BytesLike) -> memoryview:
         view = memoryview(data)
     except TypeError:
         raise TypeError(f"expected a bytes-like object, got {type(data).__name__}") from None
-    return view.cast("B") if view.contiguous else memoryview(view.tobytes())
+    try:
+        return view.cast("B")
+    except (TypeError, ValueError):  # not contiguous, or a format that `cast` does not know, as ctypes has
+        return memoryview(view.tobytes())
+
+
+def _writable(out: bytearray | memoryview, name: str) -> memoryview:
+    try:
+        view = memoryview(out)
+    except TypeError:
+        raise TypeError(f"{name} must be a bytes-like object, got {type(out).__name__}") from None
+    if view.readonly or not view.c_contiguous:
+        raise TypeError(f"{name} must be writable and contiguous")
+    return view
+
+
+def _limit(name: str, value: int | None) -> int | None:
+    if value is None:
+        return None
+    value = operator.index(value)
+    if value < 1:
+        raise ValueError(f"{name} must be positive or None, got {value}")
+    return value
 
 
 def _payload(data: str | BytesLike) -> bytes:
     if isinstance(data, str):
-        return data.encode()
+        return str.encode(data)
     try:
         return bytes(_view(data))
     except TypeError:

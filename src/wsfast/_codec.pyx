@@ -1,0 +1,873 @@
+"""The codec of RFC 6455, section 5, in Cython: the fast reading of `_codec_py.py`.
+
+It owns the bytes of frames and nothing else; `_codec_py.py` is the specification, with the same names,
+signatures, errors and texts, and is where the rules are explained. Here stands only how they are made fast:
+
+* A small whole message, the common case, is unmasked straight from the input into its final object.
+* A large one is received straight into its final object: `get_buffer` lends that object's memory.
+* Frames to send gather in one `bytes` object that `take` hands over without a copy.
+"""
+
+import os
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.buffer cimport (
+    PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer,
+)
+from cpython.list cimport PyList_Append
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
+from libc.stdint cimport SIZE_MAX, UINT64_MAX, uint8_t, uint64_t
+from libc.string cimport memcpy, memmove
+
+from .events import Close, Fragment, Ping, Pong
+from .exceptions import InvalidPayload, PayloadTooBig, PeerError, ProtocolError
+
+__all__ = ["Decoder", "Encoder", "apply_mask", "encode_frame"]
+
+
+cdef extern from "_codec_bytes.h" nogil:
+    uint64_t wsf_mask(uint8_t *dst, const uint8_t *src, size_t n, const uint8_t *key)
+    void wsf_turn_key(uint8_t *key, size_t n)
+    bint wsf_utf8_check(const uint8_t *s, size_t n, size_t *taken)
+    size_t wsf_utf8_length(const void *text, int width, size_t n)
+    void wsf_utf8_encode(uint8_t *out, const void *text, int width, size_t n)
+
+
+cdef extern from *:
+    """
+    /* Whether a memoryview's memory is still there: neither it nor what it views was released. */
+    static inline int wsf_view_alive(PyObject *view)
+    {
+        PyMemoryViewObject *mv = (PyMemoryViewObject *)view;
+        return !(mv->flags & _Py_MEMORYVIEW_RELEASED) && !(mv->mbuf->flags & _Py_MANAGED_BUFFER_RELEASED);
+    }
+    static inline uint8_t *wsf_view_memory(PyObject *view) { return (uint8_t *)PyMemoryView_GET_BUFFER(view)->buf; }
+    static inline Py_ssize_t wsf_view_length(PyObject *view) { return PyMemoryView_GET_BUFFER(view)->len; }
+    """
+    bint wsf_view_alive(PyObject *view)
+    uint8_t *wsf_view_memory(PyObject *view)
+    Py_ssize_t wsf_view_length(PyObject *view)
+
+    # Declared with PyObject * where Cython must not count references.
+    PyObject *PyBytes_New "PyBytes_FromStringAndSize"(const char *data, Py_ssize_t n) except NULL
+    int PyBytes_Resize "_PyBytes_Resize"(PyObject **obj, Py_ssize_t n) except -1
+    char *PyBytes_Memory "PyBytes_AS_STRING"(PyObject *obj)
+    Py_ssize_t Py_REFCNT(PyObject *obj)
+    object PyUnicode_New(Py_ssize_t n, Py_UCS4 widest)
+    object PyUnicode_DecodeUTF8(const char *s, Py_ssize_t n, const char *errors)
+    void *PyUnicode_DATA(object text)
+    int PyUnicode_KIND(object text)
+    bint PyUnicode_IS_ASCII(object text)
+    Py_ssize_t PyUnicode_GET_LENGTH(object text)
+
+
+cdef enum:
+    RECEIVE_SIZE = 65536
+    KEY_BLOCK = 4096
+
+cdef uint64_t NOT_ASCII = 0x8080808080808080
+
+
+# --- Bytes-like arguments -------------------------------------------------------------------------------
+
+
+cdef inline int _borrow(object data, Py_buffer *view, str expected) except -1:
+    """Fill a view of any bytes-like object, through a copy if it is strided."""
+    if not PyObject_CheckBuffer(data):
+        raise TypeError(f"expected {expected}, got {type(data).__name__}")
+    try:
+        PyObject_GetBuffer(data, view, PyBUF_SIMPLE)
+    except BufferError:
+        PyObject_GetBuffer(memoryview(data).tobytes(), view, PyBUF_SIMPLE)
+    return 0
+
+
+# --- Masking keys ---------------------------------------------------------------------------------------
+
+cdef uint8_t _keys[KEY_BLOCK]
+cdef size_t _keys_used = KEY_BLOCK
+
+
+cdef inline int _next_key(uint8_t *key) except -1:
+    """Take a key from a block of the operating system's random source, drawn when the last is used up."""
+    global _keys_used
+    cdef bytes block
+    if _keys_used == KEY_BLOCK:
+        block = os.urandom(KEY_BLOCK)
+        memcpy(_keys, PyBytes_AS_STRING(block), KEY_BLOCK)
+        _keys_used = 0
+    memcpy(key, &_keys[_keys_used], 4)
+    _keys_used += 4
+    return 0
+
+
+def _forget_keys():
+    """Drop the block: after a fork, parent and child must not use the same keys."""
+    global _keys_used
+    _keys_used = KEY_BLOCK
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_keys)
+
+
+# --- Encoding -------------------------------------------------------------------------------------------
+
+
+cdef inline size_t _write_head(uint8_t *out, uint8_t first, uint64_t length, bint masked) noexcept nogil:
+    """Write the head of a frame without its key; at most 10 bytes."""
+    cdef uint8_t flag = 0x80 if masked else 0
+    cdef int i
+    out[0] = first
+    if length < 126:
+        out[1] = flag | <uint8_t>length
+        return 2
+    if length < 65536:
+        out[1] = flag | 126
+        out[2] = <uint8_t>(length >> 8)
+        out[3] = <uint8_t>length
+        return 4
+    out[1] = flag | 127
+    for i in range(8):
+        out[2 + i] = <uint8_t>(length >> (56 - 8 * i))
+    return 10
+
+
+cdef inline uint8_t _first_byte(object opcode, size_t length, bint fin, bint rsv1) except? 0:
+    cdef long code = opcode
+    if not (0 <= code <= 2 or 8 <= code <= 10):
+        raise ValueError(f"unknown opcode {opcode}")
+    if code & 8:
+        if not fin:
+            raise ValueError("a control frame cannot be fragmented")
+        if length > 125:
+            raise ValueError(f"a control frame's payload must have at most 125 bytes, got {length}")
+    return <uint8_t>code | (0x80 if fin else 0) | (0x40 if rsv1 else 0)
+
+
+cdef class Encoder:
+    # Specified in _codec_py.py.
+
+    cdef PyObject *_out  # bytes under construction, or NULL
+    cdef size_t _used
+    cdef size_t _room
+    cdef bint _mask
+
+    def __cinit__(self):
+        self._out = NULL
+
+    def __init__(self, *, mask=False):
+        self._mask = bool(mask)
+
+    def __dealloc__(self):
+        Py_XDECREF(self._out)
+
+    def __len__(self):
+        return self._used
+
+    cdef uint8_t *_extend(self, size_t n) except NULL:
+        """Make room for n more bytes and return where they go; the caller writes all of them."""
+        cdef size_t needed = self._used + n
+        cdef uint8_t *start
+        if self._out == NULL:
+            # The first frame gets its exact size: mostly it is the only one, and `take` need not shrink it.
+            self._out = PyBytes_New(NULL, needed)
+            self._room = needed
+        elif needed > self._room:
+            self._room = max(needed, max(2 * self._room, <size_t>1024))
+            PyBytes_Resize(&self._out, self._room)
+        start = <uint8_t *>PyBytes_Memory(self._out) + self._used
+        self._used = needed
+        return start
+
+    cdef int _append(self, uint8_t first, const uint8_t *data, size_t n) except -1:
+        cdef size_t head = (2 if n < 126 else 4 if n < 65536 else 10)
+        cdef uint8_t *out
+        if self._mask:
+            out = self._extend(head + 4 + n)
+            _write_head(out, first, n, True)
+            _next_key(out + head)
+            wsf_mask(out + head + 4, data, n, out + head)
+        else:
+            out = self._extend(head + n)
+            _write_head(out, first, n, False)
+            memcpy(out + head, data, n)
+        return 0
+
+    cdef int _append_text(self, uint8_t first, str text) except -1:
+        cdef size_t n = PyUnicode_GET_LENGTH(text)
+        cdef int width = PyUnicode_KIND(text)
+        cdef size_t length, head
+        cdef uint8_t *out
+        if PyUnicode_IS_ASCII(text):
+            return self._append(first, <const uint8_t *>PyUnicode_DATA(text), n)
+        length = wsf_utf8_length(PyUnicode_DATA(text), width, n)
+        if length == SIZE_MAX:
+            text.encode()
+            raise AssertionError("a str with a surrogate was encoded")
+        head = (2 if length < 126 else 4 if length < 65536 else 10)
+        out = self._extend(head + length + (4 if self._mask else 0))
+        _write_head(out, first, length, self._mask)
+        if self._mask:
+            _next_key(out + head)
+            wsf_utf8_encode(out + head + 4, PyUnicode_DATA(text), width, n)
+            wsf_mask(out + head + 4, out + head + 4, length, out + head)
+        else:
+            wsf_utf8_encode(out + head, PyUnicode_DATA(text), width, n)
+        return 0
+
+    def message(self, data):
+        cdef Py_buffer view
+        if type(data) is bytes:
+            self._append(0x82, <const uint8_t *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+        elif isinstance(data, str):
+            self._append_text(0x81, data)
+        else:
+            _borrow(data, &view, "str or a bytes-like object")
+            try:
+                self._append(0x82, <const uint8_t *>view.buf, view.len)
+            finally:
+                PyBuffer_Release(&view)
+
+    def frame(self, opcode, payload=b"", *, fin=True, rsv1=False):
+        cdef Py_buffer view
+        cdef size_t length
+        if isinstance(payload, str):
+            length = wsf_utf8_length(PyUnicode_DATA(payload), PyUnicode_KIND(payload), PyUnicode_GET_LENGTH(payload))
+            if length == SIZE_MAX:
+                payload.encode()
+            self._append_text(_first_byte(opcode, length, fin, rsv1), payload)
+            return
+        _borrow(payload, &view, "str or a bytes-like object")
+        try:
+            self._append(_first_byte(opcode, view.len, fin, rsv1), <const uint8_t *>view.buf, view.len)
+        finally:
+            PyBuffer_Release(&view)
+
+    def take(self):
+        cdef bytes taken
+        if self._out == NULL:
+            return b""
+        if self._used < self._room:
+            PyBytes_Resize(&self._out, self._used)
+        taken = <bytes>self._out
+        Py_DECREF(taken)
+        self._out = NULL
+        self._used = 0
+        return taken
+
+
+def apply_mask(data, mask, out=None):
+    cdef Py_buffer source, key, target
+    cdef bytes masked
+    _borrow(data, &source, "a bytes-like object")
+    try:
+        _borrow(mask, &key, "a bytes-like object")
+        try:
+            if key.len != 4:
+                raise ValueError(f"mask must have 4 bytes, got {key.len}")
+            if out is None:
+                masked = <bytes>PyBytes_New(NULL, source.len)
+                Py_DECREF(masked)
+                wsf_mask(<uint8_t *>PyBytes_AS_STRING(masked), <const uint8_t *>source.buf, source.len,
+                         <const uint8_t *>key.buf)
+                return masked
+            if not PyObject_CheckBuffer(out):
+                raise TypeError(f"expected a bytes-like object, got {type(out).__name__}")
+            try:
+                PyObject_GetBuffer(out, &target, PyBUF_WRITABLE)
+            except BufferError:
+                raise TypeError("out must be writable and contiguous") from None
+            try:
+                if target.len != source.len:
+                    raise ValueError(f"out must have {source.len} bytes as data has, got {target.len}")
+                _mask_onto(<uint8_t *>target.buf, <const uint8_t *>source.buf, source.len, <const uint8_t *>key.buf)
+            finally:
+                PyBuffer_Release(&target)
+        finally:
+            PyBuffer_Release(&key)
+    finally:
+        PyBuffer_Release(&source)
+
+
+cdef int _mask_onto(uint8_t *target, const uint8_t *source, size_t n, const uint8_t *key) except -1:
+    """Mask into memory that may overlap the source, or the key, in any way."""
+    cdef uint8_t copied_key[4]
+    memcpy(copied_key, key, 4)
+    if target != source:
+        memmove(target, source, n)
+    wsf_mask(target, target, n, copied_key)
+    return 0
+
+
+def encode_frame(opcode, payload=b"", *, fin=True, rsv1=False, mask=None):
+    cdef Py_buffer view, key
+    cdef bytes frame
+    cdef uint8_t first
+    cdef uint8_t *out
+    cdef size_t length, head
+    _borrow(payload.encode() if isinstance(payload, str) else payload, &view, "str or a bytes-like object")
+    try:
+        length = view.len
+        first = _first_byte(opcode, length, fin, rsv1)
+        head = (2 if length < 126 else 4 if length < 65536 else 10)
+        if mask is None:
+            frame = <bytes>PyBytes_New(NULL, head + length)
+            Py_DECREF(frame)
+            out = <uint8_t *>PyBytes_AS_STRING(frame)
+            _write_head(out, first, length, False)
+            memcpy(out + head, view.buf, length)
+            return frame
+        _borrow(mask, &key, "a bytes-like object")
+        try:
+            if key.len != 4:
+                raise ValueError(f"mask must have 4 bytes, got {key.len}")
+            frame = <bytes>PyBytes_New(NULL, head + 4 + length)
+            Py_DECREF(frame)
+            out = <uint8_t *>PyBytes_AS_STRING(frame)
+            _write_head(out, first, length, True)
+            memcpy(out + head, key.buf, 4)
+            wsf_mask(out + head + 4, <const uint8_t *>view.buf, length, out + head)
+            return frame
+        finally:
+            PyBuffer_Release(&key)
+    finally:
+        PyBuffer_Release(&view)
+
+
+# --- Decoding -------------------------------------------------------------------------------------------
+
+
+cdef class _Lease:
+    """Memory of a message under construction, lent to a transport.
+
+    It keeps the message's object alive, so that a view that somebody kept too long can do no harm.
+    """
+
+    cdef PyObject *_owner
+    cdef size_t _start
+    cdef size_t _length
+
+    def __dealloc__(self):
+        Py_XDECREF(self._owner)
+
+    def __getbuffer__(self, Py_buffer *view, int flags):
+        if self._owner == NULL:
+            raise BufferError("no memory is lent")
+        PyBuffer_FillInfo(view, self, PyBytes_Memory(self._owner) + self._start, self._length, 0, flags)
+
+
+cdef class Decoder:
+    # Specified in _codec_py.py.
+
+    cdef object _inflate
+    cdef object _buffer  # memoryview, or None until it is needed
+    cdef PyObject *_message  # bytes under construction, or NULL
+    cdef PyObject *_input  # bytes: received, not yet parsed, or NULL
+    cdef size_t _input_start
+    cdef size_t _input_end
+    cdef uint64_t _max_size  # UINT64_MAX: no limit
+    cdef uint64_t _max_fragments
+    cdef uint64_t _max_events
+    cdef uint64_t _remaining
+    cdef uint64_t _fragments
+    cdef uint64_t _size
+    cdef uint64_t _emitted
+    cdef size_t _used  # bytes in _message
+    cdef size_t _room
+    cdef size_t _checked
+    cdef size_t _lent
+    cdef uint8_t _mask[4]
+    cdef uint8_t _opcode
+    cdef bint _masked
+    cdef bint _streaming
+    cdef bint _done
+    cdef bint _stopped
+    cdef bint _lent_message
+    cdef bint _partial
+    cdef bint _fin
+    cdef bint _compressed
+    cdef bint _busy
+
+    def __cinit__(self):
+        self._message = NULL
+        self._input = NULL
+
+    def __init__(
+        self, *, masked, max_size=1048576, max_fragments=None, max_events=None, inflate=None, buffer=None
+    ):
+        self._max_size = _limit("max_size", max_size)
+        self._max_fragments = _limit("max_fragments", max_fragments)
+        self._max_events = _limit("max_events", max_events)
+        self._masked = bool(masked)
+        self._inflate = inflate
+        self._buffer = None
+        if buffer is not None:
+            if type(buffer) is not memoryview:
+                buffer = memoryview(buffer)
+            _check_buffer(buffer)
+            self._buffer = buffer
+
+    def __dealloc__(self):
+        Py_XDECREF(self._message)
+        Py_XDECREF(self._input)
+
+    @property
+    def streaming(self):
+        """Whether messages are delivered piece by piece, as `Fragment` events; may be set at any time."""
+        return self._streaming
+
+    @streaming.setter
+    def streaming(self, value):
+        self._streaming = bool(value)
+
+    @property
+    def held(self):
+        """The bytes that are kept of an unfinished frame or message."""
+        return self._input_end - self._input_start + self._used
+
+    @property
+    def pending(self):
+        """Whether `max_events` stopped the last call, so that ``feed(b"")`` may return more."""
+        return self._stopped
+
+    def feed(self, data):
+        cdef Py_buffer view
+        _borrow(data, &view, "a bytes-like object")
+        try:
+            return self._take_in(<const uint8_t *>view.buf, view.len)
+        finally:
+            PyBuffer_Release(&view)
+
+    def get_buffer(self, sizehint=-1):
+        cdef _Lease lease
+        # In the middle of a large frame, its own memory is lent, up to its end.
+        if (
+            self._partial and self._remaining >= 4096 and not self._compressed and self._input == NULL
+            and not (self._streaming or self._emitted) and not self._done and not self._busy
+        ):
+            self._reserve(1, self._remaining)
+            lease = _Lease.__new__(_Lease)
+            lease._owner = self._message
+            Py_INCREF(<object>self._message)
+            lease._start = self._used
+            lease._length = min(self._room - self._used, self._remaining)
+            self._lent = lease._length
+            self._lent_message = True
+            return memoryview(lease)
+        if self._buffer is None:
+            self._buffer = memoryview(bytearray(RECEIVE_SIZE))
+        self._lent_message = False
+        self._lent = wsf_view_length(<PyObject *>self._buffer)
+        return self._buffer
+
+    def buffer_updated(self, nbytes):
+        cdef size_t lent = self._lent, n
+        cdef list events
+        if not 0 <= nbytes <= lent:
+            raise ValueError(f"nbytes must be from 0 to the {lent} bytes lent, got {nbytes}")
+        n = nbytes
+        if not self._lent_message:
+            if n and not wsf_view_alive(<PyObject *>self._buffer):
+                raise ValueError("operation forbidden on released memoryview object")
+            return self._take_in(wsf_view_memory(<PyObject *>self._buffer) if n else NULL, n)
+        self._lent = 0
+        self._lent_message = False
+        events = []
+        if not n:
+            return events
+        try:
+            self._received_in_place(n, events)
+        except PeerError as failure:
+            self._fail(events, failure)
+        return events
+
+    cdef int _received_in_place(self, size_t n, list events) except -1:
+        cdef uint8_t *start = <uint8_t *>PyBytes_Memory(self._message) + self._used
+        if self._masked:
+            wsf_mask(start, start, n, self._mask)
+            wsf_turn_key(self._mask, n)
+        self._remaining -= n
+        self._grow(n, self._remaining == 0)
+        if self._remaining == 0:
+            self._partial = False
+            if self._fin:
+                self._finish(events)
+        return 0
+
+    cdef list _take_in(self, const uint8_t *data, size_t n):
+        """Parse n bytes that follow what is kept of earlier input; keep what is left."""
+        cdef list events = []
+        cdef size_t kept, used
+        cdef PyObject *joined
+        self._lent = 0
+        self._lent_message = False
+        if self._done:
+            return events
+        if self._busy:
+            raise RuntimeError("the decoder is at work: feed() was called from within inflate()")
+        self._busy = True
+        self._stopped = False
+        joined = NULL
+        try:
+            if self._input != NULL:
+                # What is kept is less than a head or a control frame, or what max_events left.
+                kept = self._input_end - self._input_start
+                joined = PyBytes_New(NULL, kept + n)
+                memcpy(PyBytes_Memory(joined), PyBytes_Memory(self._input) + self._input_start, kept)
+                memcpy(PyBytes_Memory(joined) + kept, data, n)
+                self._drop_input()
+                data = <const uint8_t *>PyBytes_Memory(joined)
+                n += kept
+            try:
+                used = self._parse(data, n, events)
+                if (self._streaming or self._emitted) and not self._done:
+                    self._emit(events)
+                if used < n and not self._done:
+                    self._input = PyBytes_New(NULL, n - used)
+                    memcpy(PyBytes_Memory(self._input), data + used, n - used)
+                    self._input_start = 0
+                    self._input_end = n - used
+            except PeerError as failure:
+                self._fail(events, failure)
+        finally:
+            Py_XDECREF(joined)
+            self._busy = False
+        return events
+
+    cdef int _fail(self, list events, object failure) except -1:
+        if self._streaming or self._emitted:
+            self._emit(events)
+        events.append(failure)
+        self._done = True
+        self._drop_message()
+        return 0
+
+    cdef int _drop_input(self) except -1:
+        Py_XDECREF(self._input)
+        self._input = NULL
+        self._input_start = self._input_end = 0
+        return 0
+
+    cdef int _drop_message(self) except -1:
+        Py_XDECREF(self._message)
+        self._message = NULL
+        self._used = self._room = self._checked = 0
+        return 0
+
+    cdef Py_ssize_t _parse(self, const uint8_t *p, size_t n, list events) except -1:
+        """Parse frames until the input ends or the decoder stops; return how many bytes were used."""
+        cdef size_t at = 0, head = 6 if self._masked else 2, length, step
+        cdef uint8_t flag = 0x80 if self._masked else 0
+        cdef uint8_t first, second
+        cdef uint64_t left = self._max_events
+        while True:
+            if not self._partial:
+                if n - at < 2:
+                    break
+                first = p[at]
+                second = p[at + 1] ^ flag
+                # The common case at once: a whole unfragmented message of less than 126 bytes.
+                if (
+                    second < 126 and (first == 0x81 or first == 0x82) and n - at - 2 >= head - 2 + <size_t>second
+                    and not self._opcode and second <= self._max_size and not self._streaming
+                ):
+                    length = second
+                    PyList_Append(events, self._whole(first == 0x81, p + at + head, length, p + at + 2))
+                    at += head + length
+                else:
+                    step = self._frame(p + at, n - at, events)
+                    if step == 0:
+                        break
+                    at += step
+                    if self._done:
+                        break
+                    if self._partial:
+                        continue
+            else:
+                if self._remaining and at == n:
+                    break
+                at += self._payload(p + at, n - at, events)
+                if self._partial:
+                    break
+            if <uint64_t>len(events) == left:
+                self._stopped = at < n
+                break
+        return at
+
+    cdef object _whole(self, bint text, const uint8_t *data, size_t n, const uint8_t *key):
+        """Make the object of a message whose payload is there in whole."""
+        cdef object made
+        cdef uint8_t *out
+        cdef uint64_t seen
+        cdef size_t taken
+        if not text:
+            made = <object>PyBytes_New(NULL, n)
+            Py_DECREF(made)
+            out = <uint8_t *>PyBytes_AS_STRING(made)
+            if self._masked:
+                wsf_mask(out, data, n, key)
+            else:
+                memcpy(out, data, n)
+            return made
+        made = PyUnicode_New(n, 127)
+        if n == 0:
+            return made
+        out = <uint8_t *>PyUnicode_DATA(made)
+        if self._masked:
+            seen = wsf_mask(out, data, n, key)
+        else:
+            seen = wsf_mask(out, data, n, b"\0\0\0\0")
+        if not seen & NOT_ASCII:
+            return made
+        # Not ASCII after all: the object serves as scratch memory and is dropped.
+        try:
+            return PyUnicode_DecodeUTF8(<const char *>out, n, NULL)
+        except UnicodeDecodeError as exc:
+            raise InvalidPayload(f"text message is not UTF-8 at byte {exc.start}") from None
+
+    cdef Py_ssize_t _frame(self, const uint8_t *p, size_t n, list events) except -1:
+        """Parse the head of a frame, and the whole of a control frame; 0 if more input is needed."""
+        cdef uint8_t first = p[0], second = p[1]
+        cdef uint8_t opcode = first & 0x0F, reserved = first & 0x70
+        cdef bint fin = first & 0x80, control = opcode & 8
+        cdef uint64_t length
+        cdef size_t at = 2
+        cdef int i
+        cdef uint8_t[4] key = [0, 0, 0, 0]
+        cdef bytes payload
+        if reserved and not (reserved == 0x40 and self._inflate is not None and (opcode == 1 or opcode == 2)):
+            raise ProtocolError(f"reserved bits 0x{reserved:02x} set in a frame with opcode 0x{opcode:x}")
+        if opcode > 10 or 2 < opcode < 8:
+            raise ProtocolError(f"reserved opcode 0x{opcode:x}")
+        if control:
+            if not fin:
+                raise ProtocolError(f"control frame with opcode 0x{opcode:x} is fragmented")
+        elif opcode == 0:
+            if not self._opcode:
+                raise ProtocolError("continuation frame without a message to continue")
+        elif self._opcode:
+            raise ProtocolError("new message before the last one was finished")
+        if (second & 0x80 != 0) != self._masked:
+            raise ProtocolError("frame is not masked" if self._masked else "frame is masked")
+        length = second & 0x7F
+        if length > 125:
+            if control:
+                raise ProtocolError(f"control frame with opcode 0x{opcode:x} has more than 125 bytes")
+            at = 4 if length == 126 else 10
+            if n < at:
+                return 0
+            length = 0
+            for i in range(2, <int>at):
+                length = length << 8 | p[i]
+            if length < <uint64_t>(126 if at == 4 else 65536):
+                raise ProtocolError(f"length {length} is not encoded in the shortest form")
+            if length >> 63:
+                raise ProtocolError(f"length {length} has its most significant bit set")
+        if not control:
+            if self._fragments >= self._max_fragments:
+                raise PayloadTooBig(f"message has more than {self._max_fragments} fragments")
+            if (
+                not (reserved if opcode else self._compressed)
+                and length > self._max_size - self._size and self._max_size != UINT64_MAX
+            ):
+                raise PayloadTooBig(f"message has {self._size + length} bytes or more, the limit is {self._max_size}")
+        if self._masked:
+            if n - at < 4:
+                return 0
+            memcpy(key, p + at, 4)
+            at += 4
+        if control:
+            if n - at < length:
+                return 0
+            if self._streaming or self._emitted:
+                self._emit(events)
+            payload = <bytes>PyBytes_New(NULL, length)
+            Py_DECREF(payload)
+            if self._masked:
+                wsf_mask(<uint8_t *>PyBytes_AS_STRING(payload), p + at, length, key)
+            else:
+                memcpy(PyBytes_AS_STRING(payload), p + at, length)
+            self._control(opcode, payload, events)
+            return at + length
+        if opcode:
+            self._opcode = opcode
+            self._compressed = reserved != 0
+        self._fragments += 1
+        self._fin = fin
+        memcpy(self._mask, key, 4)
+        self._remaining = length
+        self._partial = True
+        return at
+
+    cdef int _control(self, uint8_t opcode, bytes payload, list events) except -1:
+        if opcode == 9:
+            events.append(Ping(payload))
+        elif opcode == 10:
+            events.append(Pong(payload))
+        else:
+            events.append(_parse_close(payload))
+            self._done = True
+            self._drop_message()
+        return 0
+
+    cdef Py_ssize_t _payload(self, const uint8_t *p, size_t n, list events) except -1:
+        """Take what there is of a data frame's payload; return how many bytes that was."""
+        cdef size_t taken = min(<uint64_t>n, self._remaining)
+        cdef bint ends = taken == self._remaining
+        cdef bint final = ends and self._fin
+        cdef bint text
+        cdef bytes plain
+        cdef object limit
+        cdef uint8_t *start
+        if final and not self._size and not self._compressed and not self._streaming:
+            # The whole message is there.
+            self._partial = False
+            self._fragments = 0
+            text = self._opcode == 1
+            self._opcode = 0
+            PyList_Append(events, self._whole(text, p, taken, self._mask))
+            return taken
+        self._remaining -= taken
+        if self._compressed:
+            plain = self._whole(False, p, taken, self._mask)
+            wsf_turn_key(self._mask, taken)
+            limit = -1 if self._max_size == UINT64_MAX else self._max_size - self._size
+            plain = self._inflate(plain, final, limit)
+            if PyBytes_GET_SIZE(plain):
+                self._reserve(PyBytes_GET_SIZE(plain), 0)
+                memcpy(PyBytes_Memory(self._message) + self._used, PyBytes_AS_STRING(plain), PyBytes_GET_SIZE(plain))
+            self._grow(PyBytes_GET_SIZE(plain), final)
+        else:
+            if taken:
+                self._reserve(taken, self._remaining + taken)
+                start = <uint8_t *>PyBytes_Memory(self._message) + self._used
+                if self._masked:
+                    wsf_mask(start, p, taken, self._mask)
+                    wsf_turn_key(self._mask, taken)
+                else:
+                    memcpy(start, p, taken)
+            self._grow(taken, final)
+        if ends:
+            self._partial = False
+            if final:
+                self._finish(events)
+        return taken
+
+    cdef int _reserve(self, size_t needed, uint64_t coming) except -1:
+        """Make room for `needed` more bytes of the message; `coming` is what its frame declared to come.
+
+        Memory follows what arrived, not what was declared: a peer that declares much and sends
+        little holds little.
+        """
+        cdef size_t least = self._used + needed
+        cdef uint64_t most
+        cdef PyObject *moved
+        if self._message != NULL and least <= self._room:
+            return 0
+        most = max(<uint64_t>4096, 4 * <uint64_t>least)
+        if coming:
+            most = min(most, self._used + coming)
+        elif self._message == NULL:
+            most = least
+        most = max(most, <uint64_t>least)
+        if not self._fin:
+            most = max(most, 2 * <uint64_t>least)  # more fragments follow
+        if self._message == NULL:
+            self._message = PyBytes_New(NULL, most)
+        elif Py_REFCNT(self._message) == 1:
+            PyBytes_Resize(&self._message, most)
+        else:
+            # A transport still holds the memory that was lent to it.
+            moved = PyBytes_New(NULL, most)
+            memcpy(PyBytes_Memory(moved), PyBytes_Memory(self._message), self._used)
+            Py_XDECREF(self._message)
+            self._message = moved
+        self._room = most
+        return 0
+
+    cdef int _grow(self, size_t n, bint final) except -1:
+        """Count n bytes that were written behind the message, and check them if they are text."""
+        cdef size_t taken = 0
+        cdef bint invalid = False
+        cdef const uint8_t *start
+        self._used += n
+        self._size += n
+        if self._opcode == 1:
+            if self._used > self._checked:
+                start = <const uint8_t *>PyBytes_Memory(self._message) + self._checked
+                invalid = wsf_utf8_check(start, self._used - self._checked, &taken)
+                self._checked += taken
+            if invalid or (final and self._checked != self._used):
+                raise InvalidPayload(f"text message is not UTF-8 at byte {self._emitted + self._checked}")
+        return 0
+
+    cdef int _finish(self, list events) except -1:
+        cdef object message
+        cdef bytes held
+        if self._message == NULL:
+            held = b""
+        else:
+            if self._used < self._room:
+                if Py_REFCNT(self._message) == 1:
+                    PyBytes_Resize(&self._message, self._used)
+                    held = <bytes>self._message
+                else:
+                    held = PyBytes_Memory(self._message)[:self._used]
+            else:
+                held = <bytes>self._message
+        message = PyUnicode_DecodeUTF8(PyBytes_AS_STRING(held), len(held), NULL) if self._opcode == 1 else held
+        self._drop_message()
+        events.append(Fragment(message, True) if self._streaming or self._emitted else message)
+        self._opcode = 0
+        self._fragments = self._size = self._emitted = 0
+        return 0
+
+    cdef int _emit(self, list events) except -1:
+        """In streaming mode, deliver what has arrived of a message, up to its last whole character."""
+        cdef size_t n = self._checked if self._opcode == 1 else self._used
+        cdef char *memory
+        if not n:
+            return 0
+        memory = PyBytes_Memory(self._message)
+        events.append(Fragment(PyUnicode_DecodeUTF8(memory, n, NULL) if self._opcode == 1 else memory[:n], False))
+        if n < self._used:
+            memmove(memory, memory + n, self._used - n)
+            self._used -= n
+            self._checked = 0
+        else:
+            self._drop_message()
+        self._emitted += n
+        return 0
+
+
+cdef uint64_t _limit(str name, object value) except? 0:
+    if value is None:
+        return UINT64_MAX
+    if value < 1:
+        raise ValueError(f"{name} must be positive or None, got {value}")
+    return min(value, UINT64_MAX - 1)
+
+
+cdef int _check_buffer(object view) except -1:
+    if view.readonly or not view.contiguous:
+        raise ValueError("buffer must be writable and contiguous")
+    if view.nbytes < 1024:
+        raise ValueError(f"buffer must have at least 1024 bytes, got {view.nbytes}")
+    return 0
+
+
+cdef object _parse_close(bytes payload):
+    cdef unsigned int code
+    if not payload:
+        return Close(1005)
+    if len(payload) == 1:
+        raise ProtocolError("close frame with a body of 1 byte")
+    code = (<unsigned int><uint8_t>payload[0] << 8) | <uint8_t>payload[1]
+    if not (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999):
+        raise ProtocolError(f"close frame with the code {code}")
+    try:
+        return Close(code, payload[2:].decode())
+    except UnicodeDecodeError as exc:
+        raise InvalidPayload(f"close reason is not UTF-8 at byte {exc.start}") from None

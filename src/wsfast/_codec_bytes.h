@@ -1,0 +1,172 @@
+/* The loops over bytes of the codec: masking, UTF-8 checking, UTF-8 encoding.
+ *
+ * Plain C that the compiler vectorises for the baseline of the platform. Nothing here allocates, fails
+ * by exception, or touches a Python object; lengths are checked by the callers in _codec.pyx.
+ */
+#ifndef WSFAST_CODEC_BYTES_H
+#define WSFAST_CODEC_BYTES_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+/* XOR n bytes with a four-byte key from its first byte on (RFC 6455, 5.3), dst == src allowed.
+ * Returns an OR of all bytes written: its top bits are clear if all of them are ASCII. */
+static inline uint64_t wsf_mask(uint8_t *dst, const uint8_t *src, size_t n, const uint8_t key[4])
+{
+    uint64_t wide, word, seen = 0;
+    size_t i = 0;
+    memcpy(&wide, key, 4);
+    memcpy((uint8_t *)&wide + 4, key, 4);
+    for (; i + 8 <= n; i += 8) {
+        memcpy(&word, src + i, 8);
+        word ^= wide;
+        memcpy(dst + i, &word, 8);
+        seen |= word;
+    }
+    for (; i < n; i++) {
+        uint8_t byte = src[i] ^ key[i & 3];
+        dst[i] = byte;
+        seen |= byte;
+    }
+    return seen;
+}
+
+/* Turn the key so that it fits what follows n masked bytes. */
+static inline void wsf_turn_key(uint8_t key[4], size_t n)
+{
+    uint8_t old[4];
+    size_t i;
+    memcpy(old, key, 4);
+    for (i = 0; i < 4; i++)
+        key[i] = old[(i + n) & 3];
+}
+
+/* Check n bytes of UTF-8 (RFC 3629) and store in *taken how many of them are whole characters.
+ * Returns 0 if the rest is empty or may be the start of a character, 1 if it cannot be. */
+static inline int wsf_utf8_check(const uint8_t *s, size_t n, size_t *taken)
+{
+    size_t i = 0;
+    while (i < n) {
+        uint8_t first = s[i], low = 0x80, high = 0xBF;
+        size_t need, k;
+        if (first < 0x80) {
+            uint64_t word;
+            for (; i + 8 <= n; i += 8) {
+                memcpy(&word, s + i, 8);
+                if (word & UINT64_C(0x8080808080808080))
+                    break;
+            }
+            while (i < n && s[i] < 0x80)
+                i++;
+            continue;
+        }
+        if (first < 0xC2) {
+            *taken = i;
+            return 1;
+        } else if (first < 0xE0) {
+            need = 1;
+        } else if (first < 0xF0) {
+            need = 2;
+            if (first == 0xE0)
+                low = 0xA0;
+            else if (first == 0xED)
+                high = 0x9F;
+        } else if (first < 0xF5) {
+            need = 3;
+            if (first == 0xF0)
+                low = 0x90;
+            else if (first == 0xF4)
+                high = 0x8F;
+        } else {
+            *taken = i;
+            return 1;
+        }
+        for (k = 1; k <= need; k++) {
+            if (i + k == n) {
+                *taken = i;
+                return 0;
+            }
+            if (s[i + k] < low || s[i + k] > high) {
+                *taken = i;
+                return 1;
+            }
+            low = 0x80;
+            high = 0xBF;
+        }
+        i += need + 1;
+    }
+    *taken = i;
+    return 0;
+}
+
+/* Bytes that n characters of width 1, 2 or 4 take in UTF-8, or SIZE_MAX if one is a surrogate. */
+static inline size_t wsf_utf8_length(const void *text, int width, size_t n)
+{
+    size_t i, length = n;
+    if (width == 1) {
+        const uint8_t *s = (const uint8_t *)text;
+        for (i = 0; i < n; i++)
+            length += s[i] >> 7;
+    } else if (width == 2) {
+        const uint16_t *s = (const uint16_t *)text;
+        size_t surrogates = 0;
+        for (i = 0; i < n; i++) {
+            length += (size_t)(s[i] >= 0x80) + (s[i] >= 0x800);
+            surrogates += (s[i] & 0xF800) == 0xD800;
+        }
+        if (surrogates)
+            return SIZE_MAX;
+    } else {
+        const uint32_t *s = (const uint32_t *)text;
+        size_t surrogates = 0;
+        for (i = 0; i < n; i++) {
+            length += (size_t)(s[i] >= 0x80) + (s[i] >= 0x800) + (s[i] >= 0x10000);
+            surrogates += (s[i] & 0xFFFFF800) == 0xD800;
+        }
+        if (surrogates)
+            return SIZE_MAX;
+    }
+    return length;
+}
+
+#define WSF_UTF8_ENCODE(NAME, TYPE)                                       \
+    static inline void NAME(uint8_t *out, const TYPE *s, size_t n)        \
+    {                                                                     \
+        size_t i;                                                         \
+        for (i = 0; i < n; i++) {                                         \
+            uint32_t c = s[i];                                            \
+            if (c < 0x80) {                                               \
+                *out++ = (uint8_t)c;                                      \
+            } else if (c < 0x800) {                                       \
+                *out++ = (uint8_t)(0xC0 | c >> 6);                        \
+                *out++ = (uint8_t)(0x80 | (c & 0x3F));                    \
+            } else if (c < 0x10000) {                                     \
+                *out++ = (uint8_t)(0xE0 | c >> 12);                       \
+                *out++ = (uint8_t)(0x80 | (c >> 6 & 0x3F));               \
+                *out++ = (uint8_t)(0x80 | (c & 0x3F));                    \
+            } else {                                                      \
+                *out++ = (uint8_t)(0xF0 | c >> 18);                       \
+                *out++ = (uint8_t)(0x80 | (c >> 12 & 0x3F));              \
+                *out++ = (uint8_t)(0x80 | (c >> 6 & 0x3F));               \
+                *out++ = (uint8_t)(0x80 | (c & 0x3F));                    \
+            }                                                             \
+        }                                                                 \
+    }
+WSF_UTF8_ENCODE(wsf_utf8_encode1, uint8_t)
+WSF_UTF8_ENCODE(wsf_utf8_encode2, uint16_t)
+WSF_UTF8_ENCODE(wsf_utf8_encode4, uint32_t)
+#undef WSF_UTF8_ENCODE
+
+/* Encode n characters of width 1, 2 or 4, none a surrogate, in UTF-8. */
+static inline void wsf_utf8_encode(uint8_t *out, const void *text, int width, size_t n)
+{
+    if (width == 1)
+        wsf_utf8_encode1(out, (const uint8_t *)text, n);
+    else if (width == 2)
+        wsf_utf8_encode2(out, (const uint16_t *)text, n);
+    else
+        wsf_utf8_encode4(out, (const uint32_t *)text, n);
+}
+
+#endif
