@@ -27,7 +27,7 @@ from typing import Final
 
 from .codes import Opcode
 from .events import BytesLike, Close, Event, Fragment, Inflate, Ping, Pong
-from .exceptions import ConcurrencyError, InvalidPayload, PayloadTooBig, PeerError, ProtocolError
+from .exceptions import InvalidPayload, PayloadTooBig, PeerError, ProtocolError
 
 __all__ = ["Decoder", "Encoder", "apply_mask", "encode_frame"]
 
@@ -172,8 +172,8 @@ class Decoder:
         max_size: the most bytes of a message, after decompression too; None for no limit. A message is
             refused from the declared length, before any memory is taken.
         max_fragments: the most frames of a message, empty ones too; None for no limit.
-        max_events: the most events that one call returns; None for no limit. Where more may be complete,
-            `pending` is True, and `feed(b"")` returns the next.
+        max_events: the most events that one call returns, a failure not counted; None for no limit. Where more
+            may be complete, `pending` is True, and `feed(b"")` returns the next.
         inflate: None, or what decompresses messages with RSV1 set (RFC 7692, 6.2): called as
             ``inflate(data, fin, limit)`` for each piece of the message in order, `fin` True with the
             last, `limit` the bytes that the message may still grow (-1: no limit). It returns `bytes` or
@@ -205,7 +205,6 @@ class Decoder:
         "_max_size",
         "_message",
         "_opcode",
-        "_parsing",
         "_partial",
         "_remaining",
         "_size",
@@ -235,10 +234,9 @@ class Decoder:
         #: which a piece was delivered goes on in pieces to its end.
         self.streaming = False
         self._input = bytearray()  # received, not yet parsed
-        self._parsing = False  # while `inflate` may be running
         self._done = False  # after a Close or a failure
         self._stopped = False  # by max_events
-        self._busy = False
+        self._busy = False  # while `inflate` may be running
         self._lent = 0  # bytes, by get_buffer
         # The data frame whose payload is being received:
         self._partial = False
@@ -269,11 +267,11 @@ class Decoder:
 
         Raises:
             TypeError: `data` is not bytes-like.
-            ConcurrencyError: the call was made by this decoder's own `inflate`.
+            RuntimeError: the call was made by this decoder's own `inflate`.
         """
         received = _view(data)
-        if self._parsing:
-            raise ConcurrencyError("the decoder is already parsing")
+        if self._busy:
+            raise RuntimeError("the decoder is at work: feed() was called from within inflate()")
         if self._done:
             return []
         self._input += received
@@ -296,7 +294,7 @@ class Decoder:
         Raises:
             ValueError: `nbytes` is negative, or more than was lent.
             TypeError: `nbytes` is no integer.
-            ConcurrencyError: the call was made by this decoder's own `inflate`.
+            RuntimeError: the call was made by this decoder's own `inflate`.
         """
         nbytes = operator.index(nbytes)
         if not 0 <= nbytes <= self._lent:
@@ -307,7 +305,7 @@ class Decoder:
     def _parse(self) -> list[Event]:
         events: list[Event] = []
         self._stopped = False
-        self._parsing = True
+        self._busy = True
         try:
             while self._payload(events) if self._partial else self._frame(events):
                 if self._done:
@@ -317,6 +315,7 @@ class Decoder:
                     break
             self._emit(events)
         except PeerError as failure:
+            self._emit(events)
             # Its traceback would keep this decoder alive for as long as the event.
             events.append(failure.with_traceback(None))
             self._done = True
@@ -325,7 +324,7 @@ class Decoder:
             self._done = True
             raise
         finally:
-            self._parsing = False
+            self._busy = False
             if self._done:
                 self._input.clear()
                 self._message.clear()
@@ -384,11 +383,10 @@ class Decoder:
         if control:
             if len(data) < position + length:
                 return False
-            if opcode == Opcode.CLOSE and self._emit(events):
-                return True  # What came before it goes first; then the same frame again.
+            if self._emit(events):
+                return True  # What came before it goes first; then this frame again.
             payload = bytes(data[position : position + length])
             del data[: position + length]
-            self._emit(events)
             self._control(opcode, _unmask(payload, mask), events)
             return True
         del data[:position]
@@ -456,8 +454,8 @@ class Decoder:
             self._checked += codecs.utf_8_decode(self._message[self._checked :], "strict", final)[1]
             return
         except UnicodeDecodeError as exc:
-            at = self._emitted + self._checked + exc.start
-        raise InvalidPayload(f"text message is not UTF-8 at byte {at}")
+            self._checked += exc.start
+        raise InvalidPayload(f"text message is not UTF-8 at byte {self._emitted + self._checked}")
 
     def _finish(self, events: list[Event]) -> None:
         data = bytes(self._message)
