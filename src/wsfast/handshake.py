@@ -124,14 +124,14 @@ def check_request(request: Request, origins: Origins | None = None) -> Upgrade:
     """
     fields = request._take_fields()
     try:
-        upgrade = fields.get("upgrade")
+        upgrade = fields.get("Upgrade")
         if upgrade != "websocket":
             _check_upgrade(upgrade)
-        connection = fields.get("connection")
-        if connection != "Upgrade":
+        connection = fields.get("Connection")
+        if connection != "Upgrade" and connection != "keep-alive, Upgrade":
             _check_connection(connection)
         # RFC 6455, 4.2.2, item 4, and 4.4: tell which version is understood.
-        version = fields.get("sec-websocket-version")
+        version = fields.get("Sec-WebSocket-Version")
         if version != "13":
             came = "none" if version is None else _show(version)
             raise refuse(
@@ -140,7 +140,7 @@ def check_request(request: Request, origins: Origins | None = None) -> Upgrade:
                 f"expected Sec-WebSocket-Version 13, once, got {came}",
                 _VERSION,
             )
-        key = fields.get("sec-websocket-key")
+        key = fields.get("Sec-WebSocket-Key")
         if key is None or _KEY.fullmatch(key) is None:
             came = "none" if key is None else _show(key)
             raise refuse(
@@ -148,12 +148,12 @@ def check_request(request: Request, origins: Origins | None = None) -> Upgrade:
                 "Missing or malformed Sec-WebSocket-Key header",
                 f"expected one Sec-WebSocket-Key header with 16 bytes in base64, got {came}",
             )
-        origin = fields.get("origin")
+        origin = fields.get("Origin")
         if origins is not None or (origin is not None and "\n" in origin):
             _check_origin(origin, origins)
-        offers = fields.get("sec-websocket-protocol")
+        offers = fields.get("Sec-WebSocket-Protocol")
         subprotocols = [] if offers is None else parse_subprotocols(offers.replace("\n", ","))
-        offers = fields.get("sec-websocket-extensions")
+        offers = fields.get("Sec-WebSocket-Extensions")
         extensions = [] if offers is None else parse_extensions(offers.replace("\n", ","))
     except InvalidHeaderFormat as exc:
         raise refuse(400, f"Malformed {exc.name} header", str(exc)) from None

@@ -136,6 +136,8 @@ def parse_upgrade(value: str) -> list[str]:
 
 
 def _parse_list(name: str, value: str, item: re.Pattern[str]) -> list[str]:
+    if item.fullmatch(value) is not None:
+        return [value]
     # RFC 9110, 5.6.1.2: a recipient ignores empty elements.
     items = [element for part in value.split(",") if (element := part.strip("\t "))]
     if not items:
@@ -155,11 +157,18 @@ def parse_subprotocols(value: str) -> list[str]:
     Raises:
         InvalidHeaderFormat: if it is no such list, or names one twice.
     """
+    return list(_parse_subprotocols_cached(value)) if len(value) <= _CACHED_LENGTH else _parse_subprotocols(value)
+
+
+def _parse_subprotocols(value: str) -> list[str]:
     offers = _parse_list("Sec-WebSocket-Protocol", value, _TOKEN)
     # RFC 6455, 4.1, item 10: all are unique strings. They are compared as they are: case matters.
     if len(offers) != len(set(offers)):
         raise InvalidHeaderFormat("Sec-WebSocket-Protocol", value, "expected each subprotocol once")
     return offers
+
+
+_parse_subprotocols_cached = lru_cache(maxsize=64)(_parse_subprotocols)
 
 
 def parse_extensions(value: str) -> list[ExtensionHeader]:
