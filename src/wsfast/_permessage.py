@@ -28,7 +28,7 @@ _TAIL_AND_END = _TAIL + b"\x01\x00\x00\xff\xff"
 # RFC 7692, 7.2.3.6: an empty message is one empty block. Every flush ends at a byte's border, so it fits anywhere.
 _EMPTY = b"\x00"
 
-# A stream that ends within a message costs a new inflater of up to 7 us, for as little as 2 bytes of the peer's.
+# A stream that begins within a message costs a new inflater of up to 7 us, for as little as 2 bytes of the peer's.
 _MAX_STREAMS = 1024
 # `unused_data` copies the rest of the input at the end of each stream: pieces keep that linear.
 _PIECE = 4096
@@ -197,7 +197,7 @@ class PerMessageDeflate:
         self._pool = pool(parameters.compress, parameters.level, parameters.bits, parameters.mem_level)
         self._idle_since: float | None = None
         self._inside = False  # a message of the peer's has begun, and is not empty so far
-        self._streams = 0  # DEFLATE streams that ended within the peer's message
+        self._streams = 0  # DEFLATE streams that began within the peer's message
         self._streak = 0  # incompressible messages in a row
         self._pause = 0  # messages still to be sent plain
 
@@ -323,22 +323,25 @@ class PerMessageDeflate:
             InvalidPayload: it is not DEFLATE data.
         """
         parameters = self.parameters
-        if fin:
-            if not data and not self._inside:
-                # RFC 7692, 7.2.3.6 asks for one byte. Some peers send none, and mean the same; the four bytes of the
-                # tail alone would leave the inflater in the middle of a block.
+        decompressor = self._decompressor
+        if not data:
+            if not fin:
                 return b""
+            if decompressor is None or not self._inside:
+                # The message ended with a final block, or it has no byte at all. For that, RFC 7692, 7.2.3.6 asks for
+                # one byte, but some peers send none, and mean the same. The tail alone would be no block.
+                self._inside = False
+                self._streams = 0
+                return b""
+        if fin:
             tail = _TAIL if parameters.peer_takeover else _TAIL_AND_END
             source = data + tail
         else:
-            if not data:
-                return b""
             self._inside = True
             tail = b""
             source = data
-        decompressor = self._decompressor
         if decompressor is None:
-            decompressor = self._decompressor = parameters.inflate.decompressor(parameters.peer_bits)
+            decompressor = self._decompressor = self._new_decompressor()
         try:
             # 0 stands for no limit in zlib, and `limit` + 1 is never 0.
             out = decompressor.decompress(source, limit + 1)
@@ -360,6 +363,12 @@ class PerMessageDeflate:
                 self._decompressor = None
         return out
 
+    def _new_decompressor(self) -> Decompressor:
+        self._streams += 1
+        if self._streams > _MAX_STREAMS:
+            raise InvalidPayload(f"compressed data has more than {_MAX_STREAMS} final blocks in one message")
+        return self.parameters.inflate.decompressor(self.parameters.peer_bits)
+
     def _decompress_on(self, out: bytes, rest: bytes, tail: int, limit: int) -> bytes:
         """Inflate what follows a final block.
 
@@ -372,7 +381,6 @@ class PerMessageDeflate:
             tail: the length of that tail, 0 if the message goes on.
             limit: bytes that the piece may inflate to, or -1.
         """
-        parameters = self.parameters
         view = memoryview(rest)
         parts = [out]
         size = len(out)
@@ -386,10 +394,7 @@ class PerMessageDeflate:
                     break
                 if left < tail:
                     raise InvalidPayload("compressed data ends in the middle of a block")
-                self._streams += 1
-                if self._streams > _MAX_STREAMS:
-                    raise InvalidPayload(f"compressed data has more than {_MAX_STREAMS} final blocks in one message")
-                decompressor = parameters.inflate.decompressor(parameters.peer_bits)
+                decompressor = self._new_decompressor()
             piece = view[at : at + _PIECE]
             part = decompressor.decompress(piece, limit - size + 1 if limit >= 0 else 0)
             size += len(part)
