@@ -1,0 +1,117 @@
+"""WebSocket URIs (RFC 6455, 3)."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wsfast.exceptions import InvalidURI
+from wsfast.uri import URI, parse_uri
+
+
+@pytest.mark.parametrize(
+    ("uri", "parts", "resource_name"),
+    [
+        ("ws://localhost", URI(False, "localhost", 80, "", ""), "/"),
+        ("wss://localhost/", URI(True, "localhost", 443, "/", ""), "/"),
+        ("WS://LocalHost:8765/Path?Query=1", URI(False, "localhost", 8765, "/Path", "Query=1"), "/Path?Query=1"),
+        ("WsS://a.example.:1/", URI(True, "a.example.", 1, "/", ""), "/"),
+        ("ws://h?a=b", URI(False, "h", 80, "", "a=b"), "/?a=b"),
+        ("ws://h:65535/", URI(False, "h", 65535, "/", ""), "/"),
+        ("ws://h:/", URI(False, "h", 80, "/", ""), "/"),
+        ("ws://127.0.0.1:80/", URI(False, "127.0.0.1", 80, "/", ""), "/"),
+        ("ws://[::1]:8080/x", URI(False, "::1", 8080, "/x", ""), "/x"),
+        ("ws://[FE80::1%25eth0]/", URI(False, "fe80::1%eth0", 80, "/", ""), "/"),
+        ("ws://[fe80::1%eth0]/", URI(False, "fe80::1%eth0", 80, "/", ""), "/"),
+        ("wss://b\xfccher.example/", URI(True, "xn--bcher-kva.example", 443, "/", ""), "/"),
+        ("ws://h/caf\xe9/\u20ac?q=\xe9", URI(False, "h", 80, "/caf%C3%A9/%E2%82%AC", "q=%C3%A9"), None),
+        ("ws://h/a%20b%2F?c=%26", URI(False, "h", 80, "/a%20b%2F", "c=%26"), "/a%20b%2F?c=%26"),
+        ('ws://h/"<>^`{|}\\', URI(False, "h", 80, "/%22%3C%3E%5E%60%7B%7C%7D%5C", ""), None),
+        ("ws://h/:/?[]@!$&'()*+,;=~", URI(False, "h", 80, "/:/", "[]@!$&'()*+,;=~"), None),
+        ("ws://user:pass@h/", URI(False, "h", 80, "/", "", "user", "pass"), "/"),
+        ("ws://us%40er:p%C3%A9%3A:@h/", URI(False, "h", 80, "/", "", "us@er", "p\xe9::"), "/"),
+        ("ws://a@b:c@h/", URI(False, "h", 80, "/", "", "a@b", "c"), "/"),
+        ("ws://token@h/", URI(False, "h", 80, "/", "", "token", ""), "/"),
+        ("ws://my_service:1/", URI(False, "my_service", 1, "/", ""), "/"),
+    ],
+)
+def test_good(uri: str, parts: URI, resource_name: str | None) -> None:
+    parsed = parse_uri(uri)
+    assert parsed == parts
+    if resource_name is not None:
+        assert parsed.resource_name == resource_name
+    assert parsed.resource_name.isascii()
+
+
+@pytest.mark.parametrize(
+    ("uri", "text"),
+    [
+        ("", "scheme"),
+        ("localhost", "scheme"),
+        ("http://h/", "scheme ws or wss, got 'http'"),
+        ("//h/", "scheme"),
+        ("ws:/h", "host"),
+        ("ws://", "host"),
+        ("ws:///path", "host"),
+        ("ws://:80/", "host"),
+        ("ws://h/#f", "fragment"),
+        ("ws://h/#", "fragment"),  # also an empty one
+        ("ws://h:0/", "port"),
+        ("ws://h:65536/", "port"),
+        ("ws://h:-1/", "port"),
+        ("ws://h:x/", "port"),
+        ("ws://h:\u0661/", "port"),
+        ("ws://[::1/", "port"),
+        ("ws://[::g]/", "port|IPv6"),
+        ("ws://[1:2]/", "port|IPv6"),
+        ("ws://[v1.a:b]/", "port|IPv6"),
+        ("ws://a b/", "' '"),
+        ("ws://h/a b", "' '"),
+        ("ws://h/a\r\nX: y", r"'\\r'"),
+        ("ws://h/a\x00", r"'\\x00'"),
+        ("\tws://h/", r"'\\t'"),
+        ("ws://h/\x7f", r"'\\x7f'"),
+        ("ws://h%0d/", "host name"),
+        ("ws://a..b/", "host name"),
+        ("ws://a,b/", "host name"),
+        ("ws://h\u3002\u3002x/", "IDNA"),
+        ("ws://" + "\xe9" * 70 + "/", "IDNA"),
+        ("ws://h/\ud800", "UTF-8"),
+        ("ws://h/?\ud800", "UTF-8"),
+        ("ws://us%FFer:p@h/", "user name"),
+    ],
+)
+def test_bad(uri: str, text: str) -> None:
+    with pytest.raises(InvalidURI, match=text) as info:
+        parse_uri(uri)
+    assert isinstance(info.value, ValueError)
+
+
+def test_passwords_do_not_leak() -> None:
+    for uri in ("ws://user:secret@h:x/", "ws://user:secret@/", "ws://user:secret@h/#f", "ws://a@user:secret@h/#f"):
+        with pytest.raises(InvalidURI) as info:
+            parse_uri(uri)
+        assert "secret" not in str(info.value)
+        assert "secret" not in info.value.uri
+    uri = parse_uri("ws://user:secret@h/")
+    assert "secret" not in repr(uri)
+    assert repr(parse_uri("ws://h/")).startswith("URI(secure=False, host='h', port=80")
+
+
+def test_user_info() -> None:
+    assert parse_uri("ws://h/").user_info is None
+    assert parse_uri("ws://u:p@h/").user_info == ("u", "p")
+    assert parse_uri("ws://u@h/").user_info == ("u", "")
+
+
+@given(st.text(max_size=40), st.sampled_from(["", "ws://", "wss://h/", "ws://h?", "ws://[", "ws://u:p@"]))
+def test_nothing_else_is_raised(text: str, prefix: str) -> None:
+    try:
+        parsed = parse_uri(prefix + text)
+    except InvalidURI:
+        return
+    assert parsed.resource_name.isascii()
+    assert parsed.resource_name.isprintable()
+    assert parsed.host.isascii()
+    assert 1 <= parsed.port <= 65535
