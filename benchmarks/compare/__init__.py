@@ -1,0 +1,1 @@
+"""wsfast beside its peers: `python -m benchmarks.compare --help`."""
