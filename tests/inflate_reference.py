@@ -70,11 +70,16 @@ class _Bits:
             length += 1
             if (symbol := codes.get((length, code))) is not None:
                 return symbol
-            assert length < 16, "no such code"
+            if length > 15:
+                raise ValueError("no such code")
 
 
 def inflate(data: bytes) -> Inflated:
-    """Inflate a raw stream that may have any number of blocks, and need not have a final one."""
+    """Inflate a raw stream that may have any number of blocks, and need not have a final one.
+
+    Raises:
+        ValueError: it is no such stream, though not everything is checked.
+    """
     bits = _Bits(data)
     result = Inflated()
     out = result.data
@@ -83,11 +88,14 @@ def inflate(data: bytes) -> Inflated:
         try:
             final = bits.take(1)
             kind = bits.take(2)
+            if kind == 3:
+                raise ValueError("no such block")
             result.kinds.append(kind)
             if kind == 0:
                 bits.at = (bits.at + 7) & ~7
                 size = bits.take(16)
-                assert bits.take(16) == size ^ 0xFFFF
+                if bits.take(16) != size ^ 0xFFFF:
+                    raise ValueError("stored lengths differ")
                 for _ in range(size):
                     out.append(bits.take(8))
             else:
@@ -130,7 +138,8 @@ def _inflate_block(
         size = _LENGTHS[symbol - 257] + bits.take(_LENGTH_BITS[symbol - 257])
         symbol = bits.symbol(distances)
         distance = _DISTANCES[symbol] + bits.take(_DISTANCE_BITS[symbol])
-        assert distance <= len(out), "refers to before the start"
+        if distance > len(out):
+            raise ValueError("refers to before the start")
         result.farthest = max(result.farthest, distance)
         result.earliest = min(result.earliest, len(out) - distance)
         for _ in range(size):

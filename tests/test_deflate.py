@@ -503,7 +503,7 @@ def test_context_takeover(takeover: bool) -> None:
     packed = [sender.compress(message(7)) for _ in range(3)]
     assert (len(packed[1]) < len(packed[0]) // 4) == takeover
     assert (packed[1] == packed[0]) != takeover
-    # Without it every message can be read by itself: the reference asserts that nothing refers to before the start.
+    # Without it every message can be read by itself: the reference checks that nothing refers to before the start.
     for one in packed if not takeover else packed[:1]:
         assert inflate(one + b"\x00\x00\xff\xff").data == message(7)
 
@@ -720,9 +720,15 @@ def test_any_bytes(packed: bytes, takeover: bool, name: str, cut: int) -> None:
     except (InvalidPayload, PayloadTooBig):
         return
     assert len(first + rest) <= 1000
-    reference = inflate(packed + b"\x00\x00\xff\xff")
-    if reference.complete:
-        assert first + rest == reference.data
+    # What was read is what stands there: up to the tail, or up to a final block that nothing follows. Only with context
+    # takeover a message that ends within a block can not be told from others.
+    for stream in (packed + b"\x00\x00\xff\xff", packed):
+        with contextlib.suppress(ValueError, IndexError):
+            reference = inflate(stream)
+            if reference.complete:
+                assert first + rest == reference.data
+                return
+    assert takeover or not packed
 
 
 # What is worth compressing

@@ -49,7 +49,7 @@ def test_flushes_have_the_same_numbers(name: str) -> None:
 def test_window_is_kept(name: str, bits: int) -> None:
     # 8 bits is what zlib refuses for a raw stream, and what its 9 must therefore serve.
     for level in (1, 3, 6, 9):
-        backend = choose(level, bits, name=name)[0]
+        backend = choose(level, bits, 5, takeover=True, peer_takeover=True, name=name)[0]
         compressor = backend.compressor(level, bits, 5)
         messages = [text(seed, 700 + 400 * seed) for seed in range(6)]
         stream = b"".join(compressor.compress(m) + compressor.flush(SYNC_FLUSH) for m in messages)
@@ -67,7 +67,7 @@ def test_full_flush_forgets(name: str) -> None:
         first = compressor.compress(data) + compressor.flush(FULL_FLUSH)
         for size in (1, 5, 300, 2999, 3000):
             again = compressor.compress(data[:size]) + compressor.flush(FULL_FLUSH)
-            assert inflate(again).data == data[:size]  # it asserts that nothing refers to before the start
+            assert inflate(again).data == data[:size]  # it checks that nothing refers to before the start
             assert again.endswith(b"\x00\x00\xff\xff")
         assert inflate(first).data == data
 
@@ -93,7 +93,8 @@ def test_full_flush_forgets(name: str) -> None:
 def test_all_read_all(
     sender: str, level: int, bits: int, mem_level: int, messages: list[bytes], cuts: list[int]
 ) -> None:
-    compressor = choose(level, bits, name=sender)[0].compressor(level, bits, mem_level)
+    backend = choose(level, bits, mem_level, takeover=True, peer_takeover=True, name=sender)[0]
+    compressor = backend.compressor(level, bits, mem_level)
     receivers = [BACKENDS[name].decompressor(bits) for name in NAMES]
     for message in messages:
         out = compressor.compress(message) + compressor.flush(SYNC_FLUSH)
@@ -136,26 +137,43 @@ def test_errors(name: str, junk: bytes) -> None:
         backend.decompressor(15).decompress(junk, 0)
 
 
+def chosen(
+    level: int,
+    bits: int,
+    mem_level: int = 5,
+    *,
+    takeover: bool = True,
+    peer_takeover: bool = True,
+    name: str | None = None,
+) -> list[str]:
+    backends = choose(level, bits, mem_level, takeover=takeover, peer_takeover=peer_takeover, name=name)
+    return [backend.name for backend in backends]
+
+
 def test_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WSFAST_ZLIB", raising=False)
+    assert chosen(1, 15) == chosen(3, 12) == chosen(3, 9, 9) == ["isal", "zlib_ng"]
+    assert chosen(3, 12, peer_takeover=False) == ["isal", "zlib"]
+    assert chosen(4, 12) == chosen(9, 12, takeover=False) == ["zlib", "zlib_ng"]
+    # Those who want small contexts get them.
+    assert chosen(3, 12, 4) == ["zlib", "zlib_ng"]
+    assert chosen(3, 12, 4, takeover=False) == ["isal", "zlib_ng"]
+    # isal can not keep within a window of 8 bits.
+    assert chosen(3, 8) == ["zlib", "zlib_ng"]
+    assert chosen(9, 8, name="isal") == ["zlib", "isal"]
+    assert chosen(9, 12, 1, name="isal") == ["isal", "isal"]
+    assert chosen(1, 8, name="zlib_ng") == ["zlib_ng", "zlib_ng"]
 
-    def names(level: int, bits: int, name: str | None = None) -> list[str]:
-        return [backend.name for backend in choose(level, bits, name=name)]
 
-    assert names(3, 12) == ["isal", "zlib_ng", "zlib"]
-    assert names(4, 12) == ["zlib", "zlib_ng", "zlib"]
-    assert names(3, 8) == ["zlib", "zlib_ng", "zlib"]
-    assert names(9, 12, "isal") == ["isal"] * 3
-    assert names(9, 8, "isal") == ["zlib", "isal", "isal"]
-    assert names(1, 8, "zlib_ng") == ["zlib_ng"] * 3
+def test_choice_by_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WSFAST_ZLIB", "zlib")
-    assert names(1, 15) == ["zlib"] * 3
-    assert names(1, 15, "isal") == ["isal"] * 3
+    assert chosen(1, 15) == ["zlib", "zlib"]
+    assert chosen(1, 15, name="isal") == ["isal", "isal"]
     monkeypatch.setenv("WSFAST_ZLIB", "")
-    assert names(1, 15) == ["isal", "zlib_ng", "zlib"]
+    assert chosen(1, 15) == ["isal", "zlib_ng"]
     monkeypatch.setenv("WSFAST_ZLIB", "gzip")
     with pytest.raises(ValueError, match=r"backend must be one of zlib, isal, zlib_ng \(those that are inst.*'gzip'"):
-        choose(1, 15)
+        chosen(1, 15)
 
 
 def test_choice_without_extras(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,9 +188,9 @@ def test_choice_without_extras(monkeypatch: pytest.MonkeyPatch) -> None:
     found = _zlib._find_backends()
     assert list(found) == ["zlib"]
     monkeypatch.setattr(_zlib, "BACKENDS", found)
-    assert [backend.name for backend in choose(3, 12)] == ["zlib"] * 3
+    assert chosen(3, 12) == ["zlib", "zlib"]
     with pytest.raises(ValueError, match=r"one of zlib \(those that are installed\), got 'isal'"):
-        choose(3, 12, name="isal")
+        chosen(3, 12, name="isal")
 
 
 _MEASURE = """

@@ -1,7 +1,9 @@
 """Which DEFLATE library does the work: the standard zlib, isal or zlib-ng.
 
-Measured on 1 KiB JSON messages with context takeover, 12 bits of window, memory level 5 (the table that
-``python -m benchmarks.deflate_memory`` prints; microseconds of CPU, share of the size left, KiB for each context):
+Measured on the bare objects with 1 KiB JSON messages, context takeover, 12 bits of window, memory level 5, under
+CPython 3.11, zlib 1.2.13, isal 1.9.1, zlib-ng 1.1.0: microseconds of CPU, share of the size that is left, KiB for each
+context in full use.
+``python -m benchmarks.deflate_memory`` prints what comes of it for a whole connection.
 
     compress        us    ratio   KiB      inflate     us     KiB
     isal 1          8.0   0.271   61       isal        7.4    58
@@ -14,7 +16,8 @@ So, by default: isal compresses up to level 3 (it is twice as fast as zlib for t
 does not shrink) and zlib above, where isal has nothing to offer; zlib-ng inflates contexts that live on, zlib all
 others (a new inflater costs it 0.8 us, the other two 6 to 7). isal does not inflate: it is slower on small messages,
 needs 58 KiB whatever the window, and what the peer sends is better left to the most tested code. zlib-ng does not
-compress: its contexts are too large to have one for each connection.
+compress: its contexts are too large to have one for each connection. isal's are of one size, so with context takeover
+it leaves the work to zlib if the memory level is below the default of 5: who sets that wants small contexts.
 
 All of them release the GIL while they work, on inputs of every size, at a cost too small to measure alone.
 """
@@ -169,14 +172,20 @@ BACKENDS = _find_backends()
 """The libraries that are installed, by name."""
 
 _FASTEST_LEVELS = 3
+_DEFAULT_MEM_LEVEL = 5
 
 
-def choose(level: int, bits: int, *, name: str | None = None) -> tuple[Backend, Backend, Backend]:
-    """Choose who compresses, who inflates with takeover, and who inflates single messages.
+def choose(
+    level: int, bits: int, mem_level: int, *, takeover: bool, peer_takeover: bool, name: str | None = None
+) -> tuple[Backend, Backend]:
+    """Choose who compresses and who inflates.
 
     Args:
         level: zlib's, 1 to 9.
         bits: of this side's window, 8 to 15.
+        mem_level: zlib's, 1 to 9.
+        takeover: this side's context lives on between messages.
+        peer_takeover: the peer's context lives on between messages.
         name: a backend for everything that it can do. Default: the environment's WSFAST_ZLIB, else the best of each.
 
     Raises:
@@ -185,12 +194,13 @@ def choose(level: int, bits: int, *, name: str | None = None) -> tuple[Backend, 
     name = name or os.environ.get("WSFAST_ZLIB") or None
     standard = BACKENDS["zlib"]
     if name is None:
-        compress = BACKENDS.get("isal", standard) if level <= _FASTEST_LEVELS else standard
-        inflate, inflate_once = BACKENDS.get("zlib_ng", standard), standard
+        fast = level <= _FASTEST_LEVELS and (mem_level >= _DEFAULT_MEM_LEVEL or not takeover)
+        compress = BACKENDS.get("isal", standard) if fast else standard
+        inflate = BACKENDS.get("zlib_ng", standard) if peer_takeover else standard
     elif name in BACKENDS:
-        compress = inflate = inflate_once = BACKENDS[name]
+        compress = inflate = BACKENDS[name]
     else:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)} (those that are installed), got {name!r}")
     if bits < 9 and not compress.narrow:
         compress = standard
-    return compress, inflate, inflate_once
+    return compress, inflate
