@@ -15,6 +15,7 @@ from cpython.buffer cimport (
     PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer,
 )
 from cpython.list cimport PyList_Append
+from cpython.number cimport PyNumber_Index
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 from libc.stdint cimport SIZE_MAX, UINT64_MAX, uint8_t, uint64_t
@@ -35,23 +36,10 @@ cdef extern from "_codec_bytes.h" nogil:
 
 
 cdef extern from *:
-    """
-    /* Whether a memoryview's memory is still there: neither it nor what it views was released. */
-    static inline int wsf_view_alive(PyObject *view)
-    {
-        PyMemoryViewObject *mv = (PyMemoryViewObject *)view;
-        return !(mv->flags & _Py_MEMORYVIEW_RELEASED) && !(mv->mbuf->flags & _Py_MANAGED_BUFFER_RELEASED);
-    }
-    static inline uint8_t *wsf_view_memory(PyObject *view) { return (uint8_t *)PyMemoryView_GET_BUFFER(view)->buf; }
-    static inline Py_ssize_t wsf_view_length(PyObject *view) { return PyMemoryView_GET_BUFFER(view)->len; }
-    """
-    bint wsf_view_alive(PyObject *view)
-    uint8_t *wsf_view_memory(PyObject *view)
-    Py_ssize_t wsf_view_length(PyObject *view)
-
     # Declared with PyObject * where Cython must not count references.
     PyObject *PyBytes_New "PyBytes_FromStringAndSize"(const char *data, Py_ssize_t n) except NULL
     int PyBytes_Resize "_PyBytes_Resize"(PyObject **obj, Py_ssize_t n) except -1
+    Py_ssize_t PyNumber_AsSsize_t(object number, PyObject *overflow) except? -1  # NULL: cut to the range
     char *PyBytes_Memory "PyBytes_AS_STRING"(PyObject *obj)
     Py_ssize_t Py_REFCNT(PyObject *obj)
     object PyUnicode_New(Py_ssize_t n, Py_UCS4 widest)
@@ -66,6 +54,7 @@ cdef enum:
     RECEIVE_SIZE = 65536
     KEY_BLOCK = 4096
 
+cdef uint64_t LONGEST = 0x7FFFFFFFFFFFFFFF
 cdef uint64_t NOT_ASCII = 0x8080808080808080
 
 
@@ -135,9 +124,9 @@ cdef inline size_t _write_head(uint8_t *out, uint8_t first, uint64_t length, bin
 
 
 cdef inline uint8_t _first_byte(object opcode, size_t length, bint fin, bint rsv1) except? 0:
-    cdef long code = opcode
+    cdef Py_ssize_t code = PyNumber_AsSsize_t(opcode, NULL)
     if not (0 <= code <= 2 or 8 <= code <= 10):
-        raise ValueError(f"unknown opcode {opcode}")
+        raise ValueError(f"unknown opcode {PyNumber_Index(opcode)}")
     if code & 8:
         if not fin:
             raise ValueError("a control frame cannot be fragmented")
@@ -146,8 +135,20 @@ cdef inline uint8_t _first_byte(object opcode, size_t length, bint fin, bint rsv
     return <uint8_t>code | (0x80 if fin else 0) | (0x40 if rsv1 else 0)
 
 
+cdef int _refuse_surrogate(object text) except -1:
+    str.encode(text)
+    raise AssertionError("a str with a lone surrogate was encoded")
+
+
 cdef class Encoder:
-    # Specified in _codec_py.py.
+    """Encoder(*, mask=False)
+--
+
+Frames of one side, gathered until they are taken, so that many go out in one write.
+
+Specified in `_codec_py.py`.
+"""
+    # The first two lines of the docstring are how CPython learns the signature of a type in C.
 
     cdef PyObject *_out  # bytes under construction, or NULL
     cdef size_t _used
@@ -168,15 +169,20 @@ cdef class Encoder:
 
     cdef uint8_t *_extend(self, size_t n) except NULL:
         """Make room for n more bytes and return where they go; the caller writes all of them."""
-        cdef size_t needed = self._used + n
+        cdef size_t needed = self._used + n, room
         cdef uint8_t *start
         if self._out == NULL:
             # The first frame gets its exact size: mostly it is the only one, and `take` need not shrink it.
             self._out = PyBytes_New(NULL, needed)
             self._room = needed
         elif needed > self._room:
-            self._room = max(needed, max(2 * self._room, <size_t>1024))
-            PyBytes_Resize(&self._out, self._room)
+            room = max(needed, max(2 * self._room, <size_t>1024))
+            try:
+                PyBytes_Resize(&self._out, room)
+            except MemoryError:
+                self._used = 0  # it was freed
+                raise
+            self._room = room
         start = <uint8_t *>PyBytes_Memory(self._out) + self._used
         self._used = needed
         return start
@@ -184,40 +190,47 @@ cdef class Encoder:
     cdef int _append(self, uint8_t first, const uint8_t *data, size_t n) except -1:
         cdef size_t head = (2 if n < 126 else 4 if n < 65536 else 10)
         cdef uint8_t *out
+        cdef uint8_t[4] key
         if self._mask:
+            _next_key(key)  # first, since it may fail
             out = self._extend(head + 4 + n)
             _write_head(out, first, n, True)
-            _next_key(out + head)
-            wsf_mask(out + head + 4, data, n, out + head)
+            memcpy(out + head, key, 4)
+            wsf_mask(out + head + 4, data, n, key)
         else:
             out = self._extend(head + n)
             _write_head(out, first, n, False)
-            memcpy(out + head, data, n)
+            if n:
+                memcpy(out + head, data, n)
         return 0
 
-    cdef int _append_text(self, uint8_t first, str text) except -1:
+    cdef int _append_text(self, uint8_t first, object text) except -1:
         cdef size_t n = PyUnicode_GET_LENGTH(text)
         cdef int width = PyUnicode_KIND(text)
         cdef size_t length, head
         cdef uint8_t *out
+        cdef uint8_t[4] key
         if PyUnicode_IS_ASCII(text):
             return self._append(first, <const uint8_t *>PyUnicode_DATA(text), n)
         length = wsf_utf8_length(PyUnicode_DATA(text), width, n)
         if length == SIZE_MAX:
-            text.encode()
-            raise AssertionError("a str with a surrogate was encoded")
+            _refuse_surrogate(text)
         head = (2 if length < 126 else 4 if length < 65536 else 10)
-        out = self._extend(head + length + (4 if self._mask else 0))
-        _write_head(out, first, length, self._mask)
         if self._mask:
-            _next_key(out + head)
+            _next_key(key)
+            out = self._extend(head + 4 + length)
+            _write_head(out, first, length, True)
+            memcpy(out + head, key, 4)
             wsf_utf8_encode(out + head + 4, PyUnicode_DATA(text), width, n)
-            wsf_mask(out + head + 4, out + head + 4, length, out + head)
+            wsf_mask(out + head + 4, out + head + 4, length, key)
         else:
+            out = self._extend(head + length)
+            _write_head(out, first, length, False)
             wsf_utf8_encode(out + head, PyUnicode_DATA(text), width, n)
         return 0
 
     def message(self, data):
+        """Append a whole message: a text frame for `str`, a binary frame for bytes-like."""
         cdef Py_buffer view
         if type(data) is bytes:
             self._append(0x82, <const uint8_t *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
@@ -231,12 +244,13 @@ cdef class Encoder:
                 PyBuffer_Release(&view)
 
     def frame(self, opcode, payload=b"", *, fin=True, rsv1=False):
+        """Append one frame; arguments and errors are those of `encode_frame`."""
         cdef Py_buffer view
         cdef size_t length
         if isinstance(payload, str):
             length = wsf_utf8_length(PyUnicode_DATA(payload), PyUnicode_KIND(payload), PyUnicode_GET_LENGTH(payload))
             if length == SIZE_MAX:
-                payload.encode()
+                _refuse_surrogate(payload)
             self._append_text(_first_byte(opcode, length, fin, rsv1), payload)
             return
         _borrow(payload, &view, "str or a bytes-like object")
@@ -246,6 +260,7 @@ cdef class Encoder:
             PyBuffer_Release(&view)
 
     def take(self):
+        """Return all that was gathered, and forget it."""
         cdef bytes taken
         if self._out == NULL:
             return b""
@@ -259,6 +274,7 @@ cdef class Encoder:
 
 
 def apply_mask(data, mask, out=None):
+    """Mask or unmask data: XOR it with a repeated four-byte key (RFC 6455, 5.3)."""
     cdef Py_buffer source, key, target
     cdef bytes masked
     _borrow(data, &source, "a bytes-like object")
@@ -274,7 +290,7 @@ def apply_mask(data, mask, out=None):
                          <const uint8_t *>key.buf)
                 return masked
             if not PyObject_CheckBuffer(out):
-                raise TypeError(f"expected a bytes-like object, got {type(out).__name__}")
+                raise TypeError(f"out must be a bytes-like object, got {type(out).__name__}")
             try:
                 PyObject_GetBuffer(out, &target, PyBUF_WRITABLE)
             except BufferError:
@@ -295,19 +311,20 @@ cdef int _mask_onto(uint8_t *target, const uint8_t *source, size_t n, const uint
     """Mask into memory that may overlap the source, or the key, in any way."""
     cdef uint8_t copied_key[4]
     memcpy(copied_key, key, 4)
-    if target != source:
+    if target != source and n:
         memmove(target, source, n)
     wsf_mask(target, target, n, copied_key)
     return 0
 
 
 def encode_frame(opcode, payload=b"", *, fin=True, rsv1=False, mask=None):
+    """Encode one frame (RFC 6455, 5.2)."""
     cdef Py_buffer view, key
     cdef bytes frame
     cdef uint8_t first
     cdef uint8_t *out
     cdef size_t length, head
-    _borrow(payload.encode() if isinstance(payload, str) else payload, &view, "str or a bytes-like object")
+    _borrow(str.encode(payload) if isinstance(payload, str) else payload, &view, "str or a bytes-like object")
     try:
         length = view.len
         first = _first_byte(opcode, length, fin, rsv1)
@@ -317,7 +334,8 @@ def encode_frame(opcode, payload=b"", *, fin=True, rsv1=False, mask=None):
             Py_DECREF(frame)
             out = <uint8_t *>PyBytes_AS_STRING(frame)
             _write_head(out, first, length, False)
-            memcpy(out + head, view.buf, length)
+            if length:
+                memcpy(out + head, view.buf, length)
             return frame
         _borrow(mask, &key, "a bytes-like object")
         try:
@@ -359,7 +377,13 @@ cdef class _Lease:
 
 
 cdef class Decoder:
-    # Specified in _codec_py.py.
+    """Decoder(*, masked, max_size=1048576, max_fragments=None, max_events=None, inflate=None, buffer=None)
+--
+
+The frames of the peer, parsed from any cut of its byte stream into events.
+
+Specified in `_codec_py.py`.
+"""
 
     cdef object _inflate
     cdef object _buffer  # memoryview, or None until it is needed
@@ -404,10 +428,7 @@ cdef class Decoder:
         self._inflate = inflate
         self._buffer = None
         if buffer is not None:
-            if type(buffer) is not memoryview:
-                buffer = memoryview(buffer)
-            _check_buffer(buffer)
-            self._buffer = buffer
+            self._buffer = _receive_buffer(buffer)
 
     def __dealloc__(self):
         Py_XDECREF(self._message)
@@ -433,6 +454,7 @@ cdef class Decoder:
         return self._stopped
 
     def feed(self, data):
+        """Take in received bytes, of any number, and return the events they complete, in order."""
         cdef Py_buffer view
         _borrow(data, &view, "a bytes-like object")
         try:
@@ -441,6 +463,7 @@ cdef class Decoder:
             PyBuffer_Release(&view)
 
     def get_buffer(self, sizehint=-1):
+        """Lend memory to receive into; which memory, and how much, is the decoder's choice."""
         cdef _Lease lease
         # In the middle of a large frame, its own memory is lent, up to its end.
         if (
@@ -459,28 +482,36 @@ cdef class Decoder:
         if self._buffer is None:
             self._buffer = memoryview(bytearray(RECEIVE_SIZE))
         self._lent_message = False
-        self._lent = wsf_view_length(<PyObject *>self._buffer)
+        self._lent = len(self._buffer)
         return self._buffer
 
     def buffer_updated(self, nbytes):
-        cdef size_t lent = self._lent, n
+        """Take in the first bytes of what `get_buffer` lent, and return the events they complete."""
+        cdef Py_buffer view
+        cdef Py_ssize_t n = PyNumber_AsSsize_t(nbytes, NULL)
         cdef list events
-        if not 0 <= nbytes <= lent:
-            raise ValueError(f"nbytes must be from 0 to the {lent} bytes lent, got {nbytes}")
-        n = nbytes
+        if n < 0 or <size_t>n > self._lent:
+            raise ValueError(f"nbytes must be from 0 to the {self._lent} bytes lent, got {PyNumber_Index(nbytes)}")
         if not self._lent_message:
-            if n and not wsf_view_alive(<PyObject *>self._buffer):
-                raise ValueError("operation forbidden on released memoryview object")
-            return self._take_in(wsf_view_memory(<PyObject *>self._buffer) if n else NULL, n)
+            if n == 0:
+                return self._take_in(NULL, 0)
+            # Held while it is read: `inflate` might release it.
+            PyObject_GetBuffer(self._buffer, &view, PyBUF_SIMPLE)
+            try:
+                return self._take_in(<const uint8_t *>view.buf, n)
+            finally:
+                PyBuffer_Release(&view)
         self._lent = 0
         self._lent_message = False
         events = []
-        if not n:
-            return events
-        try:
-            self._received_in_place(n, events)
-        except PeerError as failure:
-            self._fail(events, failure)
+        if n:
+            try:
+                self._received_in_place(n, events)
+            except PeerError as failure:
+                self._fail(events, failure)
+            except BaseException:
+                self._give_up()
+                raise
         return events
 
     cdef int _received_in_place(self, size_t n, list events) except -1:
@@ -489,60 +520,83 @@ cdef class Decoder:
             wsf_mask(start, start, n, self._mask)
             wsf_turn_key(self._mask, n)
         self._remaining -= n
-        self._grow(n, self._remaining == 0)
+        self._grow(n, self._remaining == 0 and self._fin)
         if self._remaining == 0:
             self._partial = False
             if self._fin:
                 self._finish(events)
+        if self._streaming:  # since the memory was lent
+            self._emit(events)
         return 0
 
     cdef list _take_in(self, const uint8_t *data, size_t n):
         """Parse n bytes that follow what is kept of earlier input; keep what is left."""
         cdef list events = []
-        cdef size_t kept, used
-        cdef PyObject *joined
+        cdef size_t kept = 0, used
+        cdef PyObject *joined = NULL
         self._lent = 0
         self._lent_message = False
-        if self._done:
-            return events
         if self._busy:
             raise RuntimeError("the decoder is at work: feed() was called from within inflate()")
+        if self._done:
+            return events
         self._busy = True
         self._stopped = False
-        joined = NULL
         try:
             if self._input != NULL:
                 # What is kept is less than a head or a control frame, or what max_events left.
                 kept = self._input_end - self._input_start
-                joined = PyBytes_New(NULL, kept + n)
-                memcpy(PyBytes_Memory(joined), PyBytes_Memory(self._input) + self._input_start, kept)
-                memcpy(PyBytes_Memory(joined) + kept, data, n)
-                self._drop_input()
-                data = <const uint8_t *>PyBytes_Memory(joined)
+                if n:
+                    joined = PyBytes_New(NULL, kept + n)
+                    memcpy(PyBytes_Memory(joined), PyBytes_Memory(self._input) + self._input_start, kept)
+                    memcpy(PyBytes_Memory(joined) + kept, data, n)
+                    self._drop_input()
+                    self._input = joined
+                    self._input_end = kept + n
+                data = <const uint8_t *>PyBytes_Memory(self._input) + self._input_start
                 n += kept
-            try:
-                used = self._parse(data, n, events)
-                if (self._streaming or self._emitted) and not self._done:
-                    self._emit(events)
-                if used < n and not self._done:
-                    self._input = PyBytes_New(NULL, n - used)
-                    memcpy(PyBytes_Memory(self._input), data + used, n - used)
-                    self._input_start = 0
-                    self._input_end = n - used
-            except PeerError as failure:
-                self._fail(events, failure)
+            used = self._parse(data, n, events)
+            if (self._streaming or self._emitted) and not self._done:
+                self._emit(events)
+            self._keep(data, used, n)
+        except PeerError as failure:
+            self._fail(events, failure)
+        except BaseException:
+            # A fault of `inflate`, not of the peer: what it was given is lost, so there is no way on.
+            self._give_up()
+            raise
         finally:
-            Py_XDECREF(joined)
             self._busy = False
         return events
+
+    cdef int _keep(self, const uint8_t *data, size_t used, size_t n) except -1:
+        """Keep what is behind the first `used` of n bytes; they are in _input, if there is one."""
+        cdef size_t left = n - used
+        cdef PyObject *kept
+        if self._done or not left:
+            return self._drop_input()
+        if self._input != NULL and left >= n - left:
+            # Copied only once it has halved, else a long rest would be copied for each max_events.
+            self._input_start = self._input_end - left
+            return 0
+        kept = PyBytes_New(NULL, left)
+        memcpy(PyBytes_Memory(kept), data + used, left)
+        self._drop_input()
+        self._input = kept
+        self._input_end = left
+        return 0
 
     cdef int _fail(self, list events, object failure) except -1:
         if self._streaming or self._emitted:
             self._emit(events)
-        events.append(failure)
+        # Its traceback could keep more alive than the event itself.
+        events.append(failure.with_traceback(None))
+        return self._give_up()
+
+    cdef int _give_up(self) except -1:
         self._done = True
-        self._drop_message()
-        return 0
+        self._drop_input()
+        return self._drop_message()
 
     cdef int _drop_input(self) except -1:
         Py_XDECREF(self._input)
@@ -625,7 +679,8 @@ cdef class Decoder:
         try:
             return PyUnicode_DecodeUTF8(<const char *>out, n, NULL)
         except UnicodeDecodeError as exc:
-            raise InvalidPayload(f"text message is not UTF-8 at byte {exc.start}") from None
+            taken = exc.start
+        raise InvalidPayload(f"text message is not UTF-8 at byte {taken}")
 
     cdef Py_ssize_t _frame(self, const uint8_t *p, size_t n, list events) except -1:
         """Parse the head of a frame, and the whole of a control frame; 0 if more input is needed."""
@@ -683,6 +738,9 @@ cdef class Decoder:
                 return 0
             if self._streaming or self._emitted:
                 self._emit(events)
+                if <uint64_t>len(events) == self._max_events:
+                    self._stopped = True
+                    return 0
             payload = <bytes>PyBytes_New(NULL, length)
             Py_DECREF(payload)
             if self._masked:
@@ -718,13 +776,14 @@ cdef class Decoder:
         cdef bint ends = taken == self._remaining
         cdef bint final = ends and self._fin
         cdef bint text
-        cdef bytes plain
-        cdef object limit
+        cdef size_t inflated
+        cdef object plain, limit
         cdef uint8_t *start
         if final and not self._size and not self._compressed and not self._streaming:
             # The whole message is there.
             self._partial = False
             self._fragments = 0
+            self._drop_message()  # memory that was lent, and not used
             text = self._opcode == 1
             self._opcode = 0
             PyList_Append(events, self._whole(text, p, taken, self._mask))
@@ -735,10 +794,15 @@ cdef class Decoder:
             wsf_turn_key(self._mask, taken)
             limit = -1 if self._max_size == UINT64_MAX else self._max_size - self._size
             plain = self._inflate(plain, final, limit)
-            if PyBytes_GET_SIZE(plain):
-                self._reserve(PyBytes_GET_SIZE(plain), 0)
-                memcpy(PyBytes_Memory(self._message) + self._used, PyBytes_AS_STRING(plain), PyBytes_GET_SIZE(plain))
-            self._grow(PyBytes_GET_SIZE(plain), final)
+            if not isinstance(plain, bytes):
+                raise TypeError(f"inflate must return bytes, got {type(plain).__name__}")
+            inflated = PyBytes_GET_SIZE(plain)
+            if self._max_size != UINT64_MAX and inflated > self._max_size - self._size:
+                raise PayloadTooBig(f"message has {self._size + inflated} bytes or more, the limit is {self._max_size}")
+            if inflated:
+                self._reserve(inflated, 0)
+                memcpy(PyBytes_Memory(self._message) + self._used, PyBytes_AS_STRING(plain), inflated)
+            self._grow(inflated, final)
         else:
             if taken:
                 self._reserve(taken, self._remaining + taken)
@@ -777,7 +841,11 @@ cdef class Decoder:
         if self._message == NULL:
             self._message = PyBytes_New(NULL, most)
         elif Py_REFCNT(self._message) == 1:
-            PyBytes_Resize(&self._message, most)
+            try:
+                PyBytes_Resize(&self._message, most)
+            except MemoryError:
+                self._give_up()  # the message was freed
+                raise
         else:
             # A transport still holds the memory that was lent to it.
             moved = PyBytes_New(NULL, most)
@@ -830,6 +898,9 @@ cdef class Decoder:
         cdef char *memory
         if not n:
             return 0
+        if <uint64_t>len(events) == self._max_events:
+            self._stopped = True
+            return 0
         memory = PyBytes_Memory(self._message)
         events.append(Fragment(PyUnicode_DecodeUTF8(memory, n, NULL) if self._opcode == 1 else memory[:n], False))
         if n < self._used:
@@ -845,21 +916,29 @@ cdef class Decoder:
 cdef uint64_t _limit(str name, object value) except? 0:
     if value is None:
         return UINT64_MAX
+    value = PyNumber_Index(value)
     if value < 1:
         raise ValueError(f"{name} must be positive or None, got {value}")
-    return min(value, UINT64_MAX - 1)
+    return min(value, LONGEST)
 
 
-cdef int _check_buffer(object view) except -1:
-    if view.readonly or not view.contiguous:
-        raise ValueError("buffer must be writable and contiguous")
-    if view.nbytes < 1024:
-        raise ValueError(f"buffer must have at least 1024 bytes, got {view.nbytes}")
-    return 0
+cdef object _receive_buffer(object buffer):
+    cdef object view
+    if not PyObject_CheckBuffer(buffer):
+        raise TypeError(f"buffer must be a bytes-like object, got {type(buffer).__name__}")
+    view = buffer if type(buffer) is memoryview else memoryview(buffer)
+    if view.readonly or not view.c_contiguous:
+        raise TypeError("buffer must be writable and contiguous")
+    if view.format != "B" or view.ndim != 1:
+        view = view.cast("B")
+    if len(view) < 1024:
+        raise ValueError(f"buffer must have at least 1024 bytes, got {len(view)}")
+    return view
 
 
 cdef object _parse_close(bytes payload):
     cdef unsigned int code
+    cdef Py_ssize_t at
     if not payload:
         return Close(1005)
     if len(payload) == 1:
@@ -870,4 +949,5 @@ cdef object _parse_close(bytes payload):
     try:
         return Close(code, payload[2:].decode())
     except UnicodeDecodeError as exc:
-        raise InvalidPayload(f"close reason is not UTF-8 at byte {exc.start}") from None
+        at = exc.start
+    raise InvalidPayload(f"close reason is not UTF-8 at byte {at}")

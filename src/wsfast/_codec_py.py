@@ -36,6 +36,9 @@ RECEIVE_SIZE: Final = 65536
 
 _CONTROL: Final = 0x8
 _OPCODES: Final = {int(opcode) for opcode in Opcode}
+_LONGEST: Final = 2**63 - 1
+"""The longest frame that RFC 6455, 5.2 knows; a limit above it is none."""
+
 _KEY_BLOCK: Final = 1024
 """Bytes drawn at once from the operating system's random source for masking keys."""
 
@@ -139,9 +142,7 @@ class Encoder:
         """
         self.frame(Opcode.TEXT if isinstance(data, str) else Opcode.BINARY, data)
 
-    def frame(
-        self, opcode: int, payload: str | BytesLike = b"", *, fin: bool = True, rsv1: bool = False
-    ) -> None:
+    def frame(self, opcode: int, payload: str | BytesLike = b"", *, fin: bool = True, rsv1: bool = False) -> None:
         """Append one frame; arguments and errors are those of `encode_frame`."""
         mask = None
         if self._mask:
@@ -209,7 +210,7 @@ class Decoder:
         "_remaining",
         "_size",
         "_stopped",
-        "streaming",
+        "_streaming",
     )
 
     def __init__(
@@ -227,12 +228,8 @@ class Decoder:
         self._max_fragments = _limit("max_fragments", max_fragments)
         self._max_events = _limit("max_events", max_events)
         self._inflate = inflate
-        self._buffer = None if buffer is None else _writable(buffer, "buffer").cast("B")
-        if self._buffer is not None and len(self._buffer) < 1024:
-            raise ValueError(f"buffer must have at least 1024 bytes, got {len(self._buffer)}")
-        #: Deliver messages piece by piece, as `Fragment` events. May be set at any time; a message of
-        #: which a piece was delivered goes on in pieces to its end.
-        self.streaming = False
+        self._buffer = None if buffer is None else _receive_buffer(buffer)
+        self._streaming = False
         self._input = bytearray()  # received, not yet parsed
         self._done = False  # after a Close or a failure
         self._stopped = False  # by max_events
@@ -253,6 +250,18 @@ class Decoder:
         self._checked = 0  # of these, whole characters of UTF-8
 
     @property
+    def streaming(self) -> bool:
+        """Whether messages are delivered piece by piece, as `Fragment` events; may be set at any time.
+
+        A message of which a piece was delivered goes on in pieces to its end.
+        """
+        return self._streaming
+
+    @streaming.setter
+    def streaming(self, value: bool) -> None:
+        self._streaming = bool(value)
+
+    @property
     def held(self) -> int:
         """The bytes that are kept of an unfinished frame or message."""
         return len(self._input) + len(self._message)
@@ -270,6 +279,7 @@ class Decoder:
             RuntimeError: the call was made by this decoder's own `inflate`.
         """
         received = _view(data)
+        self._lent = 0
         if self._busy:
             raise RuntimeError("the decoder is at work: feed() was called from within inflate()")
         if self._done:
@@ -279,6 +289,9 @@ class Decoder:
 
     def get_buffer(self, sizehint: int = -1) -> memoryview:
         """Lend memory to receive into; which memory, and how much, is the decoder's choice.
+
+        It is lent until the next call of `buffer_updated`, `feed` or `get_buffer`: what is written to it
+        later may show in a message.
 
         Args:
             sizehint: ignored, there for `asyncio.BufferedProtocol`.
@@ -460,14 +473,14 @@ class Decoder:
     def _finish(self, events: list[Event]) -> None:
         data = bytes(self._message)
         message = data.decode() if self._opcode == Opcode.TEXT else data
-        events.append(Fragment(message, True) if self.streaming or self._emitted else message)
+        events.append(Fragment(message, True) if self._streaming or self._emitted else message)
         self._message.clear()
         self._opcode = self._fragments = self._size = self._emitted = self._checked = 0
 
     def _emit(self, events: list[Event]) -> bool:
         """In streaming mode, deliver what has arrived of a message, up to its last whole character."""
         ready = self._checked if self._opcode == Opcode.TEXT else len(self._message)
-        if not ready or not (self.streaming or self._emitted):
+        if not ready or not (self._streaming or self._emitted):
             return False
         if len(events) == self._max_events:
             self._stopped = True
@@ -513,11 +526,20 @@ def _view(data: BytesLike) -> memoryview:
 
 def _writable(out: bytearray | memoryview, name: str) -> memoryview:
     try:
-        view = memoryview(out)
+        view = out if type(out) is memoryview else memoryview(out)
     except TypeError:
         raise TypeError(f"{name} must be a bytes-like object, got {type(out).__name__}") from None
     if view.readonly or not view.c_contiguous:
         raise TypeError(f"{name} must be writable and contiguous")
+    return view
+
+
+def _receive_buffer(buffer: bytearray | memoryview) -> memoryview:
+    view = _writable(buffer, "buffer")
+    if view.format != "B" or view.ndim != 1:  # else shared as it is: thousands of decoders may lend the same
+        view = view.cast("B")
+    if len(view) < 1024:
+        raise ValueError(f"buffer must have at least 1024 bytes, got {len(view)}")
     return view
 
 
@@ -527,7 +549,7 @@ def _limit(name: str, value: int | None) -> int | None:
     value = operator.index(value)
     if value < 1:
         raise ValueError(f"{name} must be positive or None, got {value}")
-    return value
+    return min(value, _LONGEST)
 
 
 def _payload(data: str | BytesLike) -> bytes:
