@@ -150,11 +150,6 @@ Specified in `_codec_py.py`.
 """
     # The first two lines of the docstring are how CPython learns the signature of a type in C.
 
-    cdef PyObject *_out  # bytes under construction, or NULL
-    cdef size_t _used
-    cdef size_t _room
-    cdef bint _mask
-
     def __cinit__(self):
         self._out = NULL
 
@@ -231,6 +226,9 @@ Specified in `_codec_py.py`.
 
     def message(self, data):
         """Append a whole message: a text frame for `str`, a binary frame for bytes-like."""
+        self._message(data)
+
+    cdef int _message(self, object data) except -1:
         cdef Py_buffer view
         if type(data) is bytes:
             self._append(0x82, <const uint8_t *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
@@ -242,6 +240,8 @@ Specified in `_codec_py.py`.
                 self._append(0x82, <const uint8_t *>view.buf, view.len)
             finally:
                 PyBuffer_Release(&view)
+        return 0
+        return 0
 
     def frame(self, opcode, payload=b"", *, fin=True, rsv1=False):
         """Append one frame; arguments and errors are those of `encode_frame`."""
@@ -261,6 +261,9 @@ Specified in `_codec_py.py`.
 
     def take(self):
         """Return all that was gathered, and forget it."""
+        return self._take()
+
+    cdef bytes _take(self):
         cdef bytes taken
         if self._out == NULL:
             return b""
@@ -385,35 +388,6 @@ The frames of the peer, parsed from any cut of its byte stream into events.
 Specified in `_codec_py.py`.
 """
 
-    cdef object _inflate
-    cdef object _buffer  # memoryview, or None until it is needed
-    cdef PyObject *_message  # bytes under construction, or NULL
-    cdef PyObject *_input  # bytes: received, not yet parsed, or NULL
-    cdef size_t _input_start
-    cdef size_t _input_end
-    cdef uint64_t _max_size  # UINT64_MAX: no limit
-    cdef uint64_t _max_fragments
-    cdef uint64_t _max_events
-    cdef uint64_t _remaining
-    cdef uint64_t _fragments
-    cdef uint64_t _size
-    cdef uint64_t _emitted
-    cdef size_t _used  # bytes in _message
-    cdef size_t _room
-    cdef size_t _checked
-    cdef size_t _lent
-    cdef uint8_t _mask[4]
-    cdef uint8_t _opcode
-    cdef bint _masked
-    cdef bint _streaming
-    cdef bint _done
-    cdef bint _stopped
-    cdef bint _lent_message
-    cdef bint _partial
-    cdef bint _fin
-    cdef bint _compressed
-    cdef bint _busy
-
     def __cinit__(self):
         self._message = NULL
         self._input = NULL
@@ -464,6 +438,9 @@ Specified in `_codec_py.py`.
 
     def get_buffer(self, sizehint=-1):
         """Lend memory to receive into; which memory, and how much, is the decoder's choice."""
+        return self._lend()
+
+    cdef object _lend(self):
         cdef _Lease lease
         # In the middle of a large frame, its own memory is lent, up to its end.
         if (
@@ -487,11 +464,15 @@ Specified in `_codec_py.py`.
 
     def buffer_updated(self, nbytes):
         """Take in the first bytes of what `get_buffer` lent, and return the events they complete."""
-        cdef Py_buffer view
         cdef Py_ssize_t n = PyNumber_AsSsize_t(nbytes, NULL)
-        cdef list events
         if n < 0 or <size_t>n > self._lent:
             raise ValueError(f"nbytes must be from 0 to the {self._lent} bytes lent, got {PyNumber_Index(nbytes)}")
+        return self._filled(n)
+
+    cdef list _filled(self, size_t n):
+        """Take in the first n bytes of what was lent; n is checked."""
+        cdef Py_buffer view
+        cdef list events
         if not self._lent_message:
             if n == 0:
                 return self._take_in(NULL, 0)
