@@ -241,7 +241,6 @@ Specified in `_codec_py.py`.
             finally:
                 PyBuffer_Release(&view)
         return 0
-        return 0
 
     def frame(self, opcode, payload=b"", *, fin=True, rsv1=False):
         """Append one frame; arguments and errors are those of `encode_frame`."""
