@@ -66,6 +66,16 @@ __all__ = [
 ]
 
 
+def show(value: str | bytes, limit: int = 64) -> str:
+    """Escape and shorten what a peer sent, for a log or an exception.
+
+    Args:
+        value: what came.
+        limit: how many characters or bytes to show; default 64.
+    """
+    return ascii(value) if len(value) <= limit else f"{value[:limit]!a}... ({len(value)} bytes)"
+
+
 class WebSocketError(Exception):
     """Base of every exception of wsfast."""
 
@@ -227,7 +237,7 @@ class InvalidHeader(InvalidHandshake):
         elif self.value == "":
             text = f"empty {self.name} header"
         else:
-            text = f"invalid {self.name} header: {self.value!r}"
+            text = f"invalid {self.name} header: {show(self.value)}"
         return f"{text}: {self.message}" if self.message else text
 
 

@@ -23,6 +23,7 @@ from .exceptions import (
     InvalidStatus,
     InvalidUpgrade,
     NegotiationError,
+    show,
 )
 from .headers import (
     ExtensionHeader,
@@ -38,7 +39,6 @@ from .headers import (
     parse_subprotocols,
     parse_tokens,
     parse_upgrade,
-    show,
 )
 from .http11 import (
     Request,

@@ -11,7 +11,7 @@ from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
-from .exceptions import InvalidHeaderFormat
+from .exceptions import InvalidHeaderFormat, show
 
 __all__ = [
     "ExtensionHeader",
@@ -28,7 +28,6 @@ __all__ = [
     "parse_subprotocols",
     "parse_tokens",
     "parse_upgrade",
-    "show",
 ]
 
 ExtensionParameter = tuple[str, str | None]
@@ -53,21 +52,8 @@ _QUOTED_PAIR = re.compile(r"\\(.)")
 _SEPARATORS = re.compile(r"[\t ,]*+")
 _SPACES = re.compile(r"[\t ]*+")
 
-_SHOWN = 64
 # Values up to this length are parsed once and remembered: browsers send the same few for ever.
 _CACHED_LENGTH = 128
-
-
-def show(value: str | bytes, limit: int = _SHOWN) -> str:
-    """Escape and shorten what a peer sent, for a log or an exception.
-
-    Args:
-        value: what came.
-        limit: how many characters or bytes to show; default 64.
-    """
-    if len(value) <= limit:
-        return ascii(value)
-    return f"{value[:limit]!a}... ({len(value)} bytes)"
 
 
 def is_token(value: str) -> bool:

@@ -17,8 +17,8 @@ from typing import NoReturn
 import httptools
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from .exceptions import HandshakeRefused, InvalidMessage, InvalidState
-from .headers import check_header, show
+from .exceptions import HandshakeRefused, InvalidMessage, InvalidState, show
+from .headers import check_header
 
 __all__ = [
     "MAX_BODY",
@@ -72,8 +72,8 @@ _NAMES = {
     )
 }
 _USUAL_NAMES = frozenset(_NAMES.values())
-# What a line may hold; the first line is all ASCII, so that most of what is no HTTP fails at its first byte.
-_FIRST_LINE = re.compile(rb"[ -~]*+")
+# What a line may hold. A request line is all ASCII, so that most of what is no HTTP fails at its first byte.
+_ASCII_LINE = re.compile(rb"[ -~]*+")
 _LINE = re.compile(rb"[\t -~\x80-\xff]*+")
 _METHOD = re.compile(rf"{_TCHAR}++".encode())
 _VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]")
@@ -287,6 +287,8 @@ class _HeadParser:
 
     __slots__ = ("_buffer", "_count", "_done", "_in_head", "_line", "_position", "_start", "trailing")
 
+    _first_line = _LINE  # what the first line may hold
+
     def __init__(self) -> None:
         self.trailing = b""
         """The bytes that came after the end, once it was found."""
@@ -331,7 +333,7 @@ class _HeadParser:
     def _scan(self, buffer: bytearray) -> int:
         size = min(len(buffer), MAX_HEAD)
         while True:
-            match = (_LINE if self._in_head else _FIRST_LINE).match(buffer, self._position, size)
+            match = (_LINE if self._in_head else self._first_line).match(buffer, self._position, size)
             stop = self._position if match is None else match.end()
             if stop - self._line > MAX_LINE:
                 self._fail_line()
@@ -390,6 +392,8 @@ class RequestParser(_HeadParser):
     """
 
     __slots__ = ()
+
+    _first_line = _ASCII_LINE
 
     def feed(self, data: bytes | bytearray | memoryview) -> Request | None:
         """Take more bytes, cut anywhere, and return the request once its head is complete.

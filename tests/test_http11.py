@@ -1,0 +1,742 @@
+"""HTTP/1.1 heads: what is taken, what is refused and how, the same however the bytes are cut (RFC 9112)."""
+
+from __future__ import annotations
+
+import contextlib
+
+import httptools
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from multidict import CIMultiDict
+
+from wsfast.exceptions import HandshakeRefused, InvalidMessage, InvalidState
+from wsfast.http11 import (
+    MAX_BODY,
+    MAX_HEAD,
+    MAX_HEADERS,
+    MAX_LINE,
+    Request,
+    RequestParser,
+    Response,
+    ResponseParser,
+    refuse,
+    text_response,
+)
+
+GET = b"GET / HTTP/1.1\r\nHost: h\r\n"
+SAMPLE = (  # RFC 6455, 1.2
+    b"GET /chat?a=b HTTP/1.1\r\n"
+    b"Host: server.example.com\r\n"
+    b"Upgrade: websocket\r\n"
+    b"Connection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    b"Origin: http://example.com\r\n"
+    b"Sec-WebSocket-Protocol: chat, superchat\r\n"
+    b"Sec-WebSocket-Version: 13\r\n"
+    b"\r\n"
+)
+
+
+def outcome(pieces: list[bytes]) -> tuple[object, ...]:
+    """Feed the pieces; say what came of it, in values that can be compared."""
+    parser = RequestParser()
+    for index, piece in enumerate(pieces):
+        try:
+            request = parser.feed(piece)
+        except HandshakeRefused as exc:
+            return "refused", str(exc), exc.response.serialize()
+        assert len(parser._buffer or b"") <= MAX_HEAD + 1
+        if request is not None:
+            rest = parser.trailing + b"".join(pieces[index + 1 :])
+            return request.raw, rest, request._take_fields(), list(request.headers.items())
+    return ("incomplete",)
+
+
+def check_cuts(data: bytes) -> tuple[object, ...]:
+    """Check that the outcome does not depend on how the data is cut, and return it."""
+    whole = outcome([data])
+    step = max(1, len(data) // 512)
+    for cut in range(0, len(data) + 1, step):
+        assert outcome([data[:cut], data[cut:]]) == whole
+    assert outcome([data[i : i + 1] for i in range(len(data))]) == whole
+    return whole
+
+
+def test_sample() -> None:
+    parser = RequestParser()
+    request = parser.feed(SAMPLE)
+    assert request is not None
+    assert request.method == "GET"
+    assert request.path == request.target == "/chat?a=b"
+    assert request.headers["hOST"] == "server.example.com"
+    assert request.headers.getall("sec-websocket-protocol") == ["chat, superchat"]
+    assert request.headers is request.headers
+    assert request.raw == SAMPLE
+    assert parser.trailing == b""
+    assert repr(request) == "<Request GET '/chat?a=b'>"
+
+
+def test_request_keeps_nothing_but_bytes() -> None:
+    request = RequestParser().feed(SAMPLE)
+    assert request is not None
+    assert request.raw is SAMPLE  # not even a copy, when the read holds nothing else
+    request._take_fields()
+    assert request._fields is None
+    assert request._headers is None
+    assert not hasattr(request, "__dict__")
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_buffers(kind: type) -> None:
+    data = bytearray(SAMPLE + b"\x81")
+    parser = RequestParser()
+    request = parser.feed(kind(data))
+    assert request is not None
+    data[:] = bytes(len(data))  # the receive buffer is used again
+    assert (request.raw, parser.trailing) == (SAMPLE, b"\x81")
+    parser = RequestParser()
+    data[:] = SAMPLE + b"\x81"
+    assert parser.feed(kind(data[:50])) is None
+    request = parser.feed(kind(data[50:]))
+    assert request is not None
+    assert (request.raw, parser.trailing) == (SAMPLE, b"\x81")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        SAMPLE,
+        GET + b"\r\n",
+        b"\r\n" + GET + b"\r\n",  # RFC 9112, 2.2: one empty line before is ignored
+        b"GET / HTTP/1.1\r\nhOsT:h\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost:\t h \t\r\nX:\r\nY: \r\n\r\n",
+        b"GET /?" + bytes(c for c in range(0x21, 0x7F) if c != 0x23) + b" HTTP/1.1\r\nHost: h\r\n\r\n",
+        GET + b"X: " + bytes([9, *range(0x20, 0x7F), *range(0x80, 0x100)]) + b"\r\n\r\n",
+        GET + b"!#$%&'*+-.^_`|~09azAZ: x\r\n\r\n",
+        GET + b"Content-Length: 0\r\n\r\n",
+        GET + b"Connection: a\r\nUpgrade: x\r\nconnection: b\r\n\r\n",
+        b"GET http://h/a?b HTTP/1.1\r\nHost: h\r\n\r\n",
+        b"GET WSS://h:1 HTTP/1.1\r\nHost: h\r\n\r\n",
+        b"GET ws://[::1]:1?q HTTP/1.1\r\nHost: h\r\n\r\n",
+        *(
+            b"GET / HTTP/1.1\r\nHost: " + host + b"\r\n\r\n"
+            for host in (
+                b"a.example:65535",
+                b"h:",
+                b"127.0.0.1",
+                b"[::1]",
+                b"[::ffff:1.2.3.4]:80",
+                b"[fe80::1%25eth0]",
+                b"a_b-c~d!$&'()*+,;=%41",
+            )
+        ),
+        GET + b"\r\n" + b"\nHost: other\r\n\r\n",  # what follows is not looked at
+    ],
+)
+def test_good(data: bytes) -> None:
+    raw, *_ = check_cuts(data)
+    assert isinstance(raw, bytes)
+    assert raw in data
+
+
+def test_names_in_any_case_and_repeated() -> None:
+    request = RequestParser().feed(GET + b"UPGRADE: a\r\nConnection: a \r\nconnection: b\r\n\r\n")
+    assert request is not None
+    assert request._take_fields() == {"Host": "h", "Upgrade": "a", "Connection": "a\nb"}
+    assert request._take_fields() == {"Host": "h", "Upgrade": "a", "Connection": "a\nb"}  # once more, from the bytes
+    assert request.headers.getall("Connection") == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [(b"/", "/"), (b"/a?b", "/a?b"), (b"http://h/a?b", "/a?b"), (b"http://h", "/"), (b"http://h?b", "/?b")],
+)
+def test_path(target: bytes, path: str) -> None:
+    request = RequestParser().feed(b"GET " + target + b" HTTP/1.1\r\nHost: h\r\n\r\n")
+    assert request is not None
+    assert request.target == target.decode()
+    assert request.path == path
+
+
+@pytest.mark.parametrize("trailing", [b"\x82\x84TEST\0\0\0\0", b"\r\n\r\n", SAMPLE, b"x" * 100_000])
+def test_trailing(trailing: bytes) -> None:
+    assert check_cuts(SAMPLE + trailing)[:2] == (SAMPLE, trailing)
+
+
+def host(*lines: bytes) -> bytes:
+    return b"GET / HTTP/1.1\r\n" + b"".join(line + b"\r\n" for line in lines) + b"\r\n"
+
+
+def target(value: bytes) -> bytes:
+    return b"GET " + value + b" HTTP/1.1\r\nHost: h\r\n\r\n"
+
+
+REFUSED = [
+    # RFC 9112, 3.2: Host
+    (host(), 400, "Host"),
+    (host(b"X: y"), 400, "Host"),
+    (host(b"Host: a", b"Host: b"), 400, "expected one Host header, got 2: 'a, b'"),
+    (host(b"Host: a", b"host: a"), 400, "expected one Host header"),
+    (host(b"Host:"), 400, "Host"),
+    (host(b"Host: a, b"), 400, "Host"),
+    (host(b"Host: a b"), 400, "Host"),
+    (host(b"Host: a/b"), 400, "Host"),
+    (host(b"Host: u@a"), 400, "Host"),
+    (host(b"Host: http://a"), 400, "Host"),
+    (host(b"Host: a:b"), 400, "Host"),
+    (host(b"Host: a:1:2"), 400, "Host"),
+    (host(b"Host: a:65536"), 400, "Host"),
+    (host(b"Host: a:123456"), 400, "Host"),
+    (host(b"Host: :80"), 400, "Host"),
+    (host(b"Host: a%4"), 400, "Host"),
+    (host(b"Host: caf\xe9"), 400, "Host header|a host and a port"),
+    (host(b"Host: ::1"), 400, "Host"),
+    (host(b"Host: [::1"), 400, "Host"),
+    (host(b"Host: [1:2]"), 400, "Host"),
+    (host(b"Host: [::1]x"), 400, "Host"),
+    # RFC 9112, 3: request line
+    (b"\r\n\r\n", 400, "request line"),
+    (b"\r\n\r\n" + GET + b"\r\n", 400, "request line"),
+    (b"GET\r\n\r\n", 400, "request line"),
+    (b"GET /\r\n\r\n", 400, "request line"),  # HTTP/0.9
+    (b" GET / HTTP/1.1\r\nHost: h\r\n\r\n", 400, "request line"),
+    (b"GET  / HTTP/1.1\r\nHost: h\r\n\r\n", 400, "request line"),
+    (b"GET / HTTP/1.1 \r\nHost: h\r\n\r\n", 400, "request line"),
+    (b"GET /a b HTTP/1.1\r\nHost: h\r\n\r\n", 400, "request line"),
+    (b"GET\t/ HTTP/1.1\r\nHost: h\r\n\r\n", 400, "first line"),
+    (b"G@T / HTTP/1.1\r\nHost: h\r\n\r\n", 400, "request line"),
+    (b"GET / HTTP/11\r\nHost: h\r\n\r\n", 400, "request line"),
+    (b"GET / http/1.1\r\nHost: h\r\n\r\n", 400, "request line"),
+    (b"GET / HTTP/1.1\nHost: h\n\n", 400, "first line"),
+    (b"GET / HTTP/1.1\rHost: h\r\n\r\n", 400, "first line"),
+    # RFC 6455, 4.2.1: HTTP/1.1 or higher, GET
+    (b"GET / HTTP/1.0\r\nHost: h\r\n\r\n", 505, "HTTP/1.0"),
+    (b"GET / HTTP/2.0\r\nHost: h\r\n\r\n", 505, "HTTP/2.0"),
+    (b"GET / HTTP/1.2\r\nHost: h\r\n\r\n", 505, "HTTP/1.2"),
+    (b"POST / HTTP/1.1\r\nHost: h\r\n\r\n", 405, "POST"),
+    (b"HEAD / HTTP/1.1\r\nHost: h\r\n\r\n", 405, "HEAD"),
+    (b"get / HTTP/1.1\r\nHost: h\r\n\r\n", 405, "get"),
+    (b"CONNECT a:1 HTTP/1.1\r\nHost: h\r\n\r\n", 405, "CONNECT"),
+    # RFC 9112, 3.2: target
+    (target(b"*"), 400, "target"),
+    (target(b"a"), 400, "target"),
+    (target(b"a:80"), 400, "target"),
+    (target(b"/#f"), 400, "target"),
+    (target(b"http://h/#f"), 400, "target"),
+    (target(b"ftp://h/"), 400, "target"),
+    (target(b"http:///"), 400, "target"),
+    (target(b"http://u:p@h/"), 400, "target"),
+    (target(b"http://h:99999/"), 400, "target"),
+    (target(b"http://[1:2]/"), 400, "target"),
+    (target(b"/\x00"), 400, "first line"),
+    (target(b"/\x7f"), 400, "first line"),
+    (target(b"/\x1b[31m"), 400, "first line"),
+    (target(b"/\xc3\xa9"), 400, "first line"),
+    # RFC 9112, 5: headers
+    (GET + b"X : y\r\n\r\n", 400, "header"),  # 5.1: no space before the colon
+    (GET + b"X\t: y\r\n\r\n", 400, "header"),
+    (GET + b"Upgrade : websocket\r\n\r\n", 400, "header"),
+    (GET + b"X: y\r\n z\r\n\r\n", 400, "header"),  # 5.2: no folding
+    (GET + b"X: y\r\n\tz\r\n\r\n", 400, "header"),
+    (b"GET / HTTP/1.1\r\n Host: h\r\n\r\n", 400, "header"),
+    (GET + b"X\r\n\r\n", 400, "header"),
+    (GET + b": y\r\n\r\n", 400, "header"),
+    (GET + b"X(: y\r\n\r\n", 400, "header"),
+    (GET + b"\xe9: y\r\n\r\n", 400, "header"),
+    (GET + b"X: y\nZ: a\r\n\r\n", 400, "header"),
+    (GET + b"X: y\rZ: a\r\n\r\n", 400, "header"),
+    (GET + b"X: y\r\r\n\r\n", 400, "header"),
+    (GET + b"X: \x00\r\n\r\n", 400, "header"),
+    (GET + b"X: \x0b\r\n\r\n", 400, "header"),
+    (GET + b"X: \x7f\r\n\r\n", 400, "header"),
+    (GET + b"\n", 400, "header"),
+    (GET + b"\r\r\n", 400, "header"),
+    # RFC 9112, 6: a body
+    (GET + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, "Transfer-Encoding, got 'chunked'"),
+    (GET + b"transfer-encoding: identity\r\n\r\n", 400, "Transfer-Encoding"),
+    (GET + b"Transfer-Encoding:\r\n\r\n", 400, "Transfer-Encoding"),
+    (GET + b"Content-Length: 1\r\n\r\nx", 400, "Content-Length but 0, once, got '1'"),
+    (GET + b"Content-Length: 0\r\nContent-Length: 0\r\n\r\n", 400, "Content-Length"),
+    (GET + b"Content-Length: 0, 0\r\n\r\n", 400, "Content-Length"),
+    (GET + b"Content-Length: -0\r\n\r\n", 400, "Content-Length"),
+    (GET + b"Content-Length:\r\n\r\n", 400, "Content-Length"),
+    # what is no HTTP/1.1
+    (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400, "first line"),  # a TLS ClientHello
+    (b"\x80\x2e\x01\x00\x02", 400, "first line"),  # SSL 2
+    (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400, "HTTP/2"),
+    (b"SSH-2.0-OpenSSH_9.6\r\n", 400, "request line"),
+    (b"\x00" * 20, 400, "first line"),
+    (b"\n" * 20, 400, "first line"),
+    (b"\xff\xfe", 400, "first line"),
+]
+
+
+@pytest.mark.parametrize(("data", "status", "text"), REFUSED, ids=[ascii(data[:60]) for data, *_ in REFUSED])
+def test_refused(data: bytes, status: int, text: str) -> None:
+    check_cuts(data)
+    parser = RequestParser()
+    with pytest.raises(HandshakeRefused, match=text) as info:
+        parser.feed(data)
+    assert info.value.response.status_code == status
+    assert str(info.value).isprintable()
+    assert str(info.value).isascii()
+    assert len(str(info.value)) < 400
+    check_refusal(info.value.response)
+    assert ("Allow" in info.value.response.headers) == (status == 405)
+    with pytest.raises(InvalidState):
+        parser.feed(b"")
+
+
+def check_refusal(response: Response) -> None:
+    """Check a refusal as another program reads it."""
+    raw = response.serialize()
+    head, _, body = raw.partition(b"\r\n\r\n")
+    assert response.headers["Content-Type"] == "text/plain; charset=utf-8"
+    assert "close" in response.headers.getall("Connection")
+    assert response.headers["Content-Length"] == str(len(body))
+    assert 10 < len(body) < 200
+    assert body.endswith(b".\n")
+    parser = ResponseParser()
+    parsed = parser.feed(raw)
+    assert parsed is not None
+    assert (parsed.status_code, parsed.body) == (response.status_code, body)
+    assert parsed.headers == response.headers
+    assert head.startswith(b"HTTP/1.1 %d " % response.status_code)
+    assert response.reason_phrase
+
+
+def pad(size: int) -> bytes:
+    """A valid request of this many bytes, no line of which is long."""
+    head = GET
+    while size - len(head) - 2 > 2000:
+        head += b"X: " + b"y" * 995 + b"\r\n"
+    return head + b"X: " + b"y" * (size - len(head) - 7) + b"\r\n\r\n"
+
+
+@pytest.mark.parametrize("size", [MAX_LINE - 1, MAX_LINE, MAX_LINE + 1, MAX_HEAD - 1, MAX_HEAD])
+def test_head_within_limit(size: int) -> None:
+    data = pad(size)
+    assert len(data) == size
+    assert check_cuts(data + b"frame")[:2] == (data, b"frame")
+
+
+@pytest.mark.parametrize("size", [MAX_HEAD + 1, MAX_HEAD + 2, MAX_HEAD + 3, MAX_HEAD + 4, 70_000, 300_000])
+def test_head_past_limit(size: int) -> None:
+    data = pad(size)
+    assert len(data) == size
+    result = check_cuts(data)
+    assert result[0] == "refused"
+    assert b"HTTP/1.1 431 Request Header Fields Too Large\r\n" in result[2]  # type: ignore[operator]
+    assert "16384" in str(result[1])
+
+
+@pytest.mark.parametrize(
+    ("make", "status"),
+    [
+        (lambda size: b"GET /" + b"a" * (size - 14) + b" HTTP/1.1\r\nHost: h\r\n\r\n", 414),
+        (lambda size: GET + b"X:" + b"a" * (size - 2) + b"\r\n\r\n", 431),
+    ],
+)
+def test_line_limit(make, status: int) -> None:  # type: ignore[no-untyped-def]
+    for size in (MAX_LINE - 1, MAX_LINE):
+        data = make(size)
+        assert max(map(len, data.split(b"\r\n"))) == size
+        assert check_cuts(data)[0] == data
+    for size in (MAX_LINE + 1, MAX_LINE + 2, MAX_HEAD, 100_000):
+        result = check_cuts(make(size))
+        assert result[0] == "refused"
+        assert b"HTTP/1.1 %d " % status in result[2]  # type: ignore[operator]
+        assert "8192" in str(result[1])
+
+
+@pytest.mark.parametrize(("start", "status"), [(b"GET /", 414), (GET + b"X: ", 431), (b"a" * 100, 414)])
+def test_line_that_never_ends(start: bytes, status: int) -> None:
+    parser = RequestParser()
+    assert parser.feed(start) is None
+    line = start.rpartition(b"\n")[2]
+    for _ in range(MAX_LINE - len(line)):
+        assert parser.feed(b"a") is None
+    with pytest.raises(HandshakeRefused) as info:
+        parser.feed(b"a")
+    assert info.value.response.status_code == status
+
+
+@pytest.mark.parametrize("line", [b"X: y\r\n", b"a:\r\n", b"connection: b\r\n"])
+def test_header_count(line: bytes) -> None:
+    for count in (MAX_HEADERS - 1, MAX_HEADERS):
+        data = GET + line * (count - 1) + b"\r\n"
+        raw, _, _, headers = check_cuts(data)
+        assert raw == data
+        assert len(headers) == count  # type: ignore[arg-type]
+    for count in (MAX_HEADERS + 1, 1000):
+        result = check_cuts(GET + line * (count - 1) + b"\r\n")
+        assert b"HTTP/1.1 431 " in result[2]  # type: ignore[operator]
+        assert "128" in str(result[1])
+
+
+def test_a_drip_takes_linear_time() -> None:
+    # Each byte is looked at once: counted, as a clock would be flaky.
+    parser = RequestParser()
+    parser.feed(GET + b"X: ")
+    for n in range(MAX_LINE - 10):
+        parser.feed(b"y")
+        assert parser._position == len(GET) + 3 + n + 1
+
+
+def test_used_up() -> None:
+    parser = RequestParser()
+    assert parser.feed(SAMPLE)
+    with pytest.raises(InvalidState, match="each handshake"):
+        parser.feed(SAMPLE)
+
+
+def test_log_text_is_escaped_and_short() -> None:
+    with pytest.raises(HandshakeRefused) as info:
+        RequestParser().feed(b"GET /\r\n" + b"\r\n")
+    assert str(info.value) == "expected a request line, got b'GET /'"
+    with pytest.raises(HandshakeRefused) as info:
+        RequestParser().feed(GET + b"A: " + b"b" * 5000 + b"\x1b]0;x\x07\r\n\r\n")
+    assert str(info.value) == (
+        "expected CR LF at the end of a header, got b'\\x1b' after b'A: " + "b" * 61 + "'... (5003 bytes)"
+    )
+    assert b"\x1b" not in info.value.response.serialize()
+
+
+PIECES = st.sampled_from(
+    [
+        b"GET ", b"POST ", b"/", b"/a", b"http://h", b" HTTP/1.1", b" HTTP/1.0", b"\r\n", b"\r\n\r\n", b"\r", b"\n",
+        b" ", b"\t", b":", b"Host: h\r\n", b"Host: ", b"GET / HTTP/1.1\r\n", GET, b"X: y\r\n",
+        b"X", b"\x00", b"\x7f", b"\x80", b"Upgrade: websocket\r\n", b"Content-Length: 0\r\n", b"Connection: a\r\n",
+        b"Transfer-Encoding: chunked\r\n", b"a" * 100, b"a" * 9000, b"X: y\r\n" * 100, b"Y: " + b"z" * 5000 + b"\r\n",
+    ]
+)  # fmt: skip
+
+
+@given(st.lists(PIECES | st.binary(max_size=8), max_size=16), st.data())
+@settings(max_examples=400)
+def test_any_bytes_in_any_cut(parts: list[bytes], data: st.DataObject) -> None:
+    stream = b"".join(parts)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=8)))
+    pieces = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
+    whole = outcome([stream])
+    assert outcome(pieces) == whole == outcome([b"", stream])
+    raw = whole[0]
+    if isinstance(raw, bytes):
+        # What is taken, llhttp takes too, and reads the same headers.
+        assert whole[3] == llhttp_headers(raw)
+
+
+class _Headers:
+    def __init__(self) -> None:
+        self.headers: list[tuple[str, str]] = []
+
+    def on_header(self, name: bytes, value: bytes | None) -> None:
+        # httptools reports None or no value for an empty one.
+        self.headers.append((name.decode("latin-1"), (value or b"").decode("latin-1").strip("\t ")))
+
+
+def llhttp_headers(raw: bytes) -> list[tuple[str, str]]:
+    found = _Headers()
+    parser = httptools.HttpRequestParser(found)
+    with contextlib.suppress(httptools.HttpParserUpgrade):
+        parser.feed_data(raw)
+    return found.headers
+
+
+@given(st.binary(max_size=200))
+def test_garbage(stream: bytes) -> None:
+    assert outcome([stream]) == outcome([bytes([byte]) for byte in stream])
+
+
+# --------------------------------------------------------------------------------------------------- Response
+
+
+def test_serialize() -> None:
+    response = Response(200, "OK", CIMultiDict({"X-A": "b"}), b"body")
+    assert response.serialize() == (
+        b"HTTP/1.1 200 OK\r\nX-A: b\r\nContent-Length: 4\r\nConnection: close\r\n\r\nbody"
+    )  # fmt: skip
+    assert repr(response) == "<Response 200 'OK'>"
+
+
+@pytest.mark.parametrize(
+    ("response", "raw"),
+    [
+        (Response(101), b"HTTP/1.1 101 Switching Protocols\r\n\r\n"),
+        (Response(204), b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n"),
+        (Response(304), b"HTTP/1.1 304 Not Modified\r\nConnection: close\r\n\r\n"),
+        (Response(599), b"HTTP/1.1 599 \r\nContent-Length: 0\r\nConnection: close\r\n\r\n"),
+        (
+            Response(200, "", CIMultiDict({"content-length": "9", "connection": "x"})),
+            b"HTTP/1.1 200 \r\ncontent-length: 9\r\nconnection: x\r\n\r\n",
+        ),
+        (
+            Response(200, "\xe9", CIMultiDict({"Transfer-Encoding": "chunked"}), b"0\r\n\r\n"),
+            b"HTTP/1.1 200 \xe9\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n0\r\n\r\n",
+        ),
+    ],
+)
+def test_serialize_framing(response: Response, raw: bytes) -> None:
+    assert response.serialize() == raw
+
+
+@pytest.mark.parametrize(
+    ("reason", "name", "value"),
+    [
+        ("a\r\nb", "X", "y"),
+        ("a\x00", "X", "y"),
+        ("OK", "X\r\nY", "y"),
+        ("OK", "X:", "y"),
+        ("OK", "X", "y\r\nZ: a"),
+        ("OK", "X", "y\x00"),
+        ("OK", "X", "\u20ac"),
+    ],
+)
+def test_injection(reason: str, name: str, value: str) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        Response(200, reason, CIMultiDict({name: value}))
+    response = Response(200)
+    response.reason_phrase = reason
+    response.headers[name] = value
+    with pytest.raises(ValueError, match="expected"):
+        response.serialize()
+
+
+@pytest.mark.parametrize("status", [0, 99, 600, -1])
+def test_bad_status(status: int) -> None:
+    with pytest.raises(ValueError, match="status code"):
+        Response(status)
+
+
+def test_text_response() -> None:
+    response = text_response(426, "caf\xe9\n", {"Upgrade": "websocket"})
+    assert response.serialize() == (
+        b"HTTP/1.1 426 Upgrade Required\r\n"
+        b"Upgrade: websocket\r\n"
+        b"Connection: Upgrade\r\n"
+        b"Connection: close\r\n"
+        b"Content-Type: text/plain; charset=utf-8\r\n"
+        b"Content-Length: 6\r\n"
+        b"\r\n"
+        b"caf\xc3\xa9\n"
+    )
+    with pytest.raises(ValueError, match="value of header X"):
+        text_response(400, "", {"X": "a\r\nb"})
+
+
+def test_refuse() -> None:
+    exc = refuse(400, "For the client")
+    assert str(exc) == "For the client"
+    assert exc.response.body == b"For the client.\n"
+    assert str(refuse(400, "For the client", "for the log")) == "for the log"
+
+
+@pytest.mark.parametrize(
+    ("raw", "status", "reason"),
+    [
+        (b"HTTP/1.1 200 OK\r\nA: b\r\na:  c \r\n\r\n", 200, "OK"),
+        (b"HTTP/1.1 200 Very well\r\nA: b\r\na: c\r\n\r\n", 200, "Very well"),
+        (b"HTTP/1.1 200\r\nA: b\r\na: c\r\n\r\n", 200, ""),
+    ],
+)
+def test_from_head(raw: bytes, status: int, reason: str) -> None:
+    response = Response.from_head(raw)
+    assert (response.status_code, response.reason_phrase) == (status, reason)
+    assert response.headers.getall("A") == ["b", "c"]
+
+
+# --------------------------------------------------------------------------------------------- ResponseParser
+
+
+def read(pieces: list[bytes], *, eof: bool = False, connect: bool = False) -> tuple[object, ...]:
+    """Feed the pieces; say what came of it, in values that can be compared."""
+    parser = ResponseParser(connect=connect)
+    try:
+        for index, piece in enumerate(pieces):
+            response = parser.feed(piece)
+            assert len(parser._buffer or b"") <= MAX_HEAD + 1
+            if response is not None:
+                rest = parser.trailing + b"".join(pieces[index + 1 :]) if parser.trailing or connect else b""
+                if response.status_code == 101:
+                    rest = parser.trailing + b"".join(pieces[index + 1 :])
+                return response.status_code, response.reason_phrase, list(response.headers.items()), response.body, rest
+        if eof:
+            response = parser.feed_eof()
+            return response.status_code, response.reason_phrase, list(response.headers.items()), response.body, b""
+    except InvalidMessage as exc:
+        return "invalid", str(exc)
+    return ("incomplete",)
+
+
+def read_cuts(data: bytes, *, eof: bool = False, connect: bool = False) -> tuple[object, ...]:
+    whole = read([data], eof=eof, connect=connect)
+    step = max(1, len(data) // 512)
+    for cut in range(0, len(data) + 1, step):
+        assert read([data[:cut], data[cut:]], eof=eof, connect=connect) == whole
+    assert read([data[i : i + 1] for i in range(len(data))], eof=eof, connect=connect) == whole
+    return whole
+
+
+OK101 = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "body"),
+    [
+        (OK101, 101, b""),
+        (b"HTTP/1.1 101\r\nContent-Length: 5\r\n\r\n", 101, b""),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", 200, b""),
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 4\r\n\r\nbody", 404, b"body"),
+        (b"HTTP/1.0 503 Busy\r\nContent-Length: 4\r\n\r\nbody", 503, b"body"),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", 204, b""),
+        (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n", 304, b""),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nbo\r\n2;x=y\r\ndy\r\n0\r\n\r\n", 200, b"body"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nbo\r\nzz\r\n", 200, b"bo"),  # a bad chunk
+        (b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\nbody", 200, b""),
+        (b"HTTP/1.1 400 B\xe9d\r\nContent-Length: 1\r\n\r\nxHTTP/1.1 200 OK\r\n\r\n", 400, b"x"),
+        (b"HTTP/1.1 426 U\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nContent-Length: 1\r\n\r\nx", 426, b"x"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nxHTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc", 200, b"x"),
+        # RFC 9110, 15.2: interim responses
+        (b"HTTP/1.1 100 Continue\r\n\r\n" + OK101, 101, b""),
+        (b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 102 P\r\n\r\n" + OK101, 101, b""),
+        (b"HTTP/1.1 199 \r\n\r\nHTTP/1.1 500 E\r\nContent-Length: 1\r\n\r\nx", 500, b"x"),
+        (b"HTTP/1.1 100 C\r\n\r\n" * 8 + OK101, 101, b""),
+    ],
+)
+def test_response(data: bytes, status: int, body: bytes) -> None:
+    result = read_cuts(data)
+    assert (result[0], result[3]) == (status, body)
+
+
+def test_response_trailing() -> None:
+    assert read_cuts(OK101 + b"\x81\x00\r\n\r\n")[4] == b"\x81\x00\r\n\r\n"
+    assert read_cuts(b"HTTP/1.1 100 C\r\n\r\n" + OK101 + b"\x81\x00")[4] == b"\x81\x00"
+
+
+@pytest.mark.parametrize(
+    ("data", "body"),
+    [
+        (b"HTTP/1.1 200 OK\r\n\r\n", b""),
+        (b"HTTP/1.1 200 OK\r\n\r\nuntil the end", b"until the end"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nshort", b"short"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nsh", b"sh"),
+    ],
+)
+def test_response_until_eof(data: bytes, body: bytes) -> None:
+    assert read_cuts(data) == ("incomplete",)
+    result = read_cuts(data, eof=True)
+    assert (result[0], result[3]) == (200, body)
+
+
+@pytest.mark.parametrize("size", [MAX_BODY - 1, MAX_BODY, MAX_BODY + 1, 10 * MAX_BODY])
+def test_body_limit(size: int) -> None:
+    head = b"HTTP/1.1 500 E\r\n\r\n"
+    parser = ResponseParser()
+    response = parser.feed(head + b"x" * size)
+    if size < MAX_BODY:
+        assert response is None
+        response = parser.feed_eof()
+    assert response is not None
+    assert response.body == b"x" * min(size, MAX_BODY)
+    parser = ResponseParser()
+    assert parser.feed(head) is None
+    for _ in range(MAX_BODY - 1):
+        assert parser.feed(b"x") is None
+    response = parser.feed(b"xx")
+    assert response is not None
+    assert len(response.body) == MAX_BODY
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (b"HTTP/2 200\r\n\r\n", "status line, got b'HTTP/2 200'"),
+        (b"HTTP/1.1 600 X\r\n\r\n", "status line"),
+        (b"HTTP/1.1 099 X\r\n\r\n", "status line"),
+        (b"HTTP/1.1 20 X\r\n\r\n", "status line"),
+        (b"HTTP/1.1 2000\r\n\r\n", "status line"),
+        (b"HTTP/1.1  200 X\r\n\r\n", "status line"),
+        (b"HTTP/1.0 101 X\r\n\r\n", "status line"),
+        (b"ICY 200 OK\r\n\r\n", "status line"),
+        (b"\r\n\r\n", "status line"),
+        (SAMPLE, "status line"),
+        (b"\x15\x03\x01\x00\x02\x02", "first line"),  # a TLS alert
+        (b"\x81\x05hello", "first line"),
+        (b"HTTP/1.1 101 X\nA: b\n\n", "first line"),
+        (b"HTTP/1.1 101 X\r\nA : b\r\n\r\n", "header"),
+        (b"HTTP/1.1 101 X\r\nA: b\r\n c\r\n\r\n", "header"),
+        (b"HTTP/1.1 101 X\r\nA: b\x00\r\n\r\n", "header"),
+        (b"HTTP/1.1 101 X\r\nA: b\rc\r\n\r\n", "header"),
+        (b"HTTP/1.1 101 " + b"x" * MAX_LINE + b"\r\n\r\n", "8192"),
+        (b"HTTP/1.1 101 X\r\nA: " + b"x" * MAX_LINE + b"\r\n\r\n", "8192"),
+        (b"HTTP/1.1 101 X\r\n" + b"A: b\r\n" * 129 + b"\r\n", "128"),
+        (b"HTTP/1.1 101 X\r\n" + (b"A: " + b"b" * 4000 + b"\r\n") * 5 + b"\r\n", "16384"),
+        (b"HTTP/1.1 100 C\r\n\r\n" * 9 + OK101, "at most 8 interim"),
+        (b"HTTP/1.1 100 C\r\n\r\n" * 10_000, "at most 8 interim"),
+    ],
+)
+def test_bad_response(data: bytes, text: str) -> None:
+    read_cuts(data)
+    parser = ResponseParser()
+    with pytest.raises(InvalidMessage, match=text) as info:
+        parser.feed(data)
+    assert str(info.value).isprintable()
+    assert len(str(info.value)) < 400
+    with pytest.raises(InvalidState):
+        parser.feed(b"")
+    with pytest.raises(InvalidState):
+        parser.feed_eof()
+
+
+@pytest.mark.parametrize(
+    ("data", "came"),
+    [
+        (b"", "got nothing and then the end"),
+        (b"HTTP/1.1 1", "got b'HTTP/1.1 1' and then the end"),
+        (b"HTTP/1.1 100 C\r\n\r\n", "got nothing and then the end"),
+    ],
+)
+def test_response_that_ends_early(data: bytes, came: str) -> None:
+    parser = ResponseParser()
+    assert parser.feed(data) is None
+    with pytest.raises(InvalidMessage, match=came):
+        parser.feed_eof()
+    with pytest.raises(InvalidState):
+        parser.feed(b"")
+
+
+@pytest.mark.parametrize("headers", [b"", b"Content-Length: 3\r\n", b"Transfer-Encoding: chunked\r\n"])
+def test_connect(headers: bytes) -> None:
+    # RFC 9110, 9.3.6: a 2xx to CONNECT has no body; the tunnel starts.
+    result = read_cuts(b"HTTP/1.1 200 Connection established\r\n" + headers + b"\r\n\x16\x03", connect=True)
+    assert (result[0], result[3], result[4]) == (200, b"", b"\x16\x03")
+    refused = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 2\r\n\r\nno"
+    assert read_cuts(refused, connect=True)[3] == b"no"
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                b"HTTP/1.1 101 X\r\n", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 100 C\r\n\r\n", b"\r\n", b"A: b\r\n",
+                b"\r", b"\n",
+                b"Transfer-Encoding: chunked\r\n", b"Content-Length: 5\r\n", b"5\r\nabcde\r\n",
+                b"0\r\n\r\n", b"x" * 9000,
+                b"Upgrade: x\r\nConnection: Upgrade\r\n", b"Connection: close\r\n",
+            ]
+        )
+        | st.binary(max_size=8),
+        max_size=12,
+    )
+)  # fmt: skip
+@settings(max_examples=300)
+def test_any_response(parts: list[bytes]) -> None:
+    stream = b"".join(parts)
+    assert read(parts, eof=True)[:4] == read([stream], eof=True)[:4]
+
+
+def test_request_without_parser() -> None:
+    request = Request(SAMPLE)
+    assert request._take_fields()["Host"] == "server.example.com"
+    assert request.headers["Host"] == "server.example.com"
