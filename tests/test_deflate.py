@@ -134,7 +134,7 @@ def test_compression_option() -> None:
 
 # Negotiation
 
-NARROW = "server_max_window_bits=12"
+NARROW = "; server_max_window_bits=12"
 WIDE = Deflate(server_max_window_bits=15, client_max_window_bits=15)
 
 
@@ -233,6 +233,8 @@ def test_server_answers(offers: str, answer: str | None) -> None:
         (Deflate(), "; server_max_window_bits=11", "; server_max_window_bits=11"),
         (Deflate(), "; server_max_window_bits=13", "; server_max_window_bits=12"),
         (Deflate(server_max_window_bits=8), "; server_max_window_bits=9", "; server_max_window_bits=8"),
+        (Deflate(client_max_window_bits=8), "; client_max_window_bits", NARROW + "; client_max_window_bits=9"),
+        (Deflate(client_max_window_bits=8), "; client_max_window_bits=8", NARROW + "; client_max_window_bits=8"),
         # What can not be asked for is done without.
         (Deflate(client_max_window_bits=9), "", "; server_max_window_bits=12"),
         (Deflate(server_no_context_takeover=True), "", "; server_no_context_takeover; server_max_window_bits=12"),

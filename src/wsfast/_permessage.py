@@ -226,6 +226,8 @@ class PerMessageDeflate:
     def compress(self, data: bytes | bytearray | memoryview) -> bytes:
         """Compress a whole message.
 
+        Any thread may do it, but messages must be compressed one after the other, and sent in the same order.
+
         Args:
             data: the message. No message in fragments may be under way.
 
@@ -303,7 +305,8 @@ class PerMessageDeflate:
         """Note that this connection sends a message that `shared_key` compressed.
 
         The peer's window now holds a message that this side's own compressor has not seen, so that its distances would
-        be wrong: it starts afresh. Call it before the next message is compressed.
+        be wrong: it starts afresh. Call it when the message is sent: after the last of this connection's own was
+        compressed, before the next one is.
         """
         self._compressor = None
 
@@ -329,7 +332,7 @@ class PerMessageDeflate:
                 return b""
             if decompressor is None or not self._inside:
                 # The message ended with a final block, or it has no byte at all. For that, RFC 7692, 7.2.3.6 asks for
-                # one byte, but some peers send none, and mean the same. The tail alone would be no block.
+                # one byte, but none can only mean the same. The tail alone would be no block.
                 self._inside = False
                 self._streams = 0
                 return b""
@@ -373,7 +376,7 @@ class PerMessageDeflate:
         """Inflate what follows a final block.
 
         RFC 7692, 7.2.1 lets a sender end its DEFLATE stream within a message (7.2.3.4). The next block begins a new
-        stream, with nothing to refer back to, as Chromium and ws have it.
+        stream, with nothing to refer back to, as Node's ws has it too.
 
         Args:
             out: what the message's piece gave so far.

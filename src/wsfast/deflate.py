@@ -53,7 +53,8 @@ class Deflate:
         server_max_window_bits: the server's window is at most 2 ** this, 8 to 15. Default: a server uses 12, a client
             asks for nothing.
         client_max_window_bits: the client's window is at most 2 ** this, 8 to 15. Default: a server asks for 12 where
-            the client lets it ask, a client uses 12 and lets the server ask for less.
+            the client lets it ask (and for 9 instead of 8, which many clients can not do), a client uses 12 and lets
+            the server ask for less.
         server_no_context_takeover: the server forgets each message before the next.
         client_no_context_takeover: the client forgets each message before the next.
         level: zlib's, 1 (fast) to 9 (small). Default: 3, which with 12 bits costs no more than 1.
@@ -221,7 +222,10 @@ def _accept(deflate: Deflate, offered: _Terms) -> tuple[Extension, PerMessageDef
     if offered.client_max_window_bits is None:
         client_bits = _WIDEST
     else:
-        client_bits = min(deflate.client_max_window_bits or _DEFAULT_BITS, offered.client_max_window_bits)
+        # 8 is asked of nobody who did not offer it: clients whose zlib refuses it would fail the handshake (websockets
+        # does), and the inflater takes 9 anyway.
+        wanted = max(deflate.client_max_window_bits or _DEFAULT_BITS, 9)
+        client_bits = min(wanted, offered.client_max_window_bits)
     # RFC 7692, 7.1.1: the server may ask for, and promise, both unasked.
     server_takeover = not (deflate.server_no_context_takeover or offered.server_no_context_takeover)
     client_takeover = not (deflate.client_no_context_takeover or offered.client_no_context_takeover)
