@@ -441,10 +441,13 @@ Specified in `_codec_py.py`.
 
     cdef object _lend(self):
         cdef _Lease lease
+        if self._busy:
+            # What would be written to it is being parsed.
+            raise RuntimeError("the decoder is at work: get_buffer() was called from within inflate()")
         # In the middle of a large frame, its own memory is lent, up to its end.
         if (
             self._partial and self._remaining >= 4096 and not self._compressed and self._input == NULL
-            and not (self._streaming or self._emitted) and not self._done and not self._busy
+            and not (self._streaming or self._emitted) and not self._done
         ):
             self._reserve(1, self._remaining)
             lease = _Lease.__new__(_Lease)

@@ -39,9 +39,6 @@ _OPCODES: Final = {int(opcode) for opcode in Opcode}
 _LONGEST: Final = 2**63 - 1
 """The longest frame that RFC 6455, 5.2 knows; a limit above it is none."""
 
-_KEY_BLOCK: Final = 1024
-"""Bytes drawn at once from the operating system's random source for masking keys."""
-
 
 def apply_mask(data: BytesLike, mask: BytesLike, out: bytearray | memoryview | None = None) -> bytes | None:
     """Mask or unmask data: XOR it with a repeated four-byte key (RFC 6455, 5.3).
@@ -122,11 +119,10 @@ class Encoder:
             system's random source (RFC 6455, 5.3). False on the server's.
     """
 
-    __slots__ = ("_keys", "_mask", "_out")
+    __slots__ = ("_mask", "_out")
 
     def __init__(self, *, mask: bool = False) -> None:
         self._mask = bool(mask)
-        self._keys = b""
         self._out = bytearray()
 
     def __len__(self) -> int:
@@ -144,11 +140,7 @@ class Encoder:
 
     def frame(self, opcode: int, payload: str | BytesLike = b"", *, fin: bool = True, rsv1: bool = False) -> None:
         """Append one frame; arguments and errors are those of `encode_frame`."""
-        mask = None
-        if self._mask:
-            if not self._keys:
-                self._keys = os.urandom(_KEY_BLOCK)
-            mask, self._keys = self._keys[:4], self._keys[4:]
+        mask = os.urandom(4) if self._mask else None
         self._out += encode_frame(opcode, payload, fin=fin, rsv1=rsv1, mask=mask)
 
     def take(self) -> bytes:
@@ -295,7 +287,12 @@ class Decoder:
 
         Args:
             sizehint: ignored, there for `asyncio.BufferedProtocol`.
+
+        Raises:
+            RuntimeError: the call was made by this decoder's own `inflate`.
         """
+        if self._busy:
+            raise RuntimeError("the decoder is at work: get_buffer() was called from within inflate()")
         if self._buffer is None:
             self._buffer = memoryview(bytearray(RECEIVE_SIZE))
         self._lent = len(self._buffer)
@@ -465,10 +462,14 @@ class Decoder:
         """Fail at the first byte that cannot be UTF-8 (RFC 6455, 8.1), be the message finished or not."""
         try:
             self._checked += codecs.utf_8_decode(self._message[self._checked :], "strict", final)[1]
-            return
+            # CPython waits for the third byte of a surrogate, though the second tells already.
+            rest = self._message[self._checked :]
+            valid = rest[:1] != b"\xed" or rest[1:2] < b"\xa0"
         except UnicodeDecodeError as exc:
             self._checked += exc.start
-        raise InvalidPayload(f"text message is not UTF-8 at byte {self._emitted + self._checked}")
+            valid = False
+        if not valid:
+            raise InvalidPayload(f"text message is not UTF-8 at byte {self._emitted + self._checked}")
 
     def _finish(self, events: list[Event]) -> None:
         data = bytes(self._message)
