@@ -45,11 +45,11 @@ def draw(results: Results, path: str) -> None:
         axis.spines[["top", "right"]].set_visible(False)
     meta = results.meta
     figure.suptitle(
-        f"wsfast beside its peers: median of {meta['rounds']} interleaved rounds, bars from least to greatest\n"
+        f"wsfast beside its peers: median of {meta['rounds']} interleaved rounds, lines from least to greatest\n"
         f"{meta['machine']}, {meta['date']}",
         fontsize=9,
     )
-    figure.tight_layout(rect=(0, 0, 1, 1 - 0.55 / (3.1 * lines)))
+    figure.tight_layout(rect=(0, 0, 1, 1 - 0.15 / (3.1 * lines)))
     figure.savefig(path, dpi=110)
 
 

@@ -283,7 +283,8 @@ def prepare(
             _run([environment.node, "-e", _NODE_TRY], env=variables)
             environment.uws_node = True
         except EnvironmentFailedError as failed:
-            notes.append(f"uws/node left out: {str(failed).splitlines()[-1].strip()}")
+            reason = str(failed).splitlines()[-1].strip().replace(str(environment.node_path), "node_modules")
+            notes.append(f"uws/node left out: {reason}")
     environment.versions = versions
     return environment
 
