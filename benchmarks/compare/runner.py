@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 from .environment import HERE, ROOT, Environment
 from .scenarios import Peer, Scenario
@@ -52,7 +53,7 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _tail(log: tempfile._TemporaryFileWrapper) -> str:  # type: ignore[type-arg]
+def _tail(log: IO[bytes]) -> str:
     log.seek(0)
     text = log.read()[-4000:].decode(errors="replace").strip()
     return text.splitlines()[-1] if text else ""
@@ -76,12 +77,12 @@ def _command(peer: Peer, environment: Environment, port: int, size: int = 0) -> 
     return [word.format(python=environment.python, here=HERE, port=port, size=size) for word in shlex.split(command)]
 
 
-def _start(command: list[str], environment: Environment, core: int, log: object) -> subprocess.Popen[bytes]:
+def _start(command: list[str], environment: Environment, core: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
-        stdout=log,  # type: ignore[arg-type]
-        stderr=log,  # type: ignore[arg-type]
+        stdout=log,
+        stderr=log,
         env=environment.variables,
         cwd=ROOT,
         preexec_fn=_pin(core),
@@ -124,7 +125,7 @@ def _with_server(
     timeout: float,
 ) -> dict[str, float]:
     port = _free_port()
-    with tempfile.NamedTemporaryFile() as log:
+    with tempfile.TemporaryFile() as log:
         server = _start([*_command(peer, environment, port), *server_arguments], environment, cores[0], log)
         try:
             _wait_listening(port, server)
@@ -145,7 +146,7 @@ def _client(
 ) -> dict[str, float]:
     port = _free_port()
     size = int(arguments[arguments.index("-s") + 1])
-    with tempfile.NamedTemporaryFile() as log:
+    with tempfile.TemporaryFile() as log:
         server = subprocess.Popen(
             [environment.wsload, "-p", str(port), *arguments],
             stdout=subprocess.PIPE,

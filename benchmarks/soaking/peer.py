@@ -139,9 +139,8 @@ class Peer(asyncio.Protocol):
             return
         sent_opcode, sent, at = self.pending.popleft()
         if (sent_opcode, sent) != (opcode, payload):
-            self.world.fail(
-                f"{self.kind}: sent opcode {sent_opcode} with {len(sent)} bytes, got {opcode} with {len(payload)}"
-            )
+            what = f"sent opcode {sent_opcode}, {len(sent)} bytes, got opcode {opcode}, {len(payload)} bytes"
+            self.world.differs(self.kind, what)
         self.world.received[self.kind] += 1
         if self.kind == "chatty":
             self.world.latencies.append(time.perf_counter() - at)
@@ -240,6 +239,13 @@ class World:
     def fail(self, text: str) -> None:
         """Note a failure; equal ones are counted."""
         self.failures[text] += 1
+
+    def differs(self, kind: str, what: str) -> None:
+        """Note an echo that is wrong: after a lost one all that follow are, so only the first is told in full."""
+        text = f"{kind}: an echo is not what was sent"
+        if not self.failures[text]:
+            self.fail(f"{kind}: the first such: {what}")
+        self.fail(text)
 
     async def pause(self, seconds: float) -> bool:
         """Sleep; whether to go on."""
