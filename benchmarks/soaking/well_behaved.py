@@ -101,7 +101,7 @@ async def _live_slow(world: World, peer: Peer) -> None:
                 peer.transport.pause_reading()
         if not peer.transport.is_closing():
             peer.transport.resume_reading()
-        await world.pause(random.uniform(1, 3))
+        await world.pause(random.uniform(4, 10))
 
 
 async def chatty(world: World) -> None:
