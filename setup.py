@@ -28,15 +28,17 @@ setup(
     ext_modules=cythonize(
         [
             Extension(
-                "wsfast._codec",
-                ["src/wsfast/_codec.pyx"],
+                f"wsfast.{name}",
+                [f"src/wsfast/{name}.pyx"],
                 depends=["src/wsfast/_codec_bytes.h"],
                 include_dirs=["src/wsfast"],
                 extra_compile_args=compile_args,
                 extra_link_args=link_args,
                 define_macros=macros,
             )
+            for name in ("_codec", "_channel")
         ],
+        include_path=["src"],
         compiler_directives={
             "language_level": 3,
             "binding": True,

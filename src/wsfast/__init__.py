@@ -1,1 +1,48 @@
-"""WebSockets for asyncio."""
+"""WebSockets for asyncio: as complete as `websockets`, as fast as C++.
+
+A handler serves a subprotocol in one of three forms: messages (`WebSocket`), a byte stream (`Reader`, `Writer`),
+or callbacks (`Listener`). `Server` and `serve` dispatch connections to them.
+"""
+
+from __future__ import annotations
+
+from .codec import IMPLEMENTATION, Decoder, Encoder, apply_mask, encode_frame
+from .codes import CloseCause, CloseCode, Opcode
+from .connection import Connection, Side, State
+from .deflate import Deflate, DeflateBudget
+from .events import Close, Fragment, Ping, Pong
+from .exceptions import (
+    BufferFull,
+    CallerError,
+    ConcurrencyError,
+    ConnectionClosed,
+    ConnectionClosedError,
+    ConnectionClosedOK,
+    HandshakeRefused,
+    InvalidHandshake,
+    InvalidHeader,
+    InvalidHeaderFormat,
+    InvalidMessage,
+    InvalidOrigin,
+    InvalidPayload,
+    InvalidState,
+    InvalidStatus,
+    InvalidUpgrade,
+    InvalidURI,
+    NegotiationError,
+    PayloadTooBig,
+    PeerError,
+    ProtocolError,
+    ProxyError,
+    RedirectError,
+    WebSocketError,
+)
+from .handshake import Request, Response
+from .listener import Listener
+from .server import Server, serve
+from .streams import Reader, Writer
+from .websocket import WebSocket
+
+__version__ = "0.1.0"
+
+__all__ = [name for name in dir() if not name.startswith("_") and name not in ("annotations",)]

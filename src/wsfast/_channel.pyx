@@ -1,0 +1,638 @@
+"""The hot path between an asyncio transport and a handler, in Cython: the fast reading of `_channel_py.py`.
+
+It owns the way of a message on an open connection: received bytes to the decoder, messages to whoever
+consumes them, frames into the encoder, and the encoder's bytes to the transport. Everything rare
+(control frames, closing, timers, compression) is left to `protocol.py`, whose class derives from `Channel`.
+`_channel_py.py` is where the rules are explained; what is different here is only:
+
+* Frames go to the socket by send(2), at once, as long as the transport itself has nothing left to write.
+* A task that waits in `recv` is resumed from the transport's callback itself, through an awaitable that speaks the
+  protocol of asyncio's Future: no Future, no handle and no further turn of the loop for each message.
+"""
+
+from asyncio import CancelledError, InvalidStateError, sleep
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.object cimport PyObject, PyTypeObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.stdint cimport uint64_t
+
+from ._codec cimport Decoder, Encoder
+
+from .events import Fragment
+from .exceptions import ConcurrencyError, ConnectionClosedOK, InvalidState
+
+__all__ = ["Channel", "Endpoint", "Turn"]
+
+
+cdef extern from *:
+    """
+    #ifdef _WIN32
+    static Py_ssize_t wsf_send(int fd, const char *data, Py_ssize_t n) { return -1; }
+    #else
+    #include <sys/types.h>
+    #include <sys/socket.h>
+    #ifndef MSG_NOSIGNAL
+    #define MSG_NOSIGNAL 0
+    #endif
+    static Py_ssize_t wsf_send(int fd, const char *data, Py_ssize_t n)
+    {
+        return send(fd, data, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT);
+    }
+    #endif
+
+    /* Give a type a way to be awaited and iterated that raises no StopIteration where none is needed. */
+    static void wsf_set_slots(PyObject *type, void *send, void *next)
+    {
+        ((PyTypeObject *)type)->tp_as_async->am_send = (sendfunc)send;
+        ((PyTypeObject *)type)->tp_iternext = (iternextfunc)next;
+        PyType_Modified((PyTypeObject *)type);
+    }
+    """
+    Py_ssize_t PY_SSIZE_T_MAX
+    Py_ssize_t wsf_send(int fd, const char *data, Py_ssize_t n) nogil
+    int PyContext_Enter(object context) except -1
+    int PyContext_Exit(object context) except -1
+    void PyErr_SetObject(object kind, object value)
+    enum:
+        PYGEN_RETURN
+        PYGEN_ERROR
+        PYGEN_NEXT
+    void wsf_set_slots(PyObject *type, void *send, void *next)
+
+
+cdef enum:
+    CORK_SIZE = 65536  # bytes gathered that are written without waiting for the end of the turn
+    OVERHEAD = 64  # bytes that a held message counts for beside its own
+    # Why reading is paused:
+    PAUSED_HELD = 1  # the consumer is behind
+    PAUSED_PENDING = 2  # the decoder has more events than one turn may handle
+    PAUSED_WRITING = 4  # the peer does not take what is sent to it
+    PAUSED_CALLER = 8  # protocol.py says so
+
+
+cdef class Turn:
+    """The channels of one event loop whose frames wait to be written, and the loop's receive buffer."""
+
+    cdef readonly object loop
+    cdef readonly object buffer
+    cdef list _dirty
+
+    def __init__(self, loop, buffer):
+        self.loop = loop
+        self.buffer = buffer
+        self._dirty = []
+
+    cdef int _add(self, Channel channel) except -1:
+        if not self._dirty:
+            self.loop.call_soon(self._run)
+        self._dirty.append(channel)
+        return 0
+
+    def _run(self):
+        cdef list dirty = self._dirty
+        cdef Channel channel
+        self._dirty = []
+        for channel in dirty:
+            if channel._dirty:
+                try:
+                    channel._flush()
+                except Exception as exc:
+                    channel.transport_failed(exc)
+
+
+cdef class _Done:
+    """An awaitable that is done already; it stands for a coroutine that never waits."""
+
+    def __await__(self):
+        return _EMPTY
+
+    def send(self, value):
+        raise StopIteration
+
+    def throw(self, kind, value=None, traceback=None):
+        raise kind if value is None else value
+
+    def close(self):
+        pass
+
+
+cdef object _EMPTY = iter(())
+cdef _Done _DONE = _Done()
+
+
+cdef enum _Stage:
+    CREATED
+    WAITING
+    WOKEN
+    CANCELLED
+    FINISHED
+
+
+@cython.freelist(64)
+cdef class Receive:
+    """The awaitable of one `recv` or of one step of ``async for``.
+
+    It is a coroutine to whoever awaits it, and a Future to the task that it suspends: it yields itself, the task adds
+    its wake-up as the done-callback, and the channel calls that when a message is there.
+    """
+
+    cdef Channel _channel
+    cdef object _callback
+    cdef object _context
+    cdef object _message  # of a cancellation
+    cdef object _decode
+    cdef _Stage _stage
+    cdef bint _iterating
+    cdef public bint _asyncio_future_blocking
+
+    # --- A coroutine
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return self.send(None)
+
+    def send(self, value):
+        cdef PyObject *result = NULL
+        cdef object made
+        cdef int kind = _receive_send(<PyObject *>self, NULL, &result)
+        made = <object>result
+        Py_DECREF(made)
+        if kind == PYGEN_RETURN:
+            raise StopIteration(made)
+        return made
+
+    def throw(self, kind, value=None, traceback=None):
+        self._leave()
+        self._stage = FINISHED
+        if value is None:
+            value = kind() if isinstance(kind, type) else kind
+        raise value
+
+    def close(self):
+        self._leave()
+        self._stage = FINISHED
+
+    cdef int _advance(self, PyObject **result) except PYGEN_ERROR:
+        """Finish with a message, or suspend the task ."""
+        cdef Channel channel = self._channel
+        cdef object made
+        if self._stage == FINISHED:
+            raise RuntimeError("cannot reuse already awaited recv()")
+        if self._stage == WAITING:
+            raise RuntimeError("recv() was resumed before it was done")
+        if self._stage == CREATED:
+            if channel._receiver is not None:
+                self._stage = FINISHED
+                raise ConcurrencyError("recv() was called while another task receives from the same connection")
+        else:
+            channel._receiver = None
+        if channel._head == len(channel._queue) and not channel.ended:
+            channel.idle()
+        if channel._head < len(channel._queue):
+            self._stage = FINISHED
+            made = channel._pop()
+            if self._decode is not None:
+                made = _decoded(made, self._decode)
+            Py_INCREF(made)
+            result[0] = <PyObject *>made
+            return PYGEN_RETURN
+        if channel.ended:
+            self._stage = FINISHED
+            made = channel.connection.closed_error()
+            if self._iterating and isinstance(made, ConnectionClosedOK):
+                raise StopAsyncIteration
+            raise made
+        channel._receiver = self
+        self._stage = WAITING
+        self._asyncio_future_blocking = True
+        Py_INCREF(self)
+        result[0] = <PyObject *>self
+        return PYGEN_NEXT
+
+    cdef int _leave(self) except -1:
+        if self._channel._receiver is self:
+            self._channel._receiver = None
+        return 0
+
+    # --- A Future
+
+    def get_loop(self):
+        return self._channel.turn.loop
+
+    def add_done_callback(self, callback, *, context=None):
+        if self._stage == WAITING and self._callback is None:
+            self._callback = callback
+            self._context = context
+        else:
+            self.get_loop().call_soon(callback, self, context=context)
+
+    def remove_done_callback(self, callback):
+        if self._callback is not None and self._callback == callback:
+            self._callback = self._context = None
+            return 1
+        return 0
+
+    def done(self):
+        return self._stage != WAITING
+
+    def cancelled(self):
+        return self._stage == CANCELLED
+
+    def cancel(self, msg=None):
+        if self._stage != WAITING:
+            return False
+        self._stage = CANCELLED
+        self._message = msg
+        if self._callback is not None:
+            self.get_loop().call_soon(self._callback, self, context=self._context)
+            self._callback = self._context = None
+        return True
+
+    def result(self):
+        if self._stage == CANCELLED:
+            raise CancelledError() if self._message is None else CancelledError(self._message)
+        if self._stage == WAITING:
+            raise InvalidStateError("recv() is not done")
+
+    def exception(self):
+        self.result()
+
+    cdef int _wake(self) except -1:
+        """Resume the task that waits, at once if no other task is running."""
+        cdef object callback = self._callback, context = self._context
+        if self._stage != WAITING:
+            return 0
+        self._stage = WOKEN
+        if callback is None:
+            return 0
+        self._callback = self._context = None
+        try:
+            PyContext_Enter(context)
+            try:
+                callback(self)
+            finally:
+                PyContext_Exit(context)
+        except RuntimeError:
+            # Another task is at work: the transport was fed by a coroutine, not by the loop.
+            self.get_loop().call_soon(callback, self, context=context)
+        return 0
+
+
+cdef int _receive_send(PyObject *receive, PyObject *value, PyObject **result) except PYGEN_ERROR:
+    return (<Receive>receive)._advance(result)
+
+
+cdef PyObject *_receive_next(PyObject *receive) except? NULL:
+    cdef PyObject *result = NULL
+    if (<Receive>receive)._advance(&result) == PYGEN_RETURN:
+        PyErr_SetObject(StopIteration, <object>result)
+        Py_DECREF(<object>result)
+        return NULL
+    return result
+
+
+# CPython resumes an awaitable by am_send or by tp_iternext, depending on its version.
+wsf_set_slots(<PyObject *>Receive, <void *>_receive_send, <void *>_receive_next)
+
+
+cdef object _decoded(object message, object decode):
+    """Make text of a binary message, or bytes of a text message, as `recv(decode=)` asks."""
+    if decode:
+        return (<bytes>message).decode() if type(message) is bytes else message
+    return (<str>message).encode() if type(message) is str else message
+
+
+cdef inline Py_ssize_t _weight(object event) except -1:
+    return (len(event.data) if type(event) is Fragment else len(event)) + OVERHEAD
+
+
+cdef class Channel:
+    # Specified in _channel_py.py.
+
+    cdef Decoder _decoder
+    cdef Encoder _encoder
+    cdef Receive _receiver
+    cdef list _queue
+    cdef Py_ssize_t _head
+    cdef public object on_message
+    cdef object _terminal
+    cdef int _fd
+    cdef readonly int paused
+    cdef bint _corked
+    cdef bint _dirty
+    cdef bint _backlog
+    cdef bint _owes
+    cdef bint _turn_full
+    cdef readonly object connection
+    cdef readonly object transport
+    cdef public bint receiving
+    cdef public bint sendable
+    cdef public bint write_paused
+    cdef public bint ended
+    cdef readonly Turn turn
+    cdef readonly Py_ssize_t held
+    cdef readonly Py_ssize_t high_water
+    cdef Py_ssize_t _easy
+    cdef readonly uint64_t messages_received
+    cdef readonly uint64_t messages_sent
+    cdef readonly uint64_t bytes_received
+    cdef readonly uint64_t bytes_sent
+
+    def attach(self, connection, transport, turn, fd, read_limit, max_buffered, write_limit):
+        self.connection = connection
+        self.transport = transport
+        self._decoder = connection.decoder
+        self._encoder = connection.encoder
+        self.turn = turn
+        self._queue = []
+        self._fd = fd
+        self.high_water = read_limit
+        # A character takes up to four bytes.
+        self._easy = PY_SSIZE_T_MAX if max_buffered is None else max(0, (max_buffered - write_limit) // 4)
+        self.receiving = True
+        self.sendable = True
+
+    # --- Receiving
+
+    def get_buffer(self, sizehint):
+        return self._decoder._lend()
+
+    def buffer_updated(self, Py_ssize_t nbytes):
+        if nbytes < 0 or <size_t>nbytes > self._decoder._lent:
+            raise ValueError(f"nbytes must be from 0 to the {self._decoder._lent} bytes lent, got {nbytes}")
+        self.bytes_received += nbytes
+        self._deliver(self._decoder._filled(nbytes))
+
+    def feed(self, data):
+        self.bytes_received += len(data)
+        self._deliver(self._decoder.feed(data))
+
+    def take_rest(self):
+        """Deliver what `max_events` left in the decoder, all of it: the transport has ended."""
+        while self._decoder._stopped:
+            self._deliver(self._decoder.feed(b""))
+
+    cdef int _deliver(self, list events) except -1:
+        cdef object event
+        cdef object on_message = self.on_message
+        self._corked = True
+        self._turn_full = False
+        try:
+            for event in events:
+                if type(event) is bytes or type(event) is str or type(event) is Fragment:
+                    if not self.receiving:
+                        continue
+                    if on_message is None:
+                        if type(event) is Fragment:
+                            event = self.handle_fragment(event)
+                            if event is None:
+                                continue
+                        self.messages_received += 1
+                        self.put_back(event)
+                    else:
+                        self.messages_received += 1
+                        try:
+                            on_message(event)
+                        except BaseException as exc:
+                            self.consumer_failed(exc)
+                            if not isinstance(exc, Exception):
+                                raise
+                elif on_message is None and self.is_terminal(event):
+                    # What came whole before it is answered first: see `idle`.
+                    self._terminal = event
+                else:
+                    self.handle_event(event)
+            if self._receiver is not None and (self._terminal is not None or self._head < len(self._queue)):
+                self._receiver._wake()
+            if self._terminal is not None:
+                self._settle()
+        finally:
+            self._corked = False
+            if self._encoder._used:
+                self._flush()
+        if self.held > self.high_water and not self.paused & PAUSED_HELD:
+            self.pause(PAUSED_HELD)
+        if self._decoder._stopped:
+            self.pause(PAUSED_PENDING)
+            if self.paused == PAUSED_PENDING:
+                self.turn.loop.call_soon(self._continue)
+        return 0
+
+    def _continue(self):
+        """Handle the next batch of what one read brought; see `pause`."""
+        if self.paused != PAUSED_PENDING:
+            return
+        if self._decoder._stopped:
+            self._deliver(self._decoder.feed(b""))
+        if not self._decoder._stopped:
+            self.unpause(PAUSED_PENDING)
+
+    cpdef idle(self):
+        """Note that the consumer has nothing left to answer and asks for more."""
+        self._owes = False
+        if self._terminal is not None:
+            self.settle()
+
+    cdef int _settle(self) except -1:
+        if self._head == len(self._queue) and not self._owes:
+            self.settle()
+        else:
+            self.settle_later()
+        return 0
+
+    cpdef settle(self):
+        """Handle the Close frame, or the failure, that was kept back until the messages before it were answered."""
+        event, self._terminal = self._terminal, None
+        if event is not None:
+            self.handle_event(event)
+
+    cdef object _pop(self):
+        cdef object message = self._queue[self._head]
+        self._queue[self._head] = None
+        self._head += 1
+        self.held -= _weight(message)
+        if self._head == len(self._queue):
+            self._queue.clear()
+            self._head = 0
+        self._owes = True
+        if self.paused & PAUSED_HELD and self.held * 4 <= self.high_water:
+            self.unpause(PAUSED_HELD)
+        return message
+
+    cpdef put_back(self, event):
+        """Put a message, or a piece of one, at the end of the queue."""
+        self._queue.append(event)
+        self.held += _weight(event)
+
+    def take_queue(self):
+        """Return what is in the queue, and empty it."""
+        rest = self._queue[self._head:]
+        self._queue.clear()
+        self._head = 0
+        self.held = 0
+        return rest
+
+    def count_sent(self):
+        """Count a message that was put into the encoder by other ways than `send`."""
+        self.messages_sent += 1
+
+    def discard(self):
+        """Forget the messages that nobody will consume, and drop what is still to come."""
+        self.receiving = False
+        self._queue.clear()
+        self._head = 0
+        self.held = 0
+        self._owes = False
+        self.unpause(PAUSED_HELD)
+        if self._terminal is not None:
+            self.settle()
+
+    def wake_receiver(self):
+        """Let a task that waits in `recv` see that the connection has ended."""
+        if self._receiver is not None:
+            self._receiver._wake()
+
+    cpdef pause(self, int reason):
+        """Stop reading for one more reason; without effect for one that is there already."""
+        if not self.paused:
+            self.transport_reading(False)
+        self.paused |= reason
+
+    cpdef unpause(self, int reason):
+        """Take back a reason to stop reading; read on if it was the last."""
+        if not self.paused & reason:
+            return
+        self.paused &= ~reason
+        if not self.paused:
+            self.transport_reading(True)
+        elif self.paused == PAUSED_PENDING:
+            self.turn.loop.call_soon(self._continue)
+
+    # --- Sending
+
+    cdef int _write(self, object data) except -1:
+        if not self.sendable:
+            self.send_rare(data)
+            return 0
+        self._encoder._message(data)
+        self.messages_sent += 1
+        return self._written()
+
+    cdef int _written(self) except -1:
+        if self._encoder._used >= CORK_SIZE:
+            self._turn_full = True
+            return self._flush()
+        if not self._corked and not self._dirty:
+            self._dirty = True
+            self.turn._add(self)
+        return 0
+
+    def written(self):
+        """Note that frames were put into the encoder, so that they go out by the end of the turn."""
+        self._written()
+
+    def flush(self):
+        """Write what the encoder holds now."""
+        self._flush()
+
+    cdef int _flush(self) except -1:
+        cdef bytes data
+        cdef Py_ssize_t n, sent
+        self._dirty = False
+        if not self._encoder._used:
+            return 0
+        data = self._encoder._take()
+        n = PyBytes_GET_SIZE(data)
+        if self.transport is None or self.transport.is_closing():
+            return 0
+        self.bytes_sent += n
+        if self._fd >= 0:
+            if self._backlog and self.transport.get_write_buffer_size() == 0:
+                self._backlog = False
+            if not self._backlog:
+                sent = wsf_send(self._fd, PyBytes_AS_STRING(data), n)
+                if sent == n:
+                    return 0
+                # What the socket did not take, or its error, is for the transport.
+                self._backlog = True
+                if sent > 0:
+                    self.transport.write(memoryview(data)[sent:])
+                    return 0
+        self.transport.write(data)
+        return 0
+
+    @property
+    def buffered(self):
+        """Bytes that were sent by the program and not yet taken by the operating system."""
+        if self.transport is None:
+            return 0
+        return self._encoder._used + self.transport.get_write_buffer_size()
+
+    def detach(self):
+        """Forget the transport, which has ended; messages that were received stay."""
+        self.transport = None
+        self._fd = -1
+        self.sendable = False
+
+
+cdef class Endpoint:
+    # Specified in _channel_py.py.
+
+    cdef readonly Channel _channel
+
+    def __cinit__(self, *args, **kwargs):
+        self._channel = None
+
+    def _open(self, Channel channel):
+        self._channel = channel
+
+    def __aiter__(self):
+        return self
+
+    cdef Channel _opened(self):
+        if self._channel is None:
+            raise InvalidState("the opening handshake is not finished")
+        return self._channel
+
+    def __anext__(self):
+        cdef Receive receive = Receive.__new__(Receive)
+        receive._channel = self._opened()
+        receive._iterating = True
+        return receive
+
+    def recv(self, decode=None):
+        cdef Receive receive = Receive.__new__(Receive)
+        receive._channel = self._opened()
+        receive._decode = decode
+        return receive
+
+    def send(self, message, *, text=None, compress=None):
+        cdef Channel channel = self._opened()
+        if text is not None or compress is not None or not channel.sendable or not (
+            type(message) is str or type(message) is bytes
+        ):
+            return self._send(message, text, compress)
+        channel._write(message)
+        if channel.write_paused:
+            return self._drain()
+        if channel._turn_full:
+            channel._turn_full = False
+            return sleep(0)
+        return _DONE
+
+    def send_nowait(self, message):
+        cdef Channel channel = self._opened()
+        if (
+            channel.write_paused or not channel.sendable
+            or <Py_ssize_t>channel._encoder._used + <Py_ssize_t>len(message) > channel._easy
+        ) and not channel.may_buffer(message):
+            return False
+        channel._write(message)
+        return True

@@ -1,0 +1,19 @@
+"""Choice of the hot path between transport and handler: the Cython one beside the Cython codec, else the Python one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .codec import IMPLEMENTATION
+
+__all__ = ["PAUSED_CALLER", "PAUSED_HELD", "PAUSED_WRITING", "Channel", "Endpoint", "Turn"]
+
+# Why reading is paused, beside what a channel decides by itself.
+PAUSED_HELD = 1
+PAUSED_WRITING = 4
+PAUSED_CALLER = 8
+
+if TYPE_CHECKING or IMPLEMENTATION == "python":
+    from ._channel_py import Channel, Endpoint, Turn
+else:
+    from ._channel import Channel, Endpoint, Turn

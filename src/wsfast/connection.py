@@ -1,0 +1,459 @@
+"""The state machine of one side of an open connection (RFC 6455, 5 to 8), sans-IO.
+
+Bytes in, events out, bytes to send. No asyncio, no sockets, no clock: whoever moves the bytes tells what
+arrived and that the transport ended, and asks what to send and whether to end the transport. It can be used
+without the rest of wsfast. The opening handshake comes before and stands in `handshake`.
+
+The rules, all in `TABLE`:
+
+* OPEN        both sides may send messages.
+* CLOSING     this side sent a Close frame and awaits the peer's; what else comes is dropped (5.5.1).
+* DRAINING    no more frames either way: both Close frames were exchanged, or the peer broke the protocol and was
+              told so. The server's side ends the transport (7.1.1), as does a side that failed the connection (7.1.7).
+* CLOSED      the transport has ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum, IntEnum
+from typing import Final, Protocol, TypeAlias
+
+from .codec import Decoder, Encoder
+from .codes import CloseCause, CloseCode, Opcode
+from .events import BytesLike, Close, Event, Fragment, Inflate, Ping, Pong
+from .exceptions import ConnectionClosed, ConnectionClosedError, ConnectionClosedOK, InvalidState, PeerError
+
+__all__ = ["Action", "Compression", "Connection", "Input", "Side", "State", "encode_close"]
+
+
+class Side(Enum):
+    """Which end of a connection this is."""
+
+    SERVER = "server"
+    CLIENT = "client"
+
+
+class State(IntEnum):
+    """The states of a connection, in the order they are lived."""
+
+    CONNECTING = 0
+    """The opening handshake is not finished; no `Connection` is ever in it."""
+    OPEN = 1
+    CLOSING = 2
+    DRAINING = 3
+    CLOSED = 4
+
+
+class Input(Enum):
+    """What can happen to a connection: the first six come from the peer, the others from this program."""
+
+    MESSAGE = "message"
+    PING = "ping"
+    PONG = "pong"
+    CLOSE = "close"
+    FAILURE = "failure"
+    EOF = "eof"
+    SEND = "send"
+    CLOSE_CALL = "close call"
+
+
+class Action(Enum):
+    """What a connection does about it."""
+
+    DELIVER = "hand it to the application"
+    ANSWER = "answer with a pong, and hand it to the application"
+    ECHO = "answer with a Close frame that has the same code"
+    REPORT = "send a Close frame that says what the peer did wrong"
+    FINISH = "note that the peer answered this side's Close frame"
+    LOSE = "note that the transport ended without a closing handshake"
+    END = "note that the transport ended after the last frame"
+    WRITE = "encode the frame"
+    START_CLOSE = "send a Close frame"
+    REFUSE = "raise ConnectionClosed"
+    DROP = "nothing"
+
+
+_S, _I, _A = State, Input, Action
+TABLE: Final[dict[State, dict[Input, tuple[State, Action]]]] = {
+    _S.OPEN: {
+        _I.MESSAGE: (_S.OPEN, _A.DELIVER),
+        _I.PING: (_S.OPEN, _A.ANSWER),
+        _I.PONG: (_S.OPEN, _A.DELIVER),
+        _I.CLOSE: (_S.DRAINING, _A.ECHO),
+        _I.FAILURE: (_S.DRAINING, _A.REPORT),
+        _I.EOF: (_S.CLOSED, _A.LOSE),
+        _I.SEND: (_S.OPEN, _A.WRITE),
+        _I.CLOSE_CALL: (_S.CLOSING, _A.START_CLOSE),
+    },
+    _S.CLOSING: {
+        _I.MESSAGE: (_S.CLOSING, _A.DROP),
+        _I.PING: (_S.CLOSING, _A.DROP),
+        _I.PONG: (_S.CLOSING, _A.DELIVER),
+        _I.CLOSE: (_S.DRAINING, _A.FINISH),
+        _I.FAILURE: (_S.DRAINING, _A.DROP),
+        _I.EOF: (_S.CLOSED, _A.LOSE),
+        _I.SEND: (_S.CLOSING, _A.REFUSE),
+        _I.CLOSE_CALL: (_S.CLOSING, _A.DROP),
+    },
+    _S.DRAINING: {
+        _I.MESSAGE: (_S.DRAINING, _A.DROP),
+        _I.PING: (_S.DRAINING, _A.DROP),
+        _I.PONG: (_S.DRAINING, _A.DROP),
+        _I.CLOSE: (_S.DRAINING, _A.DROP),
+        _I.FAILURE: (_S.DRAINING, _A.DROP),
+        _I.EOF: (_S.CLOSED, _A.END),
+        _I.SEND: (_S.DRAINING, _A.REFUSE),
+        _I.CLOSE_CALL: (_S.DRAINING, _A.DROP),
+    },
+    _S.CLOSED: {
+        _I.MESSAGE: (_S.CLOSED, _A.DROP),
+        _I.PING: (_S.CLOSED, _A.DROP),
+        _I.PONG: (_S.CLOSED, _A.DROP),
+        _I.CLOSE: (_S.CLOSED, _A.DROP),
+        _I.FAILURE: (_S.CLOSED, _A.DROP),
+        _I.EOF: (_S.CLOSED, _A.DROP),
+        _I.SEND: (_S.CLOSED, _A.REFUSE),
+        _I.CLOSE_CALL: (_S.CLOSED, _A.DROP),
+    },
+}
+"""Every state, every input: the next state, and what is done. It is the same for both sides."""
+
+_INPUT_OF: Final[dict[type, Input]] = {
+    str: Input.MESSAGE,
+    bytes: Input.MESSAGE,
+    Fragment: Input.MESSAGE,
+    Ping: Input.PING,
+    Pong: Input.PONG,
+    Close: Input.CLOSE,
+}
+
+# RFC 6455, 7.4.1: what a peer says when it blames this side.
+_BLAME: Final = frozenset({1002, 1003, 1007, 1009, 1010})
+_OK: Final = frozenset({CloseCode.NORMAL_CLOSURE, CloseCode.GOING_AWAY, CloseCode.NO_STATUS_RCVD})
+
+
+class Compression(Protocol):
+    """What a connection needs of an extension that compresses messages (RFC 7692)."""
+
+    decompress: Inflate
+
+    def compress(self, data: bytes, /) -> bytes:
+        """Compress a whole message."""
+        ...
+
+    def compress_fragment(self, data: bytes, fin: bool, /) -> bytes:
+        """Compress the next fragment of a message."""
+        ...
+
+    def should_compress(self, nbytes: int, /) -> bool:
+        """Tell whether a message of this size is worth compressing."""
+        ...
+
+
+def encode_close(code: int | None, reason: str = "") -> bytes:
+    """Encode the body of a Close frame (RFC 6455, 5.5.1).
+
+    Args:
+        code: 1000 to 1003, 1007 to 1014 or 3000 to 4999; None or 1005 for a Close frame without a body.
+        reason: at most 123 bytes of UTF-8.
+
+    Raises:
+        ValueError: another code, a reason without a code, or one that is too long.
+        TypeError: a code that is no `int`, or a reason that is no `str`.
+    """
+    if not isinstance(reason, str):
+        raise TypeError(f"reason must be str, got {type(reason).__name__}")
+    if code is None or code == CloseCode.NO_STATUS_RCVD:
+        if reason:
+            raise ValueError("a close reason needs a close code")
+        return b""
+    if not isinstance(code, int):
+        raise TypeError(f"code must be int, got {type(code).__name__}")
+    if not (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999):
+        raise ValueError(f"code must be 1000-1003, 1007-1014 or 3000-4999, got {code}")
+    body = code.to_bytes(2, "big") + reason.encode()
+    if len(body) > 125:
+        raise ValueError(f"reason must have at most 123 bytes in UTF-8, got {len(body) - 2}")
+    return body
+
+
+def _shorten(reason: str) -> str:
+    """Cut a reason of our own to what fits into a Close frame."""
+    return reason.encode()[:123].decode(errors="ignore")
+
+
+class Connection:
+    """One side of a WebSocket connection after its opening handshake.
+
+    Args:
+        side: which end this is: it decides who masks frames and who ends the transport.
+        max_size: the most bytes of a received message, after decompression; None for no limit.
+        max_fragments: the most frames of a received message; None for no limit.
+        max_events: the most events that one call returns; None for no limit (see `Decoder`).
+        compression: what permessage-deflate negotiated, or None.
+        buffer: memory to receive into (see `Decoder`).
+
+    Attributes:
+        decoder, encoder: the codec of each direction. `encoder.take()` are the bytes to send.
+        state: a `State`.
+        close_rcvd, close_sent: the `Close` frames so far, or None.
+        rcvd_then_sent: True if the peer's Close frame came first, None before both were exchanged.
+        cause: a `CloseCause` once the connection has begun to close, else None.
+        failure: the `PeerError` that the peer caused, or None.
+        congested: set it while what was sent is not taken by the peer: pings are then not answered one by one; the
+            latest is answered by `answer_ping` once it is cleared (RFC 6455, 5.5.3).
+    """
+
+    __slots__ = (
+        "_fragmented",
+        "_owed_pong",
+        "cause",
+        "close_rcvd",
+        "close_sent",
+        "compression",
+        "congested",
+        "decoder",
+        "encoder",
+        "failure",
+        "rcvd_then_sent",
+        "side",
+        "state",
+    )
+
+    def __init__(
+        self,
+        side: Side,
+        *,
+        max_size: int | None = 1048576,
+        max_fragments: int | None = None,
+        max_events: int | None = None,
+        compression: Compression | None = None,
+        buffer: memoryview | None = None,
+    ) -> None:
+        self.side = side
+        self.decoder = Decoder(
+            masked=side is Side.SERVER,
+            max_size=max_size,
+            max_fragments=max_fragments,
+            max_events=max_events,
+            inflate=None if compression is None else compression.decompress,
+            buffer=buffer,
+        )
+        self.encoder = Encoder(mask=side is Side.CLIENT)
+        self.state = State.OPEN
+        self.compression = compression
+        self.close_rcvd: Close | None = None
+        self.close_sent: Close | None = None
+        self.rcvd_then_sent: bool | None = None
+        self.cause: CloseCause | None = None
+        self.failure: PeerError | None = None
+        self.congested = False
+        self._owed_pong: bytes | None = None
+        self._fragmented = 0  # 0, or 1 in a plain, 2 in a compressed message of ours that is unfinished
+
+    # --- What the peer does -----------------------------------------------------------------------------
+
+    def receive_data(self, data: BytesLike) -> list[Event]:
+        """Take in received bytes and return the events for the application, in order.
+
+        Answers, to pings and to Close frames, are in the encoder afterwards.
+        """
+        return [event for event in self.decoder.feed(data) if self.handle(event)]
+
+    def receive_eof(self) -> None:
+        """Note that the transport ended, in whatever way. It may be told more than once."""
+        self._step(Input.EOF, None)
+
+    def handle(self, event: Event) -> bool:
+        """Do what an event of the decoder asks for; return whether it is for the application."""
+        kind = _INPUT_OF.get(type(event), Input.FAILURE)
+        return self._step(kind, event) in (Action.DELIVER, Action.ANSWER, Action.ECHO, Action.FINISH, Action.REPORT)
+
+    def answer_ping(self) -> None:
+        """Answer the latest ping that came while `congested` was set, if there is one and the state allows it."""
+        payload, self._owed_pong = self._owed_pong, None
+        if payload is not None and self.state is State.OPEN:
+            self.encoder.frame(Opcode.PONG, payload)
+
+    # --- What this program does -------------------------------------------------------------------------
+
+    def send_message(self, data: str | BytesLike, *, text: bool | None = None, compress: bool | None = None) -> None:
+        """Encode a whole message.
+
+        Args:
+            data: `str` for a text message, bytes-like for a binary one.
+            text: True sends bytes-like, which must be UTF-8, as text; False sends `str` as binary.
+            compress: True or False to compress it or not; None leaves it to `compression`. Without it, nothing is.
+
+        Raises:
+            ConnectionClosed: the connection is not open.
+            InvalidState: a message in fragments is unfinished.
+            TypeError: `data` is neither `str` nor bytes-like.
+            UnicodeError: `data` is no text.
+        """
+        self.send_prepared(self.prepare_message(data, text, compress))
+
+    def prepare_message(
+        self, data: str | BytesLike, text: bool | None = None, compress: bool | None = None
+    ) -> tuple[Opcode, bytes, bool]:
+        """Do the costly part of `send_message`; only this may be called from another thread.
+
+        What is returned must be given to `send_prepared` before anything else is prepared or sent.
+        """
+        if self.state is not State.OPEN:
+            raise self.closed_error()
+        if self._fragmented:
+            raise InvalidState("a message in fragments is unfinished")
+        opcode, payload = _as_payload(data, text)
+        compression = self.compression
+        if compression is not None and (compression.should_compress(len(payload)) if compress is None else compress):
+            return opcode, compression.compress(payload), True
+        return opcode, payload, False
+
+    def send_prepared(self, prepared: tuple[Opcode, bytes, bool]) -> None:
+        """Encode what `prepare_message` returned; errors are those of `send_message`."""
+        self._step(Input.SEND, None)
+        opcode, payload, compressed = prepared
+        self.encoder.frame(opcode, payload, rsv1=compressed)
+
+    @property
+    def in_message(self) -> bool:
+        """Whether a message of this side is sent in fragments and unfinished."""
+        return self._fragmented != 0
+
+    def send_fragment(
+        self, data: str | BytesLike, fin: bool, *, text: bool | None = None, compress: bool | None = None
+    ) -> None:
+        """Encode the next fragment of a message (RFC 6455, 5.4); arguments are those of `send_message`.
+
+        The type and the compression of a message are those of its first fragment.
+        """
+        self._step(Input.SEND, None)
+        opcode, payload = _as_payload(data, text)
+        first = not self._fragmented
+        if first:
+            squeeze = self.compression is not None and compress is not False
+            self._fragmented = 2 if squeeze else 1
+        if self._fragmented == 2 and self.compression is not None:
+            payload = self.compression.compress_fragment(payload, fin)
+        self.encoder.frame(
+            opcode if first else Opcode.CONT, payload, fin=fin, rsv1=first and self._fragmented == 2
+        )
+        if fin:
+            self._fragmented = 0
+
+    def send_ping(self, payload: BytesLike = b"") -> None:
+        """Encode a Ping frame with at most 125 bytes (RFC 6455, 5.5.2).
+
+        Raises:
+            ConnectionClosed: the connection is not open.
+            ValueError: the payload is too long.
+        """
+        self._step(Input.SEND, None)
+        self.encoder.frame(Opcode.PING, payload)
+
+    def send_pong(self, payload: BytesLike = b"") -> None:
+        """Encode an unsolicited Pong frame; errors are those of `send_ping`."""
+        self._step(Input.SEND, None)
+        self.encoder.frame(Opcode.PONG, payload)
+
+    def close(
+        self, code: int | None = CloseCode.NORMAL_CLOSURE, reason: str = "", cause: CloseCause = CloseCause.LOCAL
+    ) -> None:
+        """Start the closing handshake (RFC 6455, 7.1.2); without effect once the connection is closing.
+
+        Raises:
+            ValueError, TypeError: those of `encode_close`, whatever the state.
+        """
+        body = encode_close(code, reason)
+        if self._step(Input.CLOSE_CALL, None) is Action.START_CLOSE:
+            self.cause = cause
+            self._send_close(body)
+
+    def abandon(self, cause: CloseCause) -> None:
+        """Note why this side ends the transport without waiting any longer, where no reason is known yet."""
+        if self.cause is None or self.state is State.CLOSING:
+            self.cause = cause
+
+    @property
+    def should_end_transport(self) -> bool:
+        """Whether this side is to end the transport now, after what is in the encoder was sent."""
+        return self.state is State.DRAINING and (self.side is Side.SERVER or self.failure is not None)
+
+    def closed_error(self) -> ConnectionClosed:
+        """Make the exception that tells how the connection ended."""
+        rcvd, sent = self.close_rcvd, self.close_sent
+        ok = rcvd is not None and sent is not None and rcvd.code in _OK and sent.code in _OK
+        made = ConnectionClosedOK if ok else ConnectionClosedError
+        error = made(rcvd, sent, self.rcvd_then_sent, self.cause or CloseCause.LOST)
+        error.__cause__ = self.failure
+        return error
+
+    # --- The machine ------------------------------------------------------------------------------------
+
+    def _step(self, kind: Input, event: object) -> Action:
+        self.state, action = TABLE[self.state][kind]
+        if action is Action.REFUSE:
+            raise self.closed_error()
+        do = _DO.get(action)
+        if do is not None:
+            do(self, event)
+        return action
+
+    def _answer(self, event: Ping) -> None:
+        # RFC 6455, 5.5.3
+        if self.congested:
+            self._owed_pong = event.payload
+        else:
+            self.encoder.frame(Opcode.PONG, event.payload)
+
+    def _echo(self, event: Close) -> None:
+        # RFC 6455, 5.5.1: the answer typically echoes the code.
+        self.close_rcvd = event
+        self.rcvd_then_sent = True
+        self.cause = CloseCause.REJECTED if event.code in _BLAME else CloseCause.PEER
+        self._send_close(encode_close(event.code))
+
+    def _finish(self, event: Close) -> None:
+        self.close_rcvd = event
+        self.rcvd_then_sent = False
+
+    def _report(self, event: PeerError) -> None:
+        # RFC 6455, 7.1.7
+        self.failure = event
+        self.cause = CloseCause.PROTOCOL_ERROR
+        self._send_close(encode_close(event.code, _shorten(event.reason)))
+
+    def _lose(self, event: None) -> None:
+        if self.cause is None:
+            self.cause = CloseCause.LOST
+
+    def _send_close(self, body: bytes) -> None:
+        # A message of ours that is unfinished stays so: RFC 6455, 5.4 lets control frames in between.
+        self.encoder.frame(Opcode.CLOSE, body)
+        self.close_sent = Close(int.from_bytes(body[:2], "big"), body[2:].decode()) if body else Close(1005)
+
+
+_Do: TypeAlias = "Callable[[Connection, object], None]"
+_DO: Final[dict[Action, _Do]] = {
+    Action.ANSWER: Connection._answer,  # type: ignore[dict-item]
+    Action.ECHO: Connection._echo,  # type: ignore[dict-item]
+    Action.FINISH: Connection._finish,  # type: ignore[dict-item]
+    Action.REPORT: Connection._report,  # type: ignore[dict-item]
+    Action.LOSE: Connection._lose,  # type: ignore[dict-item]
+}
+
+
+def _as_payload(data: str | BytesLike, text: bool | None) -> tuple[Opcode, bytes]:
+    """Choose the opcode of a message, and make its payload `bytes`."""
+    if isinstance(data, str):
+        return (Opcode.BINARY if text is False else Opcode.TEXT), data.encode()
+    try:
+        payload = bytes(memoryview(data))
+    except TypeError:
+        raise TypeError(f"expected str or a bytes-like object, got {type(data).__name__}") from None
+    if text:
+        payload.decode()
+        return Opcode.TEXT, payload
+    return Opcode.BINARY, payload

@@ -1,0 +1,683 @@
+"""The asyncio protocols of a connection: it moves bytes, keeps time, and applies backpressure.
+
+`ConnectionProtocol` serves a connection after its opening handshake, on either side. The way of a message is its base class,
+`Channel`; here is all that is rare. What a frame means is decided in `connection`, not here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
+
+from .channel import PAUSED_WRITING, Channel, Turn
+from .codes import CloseCause, CloseCode
+from .connection import Compression, Connection, Side, State
+from .events import BytesLike, Close, Event, Fragment, Pong
+from .exceptions import BufferFull, ConcurrencyError, ConnectionClosed, InvalidState, PeerError
+from .streams import Reader, Writer
+from .timers import CoarseTimer
+
+if TYPE_CHECKING:
+    from .deflate import Deflate
+    from .listener import Listener
+    from .websocket import WebSocket
+
+__all__ = ["ConnectionProtocol", "Host", "Limits", "turn_of"]
+
+_ANSWER_GRACE: Final = 1.0
+"""Seconds for which a Close frame or a failure waits until the messages before it are answered."""
+_LINGER: Final = 2.0
+"""Seconds for which the peer may go on sending after the last frame, before its connection is dropped."""
+_MAX_EVENTS: Final = 256
+"""Messages that one connection may handle in one turn of the loop."""
+_MAX_PINGS: Final = 64
+"""Pings of `ping` that may be unanswered."""
+_RECEIVE_SIZE: Final = 65536
+
+Overflow: TypeAlias = Literal["error", "drop", "close"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Limits and times of a connection; `Server` and `connect` document them.
+
+    Raises:
+        ValueError: a value is out of range; the text names it.
+    """
+
+    max_size: int | None = 1048576
+    max_fragments: int | None = None
+    read_limit: int = 65536
+    write_limit: int = 65536
+    max_buffered: int | None = 4194304
+    overflow: Overflow = "error"
+    open_timeout: float | None = 10.0
+    ping_interval: float | None = 20.0
+    ping_timeout: float | None = 20.0
+    close_timeout: float | None = 10.0
+    compression: Deflate | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("max_size", "max_fragments", "read_limit", "write_limit", "max_buffered"):
+            value = getattr(self, name)
+            if value is None and name.startswith("max"):
+                continue
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise TypeError(f"{name} must be int{' or None' * name.startswith('max')}, got {type(value).__name__}")
+            if value < 1:
+                raise ValueError(f"{name} must be positive, got {value}")
+        for name in ("open_timeout", "ping_interval", "ping_timeout", "close_timeout"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} must be a positive number of seconds or None, got {value}")
+        if self.overflow not in ("error", "drop", "close"):
+            raise ValueError(f"overflow must be 'error', 'drop' or 'close', got {self.overflow!r}")
+
+
+class Host(Protocol):
+    """What a connection needs of its server or client."""
+
+    limits: Limits
+    logger: logging.Logger
+    timer: CoarseTimer
+
+    def connection_opened(self, protocol: ConnectionProtocol) -> None: ...
+
+    def connection_closed(self, protocol: ConnectionProtocol) -> None: ...
+
+
+_turns: dict[asyncio.AbstractEventLoop, Turn] = {}
+
+
+def turn_of(loop: asyncio.AbstractEventLoop) -> Turn:
+    """Return what the connections of a loop share: the receive buffer, and the list of those with frames to write."""
+    turn = _turns.get(loop)
+    if turn is None:
+        for old in [old for old in _turns if old.is_closed()]:
+            del _turns[old]
+        turn = _turns[loop] = Turn(loop, memoryview(bytearray(_RECEIVE_SIZE)))
+    return turn
+
+
+def _plain_socket(transport: asyncio.Transport) -> int:
+    """Return the descriptor of a transport that is nothing but a stream socket, or -1."""
+    kind = type(transport)
+    if kind.__module__ not in ("asyncio.selector_events", "uvloop.loop") or os.name == "nt":
+        return -1
+    if transport.get_extra_info("sslcontext") is not None:
+        return -1
+    sock = transport.get_extra_info("socket")
+    return -1 if sock is None else int(sock.fileno())
+
+
+class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
+    """One open connection on asyncio.
+
+    Args:
+        host: the server or client that it belongs to.
+        side: which end of the connection this is.
+        ws: what the handler holds.
+        transport: the asyncio transport; the caller sets this protocol on it.
+        loop: the event loop.
+        compression: what permessage-deflate negotiated, or None.
+    """
+
+    __slots__ = (
+        "_closed_waiters",
+        "_drain_waiters",
+        "_gate",
+        "_heard",
+        "_keepalive_sent",
+        "_parts",
+        "_pings",
+        "_skip",
+        "_streaming",
+        "_unsent",
+        "due",
+        "host",
+        "latency",
+        "listener",
+        "reader",
+        "task",
+        "ws",
+    )
+
+    def __init__(
+        self,
+        host: Host,
+        side: Side,
+        ws: WebSocket,
+        transport: asyncio.Transport,
+        loop: asyncio.AbstractEventLoop,
+        compression: Compression | None = None,
+    ) -> None:
+        limits = host.limits
+        turn = turn_of(loop)
+        connection = Connection(
+            side,
+            max_size=limits.max_size,
+            max_fragments=limits.max_fragments,
+            max_events=_MAX_EVENTS,
+            compression=compression,
+            buffer=turn.buffer,
+        )
+        self.attach(
+            connection,
+            transport,
+            turn,
+            _plain_socket(transport),
+            limits.read_limit,
+            limits.max_buffered,
+            limits.write_limit,
+        )
+        self.sendable = compression is None
+        self.host = host
+        self.ws = ws
+        self.latency = 0.0
+        self.due = 0.0
+        self.listener: Listener | None = None
+        self.reader: Reader | None = None
+        self.task: asyncio.Task[Any] | None = None
+        self._closed_waiters: list[asyncio.Future[None]] | None = None
+        self._drain_waiters: list[asyncio.Future[None]] | None = None
+        self._pings: dict[bytes, tuple[asyncio.Future[float] | None, float]] | None = None
+        self._gate: deque[asyncio.Future[None]] | None = None
+        self._keepalive_sent = False
+        self._heard = 0
+        self._unsent = 0
+        self._streaming = False
+        self._skip = False
+        self._parts: list[Any] | None = None
+        transport.set_write_buffer_limits(limits.write_limit)
+        host.connection_opened(self)
+        if limits.ping_interval is not None:
+            host.timer.set(self, limits.ping_interval)
+        ws._open(self)
+
+    def use_listener(self, listener: Listener) -> None:
+        """Call a listener for what happens, instead of queueing messages for `recv`."""
+        self.listener = listener
+        self.on_message = listener.on_message
+        listener.on_open()
+
+    def use_streams(self, *, text: bool) -> tuple[Reader, Writer]:
+        """Make the byte-stream view, which takes messages piece by piece."""
+        self.reader = Reader(self, self.host.limits.read_limit)
+        self.on_message = self.reader.feed
+        self.connection.decoder.streaming = True
+        return self.reader, Writer(self.ws, text=text)
+
+    def finish_handler(self) -> None:
+        """Close because the handler returned: with 1000, after what a `Writer` holds was sent."""
+        if self.ws.writer is not None and self.connection.state is State.OPEN:
+            self.ws.writer.finish()
+        self.start_close(CloseCode.NORMAL_CLOSURE, "", CloseCause.LOCAL)
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop that the connection lives on."""
+        return self.turn.loop  # type: ignore[no-any-return]
+
+    # --- Events that are no messages ------------------------------------------------------------------------
+
+    def is_terminal(self, event: Event) -> bool:
+        """Tell whether an event ends what the peer may send."""
+        return isinstance(event, (Close, PeerError))
+
+    def handle_event(self, event: Event) -> None:
+        """Do what the decoder's event asks for, if it is no message."""
+        connection = self.connection
+        if isinstance(event, Pong):
+            self._take_pong(event.payload)
+        connection.congested = self.write_paused
+        connection.handle(event)
+        if connection.state >= State.DRAINING:
+            self._drained()
+        else:
+            self.written()
+
+    def handle_fragment(self, event: Fragment) -> object | None:
+        """Return what of a piece of a message is for the queue, if anything."""
+        if self._skip:
+            self._skip = not event.final
+            return None
+        if self._streaming:
+            return event
+        # A message of which `recv_streaming` saw no piece arrives in pieces: put it together.
+        if self._parts is None:
+            self._parts = []
+        self._parts.append(event.data)
+        if not event.final:
+            return None
+        parts, self._parts = self._parts, None
+        return (b"" if isinstance(parts[0], bytes) else "").join(parts)
+
+    @property
+    def streaming(self) -> bool:
+        """Whether a task is in `recv_streaming`."""
+        return self._streaming
+
+    def begin_streaming(self) -> None:
+        """Deliver the next message in pieces."""
+        self._streaming = True
+        self.connection.decoder.streaming = True
+
+    def end_streaming(self, *, whole: bool) -> None:
+        """Deliver messages whole again; `whole` tells whether the last piece was taken."""
+        self._streaming = False
+        self.connection.decoder.streaming = False
+        rest = self.take_queue()
+        if not whole:
+            self._skip = True
+        for event in rest:
+            kept = self.handle_fragment(event) if isinstance(event, Fragment) else event
+            if self._skip and not isinstance(event, Fragment):
+                self._skip = False  # the whole message was in one piece
+                continue
+            if kept is not None:
+                self.put_back(kept)
+
+    def consumer_failed(self, exc: BaseException) -> None:
+        """Close with 1011 because a listener's method, or a handler, raised; log it once."""
+        if isinstance(exc, ConnectionClosed) and self.connection.state is not State.OPEN:
+            return
+        self.host.logger.error("handler for subprotocol %r raised", self.ws.subprotocol, exc_info=exc)
+        self.start_close(CloseCode.INTERNAL_ERROR, "", CloseCause.HANDLER_ERROR)
+        self.discard()
+
+    def transport_failed(self, exc: Exception) -> None:
+        """Drop the connection because its transport raised, which it must not."""
+        self.host.logger.debug("transport raised %r", exc)
+        self.abort(CloseCause.LOST)
+
+    def settle_later(self) -> None:
+        """Wait for the answers to what came before a Close frame or a failure, but not for long."""
+        self.loop.call_later(_ANSWER_GRACE, self.settle)
+
+    # --- Sending ---------------------------------------------------------------------------------------------
+
+    def send_rare(self, data: str | BytesLike) -> None:
+        """Send a message, now, on a connection where that is not the plain case."""
+        self.connection.send_message(data)
+        self.count_sent()
+        self.written()
+
+    def may_buffer(self, message: str | BytesLike) -> bool:
+        """Apply the policy of `send_nowait` to a message that might be too much; False drops it.
+
+        Raises:
+            BufferFull: the policy is "error".
+            ConnectionClosed: the connection is closed, or the policy is "close" and it was closed now.
+        """
+        limits = self.host.limits
+        if self.connection.state is not State.OPEN:
+            raise self.connection.closed_error()
+        if limits.max_buffered is None or self.buffered + len(message) <= limits.max_buffered:
+            return True
+        if limits.overflow == "drop":
+            return False
+        if limits.overflow == "close":
+            self.start_close(CloseCode.TRY_AGAIN_LATER, "too much is unsent", CloseCause.OVERFLOW)
+            raise self.connection.closed_error()
+        raise BufferFull(
+            f"{self.buffered} bytes are unsent, {len(message)} more would pass the limit of {limits.max_buffered}"
+        )
+
+    async def send_whole(self, message: str | BytesLike, text: bool | None, compress: bool | None) -> None:
+        """Send a whole message and wait while too much is unsent."""
+        if self._gate is not None:
+            async with self.sending():
+                await self._send_whole(message, text, compress)
+        else:
+            await self._send_whole(message, text, compress)
+
+    async def _send_whole(self, message: str | BytesLike, text: bool | None, compress: bool | None) -> None:
+        connection = self.connection
+        compression = connection.compression
+        deflate = self.host.limits.compression
+        if (
+            compression is not None
+            and deflate is not None
+            and deflate.executor_threshold is not None
+            and compress is not False
+            and connection.state is State.OPEN
+            and _size(message) >= deflate.executor_threshold
+        ):
+            # Once begun, it is finished, whatever becomes of the caller: the compressor and the peer must stay in step.
+            await asyncio.shield(asyncio.ensure_future(self._send_from_thread(message, text, compress)))
+        else:
+            connection.send_message(message, text=text, compress=compress)
+            self.count_sent()
+            self.written()
+        await self.drain()
+
+    async def _send_from_thread(self, message: str | BytesLike, text: bool | None, compress: bool | None) -> None:
+        async with self.sending():
+            prepared = await self.loop.run_in_executor(
+                None, self.connection.prepare_message, message, text, compress
+            )
+            self.connection.send_prepared(prepared)
+            self.count_sent()
+            self.written()
+
+    def send_fragment(self, data: str | BytesLike, *, fin: bool, text: bool | None, compress: bool | None) -> None:
+        """Send the next fragment of a message."""
+        self.connection.send_fragment(data, fin, text=text, compress=compress)
+        self.sendable = self._is_sendable()
+        if fin:
+            self.count_sent()
+        self.written()
+
+    @asynccontextmanager
+    async def sending(self) -> AsyncIterator[None]:
+        """Keep other tasks from sending while a message takes several steps; they go on in the order they came."""
+        if self._gate is None:
+            self._gate = deque()
+        else:
+            waiter: asyncio.Future[None] = self.loop.create_future()
+            self._gate.append(waiter)
+            try:
+                await waiter
+            except asyncio.CancelledError:
+                if waiter.done() and not waiter.cancelled():
+                    self._open_gate()
+                else:
+                    self._gate.remove(waiter)
+                raise
+        self.sendable = False
+        try:
+            yield
+        finally:
+            self._open_gate()
+
+    def _open_gate(self) -> None:
+        gate = self._gate
+        while gate:
+            waiter = gate.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+        self._gate = None
+        self.sendable = self._is_sendable()
+
+    def _is_sendable(self) -> bool:
+        connection = self.connection
+        return (
+            connection.state is State.OPEN
+            and connection.compression is None
+            and not connection.in_message
+            and self._gate is None
+        )
+
+    async def drain(self) -> None:
+        """Wait until less than a quarter of `write_limit` is unsent.
+
+        Raises:
+            ConnectionClosed: the connection ended first.
+        """
+        if self.transport is None:
+            raise self.connection.closed_error()
+        if not self.write_paused:
+            return
+        if self._drain_waiters is None:
+            self._drain_waiters = []
+        waiter: asyncio.Future[None] = self.loop.create_future()
+        self._drain_waiters.append(waiter)
+        await waiter
+
+    def pause_writing(self) -> None:
+        """Called by the transport when more than `write_limit` is unsent."""
+        self.write_paused = True
+        if self.listener is not None:
+            self.pause(PAUSED_WRITING)
+
+    def resume_writing(self) -> None:
+        """Called by the transport when less than a quarter of `write_limit` is unsent."""
+        self.write_paused = False
+        connection = self.connection
+        connection.congested = False
+        connection.answer_ping()
+        self.written()
+        self._release(self._drain_waiters, None)
+        self._drain_waiters = None
+        if self.listener is not None:
+            self.unpause(PAUSED_WRITING)
+            if connection.state is State.OPEN:
+                try:
+                    self.listener.on_writable()
+                except Exception as exc:
+                    self.consumer_failed(exc)
+
+    def transport_reading(self, wanted: bool) -> None:
+        """Stop or start the transport's reading."""
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return
+        if wanted:
+            transport.resume_reading()
+        else:
+            transport.pause_reading()
+
+    # --- Pings -----------------------------------------------------------------------------------------------
+
+    def ping(self, data: str | BytesLike | None) -> asyncio.Future[float]:
+        """Send a ping; the future's result is the round trip in seconds."""
+        if data is None:
+            payload = os.urandom(4)
+            while self._pings is not None and payload in self._pings:
+                payload = os.urandom(4)
+        else:
+            payload = data.encode() if isinstance(data, str) else bytes(memoryview(data))
+        if self._pings is not None and payload in self._pings:
+            raise ConcurrencyError("a ping with the same data is unanswered")
+        if self._pings is not None and len(self._pings) >= _MAX_PINGS:
+            raise InvalidState(f"{_MAX_PINGS} pings are unanswered")
+        waiter: asyncio.Future[float] = self.loop.create_future()
+        self._send_ping(payload, waiter)
+        return waiter
+
+    def _send_ping(self, payload: bytes, waiter: asyncio.Future[float] | None) -> None:
+        self.connection.send_ping(payload)
+        if self._pings is None:
+            self._pings = {}
+        self._pings[payload] = (waiter, self.loop.time())
+        self.written()
+
+    def pong(self, data: str | BytesLike) -> None:
+        """Send an unsolicited pong."""
+        self.connection.send_pong(data.encode() if isinstance(data, str) else data)
+        self.written()
+
+    def _take_pong(self, payload: bytes) -> None:
+        # RFC 6455, 5.5.3: a peer may answer only the latest ping; the earlier ones are answered with it.
+        if self._pings is None or payload not in self._pings:
+            return
+        now = self.loop.time()
+        for earlier in list(self._pings):
+            waiter, sent = self._pings.pop(earlier)
+            self.latency = now - sent
+            if waiter is not None and not waiter.done():
+                waiter.set_result(self.latency)
+            if earlier == payload:
+                break
+        if not self._pings:
+            self._pings = None
+
+    # --- Time ------------------------------------------------------------------------------------------------
+
+    def on_deadline(self) -> None:
+        """Called by the timer: keepalive while the connection is open, the end of patience while it closes."""
+        connection = self.connection
+        if connection.state is State.CLOSING:
+            self.abort(CloseCause.TIMEOUT if connection.cause is CloseCause.LOCAL else connection.cause)
+        elif connection.state is State.DRAINING:
+            self.abort(connection.cause)
+        elif connection.state is State.OPEN:
+            self._keep_alive()
+
+    def _keep_alive(self) -> None:
+        limits = self.host.limits
+        heard = self.bytes_received
+        # Nothing can be heard while nothing is read, and a peer that takes what was sent to it is alive.
+        silent = heard == self._heard and not self.paused and not self._progressed()
+        self._heard = heard
+        assert limits.ping_interval is not None  # else there is no deadline while the connection is open
+        if not silent:
+            self._keepalive_sent = False
+        elif self._keepalive_sent:
+            # RFC 6455, 7.1.7 does not ask for a Close frame to a peer that is gone, but a live one learns the reason.
+            connection = self.connection
+            connection.close(CloseCode.INTERNAL_ERROR, "keepalive ping timeout", CloseCause.KEEPALIVE)
+            self.flush()
+            self.abort(CloseCause.KEEPALIVE)
+            return
+        else:
+            if not self.write_paused:
+                payload = os.urandom(4)
+                if self._pings is None or payload not in self._pings:
+                    self._send_ping(payload, None)
+            if limits.ping_timeout is not None:
+                self._keepalive_sent = True
+                self.host.timer.set(self, limits.ping_timeout)
+                return
+        self.host.timer.set(self, limits.ping_interval)
+
+    def _progressed(self) -> bool:
+        if not self.write_paused:
+            return False
+        unsent, self._unsent = self._unsent, self.buffered
+        return self._unsent < unsent
+
+    # --- Closing ---------------------------------------------------------------------------------------------
+
+    def start_close(self, code: int | None, reason: str, cause: CloseCause) -> None:
+        """Start the closing handshake; without effect once the connection is closing."""
+        connection = self.connection
+        was_open = connection.state is State.OPEN
+        connection.close(code, reason, cause)
+        if was_open:
+            self.receiving = False
+            self.sendable = False
+            self.written()
+            self._set_deadline(self.host.limits.close_timeout)
+            self.settle()
+
+    def _drained(self) -> None:
+        """No frames follow either way: wake who waits, and end the transport if that is this side's duty."""
+        connection = self.connection
+        self.receiving = False
+        self.sendable = False
+        self.ended = True
+        if connection.should_end_transport:
+            self.flush()
+            self._end_transport()
+        else:
+            self.written()
+            self._set_deadline(self.host.limits.close_timeout)
+        self.wake_receiver()
+
+    def _end_transport(self) -> None:
+        # Closing with unread bytes in the socket resets the connection, and the reset can overtake the Close frame:
+        # end the sending side, read on for a while, and let the peer end the rest.
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return
+        self.unpause(0xFF)
+        if transport.can_write_eof():
+            try:
+                transport.write_eof()
+            except OSError:
+                self.abort(CloseCause.LOST)
+                return
+        else:
+            transport.close()
+        timeout = self.host.limits.close_timeout
+        self._set_deadline(_LINGER if timeout is None else min(timeout, _LINGER))
+
+    def _set_deadline(self, delay: float | None) -> None:
+        if delay is None:
+            self.host.timer.clear(self)
+        else:
+            self.host.timer.set(self, delay)
+
+    async def wait_closed(self) -> None:
+        """Wait for the end of the connection."""
+        if self.transport is None:
+            return
+        if self._closed_waiters is None:
+            self._closed_waiters = []
+        waiter: asyncio.Future[None] = self.loop.create_future()
+        self._closed_waiters.append(waiter)
+        await waiter
+
+    def abort(self, cause: CloseCause | None) -> None:
+        """End the transport at once."""
+        if cause is not None:
+            self.connection.abandon(cause)
+        if self.transport is not None:
+            self.transport.abort()
+
+    def eof_received(self) -> bool:
+        """Called by the transport when the peer has ended its sending side; False closes the transport."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the transport when it has ended."""
+        connection = self.connection
+        self.host.timer.clear(self)
+        self.take_rest()
+        self.settle()
+        connection.receive_eof()
+        self.detach()
+        self.write_paused = False
+        self.receiving = False
+        self.ended = True
+        compression = connection.compression
+        if compression is not None:
+            compression.close()
+        if self._pings is not None:
+            error = connection.closed_error()
+            for waiter, _ in self._pings.values():
+                if waiter is not None and not waiter.done():
+                    waiter.set_exception(error)
+                    waiter.exception()  # nobody need look at it
+            self._pings = None
+        if self._drain_waiters is not None:
+            self._release(self._drain_waiters, connection.closed_error())
+            self._drain_waiters = None
+        self.wake_receiver()
+        if self.reader is not None:
+            error = connection.closed_error()
+            self.reader.end(None if type(error).__name__ == "ConnectionClosedOK" else error)
+        self.host.connection_closed(self)
+        if self.listener is not None:
+            code, reason = (1006, "") if connection.close_rcvd is None else connection.close_rcvd
+            listener, self.listener = self.listener, None
+            try:
+                listener.on_close(code, reason)
+            except Exception as exc_:
+                self.host.logger.error(
+                    "on_close for subprotocol %r raised", self.ws.subprotocol, exc_info=exc_
+                )
+        self._release(self._closed_waiters, None)
+        self._closed_waiters = None
+
+    @staticmethod
+    def _release(waiters: list[asyncio.Future[None]] | None, error: Exception | None) -> None:
+        for waiter in waiters or ():
+            if waiter.done():
+                continue
+            if error is None:
+                waiter.set_result(None)
+            else:
+                waiter.set_exception(error)
+
+
+def _size(message: str | BytesLike) -> int:
+    return len(message) if isinstance(message, str) else memoryview(message).nbytes

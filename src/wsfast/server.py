@@ -1,0 +1,574 @@
+"""`Server` and `serve`: listening, dispatch by subprotocol, and an orderly stop."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import ssl as ssl_module
+from collections import Counter
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, TypeVar
+
+from .codes import CloseCause, CloseCode
+from .connection import Side
+from .deflate import Deflate, PerMessageDeflate, accept, as_deflate
+from .handshake import Origins, Request, Response, refuse
+from .handshake import select_subprotocol as first_registered
+from .headers import build_extensions, is_token
+from .listener import Listener
+from .protocol import ConnectionProtocol, Limits, Overflow
+from .streams import Reader, Writer
+from .timers import CoarseTimer
+from .upgrade import HandshakeProtocol
+from .websocket import WebSocket
+
+if TYPE_CHECKING:
+    from socket import socket
+
+__all__ = ["Handler", "ListenerFactory", "Server", "StreamHandler", "serve"]
+
+Handler: TypeAlias = Callable[[WebSocket], Awaitable[Any]]
+StreamHandler: TypeAlias = Callable[[Reader, Writer], Awaitable[Any]]
+ListenerFactory: TypeAlias = Callable[[WebSocket], Listener]
+ProcessRequest: TypeAlias = Callable[[WebSocket, Request], "Response | Awaitable[Response | None] | None"]
+SelectSubprotocol: TypeAlias = Callable[[WebSocket, Sequence[str]], "str | None"]
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+_BACKLOG: Final = 1024
+
+
+class _Registration(NamedTuple):
+    """What serves one subprotocol: exactly one of the three forms."""
+
+    handler: Handler | None = None
+    stream_handler: StreamHandler | None = None
+    listener: ListenerFactory | None = None
+    text: bool = False
+
+
+class Server:
+    """A WebSocket server: one handler for each subprotocol, any number of addresses to listen on.
+
+    ::
+
+        server = Server()
+
+        @server.handler("chat.v2")
+        async def chat(ws):
+            async for message in ws:
+                await ws.send(message)
+
+        asyncio.run(server.serve_forever("127.0.0.1", 8765))
+
+    Args:
+        process_request: called as ``process_request(ws, request)`` before the upgrade, plain or async: return None to
+            go on, or a `Response` (``ws.respond(200, "OK\\n")``) to answer an ordinary HTTP request.
+        origins: the Origin headers that are accepted, else 403: exact strings, compiled patterns that must match the whole
+            value, None for a client that sends none. Default: any.
+        select_subprotocol: called as ``select_subprotocol(ws, offers)`` in place of the choice by the client's
+            preference; returns a name that is registered, or None for the handler under None.
+        compression: None, ``"deflate"``, or a `Deflate`.
+        max_size: the most bytes of a received message, after decompression; None for no limit.
+        max_fragments: the most frames of a received message; None for no limit.
+        read_limit: bytes received and not consumed above which reading is paused, until a quarter is left.
+            Each message counts for 64 bytes more than it has.
+        write_limit: bytes written and not sent above which `send` waits, until a quarter is left.
+        max_buffered: bytes unsent beyond which `send_nowait` obeys `overflow`; None for no limit.
+        overflow: what `send_nowait` then does: ``"error"`` raises `BufferFull`, ``"drop"`` drops the message and
+            returns False, ``"close"`` closes the connection with 1013.
+        open_timeout: seconds for the opening handshake, TLS included.
+        ping_interval: seconds of silence after which a keepalive ping is sent; None for no keepalive.
+        ping_timeout: seconds for anything to come after it; else the connection is closed with 1011.
+        close_timeout: seconds for the peer to answer a Close frame.
+        stop_timeout: seconds for `close` to end in: handlers are cancelled when most of it has passed.
+        response_headers: headers to add to each opening handshake's response.
+        server_header: the value of its Server header; None for none.
+        logger: default: ``logging.getLogger("wsfast.server")``.
+
+    Raises:
+        ValueError, TypeError: an option is out of range; the text names it.
+    """
+
+    def __init__(
+        self,
+        *,
+        process_request: ProcessRequest | None = None,
+        origins: Origins | None = None,
+        select_subprotocol: SelectSubprotocol | None = None,
+        compression: Literal["deflate"] | Deflate | None = None,
+        max_size: int | None = 1048576,
+        max_fragments: int | None = None,
+        read_limit: int = 65536,
+        write_limit: int = 65536,
+        max_buffered: int | None = 4194304,
+        overflow: Overflow = "error",
+        open_timeout: float | None = 10.0,
+        ping_interval: float | None = 20.0,
+        ping_timeout: float | None = 20.0,
+        close_timeout: float | None = 10.0,
+        stop_timeout: float = 10.0,
+        response_headers: Mapping[str, str] | None = None,
+        server_header: str | None = "wsfast",
+        logger: logging.Logger | logging.LoggerAdapter[Any] | None = None,
+    ) -> None:
+        self.limits = Limits(
+            max_size=max_size,
+            max_fragments=max_fragments,
+            read_limit=read_limit,
+            write_limit=write_limit,
+            max_buffered=max_buffered,
+            overflow=overflow,
+            open_timeout=open_timeout,
+            ping_interval=ping_interval,
+            ping_timeout=ping_timeout,
+            close_timeout=close_timeout,
+            compression=as_deflate(compression),
+        )
+        if not stop_timeout > 0:
+            raise ValueError(f"stop_timeout must be a positive number of seconds, got {stop_timeout}")
+        self.process_request = process_request
+        self.origins = origins
+        self.select_subprotocol = select_subprotocol
+        self.stop_timeout = stop_timeout
+        self.response_headers = None if response_headers is None else dict(response_headers)
+        self.server_header = server_header
+        self.logger: Any = logging.getLogger("wsfast.server") if logger is None else logger
+        self.timer: CoarseTimer
+        self.closing = False
+        self.refused = 0
+        self._opened = 0
+        self._closed_totals: Counter[str] = Counter()
+        self._causes: Counter[str] = Counter()
+        self._registered: dict[str | None, _Registration] = {}
+        self._listening: list[asyncio.Server] = []
+        self._handshakes: set[HandshakeProtocol] = set()
+        self._connections: set[ConnectionProtocol] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping: asyncio.Task[None] | None = None
+        self._idle: asyncio.Event | None = None
+
+    # --- Dispatch -----------------------------------------------------------------------------------------
+
+    def register_handler(self, name: str | None, handler: Handler) -> None:
+        """Serve a subprotocol by messages: ``async def handler(ws)``.
+
+        Returning from it closes the connection with 1000; an exception closes it with 1011 and is logged.
+
+        Args:
+            name: the subprotocol, a token (RFC 9110, 5.6.2); None for clients that offer none.
+            handler: called with the `WebSocket`, in a task of its own.
+
+        Raises:
+            ValueError: the name is registered already, or is no token.
+            TypeError: the name is neither `str` nor None, or the handler is not callable.
+        """
+        self._register(name, handler, _Registration(handler=handler))
+
+    def register_stream_handler(self, name: str | None, handler: StreamHandler, *, text: bool = False) -> None:
+        """Serve a subprotocol as a byte stream: ``async def handler(reader, writer)``.
+
+        Args:
+            name: as in `register_handler`.
+            handler: called with a `Reader` and a `Writer`, in a task of its own. What it wrote is flushed when it returns.
+            text: send text messages instead of binary ones.
+
+        Raises:
+            ValueError, TypeError: as in `register_handler`.
+        """
+        self._register(name, handler, _Registration(stream_handler=handler, text=text))
+
+    def register_listener(self, name: str | None, factory: ListenerFactory) -> None:
+        """Serve a subprotocol by callbacks.
+
+        Args:
+            name: as in `register_handler`.
+            factory: called with the `WebSocket`, returns a `Listener`; mostly a subclass of it.
+
+        Raises:
+            ValueError, TypeError: as in `register_handler`.
+        """
+        self._register(name, factory, _Registration(listener=factory))
+
+    def handler(self, name: str | None) -> Callable[[_F], _F]:
+        """Decorate a coroutine function to serve a subprotocol by messages; see `register_handler`."""
+        return self._decorator(functools.partial(self.register_handler, name))
+
+    def stream_handler(self, name: str | None, *, text: bool = False) -> Callable[[_F], _F]:
+        """Decorate a coroutine function to serve a subprotocol as a byte stream; see `register_stream_handler`."""
+        return self._decorator(functools.partial(self.register_stream_handler, name, text=text))
+
+    def listener(self, name: str | None) -> Callable[[_F], _F]:
+        """Decorate a `Listener` class to serve a subprotocol by callbacks; see `register_listener`."""
+        return self._decorator(functools.partial(self.register_listener, name))
+
+    def is_registered(self, name: str | None) -> bool:
+        """Tell whether a subprotocol, or None, has a handler of any form."""
+        return name in self._registered
+
+    @staticmethod
+    def _decorator(register: Callable[[Any], None]) -> Callable[[_F], _F]:
+        def decorate(served: _F) -> _F:
+            register(served)
+            return served
+
+        return decorate
+
+    def _register(self, name: str | None, served: object, registration: _Registration) -> None:
+        if name is not None:
+            if not isinstance(name, str):
+                raise TypeError(f"a subprotocol's name must be str or None, got {type(name).__name__}")
+            if not is_token(name):
+                raise ValueError(f"a subprotocol's name must be a token (RFC 9110, 5.6.2), got {name!r}")
+        if not callable(served):
+            raise TypeError(f"a handler must be callable, got {type(served).__name__}")
+        if name in self._registered:
+            raise ValueError(f"subprotocol {name!r} is registered already")
+        self._registered[name] = registration
+
+    def choose_subprotocol(self, ws: WebSocket, offers: Sequence[str]) -> str | None:
+        """Choose among a client's offers (RFC 6455, 4.2.2, item 5.4).
+
+        Raises:
+            HandshakeRefused: 400, nothing fits.
+        """
+        registered = self._registered
+        if self.select_subprotocol is not None:
+            chosen = self.select_subprotocol(ws, offers)
+            if chosen is not None and (chosen not in offers or chosen not in registered):
+                raise RuntimeError(
+                    f"select_subprotocol must return a name that is offered and registered, got {chosen!r}"
+                )
+        else:
+            chosen = first_registered(offers, registered) if offers else None
+        if chosen is None and (None not in registered or (offers and self.select_subprotocol is None)):
+            names = ", ".join(name for name in registered if name is not None) or "none"
+            # A browser drops a connection whose response lacks the subprotocol it asked for: say it here.
+            what = "None of the subprotocols offered is supported" if offers else "A subprotocol is required"
+            raise refuse(400, f"{what}; supported: {names}", f"no common subprotocol, offered: {list(offers)!r:.200}")
+        return chosen
+
+    def negotiate(self, offers: Sequence[Any]) -> tuple[str | None, PerMessageDeflate | None]:
+        """Choose among the extensions that a client offered: the header to answer, and what does the work."""
+        if self.limits.compression is None or not offers:
+            return None, None
+        agreed = accept(self.limits.compression, offers)
+        if agreed is None:
+            return None, None
+        extension, compression = agreed
+        return build_extensions([extension]), compression
+
+    # --- Listening ----------------------------------------------------------------------------------------
+
+    async def start(
+        self,
+        host: str | Sequence[str] | None = None,
+        port: int | None = None,
+        *,
+        path: str | None = None,
+        sock: socket | None = None,
+        ssl: ssl_module.SSLContext | None = None,
+        backlog: int = _BACKLOG,
+        **listen: Any,
+    ) -> Server:
+        """Listen on one more address; it can be called any number of times.
+
+        Args:
+            host: a name or an address, several of them, or None for all interfaces.
+            port: 0 for any free one; `sockets` tells which.
+            path: of a Unix socket, instead of host and port.
+            sock: a bound socket, instead of host and port.
+            ssl: for wss://, a server's context.
+            backlog: connections that the operating system may hold before they are accepted.
+            listen: what `loop.create_server`, or `loop.create_unix_server`, takes besides.
+
+        Raises:
+            OSError: the address is not to be had.
+            RuntimeError: the server is closed, or runs on another event loop.
+        """
+        loop = asyncio.get_running_loop()
+        if self.closing:
+            raise RuntimeError("the server is closed")
+        if self._loop is None:
+            self._loop = loop
+            self.timer = CoarseTimer(loop)
+            self._idle = asyncio.Event()
+            self._idle.set()
+        elif self._loop is not loop:
+            raise RuntimeError("the server runs on another event loop")
+        if ssl is not None:
+            if not isinstance(ssl, ssl_module.SSLContext):
+                raise TypeError(f"ssl must be an ssl.SSLContext, got {type(ssl).__name__}")
+            listen.setdefault("ssl_handshake_timeout", self.limits.open_timeout)
+            listen.setdefault("ssl_shutdown_timeout", self.limits.close_timeout)
+        factory = functools.partial(HandshakeProtocol, self)
+        if path is not None:
+            listening = await loop.create_unix_server(factory, path, sock=sock, ssl=ssl, backlog=backlog, **listen)
+        else:
+            listening = await loop.create_server(
+                factory,
+                host,  # type: ignore[arg-type]
+                port,
+                sock=sock,
+                ssl=ssl,
+                backlog=backlog,
+                **listen,
+            )
+        self._listening.append(listening)
+        for bound in listening.sockets:
+            self.logger.info("listening on %s", bound.getsockname())
+        return self
+
+    @property
+    def sockets(self) -> tuple[socket, ...]:
+        """The sockets it listens on, of all addresses; ``server.sockets[0].getsockname()[1]`` is the first one's port."""
+        return tuple(sock for listening in self._listening for sock in listening.sockets)
+
+    @property
+    def connections(self) -> set[WebSocket]:
+        """The connections that are open, or closing, as a new set."""
+        return {protocol.ws for protocol in self._connections}
+
+    @property
+    def counters(self) -> dict[str, Any]:
+        """Totals since the start, as a new dict.
+
+        ``connections`` open now, ``handshakes`` under way, ``opened`` and ``refused`` so far, ``messages_received``,
+        ``messages_sent``, ``bytes_received``, ``bytes_sent``, and ``causes``: how many ended by each `CloseCause`.
+        """
+        totals = Counter(self._closed_totals)
+        for ws in self.connections:
+            totals.update(ws.counters)
+        names = ("messages_received", "messages_sent", "bytes_received", "bytes_sent")
+        return {
+            "connections": len(self._connections),
+            "handshakes": len(self._handshakes),
+            "opened": self._opened,
+            "refused": self.refused,
+            **{name: totals[name] for name in names},
+            "causes": dict(self._causes),
+        }
+
+    async def serve_forever(self, host: str | Sequence[str] | None = None, port: int | None = None, **listen: Any) -> None:
+        """Listen, if an address is given or none was before, and serve until cancelled; then stop in order.
+
+        Args:
+            host, port, listen: those of `start`.
+        """
+        if host is not None or port is not None or listen or not self._listening:
+            await self.start(host, port, **listen)
+        try:
+            await self._forever()
+        finally:
+            self.close()
+            await self.wait_closed()
+
+    async def _forever(self) -> None:
+        while not self.closing:
+            await asyncio.sleep(3600)
+        await self.wait_closed()
+
+    def close(self, code: int = CloseCode.GOING_AWAY, reason: str = "") -> None:
+        """Begin to stop: accept no more, and close each connection with 1001; `wait_closed` waits for the end.
+
+        Connections get the closing handshake, and handlers the chance to end by themselves; handlers that are left when
+        most of `stop_timeout` has passed are cancelled, and at its end connections are dropped.
+
+        Args:
+            code: the close code to send.
+            reason: the close reason to send.
+        """
+        if self.closing:
+            return
+        self.closing = True
+        for listening in self._listening:
+            listening.close()
+        if self._loop is not None and not self._loop.is_closed():
+            self._stopping = self._loop.create_task(self._stop(code, reason))
+
+    async def wait_closed(self) -> None:
+        """Wait until the server has stopped: `close` was called, and no connection and no handler is left."""
+        if self._loop is None:
+            return
+        while self._stopping is None:
+            await asyncio.sleep(0.1)
+        await asyncio.shield(self._stopping)
+
+    async def _stop(self, code: int, reason: str) -> None:
+        assert self._idle is not None
+        for handshake in list(self._handshakes):
+            handshake.abort()
+        for protocol in list(self._connections):
+            protocol.start_close(code, reason, CloseCause.STOP)
+        if await self._settled(self.stop_timeout * 0.8):
+            return
+        for protocol in list(self._connections):
+            if protocol.task is not None:
+                protocol.task.cancel()
+            protocol.abort(CloseCause.STOP)
+        if not await self._settled(self.stop_timeout * 0.2):
+            left = sum(protocol.task is not None for protocol in self._connections)
+            self.logger.error("%d handlers are still running %s s after the server was told to stop", left, self.stop_timeout)
+
+    async def _settled(self, timeout: float) -> bool:
+        assert self._idle is not None
+        try:
+            async with asyncio.timeout(timeout):
+                await self._idle.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def __aenter__(self) -> Server:
+        """Return the server itself; it listens where `start` was told."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Stop, and wait for the end."""
+        self.close()
+        await self.wait_closed()
+
+    # --- What the protocols call ----------------------------------------------------------------------------
+
+    def new_websocket(self, request: Request, peer: Any) -> WebSocket:
+        """Make what the hooks and the handler of a connection hold."""
+        return WebSocket(request, None, peer)
+
+    def handshake_began(self, handshake: HandshakeProtocol) -> bool:
+        """Note a connection that was accepted; False if the server is stopping."""
+        if self.closing:
+            return False
+        self._handshakes.add(handshake)
+        return True
+
+    def handshake_ended(self, handshake: HandshakeProtocol) -> None:
+        """Note that a handshake was finished, refused or given up."""
+        self._handshakes.discard(handshake)
+
+    def connect(
+        self, ws: WebSocket, transport: asyncio.Transport, compression: PerMessageDeflate | None, trailing: bytes
+    ) -> None:
+        """Start a connection whose opening handshake is finished; `trailing` are the bytes that came behind it."""
+        assert self._loop is not None
+        registration = self._registered[ws.subprotocol]
+        protocol = ConnectionProtocol(self, Side.SERVER, ws, transport, self._loop, compression)
+        transport.set_protocol(protocol)
+        self._opened += 1
+        try:
+            if registration.listener is not None:
+                protocol.use_listener(registration.listener(ws))
+            elif registration.stream_handler is not None:
+                ws.reader, ws.writer = protocol.use_streams(text=registration.text)
+                self._run(protocol, registration.stream_handler(ws.reader, ws.writer))
+            elif registration.handler is not None:
+                self._run(protocol, registration.handler(ws))
+        except Exception as exc:
+            protocol.consumer_failed(exc)
+        if trailing:
+            protocol.feed(trailing)
+
+    def _run(self, protocol: ConnectionProtocol, running: Awaitable[Any]) -> None:
+        assert self._loop is not None
+        task = self._loop.create_task(running)  # type: ignore[arg-type]
+        protocol.task = task
+        task.add_done_callback(functools.partial(self._handler_done, protocol))
+
+    def _handler_done(self, protocol: ConnectionProtocol, task: asyncio.Task[Any]) -> None:
+        protocol.task = None
+        if task.cancelled():
+            if self.closing:
+                protocol.start_close(CloseCode.GOING_AWAY, "", CloseCause.STOP)
+            else:
+                self.logger.warning("handler for subprotocol %r was cancelled", protocol.ws.subprotocol)
+                protocol.start_close(CloseCode.INTERNAL_ERROR, "", CloseCause.HANDLER_ERROR)
+        else:
+            exc = task.exception()
+            if exc is not None:
+                protocol.consumer_failed(exc)
+            else:
+                protocol.finish_handler()
+        protocol.discard()
+        self._forget(protocol)
+
+    def connection_opened(self, protocol: ConnectionProtocol) -> None:
+        """Note a connection that is open from now on."""
+        self._connections.add(protocol)
+        if self._idle is not None:
+            self._idle.clear()
+
+    def connection_closed(self, protocol: ConnectionProtocol) -> None:
+        """Note a connection that has ended; its handler may still be at work."""
+        self._closed_totals.update(protocol.ws.counters)
+        cause = protocol.connection.cause or CloseCause.LOST
+        self._causes[cause] += 1
+        failure = protocol.connection.failure
+        if failure is not None:
+            self.logger.info("connection from %s failed: %s", protocol.ws.remote_address, failure)
+        elif cause in (CloseCause.LOST, CloseCause.KEEPALIVE, CloseCause.TIMEOUT):
+            self.logger.info("connection from %s: %s", protocol.ws.remote_address, cause.value)
+        self._forget(protocol)
+
+    def _forget(self, protocol: ConnectionProtocol) -> None:
+        """Let go of a connection whose transport and handler have both ended."""
+        if protocol.transport is None and protocol.task is None:
+            self._connections.discard(protocol)
+            if not self._connections and self._idle is not None:
+                self._idle.set()
+
+
+class serve:  # noqa: N801
+    """Start a server: ``async with serve(handler, "127.0.0.1", 8765) as server:`` or ``server = await serve(...)``.
+
+    Args:
+        handler: a coroutine function that is called with each `WebSocket`, or a mapping of subprotocols to such
+            functions, to `Listener` classes, None being the key for clients that offer none.
+        host, port: where to listen; see `Server.start`.
+        subprotocols: names that a single `handler` serves as well as clients that offer none.
+        options: those of `Server`, and, as far as `Server` has them not, those of `Server.start`.
+
+    Raises:
+        TypeError: `subprotocols` together with a mapping, or a handler that is not callable.
+    """
+
+    def __init__(
+        self,
+        handler: Handler | Mapping[str | None, Handler | type[Listener]],
+        host: str | Sequence[str] | None = None,
+        port: int | None = None,
+        *,
+        subprotocols: Sequence[str] | None = None,
+        **options: Any,
+    ) -> None:
+        known = Server.__init__.__kwdefaults__ or {}
+        self._server = Server(**{name: value for name, value in options.items() if name in known})
+        self._listen = {name: value for name, value in options.items() if name not in known}
+        self._address = host, port
+        if isinstance(handler, Mapping):
+            if subprotocols is not None:
+                raise TypeError("subprotocols goes with a single handler; a mapping has names of its own")
+            served = dict(handler)
+        else:
+            served = dict.fromkeys([None, *(subprotocols or ())], handler)
+        for name, one in served.items():
+            if isinstance(one, type) and issubclass(one, Listener):
+                self._server.register_listener(name, one)
+            else:
+                self._server.register_handler(name, one)  # type: ignore[arg-type]
+
+    async def _start(self) -> Server:
+        return await self._server.start(*self._address, **self._listen)
+
+    def __await__(self) -> Generator[Any, None, Server]:
+        return self._start().__await__()
+
+    async def __aenter__(self) -> Server:
+        return await self._start()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._server.__aexit__(kind, exc, traceback)

@@ -1,0 +1,150 @@
+"""The byte-stream view of a connection: a reader and a writer, as if it were a TCP connection."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from .channel import PAUSED_HELD
+from .events import BytesLike, Fragment
+
+if TYPE_CHECKING:
+    from .protocol import ConnectionProtocol
+    from .websocket import WebSocket
+
+__all__ = ["Reader", "Writer"]
+
+_FRAGMENT = 65536
+"""Bytes written without a flush that are sent as a fragment, not held."""
+
+
+class _Backpressure(asyncio.Transport):
+    """What `asyncio.StreamReader` needs of a transport: to stop and to go on reading."""
+
+    __slots__ = ("_channel",)
+
+    def __init__(self, channel: ConnectionProtocol) -> None:
+        self._channel = channel
+
+    def pause_reading(self) -> None:
+        self._channel.pause(PAUSED_HELD)
+
+    def resume_reading(self) -> None:
+        self._channel.unpause(PAUSED_HELD)
+
+
+class Reader(asyncio.StreamReader):
+    """The payloads of the peer's messages, text and binary, as one stream of bytes without boundaries.
+
+    `readexactly`, `readuntil`, `readline`, ``async for`` (lines) and `at_eof` are those of `asyncio.StreamReader`.
+    An empty message is not the end; the end is a Close frame with 1000, 1001 or no code. Any other end
+    raises `ConnectionClosedError` after the last byte, so that a stream that was cut off cannot pass for a whole one.
+    """
+
+    def __init__(self, channel: ConnectionProtocol, limit: int) -> None:
+        super().__init__(limit=limit, loop=channel.loop)
+        self.set_transport(_Backpressure(channel))
+        self._error: Exception | None = None
+
+    def feed(self, message: str | bytes | Fragment) -> None:
+        """Take a message, or a piece of one, from the connection."""
+        data = message.data if isinstance(message, Fragment) else message
+        if data:
+            self.feed_data(data.encode() if isinstance(data, str) else data)
+
+    def end(self, error: Exception | None) -> None:
+        """Note that nothing will follow: None for a proper end."""
+        self._error = error
+        self.feed_eof()
+
+    async def read(self, n: int = -1) -> bytes:
+        """Read what there is, but at least one byte; wait for it if need be.
+
+        Args:
+            n: the most bytes to return; -1 for all there is.
+
+        Returns:
+            ``b""`` only at the end, or if `n` is 0.
+
+        Raises:
+            ConnectionClosedError: the connection ended without a proper close.
+        """
+        if n < 0:
+            n = max(len(self._buffer), _FRAGMENT)  # type: ignore[attr-defined]
+        data = await super().read(n)
+        if not data and n and self._error is not None:
+            raise self._error
+        return data
+
+
+class Writer:
+    """What is sent to the peer: what is written between two flushes is one message, however large.
+
+    Args:
+        ws: the connection.
+        text: send text messages instead of binary ones.
+    """
+
+    __slots__ = ("_buffer", "_size", "_started", "_text", "_ws")
+
+    def __init__(self, ws: WebSocket, *, text: bool = False) -> None:
+        self._ws = ws
+        self._text = text
+        self._buffer: list[bytes] = []
+        self._size = 0
+        self._started = False
+
+    async def write(self, data: str | BytesLike) -> None:
+        """Add to the message that the next `flush` ends.
+
+        From 64 KiB on, what was written goes out as a fragment of the message, so that memory stays bounded.
+
+        Args:
+            data: bytes-like, or `str`, which is encoded in UTF-8.
+
+        Raises:
+            ConnectionClosed: the connection is closed.
+            UnicodeDecodeError: the writer sends text and `data` is not UTF-8; nothing of it is sent.
+        """
+        if isinstance(data, str):
+            payload = data.encode()
+        else:
+            payload = bytes(memoryview(data))
+            if self._text:
+                payload.decode()
+        if not payload:
+            return
+        self._buffer.append(payload)
+        self._size += len(payload)
+        if self._size >= _FRAGMENT:
+            await self._send(fin=False)
+
+    async def flush(self) -> None:
+        """Send what was written as one message, and wait until the peer takes it up; without effect if there is nothing.
+
+        Raises:
+            ConnectionClosed: the connection is closed.
+        """
+        if self._buffer or self._started:
+            await self._send(fin=True)
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """Flush, and close the connection with the closing handshake."""
+        await self.flush()
+        await self._ws.close(code, reason)
+
+    def finish(self) -> None:
+        """Send what was written, without waiting: the handler has returned."""
+        if self._buffer or self._started:
+            self._ws._send_piece(self._take(fin=True), fin=True, text=self._text)
+
+    async def _send(self, *, fin: bool) -> None:
+        self._ws._send_piece(self._take(fin=fin), fin=fin, text=self._text)
+        await self._ws._drain()
+
+    def _take(self, *, fin: bool) -> bytes:
+        data = b"".join(self._buffer)
+        self._buffer.clear()
+        self._size = 0
+        self._started = not fin
+        return data

@@ -1,0 +1,90 @@
+"""One coarse timer for all connections of a server or a client.
+
+Timeouts need no precision but are many: each connection has one deadline at a time, kept in a bucket with those that fall
+due about then, and the event loop has one timer for the next bucket. A deadline that is moved or taken back costs a
+set operation, and an idle connection costs nothing between its deadlines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from typing import Final, Protocol
+
+__all__ = ["CoarseTimer", "Timed"]
+
+# Deadlines are rounded up to a multiple of a sixteenth of their delay, from 1/64 s to 1 s.
+_FINEST: Final = 1 / 64
+_COARSEST: Final = 1.0
+
+
+class Timed(Protocol):
+    """What has a deadline: `due` belongs to the timer, `on_deadline` is called when it has passed."""
+
+    due: float
+
+    def on_deadline(self) -> None: ...
+
+
+class CoarseTimer:
+    """Deadlines of many objects, each with at most one at a time.
+
+    Args:
+        loop: the event loop whose clock counts.
+    """
+
+    __slots__ = ("_buckets", "_handle", "_loop", "_times")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._buckets: dict[float, set[Timed]] = {}
+        self._times: list[float] = []
+        self._handle: asyncio.TimerHandle | None = None
+
+    def set(self, timed: Timed, delay: float) -> None:
+        """Call ``timed.on_deadline()`` once, after `delay` seconds or up to a sixteenth later, not earlier.
+
+        An earlier deadline of the same object is replaced.
+        """
+        self.clear(timed)
+        width = _FINEST
+        while width * 16 < delay and width < _COARSEST:
+            width *= 2
+        due = ((self._loop.time() + delay) // width + 1) * width
+        timed.due = due
+        bucket = self._buckets.get(due)
+        if bucket is None:
+            bucket = self._buckets[due] = set()
+            heapq.heappush(self._times, due)
+            if self._times[0] == due:
+                self._arm()
+        bucket.add(timed)
+
+    def clear(self, timed: Timed) -> None:
+        """Take back an object's deadline, if it has one."""
+        bucket = self._buckets.get(timed.due)
+        if bucket is not None:
+            bucket.discard(timed)
+        timed.due = 0.0
+
+    def _arm(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+        if self._times:
+            self._handle = self._loop.call_at(self._times[0], self._tick)
+
+    def _tick(self) -> None:
+        self._handle = None
+        now = self._loop.time()
+        expired: list[Timed] = []
+        while self._times and self._times[0] <= now + _FINEST / 2:
+            expired += self._buckets.pop(heapq.heappop(self._times))
+        # Empty buckets, whose deadlines were all taken back, wake nobody up.
+        while self._times and not self._buckets[self._times[0]]:
+            del self._buckets[heapq.heappop(self._times)]
+        self._arm()
+        for timed in expired:
+            if timed.due <= now + _FINEST / 2 and timed.due:
+                timed.due = 0.0
+                timed.on_deadline()

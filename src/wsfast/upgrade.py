@@ -1,0 +1,176 @@
+"""The server's side of a connection until it is open: the asyncio protocol of the opening handshake.
+
+It moves bytes between the transport and `handshake`, runs the hooks, and hands the transport over to a
+`ConnectionProtocol`, or answers with an HTTP response and closes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from typing import TYPE_CHECKING, Any, cast
+
+from .exceptions import HandshakeRefused
+from .handshake import Request, RequestParser, Response, accept_response, check_request, refuse
+
+if TYPE_CHECKING:
+    from .server import Server
+
+__all__ = ["HandshakeProtocol"]
+
+_LINGER = 2.0
+
+
+class HandshakeProtocol(asyncio.Protocol):
+    """One connection that is not a WebSocket connection yet.
+
+    Args:
+        server: the server that accepted it.
+    """
+
+    __slots__ = ("_answered", "_late", "_parser", "_task", "due", "peer", "server", "transport", "ws")
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.transport: asyncio.Transport | None = None
+        self.peer: Any = None
+        self.due = 0.0
+        self._parser = RequestParser()
+        self._task: asyncio.Task[None] | None = None
+        self._late = b""  # received while a hook is at work
+        self._answered = False
+        # From here on, not from `connection_made`: that comes after the TLS handshake.
+        if server.limits.open_timeout is not None:
+            server.timer.set(self, server.limits.open_timeout)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the event loop when TCP, and TLS, are set up."""
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's classes do not derive from it
+        self.peer = transport.get_extra_info("peername")
+        if not self.server.handshake_began(self):
+            transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the transport with what the peer sent."""
+        if self._answered:
+            return  # it is being closed; what still comes is dropped
+        if self._task is not None:
+            self._late += data
+            if len(self._late) > self.server.limits.read_limit and self.transport is not None:
+                self.transport.pause_reading()
+            return
+        try:
+            request = self._parser.feed(data)
+            if request is not None:
+                self._handle(request)
+        except HandshakeRefused as exc:
+            self._refuse(exc)
+        except Exception as exc:
+            self._fail(exc)
+
+    def eof_received(self) -> bool:
+        """Called by the transport when the peer has ended its sending side; False closes the transport."""
+        return self._answered and self.transport is not None and self.transport.can_write_eof()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the transport when it has ended before the connection was open."""
+        self.transport = None
+        self.server.timer.clear(self)
+        self.server.handshake_ended(self)
+        if self._task is not None:
+            self._task.cancel()
+        if not self._answered:
+            self.server.logger.debug("connection from %s ended before its opening handshake", self.peer)
+
+    def on_deadline(self) -> None:
+        """Called by the timer when the opening handshake, or what follows its refusal, took too long."""
+        if self.transport is None:
+            return
+        if not self._answered:
+            self.server.logger.info("connection from %s refused: its opening handshake took too long", self.peer)
+            self._answered = True
+            if self._task is not None:
+                self._task.cancel()
+        self.transport.abort()
+
+    def abort(self) -> None:
+        """Drop the connection because the server stops."""
+        self._answered = True
+        if self.transport is not None:
+            self.transport.abort()
+
+    # --- The opening handshake --------------------------------------------------------------------------
+
+    def _handle(self, request: Request) -> None:
+        server = self.server
+        self.ws = server.new_websocket(request, self.peer)
+        if server.process_request is None:
+            self._upgrade(request)
+            return
+        answer = server.process_request(self.ws, request)
+        if inspect.isawaitable(answer):
+            self._task = asyncio.ensure_future(self._handle_later(request, answer))
+        elif answer is not None:
+            self._answer(answer)
+        else:
+            self._upgrade(request)
+
+    async def _handle_later(self, request: Request, answer: Any) -> None:
+        try:
+            response = await answer
+            if self._answered or self.transport is None:
+                return
+            if response is not None:
+                self._answer(response)
+            else:
+                self._upgrade(request)
+        except HandshakeRefused as exc:
+            self._refuse(exc)
+        except Exception as exc:
+            self._fail(exc)
+
+    def _upgrade(self, request: Request) -> None:
+        """Accept the request and hand the transport over (RFC 6455, 4.2.2)."""
+        server, transport = self.server, self.transport
+        assert transport is not None
+        if server.closing:
+            raise refuse(503, "The server is stopping")
+        upgrade = check_request(request, server.origins)
+        subprotocol = server.choose_subprotocol(self.ws, upgrade.subprotocols)
+        extension, compression = server.negotiate(upgrade.extensions)
+        head = accept_response(
+            upgrade.key, subprotocol, extension, server.response_headers, server=server.server_header
+        )
+        server.timer.clear(self)
+        server.handshake_ended(self)
+        self.ws.subprotocol = subprotocol
+        trailing = self._parser.trailing + self._late
+        self._answered = True
+        self._task = None
+        transport.write(head)
+        server.connect(self.ws, transport, compression, trailing)
+
+    def _refuse(self, refused: HandshakeRefused) -> None:
+        self.server.refused += 1
+        self.server.logger.info("connection from %s refused: %s", self.peer, refused)
+        self._answer(refused.response)
+
+    def _fail(self, exc: Exception) -> None:
+        self.server.logger.error("opening handshake failed: a hook raised", exc_info=exc)
+        self._answer(refuse(500, "The server failed to answer the request").response)
+
+    def _answer(self, response: Any) -> None:
+        """Send an HTTP response and close (RFC 9112, 9.6: in steps, so that the peer can read it)."""
+        transport = self.transport
+        if transport is None or self._answered:
+            return
+        if not isinstance(response, Response):
+            self._fail(TypeError(f"process_request must return None or a Response, got {type(response).__name__}"))
+            return
+        self._answered = True
+        transport.write(response.serialize())
+        if transport.can_write_eof():
+            transport.write_eof()
+        else:
+            transport.close()
+        self.server.timer.set(self, _LINGER)

@@ -1,0 +1,282 @@
+"""`WebSocket`: what a handler, a listener or a client's program holds of a connection."""
+
+from __future__ import annotations
+
+import asyncio
+import http
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from .channel import Endpoint
+from .codes import CloseCause, CloseCode
+from .connection import State
+from .events import BytesLike, Fragment
+from .exceptions import ConcurrencyError, InvalidState
+from .handshake import Request, Response, text_response
+
+if TYPE_CHECKING:
+    from .protocol import ConnectionProtocol
+    from .streams import Reader, Writer
+
+__all__ = ["WebSocket"]
+
+
+class WebSocket(Endpoint):
+    """One WebSocket connection.
+
+    Iterate over it for messages, or call `recv`; `str` is a text message, `bytes` a binary one::
+
+        async for message in ws:
+            await ws.send(message)
+
+    The iteration ends when the connection is closed with 1000, 1001 or no code, and raises
+    `ConnectionClosedError` when it ends otherwise. Every call can be cancelled without losing or
+    duplicating a message; ``async with asyncio.timeout(5): await ws.recv()`` is the way to wait with a limit.
+
+    Attributes:
+        request: the opening handshake's `Request`: path and headers.
+        response: on the client's side, the opening handshake's `Response`; else None.
+        subprotocol: the name that was agreed on, or None.
+        reader, writer: the byte-stream view, where the connection was opened for it; else None.
+    """
+
+    __slots__ = ("__weakref__", "_peer", "reader", "request", "response", "subprotocol", "writer")
+
+    # Inherited from Endpoint, where they are fast: __aiter__, __anext__, recv, send, send_nowait.
+
+    def __init__(self, request: Request | None = None, subprotocol: str | None = None, peer: Any = None) -> None:
+        self.request = request
+        self.response: Response | None = None
+        self.subprotocol = subprotocol
+        self.reader: Reader | None = None
+        self.writer: Writer | None = None
+        self._peer = peer
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__module__.partition('.')[0]}.WebSocket {self.state.name} {self.remote_address}>"
+
+    # --- What it is ---------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> State:
+        """A `State`: CONNECTING, OPEN, CLOSING, DRAINING or CLOSED."""
+        return State.CONNECTING if self._channel is None else self._channel.connection.state
+
+    @property
+    def remote_address(self) -> Any:
+        """The peer's address as `socket.getpeername` gives it, or None."""
+        return self._peer
+
+    @property
+    def local_address(self) -> Any:
+        """This side's address as `socket.getsockname` gives it, or None once the connection is closed."""
+        transport = None if self._channel is None else self._channel.transport
+        return None if transport is None else transport.get_extra_info("sockname")
+
+    @property
+    def transport(self) -> asyncio.Transport | None:
+        """The asyncio transport, for `get_extra_info`; None once the connection is closed."""
+        return None if self._channel is None else self._channel.transport
+
+    @property
+    def close_code(self) -> int | None:
+        """The close code that the peer sent, 1005 without one, 1006 without a Close frame; None while it is open."""
+        if self._channel is None or self.state < State.DRAINING:
+            return None
+        rcvd = self._channel.connection.close_rcvd
+        return CloseCode.ABNORMAL_CLOSURE if rcvd is None else rcvd.code
+
+    @property
+    def close_reason(self) -> str | None:
+        """The close reason that the peer sent, ``""`` without one; None while the connection is open."""
+        if self._channel is None or self.state < State.DRAINING:
+            return None
+        rcvd = self._channel.connection.close_rcvd
+        return "" if rcvd is None else rcvd.reason
+
+    @property
+    def close_cause(self) -> CloseCause | None:
+        """Who or what closed the connection; None while it is open."""
+        return None if self._channel is None else self._channel.connection.cause
+
+    @property
+    def latency(self) -> float:
+        """Seconds of the latest ping's round trip, a keepalive's or one by `ping`; 0 before the first."""
+        return 0.0 if self._channel is None else self._channel.latency
+
+    @property
+    def buffered_amount(self) -> int:
+        """Bytes that were sent by this program and not yet taken by the operating system."""
+        return 0 if self._channel is None else self._channel.buffered
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """Messages and bytes (of frames, before TLS) received and sent so far, as a new dict."""
+        names = ("messages_received", "messages_sent", "bytes_received", "bytes_sent")
+        return {name: 0 if self._channel is None else getattr(self._channel, name) for name in names}
+
+    # --- Receiving ----------------------------------------------------------------------------------------
+
+    async def recv_streaming(self, decode: bool | None = None) -> AsyncIterator[str | bytes]:
+        """Receive one message in pieces, as they arrive, so that it need not fit into memory.
+
+        The pieces follow the stream as it arrives, not the frames. If the iteration is left before the end of
+        the message, the rest of it is dropped. `max_size` limits the whole message here too.
+
+        Args:
+            decode: None for `str` from a text message and `bytes` from a binary one; True for `str`, False for `bytes`
+                always.
+
+        Raises:
+            ConnectionClosed: the connection ended before the message or within it.
+            ConcurrencyError: another task receives.
+        """
+        channel = self._open_channel()
+        if channel.streaming:
+            raise ConcurrencyError("recv_streaming() was called while another task receives from the same connection")
+        channel.begin_streaming()
+        try:
+            while True:
+                piece: Any = await self.recv(decode=None)
+                data, final = piece if isinstance(piece, Fragment) else (piece, True)
+                if decode is False and isinstance(data, str):
+                    data = data.encode()
+                elif decode is True and isinstance(data, bytes):
+                    data = data.decode()
+                if final:
+                    channel.end_streaming(whole=True)
+                    yield data
+                    return
+                yield data
+        finally:
+            if channel.streaming:
+                channel.end_streaming(whole=False)
+
+    # --- Sending ------------------------------------------------------------------------------------------
+
+    async def _send(
+        self,
+        message: str | BytesLike | Iterable[str | BytesLike] | AsyncIterable[str | BytesLike],
+        text: bool | None,
+        compress: bool | None,
+    ) -> None:
+        """Send what `Endpoint.send` does not send by itself: all but a plain `str` or `bytes`."""
+        channel = self._open_channel()
+        if isinstance(message, (str, bytes, bytearray, memoryview)) or hasattr(message, "__buffer__"):
+            await channel.send_whole(message, text, compress)  # type: ignore[arg-type]
+        elif isinstance(message, dict):
+            raise TypeError("a message must be str, bytes-like or an iterable of these, got dict")
+        elif isinstance(message, AsyncIterable):
+            await self._send_fragments(message, text, compress)
+        elif isinstance(message, Iterable):
+            await self._send_fragments(_each(message), text, compress)
+        else:
+            raise TypeError(
+                f"a message must be str, bytes-like or an iterable of these, got {type(message).__name__}"
+            )
+
+    async def _send_fragments(
+        self, pieces: AsyncIterable[str | BytesLike], text: bool | None, compress: bool | None
+    ) -> None:
+        channel = self._open_channel()
+        kind: type | None = None
+        held: str | BytesLike | None = None
+        started = False
+        async with channel.sending():
+            try:
+                async for piece in pieces:
+                    if kind is None:
+                        kind = str if isinstance(piece, str) else bytes
+                    elif isinstance(piece, str) != (kind is str):
+                        raise TypeError(f"all fragments must be {kind.__name__}, got {type(piece).__name__}")
+                    if held is not None:
+                        channel.send_fragment(held, fin=False, text=text, compress=compress)
+                        started = True
+                        await channel.drain()
+                    held = piece
+                if held is not None:
+                    channel.send_fragment(held, fin=True, text=text, compress=compress)
+                    await channel.drain()
+            except BaseException:
+                # A message that was begun can neither be finished nor taken back (RFC 6455, 5.4).
+                if started:
+                    channel.start_close(CloseCode.INTERNAL_ERROR, "a message was not finished", CloseCause.LOCAL)
+                raise
+
+    def _send_piece(self, data: bytes, *, fin: bool, text: bool) -> None:
+        """Send a fragment of the one message that a `Writer` is at."""
+        self._open_channel().send_fragment(data, fin=fin, text=text, compress=None)
+
+    def _drain(self) -> Awaitable[None]:
+        return self._open_channel().drain()
+
+    async def ping(self, data: str | BytesLike | None = None) -> Awaitable[float]:
+        """Send a Ping frame.
+
+        Args:
+            data: at most 125 bytes; None for random ones.
+
+        Returns:
+            An awaitable of the round trip's seconds: ``latency = await (await ws.ping())``. It raises
+            `ConnectionClosed` if the connection ends first, and can be left alone.
+
+        Raises:
+            ConnectionClosed: the connection is closed.
+            ConcurrencyError: a ping with the same data is unanswered.
+            ValueError: `data` is too long.
+        """
+        return self._open_channel().ping(data)
+
+    async def pong(self, data: str | BytesLike = b"") -> None:
+        """Send an unsolicited Pong frame: a heartbeat that asks for no answer (RFC 6455, 5.5.3).
+
+        Raises:
+            ConnectionClosed: the connection is closed.
+            ValueError: `data` has more than 125 bytes.
+        """
+        self._open_channel().pong(data)
+
+    # --- Closing ------------------------------------------------------------------------------------------
+
+    async def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
+        """Close the connection with the closing handshake and wait for its end, for at most `close_timeout`.
+
+        Without effect on a connection that is closed or closing, but that it waits.
+
+        Args:
+            code: 1000 to 1003, 1007 to 1014 or 3000 to 4999.
+            reason: at most 123 bytes in UTF-8.
+
+        Raises:
+            ValueError, TypeError: another code, or a reason that is too long.
+        """
+        channel = self._open_channel()
+        channel.start_close(code, reason, CloseCause.LOCAL)
+        await channel.wait_closed()
+
+    def close_nowait(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
+        """Start the closing handshake and return; arguments and errors are those of `close`."""
+        self._open_channel().start_close(code, reason, CloseCause.LOCAL)
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection has ended, whoever ends it."""
+        await self._open_channel().wait_closed()
+
+    def abort(self) -> None:
+        """Drop the connection at once, without a closing handshake; what is unsent is lost."""
+        self._open_channel().abort(CloseCause.LOCAL)
+
+    def respond(self, status: http.HTTPStatus | int, text: str) -> Response:
+        """Make a plain text response for `process_request` to return instead of None."""
+        return text_response(int(status), text)
+
+    def _open_channel(self) -> ConnectionProtocol:
+        channel = self._channel
+        if channel is None:
+            raise InvalidState("the opening handshake is not finished")
+        return channel  # type: ignore[return-value]
+
+
+async def _each(items: Iterable[str | BytesLike]) -> AsyncIterator[str | BytesLike]:
+    for item in items:
+        yield item
