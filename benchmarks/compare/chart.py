@@ -22,7 +22,8 @@ def draw(results: Results, path: str) -> None:
         raise SystemExit("nothing was measured that could be drawn")
     columns = min(3, len(names))
     lines = math.ceil(len(names) / columns)
-    figure, axes = plt.subplots(lines, columns, figsize=(5.6 * columns, 3.1 * lines), squeeze=False)
+    height = 3.1 * lines + 0.5  # inches, the last for the title
+    figure, axes = plt.subplots(lines, columns, figsize=(5.6 * columns, height), squeeze=False)
     for axis in axes.flat[len(names) :]:
         axis.set_visible(False)
     for axis, name in zip(axes.flat, names, strict=False):
@@ -48,8 +49,10 @@ def draw(results: Results, path: str) -> None:
         f"wsfast beside its peers: median of {meta['rounds']} interleaved rounds, lines from least to greatest\n"
         f"{meta['machine']}, {meta['date']}",
         fontsize=9,
+        y=1 - 0.08 / height,
+        va="top",
     )
-    figure.tight_layout(rect=(0, 0, 1, 1 - 0.15 / (3.1 * lines)))
+    figure.tight_layout()  # it leaves room for the title
     figure.savefig(path, dpi=110)
 
 
