@@ -212,6 +212,9 @@ class HandshakeRefused(InvalidHandshake):
         super().__init__(message)
         self.response: Response = response
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (*self.args, self.response)
+
 
 class InvalidMessage(InvalidHandshake):
     """What came is no HTTP/1.1 message, or is past a limit of its size."""
