@@ -534,6 +534,18 @@ cdef class Channel:
             self.turn._add(self)
         return 0
 
+    def write(self, data):
+        self._write(data)
+
+    def write_encoded(self, bytes frame not None):
+        """Send a whole message whose one frame was encoded for many connections at once."""
+        self.messages_sent += 1
+        if self._corked or self._dirty:
+            self._encoder.encoded(frame)
+            self._written()
+        else:
+            self._put(frame)
+
     def written(self):
         """Note that frames were put into the encoder, so that they go out by the end of the turn."""
         self._written()
@@ -543,13 +555,13 @@ cdef class Channel:
         self._flush()
 
     cdef int _flush(self) except -1:
-        cdef bytes data
-        cdef Py_ssize_t n, sent
         self._dirty = False
         if not self._encoder._used:
             return 0
-        data = self._encoder._take()
-        n = PyBytes_GET_SIZE(data)
+        return self._put(self._encoder._take())
+
+    cdef int _put(self, bytes data) except -1:
+        cdef Py_ssize_t n = PyBytes_GET_SIZE(data), sent
         if self.transport is None or self.transport.is_closing():
             return 0
         self.bytes_sent += n

@@ -258,6 +258,16 @@ Specified in `_codec_py.py`.
         finally:
             PyBuffer_Release(&view)
 
+    def encoded(self, frames):
+        """Append frames that were encoded before, as `encode_frame` returns them."""
+        cdef Py_buffer view
+        _borrow(frames, &view, "a bytes-like object")
+        try:
+            if view.len:
+                memcpy(self._extend(view.len), view.buf, view.len)
+        finally:
+            PyBuffer_Release(&view)
+
     def take(self):
         """Return all that was gathered, and forget it."""
         return self._take()

@@ -143,6 +143,14 @@ class Encoder:
         mask = os.urandom(4) if self._mask else None
         self._out += encode_frame(opcode, payload, fin=fin, rsv1=rsv1, mask=mask)
 
+    def encoded(self, frames: BytesLike) -> None:
+        """Append frames that were encoded before, as `encode_frame` returns them.
+
+        Raises:
+            TypeError: `frames` is not bytes-like.
+        """
+        self._out += _view(frames)
+
     def take(self) -> bytes:
         """Return all that was gathered, and forget it."""
         taken = bytes(self._out)

@@ -1,0 +1,3 @@
+from ._channel_py import Channel as Channel
+from ._channel_py import Endpoint as Endpoint
+from ._channel_py import Turn as Turn

@@ -1,0 +1,510 @@
+"""The hot path between an asyncio transport and a handler, in plain Python: the readable specification.
+
+It owns the way of a message on an open connection: received bytes to the decoder, messages to whoever consumes
+them, frames into the encoder, and the encoder's bytes to the transport. Everything rare (control frames, closing, timers,
+compression) is left to `protocol.py`, whose class derives from `Channel` and adds the methods named in its docstring.
+`_channel.pyx` is its fast reading, with the same names and the same behaviour.
+
+Corking: frames that are sent while a batch of received data is handled gather in the encoder and are written once, when
+the batch is done. Frames sent at another time are written at the end of the loop's turn. Either way, 64 KiB are not
+held any longer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from .events import BytesLike, Event, Fragment
+from .exceptions import ConcurrencyError, ConnectionClosedOK, InvalidState
+
+if TYPE_CHECKING:
+    from .connection import Connection
+
+__all__ = ["Channel", "Endpoint", "Turn"]
+
+CORK_SIZE: Final = 65536
+"""Bytes gathered that are written without waiting for the end of the turn."""
+OVERHEAD: Final = 64
+"""Bytes that a held message counts for beside its own."""
+
+# Why reading is paused:
+PAUSED_HELD: Final = 1  # the consumer is behind
+PAUSED_PENDING: Final = 2  # the decoder has more events than one turn may handle
+
+
+class Turn:
+    """What the connections of one event loop share: those with frames to write, and the receive buffer.
+
+    Args:
+        loop: the event loop.
+        buffer: the memory that every connection receives into.
+    """
+
+    __slots__ = ("_dirty", "buffer", "loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, buffer: memoryview) -> None:
+        self.loop = loop
+        self.buffer = buffer
+        self._dirty: list[Channel] = []
+
+    def _add(self, channel: Channel) -> None:
+        if not self._dirty:
+            self.loop.call_soon(self._run)
+        self._dirty.append(channel)
+
+    def _run(self) -> None:
+        dirty, self._dirty = self._dirty, []
+        for channel in dirty:
+            if channel._dirty:
+                try:
+                    channel.flush()
+                except Exception as exc:
+                    channel.transport_failed(exc)
+
+
+class Channel:
+    """One open connection's way between its transport and the consumer of its messages.
+
+    A class that derives from it provides what is rare: `handle_event`, `handle_fragment`, `is_terminal`, `settle_later`,
+    `consumer_failed`, `transport_failed`, `transport_reading`, `send_rare` and `may_buffer`.
+
+    Attributes:
+        connection: the sans-IO state machine, whose decoder and encoder are used here.
+        transport: the asyncio transport, None once it has ended.
+        turn: what the loop's connections share.
+        on_message: what is called with each message; None to queue them for `recv`.
+        receiving: whether messages are still delivered.
+        sendable: whether a message may be encoded straight away: the connection is open, without compression, and no
+            other message is being sent in steps.
+        write_paused: whether the transport has more unsent than it should.
+        ended: whether no more messages will come than those that are queued.
+        paused: the reasons why reading is paused, as bits.
+        held: the bytes of the messages that are queued, each with its overhead.
+        messages_received, messages_sent, bytes_received, bytes_sent: totals.
+    """
+
+    __slots__ = (
+        "_corked",
+        "_decoder",
+        "_dirty",
+        "_easy",
+        "_encoder",
+        "_owes",
+        "_queue",
+        "_receiver",
+        "_terminal",
+        "_turn_full",
+        "bytes_received",
+        "bytes_sent",
+        "connection",
+        "ended",
+        "held",
+        "high_water",
+        "messages_received",
+        "messages_sent",
+        "on_message",
+        "paused",
+        "receiving",
+        "sendable",
+        "transport",
+        "turn",
+        "write_paused",
+    )
+
+    if TYPE_CHECKING:
+
+        def handle_event(self, event: Any) -> None: ...
+        def handle_fragment(self, event: Fragment) -> Any: ...
+        def is_terminal(self, event: Any) -> bool: ...
+        def settle_later(self) -> None: ...
+        def consumer_failed(self, exc: BaseException) -> None: ...
+        def transport_failed(self, exc: Exception) -> None: ...
+        def transport_reading(self, wanted: bool) -> None: ...
+        def send_rare(self, data: Any) -> None: ...
+        def may_buffer(self, message: Any) -> bool: ...
+
+    def attach(
+        self,
+        connection: Connection,
+        transport: asyncio.Transport,
+        turn: Turn,
+        fd: int,
+        read_limit: int,
+        max_buffered: int | None,
+        write_limit: int,
+    ) -> None:
+        """Set the channel up; called once, before anything else.
+
+        Args:
+            connection, transport, turn: the attributes.
+            fd: the descriptor of the transport's socket if frames may be sent on it beside the transport, else -1.
+            read_limit: bytes held above which reading is paused, until a quarter is left.
+            max_buffered, write_limit: those of `Limits`.
+        """
+        self.connection = connection
+        self.transport: asyncio.Transport | None = transport
+        self.turn = turn
+        self._decoder = connection.decoder
+        self._encoder = connection.encoder
+        self._queue: deque[Any] = deque()
+        self._receiver: asyncio.Future[None] | None = None
+        self._terminal: Event | None = None
+        self._corked = False
+        self._dirty = False
+        self._owes = False  # the consumer took a message and has not come back for the next
+        self._turn_full = False
+        self.high_water = read_limit
+        # What is surely below max_buffered without asking the transport; a character takes up to four bytes.
+        self._easy = sys.maxsize if max_buffered is None else max(0, (max_buffered - write_limit) // 4)
+        self.on_message: Callable[[Any], object] | None = None
+        self.receiving = True
+        self.sendable = True
+        self.write_paused = False
+        self.ended = False
+        self.paused = 0
+        self.held = 0
+        self.messages_received = self.messages_sent = self.bytes_received = self.bytes_sent = 0
+
+    # --- Receiving ----------------------------------------------------------------------------------------
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Lend the transport memory to receive into."""
+        return self._decoder.get_buffer(sizehint)
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take in what the transport received."""
+        self.bytes_received += nbytes
+        self._deliver(self._decoder.buffer_updated(nbytes))
+
+    def feed(self, data: bytes) -> None:
+        """Take in bytes that were received in another way."""
+        self.bytes_received += len(data)
+        self._deliver(self._decoder.feed(data))
+
+    def take_rest(self) -> None:
+        """Deliver what `max_events` left in the decoder, all of it: the transport has ended."""
+        while self._decoder.pending:
+            self._deliver(self._decoder.feed(b""))
+
+    def _deliver(self, events: list[Any]) -> None:
+        self._corked = True
+        self._turn_full = False
+        try:
+            for event in events:
+                kind = type(event)
+                if kind is bytes or kind is str or kind is Fragment:
+                    if self.receiving:
+                        self._deliver_message(event)
+                elif self.on_message is None and self.is_terminal(event):
+                    # What came whole before it is answered first: see `idle`.
+                    self._terminal = event
+                else:
+                    self.handle_event(event)
+            if self._terminal is not None or self._queue:
+                self.wake_receiver()
+            if self._terminal is not None:
+                if self._queue or self._owes:
+                    self.settle_later()
+                else:
+                    self.settle()
+        finally:
+            self._corked = False
+            self.flush()
+        if self.held > self.high_water and not self.paused & PAUSED_HELD:
+            self.pause(PAUSED_HELD)
+        if self._decoder.pending:
+            self.pause(PAUSED_PENDING)
+            if self.paused == PAUSED_PENDING:
+                self.turn.loop.call_soon(self._continue)
+
+    def _deliver_message(self, event: Any) -> None:
+        if self.on_message is None:
+            message = self.handle_fragment(event) if type(event) is Fragment else event
+            if message is not None:
+                self.messages_received += 1
+                self.put_back(message)
+            return
+        self.messages_received += 1
+        try:
+            self.on_message(event)
+        except BaseException as exc:
+            self.consumer_failed(exc)
+            if not isinstance(exc, Exception):
+                raise
+
+    def _continue(self) -> None:
+        """Handle the next batch of what one read brought: other connections had a turn in between."""
+        if self.paused != PAUSED_PENDING:
+            return
+        if self._decoder.pending:
+            self._deliver(self._decoder.feed(b""))
+        if not self._decoder.pending:
+            self.unpause(PAUSED_PENDING)
+
+    def idle(self) -> None:
+        """Note that the consumer has nothing left to answer and asks for more."""
+        self._owes = False
+        self.settle()
+
+    def settle(self) -> None:
+        """Handle the Close frame, or the failure, that was kept back until the messages before it were answered."""
+        event, self._terminal = self._terminal, None
+        if event is not None:
+            self.handle_event(event)
+
+    def put_back(self, event: Any) -> None:
+        """Put a message, or a piece of one, at the end of the queue."""
+        self._queue.append(event)
+        self.held += _weight(event)
+
+    def take_queue(self) -> list[Any]:
+        """Return what is in the queue, and empty it."""
+        rest = list(self._queue)
+        self._queue.clear()
+        self.held = 0
+        return rest
+
+    def _pop(self) -> Any:
+        message = self._queue.popleft()
+        self.held -= _weight(message)
+        self._owes = True
+        if self.paused & PAUSED_HELD and self.held * 4 <= self.high_water:
+            self.unpause(PAUSED_HELD)
+        return message
+
+    def discard(self) -> None:
+        """Forget the messages that nobody will consume, and drop what is still to come."""
+        self.receiving = False
+        self._queue.clear()
+        self.held = 0
+        self._owes = False
+        self.unpause(PAUSED_HELD)
+        self.settle()
+
+    async def receive(self, decode: bool | None) -> Any:
+        """Wait for the next message and return it.
+
+        Raises:
+            ConcurrencyError: another task waits already.
+            ConnectionClosed: there is none left.
+        """
+        if self._receiver is not None:
+            raise ConcurrencyError("recv() was called while another task receives from the same connection")
+        while not self._queue:
+            if not self.ended:
+                self.idle()
+            if self._queue:
+                break
+            if self.ended:
+                raise self.connection.closed_error()
+            self._receiver = self.turn.loop.create_future()
+            try:
+                await self._receiver
+            finally:
+                self._receiver = None
+        message = self._pop()
+        if decode is False and type(message) is str:
+            return message.encode()
+        if decode and type(message) is bytes:
+            return message.decode()
+        return message
+
+    def wake_receiver(self) -> None:
+        """Let a task that waits in `recv` see that there is a message, or that none will come."""
+        if self._receiver is not None and not self._receiver.done():
+            self._receiver.set_result(None)
+
+    def pause(self, reason: int) -> None:
+        """Stop reading for one more reason; without effect for one that is there already."""
+        if not self.paused:
+            self.transport_reading(False)
+        self.paused |= reason
+
+    def unpause(self, reason: int) -> None:
+        """Take back a reason to stop reading; read on if it was the last."""
+        if not self.paused & reason:
+            return
+        self.paused &= ~reason
+        if not self.paused:
+            self.transport_reading(True)
+        elif self.paused == PAUSED_PENDING:
+            self.turn.loop.call_soon(self._continue)
+
+    # --- Sending ------------------------------------------------------------------------------------------
+
+    def write(self, data: str | BytesLike) -> None:
+        """Encode a message and see to it that it goes out."""
+        if not self.sendable:
+            self.send_rare(data)
+            return
+        self._encoder.message(data)
+        self.messages_sent += 1
+        self.written()
+
+    def write_encoded(self, frame: bytes) -> None:
+        """Send a whole message whose one frame was encoded for many connections at once."""
+        self.messages_sent += 1
+        if self._corked or self._dirty:
+            self._encoder.encoded(frame)
+            self.written()
+        else:
+            self._put(frame)
+
+    def count_sent(self) -> None:
+        """Count a message that was put into the encoder by other ways than `write`."""
+        self.messages_sent += 1
+
+    def written(self) -> None:
+        """Note that frames were put into the encoder, so that they go out by the end of the turn."""
+        if len(self._encoder) >= CORK_SIZE:
+            self._turn_full = True
+            self.flush()
+        elif not self._corked and not self._dirty:
+            self._dirty = True
+            self.turn._add(self)
+
+    def flush(self) -> None:
+        """Write what the encoder holds now."""
+        self._dirty = False
+        if not len(self._encoder):
+            return
+        self._put(self._encoder.take())
+
+    def _put(self, data: bytes) -> None:
+        if self.transport is not None and not self.transport.is_closing():
+            self.bytes_sent += len(data)
+            self.transport.write(data)
+
+    @property
+    def buffered(self) -> int:
+        """Bytes that were sent by the program and not yet taken by the operating system."""
+        if self.transport is None:
+            return 0
+        return len(self._encoder) + self.transport.get_write_buffer_size()
+
+    def detach(self) -> None:
+        """Forget the transport, which has ended; messages that were received stay."""
+        self.transport = None
+        self.sendable = False
+
+
+def _weight(event: Any) -> int:
+    return len(event.data if type(event) is Fragment else event) + OVERHEAD
+
+
+class Endpoint:
+    """The fast part of `WebSocket`: receiving and sending whole messages."""
+
+    __slots__ = ("_channel",)
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        """Make an endpoint whose opening handshake is not finished."""
+        self = super().__new__(cls)
+        self._channel: Any = None
+        return self
+
+    def _open(self, channel: Channel) -> None:
+        self._channel = channel
+
+    def _opened(self) -> Any:
+        if self._channel is None:
+            raise InvalidState("the opening handshake is not finished")
+        return self._channel
+
+    def __aiter__(self) -> AsyncIterator[str | bytes]:
+        """Iterate over messages until the connection is closed."""
+        return self  # type: ignore[return-value]
+
+    async def __anext__(self) -> str | bytes:
+        try:
+            return await self._opened().receive(None)  # type: ignore[no-any-return]
+        except ConnectionClosedOK:
+            raise StopAsyncIteration from None
+
+    def recv(self, decode: bool | None = None) -> Awaitable[Any]:
+        """Receive a message.
+
+        Args:
+            decode: None for `str` from a text message and `bytes` from a binary one; True for `str`, False for `bytes`
+                always.
+
+        Returns:
+            An awaitable of the message. Cancelling it loses no message.
+
+        Raises:
+            ConnectionClosed: the connection is closed and no message is left.
+            ConcurrencyError: another task waits in `recv` already.
+            UnicodeDecodeError: with ``decode=True``, a binary message is not UTF-8.
+        """
+        return self._opened().receive(decode)  # type: ignore[no-any-return]
+
+    def send(self, message: Any, *, text: bool | None = None, compress: bool | None = None) -> Awaitable[None]:
+        """Send a message, and wait while more than `write_limit` is unsent.
+
+        A `str` or `bytes` is queued by the call itself; awaiting it is what makes the program wait for a slow
+        peer. A message is sent whole or not at all, whatever is cancelled.
+
+        Args:
+            message: `str` for a text message, bytes-like for a binary one, or an iterable or asynchronous iterable of
+                either, each item being sent as a fragment of one message.
+            text: True sends bytes-like, which must be UTF-8, as text; False sends `str` as binary.
+            compress: whether to compress it; None leaves the choice to `compression`. Without effect where the peer did not
+                agree to compression.
+
+        Raises:
+            ConnectionClosed: the connection is closed.
+            TypeError: `message` is of another type.
+            UnicodeError: `message` is no text.
+        """
+        channel = self._opened()
+        if (
+            text is not None
+            or compress is not None
+            or not channel.sendable
+            or not (type(message) is str or type(message) is bytes)
+        ):
+            return self._send(message, text, compress)
+        channel.write(message)
+        if channel.write_paused:
+            return self._drain()
+        if channel._turn_full:
+            # Much was sent in one turn: give others one.
+            channel._turn_full = False
+            return asyncio.sleep(0)
+        return _done()
+
+    def send_nowait(self, message: str | BytesLike) -> bool:
+        """Send a message without waiting; it goes out by the end of the loop's turn.
+
+        Args:
+            message: `str` for a text message, bytes-like for a binary one.
+
+        Returns:
+            Whether it was sent: False only where more than `max_buffered` would be unsent and `overflow` is ``"drop"``.
+
+        Raises:
+            BufferFull: more than `max_buffered` bytes would be unsent and `overflow` is ``"error"``.
+            ConnectionClosed: the connection is closed, or was closed now because `overflow` is ``"close"``.
+            InvalidState: a message in fragments is unfinished.
+            TypeError: `message` is of another type.
+        """
+        channel = self._opened()
+        if (
+            channel.write_paused or not channel.sendable or len(channel._encoder) + len(message) > channel._easy
+        ) and not channel.may_buffer(message):
+            return False
+        channel.write(message)
+        return True
+
+    if TYPE_CHECKING:
+
+        def _send(self, message: Any, text: bool | None, compress: bool | None) -> Awaitable[None]: ...
+        def _drain(self) -> Awaitable[None]: ...
+
+
+async def _done() -> None:
+    """Return at once."""
