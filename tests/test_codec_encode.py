@@ -225,6 +225,20 @@ class TestEncoder:
         encoder.message("Hello")
         assert encoder.take() == HELLO
 
+    def test_frames_that_were_encoded_before(self, codec: ModuleType) -> None:
+        for mask in (False, True):
+            encoder = codec.Encoder(mask=mask)
+            encoder.encoded(b"")
+            assert encoder.take() == b""
+            for frames in (HELLO, bytearray(HELLO), memoryview(HELLO * 2)[::2], array.array("I", b"12345678")):
+                encoder.encoded(frames)
+                encoder.encoded(frames)
+                assert encoder.take() == bytes(memoryview(frames)) * 2
+            for wrong, name in (("text", "str"), (None, "NoneType"), (7, "int")):
+                with pytest.raises(TypeError, match=f"^expected a bytes-like object, got {name}$"):
+                    encoder.encoded(wrong)
+            assert encoder.take() == b""
+
     def test_taken_bytes_stay_as_they_are(self, codec: ModuleType) -> None:
         encoder = codec.Encoder()
         encoder.message("first")

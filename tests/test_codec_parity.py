@@ -443,6 +443,7 @@ class TestHostileBuffers:
             return encoder.take()
 
         same_call(lambda twin: gather(twin, lambda encoder: encoder.message(make())))
+        same_call(lambda twin: gather(twin, lambda encoder: encoder.encoded(make())))
         same_call(lambda twin: gather(twin, lambda encoder: encoder.frame(2, make())))
         same_call(lambda twin: gather(twin, lambda encoder: encoder.frame(make(), make())))
         same_call(lambda twin: gather(twin, lambda encoder: encoder.frame(2, b"", fin=make(), rsv1=make())))

@@ -891,9 +891,6 @@ Specified in `_codec_py.py`.
         cdef char *memory
         if not n:
             return 0
-        if <uint64_t>len(events) == self._max_events:
-            self._stopped = True
-            return 0
         memory = PyBytes_Memory(self._message)
         events.append(Fragment(PyUnicode_DecodeUTF8(memory, n, NULL) if self._opcode == 1 else memory[:n], False))
         if n < self._used:

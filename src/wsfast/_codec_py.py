@@ -487,12 +487,12 @@ class Decoder:
         self._opcode = self._fragments = self._size = self._emitted = self._checked = 0
 
     def _emit(self, events: list[Event]) -> bool:
-        """In streaming mode, deliver what has arrived of a message, up to its last whole character."""
+        """In streaming mode, deliver what has arrived of a message, up to its last whole character.
+
+        That never exceeds `max_events`: what fills the list is the piece itself, or leaves no piece behind.
+        """
         ready = self._checked if self._opcode == Opcode.TEXT else len(self._message)
         if not ready or not (self._streaming or self._emitted):
-            return False
-        if len(events) == self._max_events:
-            self._stopped = True
             return False
         data = bytes(self._message[:ready])
         events.append(Fragment(data.decode() if self._opcode == Opcode.TEXT else data, False))
