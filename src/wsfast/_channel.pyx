@@ -6,11 +6,11 @@ consumes them, frames into the encoder, and the encoder's bytes to the transport
 `_channel_py.py` is where the rules are explained; what is different here is only:
 
 * Frames go to the socket by send(2), at once, as long as the transport itself has nothing left to write.
-* A task that waits in `recv` is resumed from the transport's callback itself, through an awaitable that speaks the
-  protocol of asyncio's Future: no Future, no handle and no further turn of the loop for each message.
+* A task that waits in `recv` is resumed from the transport's callback itself: no new Future, no handle and no further
+  turn of the loop for each message.
 """
 
-from asyncio import CancelledError, InvalidStateError, sleep
+from asyncio import Future, sleep
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
@@ -77,11 +77,14 @@ cdef class Turn:
 
     cdef readonly object loop
     cdef readonly object buffer
+    cdef object done  # a Future that is done
     cdef list _dirty
 
     def __init__(self, loop, buffer):
         self.loop = loop
         self.buffer = buffer
+        self.done = Future(loop=loop)
+        self.done.set_result(None)
         self._dirty = []
 
     cdef int _add(self, Channel channel) except -1:
@@ -122,32 +125,17 @@ cdef object _EMPTY = iter(())
 cdef _Done _DONE = _Done()
 
 
-cdef enum _Stage:
-    CREATED
-    WAITING
-    WOKEN
-    CANCELLED
-    FINISHED
-
-
 @cython.freelist(64)
+@cython.final
 cdef class Receive:
-    """The awaitable of one `recv` or of one step of ``async for``.
-
-    It is a coroutine to whoever awaits it, and a Future to the task that it suspends: it yields itself, the task adds
-    its wake-up as the done-callback, and the channel calls that when a message is there.
-    """
+    """The awaitable of one `recv` or of one step of ``async for``; a coroutine to whoever awaits it."""
 
     cdef Channel _channel
-    cdef object _callback
-    cdef object _context
-    cdef object _message  # of a cancellation
     cdef object _decode
-    cdef _Stage _stage
     cdef bint _iterating
-    cdef public bint _asyncio_future_blocking
-
-    # --- A coroutine
+    cdef bint _finished
+    cdef bint _started
+    cdef bint _waiting
 
     def __await__(self):
         return self
@@ -170,33 +158,30 @@ cdef class Receive:
 
     def throw(self, kind, value=None, traceback=None):
         self._leave()
-        self._stage = FINISHED
         if value is None:
             value = kind() if isinstance(kind, type) else kind
         raise value
 
     def close(self):
         self._leave()
-        self._stage = FINISHED
 
     cdef int _advance(self, PyObject **result) except PYGEN_ERROR:
         """Finish with a message, or suspend the task ."""
         cdef Channel channel = self._channel
         cdef object made
-        if self._stage == FINISHED:
+        if self._finished:
             raise RuntimeError("cannot reuse already awaited recv()")
-        if self._stage == WAITING:
+        if self._waiting:
             raise RuntimeError("recv() was resumed before it was done")
-        if self._stage == CREATED:
-            if channel._receiver is not None:
-                self._stage = FINISHED
-                raise ConcurrencyError("recv() was called while another task receives from the same connection")
-        else:
+        if self._started:
             channel._receiver = None
+        elif channel._receiver is not None:
+            self._finished = True
+            raise ConcurrencyError("recv() was called while another task receives from the same connection")
         if channel._head == len(channel._queue) and not channel.ended:
             channel.idle()
         if channel._head < len(channel._queue):
-            self._stage = FINISHED
+            self._finished = True
             made = channel._pop()
             if self._decode is not None:
                 made = _decoded(made, self._decode)
@@ -204,84 +189,58 @@ cdef class Receive:
             result[0] = <PyObject *>made
             return PYGEN_RETURN
         if channel.ended:
-            self._stage = FINISHED
+            self._finished = True
             made = channel.connection.closed_error()
             if self._iterating and isinstance(made, ConnectionClosedOK):
                 raise StopAsyncIteration
             raise made
+        made = channel._future
+        if made is None or made.done():
+            made = channel._future = Future(loop=channel.turn.loop)
         channel._receiver = self
-        self._stage = WAITING
-        self._asyncio_future_blocking = True
-        Py_INCREF(self)
-        result[0] = <PyObject *>self
+        self._started = True
+        self._waiting = True
+        made._asyncio_future_blocking = True
+        Py_INCREF(made)
+        result[0] = <PyObject *>made
         return PYGEN_NEXT
 
     cdef int _leave(self) except -1:
+        self._finished = True
+        self._waiting = False
         if self._channel._receiver is self:
             self._channel._receiver = None
         return 0
 
-    # --- A Future
-
-    def get_loop(self):
-        return self._channel.turn.loop
-
-    def add_done_callback(self, callback, *, context=None):
-        if self._stage == WAITING and self._callback is None:
-            self._callback = callback
-            self._context = context
-        else:
-            self.get_loop().call_soon(callback, self, context=context)
-
-    def remove_done_callback(self, callback):
-        if self._callback is not None and self._callback == callback:
-            self._callback = self._context = None
-            return 1
-        return 0
-
-    def done(self):
-        return self._stage != WAITING
-
-    def cancelled(self):
-        return self._stage == CANCELLED
-
-    def cancel(self, msg=None):
-        if self._stage != WAITING:
-            return False
-        self._stage = CANCELLED
-        self._message = msg
-        if self._callback is not None:
-            self.get_loop().call_soon(self._callback, self, context=self._context)
-            self._callback = self._context = None
-        return True
-
-    def result(self):
-        if self._stage == CANCELLED:
-            raise CancelledError() if self._message is None else CancelledError(self._message)
-        if self._stage == WAITING:
-            raise InvalidStateError("recv() is not done")
-
-    def exception(self):
-        self.result()
-
     cdef int _wake(self) except -1:
-        """Resume the task that waits, at once if no other task is running."""
-        cdef object callback = self._callback, context = self._context
-        if self._stage != WAITING:
+        """Resume the task that waits, at once if no other task is running.
+
+        The task waits for a Future that never gets done: its wake-up is taken off the Future and called. It takes
+        the wake-up's argument for the result of what it waited for, so it is given a Future that is done.
+        """
+        cdef Channel channel = self._channel
+        cdef object future = channel._future, callback, context
+        if not self._waiting:
             return 0
-        self._stage = WOKEN
-        if callback is None:
+        self._waiting = False
+        callbacks = future._callbacks
+        if callbacks is None or len(callbacks) != 1:
+            channel._future = None
+            future.set_result(None)  # nobody waits yet, or not a task
             return 0
-        self._callback = self._context = None
+        callback, context = callbacks[0]
+        future.remove_done_callback(callback)
         try:
             PyContext_Enter(context)
             try:
-                callback(self)
+                callback(channel.turn.done)
             finally:
                 PyContext_Exit(context)
         except RuntimeError:
             # Another task is at work: the transport was fed by a coroutine, not by the loop.
-            self.get_loop().call_soon(callback, self, context=context)
+            channel._future = None
+            future.add_done_callback(callback, context=context)
+            future.set_result(None)
         return 0
 
 
@@ -323,6 +282,7 @@ cdef class Channel:
     cdef Py_ssize_t _head
     cdef public object on_message
     cdef object _terminal
+    cdef object _future  # what a task that receives waits for; it serves again and again
     cdef int _fd
     cdef readonly int paused
     cdef bint _corked
