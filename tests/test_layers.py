@@ -14,7 +14,7 @@ import wsfast
 PACKAGE = Path(wsfast.__file__).parent
 
 LAYERS = [
-    ["codes"],
+    ["_version", "codes"],
     ["events"],
     ["exceptions"],
     ["_codec", "_codec_py"],
@@ -28,8 +28,9 @@ LAYERS = [
     ["channel"],
     ["listener", "streams", "websocket"],
     ["protocol"],
-    ["upgrade"],
-    ["client", "server"],
+    ["proxy", "reconnect", "upgrade"],
+    ["dial"],
+    ["broadcast", "client", "server"],
 ]
 """A module imports from earlier rows only. One that stands in no row is optional: it may import all, and none of these
 imports it."""

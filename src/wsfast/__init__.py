@@ -6,6 +6,8 @@ or callbacks (`Listener`). `Server` and `serve` dispatch connections to them.
 
 from __future__ import annotations
 
+from ._version import __version__
+from .client import connect, connect_listener, connect_stream, unix_connect
 from .codec import IMPLEMENTATION, Decoder, Encoder, apply_mask, encode_frame
 from .codes import CloseCause, CloseCode, Opcode
 from .connection import Connection, Side, State
@@ -25,6 +27,7 @@ from .exceptions import (
     InvalidMessage,
     InvalidOrigin,
     InvalidPayload,
+    InvalidProxy,
     InvalidState,
     InvalidStatus,
     InvalidUpgrade,
@@ -42,8 +45,6 @@ from .listener import Listener
 from .server import Server, serve
 from .streams import Reader, Writer
 from .websocket import WebSocket
-
-__version__ = "0.1.0"
 
 __all__ = [
     "IMPLEMENTATION",
@@ -69,6 +70,7 @@ __all__ = [
     "InvalidMessage",
     "InvalidOrigin",
     "InvalidPayload",
+    "InvalidProxy",
     "InvalidState",
     "InvalidStatus",
     "InvalidURI",
@@ -94,6 +96,10 @@ __all__ = [
     "Writer",
     "__version__",
     "apply_mask",
+    "connect",
+    "connect_listener",
+    "connect_stream",
     "encode_frame",
     "serve",
+    "unix_connect",
 ]

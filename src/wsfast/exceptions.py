@@ -13,6 +13,7 @@ Whose fault it is shows in the type:
     │   └── BufferFull
     ├── ConnectionClosed             `ConnectionClosedOK`, `ConnectionClosedError`
     ├── InvalidURI                   (also a `ValueError`)
+    ├── InvalidProxy                 (also a `ValueError`)
     └── InvalidHandshake
         ├── HandshakeRefused         the server's side refuses; carries the HTTP response to send
         ├── InvalidMessage           what came is no HTTP/1.1, or is past a limit
@@ -52,6 +53,7 @@ __all__ = [
     "InvalidMessage",
     "InvalidOrigin",
     "InvalidPayload",
+    "InvalidProxy",
     "InvalidState",
     "InvalidStatus",
     "InvalidURI",
@@ -192,6 +194,18 @@ class InvalidURI(WebSocketError, ValueError):
         return f"{self.uri!r} is not a valid WebSocket URI: {self.message}"
 
 
+class InvalidProxy(WebSocketError, ValueError):
+    """An address of a proxy that is none."""
+
+    def __init__(self, proxy: str, message: str) -> None:
+        super().__init__(proxy, message)
+        self.proxy = proxy
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.proxy!r} is not a valid address of a proxy: {self.message}"
+
+
 class InvalidHandshake(WebSocketError):
     """The opening handshake failed (RFC 6455, 4).
 
@@ -282,4 +296,4 @@ class RedirectError(InvalidHandshake):
 
 
 class ProxyError(InvalidHandshake):
-    """The proxy could not be reached, refused, or answered what is no HTTP."""
+    """The proxy could not be reached, refused (then `response` is its answer), or answered what is no HTTP."""

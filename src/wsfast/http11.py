@@ -519,6 +519,11 @@ class ResponseParser(_HeadParser):
         self._body = _Body()
         self._http = httptools.HttpResponseParser(self._body)
 
+    @property
+    def head_complete(self) -> bool:
+        """Whether the status and the headers are known, though the body may not have ended."""
+        return self._response is not None
+
     def feed(self, data: bytes | bytearray | memoryview) -> Response | None:
         """Take more bytes, cut anywhere, and return the response once it is complete.
 

@@ -1,0 +1,611 @@
+"""`connect`: the client's side, in the three forms that a server has too, and connecting again and again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import ssl as ssl_module
+import sys
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Final, Generic, Literal, TypeVar, cast
+from urllib.parse import urljoin
+
+from ._version import __version__
+from .codes import CloseCause, CloseCode
+from .connection import Side, State
+from .deflate import Deflate, as_deflate, confirm, offer
+from .dial import Dialer
+from .exceptions import InvalidHandshake, InvalidMessage, InvalidStatus, InvalidURI, RedirectError, show
+from .handshake import URI, ClientHandshake, Response, ResponseParser, parse_uri
+from .headers import build_host
+from .listener import Listener
+from .protocol import ConnectionProtocol, Limits, Overflow
+from .reconnect import backoff, process_exception
+from .streams import Reader, Writer
+from .timers import CoarseTimer
+from .websocket import WebSocket
+
+__all__ = ["connect", "connect_listener", "connect_stream", "unix_connect"]
+
+_T = TypeVar("_T")
+_L = TypeVar("_L", bound=Listener)
+
+_USER_AGENT: Final = f"Python/{sys.version_info[0]}.{sys.version_info[1]} wsfast/{__version__}"
+_REDIRECTS: Final = frozenset({300, 301, 302, 303, 307, 308})
+_BODY_PATIENCE: Final = 2.0
+"""Seconds for the body of a response that refuses; without its end, as much as came is shown."""
+_STABLE: Final = 5.0
+"""Seconds after which a connection that the peer ends counts as one that worked."""
+_SECRETS: Final = frozenset({"authorization", "cookie", "proxy-authorization", "host"})
+"""Headers that belong to one origin (RFC 9110, 15.4)."""
+
+_timers: dict[asyncio.AbstractEventLoop, CoarseTimer] = {}
+
+
+def _timer_of(loop: asyncio.AbstractEventLoop) -> CoarseTimer:
+    timer = _timers.get(loop)
+    if timer is None:
+        for old in [old for old in _timers if old.is_closed()]:
+            del _timers[old]
+        timer = _timers[loop] = CoarseTimer(loop)
+    return timer
+
+
+class _Client:
+    """What the connections of one `connect` share: their `Host`."""
+
+    __slots__ = ("limits", "logger", "timer")
+
+    def __init__(self, limits: Limits, logger: Any, timer: CoarseTimer) -> None:
+        self.limits = limits
+        self.logger = logger
+        self.timer = timer
+
+    def connection_opened(self, protocol: ConnectionProtocol) -> None:
+        self.logger.debug("connection to %s is open", protocol.ws.remote_address)
+
+    def connection_closed(self, protocol: ConnectionProtocol) -> None:
+        failure = protocol.connection.failure
+        cause = protocol.connection.cause or CloseCause.LOST
+        self.logger.debug("connection to %s: %s", protocol.ws.remote_address, failure or cause.value)
+
+
+class _Opening(asyncio.Protocol):
+    """The client's side of a connection until it is open.
+
+    Args:
+        handshake: what to send, and what judges the answer.
+        accept: called with the transport, the response and the bytes behind it; it sets the protocol that takes over,
+            before anything else can arrive.
+        loop: the event loop.
+    """
+
+    __slots__ = ("_accept", "_body_timer", "_handshake", "_parser", "done", "transport")
+
+    def __init__(
+        self,
+        handshake: ClientHandshake,
+        accept: Callable[[asyncio.Transport, Response, bytes], None],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._handshake = handshake
+        self._accept = accept
+        self._parser = ResponseParser()
+        self._body_timer: asyncio.TimerHandle | None = None
+        self.transport: asyncio.Transport | None = None
+        self.done: asyncio.Future[None] = loop.create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's classes do not derive from it
+        self.transport.write(self._handshake.request.raw)
+
+    def data_received(self, data: bytes) -> None:
+        if self.done.done():
+            return
+        try:
+            response = self._parser.feed(data)
+            if response is not None:
+                self._finish(response)
+            elif self._parser.head_complete and self._body_timer is None:
+                self._body_timer = self.done.get_loop().call_later(_BODY_PATIENCE, self.cut_body)
+        except Exception as exc:
+            self._fail(exc)
+
+    def eof_received(self) -> bool:
+        self._ended(EOFError("the server ended the connection"))
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._ended(exc or EOFError("the server ended the connection"))
+
+    def cut_body(self) -> None:
+        """Take the response as it is, if its head is complete."""
+        if not self.done.done() and self._parser.head_complete:
+            self._ended(None)
+
+    def _ended(self, cause: BaseException | None) -> None:
+        if self.done.done():
+            return
+        try:
+            self._finish(self._parser.feed_eof())
+        except InvalidMessage as exc:
+            exc.__cause__ = cause
+            self._fail(exc)
+        except Exception as exc:
+            self._fail(exc)
+
+    def _finish(self, response: Response) -> None:
+        self._stop()
+        assert self.transport is not None
+        self._accept(self.transport, response, self._parser.trailing)
+        self.done.set_result(None)
+
+    def _fail(self, exc: Exception) -> None:
+        self._stop()
+        if not self.done.done():
+            self.done.set_exception(exc)
+        self.abort()
+
+    def _stop(self) -> None:
+        if self._body_timer is not None:
+            self._body_timer.cancel()
+
+    def abort(self) -> None:
+        """Drop the connection, also if it is open by now."""
+        self._stop()
+        if self.transport is not None:
+            self.transport.abort()
+
+
+class _Connector(Generic[_T]):
+    """What `connect`, `connect_listener` and `connect_stream` have in common; `connect` documents it."""
+
+    def __init__(
+        self,
+        uri: str,
+        *,
+        origin: str | None = None,
+        subprotocols: Sequence[str] | None = None,
+        compression: Literal["deflate"] | Deflate | None = None,
+        additional_headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
+        user_agent_header: str | None = _USER_AGENT,
+        bearer_token: str | None = None,
+        proxy: str | bool | None = True,
+        process_exception: Callable[[Exception], Exception | None] = process_exception,
+        reconnect_delays: Callable[[], Iterator[float]] = backoff,
+        max_redirects: int = 10,
+        open_timeout: float | None = 10.0,
+        ping_interval: float | None = 20.0,
+        ping_timeout: float | None = 20.0,
+        close_timeout: float | None = 10.0,
+        max_size: int | None = 1048576,
+        max_fragments: int | None = None,
+        read_limit: int = 65536,
+        write_limit: int = 65536,
+        max_buffered: int | None = 4194304,
+        overflow: Overflow = "error",
+        logger: logging.Logger | logging.LoggerAdapter[Any] | None = None,
+        ssl: ssl_module.SSLContext | bool | None = None,
+        **options: Any,
+    ) -> None:
+        self.uri = uri
+        self._limits = Limits(
+            max_size=max_size,
+            max_fragments=max_fragments,
+            read_limit=read_limit,
+            write_limit=write_limit,
+            max_buffered=max_buffered,
+            overflow=overflow,
+            open_timeout=open_timeout,
+            ping_interval=ping_interval,
+            ping_timeout=ping_timeout,
+            close_timeout=close_timeout,
+            compression=as_deflate(compression),
+        )
+        if not isinstance(max_redirects, int) or max_redirects < 0:
+            raise ValueError(f"max_redirects must be an int of at least 0, got {max_redirects!r}")
+        self._max_redirects = max_redirects
+        self._parsed = parse_uri(uri)
+        if isinstance(additional_headers, Mapping):
+            # `items` of a multidict tells each header once for every value.
+            additional_headers = additional_headers.items()
+        self._headers = None if additional_headers is None else list(additional_headers)
+        self._bearer_token = bearer_token
+        self._origin = origin
+        self._subprotocols = None if subprotocols is None else subprotocols
+        self._user_agent = user_agent_header
+        self._process_exception = process_exception
+        self._reconnect_delays = reconnect_delays
+        self._logger: Any = logging.getLogger("wsfast.client") if logger is None else logger
+        self._dialer = Dialer(proxy, user_agent_header, open_timeout, close_timeout, {"ssl": ssl, **options})
+        self._dialer.check(self._parsed)
+        self._entered: WebSocket | None = None
+        # Wrong headers, subprotocols or credentials are the caller's mistake: it learns of them here.
+        self._handshake(self._parsed, self._headers, self._bearer_token)
+
+    def _shape(self, protocol: ConnectionProtocol) -> _T:
+        """Make what the caller gets of a connection that is open from now on."""
+        raise NotImplementedError  # pragma: no cover
+
+    # --- The opening handshake ----------------------------------------------------------------------------
+
+    def _handshake(self, uri: URI, headers: list[tuple[str, str]] | None, bearer_token: str | None) -> ClientHandshake:
+        return ClientHandshake(
+            uri,
+            origin=self._origin,
+            subprotocols=self._subprotocols,
+            extensions=offer(self._limits.compression),
+            user_agent_header=self._user_agent,
+            additional_headers=headers,
+            bearer_token=bearer_token,
+        )
+
+    async def _connect(self) -> tuple[WebSocket, _T]:
+        opening: list[_Opening] = []
+        try:
+            async with asyncio.timeout(self._limits.open_timeout) as timeout:
+                return await self._follow(opening)
+        except BaseException as exc:
+            if opening and isinstance(exc, TimeoutError):
+                opening[0].cut_body()
+            for one in opening:
+                one.abort()
+            # Transports close their sockets in the next turns of the loop: what failed has left nothing behind when
+            # the caller learns of it.
+            for _ in range(3):
+                await asyncio.sleep(0)
+            if not isinstance(exc, TimeoutError) or not timeout.expired():
+                raise
+            if opening and opening[0].done.done() and not opening[0].done.cancelled():
+                failure = opening[0].done.exception()
+                if failure is not None:
+                    raise failure from exc
+            raise TimeoutError(
+                f"timed out during the opening handshake: it took more than {self._limits.open_timeout} s"
+            ) from exc
+
+    async def _follow(self, openings: list[_Opening]) -> tuple[WebSocket, _T]:
+        """Connect, by way of redirects; `openings` holds the connection that is being made."""
+        uri, headers, bearer_token = self._parsed, self._headers, self._bearer_token
+        for followed in range(self._max_redirects + 1):
+            try:
+                return await self._open(uri, self._handshake(uri, headers, bearer_token), openings)
+            except InvalidStatus as exc:
+                target = self._redirected(uri, exc, followed)
+                if target is None:
+                    raise
+                openings.pop().abort()
+                if _origin(target) != _origin(uri):
+                    # RFC 9110, 15.4: what was meant for one origin is not for another.
+                    bearer_token = None
+                    headers = headers and [(name, value) for name, value in headers if name.lower() not in _SECRETS]
+                elif target.username is None:
+                    target = target._replace(username=uri.username, password=uri.password)
+                uri = target
+        raise RuntimeError("a redirect was followed beyond the limit")  # pragma: no cover
+
+    async def _open(self, uri: URI, handshake: ClientHandshake, openings: list[_Opening]) -> tuple[WebSocket, _T]:
+        loop = asyncio.get_running_loop()
+        made: list[tuple[WebSocket, _T]] = []
+
+        def accept(transport: asyncio.Transport, response: Response, trailing: bytes) -> None:
+            made.append(self._accept(loop, handshake, transport, response, trailing))
+
+        opening = _Opening(handshake, accept, loop)
+        openings.append(opening)
+        try:
+            await self._dialer.dial(uri, opening)
+            await opening.done
+        finally:
+            if not opening.done.done():
+                opening.done.cancel()
+            elif not opening.done.cancelled():
+                opening.done.exception()  # the dialer's error, if there is one, is the one to tell
+        return made[0]
+
+    def _accept(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        handshake: ClientHandshake,
+        transport: asyncio.Transport,
+        response: Response,
+        trailing: bytes,
+    ) -> tuple[WebSocket, _T]:
+        """Judge the response and hand the transport over (RFC 6455, 4.1)."""
+        agreement = handshake.check_response(response)
+        try:
+            compression = confirm(self._limits.compression, agreement.extensions)
+        except InvalidHandshake as exc:
+            exc.response = response
+            raise
+        ws = WebSocket(handshake.request, agreement.subprotocol, transport.get_extra_info("peername"))
+        ws.response = response
+        client = _Client(self._limits, self._logger, _timer_of(loop))
+        protocol = ConnectionProtocol(client, Side.CLIENT, ws, transport, loop, compression)
+        transport.set_protocol(protocol)
+        try:
+            shaped = self._shape(protocol)
+        except BaseException:
+            protocol.abort(CloseCause.HANDLER_ERROR)
+            raise
+        if trailing:
+            protocol.feed(trailing)
+        return ws, shaped
+
+    def _redirected(self, uri: URI, exc: InvalidStatus, followed: int) -> URI | None:
+        """Return where a response sends to, None if it does not redirect.
+
+        Raises:
+            RedirectError: it does, but where this must not go.
+        """
+        response = exc.response
+        locations = response.headers.getall("Location", [])
+        if response.status_code not in _REDIRECTS or not locations or not self._max_redirects:
+            return None
+        try:
+            if len(locations) > 1:
+                raise RedirectError(f"expected one Location header, got {len(locations)}")
+            target = _resolve(uri, locations[0])
+            shown = show(f"{'wss' if target.secure else 'ws'}://{build_host(target.host, target.port, target.secure)}")
+            if followed == self._max_redirects:
+                raise RedirectError(f"expected at most {self._max_redirects} redirects, got another to {shown}")
+            if uri.secure and not target.secure:
+                raise RedirectError(f"a redirect from wss to ws is not followed, to {shown}")
+            fixed = self._dialer.fixed
+            if self._dialer.one_time or (fixed is not None and _origin(target) != _origin(uri)):
+                raise RedirectError(f"a redirect cannot be followed where {fixed} is given, to {shown}")
+        except RedirectError as error:
+            error.response = response
+            raise error from exc
+        return target
+
+    # --- await, async with, async for ---------------------------------------------------------------------
+
+    def __await__(self) -> Generator[Any, None, _T]:
+        return self._await().__await__()
+
+    async def _await(self) -> _T:
+        return (await self._connect())[1]
+
+    async def __aenter__(self) -> _T:
+        if self._entered is not None:
+            raise RuntimeError("this is entered already: make another one for another connection")
+        self._entered, shaped = await self._connect()
+        return shaped
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        ws, self._entered = self._entered, None
+        if ws is not None:
+            await _leave(ws, failed=kind is not None)
+
+    async def __aiter__(self) -> AsyncIterator[_T]:
+        loop = asyncio.get_running_loop()
+        delays: Iterator[float] | None = None
+        while True:
+            try:
+                ws, shaped = await self._connect()
+            except Exception as exc:
+                answer = self._process_exception(exc)
+                if answer is exc or self._dialer.one_time:
+                    raise
+                if answer is not None:
+                    raise answer from exc
+                failure = f"{type(exc).__name__}: {exc}"
+            else:
+                opened = loop.time()
+                try:
+                    yield shaped
+                finally:
+                    lost = ws.state is not State.OPEN and ws.close_cause is not CloseCause.LOCAL
+                    await _leave(ws, failed=False)
+                if self._dialer.one_time:
+                    return
+                # A server that accepts and drops would be asked again without a pause otherwise.
+                if not lost or loop.time() - opened >= _STABLE:
+                    delays = None
+                    continue
+                failure = f"the connection ended after {loop.time() - opened:.1f} s"
+            if delays is None:
+                delays = iter(self._reconnect_delays())
+            delay = next(delays)
+            self._logger.info("connecting again in %.1f s: %s", delay, failure)
+            await asyncio.sleep(delay)
+
+
+async def _leave(ws: WebSocket, *, failed: bool) -> None:
+    """Close a connection because the block, or the round of the loop, that it was made for has ended."""
+    if failed:
+        await ws.close(CloseCode.INTERNAL_ERROR)
+        return
+    if ws.writer is not None and ws.state is State.OPEN:
+        ws.writer.finish()
+    await ws.close()
+
+
+def _origin(uri: URI) -> tuple[bool, str, int]:
+    # RFC 6454, 4
+    return uri.secure, uri.host, uri.port
+
+
+def _resolve(uri: URI, location: str) -> URI:
+    """Take the value of Location relative to the URI that it came from (RFC 9110, 10.2.2).
+
+    Raises:
+        RedirectError: it leads to no WebSocket URI.
+    """
+    base = f"{'wss' if uri.secure else 'ws'}://{build_host(uri.host, uri.port, uri.secure)}{uri.resource_name}"
+    try:
+        text = location.encode("latin-1").decode()
+    except UnicodeDecodeError:
+        text = location
+    try:
+        joined = urljoin(base, text).partition("#")[0]
+        scheme, separator, rest = joined.partition(":")
+        # RFC 6455, 4.1: what answers is an HTTP server, and may name itself so.
+        scheme = {"http": "ws", "https": "wss"}.get(scheme.lower(), scheme)
+        return parse_uri(f"{scheme}{separator}{rest}")
+    except InvalidURI as exc:
+        raise RedirectError(f"expected a redirect to a WebSocket URI: {exc.message}") from exc
+    except ValueError as exc:
+        raise RedirectError(f"expected a redirect to a WebSocket URI, got {show(location)}") from exc
+
+
+class connect(_Connector[WebSocket]):  # noqa: N801
+    """Connect to a WebSocket server.
+
+    ::
+
+        async with connect("wss://example.com/chat") as ws:    # closes at the end of the block
+            await ws.send("hello")
+            print(await ws.recv())
+
+        ws = await connect("wss://example.com/chat")           # the caller closes: await ws.close()
+
+        async for ws in connect("wss://example.com/chat"):     # connects again for ever, with growing delays
+            try:
+                async for message in ws:
+                    print(message)
+            except ConnectionClosed:
+                continue
+
+    At the end of a block that raised, the connection is closed with 1011, else with 1000.
+
+    A redirect is followed, but never from wss to ws, and on the way to another origin Authorization, Cookie and Host
+    are dropped.
+
+    Args:
+        uri: ws:// or wss://. Its user name and password become Authorization. International host names are fine.
+        origin: the value of Origin; default none.
+        subprotocols: to offer, in order of preference; default none. `ws.subprotocol` tells the server's choice.
+        compression: None, ``"deflate"``, or a `Deflate`. Default: None.
+        additional_headers: more headers, as a mapping or pairs, cookies among them; default none.
+        user_agent_header: the value of User-Agent; None for none.
+        bearer_token: for Authorization; it takes the place of the URI's user name. Default none.
+        proxy: True for the one that the environment names (``https_proxy``, ...), None for none, or an
+            address: http://, https:// (TLS to the proxy), socks5://, socks5h://, socks4://, socks4a://, with
+            ``user:password@`` if need be. SOCKS needs python-socks. Default: True.
+        process_exception: called by ``async for`` with what an attempt raised; returns None to try again, or the
+            exception to raise. Default: `reconnect.process_exception`.
+        reconnect_delays: called by ``async for`` to make the seconds between attempts. Default: `reconnect.backoff`. A
+            connection that the server ends within 5 s counts as an attempt that failed.
+        max_redirects: how many redirects are followed; 0 to raise `InvalidStatus` for them. Default: 10.
+        open_timeout: seconds for all of it: name lookup, proxy, TLS, redirects and opening handshake. None for no
+            limit. Default: 10.
+        ping_interval: seconds of silence after which a keepalive ping is sent; None for no keepalive. Default: 20.
+        ping_timeout: seconds for anything to come after it; else the connection is closed with 1011. Default: 20.
+        close_timeout: seconds for the server to answer a Close frame, and to end the connection. Default: 10.
+        max_size: the most bytes of a received message, after decompression; None for no limit. Default: 1 MiB.
+        max_fragments: the most frames of a received message; None, the default, for no limit.
+        read_limit: bytes received and not consumed above which reading is paused, until a quarter is left.
+            Each message counts for 64 bytes more than it has. Default: 64 KiB.
+        write_limit: bytes written and not sent above which `send` waits, until a quarter is left. Default: 64 KiB.
+        max_buffered: bytes unsent beyond which `send_nowait` obeys `overflow`; None for no limit. Default: 4 MiB.
+        overflow: what `send_nowait` then does: ``"error"`` raises `BufferFull`, ``"drop"`` drops the message and
+            returns False, ``"close"`` closes the connection with 1013. Default: ``"error"``.
+        logger: default: ``logging.getLogger("wsfast.client")``.
+        ssl: an `ssl.SSLContext`, for example with a client's certificate. Default, also for True: the certificate is
+            verified against the system's authorities.
+        options: what `loop.create_connection` takes besides: `server_hostname`, `sock`, `local_addr`, `family`,
+            `happy_eyeballs_delay` (default 0.25 s; uvloop has it not), `host` and `port` to connect to another address
+            than the URI's, and so on. `proxy_ssl`, `proxy_server_hostname`, ... are for the TLS to the proxy. With
+            ``unix=True`` those of `loop.create_unix_connection`; see `unix_connect`.
+
+    Raises:
+        InvalidURI, InvalidProxy: at once: `uri` or `proxy` is none.
+        ValueError, TypeError: at once: another argument is wrong.
+        OSError: when it connects: the server can not be reached, `ssl.SSLError` included.
+        InvalidHandshake: the server's answer is not the right one; each way has its own subclass, with `response`.
+        ProxyError: the proxy could not be reached, or refused.
+        TimeoutError: `open_timeout` has passed.
+        ImportError: a SOCKS proxy is to be used and python-socks is not installed.
+    """
+
+    def _shape(self, protocol: ConnectionProtocol) -> WebSocket:
+        return protocol.ws
+
+
+class connect_listener(_Connector[_L]):  # noqa: N801
+    """Connect to a WebSocket server, in the callback form: no task, no queue, the least latency.
+
+    ::
+
+        class Ticks(Listener):
+            def on_message(self, message):
+                print(message)
+
+        async with connect_listener(Ticks, "wss://example.com/ticks") as ticks:
+            await ticks.ws.wait_closed()
+
+    ``await`` and ``async for``, which connects again, work as with `connect`. What `factory` or `on_open` raises is
+    raised here; what is raised later closes the connection with 1011 and is logged.
+
+    Args:
+        factory: called with the `WebSocket`, returns a `Listener`; mostly a subclass of it.
+        uri, options: those of `connect`.
+
+    Raises:
+        TypeError: `factory` is not callable.
+        Exception: those of `connect`, and what `factory` and `on_open` raise.
+    """
+
+    def __init__(self, factory: Callable[[WebSocket], _L], uri: str, **options: Any) -> None:
+        if not callable(factory):
+            raise TypeError(f"factory must be callable, got {type(factory).__name__}")
+        super().__init__(uri, **options)
+        self._factory = factory
+
+    def _shape(self, protocol: ConnectionProtocol) -> _L:
+        listener = self._factory(protocol.ws)
+        protocol.use_listener(listener)
+        return listener
+
+
+class connect_stream(_Connector[tuple[Reader, Writer]]):  # noqa: N801
+    """Connect to a WebSocket server, in the byte-stream form, as if it were a TCP connection.
+
+    ::
+
+        async with connect_stream("wss://example.com/tunnel") as (reader, writer):
+            await writer.write(b"hello")
+            await writer.flush()
+            print(await reader.read())
+
+    ``await`` and ``async for``, which connects again, work as with `connect`. What was written is flushed at the end of
+    the block.
+
+    Args:
+        uri, options: those of `connect`.
+        text: send text messages instead of binary ones; default False.
+
+    Raises:
+        Exception: those of `connect`.
+    """
+
+    def __init__(self, uri: str, *, text: bool = False, **options: Any) -> None:
+        super().__init__(uri, **options)
+        self._text = text
+
+    def _shape(self, protocol: ConnectionProtocol) -> tuple[Reader, Writer]:
+        ws = protocol.ws
+        ws.reader, ws.writer = protocol.use_streams(text=self._text)
+        return ws.reader, ws.writer
+
+
+def unix_connect(path: str | os.PathLike[str] | None = None, uri: str | None = None, **options: Any) -> connect:
+    """Connect to a WebSocket server that listens on a Unix socket.
+
+    Args:
+        path: of the socket; None if `sock` is given.
+        uri: for the request. Default: ``ws://localhost/``, or ``wss://localhost/`` with `ssl`.
+        options: those of `connect`.
+
+    Raises:
+        Exception: those of `connect`.
+    """
+    if uri is None:
+        uri = "ws://localhost/" if options.get("ssl") is None else "wss://localhost/"
+    return connect(uri, unix=True, path=path, **options)
