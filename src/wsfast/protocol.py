@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
 
 from .channel import PAUSED_WRITING, Channel, Turn
@@ -486,7 +487,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         self.connection.send_ping(payload)
         if self._pings is None:
             self._pings = {}
-        self._pings[payload] = (waiter, self.loop.time())
+        self._pings[payload] = (waiter, perf_counter())
         self.written()
 
     def pong(self, data: str | BytesLike) -> None:
@@ -498,7 +499,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         # RFC 6455, 5.5.3: a peer may answer only the latest ping; the earlier ones are answered with it.
         if self._pings is None or payload not in self._pings:
             return
-        now = self.loop.time()
+        now = perf_counter()  # uvloop's clock counts in milliseconds
         for earlier in list(self._pings):
             waiter, sent = self._pings.pop(earlier)
             self.latency = now - sent
