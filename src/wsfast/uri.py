@@ -128,6 +128,7 @@ def _quote(shown: str, part: str) -> str:
 
 def _unquote(shown: str, part: str) -> str:
     try:
-        return unquote(part, errors="strict")
-    except UnicodeDecodeError as exc:
+        plain = unquote(part, errors="strict")
+        plain.encode()  # a lone surrogate would only be found when the request is made
+    except UnicodeError as exc:
         raise InvalidURI(shown, "expected a user name and a password in UTF-8") from exc
