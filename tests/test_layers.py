@@ -28,7 +28,7 @@ LAYERS = [
     ["channel"],
     ["listener", "streams", "websocket"],
     ["protocol"],
-    ["proxy", "reconnect", "upgrade"],
+    ["opening", "proxy", "reconnect", "upgrade"],
     ["dial"],
     ["broadcast", "client", "server"],
 ]

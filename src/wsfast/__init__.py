@@ -7,6 +7,7 @@ or callbacks (`Listener`). `Server` and `serve` dispatch connections to them.
 from __future__ import annotations
 
 from ._version import __version__
+from .broadcast import broadcast
 from .client import connect, connect_listener, connect_stream, unix_connect
 from .codec import IMPLEMENTATION, Decoder, Encoder, apply_mask, encode_frame
 from .codes import CloseCause, CloseCode, Opcode
@@ -96,6 +97,7 @@ __all__ = [
     "Writer",
     "__version__",
     "apply_mask",
+    "broadcast",
     "connect",
     "connect_listener",
     "connect_stream",

@@ -9,7 +9,7 @@ import ssl as ssl_module
 import sys
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Final, Generic, Literal, TypeVar, cast
+from typing import Any, Final, Generic, Literal, TypeVar
 from urllib.parse import urljoin
 
 from ._version import __version__
@@ -17,10 +17,11 @@ from .codes import CloseCause, CloseCode
 from .connection import Side, State
 from .deflate import Deflate, as_deflate, confirm, offer
 from .dial import Dialer
-from .exceptions import InvalidHandshake, InvalidMessage, InvalidStatus, InvalidURI, RedirectError, show
-from .handshake import URI, ClientHandshake, Response, ResponseParser, parse_uri
+from .exceptions import InvalidHandshake, InvalidStatus, InvalidURI, RedirectError, show
+from .handshake import URI, ClientHandshake, Response, parse_uri
 from .headers import build_host
 from .listener import Listener
+from .opening import Opening
 from .protocol import ConnectionProtocol, Limits, Overflow
 from .reconnect import backoff, process_exception
 from .streams import Reader, Writer
@@ -34,8 +35,6 @@ _L = TypeVar("_L", bound=Listener)
 
 _USER_AGENT: Final = f"Python/{sys.version_info[0]}.{sys.version_info[1]} wsfast/{__version__}"
 _REDIRECTS: Final = frozenset({300, 301, 302, 303, 307, 308})
-_BODY_PATIENCE: Final = 2.0
-"""Seconds for the body of a response that refuses; without its end, as much as came is shown."""
 _STABLE: Final = 5.0
 """Seconds after which a connection that the peer ends counts as one that worked."""
 _SECRETS: Final = frozenset({"authorization", "cookie", "proxy-authorization", "host"})
@@ -70,93 +69,6 @@ class _Client:
         failure = protocol.connection.failure
         cause = protocol.connection.cause or CloseCause.LOST
         self.logger.debug("connection to %s: %s", protocol.ws.remote_address, failure or cause.value)
-
-
-class _Opening(asyncio.Protocol):
-    """The client's side of a connection until it is open.
-
-    Args:
-        handshake: what to send, and what judges the answer.
-        accept: called with the transport, the response and the bytes behind it; it sets the protocol that takes over,
-            before anything else can arrive.
-        loop: the event loop.
-    """
-
-    __slots__ = ("_accept", "_body_timer", "_handshake", "_parser", "done", "transport")
-
-    def __init__(
-        self,
-        handshake: ClientHandshake,
-        accept: Callable[[asyncio.Transport, Response, bytes], None],
-        loop: asyncio.AbstractEventLoop,
-    ) -> None:
-        self._handshake = handshake
-        self._accept = accept
-        self._parser = ResponseParser()
-        self._body_timer: asyncio.TimerHandle | None = None
-        self.transport: asyncio.Transport | None = None
-        self.done: asyncio.Future[None] = loop.create_future()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)  # uvloop's classes do not derive from it
-        self.transport.write(self._handshake.request.raw)
-
-    def data_received(self, data: bytes) -> None:
-        if self.done.done():
-            return
-        try:
-            response = self._parser.feed(data)
-            if response is not None:
-                self._finish(response)
-            elif self._parser.head_complete and self._body_timer is None:
-                self._body_timer = self.done.get_loop().call_later(_BODY_PATIENCE, self.cut_body)
-        except Exception as exc:
-            self._fail(exc)
-
-    def eof_received(self) -> bool:
-        self._ended(EOFError("the server ended the connection"))
-        return False
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._ended(exc or EOFError("the server ended the connection"))
-
-    def cut_body(self) -> None:
-        """Take the response as it is, if its head is complete."""
-        if not self.done.done() and self._parser.head_complete:
-            self._ended(None)
-
-    def _ended(self, cause: BaseException | None) -> None:
-        if self.done.done():
-            return
-        try:
-            self._finish(self._parser.feed_eof())
-        except InvalidMessage as exc:
-            exc.__cause__ = cause
-            self._fail(exc)
-        except Exception as exc:
-            self._fail(exc)
-
-    def _finish(self, response: Response) -> None:
-        self._stop()
-        assert self.transport is not None
-        self._accept(self.transport, response, self._parser.trailing)
-        self.done.set_result(None)
-
-    def _fail(self, exc: Exception) -> None:
-        self._stop()
-        if not self.done.done():
-            self.done.set_exception(exc)
-        self.abort()
-
-    def _stop(self) -> None:
-        if self._body_timer is not None:
-            self._body_timer.cancel()
-
-    def abort(self) -> None:
-        """Drop the connection, also if it is open by now."""
-        self._stop()
-        if self.transport is not None:
-            self.transport.abort()
 
 
 class _Connector(Generic[_T]):
@@ -243,7 +155,7 @@ class _Connector(Generic[_T]):
         )
 
     async def _connect(self) -> tuple[WebSocket, _T]:
-        opening: list[_Opening] = []
+        opening: list[Opening] = []
         try:
             async with asyncio.timeout(self._limits.open_timeout) as timeout:
                 return await self._follow(opening)
@@ -266,7 +178,7 @@ class _Connector(Generic[_T]):
                 f"timed out during the opening handshake: it took more than {self._limits.open_timeout} s"
             ) from exc
 
-    async def _follow(self, openings: list[_Opening]) -> tuple[WebSocket, _T]:
+    async def _follow(self, openings: list[Opening]) -> tuple[WebSocket, _T]:
         """Connect, by way of redirects; `openings` holds the connection that is being made."""
         uri, headers, bearer_token = self._parsed, self._headers, self._bearer_token
         for followed in range(self._max_redirects + 1):
@@ -286,14 +198,14 @@ class _Connector(Generic[_T]):
                 uri = target
         raise RuntimeError("a redirect was followed beyond the limit")  # pragma: no cover
 
-    async def _open(self, uri: URI, handshake: ClientHandshake, openings: list[_Opening]) -> tuple[WebSocket, _T]:
+    async def _open(self, uri: URI, handshake: ClientHandshake, openings: list[Opening]) -> tuple[WebSocket, _T]:
         loop = asyncio.get_running_loop()
         made: list[tuple[WebSocket, _T]] = []
 
         def accept(transport: asyncio.Transport, response: Response, trailing: bytes) -> None:
             made.append(self._accept(loop, handshake, transport, response, trailing))
 
-        opening = _Opening(handshake, accept, loop)
+        opening = Opening(handshake, accept, loop)
         openings.append(opening)
         try:
             await self._dialer.dial(uri, opening)

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
 
-from .channel import PAUSED_WRITING, Channel, Turn
+from .channel import PAUSED_HELD, PAUSED_WRITING, Channel, Turn
 from .codes import CloseCause, CloseCode
 from .connection import Compression, Connection, Side, State
 from .events import BytesLike, Close, Event, Fragment, Pong
-from .exceptions import BufferFull, ConcurrencyError, ConnectionClosed, InvalidState, PeerError
+from .exceptions import BufferFull, ConcurrencyError, ConnectionClosed, ConnectionClosedOK, InvalidState, PeerError
 from .streams import Reader, Writer
 from .timers import CoarseTimer
 
@@ -138,8 +138,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         "_parts",
         "_pings",
         "_skip",
-        "_streaming",
-        "_unsent",
+        "_taken",
         "due",
         "host",
         "latency",
@@ -191,8 +190,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         self._gate: deque[asyncio.Future[None]] | None = None
         self._keepalive_sent = False
         self._heard = 0
-        self._unsent = 0
-        self._streaming = False
+        self._taken = 0
         self._skip = False
         self._parts: list[Any] | None = None
         transport.set_write_buffer_limits(limits.write_limit)
@@ -228,8 +226,9 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
     # --- Events that are no messages ------------------------------------------------------------------------
 
     def is_terminal(self, event: Event) -> bool:
-        """Tell whether an event ends what the peer may send."""
-        return isinstance(event, (Close, PeerError))
+        """Tell whether an event ends what the peer may send, and waits until what came before it is answered."""
+        # A listener has answered already.
+        return self.listener is None and isinstance(event, (Close, PeerError))
 
     def handle_event(self, event: Event) -> None:
         """Do what the decoder's event asks for, if it is no message."""
@@ -248,7 +247,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         if self._skip:
             self._skip = not event.final
             return None
-        if self._streaming:
+        if self.streaming:
             return event
         # A message of which `recv_streaming` saw no piece arrives in pieces: put it together.
         if self._parts is None:
@@ -257,32 +256,28 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         if not event.final:
             return None
         parts, self._parts = self._parts, None
-        return (b"" if isinstance(parts[0], bytes) else "").join(parts)
-
-    @property
-    def streaming(self) -> bool:
-        """Whether a task is in `recv_streaming`."""
-        return self._streaming
+        return _joined(parts)
 
     def begin_streaming(self) -> None:
         """Deliver the next message in pieces."""
-        self._streaming = True
+        self.streaming = True
         self.connection.decoder.streaming = True
+        if self._parts is not None:
+            # The latest message began to come in pieces before: hand out what there is.
+            parts, self._parts = self._parts, None
+            self.put_back(Fragment(_joined(parts), False))
 
-    def end_streaming(self, *, whole: bool) -> None:
-        """Deliver messages whole again; `whole` tells whether the last piece was taken."""
-        self._streaming = False
+    def end_streaming(self, *, skip: bool) -> None:
+        """Deliver messages whole again; `skip` drops the rest of the message of which a piece was taken."""
+        self.streaming = False
         self.connection.decoder.streaming = False
-        rest = self.take_queue()
-        if not whole:
-            self._skip = True
-        for event in rest:
+        self._skip = skip
+        for event in self.take_queue():
             kept = self.handle_fragment(event) if isinstance(event, Fragment) else event
-            if self._skip and not isinstance(event, Fragment):
-                self._skip = False  # the whole message was in one piece
-                continue
             if kept is not None:
                 self.put_back(kept)
+        if self.paused & PAUSED_HELD and self.held * 4 <= self.high_water:
+            self.unpause(PAUSED_HELD)
 
     def consumer_failed(self, exc: BaseException) -> None:
         """Close with 1011 because a listener's method, or a handler, raised; log it once."""
@@ -305,6 +300,9 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
 
     def send_rare(self, data: str | BytesLike) -> None:
         """Send a message, now, on a connection where that is not the plain case."""
+        if self._gate is not None and not self.connection.in_message:
+            # A thread may be compressing it.
+            raise ConcurrencyError("send_nowait() was called while send() is at work on a message in several steps")
         self.connection.send_message(data)
         self.count_sent()
         self.written()
@@ -396,6 +394,11 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
             yield
         finally:
             self._open_gate()
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether a message that takes several steps is under way, so that no other may come in between."""
+        return self._gate is not None or self.connection.in_message
 
     def _open_gate(self) -> None:
         gate = self._gate
@@ -525,8 +528,8 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
     def _keep_alive(self) -> None:
         limits = self.host.limits
         heard = self.bytes_received
-        # Nothing can be heard while nothing is read, and a peer that takes what was sent to it is alive.
-        silent = heard == self._heard and not self.paused and not self._progressed()
+        # Nothing can be heard while this program does not read, and a peer that takes what was sent to it is alive.
+        silent = not self._progressed() and heard == self._heard and not self.paused & ~PAUSED_WRITING
         self._heard = heard
         assert limits.ping_interval is not None  # else there is no deadline while the connection is open
         if not silent:
@@ -541,8 +544,11 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         else:
             if not self.write_paused:
                 payload = os.urandom(4)
-                if self._pings is None or payload not in self._pings:
+                if self._pings is None or (payload not in self._pings and len(self._pings) < _MAX_PINGS):
                     self._send_ping(payload, None)
+                else:
+                    self.connection.send_ping(payload)
+                    self.written()
             if limits.ping_timeout is not None:
                 self._keepalive_sent = True
                 self.host.timer.set(self, limits.ping_timeout)
@@ -550,15 +556,17 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         self.host.timer.set(self, limits.ping_interval)
 
     def _progressed(self) -> bool:
-        if not self.write_paused:
-            return False
-        unsent, self._unsent = self._unsent, self.buffered
-        return self._unsent < unsent
+        """Tell whether the peer took some of what is waiting for it since the last call."""
+        unsent = 0 if self.transport is None else self.transport.get_write_buffer_size()
+        before, self._taken = self._taken, self.bytes_sent - unsent
+        return self.write_paused and self._taken > before
 
     # --- Closing ---------------------------------------------------------------------------------------------
 
     def start_close(self, code: int | None, reason: str, cause: CloseCause) -> None:
         """Start the closing handshake; without effect once the connection is closing."""
+        # What the peer sent last comes first, though it was kept back: then the connection is closing already.
+        self.settle()
         connection = self.connection
         was_open = connection.state is State.OPEN
         connection.close(code, reason, cause)
@@ -567,7 +575,8 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
             self.sendable = False
             self.written()
             self._set_deadline(self.host.limits.close_timeout)
-            self.settle()
+            # What comes is dropped, so that the peer's Close frame can be seen.
+            self.unpause(PAUSED_HELD | PAUSED_WRITING)
 
     def _drained(self) -> None:
         """No frames follow either way: wake who waits, and end the transport if that is this side's duty."""
@@ -581,7 +590,13 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         else:
             self.written()
             self._set_deadline(self.host.limits.close_timeout)
+        self._end_reader()
         self.wake_receiver()
+
+    def _end_reader(self) -> None:
+        if self.reader is not None:
+            error = self.connection.closed_error()
+            self.reader.end(None if isinstance(error, ConnectionClosedOK) else error)
 
     def _end_transport(self) -> None:
         # Closing with unread bytes in the socket resets the connection, and the reset can overtake the Close frame:
@@ -599,7 +614,9 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         else:
             transport.close()
         timeout = self.host.limits.close_timeout
-        self._set_deadline(_LINGER if timeout is None else min(timeout, _LINGER))
+        if timeout is None or not transport.get_write_buffer_size():
+            timeout = _LINGER if timeout is None else min(timeout, _LINGER)
+        self._set_deadline(timeout)
 
     def _set_deadline(self, delay: float | None) -> None:
         if delay is None:
@@ -626,6 +643,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
 
     def eof_received(self) -> bool:
         """Called by the transport when the peer has ended its sending side; False closes the transport."""
+        self.flush()  # or what this turn's messages were answered would be dropped
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -653,9 +671,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
             self._release(self._drain_waiters, connection.closed_error())
             self._drain_waiters = None
         self.wake_receiver()
-        if self.reader is not None:
-            error = connection.closed_error()
-            self.reader.end(None if type(error).__name__ == "ConnectionClosedOK" else error)
+        self._end_reader()
         self.host.connection_closed(self)
         if self.listener is not None:
             code, reason = (1006, "") if connection.close_rcvd is None else connection.close_rcvd
@@ -678,6 +694,11 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
                 waiter.set_result(None)
             else:
                 waiter.set_exception(error)
+
+
+def _joined(parts: list[Any]) -> str | bytes:
+    empty: str | bytes = b"" if isinstance(parts[0], bytes) else ""
+    return empty.join(parts)  # type: ignore[arg-type]
 
 
 def _size(message: str | BytesLike) -> int:

@@ -82,7 +82,7 @@ def find_proxy(uri: URI) -> str | None:
     """Return the address of the proxy that the environment, or the operating system, names for a server, or None.
 
     The first of these that is set counts: for wss ``wss_proxy``, ``socks_proxy`` and ``https_proxy``; for ws
-    ``ws_proxy``, ``socks_proxy``, ``https_proxy`` and ``http_proxy`` (RFC 6455, 4.1, item 3, prefers a proxy for HTTPS).
+    ``ws_proxy``, ``socks_proxy``, ``https_proxy`` and ``http_proxy``, as RFC 6455, 4.1, item 3 has it.
     Servers that ``no_proxy`` names are connected to directly.
     """
     if urllib.request.proxy_bypass(f"{uri.host}:{uri.port}"):
@@ -239,7 +239,6 @@ async def connect_socks(
     connector = Connector(kind, proxy.host, proxy.port, proxy.username, proxy.password, remote_names)
     try:
         # python-socks has a limit of its own, of 60 s, which must not be shorter than the caller's.
-        sock = await connector.connect(host, port, timeout=timeout or 1e6, local_addr=local_addr)
+        return await connector.connect(host, port, timeout=timeout or 1e6, local_addr=local_addr)
     except Exception as exc:
         raise ProxyError(f"could not connect through the proxy {proxy}: {exc}") from exc
-    return cast("socket.socket", sock)

@@ -1,0 +1,139 @@
+"""`broadcast`: one message to many connections, encoded once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+from .codec import encode_frame
+from .codes import Opcode
+from .connection import Side, State
+from .events import BytesLike
+from .exceptions import BufferFull, ConcurrencyError, ConnectionClosed
+
+if TYPE_CHECKING:
+    from .protocol import ConnectionProtocol
+    from .websocket import WebSocket
+
+__all__ = ["broadcast"]
+
+# What a connection that may still write can hold unsent: the encoder is emptied from 64 KiB on.
+_CORK: Final = 65536
+
+
+def broadcast(
+    connections: Iterable[WebSocket],
+    message: str | BytesLike,
+    raise_exceptions: bool = False,
+    *,
+    text: bool | None = None,
+) -> None:
+    """Send a message to several connections, without waiting.
+
+    The frame is built once for all of a server's connections, and compressed once for all that agreed on the same
+    parameters. A client masks it for each.
+
+    Connections that are not open are skipped. One that is sending another message in fragments is skipped too, with a
+    warning in the log. So is one that has more unsent than its `max_buffered`, if its `overflow` is ``"error"``; under
+    ``"drop"`` it is skipped silently and under ``"close"`` closed with 1013. So a peer that does not read never makes
+    the others wait, nor memory grow without bound.
+
+    Args:
+        connections: those to send to, all of one event loop.
+        message: `str` for a text message, bytes-like for a binary one.
+        raise_exceptions: raise what would be logged, in an `ExceptionGroup`, after all were tried. Default: False.
+        text: True sends bytes-like, which must be UTF-8, as text; False sends `str` as binary. Default: by type.
+
+    Raises:
+        TypeError: `message` is neither `str` nor bytes-like.
+        UnicodeError: it is no text.
+        ExceptionGroup: of `ConcurrencyError` and `BufferFull`, if `raise_exceptions` is set.
+    """
+    shared = _Shared(message, text)
+    frame = shared.frame
+    size = len(frame)
+    server = Side.SERVER
+    failures: list[Exception] = []
+    for ws in connections:
+        channel: Any = ws._channel
+        if channel is None:
+            continue
+        if channel.sendable and channel.connection.side is server:
+            limits = channel.host.limits
+            # Far from the limit without a look at what is unsent.
+            if not channel.write_paused and (
+                limits.max_buffered is None or size + limits.write_limit + _CORK <= limits.max_buffered
+            ):
+                channel.write_encoded(frame)
+                continue
+        try:
+            shared.send(channel)
+        except (ConcurrencyError, BufferFull) as exc:
+            if raise_exceptions:
+                failures.append(exc)
+            else:
+                channel.host.logger.warning("broadcast skipped %s: %s", ws.remote_address, exc)
+    if failures:
+        raise ExceptionGroup("broadcast skipped connections", failures)
+
+
+class _Shared:
+    """One message and its encodings."""
+
+    __slots__ = ("_compressed", "frame", "opcode", "payload")
+
+    def __init__(self, message: str | BytesLike, text: bool | None) -> None:
+        if isinstance(message, str):
+            self.opcode = Opcode.BINARY if text is False else Opcode.TEXT
+            self.payload = message.encode()
+        else:
+            try:
+                self.payload = bytes(memoryview(message))
+            except TypeError:
+                raise TypeError(f"a message must be str or bytes-like, got {type(message).__name__}") from None
+            self.opcode = Opcode.TEXT if text else Opcode.BINARY
+            if text:
+                self.payload.decode()
+        self.frame = encode_frame(self.opcode, self.payload)
+        self._compressed: dict[Any, tuple[bytes, bytes] | None] = {}
+
+    def send(self, channel: ConnectionProtocol) -> None:
+        """Send it to one connection, if that is open.
+
+        Raises:
+            ConcurrencyError: a message in fragments is under way there.
+            BufferFull: too much is unsent there.
+        """
+        connection = channel.connection
+        if connection.state is not State.OPEN:
+            return
+        if channel.is_sending:
+            raise ConcurrencyError("a message in several steps is being sent")
+        try:
+            if not channel.may_buffer(self.payload):
+                return
+        except ConnectionClosed:
+            return  # by the policy
+        payload, frame, compressed = self.payload, self.frame, False
+        compression: Any = connection.compression
+        if compression is not None and compression.should_compress(len(payload)):
+            smaller = self._compress(compression.shared_key)
+            if smaller is not None:
+                payload, frame = smaller
+                compressed = True
+                compression.note_shared()
+        if connection.side is Side.SERVER:
+            channel.write_encoded(frame)
+        else:
+            connection.send_prepared((self.opcode, payload, compressed))
+            channel.count_sent()
+            channel.written()
+
+    def _compress(self, key: Any) -> tuple[bytes, bytes] | None:
+        """Return the compressed payload and its frame for a class of connections; None if it gets no smaller."""
+        if key not in self._compressed:
+            payload: bytes = key.compress(self.payload)
+            self._compressed[key] = (
+                (payload, encode_frame(self.opcode, payload, rsv1=True)) if len(payload) < len(self.payload) else None
+            )
+        return self._compressed[key]

@@ -1,0 +1,114 @@
+"""The client's side of a connection until it is open: the asyncio protocol of the opening handshake.
+
+It moves bytes between the transport and `handshake`, and has the transport handed over to a `ConnectionProtocol`.
+`upgrade` is its counterpart on the server's side.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final, cast
+
+from .exceptions import InvalidMessage
+from .handshake import ClientHandshake, Response, ResponseParser
+
+__all__ = ["Opening"]
+
+_BODY_PATIENCE: Final = 2.0
+"""Seconds for the body of a response that refuses; without its end, as much as came is shown."""
+
+
+class Opening(asyncio.Protocol):
+    """One connection that is not a WebSocket connection yet.
+
+    Args:
+        handshake: what to send, and what judges the answer.
+        accept: called with the transport, the response and the bytes behind it; it sets the protocol that takes over,
+            before anything else can arrive.
+        loop: the event loop.
+
+    Attributes:
+        transport: None before TCP, and TLS, are set up.
+        done: done when `accept` has returned; its exception is what failed the handshake, be it what `accept` raised.
+    """
+
+    __slots__ = ("_accept", "_body_timer", "_handshake", "_parser", "done", "transport")
+
+    def __init__(
+        self,
+        handshake: ClientHandshake,
+        accept: Callable[[asyncio.Transport, Response, bytes], None],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._handshake = handshake
+        self._accept = accept
+        self._parser = ResponseParser()
+        self._body_timer: asyncio.TimerHandle | None = None
+        self.transport: asyncio.Transport | None = None
+        self.done: asyncio.Future[None] = loop.create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the event loop, or the dialer, when TCP, the proxy and TLS are set up."""
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's classes do not derive from it
+        self.transport.write(self._handshake.request.raw)
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the transport with what the server sent."""
+        if self.done.done():
+            return
+        try:
+            response = self._parser.feed(data)
+            if response is not None:
+                self._finish(response)
+            elif self._parser.head_complete and self._body_timer is None:
+                self._body_timer = self.done.get_loop().call_later(_BODY_PATIENCE, self.cut_body)
+        except Exception as exc:
+            self._fail(exc)
+
+    def eof_received(self) -> bool:
+        """Called by the transport when the server has ended its sending side; False closes the transport."""
+        self._ended(EOFError("the server ended the connection"))
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the transport when it has ended before the connection was open."""
+        self._ended(exc or EOFError("the server ended the connection"))
+
+    def cut_body(self) -> None:
+        """Take the response as it is, if its head is complete."""
+        if not self.done.done() and self._parser.head_complete:
+            self._ended(None)
+
+    def _ended(self, cause: BaseException | None) -> None:
+        if self.done.done():
+            return
+        try:
+            self._finish(self._parser.feed_eof())
+        except InvalidMessage as exc:
+            exc.__cause__ = cause
+            self._fail(exc)
+        except Exception as exc:
+            self._fail(exc)
+
+    def _finish(self, response: Response) -> None:
+        self._stop()
+        assert self.transport is not None
+        self._accept(self.transport, response, self._parser.trailing)
+        self.done.set_result(None)
+
+    def _fail(self, exc: Exception) -> None:
+        self._stop()
+        if not self.done.done():
+            self.done.set_exception(exc)
+        self.abort()
+
+    def _stop(self) -> None:
+        if self._body_timer is not None:
+            self._body_timer.cancel()
+
+    def abort(self) -> None:
+        """Drop the connection, also if it is open by now."""
+        self._stop()
+        if self.transport is not None:
+            self.transport.abort()
