@@ -30,15 +30,26 @@ cdef extern from *:
     """
     #ifdef _WIN32
     static Py_ssize_t wsf_send(int fd, const char *data, Py_ssize_t n) { return -1; }
+    static Py_ssize_t wsf_send2(int fd, const char *head, Py_ssize_t n, const char *data, Py_ssize_t m) { return -1; }
     #else
     #include <sys/types.h>
     #include <sys/socket.h>
+    #include <sys/uio.h>
     #ifndef MSG_NOSIGNAL
     #define MSG_NOSIGNAL 0
     #endif
     static Py_ssize_t wsf_send(int fd, const char *data, Py_ssize_t n)
     {
         return send(fd, data, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT);
+    }
+    static Py_ssize_t wsf_send2(int fd, const char *head, Py_ssize_t n, const char *data, Py_ssize_t m)
+    {
+        struct iovec parts[2] = {{(void *)head, (size_t)n}, {(void *)data, (size_t)m}};
+        struct msghdr message;
+        memset(&message, 0, sizeof message);
+        message.msg_iov = parts;
+        message.msg_iovlen = 2;
+        return sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
     }
     #endif
 
@@ -52,6 +63,7 @@ cdef extern from *:
     """
     Py_ssize_t PY_SSIZE_T_MAX
     Py_ssize_t wsf_send(int fd, const char *data, Py_ssize_t n) nogil
+    Py_ssize_t wsf_send2(int fd, const char *head, Py_ssize_t n, const char *data, Py_ssize_t m) nogil
     int PyContext_Enter(object context) except -1
     int PyContext_Exit(object context) except -1
     void PyErr_SetObject(object kind, object value)
@@ -64,6 +76,7 @@ cdef extern from *:
 
 cdef enum:
     CORK_SIZE = 65536  # bytes gathered that are written without waiting for the end of the turn
+    LARGE = 32768  # bytes of a message that is not copied into the encoder
     OVERHEAD = 64  # bytes that a held message counts for beside its own
     # Why reading is paused:
     PAUSED_HELD = 1  # the consumer is behind
@@ -133,6 +146,7 @@ cdef class Receive:
     cdef Channel _channel
     cdef object _decode
     cdef bint _iterating
+    cdef bint _pieces
     cdef bint _finished
     cdef bint _started
     cdef bint _waiting
@@ -178,6 +192,9 @@ cdef class Receive:
         elif channel._receiver is not None:
             self._finished = True
             raise ConcurrencyError("recv() was called while another task receives from the same connection")
+        elif channel.streaming and not self._pieces:
+            self._finished = True
+            raise ConcurrencyError("recv() was called before the iteration over recv_streaming() was finished")
         if channel._head == len(channel._queue) and not channel.ended:
             channel.idle()
         if channel._head < len(channel._queue):
@@ -223,6 +240,8 @@ cdef class Receive:
         if not self._waiting:
             return 0
         self._waiting = False
+        if future.done():
+            return 0  # cancelled, and the task is to learn it in this turn; what came stays in the queue
         callbacks = future._callbacks
         if callbacks is None or len(callbacks) != 1:
             channel._future = None
@@ -288,11 +307,12 @@ cdef class Channel:
     cdef bint _corked
     cdef bint _dirty
     cdef bint _backlog
-    cdef bint _owes
     cdef bint _turn_full
     cdef readonly object connection
     cdef readonly object transport
+    cdef public bint owes
     cdef public bint receiving
+    cdef public bint streaming
     cdef public bint sendable
     cdef public bint write_paused
     cdef public bint ended
@@ -318,6 +338,8 @@ cdef class Channel:
         self._easy = PY_SSIZE_T_MAX if max_buffered is None else max(0, (max_buffered - write_limit) // 4)
         self.receiving = True
         self.sendable = True
+        # The response to the opening handshake may not be written yet: uvloop does that at the end of the turn.
+        self._backlog = True
 
     # --- Receiving
 
@@ -349,35 +371,35 @@ cdef class Channel:
                 if type(event) is bytes or type(event) is str or type(event) is Fragment:
                     if not self.receiving:
                         continue
+                    if type(event) is not Fragment or event.final:
+                        self.messages_received += 1
                     if on_message is None:
                         if type(event) is Fragment:
                             event = self.handle_fragment(event)
                             if event is None:
                                 continue
-                        self.messages_received += 1
                         self.put_back(event)
                     else:
-                        self.messages_received += 1
                         try:
                             on_message(event)
                         except BaseException as exc:
                             self.consumer_failed(exc)
                             if not isinstance(exc, Exception):
                                 raise
-                elif on_message is None and self.is_terminal(event):
+                elif self.is_terminal(event):
                     # What came whole before it is answered first: see `idle`.
                     self._terminal = event
                 else:
                     self.handle_event(event)
             if self._receiver is not None and (self._terminal is not None or self._head < len(self._queue)):
                 self._receiver._wake()
-            if self._terminal is not None:
+            if self._terminal is not None and events:
                 self._settle()
         finally:
             self._corked = False
             if self._encoder._used:
                 self._flush()
-        if self.held > self.high_water and not self.paused & PAUSED_HELD:
+        if self.held > self.high_water and self.receiving and not self.paused & PAUSED_HELD:
             self.pause(PAUSED_HELD)
         if self._decoder._stopped:
             self.pause(PAUSED_PENDING)
@@ -396,12 +418,12 @@ cdef class Channel:
 
     cpdef idle(self):
         """Note that the consumer has nothing left to answer and asks for more."""
-        self._owes = False
+        self.owes = False
         if self._terminal is not None:
             self.settle()
 
     cdef int _settle(self) except -1:
-        if self._head == len(self._queue) and not self._owes:
+        if not self.receiving or self._head == len(self._queue) and not self.owes:
             self.settle()
         else:
             self.settle_later()
@@ -421,7 +443,7 @@ cdef class Channel:
         if self._head == len(self._queue):
             self._queue.clear()
             self._head = 0
-        self._owes = True
+        self.owes = True
         if self.paused & PAUSED_HELD and self.held * 4 <= self.high_water:
             self.unpause(PAUSED_HELD)
         return message
@@ -449,7 +471,7 @@ cdef class Channel:
         self._queue.clear()
         self._head = 0
         self.held = 0
-        self._owes = False
+        self.owes = False
         self.unpause(PAUSED_HELD)
         if self._terminal is not None:
             self.settle()
@@ -481,9 +503,34 @@ cdef class Channel:
         if not self.sendable:
             self.send_rare(data)
             return 0
-        self._encoder._message(data)
         self.messages_sent += 1
+        if type(data) is bytes and PyBytes_GET_SIZE(data) >= LARGE and not self._encoder._mask:
+            return self._write_large(data)
+        self._encoder._message(data)
         return self._written()
+
+    cdef int _write_large(self, bytes data) except -1:
+        """Send a large binary message from where it is, not through the encoder."""
+        cdef bytes head
+        cdef Py_ssize_t n, m = PyBytes_GET_SIZE(data), sent = 0
+        self._turn_full = True
+        self._dirty = False
+        self._encoder._head(0x82, m)
+        head = self._encoder._take()
+        n = PyBytes_GET_SIZE(head)
+        if self.transport is None or self.transport.is_closing():
+            return 0
+        self.bytes_sent += n + m
+        if self._direct():
+            sent = wsf_send2(self._fd, PyBytes_AS_STRING(head), n, PyBytes_AS_STRING(data), m)
+            if sent == n + m:
+                return 0
+            self._backlog = True
+            sent = max(sent, 0)
+        if sent < n:
+            self.transport.write(head[sent:])
+        self.transport.write(memoryview(data)[sent - n:] if sent > n else data)
+        return 0
 
     cdef int _written(self) except -1:
         if self._encoder._used >= CORK_SIZE:
@@ -525,20 +572,25 @@ cdef class Channel:
         if self.transport is None or self.transport.is_closing():
             return 0
         self.bytes_sent += n
-        if self._fd >= 0:
-            if self._backlog and self.transport.get_write_buffer_size() == 0:
-                self._backlog = False
-            if not self._backlog:
-                sent = wsf_send(self._fd, PyBytes_AS_STRING(data), n)
-                if sent == n:
-                    return 0
-                # What the socket did not take, or its error, is for the transport.
-                self._backlog = True
-                if sent > 0:
-                    self.transport.write(memoryview(data)[sent:])
-                    return 0
+        if self._direct():
+            sent = wsf_send(self._fd, PyBytes_AS_STRING(data), n)
+            if sent == n:
+                return 0
+            # What the socket did not take, or its error, is for the transport.
+            self._backlog = True
+            if sent > 0:
+                self.transport.write(memoryview(data)[sent:])
+                return 0
         self.transport.write(data)
         return 0
+
+    cdef bint _direct(self) except -1:
+        """Whether a frame may go to the socket beside the transport: it has nothing left to write."""
+        if self._fd < 0:
+            return False
+        if self._backlog and self.transport.get_write_buffer_size() == 0:
+            self._backlog = False
+        return not self._backlog
 
     @property
     def buffered(self):
@@ -583,6 +635,12 @@ cdef class Endpoint:
         cdef Receive receive = Receive.__new__(Receive)
         receive._channel = self._opened()
         receive._decode = decode
+        return receive
+
+    def _recv_piece(self):
+        cdef Receive receive = Receive.__new__(Receive)
+        receive._channel = self._opened()
+        receive._pieces = True
         return receive
 
     def send(self, message, *, text=None, compress=None):

@@ -12,6 +12,7 @@ cdef class Encoder:
 
     cdef uint8_t *_extend(self, size_t n) except NULL
     cdef int _append(self, uint8_t first, const uint8_t *data, size_t n) except -1
+    cdef int _head(self, uint8_t first, size_t n) except -1
     cdef int _append_text(self, uint8_t first, object text) except -1
     cdef int _message(self, object data) except -1
     cdef bytes _take(self)

@@ -28,6 +28,7 @@ __all__ = ["Decoder", "Encoder", "apply_mask", "encode_frame"]
 
 
 cdef extern from "_codec_bytes.h" nogil:
+    void wsf_choose()
     uint64_t wsf_mask(uint8_t *dst, const uint8_t *src, size_t n, const uint8_t *key)
     void wsf_turn_key(uint8_t *key, size_t n)
     bint wsf_utf8_check(const uint8_t *s, size_t n, size_t *taken)
@@ -56,6 +57,9 @@ cdef enum:
 
 cdef uint64_t LONGEST = 0x7FFFFFFFFFFFFFFF
 cdef uint64_t NOT_ASCII = 0x8080808080808080
+
+
+wsf_choose()
 
 
 # --- Bytes-like arguments -------------------------------------------------------------------------------
@@ -197,6 +201,11 @@ Specified in `_codec_py.py`.
             _write_head(out, first, n, False)
             if n:
                 memcpy(out + head, data, n)
+        return 0
+
+    cdef int _head(self, uint8_t first, size_t n) except -1:
+        """Append the head of an unmasked frame whose n bytes the caller sends by itself."""
+        _write_head(self._extend(2 if n < 126 else 4 if n < 65536 else 10), first, n, False)
         return 0
 
     cdef int _append_text(self, uint8_t first, object text) except -1:
@@ -823,7 +832,7 @@ Specified in `_codec_py.py`.
         cdef PyObject *moved
         if self._message != NULL and least <= self._room:
             return 0
-        most = max(<uint64_t>4096, 4 * <uint64_t>least)
+        most = max(<uint64_t>4096, (4 if least < 16384 else 16) * <uint64_t>least)
         if coming:
             most = min(most, self._used + coming)
         elif self._message == NULL:
