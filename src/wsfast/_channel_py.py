@@ -77,9 +77,11 @@ class Channel:
         transport: the asyncio transport, None once it has ended.
         turn: what the loop's connections share.
         on_message: what is called with each message; None to queue them for `recv`.
+        owes: whether the consumer took what was received and has not come back for more.
         receiving: whether messages are still delivered.
         sendable: whether a message may be encoded straight away: the connection is open, without compression, and no
             other message is being sent in steps.
+        streaming: whether the consumer takes a message in pieces.
         write_paused: whether the transport has more unsent than it should.
         ended: whether no more messages will come than those that are queued.
         paused: the reasons why reading is paused, as bits.
@@ -93,7 +95,6 @@ class Channel:
         "_dirty",
         "_easy",
         "_encoder",
-        "_owes",
         "_queue",
         "_receiver",
         "_terminal",
@@ -107,9 +108,11 @@ class Channel:
         "messages_received",
         "messages_sent",
         "on_message",
+        "owes",
         "paused",
         "receiving",
         "sendable",
+        "streaming",
         "transport",
         "turn",
         "write_paused",
@@ -155,14 +158,15 @@ class Channel:
         self._terminal: Event | None = None
         self._corked = False
         self._dirty = False
-        self._owes = False  # the consumer took a message and has not come back for the next
         self._turn_full = False
         self.high_water = read_limit
         # What is surely below max_buffered without asking the transport; a character takes up to four bytes.
         self._easy = sys.maxsize if max_buffered is None else max(0, (max_buffered - write_limit) // 4)
         self.on_message: Callable[[Any], object] | None = None
+        self.owes = False
         self.receiving = True
         self.sendable = True
+        self.streaming = False
         self.write_paused = False
         self.ended = False
         self.paused = 0
@@ -199,22 +203,22 @@ class Channel:
                 if kind is bytes or kind is str or kind is Fragment:
                     if self.receiving:
                         self._deliver_message(event)
-                elif self.on_message is None and self.is_terminal(event):
+                elif self.is_terminal(event):
                     # What came whole before it is answered first: see `idle`.
                     self._terminal = event
                 else:
                     self.handle_event(event)
             if self._terminal is not None or self._queue:
                 self.wake_receiver()
-            if self._terminal is not None:
-                if self._queue or self._owes:
+            if self._terminal is not None and events:
+                if self.receiving and (self._queue or self.owes):
                     self.settle_later()
                 else:
                     self.settle()
         finally:
             self._corked = False
             self.flush()
-        if self.held > self.high_water and not self.paused & PAUSED_HELD:
+        if self.held > self.high_water and self.receiving and not self.paused & PAUSED_HELD:
             self.pause(PAUSED_HELD)
         if self._decoder.pending:
             self.pause(PAUSED_PENDING)
@@ -222,13 +226,13 @@ class Channel:
                 self.turn.loop.call_soon(self._continue)
 
     def _deliver_message(self, event: Any) -> None:
+        if type(event) is not Fragment or event.final:
+            self.messages_received += 1
         if self.on_message is None:
             message = self.handle_fragment(event) if type(event) is Fragment else event
             if message is not None:
-                self.messages_received += 1
                 self.put_back(message)
             return
-        self.messages_received += 1
         try:
             self.on_message(event)
         except BaseException as exc:
@@ -247,7 +251,7 @@ class Channel:
 
     def idle(self) -> None:
         """Note that the consumer has nothing left to answer and asks for more."""
-        self._owes = False
+        self.owes = False
         self.settle()
 
     def settle(self) -> None:
@@ -271,7 +275,7 @@ class Channel:
     def _pop(self) -> Any:
         message = self._queue.popleft()
         self.held -= _weight(message)
-        self._owes = True
+        self.owes = True
         if self.paused & PAUSED_HELD and self.held * 4 <= self.high_water:
             self.unpause(PAUSED_HELD)
         return message
@@ -281,19 +285,21 @@ class Channel:
         self.receiving = False
         self._queue.clear()
         self.held = 0
-        self._owes = False
+        self.owes = False
         self.unpause(PAUSED_HELD)
         self.settle()
 
-    async def receive(self, decode: bool | None) -> Any:
-        """Wait for the next message and return it.
+    async def receive(self, decode: bool | None, pieces: bool = False) -> Any:
+        """Wait for the next message, or the next piece of one, and return it.
 
         Raises:
-            ConcurrencyError: another task waits already.
+            ConcurrencyError: another task waits already, or takes a message in pieces.
             ConnectionClosed: there is none left.
         """
         if self._receiver is not None:
             raise ConcurrencyError("recv() was called while another task receives from the same connection")
+        if self.streaming and not pieces:
+            raise ConcurrencyError("recv() was called before the iteration over recv_streaming() was finished")
         while not self._queue:
             if not self.ended:
                 self.idle()
@@ -441,6 +447,9 @@ class Endpoint:
             UnicodeDecodeError: with ``decode=True``, a binary message is not UTF-8.
         """
         return self._opened().receive(decode)  # type: ignore[no-any-return]
+
+    def _recv_piece(self) -> Awaitable[Any]:
+        return self._opened().receive(None, pieces=True)  # type: ignore[no-any-return]
 
     def send(self, message: Any, *, text: bool | None = None, compress: bool | None = None) -> Awaitable[None]:
         """Send a message, and wait while more than `write_limit` is unsent.

@@ -15,6 +15,7 @@ The rules, all in `TABLE`:
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Callable
 from enum import Enum, IntEnum
 from typing import Final, Protocol, TypeAlias
@@ -66,6 +67,7 @@ class Action(Enum):
     ECHO = "answer with a Close frame that has the same code"
     REPORT = "send a Close frame that says what the peer did wrong"
     FINISH = "note that the peer answered this side's Close frame"
+    FAIL = "note that the peer did something wrong, after this side's Close frame"
     LOSE = "note that the transport ended without a closing handshake"
     END = "note that the transport ended after the last frame"
     WRITE = "encode the frame"
@@ -91,7 +93,7 @@ TABLE: Final[dict[State, dict[Input, tuple[State, Action]]]] = {
         _I.PING: (_S.CLOSING, _A.DROP),
         _I.PONG: (_S.CLOSING, _A.DELIVER),
         _I.CLOSE: (_S.DRAINING, _A.FINISH),
-        _I.FAILURE: (_S.DRAINING, _A.DROP),
+        _I.FAILURE: (_S.DRAINING, _A.FAIL),
         _I.EOF: (_S.CLOSED, _A.LOSE),
         _I.SEND: (_S.CLOSING, _A.REFUSE),
         _I.CLOSE_CALL: (_S.CLOSING, _A.DROP),
@@ -119,6 +121,7 @@ TABLE: Final[dict[State, dict[Input, tuple[State, Action]]]] = {
 }
 """Every state, every input: the next state, and what is done. It is the same for both sides."""
 
+_FOR_APPLICATION: Final = frozenset({_A.DELIVER, _A.ANSWER, _A.ECHO, _A.FINISH, _A.REPORT, _A.FAIL})
 _INPUT_OF: Final[dict[type, Input]] = {
     str: Input.MESSAGE,
     bytes: Input.MESSAGE,
@@ -208,6 +211,7 @@ class Connection:
     __slots__ = (
         "_fragmented",
         "_owed_pong",
+        "_utf8",
         "cause",
         "close_rcvd",
         "close_sent",
@@ -250,6 +254,7 @@ class Connection:
         self.failure: PeerError | None = None
         self.congested = False
         self._owed_pong: bytes | None = None
+        self._utf8: codecs.IncrementalDecoder | None = None  # what checks a text message that is sent in fragments
         self._fragmented = 0  # 0, or 1 in a plain, 2 in a compressed message of ours that is unfinished
 
     # --- What the peer does -----------------------------------------------------------------------------
@@ -268,7 +273,7 @@ class Connection:
     def handle(self, event: Event) -> bool:
         """Do what an event of the decoder asks for; return whether it is for the application."""
         kind = _INPUT_OF.get(type(event), Input.FAILURE)
-        return self._step(kind, event) in (Action.DELIVER, Action.ANSWER, Action.ECHO, Action.FINISH, Action.REPORT)
+        return self._step(kind, event) in _FOR_APPLICATION
 
     def answer_ping(self) -> None:
         """Answer the latest ping that came while `congested` was set, if there is one and the state allows it."""
@@ -330,8 +335,12 @@ class Connection:
         The type and the compression of a message are those of its first fragment.
         """
         self._step(Input.SEND, None)
-        opcode, payload = _as_payload(data, text)
         first = not self._fragmented
+        opcode, payload = _as_payload(data, text, check=False)
+        if first:
+            self._utf8 = codecs.getincrementaldecoder("utf-8")() if opcode is Opcode.TEXT else None
+        if self._utf8 is not None and not isinstance(data, str):
+            self._utf8.decode(payload, fin)  # a fragment may end within a character
         if first:
             squeeze = self.compression is not None and compress is not False
             self._fragmented = 2 if squeeze else 1
@@ -425,6 +434,10 @@ class Connection:
         self.cause = CloseCause.PROTOCOL_ERROR
         self._send_close(encode_close(event.code, _shorten(event.reason)))
 
+    def _fail(self, event: PeerError) -> None:
+        # RFC 6455, 7.1.7: no Close frame after the one that was sent, but the transport is ended.
+        self.failure = event
+
     def _lose(self, event: None) -> None:
         if self.cause is None:
             self.cause = CloseCause.LOST
@@ -440,12 +453,13 @@ _DO: Final[dict[Action, _Do]] = {
     Action.ANSWER: Connection._answer,  # type: ignore[dict-item]
     Action.ECHO: Connection._echo,  # type: ignore[dict-item]
     Action.FINISH: Connection._finish,  # type: ignore[dict-item]
+    Action.FAIL: Connection._fail,  # type: ignore[dict-item]
     Action.REPORT: Connection._report,  # type: ignore[dict-item]
     Action.LOSE: Connection._lose,  # type: ignore[dict-item]
 }
 
 
-def _as_payload(data: str | BytesLike, text: bool | None) -> tuple[Opcode, bytes]:
+def _as_payload(data: str | BytesLike, text: bool | None, *, check: bool = True) -> tuple[Opcode, bytes]:
     """Choose the opcode of a message, and make its payload `bytes`."""
     if isinstance(data, str):
         return (Opcode.BINARY if text is False else Opcode.TEXT), data.encode()
@@ -454,6 +468,7 @@ def _as_payload(data: str | BytesLike, text: bool | None) -> tuple[Opcode, bytes
     except TypeError:
         raise TypeError(f"expected str or a bytes-like object, got {type(data).__name__}") from None
     if text:
-        payload.decode()
+        if check:
+            payload.decode()
         return Opcode.TEXT, payload
     return Opcode.BINARY, payload

@@ -281,7 +281,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
 
     def consumer_failed(self, exc: BaseException) -> None:
         """Close with 1011 because a listener's method, or a handler, raised; log it once."""
-        if isinstance(exc, ConnectionClosed) and self.connection.state is not State.OPEN:
+        if self.connection.state is not State.OPEN and _is_end(exc):
             return
         self.host.logger.error("handler for subprotocol %r raised", self.ws.subprotocol, exc_info=exc)
         self.start_close(CloseCode.INTERNAL_ERROR, "", CloseCause.HANDLER_ERROR)
@@ -317,7 +317,8 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         limits = self.host.limits
         if self.connection.state is not State.OPEN:
             raise self.connection.closed_error()
-        if limits.max_buffered is None or self.buffered + len(message) <= limits.max_buffered:
+        size = _size(message)
+        if limits.max_buffered is None or self.buffered + size <= limits.max_buffered:
             return True
         if limits.overflow == "drop":
             return False
@@ -325,7 +326,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
             self.start_close(CloseCode.TRY_AGAIN_LATER, "too much is unsent", CloseCause.OVERFLOW)
             raise self.connection.closed_error()
         raise BufferFull(
-            f"{self.buffered} bytes are unsent, {len(message)} more would pass the limit of {limits.max_buffered}"
+            f"{self.buffered} bytes are unsent, {size} more would pass the limit of {limits.max_buffered}"
         )
 
     async def send_whole(self, message: str | BytesLike, text: bool | None, compress: bool | None) -> None:
@@ -386,8 +387,8 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
             except asyncio.CancelledError:
                 if waiter.done() and not waiter.cancelled():
                     self._open_gate()
-                else:
-                    self._gate.remove(waiter)
+                elif self._gate is not None and waiter in self._gate:
+                    self._gate.remove(waiter)  # else it was passed over already
                 raise
         self.sendable = False
         try:
@@ -433,7 +434,12 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
             self._drain_waiters = []
         waiter: asyncio.Future[None] = self.loop.create_future()
         self._drain_waiters.append(waiter)
-        await waiter
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if self._drain_waiters is not None and waiter in self._drain_waiters:
+                self._drain_waiters.remove(waiter)
+            raise
 
     def pause_writing(self) -> None:
         """Called by the transport when more than `write_limit` is unsent."""
@@ -518,7 +524,9 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
     def on_deadline(self) -> None:
         """Called by the timer: keepalive while the connection is open, the end of patience while it closes."""
         connection = self.connection
-        if connection.state is State.CLOSING:
+        if connection.state is State.OPEN and self.transport is not None and self.transport.is_closing():
+            self.abort(CloseCause.LOST)
+        elif connection.state is State.CLOSING:
             self.abort(CloseCause.TIMEOUT if connection.cause is CloseCause.LOCAL else connection.cause)
         elif connection.state is State.DRAINING:
             self.abort(connection.cause)
@@ -632,7 +640,12 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
             self._closed_waiters = []
         waiter: asyncio.Future[None] = self.loop.create_future()
         self._closed_waiters.append(waiter)
-        await waiter
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if self._closed_waiters is not None and waiter in self._closed_waiters:
+                self._closed_waiters.remove(waiter)
+            raise
 
     def abort(self, cause: CloseCause | None) -> None:
         """End the transport at once."""
@@ -644,6 +657,8 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         """Called by the transport when the peer has ended its sending side; False closes the transport."""
         self.flush()  # or what this turn's messages were answered would be dropped
+        # The transport closes once all is written, which a peer that reads nothing could put off for ever.
+        self._set_deadline(self.host.limits.close_timeout)
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -701,5 +716,14 @@ def _joined(parts: list[Any]) -> str | bytes:
     return empty.join(parts)  # type: ignore[arg-type]
 
 
+def _is_end(exc: BaseException) -> bool:
+    """Tell whether an exception, or each one of a group such as a TaskGroup raises, says that a connection has ended."""
+    if isinstance(exc, BaseExceptionGroup):
+        return all(_is_end(one) for one in exc.exceptions)
+    return isinstance(exc, (ConnectionClosed, asyncio.IncompleteReadError))
+
+
 def _size(message: str | BytesLike) -> int:
-    return len(message) if isinstance(message, str) else memoryview(message).nbytes
+    if isinstance(message, str):
+        return len(message) if message.isascii() else len(message.encode())
+    return memoryview(message).nbytes

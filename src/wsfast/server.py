@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, TypeVar
 
 from .codes import CloseCause, CloseCode
-from .connection import Side
+from .connection import Side, encode_close
 from .deflate import Deflate, PerMessageDeflate, accept, as_deflate
 from .handshake import Origins, Request, Response, refuse
 from .handshake import select_subprotocol as first_registered
@@ -149,6 +149,7 @@ class Server:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Task[None] | None = None
         self._idle: asyncio.Event | None = None
+        self._told: asyncio.Event | None = None  # to stop
 
     # --- Dispatch -----------------------------------------------------------------------------------------
 
@@ -296,6 +297,7 @@ class Server:
             self.timer = CoarseTimer(loop)
             self._idle = asyncio.Event()
             self._idle.set()
+            self._told = asyncio.Event()
         elif self._loop is not loop:
             raise RuntimeError("the server runs on another event loop")
         if ssl is not None:
@@ -329,7 +331,8 @@ class Server:
     @property
     def connections(self) -> set[WebSocket]:
         """The connections that are open, or closing, as a new set."""
-        return {protocol.ws for protocol in self._connections}
+        # A connection that has ended is kept until its handler has.
+        return {protocol.ws for protocol in self._connections if protocol.transport is not None}
 
     @property
     def counters(self) -> dict[str, Any]:
@@ -339,11 +342,12 @@ class Server:
         ``messages_sent``, ``bytes_received``, ``bytes_sent``, and ``causes``: how many ended by each `CloseCause`.
         """
         totals = Counter(self._closed_totals)
-        for ws in self.connections:
+        connections = self.connections
+        for ws in connections:
             totals.update(ws.counters)
         names = ("messages_received", "messages_sent", "bytes_received", "bytes_sent")
         return {
-            "connections": len(self._connections),
+            "connections": len(connections),
             "handshakes": len(self._handshakes),
             "opened": self._opened,
             "refused": self.refused,
@@ -360,15 +364,10 @@ class Server:
         if host is not None or port is not None or listen or not self._listening:
             await self.start(host, port, **listen)
         try:
-            await self._forever()
+            await self.wait_closed()
         finally:
             self.close()
             await self.wait_closed()
-
-    async def _forever(self) -> None:
-        while not self.closing:
-            await asyncio.sleep(3600)
-        await self.wait_closed()
 
     def close(self, code: int = CloseCode.GOING_AWAY, reason: str = "") -> None:
         """Begin to stop: accept no more, and close each connection with 1001; `wait_closed` waits for the end.
@@ -382,19 +381,22 @@ class Server:
         """
         if self.closing:
             return
+        encode_close(code, reason)  # a wrong one shall raise here, not in a task that nobody looks at
         self.closing = True
         for listening in self._listening:
             listening.close()
         if self._loop is not None and not self._loop.is_closed():
             self._stopping = self._loop.create_task(self._stop(code, reason))
+        if self._told is not None:
+            self._told.set()
 
     async def wait_closed(self) -> None:
         """Wait until the server has stopped: `close` was called, and no connection and no handler is left."""
-        if self._loop is None:
+        if self._told is None:
             return
-        while self._stopping is None:
-            await asyncio.sleep(0.1)
-        await asyncio.shield(self._stopping)
+        await self._told.wait()
+        if self._stopping is not None:
+            await asyncio.shield(self._stopping)
 
     async def _stop(self, code: int, reason: str) -> None:
         assert self._idle is not None
@@ -473,7 +475,7 @@ class Server:
 
     def _run(self, protocol: ConnectionProtocol, running: Awaitable[Any]) -> None:
         assert self._loop is not None
-        task = self._loop.create_task(running)  # type: ignore[arg-type]
+        task = asyncio.ensure_future(running, loop=self._loop)
         protocol.task = task
         task.add_done_callback(functools.partial(self._handler_done, protocol))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import TYPE_CHECKING
 
 from .channel import PAUSED_HELD
@@ -18,21 +19,6 @@ _FRAGMENT = 65536
 """Bytes written without a flush that are sent as a fragment, not held."""
 
 
-class _Backpressure(asyncio.Transport):
-    """What `asyncio.StreamReader` needs of a transport: to stop and to go on reading."""
-
-    __slots__ = ("_channel",)
-
-    def __init__(self, channel: ConnectionProtocol) -> None:
-        self._channel = channel
-
-    def pause_reading(self) -> None:
-        self._channel.pause(PAUSED_HELD)
-
-    def resume_reading(self) -> None:
-        self._channel.unpause(PAUSED_HELD)
-
-
 class Reader(asyncio.StreamReader):
     """The payloads of the peer's messages, text and binary, as one stream of bytes without boundaries.
 
@@ -41,21 +27,42 @@ class Reader(asyncio.StreamReader):
     raises `ConnectionClosedError` after the last byte, so that a stream that was cut off cannot pass for a whole one.
     """
 
+    if TYPE_CHECKING:
+        _buffer: bytearray
+        _eof: bool
+
     def __init__(self, channel: ConnectionProtocol, limit: int) -> None:
         super().__init__(limit=limit, loop=channel.loop)
-        self.set_transport(_Backpressure(channel))
+        self._channel = channel
         self._error: Exception | None = None
 
     def feed(self, message: str | bytes | Fragment) -> None:
         """Take a message, or a piece of one, from the connection."""
         data = message.data if isinstance(message, Fragment) else message
         if data:
+            self._channel.owes = True
             self.feed_data(data.encode() if isinstance(data, str) else data)
+            if len(self._buffer) > self._channel.high_water:
+                self._channel.pause(PAUSED_HELD)
 
     def end(self, error: Exception | None) -> None:
-        """Note that nothing will follow: None for a proper end."""
-        self._error = error
-        self.feed_eof()
+        """Note that nothing will follow: None for a proper end. Without effect if that is known already."""
+        if not self._eof:
+            self._error = error
+            self.feed_eof()
+
+    # `asyncio.StreamReader` calls these two where it needs more, and after it has handed some out; its own backpressure,
+    # which has other limits, is not in use because it has no transport.
+
+    async def _wait_for_data(self, func_name: str) -> None:
+        self._channel.unpause(PAUSED_HELD)  # else `readexactly` of more than is held would wait for ever
+        self._channel.idle()
+        if not self._eof:
+            await super()._wait_for_data(func_name)  # type: ignore[misc]
+
+    def _maybe_resume_transport(self) -> None:
+        if len(self._buffer) * 4 <= self._channel.high_water:
+            self._channel.unpause(PAUSED_HELD)
 
     async def read(self, n: int = -1) -> bytes:
         """Read what there is, but at least one byte; wait for it if need be.
@@ -69,12 +76,38 @@ class Reader(asyncio.StreamReader):
         Raises:
             ConnectionClosedError: the connection ended without a proper close.
         """
-        if n < 0:
-            n = max(len(self._buffer), _FRAGMENT)  # type: ignore[attr-defined]
-        data = await super().read(n)
+        data = await super().read(sys.maxsize if n < 0 else n)
         if not data and n and self._error is not None:
             raise self._error
         return data
+
+    async def readexactly(self, n: int) -> bytes:
+        """Read exactly `n` bytes.
+
+        Raises:
+            asyncio.IncompleteReadError: the end came before; `partial` has the bytes there were.
+            ConnectionClosedError: the connection ended without a proper close, and there were none.
+        """
+        try:
+            return await super().readexactly(n)
+        except asyncio.IncompleteReadError as exc:
+            raise self._cut_off(exc) from self._error
+
+    async def readuntil(self, separator: bytes = b"\n") -> bytes:  # type: ignore[override]
+        """Read up to a separator, and return it too.
+
+        Raises:
+            asyncio.IncompleteReadError: the end came before; `partial` has the bytes there were.
+            asyncio.LimitOverrunError: there is no separator in the first `read_limit` bytes.
+            ConnectionClosedError: the connection ended without a proper close, and no byte was left.
+        """
+        try:
+            return await super().readuntil(separator)
+        except asyncio.IncompleteReadError as exc:
+            raise self._cut_off(exc) from self._error
+
+    def _cut_off(self, exc: asyncio.IncompleteReadError) -> Exception:
+        return exc if exc.partial or self._error is None else self._error
 
 
 class Writer:

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 __all__ = ["CoarseTimer", "Timed"]
 
-# Deadlines are rounded up to a multiple of a sixteenth of their delay, from 1/64 s to 1 s.
+# Deadlines are rounded up to a multiple of a sixteenth to an eighth of their delay, from 1/64 s to 1 s.
 _FINEST: Final = 1 / 64
 _COARSEST: Final = 1.0
 
@@ -42,7 +42,7 @@ class CoarseTimer:
         self._handle: asyncio.TimerHandle | None = None
 
     def set(self, timed: Timed, delay: float) -> None:
-        """Call ``timed.on_deadline()`` once, after `delay` seconds or up to a sixteenth later, not earlier.
+        """Call ``timed.on_deadline()`` once, after `delay` seconds or up to an eighth later, at least 1/64 s and at most 1 s.
 
         An earlier deadline of the same object is replaced.
         """
@@ -87,4 +87,8 @@ class CoarseTimer:
         for timed in expired:
             if timed.due <= now + _FINEST / 2 and timed.due:
                 timed.due = 0.0
-                timed.on_deadline()
+                try:
+                    timed.on_deadline()
+                except Exception as exc:  # a logger may raise; the others that are due must not suffer
+                    context = {"message": f"on_deadline of {timed!r} raised", "exception": exc}
+                    self._loop.call_exception_handler(context)

@@ -28,7 +28,7 @@ class HandshakeProtocol(asyncio.Protocol):
         server: the server that accepted it.
     """
 
-    __slots__ = ("_answered", "_late", "_parser", "_task", "due", "peer", "server", "transport", "ws")
+    __slots__ = ("_answered", "_expired", "_late", "_parser", "_task", "due", "peer", "server", "transport", "ws")
 
     def __init__(self, server: Server) -> None:
         self.server = server
@@ -39,6 +39,7 @@ class HandshakeProtocol(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
         self._late = b""  # received while a hook is at work
         self._answered = False
+        self._expired = False
         # From here on, not from `connection_made`: that comes after the TLS handshake.
         if server.limits.open_timeout is not None:
             server.timer.set(self, server.limits.open_timeout)
@@ -47,7 +48,7 @@ class HandshakeProtocol(asyncio.Protocol):
         """Called by the event loop when TCP, and TLS, are set up."""
         self.transport = cast(asyncio.Transport, transport)  # uvloop's classes do not derive from it
         self.peer = transport.get_extra_info("peername")
-        if not self.server.handshake_began(self):
+        if self._expired or not self.server.handshake_began(self):
             transport.abort()
 
     def data_received(self, data: bytes) -> None:
@@ -70,7 +71,7 @@ class HandshakeProtocol(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """Called by the transport when the peer has ended its sending side; False closes the transport."""
-        return self._answered and self.transport is not None and self.transport.can_write_eof()
+        return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the transport when it has ended before the connection was open."""
@@ -85,6 +86,9 @@ class HandshakeProtocol(asyncio.Protocol):
     def on_deadline(self) -> None:
         """Called by the timer when the opening handshake, or what follows its refusal, took too long."""
         if self.transport is None:
+            # The event loop has its own timeout for TLS, and tells nobody when TLS fails.
+            self._expired = True
+            self.server.logger.debug("a connection did not finish its TLS handshake")
             return
         if not self._answered:
             self.server.logger.info("connection from %s refused: its opening handshake took too long", self.peer)
@@ -147,6 +151,8 @@ class HandshakeProtocol(asyncio.Protocol):
         trailing = self._parser.trailing + self._late
         self._answered = True
         self._task = None
+        if not transport.is_reading():
+            transport.resume_reading()
         transport.write(head)
         server.connect(self.ws, transport, compression, trailing)
 
@@ -169,8 +175,15 @@ class HandshakeProtocol(asyncio.Protocol):
             return
         self._answered = True
         transport.write(response.serialize())
-        if transport.can_write_eof():
-            transport.write_eof()
-        else:
-            transport.close()
+        if not transport.is_closing():
+            # Unread bytes in the socket would reset the connection and destroy the response.
+            if not transport.is_reading():
+                transport.resume_reading()
+            if transport.can_write_eof():
+                try:
+                    transport.write_eof()
+                except OSError:  # the peer has gone
+                    transport.abort()
+            else:
+                transport.close()
         self.server.timer.set(self, _LINGER)

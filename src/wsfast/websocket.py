@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import http
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -117,11 +118,12 @@ class WebSocket(Endpoint):
 
     # --- Receiving ----------------------------------------------------------------------------------------
 
-    async def recv_streaming(self, decode: bool | None = None) -> AsyncIterator[str | bytes]:
+    def recv_streaming(self, decode: bool | None = None) -> AsyncIterator[str | bytes]:
         """Receive one message in pieces, as they arrive, so that it need not fit into memory.
 
-        The pieces follow the stream as it arrives, not the frames. If the iteration is left before the end of
-        the message, the rest of it is dropped. `max_size` limits the whole message here too.
+        The pieces follow the stream as it arrives, not the frames. If the iterator is given up before the end of
+        the message, or cancelled within it, the rest of the message is dropped. `max_size` limits the whole message
+        here too.
 
         Args:
             decode: None for `str` from a text message and `bytes` from a binary one; True for `str`, False for `bytes`
@@ -129,28 +131,10 @@ class WebSocket(Endpoint):
 
         Raises:
             ConnectionClosed: the connection ended before the message or within it.
-            ConcurrencyError: another task receives.
+            ConcurrencyError: another task receives, or another iteration is not finished.
+            UnicodeDecodeError: with ``decode=True``, a binary message is not UTF-8.
         """
-        channel = self._open_channel()
-        if channel.streaming:
-            raise ConcurrencyError("recv_streaming() was called while another task receives from the same connection")
-        channel.begin_streaming()
-        try:
-            while True:
-                piece: Any = await self.recv(decode=None)
-                data, final = piece if isinstance(piece, Fragment) else (piece, True)
-                if decode is False and isinstance(data, str):
-                    data = data.encode()
-                elif decode is True and isinstance(data, bytes):
-                    data = data.decode()
-                if final:
-                    channel.end_streaming(whole=True)
-                    yield data
-                    return
-                yield data
-        finally:
-            if channel.streaming:
-                channel.end_streaming(whole=False)
+        return _Pieces(self, self._open_channel(), decode)
 
     # --- Sending ------------------------------------------------------------------------------------------
 
@@ -162,14 +146,14 @@ class WebSocket(Endpoint):
     ) -> None:
         """Send what `Endpoint.send` does not send by itself: all but a plain `str` or `bytes`."""
         channel = self._open_channel()
-        if isinstance(message, (str, bytes, bytearray, memoryview)) or hasattr(message, "__buffer__"):
+        if isinstance(message, str) or _is_bytes_like(message):
             await channel.send_whole(message, text, compress)  # type: ignore[arg-type]
         elif isinstance(message, dict):
             raise TypeError("a message must be str, bytes-like or an iterable of these, got dict")
         elif isinstance(message, AsyncIterable):
             await self._send_fragments(message, text, compress)
         elif isinstance(message, Iterable):
-            await self._send_fragments(_each(message), text, compress)
+            await self._send_fragments(_each(message), text, compress)  # type: ignore[arg-type]
         else:
             raise TypeError(
                 f"a message must be str, bytes-like or an iterable of these, got {type(message).__name__}"
@@ -179,9 +163,7 @@ class WebSocket(Endpoint):
         self, pieces: AsyncIterable[str | BytesLike], text: bool | None, compress: bool | None
     ) -> None:
         channel = self._open_channel()
-        kind: type | None = None
-        held: str | BytesLike | None = None
-        started = False
+        kind: type[str | bytes] | None = None
         async with channel.sending():
             try:
                 async for piece in pieces:
@@ -189,17 +171,15 @@ class WebSocket(Endpoint):
                         kind = str if isinstance(piece, str) else bytes
                     elif isinstance(piece, str) != (kind is str):
                         raise TypeError(f"all fragments must be {kind.__name__}, got {type(piece).__name__}")
-                    if held is not None:
-                        channel.send_fragment(held, fin=False, text=text, compress=compress)
-                        started = True
-                        await channel.drain()
-                    held = piece
-                if held is not None:
-                    channel.send_fragment(held, fin=True, text=text, compress=compress)
+                    # At once, and an empty one at the end: the next piece may be long in coming.
+                    channel.send_fragment(piece, fin=False, text=text, compress=compress)
+                    await channel.drain()
+                if kind is not None:
+                    channel.send_fragment(kind(), fin=True, text=text, compress=compress)
                     await channel.drain()
             except BaseException:
                 # A message that was begun can neither be finished nor taken back (RFC 6455, 5.4).
-                if started:
+                if channel.connection.in_message:
                     channel.start_close(CloseCode.INTERNAL_ERROR, "a message was not finished", CloseCause.LOCAL)
                 raise
 
@@ -275,6 +255,75 @@ class WebSocket(Endpoint):
         if channel is None:
             raise InvalidState("the opening handshake is not finished")
         return channel  # type: ignore[return-value]
+
+
+class _Pieces(AsyncIterator["str | bytes"]):
+    """The iterator of `WebSocket.recv_streaming`.
+
+    An asynchronous generator would not do: the loop finishes one that is given up only some turns later.
+    """
+
+    __slots__ = ("_begun", "_channel", "_decoder", "_done", "_text", "_ws")
+
+    def __init__(self, ws: WebSocket, channel: ConnectionProtocol, decode: bool | None) -> None:
+        self._ws = ws
+        self._channel = channel
+        self._text = decode
+        self._decoder: codecs.IncrementalDecoder | None = None
+        self._begun = False  # a piece was taken
+        self._done = False
+
+    async def __anext__(self) -> str | bytes:
+        if self._done:
+            raise StopAsyncIteration
+        channel = self._channel
+        if not self._begun:
+            if channel.streaming:
+                raise ConcurrencyError("recv_streaming() was called before another iteration over it was finished")
+            channel.begin_streaming()
+        try:
+            piece: Any = await self._ws._recv_piece()
+            self._begun = True
+            data, final = piece if isinstance(piece, Fragment) else (piece, True)
+            decoded = self._decode(data, final)
+        except BaseException:
+            self._finish(skip=self._begun)
+            raise
+        if final:
+            self._finish(skip=False)
+        return decoded
+
+    def _decode(self, data: str | bytes, final: bool) -> str | bytes:
+        if self._text is False and isinstance(data, str):
+            return data.encode()
+        if self._text and isinstance(data, bytes):
+            # A piece of a binary message may end within a character.
+            if self._decoder is None:
+                self._decoder = codecs.getincrementaldecoder("utf-8")()
+            return self._decoder.decode(data, final)
+        return data
+
+    def _finish(self, *, skip: bool) -> None:
+        self._done = True
+        self._channel.end_streaming(skip=skip)
+
+    def __del__(self) -> None:
+        if self._begun and not self._done:
+            self._finish(skip=True)
+
+    async def aclose(self) -> None:
+        """Give the iteration up: what is left of the message is dropped."""
+        if self._begun and not self._done:
+            self._finish(skip=True)
+        self._done = True
+
+
+def _is_bytes_like(message: object) -> bool:
+    try:
+        memoryview(message).release()  # type: ignore[arg-type]
+    except TypeError:
+        return False
+    return True
 
 
 async def _each(items: Iterable[str | BytesLike]) -> AsyncIterator[str | BytesLike]:
