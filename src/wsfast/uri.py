@@ -132,3 +132,4 @@ def _unquote(shown: str, part: str) -> str:
         plain.encode()  # a lone surrogate would only be found when the request is made
     except UnicodeError as exc:
         raise InvalidURI(shown, "expected a user name and a password in UTF-8") from exc
+    return plain
