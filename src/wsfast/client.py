@@ -74,6 +74,8 @@ class _Client:
 class _Connector(Generic[_T]):
     """What `connect`, `connect_listener` and `connect_stream` have in common; `connect` documents it."""
 
+    _dialer_type: type[Dialer] = Dialer
+
     def __init__(
         self,
         uri: str,
@@ -131,7 +133,9 @@ class _Connector(Generic[_T]):
         self._process_exception = process_exception
         self._reconnect_delays = reconnect_delays
         self._logger: Any = logging.getLogger("wsfast.client") if logger is None else logger
-        self._dialer = Dialer(proxy, user_agent_header, open_timeout, close_timeout, {"ssl": ssl, **options})
+        self._dialer = self._dialer_type(
+            proxy, user_agent_header, open_timeout, close_timeout, {"ssl": ssl, **options}
+        )
         self._dialer.check(self._parsed)
         self._entered: WebSocket | None = None
         # Wrong headers, subprotocols or credentials are the caller's mistake: it learns of them here.
@@ -189,13 +193,7 @@ class _Connector(Generic[_T]):
                 if target is None:
                     raise
                 openings.pop().abort()
-                if _origin(target) != _origin(uri):
-                    # RFC 9110, 15.4: what was meant for one origin is not for another.
-                    bearer_token = None
-                    headers = headers and [(name, value) for name, value in headers if name.lower() not in _SECRETS]
-                elif target.username is None:
-                    target = target._replace(username=uri.username, password=uri.password)
-                uri = target
+                uri, headers, bearer_token = _hop(uri, target, headers, bearer_token)
         raise RuntimeError("a redirect was followed beyond the limit")  # pragma: no cover
 
     async def _open(self, uri: URI, handshake: ClientHandshake, openings: list[Opening]) -> tuple[WebSocket, _T]:
@@ -341,6 +339,18 @@ async def _leave(ws: WebSocket, *, failed: bool) -> None:
 def _origin(uri: URI) -> tuple[bool, str, int]:
     # RFC 6454, 4
     return uri.secure, uri.host, uri.port
+
+
+def _hop(
+    uri: URI, target: URI, headers: list[tuple[str, str]] | None, bearer_token: str | None
+) -> tuple[URI, list[tuple[str, str]] | None, str | None]:
+    """Return where a redirect from `uri` to `target` leads, and what of the credentials goes along."""
+    if _origin(target) != _origin(uri):
+        # RFC 9110, 15.4: what was meant for one origin is not for another.
+        return target, headers and [(name, value) for name, value in headers if name.lower() not in _SECRETS], None
+    if target.username is None:
+        target = target._replace(username=uri.username, password=uri.password)
+    return target, headers, bearer_token
 
 
 def _resolve(uri: URI, location: str) -> URI:

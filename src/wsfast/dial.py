@@ -11,7 +11,7 @@ from .exceptions import InvalidURI
 from .proxy import connect_socks, find_proxy, open_tunnel, parse_proxy
 from .uri import URI
 
-__all__ = ["Dialer"]
+__all__ = ["Dialer", "as_context", "certificate_name"]
 
 # RFC 8305, 5: the recommended delay before the next address is tried.
 _HAPPY_EYEBALLS_DELAY: Final = 0.25
@@ -23,7 +23,12 @@ def _default_context() -> ssl_module.SSLContext:
     return ssl_module.create_default_context()
 
 
-def _as_context(ssl: object, name: str) -> ssl_module.SSLContext:
+def as_context(ssl: object, name: str) -> ssl_module.SSLContext:
+    """Return the context for TLS that an option stands for: that of the system's authorities for None and True.
+
+    Raises:
+        TypeError, ValueError: it is of the wrong kind, or False; the text names the option.
+    """
     if ssl is None or ssl is True:
         return _default_context()
     if ssl is False:
@@ -31,6 +36,12 @@ def _as_context(ssl: object, name: str) -> ssl_module.SSLContext:
     if not isinstance(ssl, ssl_module.SSLContext):
         raise TypeError(f"{name} must be an ssl.SSLContext, True or None, got {type(ssl).__name__}")
     return ssl
+
+
+def certificate_name(uri: URI) -> str:
+    """Return the name that a server's certificate must have."""
+    # A zone means something on this machine only, and certificates name no root.
+    return uri.host.partition("%")[0].rstrip(".")
 
 
 class Dialer:
@@ -82,9 +93,9 @@ class Dialer:
         } | proxy_options
         self._tcp = options
         if self._ssl is not None and self._ssl is not False:
-            _as_context(self._ssl, "ssl")
+            as_context(self._ssl, "ssl")
         if self._proxy_ssl is not None:
-            _as_context(self._proxy_ssl, "proxy_ssl")
+            as_context(self._proxy_ssl, "proxy_ssl")
 
     @property
     def fixed(self) -> str | None:
@@ -113,7 +124,7 @@ class Dialer:
             ValueError: they do not.
         """
         if uri.secure:
-            _as_context(self._ssl, "ssl")
+            as_context(self._ssl, "ssl")
         elif self._ssl is not None and self._ssl is not False:
             raise ValueError("ssl does not go with a ws:// URI: use wss://")
 
@@ -135,10 +146,9 @@ class Dialer:
         port = uri.port if self._port is None else self._port
         tls: dict[str, Any] = {}
         if uri.secure:
-            tls = {"ssl": _as_context(self._ssl, "ssl"), **self._tls}
+            tls = {"ssl": as_context(self._ssl, "ssl"), **self._tls}
             if tls.get("server_hostname") is None:
-                # A zone means something on this machine only, and certificates name no root.
-                tls["server_hostname"] = uri.host.partition("%")[0].rstrip(".")
+                tls["server_hostname"] = certificate_name(uri)
 
         if self._unix:
             await loop.create_unix_connection(lambda: protocol, **self._tcp, **tls)
@@ -165,7 +175,7 @@ class Dialer:
             return
         options = self._eager(loop)
         if proxy.scheme == "https":
-            options |= {"ssl": _as_context(self._proxy_ssl, "proxy_ssl"), **self._proxy_tls}
+            options |= {"ssl": as_context(self._proxy_ssl, "proxy_ssl"), **self._proxy_tls}
         transport = await open_tunnel(proxy, host, port, self._user_agent, options)
         transport.set_protocol(protocol)
         if tls:

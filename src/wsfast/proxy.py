@@ -15,7 +15,7 @@ from .uri import URI
 if TYPE_CHECKING:
     import socket
 
-__all__ = ["Proxy", "connect_request", "connect_socks", "find_proxy", "open_tunnel", "parse_proxy"]
+__all__ = ["Proxy", "connect_request", "connect_socks", "find_proxy", "open_tunnel", "parse_proxy", "socks_arguments"]
 
 _PORTS: Final = {"http": 80, "https": 443, "socks4": 1080, "socks4a": 1080, "socks5": 1080, "socks5h": 1080}
 
@@ -214,6 +214,14 @@ async def open_tunnel(
 # ------------------------------------------------------------------------------------------------------------ SOCKS
 
 
+def socks_arguments(proxy: Proxy) -> tuple[Any, ...]:
+    """Return what python-socks makes a connector of: kind, address, credentials, whether the proxy resolves names."""
+    from python_socks import ProxyType
+
+    kind = ProxyType.SOCKS4 if proxy.scheme.startswith("socks4") else ProxyType.SOCKS5
+    return kind, proxy.host, proxy.port, proxy.username, proxy.password, proxy.scheme in ("socks4a", "socks5h")
+
+
 async def connect_socks(
     proxy: Proxy, host: str, port: int, local_addr: tuple[str, int] | None, timeout: float | None
 ) -> socket.socket:
@@ -230,13 +238,10 @@ async def connect_socks(
         ProxyError: the proxy could not be reached, or refused.
     """
     try:
-        from python_socks import ProxyType
         from python_socks.async_.asyncio import Proxy as Connector
     except ImportError as exc:
         raise ImportError("SOCKS proxies need python-socks: pip install 'wsfast[proxy]'") from exc
-    kind = ProxyType.SOCKS4 if proxy.scheme.startswith("socks4") else ProxyType.SOCKS5
-    remote_names = proxy.scheme in ("socks4a", "socks5h")
-    connector = Connector(kind, proxy.host, proxy.port, proxy.username, proxy.password, remote_names)
+    connector = Connector(*socks_arguments(proxy))
     try:
         # python-socks has a limit of its own, of 60 s, which must not be shorter than the caller's.
         return await connector.connect(host, port, timeout=timeout or 1e6, local_addr=local_addr)

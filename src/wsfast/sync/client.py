@@ -1,0 +1,314 @@
+"""`connect` without an event loop."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import ssl as ssl_module
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, Literal
+
+from wsfast import client
+from wsfast.codes import CloseCause
+from wsfast.connection import State
+from wsfast.deflate import Deflate, confirm
+from wsfast.exceptions import InvalidHandshake, InvalidMessage, InvalidStatus
+from wsfast.handshake import URI, ClientHandshake, Response, ResponseParser
+from wsfast.reconnect import backoff
+from wsfast.reconnect import process_exception as default_process_exception
+
+from .dial import SyncDialer
+from .link import Deadline, Link
+from .websocket import WebSocket
+
+__all__ = ["connect", "reconnect", "unix_connect"]
+
+_BODY_PATIENCE: Final = 2.0
+"""Seconds for the body of a response that refuses; without its end, as much as came is shown."""
+_STABLE: Final = 5.0
+"""Seconds after which a connection that the server ends counts as one that worked."""
+
+
+class _Connector(client._Connector[WebSocket]):
+    """One server, and how to connect to it: the settings are those of the client on asyncio."""
+
+    _dialer: SyncDialer
+    _dialer_type = SyncDialer
+
+    def connect(self) -> WebSocket:
+        """Connect, by way of redirects."""
+        timeout = self._limits.open_timeout
+        deadline = Deadline(timeout, f"timed out during the opening handshake: it took more than {timeout} s")
+        uri, headers, bearer_token = self._parsed, self._headers, self._bearer_token
+        followed = 0
+        while True:
+            try:
+                return self._establish(uri, self._handshake(uri, headers, bearer_token), deadline)
+            except InvalidStatus as exc:
+                target = self._redirected(uri, exc, followed)
+                if target is None:
+                    raise
+                uri, headers, bearer_token = client._hop(uri, target, headers, bearer_token)
+                followed += 1
+
+    def _establish(self, uri: URI, handshake: ClientHandshake, deadline: Deadline) -> WebSocket:
+        link = self._dialer.open(uri, deadline)
+        try:
+            parser = ResponseParser()
+            link.write(handshake.request.raw)
+            response = _receive(link, parser, deadline)
+            return self._start(handshake, link, response, parser.trailing)
+        except BaseException:
+            link.close()
+            raise
+
+    def _start(self, handshake: ClientHandshake, link: Link, response: Response, trailing: bytes) -> WebSocket:
+        agreement = handshake.check_response(response)
+        try:
+            compression = confirm(self._limits.compression, agreement.extensions)
+        except InvalidHandshake as exc:
+            exc.response = response
+            raise
+        return WebSocket(
+            link,
+            self._limits,
+            compression=compression,
+            request=handshake.request,
+            response=response,
+            subprotocol=agreement.subprotocol,
+            trailing=trailing,
+            logger=self._logger,
+        )
+
+
+def _receive(link: Link, parser: ResponseParser, deadline: Deadline) -> Response:
+    """Wait for the response to the opening handshake."""
+    patience: Deadline | None = None
+    while True:
+        try:
+            data = link.receive(deadline if patience is None else patience)
+        except TimeoutError:
+            if parser.head_complete:
+                return parser.feed_eof()
+            raise
+        except OSError as exc:
+            return _ended(parser, exc)
+        if not data:
+            return _ended(parser, EOFError("the server ended the connection"))
+        response = parser.feed(data)
+        if response is not None:
+            return response
+        if parser.head_complete and patience is None:
+            patience = deadline.sooner(_BODY_PATIENCE)
+
+
+def _ended(parser: ResponseParser, cause: BaseException) -> Response:
+    try:
+        return parser.feed_eof()
+    except InvalidMessage as exc:
+        raise exc from cause
+
+
+def connect(
+    uri: str,
+    *,
+    sock: socket.socket | None = None,
+    ssl: ssl_module.SSLContext | bool | None = None,
+    server_hostname: str | None = None,
+    origin: str | None = None,
+    subprotocols: Sequence[str] | None = None,
+    compression: Literal["deflate"] | Deflate | None = None,
+    additional_headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
+    user_agent_header: str | None = client._USER_AGENT,
+    bearer_token: str | None = None,
+    proxy: str | bool | None = True,
+    proxy_ssl: ssl_module.SSLContext | bool | None = None,
+    proxy_server_hostname: str | None = None,
+    max_redirects: int = 10,
+    open_timeout: float | None = 10.0,
+    ping_interval: float | None = 20.0,
+    ping_timeout: float | None = 20.0,
+    close_timeout: float | None = 10.0,
+    max_size: int | None = 1048576,
+    max_fragments: int | None = None,
+    read_limit: int = 65536,
+    write_limit: int = 65536,
+    logger: logging.Logger | logging.LoggerAdapter[Any] | None = None,
+    **options: Any,
+) -> WebSocket:
+    """Connect to a WebSocket server, and wait until the connection is open.
+
+    ::
+
+        with connect("wss://example.com/chat") as ws:    # closes at the end of the block
+            ws.send("hello")
+            print(ws.recv(timeout=5))
+
+        ws = connect("wss://example.com/chat")           # the caller closes: ws.close()
+
+    A thread of its own answers pings and keeps the connection alive, whatever the program does.
+
+    Args:
+        uri: ws:// or wss://. Its user name and password become Authorization. International host names are fine.
+        sock: a connected socket to use; default none.
+        ssl: an `ssl.SSLContext`, for example with a client's certificate. Default, also for True: the certificate is
+            verified against the system's authorities.
+        server_hostname: the name that the certificate must have; default the URI's host.
+        origin: the value of Origin; default none.
+        subprotocols: to offer, in order of preference; default none. `ws.subprotocol` tells the server's choice.
+        compression: None, ``"deflate"``, or a `Deflate`. Default: None.
+        additional_headers: more headers, as a mapping or pairs, cookies among them; default none.
+        user_agent_header: the value of User-Agent; None for none.
+        bearer_token: for Authorization; it takes the place of the URI's user name. Default none.
+        proxy: True for the one that the environment names (``https_proxy``, ...), None for none, or an
+            address: http://, https:// (TLS to the proxy), socks5://, socks5h://, socks4://, socks4a://, with
+            ``user:password@`` if need be. SOCKS needs python-socks. Default: True.
+        proxy_ssl: for an https:// proxy, as `ssl`.
+        proxy_server_hostname: for an https:// proxy, as `server_hostname`.
+        max_redirects: how many redirects are followed; 0 to raise `InvalidStatus` for them. Default: 10.
+        open_timeout: seconds for all of it: name lookup, proxy, TLS, redirects and opening handshake. None for no
+            limit. Default: 10.
+        ping_interval: seconds of silence after which a keepalive ping is sent; None for no keepalive. Default: 20.
+        ping_timeout: seconds for anything to come after it; else the connection is closed with 1011. Default: 20.
+        close_timeout: seconds for the server to answer a Close frame, and to end the connection. Default: 10.
+        max_size: the most bytes of a received message, after decompression; None for no limit. Default: 1 MiB.
+        max_fragments: the most frames of a received message; None, the default, for no limit.
+        read_limit: bytes received and not consumed above which reading is paused, until a quarter is left.
+            Each message counts for 64 bytes more than it has. Default: 64 KiB.
+        write_limit: bytes written and not sent above which `send` waits, until a quarter is left. Default: 64 KiB.
+        logger: default: ``logging.getLogger("wsfast.client")``.
+        options: `local_addr` (or `source_address`) to connect from, `family`, and `host` and `port` (or `address`) to
+            connect to another address than the URI's.
+
+    Raises:
+        InvalidURI, InvalidProxy: `uri` or `proxy` is none.
+        ValueError, TypeError: another argument is wrong.
+        OSError: the server can not be reached, `ssl.SSLError` included.
+        InvalidHandshake: the server's answer is not the right one; each way has its own subclass, with `response`.
+        ProxyError: the proxy could not be reached, or refused.
+        TimeoutError: `open_timeout` has passed.
+        ImportError: a SOCKS proxy is to be used and python-socks is not installed.
+    """
+    # As `socket.create_connection` names them, whose options websockets takes.
+    address = options.pop("address", None)
+    if address is not None:
+        options["host"], options["port"] = address
+    source = options.pop("source_address", None)
+    if source is not None:
+        options["local_addr"] = source
+    given = {
+        "sock": sock,
+        "server_hostname": server_hostname,
+        "proxy_ssl": proxy_ssl,
+        "proxy_server_hostname": proxy_server_hostname,
+    }
+    options |= {name: value for name, value in given.items() if value is not None}
+    return _Connector(
+        uri,
+        origin=origin,
+        subprotocols=subprotocols,
+        compression=compression,
+        additional_headers=additional_headers,
+        user_agent_header=user_agent_header,
+        bearer_token=bearer_token,
+        proxy=proxy,
+        max_redirects=max_redirects,
+        open_timeout=open_timeout,
+        ping_interval=ping_interval,
+        ping_timeout=ping_timeout,
+        close_timeout=close_timeout,
+        max_size=max_size,
+        max_fragments=max_fragments,
+        read_limit=read_limit,
+        write_limit=write_limit,
+        logger=logger,
+        ssl=ssl,
+        **options,
+    ).connect()
+
+
+def unix_connect(path: str | os.PathLike[str] | None = None, uri: str | None = None, **options: Any) -> WebSocket:
+    """Connect to a WebSocket server that listens on a Unix socket.
+
+    Args:
+        path: of the socket; None if `sock` is given.
+        uri: for the request. Default: ``ws://localhost/``, or ``wss://localhost/`` with `ssl`.
+        options: those of `connect`.
+
+    Raises:
+        ValueError: neither `path` nor `sock` is given, or both are; else those of `connect`.
+    """
+    if (path is None) == (options.get("sock") is None):
+        raise ValueError("expected either path or sock")
+    if uri is None:
+        uri = "ws://localhost/" if options.get("ssl") is None else "wss://localhost/"
+    if path is None:
+        return connect(uri, **options)
+    return connect(uri, unix=True, path=path, **options)
+
+
+def reconnect(
+    uri: str,
+    *,
+    process_exception: Callable[[Exception], Exception | None] = default_process_exception,
+    reconnect_delays: Callable[[], Iterator[float]] = backoff,
+    logger: logging.Logger | logging.LoggerAdapter[Any] | None = None,
+    **options: Any,
+) -> Iterator[WebSocket]:
+    """Connect again and again, with growing delays where that fails.
+
+    ::
+
+        for ws in reconnect("wss://example.com/chat"):
+            try:
+                for message in ws:
+                    print(message)
+            except ConnectionClosed:
+                continue
+
+    Each connection is closed at the end of its round of the loop.
+
+    Args:
+        uri: as for `connect`.
+        process_exception: called with what an attempt raised; returns None to try again, or the exception to raise.
+            Default: `wsfast.reconnect.process_exception`.
+        reconnect_delays: called to make the seconds between attempts. Default: `wsfast.reconnect.backoff`. A connection
+            that the server ends within 5 s counts as an attempt that failed.
+        logger, options: those of `connect`, except `sock`.
+
+    Raises:
+        TypeError: `sock` is given, which could serve once only; else those of `connect`.
+    """
+    if options.get("sock") is not None:
+        raise TypeError("reconnect() takes no sock: it could be used only once")
+    log: Any = logging.getLogger("wsfast.client") if logger is None else logger
+    delays: Iterator[float] | None = None
+    while True:
+        try:
+            ws = connect(uri, logger=logger, **options)
+        except Exception as exc:
+            answer = process_exception(exc)
+            if answer is exc:
+                raise
+            if answer is not None:
+                raise answer from exc
+            failure = f"{type(exc).__name__}: {exc}"
+        else:
+            opened = time.monotonic()
+            try:
+                yield ws
+            finally:
+                lost = ws.state is not State.OPEN and ws.close_cause is not CloseCause.LOCAL
+                ws.close()
+            if not lost or time.monotonic() - opened >= _STABLE:
+                delays = None
+                continue
+            # A server that accepts and drops would be asked again without a pause otherwise.
+            failure = f"the connection ended after {time.monotonic() - opened:.1f} s"
+        if delays is None:
+            delays = iter(reconnect_delays())
+        delay = next(delays)
+        log.info("connecting again in %.1f s: %s", delay, failure)
+        time.sleep(delay)
