@@ -339,7 +339,7 @@ class Connection:
         opcode, payload = _as_payload(data, text, check=False)
         if first:
             self._utf8 = codecs.getincrementaldecoder("utf-8")() if opcode is Opcode.TEXT else None
-        if self._utf8 is not None and not isinstance(data, str):
+        if self._utf8 is not None and (not isinstance(data, str) or self._utf8.getstate()[0]):
             self._utf8.decode(payload, fin)  # a fragment may end within a character
         if first:
             squeeze = self.compression is not None and compress is not False

@@ -201,7 +201,8 @@ def parse_response(pieces: list[bytes], connect: bool) -> tuple[Response | None,
         return None, ("invalid", str(exc))
     if len(response.body) > MAX_BODY:
         raise AssertionError(f"{len(response.body)} bytes of body")
-    trailing = parser.trailing + rest if parser.trailing or response.status_code == 101 else b""
+    opened = response.status_code == 101 or (connect and 200 <= response.status_code < 300)
+    trailing = parser.trailing + rest if opened else b""
     return response, (response.status_code, response.reason_phrase, list(response.headers.items()), response.body, trailing)
 
 
