@@ -1,7 +1,7 @@
 /* The loops over bytes of the codec: masking, UTF-8 checking, UTF-8 encoding.
  *
- * Plain C that the compiler vectorises for the baseline of the platform. Nothing here allocates, fails
- * by exception, or touches a Python object; lengths are checked by the callers in _codec.pyx.
+ * Plain C for the baseline of the platform, and AVX2, chosen at run time, where it was measured to pay. Nothing here
+ * allocates, fails by exception, or touches a Python object; lengths are checked by the callers in _codec.pyx.
  */
 #ifndef WSFAST_CODEC_BYTES_H
 #define WSFAST_CODEC_BYTES_H
@@ -9,6 +9,63 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+
+#if defined(__GNUC__) || defined(__clang__)
+#define WSF_BLOCKS 64
+/* The compilers do not vectorise a loop over words that may be written where they are read, hence the types.
+ * Measured in place on 4 KiB and 1 MiB (gcc 12, AMD EPYC): words 25 and 27 GB/s, SSE2 53 and 46, AVX2 98 and 65. */
+typedef uint64_t wsf_wide16 __attribute__((vector_size(16)));
+typedef uint64_t wsf_wide32 __attribute__((vector_size(32)));
+
+#define WSF_MASK_BLOCKS(NAME, ATTRIBUTES, TYPE, SAME)                                                         \
+    ATTRIBUTES static uint64_t NAME(uint8_t *dst, const uint8_t *src, size_t n, uint64_t wide)                \
+    {                                                                                                         \
+        const TYPE key = SAME(wide);                                                                          \
+        TYPE seen = SAME(0), a, b, c, d;                                                                      \
+        uint64_t all[sizeof(TYPE) / 8], any = 0;                                                              \
+        size_t i, k;                                                                                          \
+        for (i = 0; i < n; i += 4 * sizeof(TYPE)) {                                                           \
+            memcpy(&a, src + i, sizeof(TYPE));                                                                \
+            memcpy(&b, src + i + sizeof(TYPE), sizeof(TYPE));                                                 \
+            memcpy(&c, src + i + 2 * sizeof(TYPE), sizeof(TYPE));                                             \
+            memcpy(&d, src + i + 3 * sizeof(TYPE), sizeof(TYPE));                                             \
+            a ^= key;                                                                                         \
+            b ^= key;                                                                                         \
+            c ^= key;                                                                                         \
+            d ^= key;                                                                                         \
+            memcpy(dst + i, &a, sizeof(TYPE));                                                                \
+            memcpy(dst + i + sizeof(TYPE), &b, sizeof(TYPE));                                                 \
+            memcpy(dst + i + 2 * sizeof(TYPE), &c, sizeof(TYPE));                                             \
+            memcpy(dst + i + 3 * sizeof(TYPE), &d, sizeof(TYPE));                                             \
+            seen |= (a | b) | (c | d);                                                                        \
+        }                                                                                                     \
+        memcpy(all, &seen, sizeof(TYPE));                                                                     \
+        for (k = 0; k < sizeof(TYPE) / 8; k++)                                                                \
+            any |= all[k];                                                                                    \
+        return any;                                                                                           \
+    }
+#define WSF_TWICE(x) {x, x}
+#define WSF_FOUR_TIMES(x) {x, x, x, x}
+WSF_MASK_BLOCKS(wsf_mask_blocks, , wsf_wide16, WSF_TWICE)
+#if defined(__x86_64__)
+#define WSF_AVX2 128
+WSF_MASK_BLOCKS(wsf_mask_blocks_avx2, __attribute__((target("avx2"))), wsf_wide32, WSF_FOUR_TIMES)
+#endif
+#undef WSF_MASK_BLOCKS
+#undef WSF_TWICE
+#undef WSF_FOUR_TIMES
+#endif
+
+static int wsf_has_avx2 = 0;
+
+/* Find out what the processor can do; once, before anything else of this file. */
+static void wsf_choose(void)
+{
+#ifdef WSF_AVX2
+    __builtin_cpu_init();
+    wsf_has_avx2 = __builtin_cpu_supports("avx2") != 0;
+#endif
+}
 
 /* XOR n bytes with a four-byte key from its first byte on (RFC 6455, 5.3), dst == src allowed.
  * Returns an OR of all bytes written: its top bits are clear if all of them are ASCII. */
@@ -18,6 +75,18 @@ static inline uint64_t wsf_mask(uint8_t *dst, const uint8_t *src, size_t n, cons
     size_t i = 0;
     memcpy(&wide, key, 4);
     memcpy((uint8_t *)&wide + 4, key, 4);
+#ifdef WSF_AVX2
+    if (n >= WSF_AVX2 && wsf_has_avx2) {
+        i = n & ~(size_t)(WSF_AVX2 - 1);
+        seen = wsf_mask_blocks_avx2(dst, src, i, wide);
+    } else
+#endif
+#ifdef WSF_BLOCKS
+    if (n >= WSF_BLOCKS) {
+        i = n & ~(size_t)(WSF_BLOCKS - 1);
+        seen = wsf_mask_blocks(dst, src, i, wide);
+    }
+#endif
     for (; i + 8 <= n; i += 8) {
         memcpy(&word, src + i, 8);
         word ^= wide;
