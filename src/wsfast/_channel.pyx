@@ -307,7 +307,7 @@ cdef class Channel:
     cdef bint _corked
     cdef bint _dirty
     cdef bint _backlog
-    cdef bint _turn_full
+    cdef public bint turn_full
     cdef readonly object connection
     cdef readonly object transport
     cdef public bint owes
@@ -365,7 +365,7 @@ cdef class Channel:
         cdef object event
         cdef object on_message = self.on_message
         self._corked = True
-        self._turn_full = False
+        self.turn_full = False
         try:
             for event in events:
                 if type(event) is bytes or type(event) is str or type(event) is Fragment:
@@ -513,7 +513,7 @@ cdef class Channel:
         """Send a large binary message from where it is, not through the encoder."""
         cdef bytes head
         cdef Py_ssize_t n, m = PyBytes_GET_SIZE(data), sent = 0
-        self._turn_full = True
+        self.turn_full = True
         self._dirty = False
         self._encoder._head(0x82, m)
         head = self._encoder._take()
@@ -534,7 +534,7 @@ cdef class Channel:
 
     cdef int _written(self) except -1:
         if self._encoder._used >= CORK_SIZE:
-            self._turn_full = True
+            self.turn_full = True
             return self._flush()
         if not self._corked and not self._dirty:
             self._dirty = True
@@ -652,8 +652,8 @@ cdef class Endpoint:
         channel._write(message)
         if channel.write_paused:
             return self._drain()
-        if channel._turn_full:
-            channel._turn_full = False
+        if channel.turn_full:
+            channel.turn_full = False
             return sleep(0)
         return _DONE
 

@@ -82,6 +82,7 @@ class Channel:
         sendable: whether a message may be encoded straight away: the connection is open, without compression, and no
             other message is being sent in steps.
         streaming: whether the consumer takes a message in pieces.
+        turn_full: whether so much was sent in this turn that other connections should have one.
         write_paused: whether the transport has more unsent than it should.
         ended: whether no more messages will come than those that are queued.
         paused: the reasons why reading is paused, as bits.
@@ -98,7 +99,6 @@ class Channel:
         "_queue",
         "_receiver",
         "_terminal",
-        "_turn_full",
         "bytes_received",
         "bytes_sent",
         "connection",
@@ -115,6 +115,7 @@ class Channel:
         "streaming",
         "transport",
         "turn",
+        "turn_full",
         "write_paused",
     )
 
@@ -158,7 +159,7 @@ class Channel:
         self._terminal: Event | None = None
         self._corked = False
         self._dirty = False
-        self._turn_full = False
+        self.turn_full = False
         self.high_water = read_limit
         # What is surely below max_buffered without asking the transport; a character takes up to four bytes.
         self._easy = sys.maxsize if max_buffered is None else max(0, (max_buffered - write_limit) // 4)
@@ -196,7 +197,7 @@ class Channel:
 
     def _deliver(self, events: list[Any]) -> None:
         self._corked = True
-        self._turn_full = False
+        self.turn_full = False
         try:
             for event in events:
                 kind = type(event)
@@ -367,7 +368,7 @@ class Channel:
     def written(self) -> None:
         """Note that frames were put into the encoder, so that they go out by the end of the turn."""
         if len(self._encoder) >= CORK_SIZE:
-            self._turn_full = True
+            self.turn_full = True
             self.flush()
         elif not self._corked and not self._dirty:
             self._dirty = True
@@ -480,9 +481,9 @@ class Endpoint:
         channel.write(message)
         if channel.write_paused:
             return self._drain()
-        if channel._turn_full:
+        if channel.turn_full:
             # Much was sent in one turn: give others one.
-            channel._turn_full = False
+            channel.turn_full = False
             return asyncio.sleep(0)
         return _done()
 

@@ -355,6 +355,8 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
             connection.send_message(message, text=text, compress=compress)
             self.count_sent()
             self.written()
+            if compression is not None and _size(message) >= _RECEIVE_SIZE:
+                self.turn_full = True  # little may have come out of it, but it took its time
         await self.drain()
 
     async def _send_from_thread(self, message: str | BytesLike, text: bool | None, compress: bool | None) -> None:
@@ -429,6 +431,9 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         if self.transport is None:
             raise self.connection.closed_error()
         if not self.write_paused:
+            if self.turn_full:
+                self.turn_full = False
+                await asyncio.sleep(0)
             return
         if self._drain_waiters is None:
             self._drain_waiters = []
@@ -536,8 +541,10 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
     def _keep_alive(self) -> None:
         limits = self.host.limits
         heard = self.bytes_received
-        # Nothing can be heard while this program does not read, and a peer that takes what was sent to it is alive.
-        silent = not self._progressed() and heard == self._heard and not self.paused & ~PAUSED_WRITING
+        # Nothing can be heard while this program does not read, unless it is the peer that keeps it from going on;
+        # and a peer that takes what was sent to it is alive.
+        deaf = self.paused & ~PAUSED_WRITING and not self.write_paused
+        silent = not self._progressed() and heard == self._heard and not deaf
         self._heard = heard
         assert limits.ping_interval is not None  # else there is no deadline while the connection is open
         if not silent:
@@ -658,7 +665,8 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         """Called by the transport when the peer has ended its sending side; False closes the transport."""
         self.flush()  # or what this turn's messages were answered would be dropped
         # The transport closes once all is written, which a peer that reads nothing could put off for ever.
-        self._set_deadline(self.host.limits.close_timeout)
+        if self.connection.state is State.OPEN:
+            self._set_deadline(self.host.limits.close_timeout or _LINGER)
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -214,7 +214,9 @@ class WebSocket(Endpoint):
             ConnectionClosed: the connection is closed.
             ValueError: `data` has more than 125 bytes.
         """
-        self._open_channel().pong(data)
+        channel = self._open_channel()
+        channel.pong(data)
+        await channel.drain()
 
     # --- Closing ------------------------------------------------------------------------------------------
 
