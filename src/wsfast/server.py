@@ -289,17 +289,7 @@ class Server:
             OSError: the address is not to be had.
             RuntimeError: the server is closed, or runs on another event loop.
         """
-        loop = asyncio.get_running_loop()
-        if self.closing:
-            raise RuntimeError("the server is closed")
-        if self._loop is None:
-            self._loop = loop
-            self.timer = CoarseTimer(loop)
-            self._idle = asyncio.Event()
-            self._idle.set()
-            self._told = asyncio.Event()
-        elif self._loop is not loop:
-            raise RuntimeError("the server runs on another event loop")
+        loop = self._attach()
         if ssl is not None:
             if not isinstance(ssl, ssl_module.SSLContext):
                 raise TypeError(f"ssl must be an ssl.SSLContext, got {type(ssl).__name__}")
@@ -322,6 +312,32 @@ class Server:
         for bound in listening.sockets:
             self.logger.info("listening on %s", bound.getsockname())
         return self
+
+    def new_protocol(self) -> HandshakeProtocol:
+        """Make the asyncio protocol of one more connection, for a transport that the server did not accept itself.
+
+        It is what ``loop.connect_accepted_socket(server.new_protocol, sock)`` takes.
+
+        Raises:
+            RuntimeError: the server is closed, or runs on another event loop.
+        """
+        self._attach()
+        return HandshakeProtocol(self)
+
+    def _attach(self) -> asyncio.AbstractEventLoop:
+        """Tie the server to the running event loop, the first time."""
+        loop = asyncio.get_running_loop()
+        if self.closing:
+            raise RuntimeError("the server is closed")
+        if self._loop is None:
+            self._loop = loop
+            self.timer = CoarseTimer(loop)
+            self._idle = asyncio.Event()
+            self._idle.set()
+            self._told = asyncio.Event()
+        elif self._loop is not loop:
+            raise RuntimeError("the server runs on another event loop")
+        return loop
 
     @property
     def sockets(self) -> tuple[socket, ...]:
@@ -504,7 +520,11 @@ class Server:
 
     def connection_closed(self, protocol: ConnectionProtocol) -> None:
         """Note a connection that has ended; its handler may still be at work."""
-        self._closed_totals.update(protocol.ws.counters)
+        totals = self._closed_totals
+        totals["messages_received"] += protocol.messages_received
+        totals["messages_sent"] += protocol.messages_sent
+        totals["bytes_received"] += protocol.bytes_received
+        totals["bytes_sent"] += protocol.bytes_sent
         cause = protocol.connection.cause or CloseCause.LOST
         self._causes[cause] += 1
         failure = protocol.connection.failure
