@@ -133,9 +133,7 @@ class _Connector(Generic[_T]):
         self._process_exception = process_exception
         self._reconnect_delays = reconnect_delays
         self._logger: Any = logging.getLogger("wsfast.client") if logger is None else logger
-        self._dialer = self._dialer_type(
-            proxy, user_agent_header, open_timeout, close_timeout, {"ssl": ssl, **options}
-        )
+        self._dialer = self._dialer_type(proxy, user_agent_header, open_timeout, close_timeout, {"ssl": ssl, **options})
         self._dialer.check(self._parsed)
         self._entered: WebSocket | None = None
         # Wrong headers, subprotocols or credentials are the caller's mistake: it learns of them here.
@@ -164,20 +162,18 @@ class _Connector(Generic[_T]):
             async with asyncio.timeout(self._limits.open_timeout) as timeout:
                 return await self._follow(opening)
         except BaseException as exc:
-            if opening and isinstance(exc, TimeoutError):
-                opening[0].cut_body()
+            timed_out = isinstance(exc, TimeoutError) and timeout.expired()
+            failure = opening[0].cut_short() if opening and timed_out else None
             for one in opening:
                 one.abort()
             # Transports close their sockets in the next turns of the loop: what failed has left nothing behind when
             # the caller learns of it.
             for _ in range(3):
                 await asyncio.sleep(0)
-            if not isinstance(exc, TimeoutError) or not timeout.expired():
+            if not timed_out:
                 raise
-            if opening and opening[0].done.done() and not opening[0].done.cancelled():
-                failure = opening[0].done.exception()
-                if failure is not None:
-                    raise failure from exc
+            if failure is not None:
+                raise failure from exc
             raise TimeoutError(
                 f"timed out during the opening handshake: it took more than {self._limits.open_timeout} s"
             ) from exc

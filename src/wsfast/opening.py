@@ -33,7 +33,7 @@ class Opening(asyncio.Protocol):
         done: done when `accept` has returned; its exception is what failed the handshake, be it what `accept` raised.
     """
 
-    __slots__ = ("_accept", "_body_timer", "_handshake", "_parser", "done", "transport")
+    __slots__ = ("_accept", "_body_timer", "_handshake", "_judged", "_parser", "done", "transport")
 
     def __init__(
         self,
@@ -45,6 +45,7 @@ class Opening(asyncio.Protocol):
         self._accept = accept
         self._parser = ResponseParser()
         self._body_timer: asyncio.TimerHandle | None = None
+        self._judged = False
         self.transport: asyncio.Transport | None = None
         self.done: asyncio.Future[None] = loop.create_future()
 
@@ -62,7 +63,7 @@ class Opening(asyncio.Protocol):
             if response is not None:
                 self._finish(response)
             elif self._parser.head_complete and self._body_timer is None:
-                self._body_timer = self.done.get_loop().call_later(_BODY_PATIENCE, self.cut_body)
+                self._body_timer = self.done.get_loop().call_later(_BODY_PATIENCE, self._ended, None)
         except Exception as exc:
             self._fail(exc)
 
@@ -75,10 +76,15 @@ class Opening(asyncio.Protocol):
         """Called by the transport when it has ended before the connection was open."""
         self._ended(exc or EOFError("the server ended the connection"))
 
-    def cut_body(self) -> None:
-        """Take the response as it is, if its head is complete."""
-        if not self.done.done() and self._parser.head_complete:
-            self._ended(None)
+    def cut_short(self) -> Exception | None:
+        """Return what the response fails the handshake with, if its head is complete and its body is not; else None."""
+        if self._judged or not self._parser.head_complete:
+            return None
+        try:
+            self._finish(self._parser.feed_eof())
+        except Exception as exc:
+            return exc
+        return None
 
     def _ended(self, cause: BaseException | None) -> None:
         if self.done.done():
@@ -93,6 +99,7 @@ class Opening(asyncio.Protocol):
 
     def _finish(self, response: Response) -> None:
         self._stop()
+        self._judged = True
         assert self.transport is not None
         self._accept(self.transport, response, self._parser.trailing)
         self.done.set_result(None)
