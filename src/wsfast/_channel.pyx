@@ -31,10 +31,12 @@ cdef extern from *:
     #ifdef _WIN32
     static Py_ssize_t wsf_send(int fd, const char *data, Py_ssize_t n) { return -1; }
     static Py_ssize_t wsf_send2(int fd, const char *head, Py_ssize_t n, const char *data, Py_ssize_t m) { return -1; }
+    static int wsf_nothing_unread(int fd) { return 0; }
     #else
     #include <sys/types.h>
     #include <sys/socket.h>
     #include <sys/uio.h>
+    #include <errno.h>
     #ifndef MSG_NOSIGNAL
     #define MSG_NOSIGNAL 0
     #endif
@@ -50,6 +52,11 @@ cdef extern from *:
         message.msg_iov = parts;
         message.msg_iovlen = 2;
         return sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    }
+    static int wsf_nothing_unread(int fd)
+    {
+        char byte;
+        return recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && (errno == EAGAIN || errno == EWOULDBLOCK);
     }
     #endif
 
@@ -71,6 +78,7 @@ cdef extern from *:
         PYGEN_RETURN
         PYGEN_ERROR
         PYGEN_NEXT
+    bint wsf_nothing_unread(int fd)
     void wsf_set_slots(PyObject *type, void *send, void *next)
 
 
@@ -598,6 +606,10 @@ cdef class Channel:
         if self.transport is None:
             return 0
         return self._encoder._used + self.transport.get_write_buffer_size()
+
+    def nothing_unread(self):
+        """Tell whether it is sure that the peer sent nothing that was not read; False if that cannot be known."""
+        return self._fd >= 0 and wsf_nothing_unread(self._fd)
 
     def detach(self):
         """Forget the transport, which has ended; messages that were received stay."""

@@ -393,6 +393,10 @@ class Channel:
             return 0
         return len(self._encoder) + self.transport.get_write_buffer_size()
 
+    def nothing_unread(self) -> bool:
+        """Tell whether it is sure that the peer sent nothing that was not read; False if that cannot be known."""
+        return False
+
     def detach(self) -> None:
         """Forget the transport, which has ended; messages that were received stay."""
         self.transport = None

@@ -49,6 +49,8 @@ class State(IntEnum):
 class Input(Enum):
     """What can happen to a connection: the first six come from the peer, the others from this program."""
 
+    __hash__ = object.__hash__  # Enum's own is Python code, and each event looks its input up
+
     MESSAGE = "message"
     PING = "ping"
     PONG = "pong"
@@ -61,6 +63,8 @@ class Input(Enum):
 
 class Action(Enum):
     """What a connection does about it."""
+
+    __hash__ = object.__hash__
 
     DELIVER = "hand it to the application"
     ANSWER = "answer with a pong, and hand it to the application"

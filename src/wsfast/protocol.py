@@ -619,6 +619,11 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         transport = self.transport
         if transport is None or transport.is_closing():
             return
+        if self.connection.rcvd_then_sent and self.nothing_unread():
+            # RFC 6455, 5.5.1: nothing follows the peer's Close frame.
+            transport.close()
+            self._set_deadline(self.host.limits.close_timeout)
+            return
         self.unpause(0xFF)
         if transport.can_write_eof():
             try:

@@ -33,12 +33,13 @@ class CoarseTimer:
         loop: the event loop whose clock counts.
     """
 
-    __slots__ = ("_buckets", "_handle", "_loop", "_times")
+    __slots__ = ("_buckets", "_handle", "_loop", "_times", "_widths")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._buckets: dict[float, set[Timed]] = {}
         self._times: list[float] = []
+        self._widths: dict[float, float] = {}
         self._handle: asyncio.TimerHandle | None = None
 
     def set(self, timed: Timed, delay: float) -> None:
@@ -46,10 +47,11 @@ class CoarseTimer:
 
         An earlier deadline of the same object is replaced.
         """
-        self.clear(timed)
-        width = _FINEST
-        while width * 16 < delay and width < _COARSEST:
-            width *= 2
+        if timed.due:
+            self.clear(timed)
+        width = self._widths.get(delay)
+        if width is None:
+            width = self._widths[delay] = _width(delay)
         due = ((self._loop.time() + delay) // width + 1) * width
         timed.due = due
         bucket = self._buckets.get(due)
@@ -92,3 +94,11 @@ class CoarseTimer:
                 except Exception as exc:  # a logger may raise; the others that are due must not suffer
                     context = {"message": f"on_deadline of {timed!r} raised", "exception": exc}
                     self._loop.call_exception_handler(context)
+
+
+def _width(delay: float) -> float:
+    """Return how coarse a deadline so many seconds away may be."""
+    width = _FINEST
+    while width * 16 < delay and width < _COARSEST:
+        width *= 2
+    return width
