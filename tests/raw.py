@@ -6,6 +6,7 @@ import asyncio
 import socket
 import ssl as ssl_module
 import struct
+from collections.abc import Callable
 from typing import Any, NamedTuple, Self
 
 from vectors import BINARY, CLOSE, PING, TEXT, frame
@@ -158,6 +159,13 @@ class RawClient:
     def abort(self) -> None:
         """Drop the connection."""
         self.writer.transport.abort()
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for what nothing tells of; fail if it does not come."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
 
 
 def port_of(server: Any) -> int:
