@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument("target", choices=TARGETS)
     parser.add_argument("--seconds", type=int, default=60, help="how long (default: 60)")
     parser.add_argument("--max-len", type=int, default=2048, help="the longest input, in bytes (default: 2048)")
-    parser.add_argument("--keep", type=Path, help="a folder for what covers more, to go on from (default: a temporary one)")
+    parser.add_argument("--keep", type=Path, help="a folder for what covers more (default: a temporary one)")
     parser.add_argument("--replay", type=Path, nargs="+", help="run these inputs instead, without a fuzzer")
     parser.add_argument("--merge", type=Path, help="add to the seeds the fewest inputs of this folder that cover more")
     args = parser.parse_args()

@@ -73,10 +73,7 @@ def build(source: Source, masked: bool) -> bytes:
         shape = source.byte()
         size = source.choice(LENGTHS) if shape & 1 else source.number(16)
         payload = source.bytes(min(size, 1 + shape % 32))
-        if payload:
-            payload = (payload * (size // len(payload) + 1))[:size]
-        else:
-            payload = b"a" * size
+        payload = (payload * (size // len(payload) + 1))[:size] if payload else b"a" * size
         declared = size + (source.number(3) if shape & 64 else 0)
         flag = 128 if masked != bool(shape & 128 and first & 32) else 0
         if declared < 126 and not shape & 32:
@@ -106,7 +103,7 @@ def _plain(event: Any) -> tuple[Any, ...]:
 
 
 def messages(events: list[Any]) -> list[Any]:
-    """Join pieces to messages, as the pieces depend on the cuts; what is unfinished is dropped, with a failure's text."""
+    """Join pieces to messages, as the pieces depend on the cuts; drop what is unfinished, and a failure's text."""
     joined: list[Any] = []
     parts: list[Any] = []
     for event in events:

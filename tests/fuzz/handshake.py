@@ -203,7 +203,13 @@ def parse_response(pieces: list[bytes], connect: bool) -> tuple[Response | None,
         raise AssertionError(f"{len(response.body)} bytes of body")
     opened = response.status_code == 101 or (connect and 200 <= response.status_code < 300)
     trailing = parser.trailing + rest if opened else b""
-    return response, (response.status_code, response.reason_phrase, list(response.headers.items()), response.body, trailing)
+    return response, (
+        response.status_code,
+        response.reason_phrase,
+        list(response.headers.items()),
+        response.body,
+        trailing,
+    )
 
 
 def run_response(data: bytes, cuts: Cuts, connect: bool) -> None:
