@@ -1,0 +1,283 @@
+"""``python -m wsfast serve``: an echo server, with a page to try it in a browser."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import contextlib
+import hashlib
+import logging
+import os
+import re
+import signal
+import socket
+import ssl
+import stat
+import sys
+from collections.abc import Callable, Coroutine, Iterator
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from multidict import CIMultiDict
+
+from .._version import __version__
+from ..handshake import Request, Response
+from ..server import Server
+from ..streams import Reader, Writer
+from ..websocket import WebSocket
+
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction
+
+__all__ = ["add_parser", "run"]
+
+_HOST = "127.0.0.1"
+_PORT = 8765
+_MAX_SIZE = 16 * 1048576
+
+
+def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command and its options."""
+    parser = commands.add_parser(
+        "serve",
+        help="run an echo server, with a page to try it in a browser",
+        description="Run a server with the subprotocols echo (messages), stream-echo (a byte stream) and upper (text in"
+        " capitals); clients that offer none get echo. Open its address in a browser for a page to try it with.",
+    )
+    parser.add_argument(
+        "--host", metavar="NAME", help=f"where to listen (default: {_HOST}, which only this machine reaches)"
+    )
+    parser.add_argument("--port", type=_port, metavar="N", help=f"0 for any free one (default: {_PORT})")
+    parser.add_argument("--unix", metavar="PATH", help="listen on a Unix socket instead")
+    parser.add_argument("--certfile", metavar="PATH", help="certificate chain in PEM, for https:// and wss://")
+    parser.add_argument("--keyfile", metavar="PATH", help="the certificate's key in PEM (default: it is in --certfile)")
+    parser.add_argument(
+        "--max-size",
+        type=_size,
+        default=_MAX_SIZE,
+        metavar="BYTES",
+        help=f"the largest message accepted, 0 for no limit (default: {_MAX_SIZE})",
+    )
+    parser.add_argument("--compression", choices=["none", "deflate"], default="none", help="(default: none)")
+    parser.add_argument("--uvloop", action="store_true", help="run on uvloop, which must be installed")
+    parser.add_argument(
+        "--log-level", choices=["debug", "info", "warning", "error"], default="info", help="to stderr (default: info)"
+    )
+    parser.set_defaults(run=run, parser=parser)
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65535:
+        raise argparse.ArgumentTypeError(f"expected a port from 0 to 65535, got {port}")
+    return port
+
+
+def _size(text: str) -> int:
+    size = int(text)
+    if size < 0:
+        raise argparse.ArgumentTypeError(f"expected a number of bytes, got {size}")
+    return size
+
+
+class _UnusableError(Exception):
+    """The server cannot run as it was asked to; the text is for the user."""
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until SIGINT or SIGTERM.
+
+    Returns:
+        The exit status: 0 after an orderly stop, 1 if the server could not start.
+    """
+    if args.unix is not None and (args.host is not None or args.port is not None):
+        args.parser.error("--unix goes without --host and --port")
+    if args.keyfile is not None and args.certfile is None:
+        args.parser.error("--keyfile goes with --certfile")
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("wsfast").setLevel(args.log_level.upper())
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory(args.uvloop)) as runner:
+            runner.run(_serve(args))
+    except _UnusableError as exc:
+        print(f"wsfast: {exc}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _loop_factory(use_uvloop: bool) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if not use_uvloop:
+        return None
+    try:
+        import uvloop
+    except ImportError:
+        raise _UnusableError("uvloop is not installed: pip install 'wsfast[speed]'") from None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+# --- What is served ------------------------------------------------------------------------------------------
+
+
+async def _echo(ws: WebSocket) -> None:
+    async for message in ws:
+        await ws.send(message)
+
+
+async def _upper(ws: WebSocket) -> None:
+    async for message in ws:
+        await ws.send(message.upper() if isinstance(message, str) else message)
+
+
+async def _stream_echo(reader: Reader, writer: Writer) -> None:
+    while data := await reader.read():
+        await writer.write(data)
+        await writer.flush()
+
+
+def _csp_source(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+class _Pages:
+    """Answers to ordinary HTTP requests, on the port that WebSocket connections come to."""
+
+    def __init__(self) -> None:
+        text = resources.files(__package__).joinpath("page.html").read_text("utf-8")
+        sources = {name: re.findall(rf"<{name}>(.*?)</{name}>", text, re.DOTALL) for name in ("script", "style")}
+        # Nothing but what stands in the page itself, by its hash, may run or style it; it may reach this server only.
+        self._policy = "; ".join(
+            [
+                "default-src 'none'",
+                "base-uri 'none'",
+                "connect-src 'self'",
+                "form-action 'none'",
+                "frame-ancestors 'none'",
+                "img-src data:",
+                *(f"{name}-src {' '.join(map(_csp_source, found))}" for name, found in sources.items()),
+            ]
+        )
+        self._page = text.encode()
+
+    def process_request(self, ws: WebSocket, request: Request) -> Response | None:
+        """Answer the page, the health check, or 404; leave to the server what asks for an upgrade."""
+        if "websocket" in request.headers.get("Upgrade", "").lower():
+            return None
+        path = request.path.partition("?")[0]
+        if path == "/healthz":
+            return ws.respond(200, "OK\n")
+        if path != "/":
+            return ws.respond(404, "Not found.\n")
+        headers: CIMultiDict[str] = CIMultiDict(
+            {
+                "Content-Type": "text/html; charset=utf-8",
+                "Content-Security-Policy": self._policy,
+                "Cache-Control": "no-cache",
+                "Referrer-Policy": "no-referrer",
+                "X-Content-Type-Options": "nosniff",
+            }
+        )
+        return Response(200, None, headers, self._page)
+
+
+# --- Serving it ----------------------------------------------------------------------------------------------
+
+
+async def _serve(args: argparse.Namespace) -> None:
+    server = Server(
+        process_request=_Pages().process_request,
+        max_size=args.max_size or None,
+        compression=None if args.compression == "none" else args.compression,
+    )
+    server.register_handler(None, _echo)
+    server.register_handler("echo", _echo)
+    server.register_stream_handler("stream-echo", _stream_echo)
+    server.register_handler("upper", _upper)
+    context = None if args.certfile is None else _context(args.certfile, args.keyfile)
+    secure = "" if context is None else "s"
+    with _signals() as stopped, contextlib.ExitStack() as cleaning:
+        async with server:
+            if args.unix is None:
+                host, port = args.host or _HOST, _PORT if args.port is None else args.port
+                await _listening(server.start(host, port, ssl=context), f"{host}:{port}")
+                addresses = [_address(sock) for sock in server.sockets]
+                told = [f"ws{secure}://{address}/" for address in addresses]
+                told.append(f"open http{secure}://{addresses[0]}/ in a browser to try it")
+            else:
+                _check_unused(args.unix)
+                await _listening(server.start(path=args.unix, ssl=context), args.unix)
+                cleaning.callback(_remove_socket, args.unix, os.stat(args.unix).st_ino)
+                told = [f"ws{secure} on the Unix socket {args.unix}"]
+            print(f"wsfast {__version__} serves", *told, "Ctrl-C stops it", sep="\n  ", flush=True)
+            await stopped.wait()
+
+
+async def _listening(starting: Coroutine[Any, Any, Any], where: str) -> None:
+    try:
+        await starting
+    except (OSError, OverflowError, UnicodeError) as exc:
+        # The errors' own texts repeat the address, and differ between event loops.
+        if isinstance(exc, socket.gaierror) or not isinstance(exc, OSError) or exc.errno is None:
+            why = getattr(exc, "strerror", None) or exc
+        else:
+            why = os.strerror(exc.errno)
+        raise _UnusableError(f"cannot listen on {where}: {why}") from None
+
+
+def _context(certfile: str, keyfile: str | None) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(certfile, keyfile)
+    except (OSError, ValueError) as exc:  # ssl.SSLError is an OSError
+        names = certfile if keyfile is None else f"{certfile} with {keyfile}"
+        raise _UnusableError(f"cannot use the certificate {names}: {getattr(exc, 'strerror', None) or exc}") from None
+    return context
+
+
+def _address(sock: socket.socket) -> str:
+    host, port = sock.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _check_unused(path: str) -> None:
+    """Refuse to take the socket of a program that runs: asyncio removes a socket that is in its way unasked."""
+    with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(OSError):
+        probe.settimeout(1)
+        probe.connect(path)
+        raise _UnusableError(f"cannot listen on {path}: a program listens on it")
+
+
+def _remove_socket(path: str, inode: int) -> None:
+    """Remove the socket's file, which asyncio does since Python 3.13, unless somebody put another in its place."""
+    with contextlib.suppress(OSError):
+        found = os.stat(path)
+        if stat.S_ISSOCK(found.st_mode) and found.st_ino == inode:
+            os.unlink(path)
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[asyncio.Event]:
+    """Give an event that the first SIGINT or SIGTERM sets; a second one ends the program at once."""
+    loop = asyncio.get_running_loop()
+    stopped = asyncio.Event()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+
+    def restore() -> None:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+    def stop() -> None:
+        restore()
+        stopped.set()
+
+    try:
+        for number in numbers:
+            loop.add_signal_handler(number, stop)
+    except NotImplementedError:  # Windows: Ctrl-C cancels the main task
+        yield stopped
+        return
+    try:
+        yield stopped
+    finally:
+        restore()
