@@ -16,7 +16,7 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.object cimport PyObject, PyTypeObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint8_t, uint64_t
 
 from ._codec cimport Decoder, Encoder
 
@@ -143,6 +143,7 @@ cdef class _Done:
 
 
 cdef object _EMPTY = iter(())
+cdef list _NO_QUEUE = []  # of all channels whose messages are not queued
 cdef _Done _DONE = _Done()
 
 
@@ -307,14 +308,14 @@ cdef class Channel:
     cdef Receive _receiver
     cdef list _queue
     cdef Py_ssize_t _head
-    cdef public object on_message
+    cdef readonly object on_message
     cdef object _terminal
     cdef object _future  # what a task that receives waits for; it serves again and again
     cdef int _fd
     cdef readonly int paused
-    cdef bint _corked
-    cdef bint _dirty
-    cdef bint _backlog
+    cdef uint8_t _corked
+    cdef uint8_t _dirty
+    cdef uint8_t _backlog
     cdef public bint turn_full
     cdef readonly object connection
     cdef readonly object transport
@@ -348,6 +349,11 @@ cdef class Channel:
         self.sendable = True
         # The response to the opening handshake may not be written yet: uvloop does that at the end of the turn.
         self._backlog = True
+
+    def consume(self, on_message):
+        """Hand each message to a callable instead of queueing it for `recv`."""
+        self.on_message = on_message
+        self._queue = _NO_QUEUE
 
     # --- Receiving
 

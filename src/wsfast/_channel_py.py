@@ -174,6 +174,10 @@ class Channel:
         self.held = 0
         self.messages_received = self.messages_sent = self.bytes_received = self.bytes_sent = 0
 
+    def consume(self, on_message: Callable[[Any], object]) -> None:
+        """Hand each message to a callable instead of queueing it for `recv`."""
+        self.on_message = on_message
+
     # --- Receiving ----------------------------------------------------------------------------------------
 
     def get_buffer(self, sizehint: int) -> memoryview:

@@ -38,15 +38,15 @@ cdef class Decoder:
     cdef size_t _lent
     cdef uint8_t _mask[4]
     cdef uint8_t _opcode
-    cdef bint _masked
-    cdef bint _streaming
-    cdef bint _done
-    cdef bint _stopped
-    cdef bint _lent_message
-    cdef bint _partial
-    cdef bint _fin
-    cdef bint _compressed
-    cdef bint _busy
+    cdef uint8_t _masked
+    cdef uint8_t _streaming
+    cdef uint8_t _done
+    cdef uint8_t _stopped
+    cdef uint8_t _lent_message
+    cdef uint8_t _partial
+    cdef uint8_t _fin
+    cdef uint8_t _compressed
+    cdef uint8_t _busy
 
     cdef object _lend(self)
     cdef list _filled(self, size_t n)

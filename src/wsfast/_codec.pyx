@@ -429,7 +429,7 @@ Specified in `_codec_py.py`.
     @property
     def streaming(self):
         """Whether messages are delivered piece by piece, as `Fragment` events; may be set at any time."""
-        return self._streaming
+        return self._streaming != 0
 
     @streaming.setter
     def streaming(self, value):
@@ -443,7 +443,7 @@ Specified in `_codec_py.py`.
     @property
     def pending(self):
         """Whether `max_events` stopped the last call, so that ``feed(b"")`` may return more."""
-        return self._stopped
+        return self._stopped != 0
 
     def feed(self, data):
         """Take in received bytes, of any number, and return the events they complete, in order."""

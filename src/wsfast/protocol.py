@@ -201,14 +201,14 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
 
     def use_listener(self, listener: Listener) -> None:
         """Call a listener for what happens, instead of queueing messages for `recv`."""
+        self.consume(listener.on_message)
         self.listener = listener
-        self.on_message = listener.on_message
         listener.on_open()
 
     def use_streams(self, *, text: bool) -> tuple[Reader, Writer]:
         """Make the byte-stream view, which takes messages piece by piece."""
         self.reader = Reader(self, self.host.limits.read_limit)
-        self.on_message = self.reader.feed
+        self.consume(self.reader.feed)
         self.connection.decoder.streaming = True
         return self.reader, Writer(self.ws, text=text)
 

@@ -26,6 +26,10 @@ class Timed(Protocol):
     def on_deadline(self) -> None: ...
 
 
+class _Bucket(set[Timed]):
+    due: float
+
+
 class CoarseTimer:
     """Deadlines of many objects, each with at most one at a time.
 
@@ -37,7 +41,7 @@ class CoarseTimer:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._buckets: dict[float, set[Timed]] = {}
+        self._buckets: dict[float, _Bucket] = {}
         self._times: list[float] = []
         self._widths: dict[float, float] = {}
         self._handle: asyncio.TimerHandle | None = None
@@ -53,13 +57,14 @@ class CoarseTimer:
         if width is None:
             width = self._widths[delay] = _width(delay)
         due = ((self._loop.time() + delay) // width + 1) * width
-        timed.due = due
         bucket = self._buckets.get(due)
         if bucket is None:
-            bucket = self._buckets[due] = set()
+            bucket = self._buckets[due] = _Bucket()
+            bucket.due = due
             heapq.heappush(self._times, due)
             if self._times[0] == due:
                 self._arm()
+        timed.due = bucket.due  # the same object for all: a float of its own would be 24 bytes for each
         bucket.add(timed)
 
     def clear(self, timed: Timed) -> None:
