@@ -1,0 +1,424 @@
+"""``python -m wsfast ws://…``: an interactive client in a terminal, and a filter in scripts.
+
+In a terminal, each line that is typed is sent as a message, and messages are printed above the line that is being
+typed. Ctrl-D or Ctrl-C closes the connection.
+
+In a pipe, each line of standard input is sent as a message and each message is written as a line; with ``--binary`` the
+input is sent as it comes, in binary messages, and messages are written as they are. At the end of input the connection
+is closed once the server has seen everything and has been silent for ``--linger`` seconds.
+
+The exit status:
+
+* 0: the connection was closed by this side, or by the server with 1000, 1001 or no code.
+* 1: it could not be opened.
+* 2: the arguments are wrong.
+* 3: it was closed with another code.
+* 4: it was lost: no Close frame came.
+* 130: Ctrl-C, in a pipe.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import shutil
+import sys
+import threading
+import unicodedata
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from wsfast.client import connect
+from wsfast.codes import CloseCause
+from wsfast.events import Close
+from wsfast.exceptions import ConnectionClosed, WebSocketError
+from wsfast.websocket import WebSocket
+
+from .options import add_connection_arguments, complain, connection_options, escape, explain, positive
+
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction
+
+__all__ = ["NAME", "add_parser", "run"]
+
+NAME: Final = "connect"
+"""The command's name; it can be left out where a URI is given."""
+
+_PROMPT: Final = "> "
+_PIECE: Final = 65536
+_SHOWN: Final = 512
+"""Bytes of a binary message that are shown in a terminal."""
+_BARRIER: Final = 10.0
+"""Seconds that the server has, after the end of input, to answer the ping behind the last message."""
+
+_EPILOG: Final = """exit status:
+  0    closed by this side, or by the server with 1000, 1001 or no code
+  1    could not connect
+  2    wrong arguments
+  3    closed with another code
+  4    lost: no Close frame came
+  130  Ctrl-C, in a pipe
+
+examples:
+  python -m wsfast wss://example.com/chat
+  echo hi | python -m wsfast ws://localhost:8765
+  echo '{"subscribe": "ticks"}' | python -m wsfast --no-close ws://localhost:8765 | jq .
+"""
+
+
+def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command and its options."""
+    parser = commands.add_parser(
+        NAME,
+        help="talk to a server; the command's name can be left out: python -m wsfast ws://…",
+        description="Talk to a server. In a terminal, lines that are typed are sent, and messages are printed above. In"
+        " a pipe, lines of the input are sent, and messages are written as lines.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_connection_arguments(parser)
+    group = parser.add_argument_group("talking")
+    group.add_argument(
+        "--binary",
+        action="store_true",
+        help="send binary messages: typed lines; of a pipe, what comes, as it comes. Write messages without a newline",
+    )
+    group.add_argument(
+        "--ping", type=positive, metavar="SECONDS", help="ping so often, and tell the round trip on stderr"
+    )
+    group.add_argument(
+        "--linger",
+        type=float,
+        default=1.0,
+        metavar="SECONDS",
+        help="after the end of a piped input, close when nothing was received for so long (default: 1)",
+    )
+    group.add_argument(
+        "-n", "--no-close", action="store_true", help="after the end of a piped input, stay until the server closes"
+    )
+    group.add_argument(
+        "-v", "--verbose", action="store_true", help="tell on stderr about opening and closing, in a pipe too"
+    )
+    group.add_argument("--plain", action="store_true", help="in a terminal, do without prompt_toolkit")
+    parser.set_defaults(run=run, parser=parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Connect, talk, and close.
+
+    Returns:
+        The exit status; see the module.
+    """
+    interactive = sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
+    try:
+        options = connection_options(args)
+    except OSError as exc:
+        complain(str(exc))
+        return 1
+    try:
+        with asyncio.Runner() as runner:
+            return runner.run(_talk(args, options, _screen(args) if interactive else None))
+    except BrokenPipeError:
+        # Who read our output has gone, as `head` does. The interpreter would complain when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+# --- The terminal -----------------------------------------------------------------------------------------------
+
+
+class _Screen(Protocol):
+    """A terminal in which lines are typed while others are printed."""
+
+    async def read(self) -> str | None:
+        """Return the next line that is typed, None at the end."""
+
+    def show(self, line: str) -> None:
+        """Print a line, which is safe, above the one that is being typed."""
+
+    def end(self) -> None:
+        """Leave the terminal as it was."""
+
+
+class _PlainScreen:
+    """A terminal that edits the line itself, as terminals do; what is printed is inserted above it."""
+
+    def __init__(self) -> None:
+        self._lines: _Input | None = None
+
+    async def read(self) -> str | None:
+        if self._lines is None:
+            self._lines = _Input(asyncio.get_running_loop(), binary=False)
+        self._write(_PROMPT)
+        line = await self._lines.get()
+        if line is None:
+            return None
+        return line.decode(sys.stdin.encoding or "utf-8", "replace")
+
+    def show(self, line: str) -> None:
+        if self._lines is None:
+            self._write(line + "\n")
+            return
+        columns = shutil.get_terminal_size().columns
+        for row in _rows(line, columns):
+            # Save the cursor; make room below, insert a row where the typed line is, fill it; go back.
+            self._write(f"\x1b7\n\x1b[A\x1b[L\r{row}\n\x1b8\x1b[B")
+
+    def end(self) -> None:
+        if self._lines is not None:
+            self._lines = None
+            self._write("\r\x1b[K")
+
+    @staticmethod
+    def _write(text: str) -> None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+
+def _rows(line: str, columns: int) -> list[str]:
+    """Cut a line into rows of a terminal."""
+    rows = [""]
+    used = 0
+    for character in line:
+        width = 0 if unicodedata.combining(character) else 1 + (unicodedata.east_asian_width(character) in "WF")
+        if used + width >= columns > 2:
+            rows.append("")
+            used = 0
+        rows[-1] += character
+        used += width
+    return rows
+
+
+class _RichScreen:
+    """A terminal with prompt_toolkit: history, editing, and output above the prompt."""
+
+    def __init__(self) -> None:
+        from prompt_toolkit import PromptSession
+        from prompt_toolkit.patch_stdout import patch_stdout
+
+        self._session: Any = PromptSession()
+        self._patched = contextlib.ExitStack()
+        self._patched.enter_context(patch_stdout())
+
+    async def read(self) -> str | None:
+        try:
+            line: str = await self._session.prompt_async(_PROMPT)
+        except (EOFError, KeyboardInterrupt):
+            return None
+        return line
+
+    def show(self, line: str) -> None:
+        print(line, flush=True)
+
+    def end(self) -> None:
+        self._patched.close()
+
+
+def _screen(args: argparse.Namespace) -> Callable[[], _Screen]:
+    if args.plain or os.environ.get("TERM") == "dumb":
+        return _PlainScreen
+    try:
+        import prompt_toolkit  # noqa: F401
+    except ImportError:
+        return _PlainScreen
+    return _RichScreen
+
+
+# --- Standard input and output ------------------------------------------------------------------------------------
+
+
+class _Input:
+    """Standard input, read by a thread: pipes, files and terminals alike, on every system.
+
+    Args:
+        loop: the event loop.
+        binary: give the bytes as they come, not lines.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, binary: bool) -> None:
+        self._loop = loop
+        self._binary = binary
+        self._queue: asyncio.Queue[list[bytes] | None] = asyncio.Queue(2)
+        self._ready: list[bytes] = []
+        # A daemon, since nothing interrupts a read of a terminal. It reads the descriptor itself: the lock of
+        # `sys.stdin` must not be held when the interpreter ends.
+        threading.Thread(target=self._read, name="wsfast-stdin", daemon=True).start()
+
+    async def get(self) -> bytes | None:
+        """Return the next line without its end, or the next bytes; None at the end."""
+        if not self._ready:
+            lines = await self._queue.get()
+            if lines is None:
+                return None
+            self._ready = lines[::-1]
+        return self._ready.pop()
+
+    def _read(self) -> None:
+        rest = b""
+        while True:
+            try:
+                data = os.read(0, _PIECE)
+            except OSError:
+                data = b""
+            if not data:
+                if rest:
+                    self._put([rest.removesuffix(b"\r")])
+                self._put(None)
+                return
+            if self._binary:
+                self._put([data])
+                continue
+            *lines, rest = (rest + data).split(b"\n")
+            if lines and not self._put([line.removesuffix(b"\r") for line in lines]):
+                return
+
+    def _put(self, lines: list[bytes] | None) -> bool:
+        try:
+            # Waits while the network is slower than the input.
+            asyncio.run_coroutine_threadsafe(self._queue.put(lines), self._loop).result()
+        except Exception:
+            return False  # the loop is closed: nobody asks any more
+        return True
+
+
+def _write_message(message: str | bytes, binary: bool) -> None:
+    data = message.encode() if isinstance(message, str) else message
+    out = sys.stdout.buffer
+    out.write(data if binary else data + b"\n")
+    out.flush()
+
+
+def _shown(message: str | bytes) -> str:
+    if isinstance(message, str):
+        return f"< {escape(message)}"
+    more = "..." if len(message) > _SHOWN else ""
+    return f"< ({len(message)} bytes) {message[:_SHOWN].hex(' ')}{more}"
+
+
+# --- The conversation ---------------------------------------------------------------------------------------------
+
+
+async def _talk(args: argparse.Namespace, options: dict[str, Any], make_screen: Callable[[], _Screen] | None) -> int:
+    try:
+        ws = await connect(args.uri, **options)
+    except (WebSocketError, OSError, ValueError, ImportError) as exc:
+        complain(f"could not connect: {explain(exc)}")
+        return 1
+    agreed = "" if ws.subprotocol is None else f", subprotocol {ws.subprotocol}"
+    opened = f"connected to {args.uri.partition('://')[2].rpartition('@')[2]}{agreed}"
+    pinging = None
+    interrupted = False
+    screen = None
+    try:
+        if make_screen is not None:
+            screen = make_screen()
+            screen.show(f"* {escape(opened)}; Ctrl-D closes")
+        elif args.verbose:
+            complain(opened)
+        if args.ping is not None:
+            pinging = asyncio.ensure_future(_ping(ws, args.ping, screen))
+        if screen is None:
+            await _filter(ws, args)
+        else:
+            await _converse(ws, screen, binary=args.binary)
+    except asyncio.CancelledError:
+        # asyncio.Runner makes it of Ctrl-C.
+        interrupted = screen is None
+    except ConnectionClosed:
+        pass
+    finally:
+        if screen is not None:
+            screen.end()
+        if pinging is not None:
+            pinging.cancel()
+        await ws.close()
+    status, text = _verdict(ws)
+    if screen is not None:
+        print(f"* {escape(text)}", flush=True)
+    elif status or args.verbose:
+        complain(text)
+    return 130 if interrupted else status
+
+
+def _verdict(ws: WebSocket) -> tuple[int, str]:
+    """Return the exit status, and how the connection was closed, in words."""
+    code, reason = ws.close_code, ws.close_reason or ""
+    if ws.close_cause is CloseCause.LOCAL:
+        return 0, "closed"
+    if code == 1006:
+        return 4, f"connection lost: {ws.close_cause}"
+    status = 0 if code in (1000, 1001, 1005) else 3
+    return status, f"closed by the server with {Close(code or 1005, reason)}"
+
+
+async def _ping(ws: WebSocket, interval: float, screen: _Screen | None) -> None:
+    with contextlib.suppress(ConnectionClosed):
+        while True:
+            text = f"round trip {await (await ws.ping()) * 1000:.2f} ms"
+            if screen is None:
+                complain(text)
+            else:
+                screen.show(f"* {text}")
+            await asyncio.sleep(interval)
+
+
+async def _converse(ws: WebSocket, screen: _Screen, *, binary: bool) -> None:
+    """Let the user talk until one of the two has enough."""
+
+    async def receive() -> None:
+        async for message in ws:
+            screen.show(_shown(message))
+
+    async def send() -> None:
+        while (line := await screen.read()) is not None:
+            await ws.send(line.encode() if binary else line)
+
+    await _until_one_ends(receive(), send())
+
+
+async def _until_one_ends(*coroutines: Any) -> None:
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    for result in results:
+        if isinstance(result, Exception):
+            raise result
+
+
+async def _filter(ws: WebSocket, args: argparse.Namespace) -> None:
+    """Send the input, write what is received, and close when both are at their end."""
+    loop = asyncio.get_running_loop()
+    heard = loop.time()
+
+    async def receive() -> None:
+        nonlocal heard
+        async for message in ws:
+            _write_message(message, args.binary)
+            heard = loop.time()
+
+    async def send() -> None:
+        nonlocal heard
+        lines = _Input(loop, binary=args.binary)
+        while (line := await lines.get()) is not None:
+            await ws.send(line if args.binary else line.decode("utf-8", "replace"))
+        if args.no_close:
+            await ws.wait_closed()
+            return
+        # The pong tells that all before it has reached the server, however slow the way; then it is the server's turn.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_BARRIER):
+                await (await ws.ping())
+        heard = max(heard, loop.time())
+        while True:
+            left = heard + args.linger - loop.time()
+            if left <= 0:
+                return
+            await asyncio.sleep(left)
+
+    await _until_one_ends(receive(), send())

@@ -1,0 +1,138 @@
+"""Options that the commands which connect to a server share, and what every command needs of a terminal."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import ssl
+import sys
+from typing import Any
+
+from wsfast.exceptions import InvalidHandshake, InvalidURI, WebSocketError
+from wsfast.headers import check_header
+from wsfast.uri import parse_uri
+
+__all__ = ["add_connection_arguments", "complain", "connection_options", "escape", "explain", "positive"]
+
+# C0, DEL, C1 and what reorders or breaks lines: none of it must reach a terminal as it is.
+_UNSAFE = [*range(32), *range(127, 160), 0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A)]
+_ESCAPES = {code: ascii(chr(code))[1:-1] for code in _UNSAFE}
+
+
+def escape(text: str) -> str:
+    r"""Make untrusted text safe for a terminal: control characters become ``\x1b`` and the like, one line stays one."""
+    return text.translate(_ESCAPES)
+
+
+def complain(text: str) -> None:
+    """Tell the user, on stderr, why something does not work; what a peer said in it is made safe."""
+    print(f"wsfast: {escape(text)}", file=sys.stderr, flush=True)
+
+
+def explain(exc: BaseException) -> str:
+    """Say in one line why connecting failed, with what the server answered."""
+    text = str(exc) or type(exc).__name__
+    if not isinstance(exc, (WebSocketError, OSError, ValueError)):
+        text = f"{type(exc).__name__}: {text}"
+    response = exc.response if isinstance(exc, InvalidHandshake) else None
+    if response is not None and response.body:
+        first = response.body.decode(errors="replace").strip().partition("\n")[0]
+        if first and not first.startswith("<"):
+            text += f": {first[:200]}"
+    return text
+
+
+def positive(text: str) -> float:
+    """Parse a number of seconds, or of anything else, that is greater than 0."""
+    number = float(text)
+    if not number > 0 or math.isnan(number):
+        raise argparse.ArgumentTypeError(f"expected a number greater than 0, got {text}")
+    return number
+
+
+def _uri(text: str) -> str:
+    try:
+        parse_uri(text)
+    except InvalidURI as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from None
+    return text
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon:
+        raise argparse.ArgumentTypeError(f"expected 'Name: value', got {text!r}")
+    try:
+        check_header(name.strip(), value.strip())
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from None
+    return name.strip(), value.strip()
+
+
+def _size(text: str) -> int:
+    size = int(text)
+    if size < 0:
+        raise argparse.ArgumentTypeError(f"expected a number of bytes, got {size}")
+    return size
+
+
+def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the URI, and how to connect to it."""
+    parser.add_argument("uri", metavar="URI", type=_uri, help="ws:// or wss://, with user:password@ if need be")
+    group = parser.add_argument_group("connecting")
+    group.add_argument(
+        "--subprotocol",
+        metavar="NAME",
+        action="append",
+        help="offer a subprotocol; can be repeated, in order of preference",
+    )
+    group.add_argument(
+        "--header", metavar="'NAME: VALUE'", type=_header, action="append", help="send a header; can be repeated"
+    )
+    group.add_argument("--origin", metavar="ORIGIN", help="send this Origin")
+    group.add_argument("--compression", choices=["none", "deflate"], default="none", help="(default: none)")
+    group.add_argument(
+        "--proxy", metavar="URL", default="auto", help="a proxy, or none (default: what the environment names)"
+    )
+    group.add_argument("--unix", metavar="PATH", help="connect to a Unix socket; the URI is for the request only")
+    group.add_argument("--cacert", metavar="PATH", help="trust the authorities in this file (PEM), not the system's")
+    group.add_argument("--cert", metavar="PATH", help="the client's certificate and key (PEM)")
+    group.add_argument("--insecure", action="store_true", help="do not verify the server's certificate")
+    group.add_argument(
+        "--timeout", type=positive, default=10.0, metavar="SECONDS", help="to connect within (default: 10)"
+    )
+    group.add_argument(
+        "--max-size",
+        type=_size,
+        default=16 * 1048576,
+        metavar="BYTES",
+        help="the largest message accepted, 0 for no limit (default: 16 MiB)",
+    )
+
+
+def connection_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Return what `wsfast.connect` takes for the arguments.
+
+    Raises:
+        OSError: a certificate cannot be read.
+    """
+    options: dict[str, Any] = {
+        "open_timeout": args.timeout,
+        "max_size": args.max_size or None,
+        "compression": None if args.compression == "none" else args.compression,
+        "subprotocols": args.subprotocol,
+        "additional_headers": args.header,
+        "origin": args.origin,
+        "proxy": {"auto": True, "none": None}.get(args.proxy, args.proxy),
+    }
+    if parse_uri(args.uri).secure:
+        context = ssl.create_default_context(cafile=args.cacert)
+        if args.insecure:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        if args.cert is not None:
+            context.load_cert_chain(args.cert)
+        options["ssl"] = context
+    if args.unix is not None:
+        options |= {"unix": True, "path": args.unix}
+    return options
