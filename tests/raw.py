@@ -174,11 +174,11 @@ def port_of(server: Any) -> int:
 
 
 async def open_raw(
-    server: Any = None, *, path: str | None = None, ssl: ssl_module.SSLContext | None = None, port: int | None = None
+    server: Any = None, *, unix: str | None = None, ssl: ssl_module.SSLContext | None = None, port: int | None = None
 ) -> RawClient:
     """Connect to a server's first address on 127.0.0.1, or to a Unix socket."""
-    if path is not None:
-        reader, writer = await asyncio.open_unix_connection(path)
+    if unix is not None:
+        reader, writer = await asyncio.open_unix_connection(unix)
     else:
         reader, writer = await asyncio.open_connection(
             "127.0.0.1",

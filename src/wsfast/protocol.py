@@ -138,6 +138,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         "_parts",
         "_pings",
         "_skip",
+        "_steps",
         "_taken",
         "due",
         "host",
@@ -192,6 +193,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         self._heard = 0
         self._taken = 0
         self._skip = False
+        self._steps = 0  # sent in other ways than the fast one, since others had a turn
         self._parts: list[Any] | None = None
         transport.set_write_buffer_limits(limits.write_limit)
         host.connection_opened(self)
@@ -431,8 +433,10 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         if self.transport is None:
             raise self.connection.closed_error()
         if not self.write_paused:
-            if self.turn_full:
+            self._steps += 1
+            if self.turn_full or self._steps >= _MAX_EVENTS:
                 self.turn_full = False
+                self._steps = 0
                 await asyncio.sleep(0)
             return
         if self._drain_waiters is None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, Ty
 from .codes import CloseCause, CloseCode
 from .connection import Side, encode_close
 from .deflate import Deflate, PerMessageDeflate, accept, as_deflate
-from .handshake import Origins, Request, Response, refuse
+from .handshake import Origins, Request, Response, accept_response, refuse
 from .handshake import select_subprotocol as first_registered
 from .headers import build_extensions, is_token
 from .listener import Listener
@@ -135,6 +135,7 @@ class Server:
         self.stop_timeout = stop_timeout
         self.response_headers = None if response_headers is None else dict(response_headers)
         self.server_header = server_header
+        accept_response("", headers=self.response_headers, server=server_header)  # raises for what cannot be sent
         self.logger: Any = logging.getLogger("wsfast.server") if logger is None else logger
         self.timer: CoarseTimer
         self.closing = False
