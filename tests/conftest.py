@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from certificates import Certificates
 
 
 @pytest.fixture(params=["_codec", "_codec_py"], ids=["cython", "python"])
@@ -22,3 +25,19 @@ def codec(request: pytest.FixtureRequest) -> ModuleType:
 def anyio_backend(request: pytest.FixtureRequest) -> Any:
     """Each event loop that wsfast supports."""
     return request.param
+
+
+@pytest.fixture(scope="session")
+def certs(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """Certificates of an authority, a server and a client, made for this run."""
+    from certificates import make_certificates
+
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(autouse=True)
+def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the proxies of the machine, which `connect` would use, out of the tests."""
+    for name in ("http", "https", "all", "ws", "wss", "socks", "no"):
+        monkeypatch.delenv(f"{name}_proxy", raising=False)
+        monkeypatch.delenv(f"{name}_PROXY".upper(), raising=False)

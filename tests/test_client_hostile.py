@@ -9,18 +9,13 @@ import socket
 from typing import Any
 
 import pytest
-from certificates import Certificates, make_certificates
+from certificates import Certificates
 from client_helpers import Peer, Script, nothing_left, port_of, scripted, url_of
 
 import wsfast
 from wsfast.codes import CloseCause, CloseCode
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(scope="module")
-def certs(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    return make_certificates(tmp_path_factory.mktemp("certificates"))
 
 
 def answering(data: bytes, *, then_end: bool = True) -> Script:
@@ -439,10 +434,3 @@ async def test_keepalive_finds_a_dead_server() -> None:
         assert caught.value.sent is not None
         assert caught.value.sent.code == CloseCode.INTERNAL_ERROR
         await ws.wait_closed()
-
-
-@pytest.fixture(autouse=True)
-def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "https_proxy", "all_proxy", "ws_proxy", "wss_proxy", "socks_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
