@@ -176,7 +176,8 @@ def messages(events: list[Any]) -> list[Any]:
 
 def run_alone(source: Source, flags: int) -> None:
     """Let one connection talk to a peer that sends anything."""
-    server, client = pair(Deflate(threshold=0), Deflate(threshold=0))
+    extensions: Any = pair(Deflate(threshold=0), Deflate(threshold=0))
+    server, client = extensions
     is_server = bool(flags & 2)
     ours, theirs = (server, client) if is_server else (client, server)
     compressed = bool(flags & 4)
@@ -196,10 +197,10 @@ def run_alone(source: Source, flags: int) -> None:
         if kind & 1:
             watched.act(source)
         elif kind & 2:
-            piece = Source(source.bytes(kind >> 2))
+            piece = Source(source.take(kind >> 2))
             watched.receive(build(piece, is_server))
         else:
-            watched.receive(source.bytes(kind >> 3))
+            watched.receive(source.take(kind >> 3))
         watched.check()
     if messages(watched.seen) != watched.sent:
         raise AssertionError(f"sent {watched.sent!r:.500}, seen {watched.seen!r:.500}")
@@ -211,7 +212,8 @@ def run_alone(source: Source, flags: int) -> None:
 
 def run_pair(source: Source, flags: int) -> None:
     """Let two connections talk to each other."""
-    server, client = pair(Deflate(threshold=0), Deflate(threshold=0))
+    extensions: Any = pair(Deflate(threshold=0), Deflate(threshold=0))
+    server, client = extensions
     compressed = bool(flags & 4)
     ends = (
         Watched(

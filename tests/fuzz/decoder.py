@@ -72,7 +72,7 @@ def build(source: Source, masked: bool) -> bytes:
         first = source.byte()
         shape = source.byte()
         size = source.choice(LENGTHS) if shape & 1 else source.number(16)
-        payload = source.bytes(min(size, 1 + shape % 32))
+        payload = source.take(min(size, 1 + shape % 32))
         payload = (payload * (size // len(payload) + 1))[:size] if payload else b"a" * size
         declared = size + (source.number(3) if shape & 64 else 0)
         flag = 128 if masked != bool(shape & 128 and first & 32) else 0
@@ -84,7 +84,7 @@ def build(source: Source, masked: bool) -> bytes:
             head = bytes((first, flag | 127)) + declared.to_bytes(8, "big")
         stream += head
         if flag:
-            key = source.bytes(4).ljust(4, b"\x5a")
+            key = source.take(4).ljust(4, b"\x5a")
             stream += key
             payload = _codec_py.apply_mask(payload, key)  # type: ignore[assignment]
         stream += payload

@@ -66,7 +66,7 @@ def run_inflate(source: Source) -> None:
     limit = source.choice(LIMITS)
     cuts = Cuts(source.byte())
     repeat, forgets = source.choice([(times, forgets) for times in (1, 1, 1, 2, 30, 1000) for forgets in (False, True)])
-    data = source.rest() * repeat
+    data: bytes = source.rest() * repeat
     if len(data) > 200_000:
         return
     results: dict[str, bytes | None] = {}
@@ -120,7 +120,7 @@ def run_round_trip(source: Source) -> None:
             break
         kind = source.byte()
         sender, receiver = ends if kind & 1 else reversed(ends)
-        message = source.bytes(source.byte()) * source.choice((1, 1, 2, 50, 300))
+        message = source.take(source.byte()) * source.choice((1, 1, 2, 50, 300))
         if kind & 2:
             pieces = Cuts(source.byte()).split(message)[:20] or [b""]
             message = b"".join(pieces)

@@ -319,9 +319,9 @@ def build(source: Source) -> bytes:
         if number < 200:
             lines += LINES[number % len(LINES)] + b"\r\n"
         elif number < 240:
-            lines += source.bytes(number - 199)
+            lines += source.take(number - 199)
         else:
-            lines += (source.bytes(8) or b"x") * (4 ** (number & 7)) + b"\r\n"
+            lines += (source.take(8) or b"x") * (4 ** (number & 7)) + b"\r\n"
     return bytes(lines)
 
 
@@ -345,4 +345,4 @@ def run(data: bytes) -> None:
     elif kind & 7 == 6:
         run_uri("ws" + "s" * (kind >> 3 & 1) + "://" + source.rest().decode("utf-8", "replace"))
     else:
-        run_request(source.bytes(1 + kind) * 70 + source.rest(), cuts)
+        run_request(source.take(1 + kind) * 70 + source.rest(), cuts)

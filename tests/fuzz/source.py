@@ -41,14 +41,14 @@ class Source:
         """Draw one of some items."""
         return items[self.number(len(items))]
 
-    def bytes(self, size: int) -> bytes:
+    def take(self, size: int) -> bytes:
         """Draw at most `size` bytes."""
         self._at, start = min(self._at + size, len(self._data)), self._at
         return self._data[start : self._at]
 
     def rest(self) -> bytes:
         """Draw all that is left."""
-        return self.bytes(len(self._data))
+        return self.take(len(self._data))
 
 
 class Cuts:

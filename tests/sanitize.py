@@ -1,0 +1,102 @@
+"""Run the tests on extensions that were built with the address and undefined-behaviour sanitizers of GCC.
+
+``python -m tests.sanitize`` builds in a temporary folder and leaves the project as it is; what is behind ``--`` goes to
+pytest. It needs GCC with libasan and libubsan (Debian: gcc), on Linux. Python's own allocator is switched off, so that
+an access one byte behind a `bytes` object is seen. Leaks are not looked for: CPython keeps memory until the end; they
+are what ``python -m tests.leaks`` is for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+CHECK = "import wsfast._codec, wsfast._channel; print(wsfast._codec.__file__); print(wsfast._channel.__file__)"
+# Peers in other languages do not start with a sanitizer preloaded, and do not run our code.
+MARKERS = "not node and not browser and not autobahn"
+
+
+def find_library(name: str) -> str:
+    """Return the path of a library of the compiler.
+
+    Raises:
+        SystemExit: the compiler has none.
+    """
+    compiler = os.environ.get("CC", "gcc").split()[0]
+    found = subprocess.run(
+        [compiler, f"-print-file-name={name}"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    if not os.path.isabs(found):
+        raise SystemExit(f"{compiler} has no {name}")
+    return os.path.realpath(found)
+
+
+def build(folder: Path) -> Path:
+    """Build the extensions in a copy of the sources; return the folder to import from."""
+    shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("*.so", "__pycache__", "*.egg-info"))
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        if (ROOT / name).exists():
+            shutil.copy(ROOT / name, folder)
+    environ = {**os.environ, "WSFAST_SANITIZE": "1"}
+    command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
+    subprocess.run(command, cwd=folder, env=environ, check=True)
+    for extension in sorted((folder / "src" / "wsfast").glob("*.so")):
+        symbols = extension.read_bytes()
+        if b"__asan_init" not in symbols or b"__ubsan_handle" not in symbols:
+            raise SystemExit(f"{extension.name} was built without sanitizers")
+    return folder / "src"
+
+
+def main() -> None:
+    """Build, run the tests, and exit with pytest's status."""
+    parser = argparse.ArgumentParser(prog="python -m tests.sanitize", description="Run the tests with sanitizers.")
+    parser.add_argument("--keep", type=Path, help="build there, and keep it (default: a temporary folder)")
+    parser.add_argument("pytest", nargs="*", help="arguments of pytest, behind -- (default: tests)")
+    args = parser.parse_args()
+    # libstdc++ must be there before libasan looks for what C++ extensions, such as uvloop's peers, throw.
+    libraries = [find_library(name) for name in ("libasan.so", "libubsan.so", "libstdc++.so.6")]
+    with tempfile.TemporaryDirectory(prefix="wsfast-sanitize-") as temporary:
+        folder = args.keep or Path(temporary)
+        source = folder / "src"
+        if not source.exists():
+            print("building with sanitizers ...", flush=True)
+            source = build(folder)
+        environ = {
+            **os.environ,
+            "LD_PRELOAD": " ".join(libraries),
+            "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1:detect_stack_use_after_return=1",
+            "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
+            "PYTHONMALLOC": "malloc",
+            "PYTHONPATH": str(source),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        where = subprocess.run(
+            [sys.executable, "-c", CHECK], env=environ, cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout.split()
+        if any(Path(path).parent != source / "wsfast" for path in where):
+            raise SystemExit(f"expected the extensions of {source}, got {where}")
+        print(f"running the tests on {', '.join(Path(path).name for path in where)}", flush=True)
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:faulthandler",
+            "-q",
+            "-m",
+            MARKERS,
+        ]
+        ended = subprocess.run([*command, *(args.pytest or ["tests"])], env=environ, cwd=ROOT, check=False)
+    sys.exit(ended.returncode)
+
+
+if __name__ == "__main__":
+    main()
