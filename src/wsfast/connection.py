@@ -22,7 +22,7 @@ from typing import Final, Protocol, TypeAlias
 
 from .codec import Decoder, Encoder
 from .codes import CloseCause, CloseCode, Opcode
-from .events import BytesLike, Close, Event, Fragment, Inflate, Ping, Pong
+from .events import BytesLike, Close, Event, Fragment, Ping, Pong
 from .exceptions import ConnectionClosed, ConnectionClosedError, ConnectionClosedOK, InvalidState, PeerError
 
 __all__ = ["Action", "Compression", "Connection", "Input", "Side", "State", "encode_close"]
@@ -143,7 +143,13 @@ _OK: Final = frozenset({CloseCode.NORMAL_CLOSURE, CloseCode.GOING_AWAY, CloseCod
 class Compression(Protocol):
     """What a connection needs of an extension that compresses messages (RFC 7692)."""
 
-    decompress: Inflate
+    def decompress(self, data: bytes, fin: bool, limit: int, /) -> bytes:
+        """Inflate the next piece of a message; see `events.Inflate`."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what is kept for the connection, which has ended."""
+        ...
 
     def compress(self, data: bytes, /) -> bytes:
         """Compress a whole message."""
