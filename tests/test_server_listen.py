@@ -1,0 +1,344 @@
+"""Where a server listens: addresses, sockets, TLS, and the ways to start and to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from certificates import Certificates, make_certificates
+from raw import RawClient, connect_raw, open_raw, port_of, text
+from websockets.asyncio.client import connect as websockets_connect
+
+import wsfast
+
+pytestmark = pytest.mark.anyio
+
+
+async def echo(ws: wsfast.WebSocket) -> None:
+    async for message in ws:
+        await ws.send(message)
+
+
+@pytest.fixture
+def server() -> wsfast.Server:
+    server = wsfast.Server(stop_timeout=1)
+    server.register_handler(None, echo)
+    return server
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
+
+
+async def check(client: RawClient) -> None:
+    """See that a client is served, and close it."""
+    async with client:
+        client.send(text("hi"))
+        assert await client.receive_message() == "hi"
+        await client.end()
+
+
+async def test_port_0_can_be_read(server: wsfast.Server) -> None:
+    assert server.sockets == ()
+    async with server:
+        assert await server.start("127.0.0.1", 0) is server
+        [sock] = server.sockets
+        assert sock.getsockname() == ("127.0.0.1", port_of(server))
+        assert port_of(server) > 0
+        await check(await connect_raw(server))
+
+
+async def test_several_addresses(server: wsfast.Server, tmp_path: Path) -> None:
+    unix = str(tmp_path / "socket")
+    async with server:
+        await server.start("127.0.0.1", 0)
+        await server.start("127.0.0.1", 0)
+        await server.start(path=unix)
+        ports = {sock.getsockname()[1] for sock in server.sockets if sock.family == socket.AF_INET}
+        assert len(ports) == 2
+        assert len(server.sockets) == 3
+        for port in ports:
+            await check(await connect_raw(server, port=port))
+        await check(await connect_raw(server, unix=unix))
+        clients = [await connect_raw(server, port=port) for port in ports]
+        assert len(server.connections) == 2
+        for client in clients:
+            client.abort()
+
+
+async def test_several_hosts_in_one_call(server: wsfast.Server) -> None:
+    async with server:
+        await server.start(["127.0.0.1", "::1"], 0)
+        assert {sock.family for sock in server.sockets} == {socket.AF_INET, socket.AF_INET6}
+        for sock in server.sockets:
+            host, port, *_ = sock.getsockname()
+            reader, writer = await asyncio.open_connection(host, port)
+            client = RawClient(reader, writer)
+            await client.handshake()
+            await check(client)
+
+
+async def test_ipv6(server: wsfast.Server) -> None:
+    async with server:
+        await server.start("::1", 0)
+        async with websockets_connect(f"ws://[::1]:{port_of(server)}/") as ws:
+            await ws.send("hi")
+            assert await ws.recv() == "hi"
+            [served] = server.connections
+            assert served.remote_address[0] == "::1"
+            assert served.local_address[:2] == ("::1", port_of(server))
+
+
+async def test_unix_socket(server: wsfast.Server, tmp_path: Path) -> None:
+    unix = str(tmp_path / "socket")
+    async with server:
+        await server.start(path=unix)
+        assert server.sockets[0].getsockname() == unix
+        await check(await connect_raw(server, unix=unix))
+    again = wsfast.Server()
+    again.register_handler(None, echo)
+    async with again:
+        await again.start(path=unix)  # a file that is left over is no hindrance
+        await check(await connect_raw(again, unix=unix))
+
+
+async def test_a_socket_of_ones_own(server: wsfast.Server) -> None:
+    sock = socket.create_server(("127.0.0.1", 0))
+    async with server:
+        await server.start(sock=sock)
+        assert port_of(server) == sock.getsockname()[1]
+        await check(await connect_raw(server))
+
+
+async def test_wss(server: wsfast.Server, certificates: Certificates) -> None:
+    async with server:
+        await server.start("127.0.0.1", 0, ssl=certificates.server_context())
+        await check(await connect_raw(server, ssl=certificates.client_context()))
+        url = f"wss://localhost:{port_of(server)}/"
+        async with websockets_connect(url, ssl=certificates.client_context()) as ws:
+            for message in ("hi", bytes(300_000)):
+                await ws.send(message)
+                assert await ws.recv() == message
+            [served] = server.connections
+            assert served.transport is not None
+            assert served.transport.get_extra_info("ssl_object") is not None
+        assert ws.close_code == 1000
+
+
+async def test_wss_on_a_unix_socket(server: wsfast.Server, certificates: Certificates, tmp_path: Path) -> None:
+    unix = str(tmp_path / "socket")
+    async with server:
+        await server.start(path=unix, ssl=certificates.server_context())
+        reader, writer = await asyncio.open_unix_connection(
+            unix, ssl=certificates.client_context(), server_hostname="localhost"
+        )
+        client = RawClient(reader, writer)
+        await client.handshake()
+        await check(client)
+
+
+async def test_no_tls_to_a_tls_port_and_the_reverse(
+    server: wsfast.Server, certificates: Certificates, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with server:
+        await server.start("127.0.0.1", 0, ssl=certificates.server_context())
+        async with await open_raw(server) as client:
+            client.writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            with suppress(ConnectionResetError):
+                assert b"HTTP/1.1 101" not in await client.reader.read()
+        await server.start("127.0.0.1", 0)
+        plain = server.sockets[1].getsockname()[1]
+        with pytest.raises((ssl.SSLError, ConnectionResetError)):
+            await open_raw(port=plain, ssl=certificates.client_context())
+        await check(await connect_raw(server, ssl=certificates.client_context()))
+    assert [record for record in caplog.records if record.levelno > logging.INFO] == []
+
+
+async def test_ssl_of_a_wrong_type(server: wsfast.Server) -> None:
+    async with server:
+        with pytest.raises(TypeError, match=r"ssl must be an ssl\.SSLContext, got bool"):
+            await server.start("127.0.0.1", 0, ssl=True)  # type: ignore[arg-type]
+
+
+async def test_a_port_that_is_taken(server: wsfast.Server) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        async with server:
+            with pytest.raises(OSError, match=str(port)):
+                await server.start("127.0.0.1", port)
+            assert server.sockets == ()
+            await server.start("127.0.0.1", 0)  # the server is none the worse
+            await check(await connect_raw(server))
+
+
+async def test_no_address(server: wsfast.Server) -> None:
+    async with server:
+        with pytest.raises(ValueError, match="host/port"):
+            await server.start()
+
+
+async def test_a_server_starts_again_on_the_same_port() -> None:
+    port = 0
+    for _ in range(3):
+        server = wsfast.Server()
+        server.register_handler(None, echo)
+        async with server:
+            await server.start("127.0.0.1", port)
+            port = port_of(server)
+            client = await connect_raw(server)
+            server.close()
+            assert await client.receive_close() == (1001, "")
+            client.abort()
+
+
+async def test_after_the_stop_nothing_listens(server: wsfast.Server) -> None:
+    async with server:
+        await server.start("127.0.0.1", 0)
+        port = port_of(server)
+    assert server.sockets == ()
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", port)
+    with pytest.raises(RuntimeError, match="the server is closed"):
+        await server.start("127.0.0.1", 0)
+
+
+def test_one_event_loop_only(server: wsfast.Server) -> None:
+    async def first() -> None:
+        await server.start("127.0.0.1", 0)
+
+    loop = asyncio.new_event_loop()
+    try:
+        loop.run_until_complete(first())
+        with pytest.raises(RuntimeError, match="another event loop"):
+            asyncio.run(first())
+
+        async def stop() -> None:
+            server.close()
+            await server.wait_closed()
+
+        loop.run_until_complete(stop())
+    finally:
+        loop.close()
+
+
+# --- serve_forever --------------------------------------------------------------------------------------
+
+
+async def started(server: wsfast.Server) -> None:
+    async with asyncio.timeout(5):
+        while not server.sockets:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+
+
+async def test_serve_forever_until_cancelled(server: wsfast.Server) -> None:
+    task = asyncio.ensure_future(server.serve_forever("127.0.0.1", 0))
+    await started(server)
+    client = await connect_raw(server)
+    task.cancel()
+    assert await client.receive_close() == (1001, "")
+    client.abort()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert server.closing
+    assert server.connections == set()
+
+
+async def test_serve_forever_ends_when_the_server_is_closed(server: wsfast.Server) -> None:
+    task = asyncio.ensure_future(server.serve_forever("127.0.0.1", 0))
+    await started(server)
+    server.close()
+    async with asyncio.timeout(2):
+        await task
+
+
+async def test_serve_forever_on_what_was_started(server: wsfast.Server, tmp_path: Path) -> None:
+    await server.start("127.0.0.1", 0)
+    task = asyncio.ensure_future(server.serve_forever())
+    await asyncio.sleep(0)
+    assert len(server.sockets) == 1
+    await check(await connect_raw(server))
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_serve_forever_passes_options_on(server: wsfast.Server, tmp_path: Path) -> None:
+    unix = str(tmp_path / "socket")
+    task = asyncio.ensure_future(server.serve_forever(path=unix, backlog=5))
+    await started(server)
+    await check(await connect_raw(server, unix=unix))
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+# --- The short form -------------------------------------------------------------------------------------
+
+
+async def test_serve_as_a_context_manager() -> None:
+    async with wsfast.serve(echo, "127.0.0.1", 0, max_size=10, backlog=7) as server:
+        assert server.limits.max_size == 10
+        await check(await connect_raw(server))
+    assert server.closing
+
+
+async def test_serve_awaited() -> None:
+    server = await wsfast.serve(echo, "127.0.0.1", 0)
+    await check(await connect_raw(server))
+    server.close()
+    await server.wait_closed()
+
+
+async def test_serve_over_tls(certificates: Certificates) -> None:
+    async with wsfast.serve(echo, "127.0.0.1", 0, ssl=certificates.server_context()) as server:
+        await check(await connect_raw(server, ssl=certificates.client_context()))
+
+
+async def test_serve_and_serve_forever() -> None:
+    async def run(ready: asyncio.Future[wsfast.Server]) -> None:
+        async with wsfast.serve(echo, "127.0.0.1", 0) as server:
+            ready.set_result(server)
+            await server.serve_forever()
+
+    ready: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    task = asyncio.ensure_future(run(ready))
+    await check(await connect_raw(await ready))
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_serve_with_an_option_nobody_has() -> None:
+    with pytest.raises(TypeError, match="max_sise"):
+        await wsfast.serve(echo, "127.0.0.1", 0, max_sise=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "match"),
+    [
+        ({"max_size": 0}, ValueError, "max_size must be positive, got 0"),
+        ({"max_size": "1"}, TypeError, "max_size must be int or None, got str"),
+        ({"read_limit": None}, TypeError, "read_limit must be int, got NoneType"),
+        ({"write_limit": True}, TypeError, "write_limit must be int, got bool"),
+        ({"max_buffered": -1}, ValueError, "max_buffered must be positive, got -1"),
+        ({"max_fragments": 0}, ValueError, "max_fragments must be positive, got 0"),
+        ({"open_timeout": 0}, ValueError, "open_timeout must be a positive number of seconds or None, got 0"),
+        ({"close_timeout": -1}, ValueError, "close_timeout"),
+        ({"ping_interval": float("nan")}, ValueError, "ping_interval"),
+        ({"ping_timeout": 0.0}, ValueError, "ping_timeout"),
+        ({"stop_timeout": 0}, ValueError, "stop_timeout must be a positive number of seconds, got 0"),
+        ({"overflow": "explode"}, ValueError, "overflow must be 'error', 'drop' or 'close', got 'explode'"),
+        ({"compression": "gzip"}, ValueError, "gzip"),
+    ],
+)
+def test_options_out_of_range(options: dict[str, Any], kind: type[Exception], match: str) -> None:
+    with pytest.raises(kind, match=match):
+        wsfast.Server(**options)
