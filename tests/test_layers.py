@@ -24,7 +24,7 @@ LAYERS = [
     ["deflate", "handshake"],
     ["connection"],
     # What is above this line may use asyncio; what is below it (earlier in the list) may not.
-    ["_channel", "_channel_py", "timers"],
+    ["_channel", "_channel_py", "timers", "transports"],
     ["channel"],
     ["listener", "streams", "websocket"],
     ["protocol"],
