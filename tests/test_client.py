@@ -61,6 +61,19 @@ async def test_await() -> None:
         assert caught.value.rcvd_then_sent is False
 
 
+async def test_connection_as_a_context() -> None:
+    async with serving() as server, nothing_left(port_of(server)):
+        async with await wsfast.connect(url_of(server)) as ws:
+            await ws.send("a")
+            assert await ws.recv() == "a"
+        assert ws.close_code == 1000
+        ws = await wsfast.connect(url_of(server))
+        with pytest.raises(ZeroDivisionError):
+            async with ws:
+                raise ZeroDivisionError
+        assert ws.close_code == CloseCode.INTERNAL_ERROR
+
+
 async def test_exception_in_the_block_closes_with_1011() -> None:
     closed: asyncio.Queue[int | None] = asyncio.Queue()
 

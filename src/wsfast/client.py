@@ -13,7 +13,7 @@ from typing import Any, Final, Generic, Literal, TypeVar
 from urllib.parse import urljoin
 
 from ._version import __version__
-from .codes import CloseCause, CloseCode
+from .codes import CloseCause
 from .connection import Side, State
 from .deflate import Deflate, as_deflate, confirm, offer
 from .dial import Dialer
@@ -286,7 +286,7 @@ class _Connector(Generic[_T]):
     ) -> None:
         ws, self._entered = self._entered, None
         if ws is not None:
-            await _leave(ws, failed=kind is not None)
+            await ws._leave(failed=kind is not None)
 
     async def __aiter__(self) -> AsyncIterator[_T]:
         loop = asyncio.get_running_loop()
@@ -307,7 +307,7 @@ class _Connector(Generic[_T]):
                     yield shaped
                 finally:
                     lost = ws.state is not State.OPEN and ws.close_cause is not CloseCause.LOCAL
-                    await _leave(ws, failed=False)
+                    await ws._leave(failed=False)
                 if self._dialer.one_time:
                     return
                 # A server that accepts and drops would be asked again without a pause otherwise.
@@ -320,16 +320,6 @@ class _Connector(Generic[_T]):
             delay = next(delays)
             self._logger.info("connecting again in %.1f s: %s", delay, failure)
             await asyncio.sleep(delay)
-
-
-async def _leave(ws: WebSocket, *, failed: bool) -> None:
-    """Close a connection because the block, or the round of the loop, that it was made for has ended."""
-    if failed:
-        await ws.close(CloseCode.INTERNAL_ERROR)
-        return
-    if ws.writer is not None and ws.state is State.OPEN:
-        ws.writer.finish()
-    await ws.close()
 
 
 def _origin(uri: URI) -> tuple[bool, str, int]:

@@ -6,7 +6,8 @@ import asyncio
 import codecs
 import http
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
 from .channel import Endpoint
 from .codes import CloseCause, CloseCode
@@ -239,6 +240,24 @@ class WebSocket(Endpoint):
     def close_nowait(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
         """Start the closing handshake and return; arguments and errors are those of `close`."""
         self._open_channel().start_close(code, reason, CloseCause.LOCAL)
+
+    async def __aenter__(self) -> Self:
+        """Return the connection itself; the end of the block closes it: with 1011 if it raised, else with 1000."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._leave(failed=kind is not None)
+
+    async def _leave(self, *, failed: bool) -> None:
+        """Close because the block that the connection was opened for has ended."""
+        if failed:
+            await self.close(CloseCode.INTERNAL_ERROR)
+            return
+        if self.writer is not None and self.state is State.OPEN:
+            self.writer.finish()
+        await self.close()
 
     async def wait_closed(self) -> None:
         """Wait until the connection has ended, whoever ends it."""
