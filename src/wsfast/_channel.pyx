@@ -85,6 +85,8 @@ cdef extern from *:
 cdef enum:
     CORK_SIZE = 65536  # bytes gathered that are written without waiting for the end of the turn
     LARGE = 32768  # bytes of a message that is not copied into the encoder
+    MANY_FRAGMENTS = 1024  # of one message, from which on each read ends its turn
+    TURN_SENDS = 2048  # messages after which a task that sends without end gives others a turn
     OVERHEAD = 64  # bytes that a held message counts for beside its own
     # Why reading is paused:
     PAUSED_HELD = 1  # the consumer is behind
@@ -415,7 +417,7 @@ cdef class Channel:
                 self._flush()
         if self.held > self.high_water and self.receiving and not self.paused & PAUSED_HELD:
             self.pause(PAUSED_HELD)
-        if self._decoder._stopped:
+        if self._decoder._stopped or (self._decoder._fragments > MANY_FRAGMENTS and not events):
             self.pause(PAUSED_PENDING)
             if self.paused == PAUSED_PENDING:
                 self.turn.loop.call_soon(self._continue)
@@ -670,7 +672,7 @@ cdef class Endpoint:
         channel._write(message)
         if channel.write_paused:
             return self._drain()
-        if channel.turn_full:
+        if channel.turn_full or not channel.messages_sent % TURN_SENDS:
             channel.turn_full = False
             return sleep(0)
         return _DONE

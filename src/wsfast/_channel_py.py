@@ -28,6 +28,10 @@ __all__ = ["Channel", "Endpoint", "Turn"]
 
 CORK_SIZE: Final = 65536
 """Bytes gathered that are written without waiting for the end of the turn."""
+MANY_FRAGMENTS: Final = 1024
+"""Fragments of one message from which on each read ends its turn."""
+TURN_SENDS: Final = 2048
+"""Messages after which a task that sends without end gives others a turn, if it does not do so for their size."""
 OVERHEAD: Final = 64
 """Bytes that a held message counts for beside its own."""
 
@@ -225,7 +229,8 @@ class Channel:
             self.flush()
         if self.held > self.high_water and self.receiving and not self.paused & PAUSED_HELD:
             self.pause(PAUSED_HELD)
-        if self._decoder.pending:
+        if self._decoder.pending or (self._decoder._fragments > MANY_FRAGMENTS and not events):
+            # In one callback, uvloop reads up to 32 times unless it is paused: that is a third of a million empty fragments.
             self.pause(PAUSED_PENDING)
             if self.paused == PAUSED_PENDING:
                 self.turn.loop.call_soon(self._continue)
@@ -489,7 +494,7 @@ class Endpoint:
         channel.write(message)
         if channel.write_paused:
             return self._drain()
-        if channel.turn_full:
+        if channel.turn_full or not channel.messages_sent % TURN_SENDS:
             # Much was sent in one turn: give others one.
             channel.turn_full = False
             return asyncio.sleep(0)
