@@ -1,0 +1,270 @@
+"""The callback view: which method is called when, and what becomes of what they raise."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, ClassVar
+
+import pytest
+from raw import RawClient, binary, close, connect_raw, open_raw, ping, request, text, until
+from vectors import CLOSE, CONT, PONG, frame
+
+import wsfast
+
+pytestmark = pytest.mark.anyio
+
+
+class Recorder(wsfast.Listener):
+    """A listener that notes what it is called with."""
+
+    latest: ClassVar[Recorder]
+
+    def __init__(self, ws: wsfast.WebSocket) -> None:
+        super().__init__(ws)
+        self.calls: list[Any] = []
+        self.closed = asyncio.Event()
+        Recorder.latest = self
+
+    def on_open(self) -> None:
+        self.calls.append("open")
+
+    def on_message(self, message: str | bytes) -> None:
+        self.calls.append(message)
+
+    def on_close(self, code: int, reason: str) -> None:
+        self.calls.append((code, reason))
+        self.closed.set()
+
+    def on_writable(self) -> None:
+        self.calls.append("writable")
+
+
+@asynccontextmanager
+async def serving(factory: Any = Recorder, **options: Any) -> AsyncIterator[wsfast.Server]:
+    server = wsfast.Server(**{"stop_timeout": 1.0, **options})
+    server.register_listener(None, factory)
+    async with server, asyncio.timeout(20):
+        await server.start("127.0.0.1", 0)
+        yield server
+
+
+@asynccontextmanager
+async def listening(factory: Any = Recorder, **options: Any) -> AsyncIterator[tuple[Any, RawClient]]:
+    async with serving(factory, **options) as server, await connect_raw(server) as client:
+        yield Recorder.latest, client
+
+
+async def test_the_life_of_a_listener() -> None:
+    async with listening() as (listener, client):
+        client.send(text("é"), binary(b"x"), ping(), text("a", fin=False), frame(CONT, b"b", key=b"TEST"))
+        client.send(close(1001, "bye"))
+        assert (await client.receive()).opcode == PONG
+        assert await client.receive_close() == (1001, "")
+        await client.receive_eof()
+        client.abort()
+        await listener.closed.wait()
+        assert listener.calls == ["open", "é", b"x", "ab", (1001, "bye")]
+        assert listener.ws.close_code == 1001
+
+
+@pytest.mark.parametrize(
+    ("ending", "expected"),
+    [(close(None), (1005, "")), (close(4000, "x"), (4000, "x")), (b"\xff\xff", (1006, "")), (b"", (1006, ""))],
+)
+async def test_on_close_is_called_once(ending: bytes, expected: tuple[int, str]) -> None:
+    async with listening() as (listener, client):
+        client.send(ending)
+        client.writer.write_eof()
+        await listener.closed.wait()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert listener.calls == ["open", expected]
+
+
+async def test_on_close_after_a_reset() -> None:
+    async with listening() as (listener, client):
+        client.reset()
+        await listener.closed.wait()
+        assert listener.calls == ["open", (1006, "")]
+
+
+async def test_on_close_after_ours() -> None:
+    async with listening() as (listener, client):
+        listener.ws.close_nowait(3000, "enough")
+        assert await client.receive_close() == (3000, "enough")
+        client.send(text("dropped"), close(3001, "so be it"))
+        await client.receive_eof()
+        client.abort()
+        await listener.closed.wait()
+        assert listener.calls == ["open", (3001, "so be it")]
+
+
+async def test_on_close_when_the_server_stops() -> None:
+    async with serving() as server, await connect_raw(server) as client:
+        listener = Recorder.latest
+        server.close()
+        assert await client.receive_close() == (1001, "")
+        client.send(close(1001))
+        await client.receive_eof()
+        client.abort()
+        await server.wait_closed()
+        assert listener.calls == ["open", (1001, "")]
+
+
+async def test_a_message_in_the_packet_of_the_handshake() -> None:
+    async with serving() as server, await open_raw(server) as client:
+        await client.exchange(request() + text("early"))
+        await until(lambda: "early" in Recorder.latest.calls)
+        assert Recorder.latest.calls == ["open", "early"]
+
+
+async def test_sending_in_every_method() -> None:
+    class Talker(Recorder):
+        def on_open(self) -> None:
+            assert self.ws.send_nowait("open")
+
+        def on_message(self, message: str | bytes) -> None:
+            assert self.ws.send_nowait(message)
+            if message == "close":
+                self.ws.close_nowait(4000)
+                with pytest.raises(wsfast.ConnectionClosed):
+                    self.ws.send_nowait("too late")
+
+        def on_close(self, code: int, reason: str) -> None:
+            with pytest.raises(wsfast.ConnectionClosed):
+                self.ws.send_nowait("too late")
+            super().on_close(code, reason)
+
+    async with listening(Talker) as (listener, client):
+        client.send(text("1"), text("close"), text("dropped"))
+        assert [await client.receive_message() for _ in range(3)] == ["open", "1", "close"]
+        assert await client.receive_close() == (4000, "")
+        client.send(close(4000))
+        await client.receive_eof()
+        client.abort()
+        await listener.closed.wait()
+
+
+@pytest.mark.parametrize("where", ["on_open", "on_message", "on_writable"])
+async def test_a_method_that_raises(where: str, caplog: pytest.LogCaptureFixture) -> None:
+    class Faulty(Recorder):
+        def on_open(self) -> None:
+            super().on_open()
+            if where == "on_open":
+                raise ValueError("a secret")
+            if where == "on_writable":
+                while self.ws.buffered_amount < 4_000_000 and not self.ws._open_channel().write_paused:
+                    self.ws.send_nowait(bytes(65536))
+
+        def on_message(self, message: str | bytes) -> None:
+            super().on_message(message)
+            raise ValueError("a secret")
+
+        def on_writable(self) -> None:
+            raise ValueError("a secret")
+
+    async with listening(Faulty) as (listener, client):
+        client.send(text("1"), text("2"))
+        received = await client.receive()
+        while received.opcode != CLOSE:
+            received = await client.receive()
+        assert received.payload == b"\x03\xf3"
+        client.send(close(1011))
+        await client.receive_eof()
+        client.abort()
+        await listener.closed.wait()
+        assert listener.calls == ["open", *["1"] * (where == "on_message"), (1011, "")]
+    [record] = [record for record in caplog.records if record.levelno > logging.INFO]
+    assert (record.name, record.levelname) == ("wsfast.server", "ERROR")
+    assert record.exc_info is not None
+
+
+async def test_an_on_close_that_raises_is_logged_and_no_more(caplog: pytest.LogCaptureFixture) -> None:
+    class Faulty(Recorder):
+        def on_close(self, code: int, reason: str) -> None:
+            super().on_close(code, reason)
+            raise ValueError("boom")
+
+    async with listening(Faulty) as (listener, client):
+        waiting = asyncio.ensure_future(listener.ws.wait_closed())
+        await client.end()
+        client.abort()
+        await waiting
+        assert listener.closed.is_set()
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+
+
+async def test_no_task_for_a_connection() -> None:
+    async with serving() as server:
+        before = asyncio.all_tasks()
+        clients = [await connect_raw(server) for _ in range(5)]
+        assert asyncio.all_tasks() == before
+        for client in clients:
+            client.abort()
+
+
+async def test_on_writable_after_too_much() -> None:
+    async with listening(write_limit=65536) as (listener, client):
+        client.writer.transport.pause_reading()
+        while not listener.ws._open_channel().write_paused:
+            listener.ws.send_nowait(bytes(65536))
+            await asyncio.sleep(0)
+        assert "writable" not in listener.calls
+        client.writer.transport.resume_reading()
+
+        async def read() -> None:
+            while True:
+                await client.receive()
+
+        reading = asyncio.ensure_future(read())
+        await until(lambda: "writable" in listener.calls)
+        assert listener.ws.buffered_amount <= 16384
+        reading.cancel()
+
+
+async def test_nothing_is_read_from_who_reads_nothing() -> None:
+    class Echo(Recorder):
+        def on_message(self, message: str | bytes) -> None:
+            self.ws.send_nowait(message)
+
+    async with listening(Echo) as (listener, client):
+        client.writer.transport.pause_reading()
+        message = binary(bytes(60_000))
+
+        async def flood() -> None:
+            while True:
+                client.send(message)
+                await client.writer.drain()
+
+        flooding = asyncio.ensure_future(flood())
+        channel = listener.ws._open_channel()
+        await until(lambda: channel.paused)
+        received = listener.ws.counters["messages_received"]
+        for _ in range(200):
+            await asyncio.sleep(0)
+        assert listener.ws.counters["messages_received"] <= received + 2
+        assert listener.ws.buffered_amount < 65536 * 4
+        flooding.cancel()
+        client.writer.transport.resume_reading()
+        for _ in range(received):
+            assert (await client.receive()).payload == bytes(60_000)
+        assert not channel.paused
+
+
+async def test_many_messages_in_one_packet_give_others_a_turn() -> None:
+    turns: list[int] = []
+
+    class Busy(Recorder):
+        def on_message(self, message: str | bytes) -> None:
+            super().on_message(message)
+            if len(self.calls) == 2:
+                asyncio.get_running_loop().call_soon(lambda: turns.append(len(self.calls)))
+
+    async with listening(Busy) as (listener, client):
+        client.send(*(text(str(number)) for number in range(5000)), close())
+        await client.receive_close()
+        assert listener.calls[1:5001] == [str(number) for number in range(5000)]
+        assert turns[0] < 1000
