@@ -8,6 +8,7 @@ asyncio, or if wsfast logged more than INFO without being told that it may.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import os
 import socket
@@ -17,7 +18,7 @@ import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import wsfast
 
@@ -64,32 +65,37 @@ def close_frame(code: int | None = 1000, reason: str = "") -> bytes:
 
 
 class Peer:
-    """The client's end of a connection, as a bare socket."""
+    """The client's end of a connection, as a bare socket; `serving` closes it at last."""
+
+    dialled: ClassVar[list[Peer]] = []
 
     def __init__(self, sock: socket.socket) -> None:
+        self.dialled.append(self)
         self.sock = sock
         self.loop = asyncio.get_running_loop()
         self.buffer = b""
         self.response = b""
+        self.unsent = b""
 
     @classmethod
-    async def dial(cls, server: wsfast.Server, *, receive_buffer: int | None = None) -> Peer:
+    async def dial(cls, server: wsfast.Server, *, buffers: int | None = None) -> Peer:
         """Connect, and send nothing."""
         address = server.sockets[0].getsockname()
         sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if receive_buffer is not None:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        if buffers is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffers)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffers)
         await asyncio.get_running_loop().sock_connect(sock, address[:2])
         return cls(sock)
 
     @classmethod
     async def open(
-        cls, server: wsfast.Server, subprotocol: str | None = None, *extra: str, receive_buffer: int | None = None
+        cls, server: wsfast.Server, subprotocol: str | None = None, *extra: str, buffers: int | None = None
     ) -> Peer:
         """Connect, and finish the opening handshake."""
-        peer = await cls.dial(server, receive_buffer=receive_buffer)
+        peer = await cls.dial(server, buffers=buffers)
         await peer.send(head(subprotocol, *extra))
         await peer.read_response()
         assert peer.response.startswith(b"HTTP/1.1 101 "), peer.response
@@ -210,19 +216,48 @@ def records() -> Any:
 
 
 @asynccontextmanager
-async def serving(handler: Any, *, noise: bool = False, ssl: Any = None, **options: Any) -> AsyncIterator[wsfast.Server]:
-    """Run a server; `noise` allows it to log errors. `server.log` has the records."""
+async def serving(
+    handler: Any, *, noise: bool = False, ssl: Any = None, buffers: int | None = None, **options: Any
+) -> AsyncIterator[Any]:
+    """Run a server; `server.log` has the records.
+
+    Args:
+        handler: a handler of any form, or a mapping of subprotocols to such.
+        noise: it may log warnings and errors.
+        ssl: its context.
+        buffers: bytes that the system holds for each connection, in each direction, about; default what it likes.
+        options: those of `Server`.
+    """
     loop = asyncio.get_running_loop()
     unhandled: list[dict[str, Any]] = []
     loop.set_exception_handler(lambda _, context: unhandled.append(context))
     options.setdefault("stop_timeout", 2.0)
+    server = wsfast.Server(**options)
+    for name, one in (handler if isinstance(handler, dict) else {None: handler}).items():
+        if isinstance(one, type):
+            server.register_listener(name, one)
+        elif len(inspect.signature(one).parameters) == 2:
+            server.register_stream_handler(name, one)
+        else:
+            server.register_handler(name, one)
     with records() as held:
         try:
-            async with wsfast.serve(handler, "127.0.0.1", 0, ssl=ssl, **options) as server:
+            async with server:
+                sock = socket.socket()
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if buffers is not None:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffers // 2)  # Linux doubles it
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffers // 2)
+                sock.bind(("127.0.0.1", 0))
+                await server.start(sock=sock, ssl=ssl)
                 server.log = held
                 yield server
+                for peer in Peer.dialled:
+                    peer.close()
         finally:
             loop.set_exception_handler(None)
+            while Peer.dialled:
+                Peer.dialled.pop().close()
     assert not unhandled, unhandled
     assert not held.of("asyncio", logging.INFO)
     if not noise:
@@ -250,6 +285,9 @@ class Echo(wsfast.Listener):
         self.ws.send_nowait(message)
 
 
+FORMS: dict[str | None, Any] = {None: echo, "listener": Echo, "stream": stream_echo}
+
+
 async def until(condition: Callable[[], Any], patience: float = PATIENCE) -> None:
     """Wait until something is so."""
     async with asyncio.timeout(patience):
@@ -265,7 +303,7 @@ def memory() -> int:
 def certificate(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     """Make a certificate for localhost; return a server's and a client's context."""
     key, cert = folder / "key.pem", folder / "cert.pem"
-    subprocess.run(  # noqa: S603
+    subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
          "-keyout", str(key), "-out", str(cert), "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"],
         check=True, capture_output=True,
