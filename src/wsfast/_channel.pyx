@@ -303,7 +303,10 @@ cdef inline Py_ssize_t _weight(object event) except -1:
 
 
 cdef class Channel:
-    # Specified in _channel_py.py.
+    """One open connection's way between its transport and the consumer of its messages.
+
+    Specified in `_channel_py.py`.
+    """
 
     cdef Decoder _decoder
     cdef Encoder _encoder
@@ -337,6 +340,7 @@ cdef class Channel:
     cdef readonly uint64_t bytes_sent
 
     def attach(self, connection, transport, turn, fd, read_limit, max_buffered, write_limit):
+        """Set the channel up; called once, before anything else."""
         self.connection = connection
         self.transport = transport
         self._decoder = connection.decoder
@@ -360,15 +364,18 @@ cdef class Channel:
     # --- Receiving
 
     def get_buffer(self, sizehint):
+        """Lend the transport memory to receive into."""
         return self._decoder._lend()
 
     def buffer_updated(self, Py_ssize_t nbytes):
+        """Take in what the transport received."""
         if nbytes < 0 or <size_t>nbytes > self._decoder._lent:
             raise ValueError(f"nbytes must be from 0 to the {self._decoder._lent} bytes lent, got {nbytes}")
         self.bytes_received += nbytes
         self._deliver(self._decoder._filled(nbytes))
 
     def feed(self, data):
+        """Take in bytes that were received in another way."""
         self.bytes_received += len(data)
         self._deliver(self._decoder.feed(data))
 
@@ -519,10 +526,11 @@ cdef class Channel:
         if not self.sendable:
             self.send_rare(data)
             return 0
-        self.messages_sent += 1
         if type(data) is bytes and PyBytes_GET_SIZE(data) >= LARGE and not self._encoder._mask:
+            self.messages_sent += 1
             return self._write_large(data)
         self._encoder._message(data)
+        self.messages_sent += 1
         return self._written()
 
     cdef int _write_large(self, bytes data) except -1:
@@ -558,6 +566,7 @@ cdef class Channel:
         return 0
 
     def write(self, data):
+        """Encode a message and see to it that it goes out."""
         self._write(data)
 
     def write_encoded(self, bytes frame not None):
@@ -627,7 +636,10 @@ cdef class Channel:
 
 
 cdef class Endpoint:
-    # Specified in _channel_py.py.
+    """The fast part of `WebSocket`: receiving and sending whole messages.
+
+    Specified in `_channel_py.py`.
+    """
 
     cdef readonly Channel _channel
 
@@ -652,6 +664,20 @@ cdef class Endpoint:
         return receive
 
     def recv(self, decode=None):
+        """Receive a message.
+
+        Args:
+            decode: None for `str` from a text message and `bytes` from a binary one; True for `str`, False for `bytes`
+                always.
+
+        Returns:
+            An awaitable of the message. Cancelling it loses no message.
+
+        Raises:
+            ConnectionClosed: the connection is closed and no message is left.
+            ConcurrencyError: another task waits in `recv` already.
+            UnicodeDecodeError: with ``decode=True``, a binary message is not UTF-8.
+        """
         cdef Receive receive = Receive.__new__(Receive)
         receive._channel = self._opened()
         receive._decode = decode
@@ -664,6 +690,23 @@ cdef class Endpoint:
         return receive
 
     def send(self, message, *, text=None, compress=None):
+        """Send a message, and wait while more than `write_limit` is unsent.
+
+        A `str` or `bytes` is queued by the call itself; awaiting it is what makes the program wait for a slow
+        peer. A message is sent whole or not at all, whatever is cancelled.
+
+        Args:
+            message: `str` for a text message, bytes-like for a binary one, or an iterable or asynchronous iterable of
+                either, each item being sent as a fragment of one message.
+            text: True sends bytes-like, which must be UTF-8, as text; False sends `str` as binary.
+            compress: whether to compress it; None leaves the choice to `compression`. Without effect where the peer did not
+                agree to compression.
+
+        Raises:
+            ConnectionClosed: the connection is closed.
+            TypeError: `message` is of another type.
+            UnicodeError: `message` is no text.
+        """
         cdef Channel channel = self._opened()
         if text is not None or compress is not None or not channel.sendable or not (
             type(message) is str or type(message) is bytes
@@ -678,6 +721,20 @@ cdef class Endpoint:
         return _DONE
 
     def send_nowait(self, message):
+        """Send a message without waiting; it goes out by the end of the loop's turn.
+
+        Args:
+            message: `str` for a text message, bytes-like for a binary one.
+
+        Returns:
+            Whether it was sent: False only where more than `max_buffered` would be unsent and `overflow` is ``"drop"``.
+
+        Raises:
+            BufferFull: more than `max_buffered` bytes would be unsent and `overflow` is ``"error"``.
+            ConnectionClosed: the connection is closed, or was closed now because `overflow` is ``"close"``.
+            InvalidState: a message in fragments is unfinished.
+            TypeError: `message` is of another type.
+        """
         cdef Channel channel = self._opened()
         if (
             channel.write_paused or not channel.sendable

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from .exceptions import InvalidURI
 from .proxy import connect_socks, find_proxy, open_tunnel, parse_proxy
+from .transports import create_connection, create_unix_connection
 from .uri import URI
 
 __all__ = ["Dialer", "as_context", "certificate_name"]
@@ -151,15 +152,15 @@ class Dialer:
                 tls["server_hostname"] = certificate_name(uri)
 
         if self._unix:
-            await loop.create_unix_connection(lambda: protocol, **self._tcp, **tls)
+            await create_unix_connection(loop, lambda: protocol, **self._tcp, **tls)
             return
         address = find_proxy(uri) if self._proxy is True else self._proxy
         if address is None:
             if self._tcp.get("sock") is not None:
-                await loop.create_connection(lambda: protocol, **self._tcp, **tls)
+                await create_connection(loop, lambda: protocol, **self._tcp, **tls)
             else:
                 try:
-                    await loop.create_connection(lambda: protocol, host, port, **self._eager(loop), **tls)
+                    await create_connection(loop, lambda: protocol, host, port, **self._eager(loop), **tls)
                 except UnicodeError as exc:
                     # Labels that are too long are found when the name is looked up.
                     raise InvalidURI(str(host), f"expected a host name: {exc}") from exc
@@ -168,7 +169,7 @@ class Dialer:
         if proxy.is_socks:
             sock = await connect_socks(proxy, host, port, self._tcp.get("local_addr"), self._timeout)
             try:
-                await loop.create_connection(lambda: protocol, sock=sock, **tls)
+                await create_connection(loop, lambda: protocol, sock=sock, **tls)
             except BaseException:
                 sock.close()
                 raise

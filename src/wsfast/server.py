@@ -21,6 +21,7 @@ from .listener import Listener
 from .protocol import ConnectionProtocol, Limits, Overflow
 from .streams import Reader, Writer
 from .timers import CoarseTimer
+from .transports import create_server, create_unix_server
 from .upgrade import HandshakeProtocol
 from .websocket import WebSocket
 
@@ -298,11 +299,12 @@ class Server:
             listen.setdefault("ssl_shutdown_timeout", self.limits.close_timeout)
         factory = functools.partial(HandshakeProtocol, self)
         if path is not None:
-            listening = await loop.create_unix_server(factory, path, sock=sock, ssl=ssl, backlog=backlog, **listen)
+            listening = await create_unix_server(loop, factory, path, sock=sock, ssl=ssl, backlog=backlog, **listen)
         else:
-            listening = await loop.create_server(
+            listening = await create_server(
+                loop,
                 factory,
-                host,  # type: ignore[arg-type]
+                host,
                 port,
                 sock=sock,
                 ssl=ssl,
