@@ -121,6 +121,24 @@ async def test_a_message_in_the_packet_of_the_handshake() -> None:
         assert Recorder.latest.calls == ["open", "early"]
 
 
+async def test_answers_to_the_packet_of_the_handshake_come_after_its_response() -> None:
+    class Talker(Recorder):
+        def on_open(self) -> None:
+            self.ws.send_nowait("open")
+
+        def on_message(self, message: str | bytes) -> None:
+            self.ws.send_nowait(message)
+
+    async with serving(Talker) as server:
+        for size in (1, 100_000):
+            async with await open_raw(server) as client:
+                await client.exchange(request() + text("x" * size) + ping() + close())
+                assert client.status == 101
+                assert [await client.receive_message() for _ in range(2)] == ["open", "x" * size]
+                assert (await client.receive()).opcode == PONG
+                assert await client.receive_close() == (1000, "")
+
+
 async def test_sending_in_every_method() -> None:
     class Talker(Recorder):
         def on_open(self) -> None:
