@@ -365,6 +365,8 @@ async def test_stream() -> None:
     await server.start("127.0.0.1", 0)
     async with server, nothing_left(port_of(server)):
         async with wsfast.connect_stream(url_of(server), subprotocols=["tunnel"]) as (reader, writer):
+            assert writer.ws.subprotocol == "tunnel"
+            assert (writer.ws.reader, writer.ws.writer) == (reader, writer)
             await writer.write(b"one\n")
             await writer.flush()
             assert await reader.readline() == b"ONE\n"

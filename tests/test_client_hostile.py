@@ -242,6 +242,19 @@ async def test_silence() -> None:
             await wsfast.connect(url_of(server), open_timeout=0.2)
 
 
+async def test_name_that_is_not_resolved_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    if not isinstance(loop, asyncio.BaseEventLoop):
+        pytest.skip("uvloop asks the resolver in C")
+
+    async def getaddrinfo(*args: object, **kwargs: object) -> object:
+        return await asyncio.sleep(3600)
+
+    monkeypatch.setattr(loop, "getaddrinfo", getaddrinfo)
+    with pytest.raises(TimeoutError, match="opening handshake"):
+        await wsfast.connect("ws://name.example/", open_timeout=0.2)
+
+
 async def test_reset_instead_of_a_response() -> None:
     async def script(peer: Peer) -> None:
         await peer.read_head()
@@ -368,22 +381,24 @@ async def test_close_that_is_never_answered() -> None:
         assert ws.close_cause is CloseCause.TIMEOUT
 
 
-async def test_server_that_answers_the_close_but_keeps_the_connection() -> None:
-    """RFC 6455, 7.1.1: the client waits for the server to end the connection, but not for ever."""
+@pytest.mark.parametrize("delay", [0, 0.4])
+async def test_server_that_answers_the_close_but_keeps_the_connection(delay: float) -> None:
+    """RFC 6455, 7.1.1: the client waits for the server to end the connection, but for `close_timeout` in all."""
 
     async def script(peer: Peer) -> None:
         await peer.read_head()
         peer.accept()
         await peer.reader.readexactly(8)
+        await asyncio.sleep(delay)
         peer.write(b"\x88\x02\x03\xe8")
         await peer.until_end()
 
     async with scripted(script) as server, nothing_left(port_of(server)):
         loop = asyncio.get_running_loop()
-        ws = await wsfast.connect(url_of(server), close_timeout=0.3)
+        ws = await wsfast.connect(url_of(server), close_timeout=0.6)
         began = loop.time()
         await ws.close()
-        assert 0.25 < loop.time() - began < 2
+        assert 0.55 < loop.time() - began < 0.95
         assert ws.close_code == 1000
         assert ws.state is wsfast.State.CLOSED
 

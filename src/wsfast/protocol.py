@@ -608,7 +608,8 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
             self._end_transport()
         else:
             self.written()
-            self._set_deadline(self.host.limits.close_timeout)
+            if connection.rcvd_then_sent:  # else `start_close` has set it: `close_timeout` is for all of the closing
+                self._set_deadline(self.host.limits.close_timeout)
         self._end_reader()
         self.wake_receiver()
 

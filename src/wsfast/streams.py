@@ -127,6 +127,11 @@ class Writer:
         self._size = 0
         self._started = False
 
+    @property
+    def ws(self) -> WebSocket:
+        """The connection: for its request, addresses, close code and so on."""
+        return self._ws
+
     async def write(self, data: str | BytesLike) -> None:
         """Add to the message that the next `flush` ends.
 
