@@ -267,9 +267,14 @@ async def test_nothing_is_read_from_who_reads_nothing() -> None:
         assert listener.ws.buffered_amount < 65536 * 4
         flooding.cancel()
         client.writer.transport.resume_reading()
-        for _ in range(received):
-            assert (await client.receive()).payload == bytes(60_000)
-        assert not channel.paused
+
+        async def read() -> None:
+            while True:
+                assert (await client.receive()).payload == bytes(60_000)
+
+        reading = asyncio.ensure_future(read())
+        await until(lambda: not channel.paused)
+        reading.cancel()
 
 
 async def test_many_messages_in_one_packet_give_others_a_turn() -> None:
