@@ -66,12 +66,13 @@ class Deadline:
 class _Tls:
     """One layer of TLS, in memory."""
 
-    __slots__ = ("_incoming", "_outgoing", "_unwritten", "object")
+    __slots__ = ("_incoming", "_outgoing", "_unwritten", "ended", "object")
 
     def __init__(self, context: ssl.SSLContext, server_hostname: str | None) -> None:
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._unwritten: deque[bytes] = deque()
+        self.ended = False  # close_notify has come; it can be in one read with the last data
         self.object = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_hostname)
 
     def handshake(self) -> bool:
@@ -96,17 +97,16 @@ class _Tls:
     def read(self) -> bytes | None:
         """Return what was decrypted: None if there is nothing yet, ``b""`` at the end."""
         pieces = []
-        ended = False
         try:
             while piece := self.object.read(_RECEIVE):
                 pieces.append(piece)
-            ended = True
+            self.ended = True
         except ssl.SSLWantReadError:
             pass
         except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
             # Whether the end is a proper one is for WebSocket's own closing handshake to tell.
-            ended = True
-        if pieces or ended:
+            self.ended = True
+        if pieces or self.ended:
             return b"".join(pieces)
         return None
 
@@ -186,6 +186,8 @@ class Link:
         Raises:
             OSError: the connection is lost, or the peer's TLS is broken (`ssl.SSLError`).
         """
+        if self._layers and self._layers[-1].ended:
+            return b""
         try:
             data: bytes | None = self.sock.recv(_RECEIVE)
         except (BlockingIOError, InterruptedError):
@@ -296,6 +298,8 @@ class Link:
             read, write: what to wait for.
             timeout: seconds; None for no limit.
         """
+        if read and self._layers and self._layers[-1].ended:
+            return True
         events = (selectors.EVENT_READ if read else 0) | (selectors.EVENT_WRITE if write else 0)
         if events != self._events:
             self._watch(events)

@@ -19,7 +19,7 @@ from typing import Any, Final, Literal, Self, cast, overload
 from wsfast.codes import CloseCause, CloseCode
 from wsfast.connection import Compression, Connection, Side, State
 from wsfast.events import BytesLike, Event, Fragment, Pong
-from wsfast.exceptions import ConcurrencyError, ConnectionClosedOK, InvalidState
+from wsfast.exceptions import ConcurrencyError, ConnectionClosed, ConnectionClosedOK, InvalidState
 from wsfast.handshake import Request, Response
 from wsfast.protocol import Limits
 
@@ -130,7 +130,7 @@ class WebSocket:
         self._finished = threading.Condition(self._lock)  # the transport has ended
         self._gate = threading.Lock()  # held by who sends a message, so that fragments are not mixed
         self._sender: int | None = None  # the thread that has the gate for a message in fragments
-        self._turnstile = threading.Lock()  # held by who receives a message
+        self._turnstile = threading.RLock()  # held by who receives a message
         self._queue: SimpleQueue[str | bytes | Fragment | None] = SimpleQueue()  # None is its end
         self._put = 0  # bytes that were put into the queue, ever: written under `_lock`
         self._taken = 0  # bytes that were taken out of it: written under `_turnstile`
@@ -251,12 +251,15 @@ class WebSocket:
             with self._turnstile:
                 return _converted(self._next_message(None), decode)
         end = time.monotonic() + timeout
-        if not (self._turnstile.acquire(timeout=timeout) if timeout > 0 else self._turnstile.acquire(blocking=False)):
-            raise TimeoutError("no message was received in time: another thread receives, too")
+        turnstile = self._turnstile
         try:
+            if not (turnstile.acquire(timeout=timeout) if timeout > 0 else turnstile.acquire(blocking=False)):
+                raise TimeoutError("no message was received in time: another thread receives, too")
             return _converted(self._next_message(end), decode)
         finally:
-            self._turnstile.release()
+            # Ctrl-C can come between the lock's return and anything that would note it.
+            if turnstile._is_owned():  # type: ignore[attr-defined]
+                turnstile.release()
 
     def _check_receiver(self) -> None:
         if self._streamer == threading.get_ident():
@@ -329,6 +332,13 @@ class WebSocket:
 
     def _next(self, end: float | None) -> str | bytes | Fragment:
         """Wait for the next thing in the queue and take it; the turnstile is held."""
+        if self._paused and self._queue.empty():
+            with self._lock:
+                if self._paused and self._queue.empty():
+                    # Ctrl-C came between taking a message and counting it.
+                    self._taken = self._put
+                    self._paused = False
+                    self._link.wake()
         try:
             if end is None:
                 event = self._queue.get()
@@ -370,6 +380,15 @@ class WebSocket:
             TypeError: the message is of another type, or of several.
             UnicodeError: it is no text.
         """
+        try:
+            self._send(message, text, compress)
+        except ConnectionClosed:
+            raise self._final_error() from self._connection.failure
+        self._drain()
+
+    def _send(
+        self, message: str | BytesLike | Iterable[str | BytesLike], text: bool | None, compress: bool | None
+    ) -> None:
         if isinstance(message, (str, bytes, bytearray, memoryview)) or hasattr(message, "__buffer__"):
             self._check_sender()
             with self._gate:
@@ -388,7 +407,13 @@ class WebSocket:
             raise TypeError(
                 f"a message must be str, bytes-like or an iterable of these, got {type(message).__name__}"
             )
-        self._drain()
+
+    def _final_error(self) -> ConnectionClosed:
+        """Wait for the end of a connection that is closing, and make the exception that tells how it ended."""
+        with self._lock:
+            while self._connection.state is State.CLOSING and not self._over:
+                self._finished.wait()
+            return self._connection.closed_error()
 
     def _check_sender(self) -> None:
         if self._sender == threading.get_ident():
@@ -462,7 +487,12 @@ class WebSocket:
         if not len(encoder) or self._over:
             return
         waited = self._link.unsent > 0
-        self._link.write(encoder.take())
+        try:
+            self._link.write(encoder.take())
+        except BaseException:
+            # Ctrl-C: how much of it was sent is not known, and half a frame cannot be taken back.
+            self._abort(CloseCause.LOCAL)
+            raise
         if (self._link.unsent and not waited) or self._link.broken is not None:
             self._link.wake()
         self._connection.congested = self._link.unsent > self._limits.write_limit
@@ -495,11 +525,13 @@ class WebSocket:
                 raise ConcurrencyError("a ping with the same data is unanswered")
             if len(self._pings) >= _MAX_PINGS:
                 raise InvalidState(f"{_MAX_PINGS} pings are unanswered")
-            self._connection.send_ping(payload)
-            waiter = PingWaiter(self._answered, time.monotonic(), ack_on_close)
-            self._pings[payload] = waiter
-            self._flush()
-            return waiter
+            if self._connection.state is State.OPEN:
+                self._connection.send_ping(payload)
+                waiter = PingWaiter(self._answered, time.monotonic(), ack_on_close)
+                self._pings[payload] = waiter
+                self._flush()
+                return waiter
+        raise self._final_error()
 
     def pong(self, data: str | BytesLike = b"") -> None:
         """Send an unsolicited Pong frame: a heartbeat that asks for no answer (RFC 6455, 5.5.3).
@@ -509,8 +541,11 @@ class WebSocket:
             ValueError: `data` has more than 125 bytes.
         """
         with self._lock:
-            self._connection.send_pong(data.encode() if isinstance(data, str) else data)
-            self._flush()
+            if self._connection.state is State.OPEN:
+                self._connection.send_pong(data.encode() if isinstance(data, str) else data)
+                self._flush()
+                return
+        raise self._final_error()
 
     # --- Closing ------------------------------------------------------------------------------------------
 
@@ -527,10 +562,12 @@ class WebSocket:
         Raises:
             ValueError, TypeError: another code, or a reason that is too long.
         """
-        with self._lock:
-            self._start_close(code, reason, CloseCause.LOCAL)
         try:
+            with self._lock:
+                self._start_close(code, reason, CloseCause.LOCAL)
             self.wait_closed()
+        except (ValueError, TypeError):
+            raise
         except BaseException:
             self.abort()
             raise
@@ -558,8 +595,12 @@ class WebSocket:
             self._abort(CloseCause.LOCAL)
 
     def _give_up(self, reason: str) -> None:
-        with self._lock:
-            self._start_close(CloseCode.INTERNAL_ERROR, reason, CloseCause.LOCAL)
+        try:
+            with self._lock:
+                self._start_close(CloseCode.INTERNAL_ERROR, reason, CloseCause.LOCAL)
+        except BaseException:
+            self.abort()
+            raise
 
     def _start_close(self, code: int, reason: str, cause: CloseCause) -> None:
         connection = self._connection
@@ -578,13 +619,15 @@ class WebSocket:
             return
         if cause is not None:
             self._connection.abandon(cause)
-        self._end()
+        self._over = True
         self._link.wake()
+        self._end()
 
     def _end(self) -> None:
-        """Note that the transport has ended, and wake everybody; the lock is held. The thread closes the socket."""
-        if self._over:
-            return
+        """Note that the transport has ended, and wake everybody; the lock is held. The thread closes the socket.
+
+        To call it again does no harm: Ctrl-C may have come in the middle.
+        """
         self._over = True
         connection = self._connection
         connection.receive_eof()

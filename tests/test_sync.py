@@ -1,0 +1,1269 @@
+"""The client without an event loop, beside servers of wsfast, of websockets, and of none that behave."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from certificates import Certificates, make_certificates
+from sync_helpers import PATIENCE, Peer, Running, echo, http_proxy, running, scripted, socks_proxy
+
+import wsfast
+from wsfast import encode_frame
+from wsfast.sync import WebSocket, connect, reconnect, unix_connect
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left() -> Iterator[None]:
+    """No test leaves a thread of the client's behind."""
+    yield
+    end = time.monotonic() + PATIENCE
+    while left := [thread for thread in threading.enumerate() if thread.name.startswith("wsfast")]:
+        assert time.monotonic() < end, left
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def server() -> Iterator[Running]:
+    with running() as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
+
+
+def in_thread(call: Callable[[], Any]) -> threading.Thread:
+    thread = threading.Thread(target=call, name="test")
+    thread.start()
+    return thread
+
+
+# --- Messages
+
+
+@pytest.mark.parametrize("message", ["hello", "", "héllo ✓", b"\0\xff", b"", b"x" * 300_000, "y" * 70_000])
+def test_a_message_there_and_back(server: Running, message: str | bytes) -> None:
+    with connect(server.uri) as ws:
+        ws.send(message)
+        assert ws.recv() == message
+    assert ws.state is wsfast.State.CLOSED
+    assert (ws.close_code, ws.close_reason, ws.close_cause) == (1000, "", wsfast.CloseCause.LOCAL)
+
+
+@pytest.mark.parametrize("kind", [bytearray, memoryview])
+def test_bytes_like_messages(server: Running, kind: Any) -> None:
+    with connect(server.uri) as ws:
+        ws.send(kind(b"abc"))
+        assert ws.recv() == b"abc"
+
+
+def test_what_is_known_of_a_connection(server: Running) -> None:
+    with connect(server.uri, user_agent_header="me") as ws:
+        assert ws.request.headers["User-Agent"] == "me"
+        assert ws.response.status_code == 101
+        assert ws.subprotocol is None
+        assert ws.remote_address[1] == server.server.sockets[0].getsockname()[1]
+        assert ws.local_address[0] == "127.0.0.1"
+        assert ws.state is wsfast.State.OPEN
+        assert ws.close_code is None
+        assert ws.close_reason is None
+        assert ws.close_cause is None
+        assert "OPEN" in repr(ws)
+    assert "CLOSED" in repr(ws)
+
+
+def test_text_and_decode(server: Running) -> None:
+    with connect(server.uri) as ws:
+        ws.send(b"bytes as text", text=True)
+        assert ws.recv() == "bytes as text"
+        ws.send("str as binary", text=False)
+        assert ws.recv() == b"str as binary"
+        ws.send("x")
+        assert ws.recv(decode=False) == b"x"
+        ws.send(b"x")
+        assert ws.recv(decode=True) == "x"
+        ws.send(b"\xff")
+        with pytest.raises(UnicodeDecodeError):
+            ws.recv(decode=True)
+        ws.send("still open")
+        assert ws.recv() == "still open"
+
+
+@pytest.mark.parametrize("message", [5, None, {"a": "b"}, object()])
+def test_no_message(server: Running, message: Any) -> None:
+    with connect(server.uri) as ws, pytest.raises(TypeError, match="message must be"):
+        ws.send(message)
+
+
+def test_fragments(server: Running) -> None:
+    with connect(server.uri) as ws:
+        ws.send(["a", "", "bc"])
+        assert ws.recv() == "abc"
+        ws.send(piece for piece in (b"a", b"b"))
+        assert ws.recv() == b"ab"
+        ws.send([])  # no message
+        with pytest.raises(TypeError, match="all fragments must be str"):
+            ws.send(["a", b"b"])
+        ws.send("after")
+        assert ws.recv() == "after"
+
+
+def test_a_message_that_is_not_finished_closes(server: Running) -> None:
+    def pieces() -> Iterator[str]:
+        yield "a"
+        yield "b"
+        raise KeyError("mine")
+
+    with connect(server.uri) as ws:
+        with pytest.raises(KeyError, match="mine"):
+            ws.send(pieces())
+        with pytest.raises(wsfast.ConnectionClosedError, match="1011"):
+            ws.recv()
+
+
+def test_an_iterable_must_not_send(server: Running) -> None:
+    with connect(server.uri) as ws:
+
+        def pieces() -> Iterator[str]:
+            yield "a"
+            ws.send("b")
+
+        with pytest.raises(wsfast.ConcurrencyError):
+            ws.send(pieces())
+        ws.send("c")
+        assert ws.recv() == "c"
+
+
+def test_iteration_ends_with_a_normal_close() -> None:
+    async def three(ws: wsfast.WebSocket) -> None:
+        for i in range(3):
+            await ws.send(str(i))
+
+    with running(three) as served, connect(served.uri) as ws:
+        assert list(ws) == ["0", "1", "2"]
+        with pytest.raises(wsfast.ConnectionClosedOK):
+            ws.recv()
+        with pytest.raises(wsfast.ConnectionClosedOK):
+            ws.send("x")
+
+
+def test_iteration_raises_on_another_close() -> None:
+    async def leave(ws: wsfast.WebSocket) -> None:
+        await ws.send("x")
+        await ws.close(4000, "enough")
+
+    with running(leave) as served, connect(served.uri) as ws:
+        messages = iter(ws)
+        assert next(messages) == "x"
+        with pytest.raises(wsfast.ConnectionClosedError, match="enough") as caught:
+            next(messages)
+    assert caught.value.code == 4000
+    assert ws.close_reason == "enough"
+
+
+def test_compression(server: Running) -> None:
+    with running(compression="deflate") as served, connect(served.uri, compression="deflate") as ws:
+        assert "permessage-deflate" in ws.response.headers["Sec-WebSocket-Extensions"]
+        for size in (10, 1000, 100_000):
+            ws.send("x" * size)
+            ws.send("y" * size, compress=False)
+            assert (ws.recv(), ws.recv()) == ("x" * size, "y" * size)
+        ws.send(["x" * 1000, "y" * 1000])
+        assert ws.recv() == "x" * 1000 + "y" * 1000
+    # A server without it declines.
+    with connect(server.uri, compression="deflate") as ws:
+        ws.send("x")
+        assert ws.recv() == "x"
+
+
+def test_a_message_past_the_limit(server: Running) -> None:
+    with connect(server.uri, max_size=100) as ws:
+        ws.send("x" * 101)
+        with pytest.raises(wsfast.ConnectionClosedError) as caught:
+            ws.recv()
+    assert isinstance(caught.value.__cause__, wsfast.PayloadTooBig)
+    assert ws.close_cause is wsfast.CloseCause.PROTOCOL_ERROR
+
+
+# --- Time
+
+
+def test_recv_with_a_timeout(server: Running) -> None:
+    with connect(server.uri) as ws:
+        for timeout in (0, -1, 0.05):
+            began = time.monotonic()
+            with pytest.raises(TimeoutError):
+                ws.recv(timeout=timeout)
+            assert time.monotonic() - began < 1
+        ws.send("x")
+        assert ws.recv(timeout=PATIENCE) == "x"
+        ws.send("y")
+        ws.ping().wait(PATIENCE)
+        time.sleep(0.05)
+        assert ws.recv(timeout=0) == "y"
+
+
+def test_a_timeout_in_the_middle_of_a_message_loses_nothing() -> None:
+    def script(peer: Peer) -> None:
+        peer.accept()
+        peer.sock.sendall(encode_frame(1, "half ", fin=False))
+        go.wait(PATIENCE)
+        peer.sock.sendall(encode_frame(0, "whole"))
+        peer.until_end()
+
+    go = threading.Event()
+    with scripted(script) as port, connect(f"ws://127.0.0.1:{port}", close_timeout=0.1) as ws:
+        with pytest.raises(TimeoutError):
+            ws.recv(timeout=0.05)
+        go.set()
+        assert ws.recv(timeout=PATIENCE) == "half whole"
+
+
+def test_a_close_that_is_never_answered() -> None:
+    def script(peer: Peer) -> None:
+        peer.accept()
+        peer.until_end()
+
+    with scripted(script) as port:
+        ws = connect(f"ws://127.0.0.1:{port}", close_timeout=0.2)
+        began = time.monotonic()
+        ws.close()
+        assert 0.2 <= time.monotonic() - began < 2
+        assert ws.close_cause is wsfast.CloseCause.TIMEOUT
+        assert ws.close_code == 1006
+        ws.close()  # without effect
+
+
+def test_a_server_that_never_ends_the_connection() -> None:
+    def script(peer: Peer) -> None:
+        peer.accept()
+        peer.sock.recv(100)
+        peer.sock.sendall(encode_frame(8, b"\x03\xe8"))
+        peer.until_end()
+
+    with scripted(script) as port:
+        ws = connect(f"ws://127.0.0.1:{port}", close_timeout=0.2)
+        ws.close()
+        assert (ws.close_code, ws.close_cause) == (1000, wsfast.CloseCause.LOCAL)
+
+
+def test_keepalive_finds_a_server_that_is_gone() -> None:
+    def script(peer: Peer) -> None:
+        peer.accept()
+        seen.append(peer.until_end())
+
+    seen: list[bytes] = []
+    with scripted(script) as port:
+        ws = connect(f"ws://127.0.0.1:{port}", ping_interval=0.1, ping_timeout=0.1)
+        with pytest.raises(wsfast.ConnectionClosedError, match="keepalive"):
+            ws.recv(timeout=PATIENCE)
+        assert ws.close_cause is wsfast.CloseCause.KEEPALIVE
+        assert ws.wait_closed(PATIENCE)
+    assert seen[0][0] == 0x89  # a ping came first
+
+
+def test_keepalive_while_nobody_receives(server: Running) -> None:
+    with connect(server.uri, ping_interval=0.05, ping_timeout=0.5) as ws:
+        time.sleep(0.3)
+        assert ws.state is wsfast.State.OPEN
+        assert ws.latency > 0
+
+
+def test_pings_are_answered_while_nobody_receives(server: Running) -> None:
+    with connect(server.uri) as ws:
+        ws.send("x")
+
+        async def ping() -> float:
+            (there,) = server.server.connections
+            return await (await there.ping())
+
+        assert server.call(ping) > 0
+        assert ws.recv() == "x"
+
+
+# --- Pings
+
+
+def test_ping(server: Running) -> None:
+    with connect(server.uri) as ws:
+        waiter = ws.ping()
+        assert waiter.wait(PATIENCE)
+        assert waiter.is_set()
+        assert waiter.latency == ws.latency > 0
+        assert ws.ping("data").wait(PATIENCE)
+        assert ws.ping(b"data").wait()
+        ws.pong()
+        ws.pong("sign of life")
+        with pytest.raises(ValueError, match="125"):
+            ws.ping(b"x" * 126)
+    with pytest.raises(wsfast.ConnectionClosedOK):
+        ws.ping()
+    with pytest.raises(wsfast.ConnectionClosedOK):
+        ws.pong()
+
+
+def test_pings_that_are_not_answered() -> None:
+    def script(peer: Peer) -> None:
+        peer.accept()
+        go.wait(PATIENCE)
+
+    go = threading.Event()
+    with scripted(script) as port:
+        ws = connect(f"ws://127.0.0.1:{port}")
+        waiter, other = ws.ping("same"), ws.ping(ack_on_close=True)
+        assert not waiter.wait(0.05)
+        with pytest.raises(wsfast.ConcurrencyError):
+            ws.ping("same")
+        for _ in range(62):
+            ws.ping()
+        with pytest.raises(wsfast.InvalidState, match="64"):
+            ws.ping()
+        go.set()
+        with pytest.raises(wsfast.ConnectionClosedError):
+            waiter.wait(PATIENCE)
+        assert other.wait(PATIENCE)
+        assert other.latency is None
+        assert ws.wait_closed(PATIENCE)
+
+
+def test_a_later_pong_answers_earlier_pings() -> None:
+    def script(peer: Peer) -> None:
+        peer.accept()
+        go.wait(PATIENCE)
+        peer.sock.sendall(encode_frame(10, b"nobody asked") + encode_frame(10, b"2"))
+        peer.until_end()
+
+    go = threading.Event()
+    with scripted(script) as port, connect(f"ws://127.0.0.1:{port}", close_timeout=0.1) as ws:
+        first, second, third = ws.ping("1"), ws.ping("2"), ws.ping("3")
+        go.set()
+        assert second.wait(PATIENCE)
+        assert first.is_set()
+        assert not third.is_set()
+
+
+# --- The end
+
+
+def test_close_is_checked(server: Running) -> None:
+    with connect(server.uri) as ws:
+        for code in (999, 1005, 1006, 1015, 5000):
+            if code != 1005:
+                with pytest.raises(ValueError, match="code"):
+                    ws.close(code)
+        with pytest.raises(ValueError, match="123"):
+            ws.close(1000, "x" * 124)
+        ws.close(4321, "bye")
+        ws.close(1000)
+    assert ws.close_code == 4321
+    assert ws.close_reason == ""  # an echo carries the code
+
+
+def test_a_block_that_raises_closes_with_1011() -> None:
+    codes: list[int | None] = []
+
+    async def note(ws: wsfast.WebSocket) -> None:
+        await ws.wait_closed()
+        codes.append(ws.close_code)
+
+    def fail(uri: str) -> None:
+        with connect(uri):
+            raise KeyError
+
+    with running(note) as served:
+        with pytest.raises(KeyError):
+            fail(served.uri)
+        with connect(served.uri):
+            pass
+    assert codes == [1011, 1000]
+
+
+@pytest.mark.parametrize("how", ["drop", "reset", "half a frame", "garbage"])
+def test_a_server_that_drops(how: str) -> None:
+    def script(peer: Peer) -> None:
+        peer.accept()
+        go.wait(PATIENCE)
+        if how == "reset":
+            peer.reset()
+        elif how == "half a frame":
+            peer.sock.sendall(encode_frame(2, b"x" * 1000)[:500])
+        elif how == "garbage":
+            peer.sock.sendall(b"\xff" * 10)
+            peer.until_end()
+
+    go = threading.Event()
+    with scripted(script) as port:
+        ws = connect(f"ws://127.0.0.1:{port}")
+        threading.Timer(0.05, go.set).start()
+        with pytest.raises(wsfast.ConnectionClosedError) as caught:
+            ws.recv(timeout=PATIENCE)
+        assert ws.wait_closed(PATIENCE)
+        assert ws.close_code == 1006
+        expected = wsfast.CloseCause.PROTOCOL_ERROR if how == "garbage" else wsfast.CloseCause.LOST
+        assert caught.value.cause is ws.close_cause is expected
+        with pytest.raises(wsfast.ConnectionClosedError):
+            ws.send("x")
+
+
+def test_a_protocol_error_is_told_to_the_server() -> None:
+    def script(peer: Peer) -> None:
+        peer.accept()
+        peer.sock.sendall(encode_frame(1, "masked", mask=b"abcd"))
+        seen.append(peer.until_end())
+
+    seen: list[bytes] = []
+    with scripted(script) as port:
+        ws = connect(f"ws://127.0.0.1:{port}")
+        with pytest.raises(wsfast.ConnectionClosedError) as caught:
+            ws.recv(timeout=PATIENCE)
+        assert isinstance(caught.value.__cause__, wsfast.ProtocolError)
+        ws.close()
+    (event,) = wsfast.Decoder(masked=True).feed(seen[0])
+    assert isinstance(event, wsfast.Close)
+    assert event.code == 1002
+
+
+def test_messages_before_the_close_are_delivered() -> None:
+    def script(peer: Peer) -> None:
+        peer.accept()
+        peer.sock.sendall(b"".join(encode_frame(1, str(i)) for i in range(100)) + encode_frame(8, b"\x03\xe8"))
+        peer.until_end()
+
+    with scripted(script) as port, connect(f"ws://127.0.0.1:{port}", close_timeout=0.1) as ws:
+        assert ws.wait_closed(PATIENCE)
+        assert list(ws) == [str(i) for i in range(100)]
+
+
+def test_close_wakes_who_receives(server: Running) -> None:
+    ws = connect(server.uri)
+    caught: list[BaseException] = []
+
+    def receive() -> None:
+        try:
+            ws.recv()
+        except wsfast.ConnectionClosedOK as exc:
+            caught.append(exc)
+
+    threads = [in_thread(receive) for _ in range(3)]
+    time.sleep(0.05)
+    ws.close()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert len(caught) == 3
+
+
+def test_abort(server: Running) -> None:
+    ws = connect(server.uri)
+    ws.abort()
+    assert ws.wait_closed(PATIENCE)
+    with pytest.raises(wsfast.ConnectionClosedError):
+        ws.recv()
+    ws.abort()
+    ws.close()
+
+
+def test_wait_closed(server: Running) -> None:
+    ws = connect(server.uri)
+    assert not ws.wait_closed(0.02)
+    ws.close()
+    assert ws.wait_closed()
+
+
+# --- Streaming
+
+
+def test_a_message_in_pieces() -> None:
+    def script(peer: Peer) -> None:
+        peer.accept()
+        for piece in ("one ", "two ", "three"):
+            step.acquire(timeout=PATIENCE)
+            peer.sock.sendall(encode_frame(1 if piece == "one " else 0, piece, fin=piece == "three"))
+        peer.sock.sendall(encode_frame(2, b"next"))
+        peer.until_end()
+
+    step = threading.Semaphore(0)
+    with scripted(script) as port, connect(f"ws://127.0.0.1:{port}", close_timeout=0.1) as ws:
+        pieces = []
+        step.release()
+        for piece in ws.recv_streaming():
+            pieces.append(piece)
+            step.release()
+            with pytest.raises(wsfast.ConcurrencyError):
+                ws.recv()
+            with pytest.raises(wsfast.ConcurrencyError):
+                next(ws.recv_streaming())
+        assert "".join(map(str, pieces)) == "one two three"
+        assert len(pieces) >= 3
+        assert list(ws.recv_streaming(decode=True)) == ["next"]
+
+
+def test_streaming_that_is_left(server: Running) -> None:
+    with connect(server.uri) as ws:
+        ws.send(b"x" * 500_000)
+        ws.send("after")
+        for piece in ws.recv_streaming():
+            assert piece
+            break
+        assert ws.recv() == "after"
+        ws.send("short")
+        for piece in ws.recv_streaming(decode=False):
+            assert piece == b"short"
+            break
+        ws.send("last")
+        assert ws.recv() == "last"
+
+
+def test_streaming_that_ends_early() -> None:
+    def script(peer: Peer) -> None:
+        peer.accept()
+        peer.sock.sendall(encode_frame(1, "piece", fin=False))
+
+    with scripted(script) as port:
+        ws = connect(f"ws://127.0.0.1:{port}")
+        with pytest.raises(wsfast.ConnectionClosedError):
+            list(ws.recv_streaming())
+        ws.close()
+
+
+def test_a_stream_is_not_shared(server: Running) -> None:
+    """Who receives in another thread waits for the end of the message that is streamed."""
+    with connect(server.uri, read_limit=1000) as ws:
+        got: list[object] = []
+        ws.send(b"x" * 400_000)
+        stream = ws.recv_streaming()
+        size = len(next(stream))
+        thread = in_thread(lambda: got.append(ws.recv()))
+        with pytest.raises(TimeoutError):
+            in_other_thread(lambda: ws.recv(timeout=0.05))
+        ws.send("after")
+        size += sum(map(len, stream))
+        assert size == 400_000
+        thread.join(PATIENCE)
+        assert got == ["after"]
+
+
+def in_other_thread(call: Callable[[], Any]) -> Any:
+    """Call in a thread, and return or raise what came of it."""
+    results: list[Any] = []
+
+    def run() -> None:
+        try:
+            results.append((call(), None))
+        except BaseException as exc:
+            results.append((None, exc))
+
+    thread = in_thread(run)
+    thread.join(PATIENCE)
+    ((result, exc),) = results
+    if exc is not None:
+        raise exc
+    return result
+
+
+# --- Threads
+
+
+@pytest.mark.parametrize("compression", [None, "deflate"])
+def test_many_threads(compression: Any) -> None:
+    """Eight send, three receive, one pings: every message comes back once, whole, and in its sender's order."""
+    senders, each = 8, 150
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    with running(compression=compression) as served, connect(served.uri, compression=compression) as ws:
+        received: list[list[str]] = [[], [], []]
+        left = threading.Semaphore(0)
+        stop = threading.Event()
+
+        def send(number: int) -> None:
+            dice = random.Random(seed + number)
+            for i in range(each):
+                body = f"{number}:{i}:" + "x" * dice.choice((0, 10, 300, 5000))
+                ws.send([body[:3], body[3:]] if dice.random() < 0.2 else body)
+
+        def receive(into: list[str]) -> None:
+            while True:
+                try:
+                    into.append(str(ws.recv(timeout=0.1)))
+                except TimeoutError:
+                    if stop.is_set():
+                        return
+                else:
+                    left.release()
+
+        def ping() -> None:
+            while not stop.is_set():
+                assert ws.ping().wait(PATIENCE)
+                time.sleep(0.002)
+
+        receivers = [in_thread(lambda into=into: receive(into)) for into in received]  # type: ignore[misc]
+        others = [in_thread(ping), *(in_thread(lambda n=n: send(n)) for n in range(senders))]  # type: ignore[misc]
+        for _ in range(senders * each):
+            assert left.acquire(timeout=PATIENCE)
+        stop.set()
+        for thread in receivers + others:
+            thread.join(PATIENCE)
+            assert not thread.is_alive()
+    found = [tuple(map(int, message.split(":")[:2])) for into in received for message in into]
+    assert sorted(found) == [(n, i) for n in range(senders) for i in range(each)]
+    for into in received:
+        for number in range(senders):
+            order = [int(m.split(":")[1]) for m in into if m.startswith(f"{number}:")]
+            assert order == sorted(order)
+
+
+def test_fragments_of_several_threads_are_not_mixed(server: Running) -> None:
+    with connect(server.uri) as ws:
+
+        def send(letter: str) -> None:
+            for _ in range(20):
+                ws.send(letter for _ in range(50))
+
+        threads = [in_thread(lambda letter=letter: send(letter)) for letter in "abcd"]  # type: ignore[misc]
+        messages = [str(ws.recv(timeout=PATIENCE)) for _ in range(80)]
+        for thread in threads:
+            thread.join(PATIENCE)
+    assert sorted(messages) == sorted([letter * 50 for letter in "abcd"] * 20)
+
+
+def test_closing_while_others_send_and_receive(server: Running) -> None:
+    ws = connect(server.uri)
+    ended: list[type] = []
+
+    def busy() -> None:
+        try:
+            while True:
+                ws.send("x" * 1000)
+                ws.recv()
+        except wsfast.ConnectionClosed as exc:
+            ended.append(type(exc))
+
+    threads = [in_thread(busy) for _ in range(4)]
+    time.sleep(0.1)
+    closing = [in_thread(ws.close) for _ in range(3)]
+    for thread in threads + closing:
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+    assert ended == [wsfast.ConnectionClosedOK] * 4
+
+
+# --- Backpressure
+
+
+def test_reading_pauses_while_nobody_receives() -> None:
+    """A server that sends without end is held up, loses nothing, and does not fill the memory."""
+    sent = 0
+
+    async def flood(ws: wsfast.WebSocket) -> None:
+        nonlocal sent
+        for i in range(2000):
+            await ws.send(f"{i:08}" + "x" * 10_000)
+            sent = i + 1
+
+    with running(flood, write_limit=1000) as served, connect(served.uri, read_limit=20_000) as ws:
+        before = -1
+        while sent != before:
+            before = sent
+            time.sleep(0.2)
+        assert sent < 2000
+        assert ws._put - ws._taken < 20_000 + 65536 + 20_000
+        for i, message in enumerate(ws):
+            assert str(message).startswith(f"{i:08}x")
+        assert i == 1999
+
+
+def test_sending_waits_for_the_server() -> None:
+    def script(peer: Peer) -> None:
+        peer.accept()
+        go.wait(PATIENCE)
+        total = 0
+        while total < 200 * 100_014:
+            total += len(peer.sock.recv(65536))
+        peer.sock.sendall(encode_frame(1, "done"))
+        peer.until_end()
+
+    go = threading.Event()
+    with scripted(script) as port, connect(f"ws://127.0.0.1:{port}", close_timeout=0.1, ping_interval=None) as ws:
+        count = 0
+
+        def send() -> None:
+            nonlocal count
+            for _ in range(200):
+                ws.send(b"x" * 100_000)
+                count += 1
+
+        thread = in_thread(send)
+        before = -1
+        while count != before:
+            before = count
+            time.sleep(0.2)
+        assert count < 200
+        assert ws.buffered_amount > 0
+        go.set()
+        assert ws.recv(timeout=PATIENCE) == "done"
+        thread.join(PATIENCE)
+        assert ws.buffered_amount == 0
+
+
+@pytest.mark.parametrize("end", ["abort", "close", "reset"])
+def test_a_sender_that_waits_learns_of_the_end(end: str) -> None:
+    def script(peer: Peer) -> None:
+        peer.accept()
+        go.wait(PATIENCE)
+        peer.reset()
+
+    go = threading.Event()
+    with scripted(script) as port:
+        ws = connect(f"ws://127.0.0.1:{port}", close_timeout=0.2, ping_interval=None)
+        caught: list[BaseException] = []
+
+        def send() -> None:
+            try:
+                while True:
+                    ws.send(b"x" * 1_000_000)
+            except wsfast.ConnectionClosedError as exc:
+                caught.append(exc)
+
+        thread = in_thread(send)
+        time.sleep(0.2)
+        assert thread.is_alive()
+        if end == "reset":
+            go.set()
+        else:
+            getattr(ws, end)()
+        thread.join(PATIENCE)
+        assert len(caught) == 1
+        assert ws.wait_closed(PATIENCE)
+        go.set()
+
+
+def test_keepalive_finds_a_server_that_takes_nothing() -> None:
+    def script(peer: Peer) -> None:
+        peer.accept()
+        go.wait(PATIENCE)
+
+    go = threading.Event()
+    with scripted(script) as port:
+        ws = connect(f"ws://127.0.0.1:{port}", ping_interval=0.15, ping_timeout=0.15)
+        with pytest.raises(wsfast.ConnectionClosedError, match="keepalive"):
+            send_forever(ws)
+        go.set()
+        assert ws.wait_closed(PATIENCE)
+
+
+def send_forever(ws: WebSocket) -> None:
+    while True:
+        ws.send(b"x" * 1_000_000)
+
+
+# --- Ctrl-C
+
+
+def interrupt_soon(delay: float = 0.1) -> None:
+    threading.Timer(delay, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+
+
+def test_ctrl_c_while_receiving(server: Running) -> None:
+    ws = connect(server.uri)
+    interrupt_soon()
+    with pytest.raises(KeyboardInterrupt):
+        ws.recv()
+    interrupt_soon()
+    with pytest.raises(KeyboardInterrupt):
+        ws.recv(timeout=PATIENCE)
+    ws.send("still there")
+    assert ws.recv() == "still there"
+    ws.close()
+    assert ws.close_code == 1000
+
+
+def test_ctrl_c_while_sending_or_closing() -> None:
+    def script(peer: Peer) -> None:
+        peer.accept()
+        go.wait(PATIENCE)
+
+    go = threading.Event()
+    with scripted(script) as port:
+        ws = connect(f"ws://127.0.0.1:{port}", ping_interval=None)
+        interrupt_soon()
+        with pytest.raises(KeyboardInterrupt):
+            send_forever(ws)
+        interrupt_soon()
+        with pytest.raises(KeyboardInterrupt):
+            ws.close()
+        assert ws.wait_closed(PATIENCE)  # it was dropped
+        go.set()
+
+
+def test_ctrl_c_while_opening() -> None:
+    with scripted(lambda peer: peer.until_end()) as port:
+        interrupt_soon()
+        with pytest.raises(KeyboardInterrupt):
+            connect(f"ws://127.0.0.1:{port}")
+
+
+@pytest.mark.parametrize("compression", [None, "deflate"])
+def test_ctrl_c_at_any_moment(compression: Any) -> None:
+    """Whatever is interrupted, nothing hangs, and the connection works on or is closed."""
+
+    class InterruptError(BaseException):
+        pass
+
+    def interrupt(number: int, frame: object) -> None:
+        raise InterruptError
+
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    dice = random.Random(seed)
+    before = signal.signal(signal.SIGALRM, interrupt)
+    survived = 0
+    try:
+        with running(compression=compression) as served:
+            for _ in range(60):
+                ws = connect(served.uri, compression=compression, close_timeout=2)
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, dice.uniform(0.0001, 0.004))
+                    while True:
+                        ws.send("x" * 400)
+                        ws.recv(timeout=5)
+                        ws.send(["a", "b"])
+                        ws.recv()
+                        ws.ping()
+                except InterruptError:
+                    pass
+                finally:
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+                try:
+                    ws.send("marker")
+                    while ws.recv(timeout=5) != "marker":
+                        pass
+                    survived += 1
+                except wsfast.ConnectionClosed:
+                    pass
+                ws.close()
+                assert ws.close_code in (1000, 1006, 1011)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert survived > 10
+
+
+# --- The opening handshake
+
+
+def test_subprotocols() -> None:
+    with running({"a": echo, "b": echo}) as served:
+        with connect(served.uri, subprotocols=["c", "b", "a"]) as ws:
+            assert ws.subprotocol == "b"
+        with pytest.raises(wsfast.InvalidStatus, match="400") as caught:
+            connect(served.uri, subprotocols=["c"])
+    assert b"supported: a, b" in caught.value.response.body
+
+
+def test_headers_and_credentials() -> None:
+    heads: list[Any] = []
+
+    async def note(ws: wsfast.WebSocket) -> None:
+        assert ws.request is not None
+        heads.append(ws.request.headers)
+
+    with running(note) as served:
+        uri = served.uri.replace("ws://", "ws://me:secret@")
+        with connect(uri, origin="http://here", additional_headers=[("Cookie", "a=1"), ("Cookie", "b=2")]):
+            pass
+        with connect(uri, bearer_token="token", additional_headers={"X-Y": "z"}, user_agent_header=None):
+            pass
+    assert heads[0]["Authorization"] == "Basic bWU6c2VjcmV0"
+    assert heads[0]["Origin"] == "http://here"
+    assert heads[0].getall("Cookie") == ["a=1", "b=2"]
+    assert "wsfast" in heads[0]["User-Agent"]
+    assert heads[1]["Authorization"] == "Bearer token"
+    assert "User-Agent" not in heads[1]
+
+
+def answer(data: bytes) -> Callable[[Peer], None]:
+    def script(peer: Peer) -> None:
+        peer.read_head()
+        peer.sock.sendall(data)
+        peer.until_end()
+
+    return script
+
+
+@pytest.mark.parametrize(
+    ("script", "error"),
+    [
+        (answer(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno"), wsfast.InvalidStatus),
+        (answer(b"SSH-2.0-OpenSSH_9.2\r\n"), wsfast.InvalidMessage),
+        (lambda peer: peer.accept(key="AAAAAAAAAAAAAAAAAAAAAA=="), wsfast.InvalidHeader),
+        (lambda peer: peer.accept("Sec-WebSocket-Protocol: x"), wsfast.NegotiationError),
+        (lambda peer: peer.accept("Sec-WebSocket-Extensions: permessage-deflate"), wsfast.NegotiationError),
+        (lambda peer: peer.read_head(), wsfast.InvalidMessage),
+        (lambda peer: None, wsfast.InvalidMessage),
+        (lambda peer: (peer.read_head(), peer.reset()), wsfast.InvalidMessage),
+        (answer(b"HTTP/1.1 101 X\r\n" + b"A: b\r\n" * 10_000), wsfast.InvalidMessage),
+    ],
+    ids=["200", "ssh", "key", "subprotocol", "extension", "drop", "drop at once", "reset", "endless"],
+)
+def test_a_wrong_answer(script: Any, error: type[Exception]) -> None:
+    with scripted(script) as port, pytest.raises(error):
+        connect(f"ws://127.0.0.1:{port}")
+
+
+def test_a_refusal_whose_body_never_ends() -> None:
+    head = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 100\r\n\r\nbecause"
+    with scripted(answer(head)) as port:
+        with pytest.raises(wsfast.InvalidStatus, match="403") as caught:
+            connect(f"ws://127.0.0.1:{port}", open_timeout=0.3)
+        assert caught.value.response.body == b"because"
+
+
+def test_the_open_timeout_is_absolute() -> None:
+    def drip(peer: Peer) -> None:
+        for byte in b"HTTP/1.1 101 Switching Protocols\r\nX: " + b"y" * 1000:
+            peer.sock.sendall(bytes([byte]))
+            time.sleep(0.02)
+
+    with scripted(drip) as port:
+        began = time.monotonic()
+        with pytest.raises(TimeoutError, match="opening handshake"):
+            connect(f"ws://127.0.0.1:{port}", open_timeout=0.3)
+        assert 0.3 <= time.monotonic() - began < 1
+
+
+def test_a_message_right_behind_the_response() -> None:
+    def script(peer: Peer) -> None:
+        peer.read_head()
+        response = wsfast.handshake.accept_response(peer.header("Sec-WebSocket-Key") or "")
+        peer.sock.sendall(response + encode_frame(1, "first") + encode_frame(8, b"\x03\xe8"))
+        peer.until_end()
+
+    with scripted(script) as port, connect(f"ws://127.0.0.1:{port}", close_timeout=0.1) as ws:
+        assert list(ws) == ["first"]
+
+
+def test_nobody_listens() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+    with pytest.raises(ConnectionRefusedError, match=str(port)):
+        connect(f"ws://127.0.0.1:{port}")
+    with pytest.raises(OSError, match=r"localhost|refused"):
+        connect(f"ws://localhost:{port}")
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"uri": "http://localhost"}, wsfast.InvalidURI),
+        ({"proxy": "ftp://localhost"}, wsfast.InvalidProxy),
+        ({"nonsense": 1}, TypeError),
+        ({"ssl": ssl.create_default_context()}, ValueError),
+        ({"max_size": 0}, ValueError),
+        ({"additional_headers": {"X": "a\r\nb"}}, ValueError),
+        ({"subprotocols": "chat"}, TypeError),
+    ],
+)
+def test_wrong_arguments(options: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        connect(**{"uri": "ws://127.0.0.1:1", **options})
+
+
+def test_another_address_than_the_uris(server: Running) -> None:
+    port = server.server.sockets[0].getsockname()[1]
+    for options in ({"host": "127.0.0.1", "port": port}, {"address": ("127.0.0.1", port)}):
+        with connect("ws://elsewhere.test/", **options) as ws:
+            assert ws.request.headers["Host"] == "elsewhere.test"
+    with connect(server.uri, family=socket.AF_INET, source_address=("127.0.0.1", 0)) as ws:
+        assert ws.local_address[0] == "127.0.0.1"
+    with connect(server.uri, sock=socket.create_connection(("127.0.0.1", port))) as ws:
+        ws.send("x")
+        assert ws.recv() == "x"
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no Unix sockets here")
+def test_unix_sockets(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with running(path=str(path)):
+        with unix_connect(path) as ws:
+            ws.send("x")
+            assert ws.recv() == "x"
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(str(path))
+        with unix_connect(sock=sock) as ws:
+            ws.send("x")
+            assert ws.recv() == "x"
+    with pytest.raises(OSError, match=r"No such file|refused"):
+        unix_connect(path)
+    with pytest.raises(ValueError, match="path or sock"):
+        unix_connect()
+
+
+# --- TLS
+
+
+def test_tls(certificates: Certificates) -> None:
+    context = certificates.server_context(client_required=True)
+    with running(ssl=context) as served:
+        with connect(served.uri, ssl=certificates.client_context(certificate=True)) as ws:
+            for message in ("x", b"y" * 900_000):
+                ws.send(message)
+                assert ws.recv() == message
+        with pytest.raises((ssl.SSLError, wsfast.InvalidMessage, OSError)):
+            connect(served.uri, ssl=certificates.client_context())
+        with pytest.raises(ssl.SSLCertVerificationError):
+            connect(served.uri)
+        with pytest.raises(ssl.SSLCertVerificationError, match=r"(?i)hostname"):
+            connect(
+                served.uri, ssl=certificates.client_context(certificate=True), server_hostname="other.test"
+            )
+
+
+def test_tls_and_many_threads(certificates: Certificates) -> None:
+    with (
+        running(ssl=certificates.server_context()) as served,
+        connect(served.uri, ssl=certificates.client_context()) as ws,
+    ):
+
+        def send(letter: str) -> None:
+            for _ in range(40):
+                ws.send(letter * 20_000)
+
+        threads = [in_thread(lambda letter=letter: send(letter)) for letter in "abcd"]  # type: ignore[misc]
+        messages = [str(ws.recv(timeout=PATIENCE)) for _ in range(160)]
+        for thread in threads:
+            thread.join(PATIENCE)
+    assert sorted(messages) == sorted([letter * 20_000 for letter in "abcd"] * 40)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_tls_versions(certificates: Certificates, version: ssl.TLSVersion) -> None:
+    context = certificates.server_context()
+    context.minimum_version = context.maximum_version = version
+    with running(ssl=context) as served, connect(served.uri, ssl=certificates.client_context()) as ws:
+        ws.send("x")
+        assert ws.recv() == "x"
+
+
+def test_tls_that_stops_half_way() -> None:
+    with scripted(lambda peer: (peer.sock.recv(100), peer.until_end())) as port:
+        began = time.monotonic()
+        with pytest.raises(TimeoutError):
+            connect(f"wss://127.0.0.1:{port}", open_timeout=0.3)
+        assert time.monotonic() - began < 2
+    with scripted(lambda peer: peer.sock.recv(100)) as port, pytest.raises(ConnectionResetError):
+        connect(f"wss://127.0.0.1:{port}")
+    with scripted(lambda peer: peer.sock.sendall(b"no TLS\r\n" * 10)) as port, pytest.raises(OSError, match=r"(?i)ssl"):
+        connect(f"wss://127.0.0.1:{port}")
+
+
+def test_tls_that_is_dropped(certificates: Certificates) -> None:
+    def script(peer: Peer) -> None:
+        peer.accept()
+        peer.sock.sendall(encode_frame(1, "x"))
+
+    with scripted(script, certificates.server_context()) as port:
+        ws = connect(f"wss://localhost:{port}", ssl=certificates.client_context())
+        assert ws.recv(timeout=PATIENCE) == "x"
+        with pytest.raises(wsfast.ConnectionClosedError):
+            ws.recv(timeout=PATIENCE)
+        ws.close()
+
+
+# --- Proxies
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["ws", "wss"])
+def test_an_http_proxy(certificates: Certificates, secure: bool) -> None:
+    seen: list[bytes] = []
+    tls = {"ssl": certificates.server_context()} if secure else {}
+    trust = {"ssl": certificates.client_context()} if secure else {}
+    with (
+        running(**tls) as served,
+        scripted(http_proxy(seen)) as port,
+        connect(served.uri, proxy=f"http://me:secret@127.0.0.1:{port}", **trust) as ws,  # type: ignore[arg-type]
+    ):
+        ws.send("x" * 200_000)
+        assert ws.recv() == "x" * 200_000
+    assert seen[0].startswith(b"CONNECT localhost:")
+    assert b"Proxy-Authorization: Basic bWU6c2VjcmV0\r\n" in seen[0]
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["ws", "wss"])
+def test_an_https_proxy(certificates: Certificates, secure: bool) -> None:
+    seen: list[bytes] = []
+    tls = {"ssl": certificates.server_context()} if secure else {}
+    trust = {"ssl": certificates.client_context()} if secure else {}
+    with running(**tls) as served, scripted(http_proxy(seen), certificates.server_context()) as port:
+        proxy = f"https://localhost:{port}"
+        with connect(served.uri, proxy=proxy, proxy_ssl=certificates.client_context(), **trust) as ws:  # type: ignore[arg-type]
+            ws.send("x" * 200_000)
+            assert ws.recv() == "x" * 200_000
+        with pytest.raises(wsfast.ProxyError, match="certificate"):
+            connect(served.uri, proxy=proxy, **trust)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n", "407"),
+        (b"nonsense\r\n\r\n", "no valid answer"),
+        (b"HTTP/1.1 200 OK\r\n\r\nmore", "expected nothing"),
+    ],
+)
+def test_a_proxy_that_refuses(data: bytes, text: str) -> None:
+    with scripted(http_proxy([], data)) as port, pytest.raises(wsfast.ProxyError, match=text):
+        connect("ws://server.test/", proxy=f"http://127.0.0.1:{port}")
+
+
+def test_a_proxy_that_is_not_there_or_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(wsfast.ProxyError, match="could not connect"):
+        connect("ws://server.test/", proxy="http://127.0.0.1:1")
+    with scripted(lambda peer: peer.until_end()) as port:
+        for scheme in ("http", "socks5"):
+            monkeypatch.setenv("ws_proxy", f"{scheme}://127.0.0.1:{port}")
+            began = time.monotonic()
+            with pytest.raises(TimeoutError):
+                connect("ws://127.0.0.2/", open_timeout=0.3)
+            assert time.monotonic() - began < 2
+    with scripted(lambda peer: peer.read_head()) as port, pytest.raises(wsfast.ProxyError):
+        connect("ws://server.test/", proxy=f"http://127.0.0.1:{port}")
+
+
+@pytest.mark.parametrize("scheme", ["socks5", "socks5h"])
+def test_a_socks_proxy(server: Running, scheme: str) -> None:
+    seen: list[str] = []
+    with scripted(socks_proxy(seen)) as port:
+        with connect(server.uri, proxy=f"{scheme}://me:secret@127.0.0.1:{port}") as ws:
+            ws.send("x")
+            assert ws.recv() == "x"
+        with pytest.raises(wsfast.ProxyError):
+            connect(server.uri, proxy="socks5://127.0.0.1:1")
+    host = "localhost" if scheme == "socks5h" else "127.0.0.1"
+    assert seen == ["me:secret", f"{host}:{server.server.sockets[0].getsockname()[1]}"]
+
+
+# --- Redirects
+
+
+def redirect(location: str, seen: list[bytes] | None = None) -> Callable[[Peer], None]:
+    def script(peer: Peer) -> None:
+        head = peer.read_head()
+        if seen is not None:
+            seen.append(head)
+        peer.sock.sendall(f"HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n".encode())
+        peer.until_end()
+
+    return script
+
+
+def test_redirects() -> None:
+    heads: list[Any] = []
+
+    async def note(ws: wsfast.WebSocket) -> None:
+        assert ws.request is not None
+        heads.append(ws.request)
+
+    headers = {"Authorization": "secret", "Cookie": "secret", "X-Kept": "yes"}
+    with running(note) as served, scripted(redirect(served.uri + "there?x=1")) as port:
+        with connect(f"ws://127.0.0.1:{port}/here", additional_headers=headers):
+            pass
+        with pytest.raises(wsfast.InvalidStatus, match="302"):
+            connect(f"ws://127.0.0.1:{port}/here", max_redirects=0)
+    assert heads[0].path == "/there?x=1"
+    assert "Authorization" not in heads[0].headers
+    assert "Cookie" not in heads[0].headers
+    assert heads[0].headers["X-Kept"] == "yes"
+
+
+def test_redirects_that_are_not_followed(certificates: Certificates) -> None:
+    with scripted(redirect("/again")) as port, pytest.raises(wsfast.RedirectError, match="at most 3"):
+        connect(f"ws://127.0.0.1:{port}/", max_redirects=3)
+    downgrade = redirect("ws://127.0.0.1:1/")
+    with scripted(downgrade, certificates.server_context()) as port, pytest.raises(wsfast.RedirectError):
+        connect(f"wss://localhost:{port}/", ssl=certificates.client_context())
+
+
+# --- Connecting again
+
+
+def test_reconnect_finds_a_server_that_comes_back() -> None:
+    delays: list[float] = []
+
+    def short() -> Iterator[float]:
+        while True:
+            delays.append(0.05)
+            yield 0.05
+
+    with running() as served:
+        port = served.server.sockets[0].getsockname()[1]
+        rounds = reconnect(f"ws://127.0.0.1:{port}", reconnect_delays=short)
+        ws = next(rounds)
+        ws.send("x")
+        assert ws.recv() == "x"
+    with pytest.raises(wsfast.ConnectionClosedOK, match="1001"):
+        ws.recv(timeout=PATIENCE)
+    came: list[Any] = []
+    thread = in_thread(lambda: came.append(next(rounds)))
+    while len(delays) < 4:
+        time.sleep(0.02)
+    with running(port=port):
+        thread.join(PATIENCE)
+        came[0].send("y")
+        assert came[0].recv() == "y"
+        rounds.close()  # type: ignore[attr-defined]
+        assert came[0].state is wsfast.State.CLOSED
+
+
+def test_reconnect_ends_with_an_error_that_stays() -> None:
+    gone = answer(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+    with scripted(gone) as port, pytest.raises(wsfast.InvalidStatus, match="404"):
+        next(reconnect(f"ws://127.0.0.1:{port}"))
+    with pytest.raises(TypeError, match="sock"):
+        next(reconnect("ws://127.0.0.1", sock=object()))
+
+
+# --- Interoperation
+
+
+@pytest.mark.parametrize("compression", [None, "deflate"])
+def test_a_server_of_websockets(compression: Any) -> None:
+    from websockets.sync.server import ServerConnection, serve
+
+    def handler(connection: ServerConnection) -> None:
+        for message in connection:
+            connection.send(message)
+
+    with serve(handler, "127.0.0.1", 0, compression=compression, subprotocols=["chat"]) as there:  # type: ignore[list-item]
+        thread = in_thread(there.serve_forever)
+        uri = f"ws://127.0.0.1:{there.socket.getsockname()[1]}"
+        with connect(uri, compression="deflate", subprotocols=["chat"]) as ws:
+            assert ws.subprotocol == "chat"
+            for message in ("x", b"y" * 200_000, "z" * 1000, ""):
+                ws.send(message)
+                assert ws.recv() == message
+            ws.send(["a", "b"])
+            assert ws.recv() == "ab"
+            assert ws.ping().wait(PATIENCE)
+        assert ws.close_code == 1000
+        there.shutdown()
+        thread.join(PATIENCE)
+
+
+def test_the_parameters_are_those_of_websockets() -> None:
+    """Those that differ have their reason in docs/migrating.md."""
+    import inspect
+
+    from websockets.sync.client import connect as theirs
+
+    ours = inspect.signature(connect).parameters
+    missing = {name for name in inspect.signature(theirs).parameters if name not in ours}
+    assert missing == {"extensions", "max_queue", "create_connection", "legacy", "kwargs"}
