@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import functools
 import os
 import shutil
@@ -28,10 +29,17 @@ def node_modules() -> str | None:
     if shutil.which("node") is None or shutil.which("npm") is None:
         return None
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wsfast-tests"
+    cache.mkdir(parents=True, exist_ok=True)
+    # Of two runs at once, the second finds them installed.
+    with (cache / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _install(cache)
+
+
+def _install(cache: Path) -> str | None:
     manifest = (_NODE / "package.json").read_text()
     installed = cache / "package.json"
     if not (cache / "node_modules").is_dir() or installed.read_text() != manifest:
-        cache.mkdir(parents=True, exist_ok=True)
         installed.write_text(manifest)
         try:
             subprocess.run(
