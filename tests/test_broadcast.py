@@ -115,6 +115,7 @@ async def test_from_clients() -> None:
 async def test_connections_that_are_not_open_are_skipped() -> None:
     async with clients(3) as (server, opened):
         await opened[0].close()
+        await until(lambda: len(server.connections) == 2)
         closing = next(iter(server.connections))
         closing.close_nowait()
         opening = wsfast.WebSocket()

@@ -160,7 +160,7 @@ class Dialer:
                 await create_connection(loop, lambda: protocol, **self._tcp, **tls)
             else:
                 try:
-                    await create_connection(loop, lambda: protocol, host, port, **self._eager(loop), **tls)
+                    await create_connection(loop, lambda: protocol, host, port, **self._eager(loop, host), **tls)
                 except UnicodeError as exc:
                     # Labels that are too long are found when the name is looked up.
                     raise InvalidURI(str(host), f"expected a host name: {exc}") from exc
@@ -174,7 +174,7 @@ class Dialer:
                 sock.close()
                 raise
             return
-        options = self._eager(loop)
+        options = self._eager(loop, proxy.host)
         if proxy.scheme == "https":
             options |= {"ssl": as_context(self._proxy_ssl, "proxy_ssl"), **self._proxy_tls}
         transport = await open_tunnel(proxy, host, port, self._user_agent, options)
@@ -190,9 +190,9 @@ class Dialer:
             transport = secured
         protocol.connection_made(transport)
 
-    def _eager(self, loop: asyncio.AbstractEventLoop) -> dict[str, Any]:
-        """Return the options for TCP, with Happy Eyeballs where the loop has them."""
-        if isinstance(loop, asyncio.BaseEventLoop):
+    def _eager(self, loop: asyncio.AbstractEventLoop, host: str) -> dict[str, Any]:
+        """Return the options for TCP, with Happy Eyeballs where the loop has them and the host is a name."""
+        if isinstance(loop, asyncio.BaseEventLoop) and ":" not in host and not host.replace(".", "").isdecimal():
             return {"happy_eyeballs_delay": _HAPPY_EYEBALLS_DELAY} | self._tcp
         return dict(self._tcp)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import urllib.request
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 from urllib.parse import unquote, urlsplit
@@ -85,12 +87,17 @@ def find_proxy(uri: URI) -> str | None:
     ``ws_proxy``, ``socks_proxy``, ``https_proxy`` and ``http_proxy``, as RFC 6455, 4.1, item 3 has it.
     Servers that ``no_proxy`` names are connected to directly.
     """
-    if urllib.request.proxy_bypass(f"{uri.host}:{uri.port}"):
-        return None
+    schemes = ("wss", "socks", "https") if uri.secure else ("ws", "socks", "https", "http")
+    if sys.platform not in ("darwin", "win32") and not any(
+        os.environ.get(name) for scheme in schemes for name in (f"{scheme}_proxy", f"{scheme}_proxy".upper())
+    ):
+        return None  # urllib would walk through the whole environment, twice
     proxies = urllib.request.getproxies()
-    for scheme in ("wss", "socks", "https") if uri.secure else ("ws", "socks", "https", "http"):
+    for scheme in schemes:
         found = proxies.get(scheme)
         if found:
+            if urllib.request.proxy_bypass(f"{uri.host}:{uri.port}"):
+                return None
             # Operating systems name SOCKS proxies so.
             if scheme == "socks" and found.startswith("http://"):
                 return "socks5h" + found[4:]
