@@ -9,8 +9,9 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
-from raw import RawClient, binary, close, connect_raw, ping, text, until
+from raw import RawClient, binary, close, connect_raw, ping, port_of, text, until
 from vectors import BINARY, CONT, PING, PONG, TEXT, frame
+from websockets.asyncio.client import connect as websockets_connect
 
 import wsfast
 from wsfast import ConcurrencyError, ConnectionClosed, ConnectionClosedError, ConnectionClosedOK, InvalidState, State
@@ -769,6 +770,81 @@ async def test_order_of_mixed_sends() -> None:
                 received.append(int(one.payload))
         await sending
         assert received == list(range(300))
+
+
+# --- Compression in a thread ----------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def compressing(**options: Any) -> AsyncIterator[tuple[wsfast.WebSocket, Any]]:
+    """Open a connection that compresses messages of 1000 bytes and more in a thread; the client is `websockets`."""
+    opened: asyncio.Future[wsfast.WebSocket] = asyncio.get_running_loop().create_future()
+    done = asyncio.Event()
+
+    async def handler(ws: wsfast.WebSocket) -> None:
+        opened.set_result(ws)
+        await done.wait()
+
+    deflate = wsfast.Deflate(executor_threshold=1000, **options)
+    async with wsfast.serve(handler, "127.0.0.1", 0, compression=deflate, stop_timeout=1.0) as server:
+        url = f"ws://127.0.0.1:{port_of(server)}/"
+        async with websockets_connect(url, max_size=None) as client, asyncio.timeout(20):
+            assert client.response.headers["Sec-WebSocket-Extensions"].startswith("permessage-deflate")
+            try:
+                yield await opened, client
+            finally:
+                done.set()
+
+
+async def test_messages_compressed_in_a_thread_and_others_at_once() -> None:
+    async with compressing() as (ws, client):
+        messages = [f"{number} " * (1 if number % 3 == 0 else 50 if number % 3 == 1 else 5000) for number in range(60)]
+        sending = asyncio.gather(*(ws.send(message) for message in messages), ws.send(each("frag", "ments")))
+        received = {await client.recv() for _ in range(61)}
+        await sending
+        assert received == {*messages, "fragments"}
+
+
+async def test_send_nowait_while_a_thread_compresses() -> None:
+    async with compressing() as (ws, client):
+        sending = asyncio.ensure_future(ws.send("large " * 1_000_000))
+        await turns(3)
+        assert ws._open_channel().is_sending
+        with pytest.raises(ConcurrencyError, match="several steps"):
+            ws.send_nowait("small")
+        await sending
+        assert ws.send_nowait("small")
+        assert [await client.recv(), await client.recv()] == ["large " * 1_000_000, "small"]
+
+
+async def test_a_send_that_is_cancelled_while_a_thread_compresses() -> None:
+    async with compressing() as (ws, client):
+        sending = asyncio.ensure_future(ws.send("cancelled " * 1_000_000))
+        await turns(3)
+        assert ws._open_channel().is_sending
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+        await ws.send("next " * 1000)
+        await ws.send("last")
+        assert await client.recv() == "cancelled " * 1_000_000
+        assert await client.recv() == "next " * 1000
+        assert await client.recv() == "last"
+
+
+async def test_the_end_while_a_thread_compresses() -> None:
+    async with compressing() as (ws, client):
+        sending = asyncio.ensure_future(ws.send("lost " * 1_000_000))
+        waiting = asyncio.ensure_future(ws.send("lost too"))
+        await turns(3)
+        assert ws._open_channel().is_sending
+        client.transport.abort()
+        await ws.wait_closed()
+        for one in (sending, waiting):
+            with suppress(ConnectionClosedError):  # the message may have been compressed in time
+                await one
+        with pytest.raises(ConnectionClosedError):
+            await ws.send("lost " * 1000)
 
 
 # --- Pings ----------------------------------------------------------------------------------------------

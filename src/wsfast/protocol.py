@@ -1,7 +1,7 @@
 """The asyncio protocols of a connection: it moves bytes, keeps time, and applies backpressure.
 
-`ConnectionProtocol` serves a connection after its opening handshake, on either side. The way of a message is its base class,
-`Channel`; here is all that is rare. What a frame means is decided in `connection`, not here.
+`ConnectionProtocol` serves a connection after its opening handshake, on either side. The way of a message is its
+base class, `Channel`; here is all that is rare. What a frame means is decided in `connection`, not here.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import perf_counter
@@ -333,33 +333,30 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
 
     async def send_whole(self, message: str | BytesLike, text: bool | None, compress: bool | None) -> None:
         """Send a whole message and wait while too much is unsent."""
-        if self._gate is not None:
-            async with self.sending():
-                await self._send_whole(message, text, compress)
-        else:
-            await self._send_whole(message, text, compress)
-
-    async def _send_whole(self, message: str | BytesLike, text: bool | None, compress: bool | None) -> None:
-        connection = self.connection
-        compression = connection.compression
         deflate = self.host.limits.compression
         if (
-            compression is not None
+            self.connection.compression is not None
             and deflate is not None
             and deflate.executor_threshold is not None
             and compress is not False
-            and connection.state is State.OPEN
+            and self.connection.state is State.OPEN
             and _size(message) >= deflate.executor_threshold
         ):
             # Once begun, it is finished, whatever becomes of the caller: the compressor and the peer must stay in step.
             await asyncio.shield(asyncio.ensure_future(self._send_from_thread(message, text, compress)))
+        elif self._gate is not None:
+            async with self.sending():
+                self._send_now(message, text, compress)
         else:
-            connection.send_message(message, text=text, compress=compress)
-            self.count_sent()
-            self.written()
-            if compression is not None and _size(message) >= _RECEIVE_SIZE:
-                self.turn_full = True  # little may have come out of it, but it took its time
+            self._send_now(message, text, compress)
         await self.drain()
+
+    def _send_now(self, message: str | BytesLike, text: bool | None, compress: bool | None) -> None:
+        self.connection.send_message(message, text=text, compress=compress)
+        self.count_sent()
+        self.written()
+        if self.connection.compression is not None and _size(message) >= _RECEIVE_SIZE:
+            self.turn_full = True  # little may have come out of it, but it took its time
 
     async def _send_from_thread(self, message: str | BytesLike, text: bool | None, compress: bool | None) -> None:
         async with self.sending():
@@ -735,7 +732,7 @@ def _joined(parts: list[Any]) -> str | bytes:
 
 
 def _is_end(exc: BaseException) -> bool:
-    """Tell whether an exception, or each one of a group such as a TaskGroup raises, says that a connection has ended."""
+    """Tell whether an exception, or each one of a group as TaskGroup raises it, says that a connection has ended."""
     if isinstance(exc, BaseExceptionGroup):
         return all(_is_end(one) for one in exc.exceptions)
     return isinstance(exc, (ConnectionClosed, asyncio.IncompleteReadError))
