@@ -1188,7 +1188,8 @@ def test_redirects_that_are_not_followed(certificates: Certificates) -> None:
     with scripted(redirect("/again")) as port, pytest.raises(wsfast.RedirectError, match="at most 3"):
         connect(f"ws://127.0.0.1:{port}/", max_redirects=3)
     downgrade = redirect("ws://127.0.0.1:1/")
-    with scripted(downgrade, certificates.server_context()) as port, pytest.raises(wsfast.RedirectError):
+    context = certificates.server_context()
+    with scripted(downgrade, context) as port, pytest.raises(wsfast.RedirectError):
         connect(f"wss://localhost:{port}/", ssl=certificates.client_context())
 
 

@@ -56,7 +56,7 @@ class MemoryTransport(asyncio.Transport):
         self._pipe = pipe
         self._side: Side = side
         self._protocol: Any = None
-        self._backlog: deque[bytes] = deque()  # written, not yet taken by the network
+        self._backlog: deque[memoryview] = deque()  # written, not yet taken by the network
         self._backlog_size = 0
         self._high = _HIGH
         self._low = _HIGH // 4
@@ -124,10 +124,11 @@ class MemoryTransport(asyncio.Transport):
             raise TypeError(f"data must be a bytes-like object, got {type(data).__name__}")
         if self._ended:
             raise RuntimeError("cannot write after write_eof()")
-        if self._closing or not data:
+        if self._closing or not len(data):
             return
-        self._backlog.append(bytes(data))
-        self._backlog_size += len(data)
+        copy = memoryview(bytes(data))
+        self._backlog.append(copy)
+        self._backlog_size += len(copy)
         self._pipe._push(self)
         self._check_writing()
 
@@ -177,12 +178,14 @@ class MemoryTransport(asyncio.Transport):
 
     def _take(self, most: int) -> bytes:
         """Give the network the next piece that was written."""
-        piece = self._backlog.popleft()
+        piece = self._backlog[0]
         if len(piece) > most:
-            self._backlog.appendleft(piece[most:])
+            self._backlog[0] = piece[most:]
             piece = piece[:most]
+        else:
+            self._backlog.popleft()
         self._backlog_size -= len(piece)
-        return piece
+        return bytes(piece)
 
     def _taken(self) -> None:
         """Note that the network took something."""
