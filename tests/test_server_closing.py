@@ -760,3 +760,104 @@ async def test_the_end_of_async_with_stops_though_its_body_raised() -> None:
             raise ValueError("boom")
     assert server.closing
     assert server.connections == set()
+
+
+# --- Without limits, and with faults beneath ------------------------------------------------------------
+
+
+async def test_no_limits_of_time() -> None:
+    async with pair(close_timeout=None, open_timeout=None, ping_interval=None, ping_timeout=None) as (ws, client):
+        assert ws._open_channel().due == 0
+        closing = asyncio.ensure_future(ws.close())
+        assert await client.receive_close() == (1000, "")
+        assert ws._open_channel().due == 0
+        client.send(text("dropped"), close())
+        await client.receive_eof()
+        client.abort()
+        await closing
+
+
+async def test_keepalive_without_a_limit_for_the_answer() -> None:
+    async with pair(ping_interval=0.05, ping_timeout=None) as (ws, client):
+        for _ in range(4):
+            assert (await client.receive()).opcode == PING
+        assert ws.state is State.OPEN
+
+
+async def test_keepalive_pings_are_bounded() -> None:
+    async with pair(ping_interval=0.02, ping_timeout=None) as (ws, client):
+        for _ in range(64):
+            await ws.ping()
+        for _ in range(68):
+            assert (await client.receive()).opcode == PING
+        assert len(ws._open_channel()._pings or ()) == 64
+
+
+async def test_a_transport_that_raises_ends_its_connection_only() -> None:
+    async with serving() as server, await connect_raw(server) as bystander, await connect_raw(server) as client:
+        address = client.writer.get_extra_info("sockname")
+        [ws] = [ws for ws in server.connections if ws.remote_address == address]
+        ws._open_channel().transport_failed(RuntimeError("boom"))
+        with suppress(ConnectionResetError):
+            assert await client.reader.read() == b""
+        await ws.wait_closed()
+        assert ws.close_cause is CloseCause.LOST
+        bystander.send(text("hi"))
+        assert await bystander.receive_message() == "hi"
+
+
+async def test_a_refused_client_that_stays_is_dropped() -> None:
+    async with serving() as server, await open_raw(server) as client:
+        client.send(request().replace(b"13", b"12"))
+        async with asyncio.timeout(10):
+            assert (await client.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 426")
+            await client.reader.read()
+            client.send(b"x" * 100_000)
+            await until(lambda: not server.counters["handshakes"])
+
+
+async def test_a_refused_client_that_goes_at_once_makes_no_noise(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving() as server:
+        for _ in range(20):
+            async with await open_raw(server) as client:
+                client.send(request().replace(b"13", b"12"))
+                client.reset()
+        await until(lambda: not server.counters["handshakes"])
+    assert [record for record in caplog.records if record.levelno > logging.INFO] == []
+
+
+async def test_a_client_that_is_late_with_its_handshake() -> None:
+    loop = asyncio.get_running_loop()
+    async with serving(open_timeout=0.2) as server, await open_raw(server) as client:
+        began = loop.time()
+        with suppress(ConnectionError):
+            for octet in request():  # a slow drip
+                client.send(bytes([octet]))
+                await client.writer.drain()
+                if client.reader.at_eof():
+                    break
+                await asyncio.sleep(0.01)
+        with suppress(ConnectionError):
+            assert await client.reader.read() == b""
+        assert 0.15 < loop.time() - began < 2
+        await until(lambda: not server.counters["handshakes"])
+
+
+async def test_counters_of_a_server() -> None:
+    async with serving() as server:
+        assert server.counters["opened"] == server.counters["connections"] == 0
+        async with await connect_raw(server) as first, await connect_raw(server) as second:
+            first.send(text("a"))
+            second.send(text("b"))
+            assert await first.receive_message() == "a"
+            assert await second.receive_message() == "b"
+            await first.end()
+            first.abort()
+            await until(lambda: server.counters["connections"] == 1)
+            counters = server.counters
+            assert (counters["opened"], counters["refused"], counters["handshakes"]) == (2, 0, 0)
+            assert (counters["messages_received"], counters["messages_sent"]) == (2, 2)
+            assert counters["causes"] == {CloseCause.PEER: 1}
+            await second.end()
+        await until(lambda: server.counters["connections"] == 0)
+        assert server.counters["messages_received"] == 2
