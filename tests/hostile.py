@@ -41,7 +41,9 @@ def head(subprotocol: str | None = None, *extra: str) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode()
 
 
-def frame(opcode: int, payload: bytes = b"", *, fin: bool = True, rsv: int = 0, mask: bytes | None = b"\0\0\0\0") -> bytes:
+def frame(
+    opcode: int, payload: bytes = b"", *, fin: bool = True, rsv: int = 0, mask: bytes | None = b"\0\0\0\0"
+) -> bytes:
     """Make a frame; the mask of zeros keeps the payload readable and is as good as any."""
     first = (0x80 if fin else 0) | rsv | opcode
     flag = 0 if mask is None else 0x80
@@ -76,6 +78,7 @@ class Peer:
         self.buffer = b""
         self.response = b""
         self.unsent = b""
+        self.fin = False
 
     @classmethod
     async def dial(cls, server: wsfast.Server, *, buffers: int | None = None) -> Peer:
@@ -129,7 +132,7 @@ class Peer:
         return sent
 
     async def read(self) -> tuple[int, bytes]:
-        """Read a frame: its opcode and its payload. `EOFError` at the end."""
+        """Read a frame: its opcode and its payload; `fin` has its flag. `EOFError` at the end."""
         while True:
             if len(self.buffer) >= 2:
                 size, at = self.buffer[1] & 0x7F, 2
@@ -140,6 +143,7 @@ class Peer:
                     size, at = int.from_bytes(self.buffer[2:10], "big"), 10
                 if (size < 126 or at > 2) and len(self.buffer) >= at + size:
                     opcode, payload = self.buffer[0] & 15, self.buffer[at : at + size]
+                    self.fin = self.buffer[0] > 127
                     self.buffer = self.buffer[at + size :]
                     return opcode, payload
             await self._more()
