@@ -1,0 +1,162 @@
+"""What is distributed: the sdist, the wheel that is built from it, and an installation of that in an empty environment."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tomllib
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import wsfast
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+EXTENSIONS = {"_channel", "_codec"}
+
+
+def run(*command: str | Path, **environment: str) -> str:
+    """Run a program as from an empty directory and environment, and return what it printed."""
+    env = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV", "WSFAST"))
+    }
+    done = subprocess.run(
+        [str(word) for word in command],
+        cwd="/",
+        env={**env, **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stdout[-5000:]
+    return done.stdout
+
+
+def test_the_versions_agree() -> None:
+    assert PROJECT["project"]["version"] == wsfast.__version__
+    changes = (ROOT / "CHANGELOG.md").read_text()
+    assert re.search(r"^## (\S+)", changes, re.MULTILINE)[1] == wsfast.__version__
+
+
+def test_the_extensions_are_those_that_are_built() -> None:
+    """What the package imports by default is the Cython code, unless it was told otherwise."""
+    expected = "python" if os.environ.get("WSFAST_PURE_PYTHON") == "1" else "cython"
+    assert expected == wsfast.IMPLEMENTATION
+    assert {path.stem for path in (ROOT / "src/wsfast").glob("*.pyx")} == EXTENSIONS
+
+
+def test_the_dev_extra_has_what_the_tests_import() -> None:
+    """So that its installation is all the set-up that the tests need."""
+    requirements = [*PROJECT["project"]["dependencies"], *sum(PROJECT["project"]["optional-dependencies"].values(), [])]
+    named = {re.split(r"[\[<>=; ]", requirement)[0].lower().replace("-", "_") for requirement in requirements}
+    local = {path.stem for path in (ROOT / "tests").iterdir()} | {"benchmarks", "tests", "wsfast"}
+    imported = set()
+    for path in (ROOT / "tests").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                imported.add(node.module.partition(".")[0])
+    assert not imported - local - named - set(sys.stdlib_module_names)
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    # From a copy: what building leaves behind must not get into the tree that is tested.
+    source = tmp_path_factory.mktemp("source") / "wsfast"
+    skipped = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "node_modules", "__pycache__")
+    shutil.copytree(ROOT, source, ignore=skipped)
+    target = tmp_path_factory.mktemp("sdist")
+    run(sys.executable, "-m", "build", "--sdist", "--outdir", target, source)
+    (path,) = target.iterdir()
+    return path
+
+
+@pytest.fixture(scope="module")
+def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """From the sdist, as pip does it, with the build dependencies of pyproject.toml and no others."""
+    target = tmp_path_factory.mktemp("wheel")
+    run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--wheel-dir", target, sdist)
+    (path,) = target.iterdir()
+    return path
+
+
+@pytest.mark.package
+def test_the_sdist(sdist: Path) -> None:
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"LICENSE", "README.md", "CHANGELOG.md", "pyproject.toml", "setup.py", "docs/design.md"} <= names
+    assert {f"src/wsfast/{name}.pyx" for name in EXTENSIONS} <= names
+    assert {"src/wsfast/_codec.pxd", "src/wsfast/_codec_bytes.h", "src/wsfast/cli/page.html"} <= names
+    assert {"tests/conftest.py", "tests/node/package.json", "examples/server_echo.py"} <= names
+    for path in (ROOT / "src/wsfast").rglob("*.py"):
+        assert str(path.relative_to(ROOT)) in names
+    assert not [name for name in names if name.endswith((".so", ".pyc")) or name.startswith(("build/", ".venv"))]
+    assert not [name for name in names if name.startswith("src/") and name.endswith(".c")]
+
+
+@pytest.mark.package
+def test_the_wheel(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        metadata = archive.read(next(name for name in names if name.endswith("/METADATA"))).decode()
+    for name in EXTENSIONS:
+        assert [found for found in names if re.fullmatch(rf"wsfast/{name}\.[\w-]+\.(so|pyd)", found)]
+        assert f"wsfast/{name}.pyi" in names
+    assert {"wsfast/py.typed", "wsfast/cli/page.html", "wsfast/_codec_py.py"} <= names
+    for path in (ROOT / "src/wsfast").rglob("*.py"):
+        assert str(path.relative_to(ROOT / "src")) in names
+    assert not [name for name in names if name.endswith((".c", ".h", ".pyx", ".pxd", ".pyc"))]
+    assert {name.partition("/")[0] for name in names} == {"wsfast", f"wsfast-{wsfast.__version__}.dist-info"}
+    assert any(name.endswith("/LICENSE") for name in names)
+    assert "License-Expression: Apache-2.0" in metadata
+    required = re.findall(r"^Requires-Dist: ([\w-]+)(?!.*extra ==)", metadata, re.MULTILINE)
+    assert sorted(required) == ["httptools", "multidict"]
+
+
+@pytest.mark.package
+def test_it_works_in_an_empty_environment(wheel: Path, tmp_path: Path) -> None:
+    """With what it depends on and nothing else."""
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    run(python, "-m", "pip", "install", "-q", wheel)
+    installed = run(python, "-m", "pip", "list", "--format=freeze")
+    assert {line.partition("==")[0] for line in installed.split() if "==" in line} <= {
+        *("httptools", "multidict", "pip", "setuptools", "wsfast"),
+        "typing_extensions",  # multidict's, on Python 3.11
+    }
+    program = tmp_path / "echo.py"
+    program.write_text(
+        """
+import asyncio, wsfast
+
+async def echo(ws):
+    async for message in ws:
+        await ws.send(message)
+
+async def main():
+    async with wsfast.serve(echo, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with wsfast.connect(f"ws://127.0.0.1:{port}/") as ws:
+            for message in ("text", b"binary", "x" * 100_000):
+                await ws.send(message)
+                assert await ws.recv() == message
+    print(wsfast.IMPLEMENTATION)
+
+asyncio.run(main())
+"""
+    )
+    assert run(python, "-W", "error", program) == "cython\n"
+    assert run(python, "-W", "error", program, WSFAST_PURE_PYTHON="1") == "python\n"
+    assert run(tmp_path / "venv" / "bin" / "wsfast", "--version") == f"wsfast {wsfast.__version__}\n"
+    assert "serve" in run(python, "-m", "wsfast", "--help")
