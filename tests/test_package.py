@@ -1,8 +1,9 @@
-"""What is distributed: the sdist, the wheel that is built from it, and an installation of that in an empty environment."""
+"""What is distributed: the sdist, the wheel made of it, and an installation of that in an empty environment."""
 
 from __future__ import annotations
 
 import ast
+import itertools
 import os
 import re
 import shutil
@@ -25,9 +26,8 @@ EXTENSIONS = {"_channel", "_codec"}
 
 def run(*command: str | Path, **environment: str) -> str:
     """Run a program as from an empty directory and environment, and return what it printed."""
-    env = {
-        name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV", "WSFAST"))
-    }
+    strange = ("PYTHON", "VIRTUAL_ENV", "WSFAST")
+    env = {name: value for name, value in os.environ.items() if not name.startswith(strange)}
     done = subprocess.run(
         [str(word) for word in command],
         cwd="/",
@@ -57,7 +57,8 @@ def test_the_extensions_are_those_that_are_built() -> None:
 
 def test_the_dev_extra_has_what_the_tests_import() -> None:
     """So that its installation is all the set-up that the tests need."""
-    requirements = [*PROJECT["project"]["dependencies"], *sum(PROJECT["project"]["optional-dependencies"].values(), [])]
+    project = PROJECT["project"]
+    requirements = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
     named = {re.split(r"[\[<>=; ]", requirement)[0].lower().replace("-", "_") for requirement in requirements}
     local = {path.stem for path in (ROOT / "tests").iterdir()} | {"benchmarks", "tests", "wsfast"}
     imported = set()
