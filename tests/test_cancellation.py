@@ -83,7 +83,8 @@ async def pair(
 
     async with serving({None: handler, "stream": stream}, **options) as server:
         peer = await Peer.open(server, form, *extra, buffers=4096 if "buffers" in options else None)
-        ws = await held
+        async with asyncio.timeout(5):
+            ws = await held
         try:
             yield ws, peer, server
         finally:
