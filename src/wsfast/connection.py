@@ -356,9 +356,7 @@ class Connection:
             self._fragmented = 2 if squeeze else 1
         if self._fragmented == 2 and self.compression is not None:
             payload = self.compression.compress_fragment(payload, fin)
-        self.encoder.frame(
-            opcode if first else Opcode.CONT, payload, fin=fin, rsv1=first and self._fragmented == 2
-        )
+        self.encoder.frame(opcode if first else Opcode.CONT, payload, fin=fin, rsv1=first and self._fragmented == 2)
         if fin:
             self._fragmented = 0
 

@@ -203,7 +203,7 @@ def _check_origin(origin: str | None, origins: Origins | None) -> None:
     raise refuse(403, "This origin is not allowed", f"expected an allowed Origin, got {came}")
 
 
-def select_subprotocol(offers: Iterable[str], registered: Container[str]) -> str | None:
+def select_subprotocol(offers: Iterable[str], registered: Container[str | None]) -> str | None:
     """Return the first offered subprotocol that is registered, None if there is none. Case matters.
 
     Args:

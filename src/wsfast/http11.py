@@ -422,8 +422,9 @@ class RequestParser(_HeadParser):
                 if len(fields) != len(found) or not _USUAL_NAMES.issuperset(fields):
                     # Repeated headers, or names in another case than the usual.
                     fields = _find_fields(text)
-                # What asyncio received lies at the start of 256 KiB that it asked for; a request that is kept for as long as
-                # its connection would keep a page of that: 4 KiB more for each idle connection. A copy lies elsewhere.
+                # What asyncio received lies at the start of 256 KiB that it asked for; a request that is kept for as
+                # long as its connection would keep a page of that: 4 KiB more for each idle connection. A copy lies
+                # elsewhere.
                 return self._finish(bytes(memoryview(data)), fields)
         try:
             head = self._feed_lines(data)

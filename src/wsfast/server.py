@@ -9,7 +9,7 @@ import ssl as ssl_module
 from collections import Counter
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self, TypeAlias, TypeVar
 
 from .codes import CloseCause, CloseCode
 from .connection import Side, encode_close
@@ -67,8 +67,8 @@ class Server:
     Args:
         process_request: called as ``process_request(ws, request)`` before the upgrade, plain or async: return None to
             go on, or a `Response` (``ws.respond(200, "OK\\n")``) to answer an ordinary HTTP request.
-        origins: the Origin headers that are accepted, else 403: exact strings, compiled patterns that must match the whole
-            value, None for a client that sends none. Default: any.
+        origins: the Origin headers that are accepted, else 403: exact strings, compiled patterns that must match the
+            whole value, None for a client that sends none. Default: any.
         select_subprotocol: called as ``select_subprotocol(ws, offers)`` in place of the choice by the client's
             preference; returns a name that is registered, or None for the handler under None.
         compression: None, ``"deflate"``, or a `Deflate`.
@@ -175,7 +175,8 @@ class Server:
 
         Args:
             name: as in `register_handler`.
-            handler: called with a `Reader` and a `Writer`, in a task of its own. What it wrote is flushed when it returns.
+            handler: called with a `Reader` and a `Writer`, in a task of its own. What it wrote is flushed when it
+                returns.
             text: send text messages instead of binary ones.
 
         Raises:
@@ -344,7 +345,7 @@ class Server:
 
     @property
     def sockets(self) -> tuple[socket, ...]:
-        """The sockets it listens on, of all addresses; ``server.sockets[0].getsockname()[1]`` is the first one's port."""
+        """The sockets it listens on, of all addresses: ``server.sockets[0].getsockname()[1]`` is the first port."""
         return tuple(sock for listening in self._listening for sock in listening.sockets)
 
     @property
@@ -374,7 +375,9 @@ class Server:
             "causes": dict(self._causes),
         }
 
-    async def serve_forever(self, host: str | Sequence[str] | None = None, port: int | None = None, **listen: Any) -> None:
+    async def serve_forever(
+        self, host: str | Sequence[str] | None = None, port: int | None = None, **listen: Any
+    ) -> None:
         """Listen, if an address is given or none was before, and serve until cancelled; then stop in order.
 
         Args:
@@ -431,7 +434,9 @@ class Server:
             protocol.abort(CloseCause.STOP)
         if not await self._settled(self.stop_timeout * 0.2):
             left = sum(protocol.task is not None for protocol in self._connections)
-            self.logger.error("%d handlers are still running %s s after the server was told to stop", left, self.stop_timeout)
+            self.logger.error(
+                "%d handlers are still running %s s after the server was told to stop", left, self.stop_timeout
+            )
 
     async def _settled(self, timeout: float) -> bool:
         assert self._idle is not None
@@ -442,7 +447,7 @@ class Server:
             return False
         return True
 
-    async def __aenter__(self) -> Server:
+    async def __aenter__(self) -> Self:
         """Return the server itself; it listens where `start` was told."""
         return self
 

@@ -51,8 +51,8 @@ class Reader(asyncio.StreamReader):
             self._error = error
             self.feed_eof()
 
-    # `asyncio.StreamReader` calls these two where it needs more, and after it has handed some out; its own backpressure,
-    # which has other limits, is not in use because it has no transport.
+    # `asyncio.StreamReader` calls these two where it needs more, and after it has handed some out; its own
+    # backpressure, which has other limits, is not in use because it has no transport.
 
     async def _wait_for_data(self, func_name: str) -> None:
         self._channel.unpause(PAUSED_HELD)  # else `readexactly` of more than is held would wait for ever
@@ -158,7 +158,7 @@ class Writer:
             await self._send(fin=False)
 
     async def flush(self) -> None:
-        """Send what was written as one message, and wait until the peer takes it up; without effect if there is nothing.
+        """Send what was written as one message, and wait until the peer takes it up; nothing is no message.
 
         Raises:
             ConnectionClosed: the connection is closed.

@@ -1,12 +1,12 @@
 """Choice of the asyncio transports: the event loop's own, or, on request, aiofastnet's for TLS.
 
 aiofastnet (extra ``speed``) calls OpenSSL from C, without the memory buffers and the Python layer of asyncio's TLS: by
-measurement it halves the cost of a message over TLS (`docs/performance.md`). For plain TCP the event loop's own transports
-are kept, since frames go to the socket beside them. ``WSFAST_AIOFASTNET=1`` in the environment turns it on.
+measurement it halves the cost of a message over TLS (`docs/performance.md`). For plain TCP the event loop's own
+transports are kept, since frames go to the socket beside them. ``WSFAST_AIOFASTNET=1`` in the environment turns it on.
 
-It is off by default since aiofastnet 1.2.0 loses its way when reading is paused within `buffer_updated` and resumed in the
-next turn of the loop, which is what backpressure does: what OpenSSL has decrypted or buffered already is then not delivered
-until more comes from the network, and if the peer waits for an answer, that is never (found by
+It is off by default since aiofastnet 1.2.0 loses its way when reading is paused within `buffer_updated` and resumed in
+the next turn of the loop, which is what backpressure does: what OpenSSL has decrypted or buffered already is then not
+delivered until more comes from the network, and if the peer waits for an answer, that is never (found by
 `tests/test_sync.py::test_tls_and_many_threads`, and without wsfast with a bare `BufferedProtocol`).
 On uvloop it also never closes the socket of a peer that resets within its TLS handshake (found by `tests/leaks.py`).
 """

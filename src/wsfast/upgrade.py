@@ -49,7 +49,7 @@ class HandshakeProtocol(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)  # uvloop's classes do not derive from it
         self.peer = transport.get_extra_info("peername")
         if self._expired or not self.server.handshake_began(self):
-            transport.abort()
+            self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Called by the transport with what the peer sent."""

@@ -104,7 +104,7 @@ class WebSocket(Endpoint):
     @property
     def latency(self) -> float:
         """Seconds of the latest ping's round trip, a keepalive's or one by `ping`; 0 before the first."""
-        return 0.0 if self._channel is None else self._channel.latency
+        return 0.0 if self._channel is None else self._open_channel().latency
 
     @property
     def buffered_amount(self) -> int:
@@ -156,9 +156,7 @@ class WebSocket(Endpoint):
         elif isinstance(message, Iterable):
             await self._send_fragments(_each(message), text, compress)  # type: ignore[arg-type]
         else:
-            raise TypeError(
-                f"a message must be str, bytes-like or an iterable of these, got {type(message).__name__}"
-            )
+            raise TypeError(f"a message must be str, bytes-like or an iterable of these, got {type(message).__name__}")
 
     async def _send_fragments(
         self, pieces: AsyncIterable[str | BytesLike], text: bool | None, compress: bool | None
