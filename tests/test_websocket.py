@@ -808,8 +808,7 @@ async def test_messages_compressed_in_a_thread_and_others_at_once() -> None:
 async def test_send_nowait_while_a_thread_compresses() -> None:
     async with compressing() as (ws, client):
         sending = asyncio.ensure_future(ws.send("large " * 1_000_000))
-        await turns(3)
-        assert ws._open_channel().is_sending
+        assert ws._open_channel().is_sending  # from the call on, so that nothing overtakes it
         with pytest.raises(ConcurrencyError, match="several steps"):
             ws.send_nowait("small")
         await sending
@@ -820,8 +819,8 @@ async def test_send_nowait_while_a_thread_compresses() -> None:
 async def test_a_send_that_is_cancelled_while_a_thread_compresses() -> None:
     async with compressing() as (ws, client):
         sending = asyncio.ensure_future(ws.send("cancelled " * 1_000_000))
-        await turns(3)
         assert ws._open_channel().is_sending
+        await turns(1)
         sending.cancel()
         with pytest.raises(asyncio.CancelledError):
             await sending
@@ -836,8 +835,8 @@ async def test_the_end_while_a_thread_compresses() -> None:
     async with compressing() as (ws, client):
         sending = asyncio.ensure_future(ws.send("lost " * 1_000_000))
         waiting = asyncio.ensure_future(ws.send("lost too"))
-        await turns(3)
         assert ws._open_channel().is_sending
+        await turns(1)
         client.transport.abort()
         await ws.wait_closed()
         for one in (sending, waiting):

@@ -87,6 +87,8 @@ cdef enum:
     LARGE = 32768  # bytes of a message that is not copied into the encoder
     MANY_FRAGMENTS = 1024  # of one message, from which on each read ends its turn
     TURN_SENDS = 2048  # messages after which a task that sends without end gives others a turn
+    TURN_PACKED = 256  # the same for messages that may be compressed, which takes longer
+    LARGE_PACKED = 65536  # bytes of a message whose compression fills a turn
     OVERHEAD = 64  # bytes that a held message counts for beside its own
     # Why reading is paused:
     PAUSED_HELD = 1  # the consumer is behind
@@ -328,12 +330,14 @@ cdef class Channel:
     cdef public bint receiving
     cdef public bint streaming
     cdef public bint sendable
+    cdef public bint packs
     cdef public bint write_paused
     cdef public bint ended
     cdef readonly Turn turn
     cdef readonly Py_ssize_t held
     cdef readonly Py_ssize_t high_water
     cdef Py_ssize_t _easy
+    cdef public Py_ssize_t thread_size
     cdef readonly uint64_t messages_received
     cdef readonly uint64_t messages_sent
     cdef readonly uint64_t bytes_received
@@ -351,6 +355,7 @@ cdef class Channel:
         self.high_water = read_limit
         # A character takes up to four bytes.
         self._easy = PY_SSIZE_T_MAX if max_buffered is None else max(0, (max_buffered - write_limit) // 4)
+        self.thread_size = PY_SSIZE_T_MAX
         self.receiving = True
         self.sendable = True
         # The response to the opening handshake may not be written yet: uvloop does that at the end of the turn.
@@ -524,7 +529,10 @@ cdef class Channel:
 
     cdef int _write(self, object data) except -1:
         if not self.sendable:
-            self.send_rare(data)
+            if self.packs and (type(data) is bytes or type(data) is str):
+                self._pack(data, None, PY_SSIZE_T_MAX)
+            else:
+                self.send_rare(data)
             return 0
         if type(data) is bytes and PyBytes_GET_SIZE(data) >= LARGE and not self._encoder._mask:
             self.messages_sent += 1
@@ -532,6 +540,23 @@ cdef class Channel:
         self._encoder._message(data)
         self.messages_sent += 1
         return self._written()
+
+    cdef bint _pack(self, object data, object compress, Py_ssize_t limit) except -1:
+        """Send a message, compressed or not, where compression was agreed on; return False if it is larger than `limit`."""
+        cdef uint8_t first = 0x82 if type(data) is bytes else 0x81
+        cdef bytes payload = <bytes>data if first == 0x82 else (<str>data).encode()
+        cdef Py_ssize_t n = PyBytes_GET_SIZE(payload)
+        if n >= limit and compress is not False:
+            return False
+        if n >= LARGE_PACKED:
+            self.turn_full = True
+        if self.connection.compression.should_compress(n) if compress is None else compress:
+            payload = self.connection.compression.compress(payload)
+            first |= 0x40
+        self._encoder._append(first, <const uint8_t *>PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload))
+        self.messages_sent += 1
+        self._written()
+        return True
 
     cdef int _write_large(self, bytes data) except -1:
         """Send a large binary message from where it is, not through the encoder."""
@@ -633,6 +658,7 @@ cdef class Channel:
         self.transport = None
         self._fd = -1
         self.sendable = False
+        self.packs = False
 
 
 cdef class Endpoint:
@@ -708,10 +734,19 @@ cdef class Endpoint:
             UnicodeError: `message` is no text.
         """
         cdef Channel channel = self._opened()
-        if text is not None or compress is not None or not channel.sendable or not (
-            type(message) is str or type(message) is bytes
-        ):
+        if text is not None or not (type(message) is str or type(message) is bytes):
             return self._send(message, text, compress)
+        if not channel.sendable:
+            if not channel.packs:
+                return self._send(message, text, compress)
+            if not channel._pack(message, compress, channel.thread_size):
+                return channel.send_by_thread(message, compress)
+            if channel.write_paused:
+                return self._drain()
+            if channel.turn_full or not channel.messages_sent % TURN_PACKED:
+                channel.turn_full = False
+                return sleep(0)
+            return _DONE
         channel._write(message)
         if channel.write_paused:
             return self._drain()
@@ -737,7 +772,7 @@ cdef class Endpoint:
         """
         cdef Channel channel = self._opened()
         if (
-            channel.write_paused or not channel.sendable
+            channel.write_paused or not (channel.sendable or channel.packs)
             or <Py_ssize_t>channel._encoder._used + <Py_ssize_t>len(message) > channel._easy
         ) and not channel.may_buffer(message):
             return False

@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
+from .codes import Opcode
 from .events import BytesLike, Event, Fragment
 from .exceptions import ConcurrencyError, ConnectionClosedOK, InvalidState
 
@@ -32,6 +33,10 @@ MANY_FRAGMENTS: Final = 1024
 """Fragments of one message from which on each read ends its turn."""
 TURN_SENDS: Final = 2048
 """Messages after which a task that sends without end gives others a turn, if it does not do so for their size."""
+TURN_PACKED: Final = 256
+"""The same for messages that may be compressed, which takes longer."""
+LARGE_PACKED: Final = 65536
+"""Bytes of a message whose compression fills a turn."""
 OVERHEAD: Final = 64
 """Bytes that a held message counts for beside its own."""
 
@@ -74,7 +79,7 @@ class Channel:
     """One open connection's way between its transport and the consumer of its messages.
 
     A class that derives from it provides what is rare: `handle_event`, `handle_fragment`, `is_terminal`, `settle_later`,
-    `consumer_failed`, `transport_failed`, `transport_reading`, `send_rare` and `may_buffer`.
+    `consumer_failed`, `transport_failed`, `transport_reading`, `send_rare`, `send_by_thread` and `may_buffer`.
 
     Attributes:
         connection: the sans-IO state machine, whose decoder and encoder are used here.
@@ -85,6 +90,8 @@ class Channel:
         receiving: whether messages are still delivered.
         sendable: whether a message may be encoded straight away: the connection is open, without compression, and no
             other message is being sent in steps.
+        packs: the same where compression was agreed on.
+        thread_size: bytes from which on `send` has a message compressed in a thread.
         streaming: whether the consumer takes a message in pieces.
         turn_full: whether so much was sent in this turn that other connections should have one.
         write_paused: whether the transport has more unsent than it should.
@@ -113,10 +120,12 @@ class Channel:
         "messages_sent",
         "on_message",
         "owes",
+        "packs",
         "paused",
         "receiving",
         "sendable",
         "streaming",
+        "thread_size",
         "transport",
         "turn",
         "turn_full",
@@ -133,6 +142,7 @@ class Channel:
         def transport_failed(self, exc: Exception) -> None: ...
         def transport_reading(self, wanted: bool) -> None: ...
         def send_rare(self, data: Any) -> None: ...
+        def send_by_thread(self, message: str | bytes, compress: bool | None) -> Awaitable[None]: ...
         def may_buffer(self, message: Any) -> bool: ...
 
     def attach(
@@ -171,6 +181,8 @@ class Channel:
         self.owes = False
         self.receiving = True
         self.sendable = True
+        self.packs = False
+        self.thread_size = sys.maxsize
         self.streaming = False
         self.write_paused = False
         self.ended = False
@@ -355,11 +367,39 @@ class Channel:
     def write(self, data: str | BytesLike) -> None:
         """Encode a message and see to it that it goes out."""
         if not self.sendable:
-            self.send_rare(data)
+            if self.packs and (type(data) is str or type(data) is bytes):
+                self._pack(data, None, sys.maxsize)
+            else:
+                self.send_rare(data)
             return
         self._encoder.message(data)
         self.messages_sent += 1
         self.written()
+
+    def _pack(self, data: str | bytes, compress: bool | None, limit: int) -> bool:
+        """Send a message, compressed or not, where compression was agreed on.
+
+        Args:
+            data: the message.
+            compress: True or False to compress it or not; None leaves it to `PerMessageDeflate.should_compress`.
+            limit: bytes from which on it is not compressed here.
+
+        Returns:
+            False, and nothing is sent, if it would have to be compressed and is not below `limit`.
+        """
+        opcode, payload = (Opcode.TEXT, data.encode()) if isinstance(data, str) else (Opcode.BINARY, data)
+        if len(payload) >= limit and compress is not False:
+            return False
+        if len(payload) >= LARGE_PACKED:
+            self.turn_full = True  # little may come out of it, but it takes its time
+        compression: Any = self.connection.compression
+        packed = compression.should_compress(len(payload)) if compress is None else compress
+        if packed:
+            payload = compression.compress(payload)
+        self._encoder.frame(opcode, payload, rsv1=bool(packed))
+        self.messages_sent += 1
+        self.written()
+        return True
 
     def write_encoded(self, frame: bytes) -> None:
         """Send a whole message whose one frame was encoded for many connections at once."""
@@ -410,6 +450,7 @@ class Channel:
         """Forget the transport, which has ended; messages that were received stay."""
         self.transport = None
         self.sendable = False
+        self.packs = False
 
 
 def _weight(event: Any) -> int:
@@ -484,17 +525,20 @@ class Endpoint:
             UnicodeError: `message` is no text.
         """
         channel = self._opened()
-        if (
-            text is not None
-            or compress is not None
-            or not channel.sendable
-            or not (type(message) is str or type(message) is bytes)
-        ):
+        if text is not None or not (type(message) is str or type(message) is bytes):
             return self._send(message, text, compress)
-        channel.write(message)
+        turn_sends = TURN_SENDS
+        if channel.sendable:
+            channel.write(message)
+        elif not channel.packs:
+            return self._send(message, text, compress)
+        elif channel._pack(message, compress, channel.thread_size):
+            turn_sends = TURN_PACKED
+        else:
+            return channel.send_by_thread(message, compress)  # type: ignore[no-any-return]
         if channel.write_paused:
             return self._drain()
-        if channel.turn_full or not channel.messages_sent % TURN_SENDS:
+        if channel.turn_full or not channel.messages_sent % turn_sends:
             # Much was sent in one turn: give others one.
             channel.turn_full = False
             return asyncio.sleep(0)
@@ -517,7 +561,9 @@ class Endpoint:
         """
         channel = self._opened()
         if (
-            channel.write_paused or not channel.sendable or len(channel._encoder) + len(message) > channel._easy
+            channel.write_paused
+            or not (channel.sendable or channel.packs)
+            or len(channel._encoder) + len(message) > channel._easy
         ) and not channel.may_buffer(message):
             return False
         channel.write(message)

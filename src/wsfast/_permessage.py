@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from ._zlib import FULL_FLUSH, SYNC_FLUSH, Backend, Compressor, Decompressor
 from .exceptions import InvalidPayload, PayloadTooBig
@@ -174,6 +175,9 @@ class PerMessageDeflate:
     Args:
         parameters: what was negotiated.
         budget: where `parameters.memory` is reserved already; `close` gives it back.
+
+    Attributes:
+        watched: None, or a set to which it adds itself whenever there is a compressor that `free_idle` may free.
     """
 
     __slots__ = (
@@ -187,6 +191,7 @@ class PerMessageDeflate:
         "_streak",
         "_streams",
         "parameters",
+        "watched",
     )
 
     def __init__(self, parameters: Parameters, budget: DeflateBudget | None = None) -> None:
@@ -196,6 +201,7 @@ class PerMessageDeflate:
         self._decompressor: Decompressor | None = None
         self._pool = pool(parameters.compress, parameters.level, parameters.bits, parameters.mem_level)
         self._idle_since: float | None = None
+        self.watched: set[Any] | None = None
         self._inside = False  # a message of the peer's has begun, and is not empty so far
         self._streams = 0  # DEFLATE streams that began within the peer's message
         self._streak = 0  # incompressible messages in a row
@@ -239,9 +245,13 @@ class PerMessageDeflate:
         if self.parameters.takeover:
             compressor = self._compressor
             if compressor is None:
-                compressor = self._compressor = self._new_compressor()
+                compressor = self._keep(self._new_compressor())
             self._idle_since = None
-            out = (compressor.compress(data) + compressor.flush(SYNC_FLUSH))[:-4]
+            try:
+                out = (compressor.compress(data) + compressor.flush(SYNC_FLUSH))[:-4]
+            except BaseException:
+                self._compressor = None  # it may hold a part of what is not sent now
+                raise
         else:
             out = self._pool.compress(data)
         size = len(data)
@@ -271,7 +281,7 @@ class PerMessageDeflate:
                 self._pool.give(compressor)
             return out
         if compressor is None:
-            compressor = self._compressor = self._new_compressor() if takeover else self._pool.take()
+            compressor = self._keep(self._new_compressor() if takeover else self._pool.take())
         self._idle_since = None
         out = compressor.compress(data) + compressor.flush(SYNC_FLUSH if takeover or not fin else FULL_FLUSH)
         if not fin:
@@ -280,6 +290,12 @@ class PerMessageDeflate:
             self._compressor = None
             self._pool.give(compressor)
         return out[:-4]
+
+    def _keep(self, compressor: Compressor) -> Compressor:
+        self._compressor = compressor
+        if self.watched is not None:
+            self.watched.add(self)
+        return compressor
 
     def _new_compressor(self) -> Compressor:
         p = self.parameters
@@ -426,6 +442,11 @@ class PerMessageDeflate:
             memory += p.inflate.decompress_memory(p.peer_bits)
         return memory
 
+    @property
+    def holding(self) -> bool:
+        """Whether there is a compressor that `free_idle` may free."""
+        return self._compressor is not None
+
     def free_idle(self, now: float) -> bool:
         """Free the compressor if it has not been used for `idle` seconds, and tell whether it was freed now.
 
@@ -453,6 +474,9 @@ class PerMessageDeflate:
         """Free all contexts and give the budget back. Calling it again does nothing."""
         self._compressor = None
         self._decompressor = None
+        if self.watched is not None:
+            self.watched.discard(self)
+            self.watched = None
         budget, self._budget = self._budget, None
         if budget is not None:
             budget.release(self.parameters.memory)

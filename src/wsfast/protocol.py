@@ -10,22 +10,23 @@ import asyncio
 import logging
 import os
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
 
 from .channel import PAUSED_HELD, PAUSED_WRITING, Channel, Turn
 from .codes import CloseCause, CloseCode
-from .connection import Compression, Connection, Side, State
+from .connection import Connection, Side, State
 from .events import BytesLike, Close, Event, Fragment, Pong
 from .exceptions import BufferFull, ConcurrencyError, ConnectionClosed, ConnectionClosedOK, InvalidState, PeerError
 from .streams import Reader, Writer
 from .timers import CoarseTimer
 
 if TYPE_CHECKING:
-    from .deflate import Deflate
+    from .deflate import Deflate, PerMessageDeflate
     from .listener import Listener
     from .websocket import WebSocket
 
@@ -156,7 +157,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         ws: WebSocket,
         transport: asyncio.Transport,
         loop: asyncio.AbstractEventLoop,
-        compression: Compression | None = None,
+        compression: PerMessageDeflate | None = None,
     ) -> None:
         limits = host.limits
         turn = turn_of(loop)
@@ -178,6 +179,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
             limits.write_limit,
         )
         self.sendable = compression is None
+        self.packs = compression is not None
         self.host = host
         self.ws = ws
         self.latency = 0.0
@@ -196,6 +198,13 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         self._steps = 0  # sent in other ways than the fast one, since others had a turn
         self._parts: list[Any] | None = None
         transport.set_write_buffer_limits(limits.write_limit)
+        if compression is not None:
+            if limits.compression is not None and limits.compression.executor_threshold is not None:
+                self.thread_size = limits.compression.executor_threshold
+            if compression.parameters.idle is not None:
+                sweeper = host.timer.sweeper(compression.parameters.idle)
+                compression.watched = sweeper.busy
+                sweeper.enter()
         host.connection_opened(self)
         if limits.ping_interval is not None:
             host.timer.set(self, limits.ping_interval)
@@ -333,23 +342,23 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
 
     async def send_whole(self, message: str | BytesLike, text: bool | None, compress: bool | None) -> None:
         """Send a whole message and wait while too much is unsent."""
-        deflate = self.host.limits.compression
-        if (
-            self.connection.compression is not None
-            and deflate is not None
-            and deflate.executor_threshold is not None
-            and compress is not False
-            and self.connection.state is State.OPEN
-            and _size(message) >= deflate.executor_threshold
-        ):
-            # Once begun, it is finished, whatever becomes of the caller: the compressor and the peer must stay in step.
-            await asyncio.shield(asyncio.ensure_future(self._send_from_thread(message, text, compress)))
-        elif self._gate is not None:
-            async with self.sending():
-                self._send_now(message, text, compress)
-        else:
+        if self._gate is not None:
+            await self._enter_gate()
+        elif _size(message) < self.thread_size or compress is False or self.connection.state is not State.OPEN:
             self._send_now(message, text, compress)
-        await self.drain()
+            await self.drain()
+            return
+        else:
+            self._close_gate()
+        if _size(message) < self.thread_size or compress is False or self.connection.state is not State.OPEN:
+            try:
+                self._send_now(message, text, compress)
+                await self.drain()
+            finally:
+                self._open_gate()
+        else:
+            await self._compress_in_thread(message, text, compress)
+            await self.drain()
 
     def _send_now(self, message: str | BytesLike, text: bool | None, compress: bool | None) -> None:
         self.connection.send_message(message, text=text, compress=compress)
@@ -358,19 +367,55 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         if self.connection.compression is not None and _size(message) >= _RECEIVE_SIZE:
             self.turn_full = True  # little may have come out of it, but it took its time
 
-    async def _send_from_thread(self, message: str | BytesLike, text: bool | None, compress: bool | None) -> None:
-        async with self.sending():
-            prepared = await self.loop.run_in_executor(
-                None, self.connection.prepare_message, message, text, compress
-            )
-            self.connection.send_prepared(prepared)
+    def send_by_thread(self, message: str | bytes, compress: bool | None) -> Awaitable[None]:
+        """Send a message that is to be compressed in a thread, before all that is sent from now on."""
+        self._close_gate()
+        return self._sent_by_thread(self._compress_in_thread(message, None, compress))
+
+    async def _sent_by_thread(self, done: asyncio.Future[None]) -> None:
+        await done
+        await self.drain()
+
+    def _compress_in_thread(
+        self, message: str | BytesLike, text: bool | None, compress: bool | None
+    ) -> asyncio.Future[None]:
+        """Compress a message in a thread and send it; the gate, which is this caller's, is opened afterwards.
+
+        Once begun, it is finished, whatever becomes of the caller: the compressor and the peer must stay in step.
+        """
+        done: asyncio.Future[None] = self.loop.create_future()
+        try:
+            if not isinstance(message, (str, bytes)):
+                message = bytes(memoryview(message))  # the caller may be cancelled, and use the memory again
+            work = self.loop.run_in_executor(None, self.connection.prepare_message, message, text, compress)
+        except BaseException:
+            self._open_gate()
+            raise
+        work.add_done_callback(partial(self._send_compressed, done))
+        return done
+
+    def _send_compressed(self, done: asyncio.Future[None], work: asyncio.Future[Any]) -> None:
+        try:
+            self.connection.send_prepared(work.result())
             self.count_sent()
             self.written()
+        except asyncio.CancelledError:
+            # The loop is at its end. What the thread has done to the compressor is not known.
+            self.start_close(CloseCode.INTERNAL_ERROR, "a message was not finished", CloseCause.LOCAL)
+            done.cancel()
+        except Exception as exc:
+            if not done.done():
+                done.set_exception(exc)
+        else:
+            if not done.done():
+                done.set_result(None)
+        finally:
+            self._open_gate()
 
     def send_fragment(self, data: str | BytesLike, *, fin: bool, text: bool | None, compress: bool | None) -> None:
         """Send the next fragment of a message."""
         self.connection.send_fragment(data, fin, text=text, compress=compress)
-        self.sendable = self._is_sendable()
+        self._set_sendable()
         if fin:
             self.count_sent()
         self.written()
@@ -379,23 +424,31 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
     async def sending(self) -> AsyncIterator[None]:
         """Keep other tasks from sending while a message takes several steps; they go on in the order they came."""
         if self._gate is None:
-            self._gate = deque()
+            self._close_gate()
         else:
-            waiter: asyncio.Future[None] = self.loop.create_future()
-            self._gate.append(waiter)
-            try:
-                await waiter
-            except asyncio.CancelledError:
-                if waiter.done() and not waiter.cancelled():
-                    self._open_gate()
-                elif self._gate is not None and waiter in self._gate:
-                    self._gate.remove(waiter)  # else it was passed over already
-                raise
-        self.sendable = False
+            await self._enter_gate()
         try:
             yield
         finally:
             self._open_gate()
+
+    def _close_gate(self) -> None:
+        self._gate = deque()
+        self.sendable = self.packs = False
+
+    async def _enter_gate(self) -> None:
+        """Wait until those that came before are done; the gate is then closed for the others."""
+        assert self._gate is not None
+        waiter: asyncio.Future[None] = self.loop.create_future()
+        self._gate.append(waiter)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled():
+                self._open_gate()
+            elif self._gate is not None and waiter in self._gate:
+                self._gate.remove(waiter)  # else it was passed over already
+            raise
 
     @property
     def is_sending(self) -> bool:
@@ -410,16 +463,13 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
                 waiter.set_result(None)
                 return
         self._gate = None
-        self.sendable = self._is_sendable()
+        self._set_sendable()
 
-    def _is_sendable(self) -> bool:
+    def _set_sendable(self) -> None:
         connection = self.connection
-        return (
-            connection.state is State.OPEN
-            and connection.compression is None
-            and not connection.in_message
-            and self._gate is None
-        )
+        free = connection.state is State.OPEN and not connection.in_message and self._gate is None
+        self.sendable = free and connection.compression is None
+        self.packs = free and connection.compression is not None
 
     async def drain(self) -> None:
         """Wait until less than a quarter of `write_limit` is unsent.
@@ -588,7 +638,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         connection.close(code, reason, cause)
         if was_open:
             self.receiving = False
-            self.sendable = False
+            self.sendable = self.packs = False
             self.written()
             self._set_deadline(self.host.limits.close_timeout)
             # What comes is dropped, so that the peer's Close frame can be seen.
@@ -598,7 +648,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         """No frames follow either way: wake who waits, and end the transport if that is this side's duty."""
         connection = self.connection
         self.receiving = False
-        self.sendable = False
+        self.sendable = self.packs = False
         self.ended = True
         if connection.should_end_transport:
             self.flush()
@@ -687,9 +737,11 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         self.write_paused = False
         self.receiving = False
         self.ended = True
-        compression = connection.compression
+        compression: PerMessageDeflate | None = connection.compression  # type: ignore[assignment]
         if compression is not None:
             compression.close()
+            if compression.parameters.idle is not None:
+                self.host.timer.sweeper(compression.parameters.idle).leave()
         if self._pings is not None:
             error = connection.closed_error()
             for waiter, _ in self._pings.values():

@@ -11,7 +11,7 @@ import asyncio
 import heapq
 from typing import Final, Protocol
 
-__all__ = ["CoarseTimer", "Timed"]
+__all__ = ["CoarseTimer", "Sweeper", "Timed"]
 
 # Deadlines are rounded up to a multiple of a sixteenth to an eighth of their delay, from 1/64 s to 1 s.
 _FINEST: Final = 1 / 64
@@ -30,6 +30,61 @@ class _Bucket(set[Timed]):
     due: float
 
 
+class Freeing(Protocol):
+    """What a `Sweeper` frees: `free_idle` does it after a while of disuse, `holding` tells if there is anything."""
+
+    @property
+    def holding(self) -> bool: ...
+
+    def free_idle(self, now: float, /) -> bool: ...
+
+
+class Sweeper:
+    """Frees what was not used for a while, of many connections by one deadline.
+
+    Args:
+        timer: the deadline's.
+        idle: seconds; it looks four times in that time, but at most four times a second.
+
+    Attributes:
+        busy: what may have something to free. It adds itself, from any thread, when it begins to hold something.
+    """
+
+    __slots__ = ("_interval", "_timer", "_users", "busy", "due")
+
+    def __init__(self, timer: CoarseTimer, idle: float) -> None:
+        self.busy: set[Freeing] = set()
+        self.due = 0.0
+        self._timer = timer
+        self._interval = max(idle / 4, 0.25)
+        self._users = 0
+
+    def enter(self) -> None:
+        """Note one more connection."""
+        self._users += 1
+        if self._users == 1:
+            self._timer.set(self, self._interval)
+
+    def leave(self) -> None:
+        """Note that a connection has ended."""
+        self._users -= 1
+        if not self._users:
+            self._timer.clear(self)
+
+    def on_deadline(self) -> None:
+        """Called by the timer."""
+        if self._users:
+            self._timer.set(self, self._interval)
+        now = self._timer.time()
+        busy = self.busy
+        for one in list(busy):
+            # In this order: a thread that begins to use it meanwhile adds it again.
+            busy.discard(one)
+            one.free_idle(now)
+            if one.holding:
+                busy.add(one)
+
+
 class CoarseTimer:
     """Deadlines of many objects, each with at most one at a time.
 
@@ -37,7 +92,7 @@ class CoarseTimer:
         loop: the event loop whose clock counts.
     """
 
-    __slots__ = ("_buckets", "_handle", "_loop", "_times", "_widths")
+    __slots__ = ("_buckets", "_handle", "_loop", "_sweepers", "_times", "_widths")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -45,6 +100,18 @@ class CoarseTimer:
         self._times: list[float] = []
         self._widths: dict[float, float] = {}
         self._handle: asyncio.TimerHandle | None = None
+        self._sweepers: dict[float, Sweeper] = {}
+
+    def time(self) -> float:
+        """Return the loop's time."""
+        return self._loop.time()
+
+    def sweeper(self, idle: float) -> Sweeper:
+        """Return the one `Sweeper` for what is to be freed after so many seconds."""
+        sweeper = self._sweepers.get(idle)
+        if sweeper is None:
+            sweeper = self._sweepers[idle] = Sweeper(self, idle)
+        return sweeper
 
     def set(self, timed: Timed, delay: float) -> None:
         """Call ``timed.on_deadline()`` once, after `delay` seconds or up to an eighth later, at least 1/64 s and at most 1 s.
