@@ -1022,9 +1022,7 @@ def test_tls(certificates: Certificates) -> None:
         with pytest.raises(ssl.SSLCertVerificationError):
             connect(served.uri)
         with pytest.raises(ssl.SSLCertVerificationError, match=r"(?i)hostname"):
-            connect(
-                served.uri, ssl=certificates.client_context(certificate=True), server_hostname="other.test"
-            )
+            connect(served.uri, ssl=certificates.client_context(certificate=True), server_hostname="other.test")
 
 
 def test_tls_and_many_threads(certificates: Certificates) -> None:

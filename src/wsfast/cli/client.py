@@ -23,7 +23,6 @@ import argparse
 import asyncio
 import contextlib
 import os
-import shutil
 import sys
 import threading
 import unicodedata
@@ -161,8 +160,7 @@ class _PlainScreen:
         if self._lines is None:
             self._write(line + "\n")
             return
-        columns = shutil.get_terminal_size().columns
-        for row in _rows(line, columns):
+        for row in _rows(line, _columns()):
             # Save the cursor; make room below, insert a row where the typed line is, fill it; go back.
             self._write(f"\x1b7\n\x1b[A\x1b[L\r{row}\n\x1b8\x1b[B")
 
@@ -175,6 +173,14 @@ class _PlainScreen:
     def _write(text: str) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
+
+
+def _columns() -> int:
+    try:
+        # Not shutil's: COLUMNS in the environment can be that of another terminal, or of before it was resized.
+        return os.get_terminal_size(sys.stdout.fileno()).columns or 80
+    except OSError:
+        return 80
 
 
 def _rows(line: str, columns: int) -> list[str]:

@@ -404,9 +404,7 @@ class WebSocket:
                 finally:
                     self._sender = None
         else:
-            raise TypeError(
-                f"a message must be str, bytes-like or an iterable of these, got {type(message).__name__}"
-            )
+            raise TypeError(f"a message must be str, bytes-like or an iterable of these, got {type(message).__name__}")
 
     def _final_error(self) -> ConnectionClosed:
         """Wait for the end of a connection that is closing, and make the exception that tells how it ended."""
@@ -439,9 +437,7 @@ class WebSocket:
             self._give_up("sending was interrupted")
             raise
 
-    def _send_fragments(
-        self, pieces: Iterable[str | BytesLike], text: bool | None, compress: bool | None
-    ) -> None:
+    def _send_fragments(self, pieces: Iterable[str | BytesLike], text: bool | None, compress: bool | None) -> None:
         kind: type | None = None
         held: str | BytesLike | None = None
         started = False

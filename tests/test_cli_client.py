@@ -1,0 +1,290 @@
+"""``python -m wsfast ws://…`` in pipes, as scripts use it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from certificates import make_certificates
+from sync_helpers import PATIENCE, Peer, Running, running, scripted
+
+import wsfast
+from wsfast import encode_frame
+from wsfast.cli import main
+from wsfast.cli.client import _rows, _shown
+from wsfast.cli.options import escape
+
+
+def client(*arguments: str, data: str | bytes = b"", timeout: float = 30) -> subprocess.CompletedProcess[bytes]:
+    """Run the client with an input that ends."""
+    return subprocess.run(
+        [sys.executable, "-m", "wsfast", *arguments],
+        input=data.encode() if isinstance(data, str) else data,
+        capture_output=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def start(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "wsfast", *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **options,
+    )
+
+
+@pytest.fixture
+def server() -> Iterator[Running]:
+    with running() as served:
+        yield served
+
+
+def test_lines_are_sent_and_answers_written(server: Running) -> None:
+    done = client("--linger", "0.3", server.uri, data="hi\nthere ✓\r\n\nlast without newline")
+    assert done.stdout.decode() == "hi\nthere ✓\n\nlast without newline\n"
+    assert done.stderr == b""
+    assert done.returncode == 0
+
+
+def test_many_lines(server: Running) -> None:
+    lines = "".join(f"{i}\n" for i in range(20_000))
+    done = client("--linger", "0.5", server.uri, data=lines)
+    assert done.stdout.decode() == lines
+    assert done.returncode == 0
+
+
+def test_bytes_are_sent_as_they_come(server: Running, tmp_path: Path) -> None:
+    data = os.urandom(500_000)
+    done = client("--binary", "--linger", "0.5", server.uri, data=data)
+    assert done.stdout == data
+
+
+def test_an_answer_that_is_slow() -> None:
+    """The linger begins when the server has all, and each message begins it anew."""
+
+    async def slow(ws: wsfast.WebSocket) -> None:
+        async for message in ws:
+            for _ in range(3):
+                await asyncio.sleep(0.25)
+                await ws.send(message)
+
+    with running(slow) as served:
+        assert client("--linger", "0.6", served.uri, data="x\n").stdout == b"x\nx\nx\n"
+
+
+def test_no_close_stays_until_the_server_closes() -> None:
+    async def late(ws: wsfast.WebSocket) -> None:
+        await asyncio.sleep(0.6)
+        await ws.send("late")
+
+    with running(late) as served:
+        done = client("--no-close", "--linger", "0.05", served.uri)
+        assert done.stdout == b"late\n"
+        assert client("--linger", "0.05", served.uri).stdout == b""
+
+
+@pytest.mark.parametrize(
+    ("code", "status"), [(1000, 0), (1001, 0), (1002, 3), (1011, 3), (4000, 3)], ids=lambda value: str(value)
+)
+def test_the_exit_status_says_how_it_was_closed(code: int, status: int) -> None:
+    async def leave(ws: wsfast.WebSocket) -> None:
+        await ws.send("bye")
+        await ws.close(code, "a \x1b[31mreason")
+
+    with running(leave) as served:
+        done = client("--verbose", "--no-close", served.uri)
+    assert done.stdout == b"bye\n"
+    assert done.returncode == status
+    assert f"closed by the server with {code}" in done.stderr.decode()
+    assert b"\x1b" not in done.stderr
+
+
+def test_a_lost_connection_is_another_status() -> None:
+    def script(peer: Peer) -> None:
+        peer.accept()
+        peer.sock.sendall(encode_frame(1, "x"))
+
+    with scripted(script) as port:
+        done = client("--no-close", f"ws://127.0.0.1:{port}")
+    assert done.stdout == b"x\n"
+    assert done.returncode == 4
+    assert b"connection lost" in done.stderr
+
+
+def test_what_a_refusal_says_is_safe() -> None:
+    def script(peer: Peer) -> None:
+        peer.read_head()
+        peer.sock.sendall(b"HTTP/1.1 403 No\r\nContent-Length: 9\r\n\r\n\x1b]0;evil\x07")
+        peer.until_end()
+
+    with scripted(script) as port:
+        done = client(f"ws://127.0.0.1:{port}")
+    assert done.returncode == 1
+    assert b"HTTP 403" in done.stderr
+    assert b"\x1b" not in done.stderr
+
+
+def test_nobody_listens() -> None:
+    done = client("ws://127.0.0.1:1")
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"wsfast: could not connect: ")
+    assert done.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["ws://"],
+        ["--header", "nonsense", "ws://x"],
+        ["--header", "A B: c", "ws://x"],
+        ["--ping", "0", "ws://x"],
+        ["--max-size", "-1", "ws://x"],
+        ["ws://x", "--nonsense"],
+        ["connect"],
+    ],
+    ids=lambda arguments: " ".join(arguments),
+)
+def test_wrong_arguments(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+def test_wrong_values_that_only_connecting_finds() -> None:
+    assert client("--cacert", "/nonexistent", "wss://127.0.0.1:1").returncode == 1
+    done = client("--proxy", "ftp://x", "ws://127.0.0.1:1")
+    assert done.returncode == 1
+    assert b"Traceback" not in done.stderr
+
+
+def test_subprotocol_headers_origin_and_paths() -> None:
+    async def tell(ws: wsfast.WebSocket) -> None:
+        assert ws.request is not None
+        headers = ws.request.headers
+        await ws.send(f"{ws.request.path} {ws.subprotocol} {headers['X-A']} {headers['X-B']} {headers['Origin']}")
+
+    with running({"one": tell, "two": tell}) as served:
+        done = client(
+            *("--subprotocol", "zero", "--subprotocol", "two", "--header", "X-A: 1", "--header", "X-B:2"),
+            *("--origin", "http://here", "--verbose", "--compression", "deflate", served.uri + "p?q=r"),
+        )
+    assert done.stdout == b"/p?q=r two 1 2 http://here\n"
+    assert b"subprotocol two" in done.stderr
+
+
+def test_unix_sockets_and_tls(tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+    with running(path=path):
+        assert client("--linger", "0.3", "--unix", path, "ws://localhost/", data="x").stdout == b"x\n"
+    certificates = make_certificates(tmp_path)
+    with running(ssl=certificates.server_context()) as served:
+        trusted = client("--linger", "0.3", "--cacert", str(certificates.authority), served.uri, data="x")
+        assert trusted.stdout == b"x\n"
+        assert client("--linger", "0.3", "--insecure", served.uri, data="x").stdout == b"x\n"
+        refused = client(served.uri, data="x")
+        assert refused.returncode == 1
+        assert b"certificate" in refused.stderr
+
+
+def test_pings_are_told(server: Running) -> None:
+    done = client("--ping", "0.1", "--linger", "0.5", server.uri)
+    assert done.stderr.count(b"round trip ") >= 2
+    assert done.stdout == b""
+
+
+def test_a_conversation_through_pipes(server: Running) -> None:
+    """What is written to the pipe is sent at once, not when it is full or at its end."""
+    with start(server.uri) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for i in range(3):
+            process.stdin.write(b"%d\n" % i)
+            process.stdin.flush()
+            assert process.stdout.readline() == b"%d\n" % i
+        process.stdin.close()
+        assert process.wait(PATIENCE) == 0
+
+
+def test_a_reader_that_leaves(server: Running) -> None:
+    with start(server.uri) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdin.write(b"one\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == b"one\n"
+        process.stdout.close()
+        process.stdin.write(b"two\n")
+        process.stdin.flush()
+        assert process.wait(PATIENCE) == 0
+        assert process.stderr.read() == b""
+
+
+def test_ctrl_c(server: Running) -> None:
+    with start("--verbose", server.uri) as process:
+        assert process.stderr is not None
+        assert b"connected" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE) == 130
+        assert process.stderr.read() == b"wsfast: closed\n"
+    wait_until(lambda: not server.server.connections)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_the_command_can_be_named(server: Running) -> None:
+    assert client("connect", "--linger", "0.3", server.uri, data="x").stdout == b"x\n"
+
+
+def test_text_that_is_no_utf_8_is_replaced(server: Running) -> None:
+    assert client("--linger", "0.3", server.uri, data=b"\xff\n").stdout.decode() == "\N{REPLACEMENT CHARACTER}\n"
+
+
+# --- What is shown in a terminal
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain ✓ 漢字 é", "plain ✓ 漢字 é"),
+        ("\x1b[2J\x1b]0;title\x07", r"\x1b[2J\x1b]0;title\x07"),
+        ("two\nlines\r\n\t", r"two\nlines\r\n\t"),
+        ("\x9b31m\x7f\0", r"\x9b31m\x7f\x00"),
+        ("\u202eltr\u2066\u200f\u2028", r"\u202eltr\u2066\u200f\u2028"),
+        ('{"a": "\\n"}', '{"a": "\\n"}'),
+    ],
+)
+def test_control_characters_are_shown_not_obeyed(text: str, shown: str) -> None:
+    assert escape(text) == shown
+    assert _shown(text) == f"< {shown}"
+
+
+def test_binary_messages_are_shown_in_hexadecimal() -> None:
+    assert _shown(b"\x1b\xff") == "< (2 bytes) 1b ff"
+    assert _shown(b"\0" * 1000).endswith("00...")
+    assert "(1000 bytes)" in _shown(b"\0" * 1000)
+
+
+def test_rows() -> None:
+    assert _rows("", 10) == [""]
+    assert _rows("123456789", 10) == ["123456789"]
+    assert _rows("1234567890", 10) == ["123456789", "0"]
+    assert _rows("漢字漢字漢字", 10) == ["漢字漢字", "漢字"]
+    assert _rows("e\u0301" * 12, 10) == ["e\u0301" * 9, "e\u0301" * 3]

@@ -1,0 +1,210 @@
+"""The interactive client in a real terminal, driven by tmux."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sync_helpers import Running, running
+
+import wsfast
+
+pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
+
+PATIENCE = 20.0
+
+FORMS = [
+    pytest.param([], id="prompt_toolkit"),
+    pytest.param(["--plain"], id="plain"),
+]
+
+
+class Terminal:
+    """A program in a terminal of 60 by 15 characters."""
+
+    def __init__(self, path: Path) -> None:
+        self._tmux = ["tmux", "-S", str(path), "-f", "/dev/null"]
+
+    def _run(self, *arguments: str) -> str:
+        done = subprocess.run([*self._tmux, *arguments], capture_output=True, text=True, check=True, timeout=PATIENCE)
+        return done.stdout
+
+    def start(self, *arguments: str) -> None:
+        """Run the client; then show its exit status."""
+        environment = {"PYTHONPATH": os.environ.get("PYTHONPATH", ""), "PYTHONIOENCODING": "utf-8"}
+        variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in environment.items())
+        command = shlex.join([sys.executable, "-m", "wsfast", *arguments])
+        # `cat` keeps the terminal, and shows what the program left in it.
+        self._run("new-session", "-d", "-x", "60", "-y", "15", f"env {variables} {command}; echo status $?; cat")
+
+    def type(self, text: str) -> None:
+        """Type text."""
+        self._run("send-keys", "-l", text)
+
+    def press(self, *keys: str) -> None:
+        """Press keys by their names."""
+        self._run("send-keys", *keys)
+
+    def screen(self) -> list[str]:
+        """Return the lines that are shown."""
+        return [line.rstrip() for line in self._run("capture-pane", "-p").rstrip().split("\n")]
+
+    def wait(self, condition: Callable[[list[str]], bool]) -> list[str]:
+        """Wait until the screen is as it should be."""
+        end = time.monotonic() + PATIENCE
+        while True:
+            shown = self.screen()
+            if condition(shown):
+                return shown
+            assert time.monotonic() < end, "\n".join(shown)
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """End tmux and all in it."""
+        subprocess.run([*self._tmux, "kill-server"], capture_output=True, check=False, timeout=PATIENCE)
+
+
+@pytest.fixture
+def terminal() -> Iterator[Terminal]:
+    # Not tmp_path: the path of a socket must be short.
+    with tempfile.TemporaryDirectory(prefix="wsfast-") as directory:
+        made = Terminal(Path(directory) / "tmux")
+        try:
+            yield made
+        finally:
+            made.stop()
+
+
+@pytest.fixture
+def server() -> Iterator[Running]:
+    with running() as served:
+        yield served
+
+
+def check_form(form: list[str]) -> None:
+    if not form and importlib.util.find_spec("prompt_toolkit") is None:
+        pytest.skip("prompt_toolkit is not installed")
+
+
+def say(running_server: Running, text: str | bytes) -> None:
+    """Let the server send to its only connection."""
+
+    async def send() -> None:
+        (ws,) = running_server.server.connections
+        await ws.send(text)
+
+    running_server.call(send)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_conversation(terminal: Terminal, server: Running, form: list[str]) -> None:
+    check_form(form)
+    terminal.start(*form, server.uri)
+    terminal.wait(lambda shown: shown[-1] == ">" and "Ctrl-D closes" in shown[0])
+    terminal.type("hello ✓")
+    terminal.press("Enter")
+    shown = terminal.wait(lambda shown: "< hello ✓" in shown)
+    assert shown[-3:] == ["> hello ✓", "< hello ✓", ">"]
+    terminal.press("C-d")
+    shown = terminal.wait(lambda shown: any(line.startswith("status") for line in shown))
+    assert "* closed" in shown
+    assert "status 0" in shown
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_messages_do_not_tear_what_is_typed(terminal: Terminal, server: Running, form: list[str]) -> None:
+    check_form(form)
+    terminal.start(*form, server.uri)
+    terminal.wait(lambda shown: shown[-1] == ">")
+    terminal.type("half of a li")
+    terminal.wait(lambda shown: shown[-1] == "> half of a li")
+    for i in range(20):  # more than the screen has lines
+        say(server, f"message {i}")
+        expected = [f"< message {i}", "> half of a li"]
+        shown = terminal.wait(lambda shown, expected=expected: shown[-2:] == expected)  # type: ignore[misc]
+    assert shown[-4:-1] == ["< message 17", "< message 18", "< message 19"]
+    say(server, "long " * 30)
+    shown = terminal.wait(lambda shown: "> half of a li" in shown[-1] and sum("long" in line for line in shown) == 3)
+    terminal.type("ne")
+    terminal.press("Enter")
+    terminal.wait(lambda shown: "> half of a line" in shown and "< half of a line" in shown)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_control_sequences_do_nothing(terminal: Terminal, server: Running, form: list[str]) -> None:
+    check_form(form)
+    terminal.start(*form, server.uri)
+    terminal.wait(lambda shown: shown[-1] == ">")
+    say(server, "first")
+    say(server, "\x1b[2J\x1b[H\x9b2J\x1b]0;title\x07\rnew\nline")
+    say(server, b"\x1b[2J")
+    shown = terminal.wait(lambda shown: "< (4 bytes) 1b 5b 32 4a" in shown)
+    assert "< first" in shown
+    assert r"< \x1b[2J\x1b[H\x9b2J\x1b]0;title\x07\rnew\nline" in shown
+    assert shown[-1] == ">"
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("key", ["C-c", "C-d"])
+def test_keys_that_close(terminal: Terminal, server: Running, form: list[str], key: str) -> None:
+    check_form(form)
+    terminal.start(*form, server.uri)
+    terminal.wait(lambda shown: shown[-1] == ">")
+    terminal.press(key)
+    shown = terminal.wait(lambda shown: any(line.startswith("status") for line in shown))
+    assert "status 0" in shown
+    assert "* closed" in shown
+    # The terminal is as it was: what is typed is echoed, and lines are lines.
+    terminal.type("after")
+    terminal.press("Enter")
+    assert terminal.wait(lambda shown: shown.count("after") == 2)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_server_closes(terminal: Terminal, form: list[str]) -> None:
+    check_form(form)
+
+    async def leave(ws: wsfast.WebSocket) -> None:
+        await ws.send("bye")
+        await asyncio.sleep(0.5)
+        await ws.close(4000, "enough")
+
+    with running(leave) as served:
+        terminal.start(*form, served.uri)
+        shown = terminal.wait(lambda shown: any(line.startswith("status") for line in shown))
+    assert "< bye" in shown
+    assert "* closed by the server with 4000 'enough'" in shown
+    assert "status 3" in shown
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_binary_and_pings(terminal: Terminal, server: Running, form: list[str]) -> None:
+    check_form(form)
+    terminal.start(*form, "--binary", "--ping", "0.2", server.uri)
+    terminal.wait(lambda shown: shown[-1] == ">" and any("* round trip" in line for line in shown))
+    terminal.type("ab")
+    terminal.press("Enter")
+    terminal.wait(lambda shown: "< (2 bytes) 61 62" in shown)
+
+
+def test_history(terminal: Terminal, server: Running) -> None:
+    check_form([])
+    terminal.start(server.uri)
+    terminal.wait(lambda shown: shown[-1] == ">")
+    terminal.type("one")
+    terminal.press("Enter")
+    terminal.wait(lambda shown: "< one" in shown)
+    terminal.press("Up")
+    terminal.wait(lambda shown: shown[-1] == "> one")
+    terminal.press("Enter")
+    terminal.wait(lambda shown: shown.count("< one") == 2)
