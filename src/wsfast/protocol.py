@@ -232,7 +232,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
         """The event loop that the connection lives on."""
-        return self.turn.loop  # type: ignore[no-any-return]
+        return self.turn.loop
 
     # --- Events that are no messages ------------------------------------------------------------------------
 
@@ -780,7 +780,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
 
 def _joined(parts: list[Any]) -> str | bytes:
     empty: str | bytes = b"" if isinstance(parts[0], bytes) else ""
-    return empty.join(parts)  # type: ignore[arg-type]
+    return empty.join(parts)
 
 
 def _is_end(exc: BaseException) -> bool:
