@@ -21,7 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 # Peers in other languages and Autobahn take long and reach nothing that the other tests do not.
-MARKERS = "not node and not browser and not autobahn"
+MARKERS = "not node and not browser and not autobahn and not package"
 
 
 def run_tests(environ: dict[str, str], config: Path, arguments: list[str], where: Path) -> int:
