@@ -989,6 +989,15 @@ def test_another_address_than_the_uris(server: Running) -> None:
         assert ws.recv() == "x"
 
 
+def test_a_pair_of_sockets(server: Running) -> None:
+    """Neither address nor port: `Server.new_protocol` takes one end, the client the other."""
+    here, there = socket.socketpair()
+    server.call(lambda: server.loop.connect_accepted_socket(server.server.new_protocol, there))
+    with connect("ws://server.test/", sock=here) as ws:
+        ws.send("x")
+        assert ws.recv() == "x"
+
+
 @pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no Unix sockets here")
 def test_unix_sockets(tmp_path: Path) -> None:
     path = tmp_path / "socket"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sys
 from typing import Any
 
 import pytest
@@ -569,3 +570,9 @@ async def test_repr_and_types() -> None:
         assert isinstance(ends.pipe.client, MemoryTransport)
         assert ends.client.remote_address == ("127.0.0.1", 80)
         assert ends.server.transport is ends.pipe.server
+
+
+async def test_it_is_there_without_an_import_of_its_own() -> None:
+    code = "import wsfast; wsfast.testing.pair; wsfast.sync.connect; print(hasattr(wsfast, 'nonsense'))"
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE)
+    assert (await process.communicate())[0].split() == [b"False"]

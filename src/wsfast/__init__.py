@@ -6,6 +6,9 @@ or callbacks (`Listener`). `Server` and `serve` dispatch connections to them.
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING
+
 from ._version import __version__
 from .broadcast import broadcast
 from .client import connect, connect_listener, connect_stream, unix_connect
@@ -105,3 +108,12 @@ __all__ = [
     "serve",
     "unix_connect",
 ]
+
+
+if not TYPE_CHECKING:  # else every misspelt name would be Any to a type checker
+
+    def __getattr__(name: str) -> object:
+        # `wsfast.sync` and `wsfast.testing` are there without an import of their own, but cost nothing until then.
+        if name in ("sync", "testing"):
+            return importlib.import_module(f"{__name__}.{name}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
