@@ -15,6 +15,7 @@ import socket
 import ssl
 import struct
 import subprocess
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
@@ -295,8 +296,27 @@ FORMS: dict[str | None, Any] = {None: echo, "listener": Echo, "stream": stream_e
 async def until(condition: Callable[[], Any], patience: float = PATIENCE) -> None:
     """Wait until something is so."""
     async with asyncio.timeout(patience):
-        while not condition():  # noqa: ASYNC110 - what is waited for has no event
+        while not condition():
             await asyncio.sleep(0.002)
+
+
+async def flood(peer: Peer, server: wsfast.Server, data: bytes, total: int) -> int:
+    """Send the same bytes over and over until `total`, or until no byte gets through for a while; return how many."""
+    sent = 0
+    last = time.monotonic()
+    at = -len(peer.unsent) % len(data)
+    while sent < total and time.monotonic() - last < 0.15 and server.counters["connections"]:
+        try:
+            n = peer.sock.send(data[at:])
+        except BlockingIOError:
+            n = 0
+        if n:
+            at = (at + n) % len(data)
+            sent += n
+            last = time.monotonic()
+        await asyncio.sleep(0)
+    peer.unsent = data[at:] if at else b""
+    return sent
 
 
 def memory() -> int:

@@ -23,6 +23,7 @@ from hostile import (
     Echo,
     Peer,
     echo,
+    flood,
     frame,
     head,
     serving,
@@ -82,25 +83,6 @@ async def test_a_long_message_byte_by_byte_takes_time_in_proportion() -> None:
 
 
 # --- Peers that never read ----------------------------------------------------------------------------------
-
-
-async def flood(peer: Peer, server: wsfast.Server, data: bytes, total: int) -> int:
-    """Send the same bytes over and over until `total`, or until no byte gets through for a while; return how many."""
-    sent = 0
-    last = time.monotonic()
-    at = -len(peer.unsent) % len(data)
-    while sent < total and time.monotonic() - last < 0.15 and server.counters["connections"]:
-        try:
-            n = peer.sock.send(data[at:])
-        except BlockingIOError:
-            n = 0
-        if n:
-            at = (at + n) % len(data)
-            sent += n
-            last = time.monotonic()
-        await asyncio.sleep(0)
-    peer.unsent = data[at:] if at else b""
-    return sent
 
 
 @pytest.mark.parametrize("form", FORMS)

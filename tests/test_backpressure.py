@@ -1,0 +1,366 @@
+"""Backpressure both ways: memory follows the limits, not the peer, and what was paused goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import tracemalloc
+from contextlib import suppress
+
+import pytest
+from hostile import BINARY, CLOSE, TEXT, Echo, Peer, echo, flood, frame, serving, until
+
+import wsfast
+from wsfast import ConnectionClosed
+
+pytestmark = pytest.mark.anyio
+
+OVERHEAD = 64  # bytes that each held message counts for beside its own
+
+
+async def blocked(peer: Peer, server: wsfast.Server, data: bytes, most: int = 2 << 20) -> int:
+    """Send until TCP holds the peer back for good; return how many bytes went out."""
+    sent = await flood(peer, server, data, most)
+    assert sent < most, "TCP was to hold the peer back"
+    return sent
+
+
+class Step:
+    """A handler, of messages or of a stream, that takes one thing at a time, when told."""
+
+    def __init__(self) -> None:
+        self.ws: wsfast.WebSocket | None = None
+        self.go = asyncio.Semaphore(0)
+        self.taken = 0
+
+    async def messages(self, ws: wsfast.WebSocket) -> None:
+        self.ws = ws
+        while True:
+            await self.go.acquire()
+            await ws.recv()
+            self.taken += 1
+
+    async def stream(self, reader: wsfast.Reader, writer: wsfast.Writer) -> None:
+        self.ws = writer._ws
+        while True:
+            await self.go.acquire()
+            await reader.readexactly(1000)
+            self.taken += 1
+
+
+@pytest.mark.parametrize("form", ["messages", "stream"])
+async def test_a_handler_that_does_not_read_pauses_the_transport(form: str) -> None:
+    """In bytes held; the peer is held back by TCP, and reading goes on when a quarter is left."""
+    step = Step()
+    async with serving(getattr(step, form), buffers=16384) as server:
+        peer = await Peer.open(server, buffers=4096)
+        one = frame(BINARY, b"x" * 1000)
+        sent = await blocked(peer, server, one * 16)
+        ws = step.ws
+        assert ws is not None
+        channel = ws._channel
+        # One read of 64 KiB may come on top of the limit.
+        assert sent < 65536 * 2 + 400_000
+        assert channel.paused
+
+        def held() -> int:
+            return channel.held if form == "messages" else len(channel.reader._buffer)
+
+        assert 65536 < held() < 65536 * 2 + 70_000
+        # Nothing is read while more than a quarter is held.
+        received = ws.counters["bytes_received"]
+        while held() > 65536 // 4 + 2000:
+            step.go.release()
+            taken = step.taken
+            await until(lambda taken=taken: step.taken == taken + 1)
+            assert ws.counters["bytes_received"] == received
+        for _ in range(4):
+            step.go.release()
+        await until(lambda: ws.counters["bytes_received"] > received)
+        for _ in range(sent // len(one) - step.taken):
+            step.go.release()
+        await until(lambda: step.taken >= sent // len(one))
+
+
+@pytest.mark.parametrize("count", [1023, 1024, 1025, 2000])
+async def test_many_tiny_messages_count_for_more_than_their_bytes(count: int) -> None:
+    """Each counts 64 bytes more than it has: 64 KiB are 1,024 empty messages."""
+    step = Step()
+    async with serving(step.messages) as server:
+        peer = await Peer.open(server)
+        await peer.send(frame(BINARY) * count)
+        await until(lambda: server.counters["messages_received"] >= min(count, 1024))
+        await asyncio.sleep(0.02)
+        assert step.ws is not None
+        channel = step.ws._channel
+        assert channel.held <= 65536 + 256 * OVERHEAD  # a turn handles 256 at most
+        assert bool(channel.paused) is (count > 1024)
+        for _ in range(count):
+            step.go.release()
+        await until(lambda: step.taken == count)
+        await until(lambda: not channel.paused)
+
+
+@pytest.mark.parametrize("limit", [1, 100, 1 << 20])
+async def test_read_limit_is_an_option(limit: int) -> None:
+    step = Step()
+    async with serving(step.messages, read_limit=limit, max_size=None) as server:
+        peer = await Peer.open(server)
+        await peer.send(frame(BINARY, b"x" * (limit - 1)))
+        await until(lambda: server.counters["messages_received"] == 1)
+        assert step.ws is not None
+        await until(lambda: step.ws and step.ws._channel.paused)
+        step.go.release()
+        await until(lambda: step.ws and not step.ws._channel.paused)
+
+
+async def test_a_partial_message_never_pauses_reading() -> None:
+    """Nothing would resume it: a deadlock in aiohttp."""
+    async with serving(echo, read_limit=1000) as server:
+        peer = await Peer.open(server)
+        whole = frame(BINARY, b"x" * 500_000)
+        for i in range(0, len(whole), 50_000):
+            await peer.send(whole[i : i + 50_000])
+            await asyncio.sleep(0.001)
+        assert len((await peer.read())[1]) == 500_000
+        fragments = [frame(TEXT, b"x" * 1000, fin=False), *[frame(0, b"x" * 1000, fin=False)] * 500, frame(0)]
+        await peer.send(*fragments)
+        assert len((await peer.read())[1]) == 501_000
+
+
+async def test_readexactly_of_more_than_is_held_does_not_deadlock() -> None:
+    async def handler(reader: wsfast.Reader, writer: wsfast.Writer) -> None:
+        data = await reader.readexactly(1_000_000)
+        await writer.write(b"%d" % len(data))
+        await writer.flush()
+
+    async with serving(handler) as server:
+        peer = await Peer.open(server)
+        sending = asyncio.create_task(peer.send(frame(BINARY, b"x" * 50_000) * 20))
+        assert await peer.read() == (BINARY, b"1000000")
+        await sending
+
+
+async def test_memory_is_bounded_whatever_many_peers_send() -> None:
+    step = Step()
+    async with serving({None: step.messages, "listener": Echo}, buffers=16384) as server:
+        tracemalloc.start()
+        peers = [await Peer.open(server, buffers=4096) for _ in range(10)]
+        for peer in peers:
+            await blocked(peer, server, frame(BINARY, b"x" * 3000) * 8)
+        held = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        assert held < 10 * 400_000
+        for peer in peers:
+            peer.reset()
+
+
+# --- Sending ------------------------------------------------------------------------------------------------
+
+
+async def test_send_waits_above_high_water_and_goes_on_below_a_quarter() -> None:
+    amounts: list[int] = []
+    waits: list[int] = []
+
+    async def handler(ws: wsfast.WebSocket) -> None:
+        for _ in range(400):
+            sending = asyncio.ensure_future(ws.send(b"x" * 3000))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            if not sending.done():
+                waits.append(ws.buffered_amount)
+                await sending
+                amounts.append(ws.buffered_amount)
+            else:
+                await sending
+        await ws.close()
+
+    async with serving(handler, buffers=16384) as server:
+        peer = await Peer.open(server, buffers=4096)
+        await until(lambda: waits)
+        await asyncio.sleep(0.05)
+        assert not amounts  # it waits as long as the peer does not read
+        for _ in range(400):
+            assert len((await peer.read())[1]) == 3000
+        assert (await peer.read())[0] == CLOSE
+        assert min(waits) > 65536
+        assert max(waits) < 65536 * 2.5
+        assert max(amounts) <= 65536 // 4 + 6000
+
+
+async def test_write_limit_is_an_option() -> None:
+    waiting = asyncio.Event()
+    held: list[int] = []
+
+    async def handler(ws: wsfast.WebSocket) -> None:
+        try:
+            while True:
+                sending = asyncio.ensure_future(ws.send(b"x" * 10_000))
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+                if not sending.done():
+                    held.append(ws.buffered_amount)
+                    waiting.set()
+                await sending
+        except ConnectionClosed:
+            pass
+
+    async with serving(handler, write_limit=1_000_000, buffers=16384) as server:
+        peer = await Peer.open(server, buffers=4096)
+        async with asyncio.timeout(5):
+            await waiting.wait()
+        assert 1_000_000 < held[0] < 1_200_000
+        peer.reset()
+
+
+async def test_all_that_wait_go_on_or_learn_that_it_is_over() -> None:
+    results: list[object] = []
+
+    async def handler(ws: wsfast.WebSocket) -> None:
+        async def one() -> None:
+            try:
+                while True:
+                    await ws.send(b"x" * 50_000)
+            except ConnectionClosed as exc:
+                results.append(exc)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(5):
+                group.create_task(one())
+
+    async with serving(handler, buffers=16384) as server:
+        peer = await Peer.open(server, buffers=4096)
+        for _ in range(30):
+            assert len((await peer.read())[1]) == 50_000
+        assert not results
+        peer.reset()
+        await until(lambda: len(results) == 5)
+
+
+async def test_buffered_amount() -> None:
+    amounts: list[int] = []
+    done = asyncio.Event()
+
+    async def handler(ws: wsfast.WebSocket) -> None:
+        amounts.append(ws.buffered_amount)
+        ws.send_nowait(b"x" * 100)
+        amounts.append(ws.buffered_amount)
+        await asyncio.sleep(0.01)
+        amounts.append(ws.buffered_amount)
+        for _ in range(20):
+            ws.send_nowait(b"x" * 20_000)
+        amounts.append(ws.buffered_amount)
+        done.set()
+        with suppress(ConnectionClosed):
+            await ws.recv()
+        amounts.append(ws.buffered_amount)
+
+    async with serving(handler, buffers=8192) as server:
+        peer = await Peer.open(server, buffers=4096)
+        async with asyncio.timeout(5):
+            await done.wait()
+        assert amounts[:3] == [0, 102, 0]
+        assert 300_000 < amounts[3] <= 400_080
+        peer.reset()
+        await until(lambda: len(amounts) == 5)
+        assert amounts[4] == 0
+
+
+async def test_on_writable_comes_when_what_is_unsent_has_gone() -> None:
+    amounts: list[int] = []
+
+    class Sender(wsfast.Listener):
+        def on_open(self) -> None:
+            for _ in range(10):
+                self.ws.send_nowait(b"x" * 50_000)
+
+        def on_writable(self) -> None:
+            amounts.append(self.ws.buffered_amount)
+
+    async with serving(Sender, buffers=8192) as server:
+        peer = await Peer.open(server, buffers=4096)
+        await asyncio.sleep(0.05)
+        assert not amounts
+        for _ in range(10):
+            await peer.read()
+        await until(lambda: amounts)
+        assert amounts[0] <= 65536 // 4
+
+
+# --- Backpressure and the end -------------------------------------------------------------------------------
+
+
+async def test_close_works_while_reading_is_paused() -> None:
+    """What is unread is dropped, so that the peer's Close frame can be seen."""
+    took: list[str] = []
+
+    async def handler(ws: wsfast.WebSocket) -> None:
+        await until(lambda: ws._channel.paused)
+        async with asyncio.timeout(1):
+            await ws.close(3000)
+        took.append(str(ws.close_cause))
+        # What was held before the close is still there for who wants it.
+        assert await ws.recv() == b"x" * 1000
+
+    async with serving(handler) as server:
+        peer = await Peer.open(server)
+        sending = asyncio.create_task(peer.send(frame(BINARY, b"x" * 1000) * 3000, frame(CLOSE, (3000).to_bytes(2, "big"))))
+        assert (await peer.read_close())[0] == 3000
+        await sending
+        await until(lambda: took)
+        assert took == ["closed by us"]
+
+
+@pytest.mark.parametrize("form", ["messages", "stream", "listener"])
+async def test_what_came_whole_before_a_drop_is_delivered(form: str) -> None:
+    """No message is lost that arrived whole, though the transport has ended."""
+    got: list[int] = []
+    ended: list[object] = []
+    go = asyncio.Event()
+
+    async def messages(ws: wsfast.WebSocket) -> None:
+        await go.wait()
+        try:
+            async for message in ws:
+                got.append(len(message))
+        except ConnectionClosed as exc:
+            ended.append(exc)
+
+    async def stream(reader: wsfast.Reader, writer: wsfast.Writer) -> None:
+        await go.wait()
+        try:
+            while data := await reader.read():
+                got.append(len(data))
+        except ConnectionClosed as exc:
+            ended.append(exc)
+
+    class Taking(wsfast.Listener):
+        def on_message(self, message: str | bytes) -> None:
+            got.append(len(message))
+
+        def on_close(self, code: int, reason: str) -> None:
+            ended.append(code)
+
+    async with serving({"messages": messages, "stream": stream, "listener": Taking}) as server:
+        peer = await Peer.open(server, form)
+        await peer.send(frame(BINARY, b"x" * 10) * 600, b"\x82\x8a\0\0\0\0half")
+        await until(lambda: server.counters["bytes_received"] == 600 * 16 + 10)
+        peer.close()
+        await until(lambda: not server.connections)
+        go.set()
+        await until(lambda: ended)
+        assert sum(got) == 6000 + (4 if form == "stream" else 0)
+
+
+async def test_a_half_closed_peer_that_reads_nothing_is_dropped() -> None:
+    """After its FIN the transport waits until all is written, which such a peer could put off for ever."""
+
+    async def handler(ws: wsfast.WebSocket) -> None:
+        with suppress(ConnectionClosed):
+            while True:
+                await ws.send(b"x" * 50_000)
+
+    async with serving(handler, buffers=8192, close_timeout=0.3, ping_interval=None) as server:
+        peer = await Peer.open(server, buffers=4096)
+        await until(lambda: server.counters["bytes_sent"] > 100_000)
+        peer.sock.shutdown(1)
+        await until(lambda: not server.connections, 2)
