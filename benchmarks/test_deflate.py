@@ -1,12 +1,20 @@
-"""permessage-deflate beside websockets and aiohttp: inflate messages of 1 KiB, compress the replies, 100 at a time."""
+"""permessage-deflate beside websockets and aiohttp: the work on messages of 1 KiB by itself, then whole servers.
+
+`test_exchange` inflates messages and compresses the replies, 100 at a time, with each library's own objects.
+`test_servers` and `test_memory_of_idle_connections` measure echo servers from outside (Linux only) and print a table each.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import statistics
 from typing import Any
 
 import pytest
 
 from benchmarks.deflate_cases import PAYLOADS, PEERS, incoming
+from benchmarks.deflate_load import MESSAGES, Stream, echo
+from benchmarks.deflate_servers import SERVERS
 
 COUNT = 100
 
@@ -34,3 +42,70 @@ def test_exchange(benchmark: Any, payload: str, takeover: bool, peer: str) -> No
     (connection,), _ = setup()
     run(connection)
     benchmark.extra_info["sent/received plain"] = round(connection.sent / sum(map(len, messages)), 3)
+
+
+# --- Servers ------------------------------------------------------------------------------------------------
+
+ROUNDS = 7
+CONNECTIONS = 16
+ROUND_TRIPS = 100
+IDLE_CONNECTIONS = 200
+THEIRS = ("websockets", "aiohttp")
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("payload", PAYLOADS)
+def test_servers(benchmark: Any, capsys: pytest.CaptureFixture[str], payload: str, loop: str) -> None:
+    """Messages per CPU second of echo servers, each in its process, in interleaved rounds."""
+    benchmark.group = f"deflate servers, {payload} 1 KiB, takeover, {loop}"
+    stream = Stream(payload)
+    times: dict[str, list[float]] = {}
+    left: dict[str, float] = {}
+
+    def run() -> None:
+        with contextlib.ExitStack() as stack:
+            servers = {peer: stack.enter_context(echo(peer, loop)) for peer in SERVERS if peer != "wsfast budget"}
+            for peer, server in servers.items():
+                server.connect(CONNECTIONS, stream)
+                left[peer] = server.clients[0].check()
+                server.run(MESSAGES // 4)
+            for _ in range(ROUNDS):
+                for peer, server in servers.items():
+                    times.setdefault(peer, []).append(server.run(ROUND_TRIPS))
+
+    benchmark.pedantic(run, rounds=1, iterations=1)
+    rates = {peer: 1 / statistics.median(found) for peer, found in times.items()}
+    best = max(rates[peer] for peer in THEIRS)
+    benchmark.extra_info |= {peer: round(rate) for peer, rate in rates.items()}
+    with capsys.disabled():
+        print(f"\n{benchmark.group}, {ROUNDS} rounds: messages per CPU second, size left, beside the better of the two")
+        for peer, rate in rates.items():
+            print(f"  {peer:16} {rate:9,.0f} {left[peer]:6.3f} {rate / best:6.2f}")
+
+
+def test_memory_of_idle_connections(benchmark: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """Resident memory of echo servers for each connection that has exchanged one compressed message of 1 KiB of JSON."""
+    benchmark.group = "deflate servers, memory"
+    stream = Stream("json", takeover=False)
+    memory: dict[str, float] = {}
+
+    def run() -> None:
+        for peer in ("wsfast budget", "wsfast", *THEIRS):
+            with echo(peer, "asyncio") as server:
+                # The first ones make what all of them share, and spend the budget.
+                server.connect(50, stream)
+                server.run(1)
+                before = server.resident
+                server.connect(IDLE_CONNECTIONS, stream)
+                for client in server.clients[50:]:
+                    client.send()
+                    assert client.receive()[0] & 0x40
+                memory[peer] = (server.resident - before) / IDLE_CONNECTIONS / 1024
+
+    benchmark.pedantic(run, rounds=1, iterations=1)
+    benchmark.extra_info |= {peer: round(kib, 1) for peer, kib in memory.items()}
+    least = min(memory[peer] for peer in THEIRS)
+    with capsys.disabled():
+        print(f"\n{benchmark.group}: KiB for each of {IDLE_CONNECTIONS} connections, beside the lesser of the two")
+        for peer, kib in memory.items():
+            print(f"  {peer:16} {kib:9.1f} {kib / least:6.2f}")
