@@ -14,7 +14,7 @@ from asyncio import Future, sleep
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from cpython.object cimport PyObject, PyTypeObject
+from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport uint8_t, uint64_t
 
@@ -542,7 +542,7 @@ cdef class Channel:
         return self._written()
 
     cdef bint _pack(self, object data, object compress, Py_ssize_t limit) except -1:
-        """Send a message, compressed or not, where compression was agreed on; return False if it is larger than `limit`."""
+        """Send a message, compressed or not, where compression was agreed on; False if it is larger than `limit`."""
         cdef uint8_t first = 0x82 if type(data) is bytes else 0x81
         cdef bytes payload = <bytes>data if first == 0x82 else (<str>data).encode()
         cdef Py_ssize_t n = PyBytes_GET_SIZE(payload)
@@ -725,8 +725,8 @@ cdef class Endpoint:
             message: `str` for a text message, bytes-like for a binary one, or an iterable or asynchronous iterable of
                 either, each item being sent as a fragment of one message.
             text: True sends bytes-like, which must be UTF-8, as text; False sends `str` as binary.
-            compress: whether to compress it; None leaves the choice to `compression`. Without effect where the peer did not
-                agree to compression.
+            compress: whether to compress it; None leaves the choice to `compression`. Without effect
+                where the peer did not agree to compression.
 
         Raises:
             ConnectionClosed: the connection is closed.

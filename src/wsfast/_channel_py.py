@@ -1,8 +1,8 @@
 """The hot path between an asyncio transport and a handler, in plain Python: the readable specification.
 
 It owns the way of a message on an open connection: received bytes to the decoder, messages to whoever consumes
-them, frames into the encoder, and the encoder's bytes to the transport. Everything rare (control frames, closing, timers,
-compression) is left to `protocol.py`, whose class derives from `Channel` and adds the methods named in its docstring.
+them, frames into the encoder, and the encoder's bytes to the transport. Everything rare (control frames, closing,
+timers, compression) is left to `protocol.py`, whose class derives from `Channel` and adds the methods named in its docstring.
 `_channel.pyx` is its fast reading, with the same names and the same behaviour.
 
 Corking: frames that are sent while a batch of received data is handled gather in the encoder and are written once, when
@@ -78,7 +78,8 @@ class Turn:
 class Channel:
     """One open connection's way between its transport and the consumer of its messages.
 
-    A class that derives from it provides what is rare: `handle_event`, `handle_fragment`, `is_terminal`, `settle_later`,
+    A class that derives from it provides what is rare: `handle_event`, `handle_fragment`, `is_terminal`,
+    `settle_later`,
     `consumer_failed`, `transport_failed`, `transport_reading`, `send_rare`, `send_by_thread` and `may_buffer`.
 
     Attributes:
@@ -242,7 +243,7 @@ class Channel:
         if self.held > self.high_water and self.receiving and not self.paused & PAUSED_HELD:
             self.pause(PAUSED_HELD)
         if self._decoder.pending or (self._decoder._fragments > MANY_FRAGMENTS and not events):
-            # In one callback, uvloop reads up to 32 times unless it is paused: that is a third of a million empty fragments.
+            # In one callback, uvloop reads up to 32 times unless it is paused: a third of a million empty fragments.
             self.pause(PAUSED_PENDING)
             if self.paused == PAUSED_PENDING:
                 self.turn.loop.call_soon(self._continue)
@@ -462,10 +463,12 @@ class Endpoint:
 
     __slots__ = ("_channel",)
 
+    _channel: Any
+
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         """Make an endpoint whose opening handshake is not finished."""
         self = super().__new__(cls)
-        self._channel: Any = None
+        self._channel = None
         return self
 
     def _open(self, channel: Channel) -> None:
@@ -478,7 +481,7 @@ class Endpoint:
 
     def __aiter__(self) -> AsyncIterator[str | bytes]:
         """Iterate over messages until the connection is closed."""
-        return self  # type: ignore[return-value]
+        return self
 
     async def __anext__(self) -> str | bytes:
         try:
@@ -516,8 +519,8 @@ class Endpoint:
             message: `str` for a text message, bytes-like for a binary one, or an iterable or asynchronous iterable of
                 either, each item being sent as a fragment of one message.
             text: True sends bytes-like, which must be UTF-8, as text; False sends `str` as binary.
-            compress: whether to compress it; None leaves the choice to `compression`. Without effect where the peer did not
-                agree to compression.
+            compress: whether to compress it; None leaves the choice to `compression`. Without effect
+                where the peer did not agree to compression.
 
         Raises:
             ConnectionClosed: the connection is closed.

@@ -1,7 +1,7 @@
 """One coarse timer for all connections of a server or a client.
 
-Timeouts need no precision but are many: each connection has one deadline at a time, kept in a bucket with those that fall
-due about then, and the event loop has one timer for the next bucket. A deadline that is moved or taken back costs a
+Timeouts need no precision but are many: each connection has one deadline at a time, kept in a bucket with those
+that fall due about then, and the event loop has one timer for the next bucket. A deadline that is moved or taken back costs a
 set operation, and an idle connection costs nothing between its deadlines.
 """
 
@@ -114,9 +114,9 @@ class CoarseTimer:
         return sweeper
 
     def set(self, timed: Timed, delay: float) -> None:
-        """Call ``timed.on_deadline()`` once, after `delay` seconds or up to an eighth later, at least 1/64 s and at most 1 s.
+        """Call ``timed.on_deadline()`` once, after `delay` seconds or a little later.
 
-        An earlier deadline of the same object is replaced.
+        It is late by up to an eighth of `delay`, by at least 1/64 s and at most 1 s. An earlier deadline of the same object is replaced.
         """
         if timed.due:
             self.clear(timed)
