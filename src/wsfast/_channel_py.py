@@ -2,8 +2,8 @@
 
 It owns the way of a message on an open connection: received bytes to the decoder, messages to whoever consumes
 them, frames into the encoder, and the encoder's bytes to the transport. Everything rare (control frames, closing,
-timers, compression) is left to `protocol.py`, whose class derives from `Channel` and adds the methods named in its docstring.
-`_channel.pyx` is its fast reading, with the same names and the same behaviour.
+timers, compression) is left to `protocol.py`, whose class derives from `Channel` and adds the methods
+named in its docstring. `_channel.pyx` is its fast reading, with the same names and the same behaviour.
 
 Corking: frames that are sent while a batch of received data is handled gather in the encoder and are written once, when
 the batch is done. Frames sent at another time are written at the end of the loop's turn. Either way, 64 KiB are not

@@ -1,8 +1,8 @@
 """One coarse timer for all connections of a server or a client.
 
 Timeouts need no precision but are many: each connection has one deadline at a time, kept in a bucket with those
-that fall due about then, and the event loop has one timer for the next bucket. A deadline that is moved or taken back costs a
-set operation, and an idle connection costs nothing between its deadlines.
+that fall due about then, and the event loop has one timer for the next bucket. A deadline that is moved
+or taken back costs a set operation, and an idle connection costs nothing between its deadlines.
 """
 
 from __future__ import annotations
@@ -116,7 +116,8 @@ class CoarseTimer:
     def set(self, timed: Timed, delay: float) -> None:
         """Call ``timed.on_deadline()`` once, after `delay` seconds or a little later.
 
-        It is late by up to an eighth of `delay`, by at least 1/64 s and at most 1 s. An earlier deadline of the same object is replaced.
+        It is late by up to an eighth of `delay`, by at least 1/64 s and at most 1 s. An earlier deadline of
+        the same object is replaced.
         """
         if timed.due:
             self.clear(timed)

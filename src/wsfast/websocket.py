@@ -273,7 +273,7 @@ class WebSocket(Endpoint):
         channel = self._channel
         if channel is None:
             raise InvalidState("the opening handshake is not finished")
-        return channel  # type: ignore[return-value]
+        return channel  # type: ignore[no-any-return]
 
 
 class _Pieces(AsyncIterator["str | bytes"]):
