@@ -205,7 +205,7 @@ def test_recv_with_a_timeout(server: Running) -> None:
             began = time.monotonic()
             with pytest.raises(TimeoutError):
                 ws.recv(timeout=timeout)
-            assert time.monotonic() - began < 1
+            assert time.monotonic() - began < 5
         ws.send("x")
         assert ws.recv(timeout=PATIENCE) == "x"
         ws.send("y")
@@ -239,7 +239,7 @@ def test_a_close_that_is_never_answered() -> None:
         ws = connect(f"ws://127.0.0.1:{port}", close_timeout=0.2)
         began = time.monotonic()
         ws.close()
-        assert 0.2 <= time.monotonic() - began < 2
+        assert 0.2 <= time.monotonic() - began < 5
         assert ws.close_cause is wsfast.CloseCause.TIMEOUT
         assert ws.close_code == 1006
         ws.close()  # without effect
@@ -937,7 +937,7 @@ def test_the_open_timeout_is_absolute() -> None:
         began = time.monotonic()
         with pytest.raises(TimeoutError, match="opening handshake"):
             connect(f"ws://127.0.0.1:{port}", open_timeout=0.3)
-        assert 0.3 <= time.monotonic() - began < 1
+        assert 0.3 <= time.monotonic() - began < 5
 
 
 def test_a_message_right_behind_the_response() -> None:
@@ -1065,7 +1065,7 @@ def test_tls_that_stops_half_way() -> None:
         began = time.monotonic()
         with pytest.raises(TimeoutError):
             connect(f"wss://127.0.0.1:{port}", open_timeout=0.3)
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 5
     with scripted(lambda peer: peer.sock.recv(100)) as port, pytest.raises(ConnectionResetError):
         connect(f"wss://127.0.0.1:{port}")
     with scripted(lambda peer: peer.sock.sendall(b"no TLS\r\n" * 10)) as port, pytest.raises(OSError, match=r"(?i)ssl"):
@@ -1140,7 +1140,7 @@ def test_a_proxy_that_is_not_there_or_says_nothing(monkeypatch: pytest.MonkeyPat
             began = time.monotonic()
             with pytest.raises(TimeoutError):
                 connect("ws://127.0.0.2/", open_timeout=0.3)
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < 5
     with scripted(lambda peer: peer.read_head()) as port, pytest.raises(wsfast.ProxyError):
         connect("ws://server.test/", proxy=f"http://127.0.0.1:{port}")
 

@@ -523,7 +523,7 @@ async def test_a_slow_network_does_not_hold_up_the_end() -> None:
         ends.pipe.latency = 100.0
         await ends.client.send("x")
         began = loop.time()
-    assert loop.time() - began < 1
+    assert loop.time() - began < 5
     assert ends.client.close_code == 1000
 
 
