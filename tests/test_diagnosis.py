@@ -239,8 +239,8 @@ async def test_a_handler_that_raises_is_logged_once_and_tells_nothing(form: str)
         def __init__(self, ws: wsfast.WebSocket) -> None:
             raise ValueError("a secret")
 
-    forms = {"handler": handler, "stream": stream, "listener": Raising, "on_open": RaisingOpen, "on_close": RaisingClose,
-             "factory": RaisingFactory}  # fmt: skip
+    forms = {"handler": handler, "stream": stream, "listener": Raising}
+    forms |= {"on_open": RaisingOpen, "on_close": RaisingClose, "factory": RaisingFactory}
     async with serving(forms, noise=True) as server:
         peer = await Peer.open(server, form)
         await peer.send(frame(TEXT, b"x") * 3)
@@ -423,7 +423,7 @@ async def test_a_reset_at_every_stage_is_at_most_one_line(stage: str) -> None:
 async def test_tls_garbage_is_one_line(tmp_path: Path) -> None:
     server_side, client_side = certificate(tmp_path)
     async with serving(echo, ssl=server_side, open_timeout=0.3) as server:
-        for data in (b"", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"\x16\x03\x01\xff\xff" + b"x" * 100, bytes(range(256))):
+        for data in (b"", head(), b"\x16\x03\x01\xff\xff" + b"x" * 100, bytes(range(256))):
             peer = await Peer.dial(server)
             if data:
                 await peer.send(data)

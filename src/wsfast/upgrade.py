@@ -173,8 +173,13 @@ class HandshakeProtocol(asyncio.Protocol):
         if not isinstance(response, Response):
             self._fail(TypeError(f"process_request must return None or a Response, got {type(response).__name__}"))
             return
+        try:
+            data = response.serialize()
+        except ValueError as exc:  # a hook added a header that must not be
+            self._fail(exc)
+            return
         self._answered = True
-        transport.write(response.serialize())
+        transport.write(data)
         if not transport.is_closing():
             # Unread bytes in the socket would reset the connection and destroy the response.
             if not transport.is_reading():
