@@ -1,7 +1,8 @@
 """Servers of `deflate_servers.py`, their load, and what it costs them.
 
-The load is frames that were compressed and masked beforehand, on blocking sockets, and counts the replies by their heads: it is
-the same for all. What is compared is the CPU time of the servers' processes, whatever else the machine does.
+The load is frames that were compressed and masked beforehand, on blocking sockets, and counts the replies by their
+heads: it is the same for all. What is compared is the CPU time of the servers' processes, whatever else the
+machine does.
 """
 
 from __future__ import annotations
@@ -136,7 +137,7 @@ class Echo:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
     def run(self, rounds: int) -> float:
-        """Send a message on each connection and await the replies, so many times; return CPU seconds for each message."""
+        """Send a message on each connection and await the replies, so many times; return CPU seconds a message."""
         start = self.cpu
         for _ in range(rounds):
             for client in self.clients:

@@ -2,7 +2,8 @@
 
     python -m benchmarks.deflate_servers PEER LOOP
 
-It prints the port. Each library serves with its defaults, but for what the peer's name says; `LOOP` is asyncio or uvloop.
+It prints the port. Each library serves with its defaults, but for what the peer's name says; `LOOP` is asyncio or
+uvloop.
 """
 
 from __future__ import annotations

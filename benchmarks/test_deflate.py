@@ -1,7 +1,8 @@
 """permessage-deflate beside websockets and aiohttp: the work on messages of 1 KiB by itself, then whole servers.
 
 `test_exchange` inflates messages and compresses the replies, 100 at a time, with each library's own objects.
-`test_servers` and `test_memory_of_idle_connections` measure echo servers from outside (Linux only) and print a table each.
+`test_servers` and `test_memory_of_idle_connections` measure echo servers from outside (Linux only) and print a table
+each.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ def test_servers(benchmark: Any, capsys: pytest.CaptureFixture[str], payload: st
 
 
 def test_memory_of_idle_connections(benchmark: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    """Resident memory of echo servers for each connection that has exchanged one compressed message of 1 KiB of JSON."""
+    """Resident memory of echo servers for each connection that has exchanged a compressed message of 1 KiB of JSON."""
     benchmark.group = "deflate servers, memory"
     stream = Stream("json", takeover=False)
     memory: dict[str, float] = {}

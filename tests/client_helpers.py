@@ -37,7 +37,7 @@ def url_of(server: Any, path: str = "/", *, scheme: str = "ws", host: str = "127
 async def until(condition: Callable[[], Any]) -> None:
     """Wait until a condition holds, for at most 10 s."""
     async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 (nothing tells)
+        while not condition():
             await asyncio.sleep(0.01)
 
 

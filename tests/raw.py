@@ -164,7 +164,7 @@ class RawClient:
 async def until(condition: Callable[[], object]) -> None:
     """Wait for what nothing tells of; fail if it does not come."""
     async with asyncio.timeout(PATIENCE):
-        while not condition():  # noqa: ASYNC110
+        while not condition():
             await asyncio.sleep(0.001)
 
 

@@ -1,5 +1,4 @@
 """`async for ws in connect(...)`: connecting again, and how long to wait for it."""
-# ruff: noqa: PT012 (an `async for` that must end by an exception)
 
 from __future__ import annotations
 

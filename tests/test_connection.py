@@ -217,9 +217,7 @@ def test_the_close_code_is_echoed(side: Side, code: int) -> None:
     assert connection.close_rcvd == Close(code, "so")
     assert connection.close_sent == Close(code)
     assert connection.rcvd_then_sent is True
-    assert connection.cause is (
-        CloseCause.REJECTED if code in (1002, 1003, 1007, 1009, 1010) else CloseCause.PEER
-    )
+    assert connection.cause is (CloseCause.REJECTED if code in (1002, 1003, 1007, 1009, 1010) else CloseCause.PEER)
 
 
 @pytest.mark.parametrize("side", SIDES)

@@ -44,9 +44,7 @@ async def test_200_000_fragments_of_one_byte(form: str | None, opcode: int) -> N
     async with serving(FORMS) as server:
         peer = await Peer.open(server, form)
         began = time.monotonic()
-        await peer.send(
-            frame(opcode, b"x", fin=False), frame(CONT, b"x", fin=False) * (count - 2), frame(CONT, b"x")
-        )
+        await peer.send(frame(opcode, b"x", fin=False), frame(CONT, b"x", fin=False) * (count - 2), frame(CONT, b"x"))
         got = 0
         while got < count:
             got += len((await peer.read())[1])

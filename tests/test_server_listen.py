@@ -234,7 +234,7 @@ def test_one_event_loop_only(server: wsfast.Server) -> None:
 
 async def started(server: wsfast.Server) -> None:
     async with asyncio.timeout(5):
-        while not server.sockets:  # noqa: ASYNC110
+        while not server.sockets:
             await asyncio.sleep(0)
 
 

@@ -336,9 +336,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         if limits.overflow == "close":
             self.start_close(CloseCode.TRY_AGAIN_LATER, "too much is unsent", CloseCause.OVERFLOW)
             raise self.connection.closed_error()
-        raise BufferFull(
-            f"{self.buffered} bytes are unsent, {size} more would pass the limit of {limits.max_buffered}"
-        )
+        raise BufferFull(f"{self.buffered} bytes are unsent, {size} more would pass the limit of {limits.max_buffered}")
 
     async def send_whole(self, message: str | BytesLike, text: bool | None, compress: bool | None) -> None:
         """Send a whole message and wait while too much is unsent."""
@@ -761,9 +759,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
             try:
                 listener.on_close(code, reason)
             except Exception as exc_:
-                self.host.logger.error(
-                    "on_close for subprotocol %r raised", self.ws.subprotocol, exc_info=exc_
-                )
+                self.host.logger.error("on_close for subprotocol %r raised", self.ws.subprotocol, exc_info=exc_)
         self._release(self._closed_waiters, None)
         self._closed_waiters = None
 
