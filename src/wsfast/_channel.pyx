@@ -282,9 +282,12 @@ cdef int _receive_send(PyObject *receive, PyObject *value, PyObject **result) ex
 
 cdef PyObject *_receive_next(PyObject *receive) except? NULL:
     cdef PyObject *result = NULL
+    cdef object made
     if (<Receive>receive)._advance(&result) == PYGEN_RETURN:
-        PyErr_SetObject(StopIteration, <object>result)
+        # A Fragment is a tuple: given bare, it would be taken for the arguments of StopIteration.
+        made = StopIteration(<object>result) if isinstance(<object>result, tuple) else <object>result
         Py_DECREF(<object>result)
+        PyErr_SetObject(StopIteration, made)
         return NULL
     return result
 
