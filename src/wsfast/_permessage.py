@@ -254,11 +254,7 @@ class PerMessageDeflate:
                 raise
         else:
             out = self._pool.compress(data)
-        size = len(data)
-        if len(out) > size - (size >> _POOR_SHIFT):
-            self._note_poor()
-        else:
-            self._streak = 0
+        self._judge(len(data), len(out))
         return out
 
     def compress_fragment(self, data: bytes | bytearray | memoryview, fin: bool) -> bytes:
@@ -284,6 +280,8 @@ class PerMessageDeflate:
             compressor = self._keep(self._new_compressor() if takeover else self._pool.take())
         self._idle_since = None
         out = compressor.compress(data) + compressor.flush(SYNC_FLUSH if takeover or not fin else FULL_FLUSH)
+        if len(data) >= self.parameters.threshold:
+            self._judge(len(data), len(out))
         if not fin:
             return out
         if not takeover:
@@ -301,7 +299,11 @@ class PerMessageDeflate:
         p = self.parameters
         return p.compress.compressor(p.level, p.bits, p.mem_level)
 
-    def _note_poor(self) -> None:
+    def _judge(self, size: int, left: int) -> None:
+        """Note what became of a message, or of a fragment that is as long as a message worth the trouble."""
+        if left <= size - (size >> _POOR_SHIFT):
+            self._streak = 0
+            return
         self._streak += 1
         if self._streak >= _POOR_STREAK:
             self._pause = min(_FIRST_PAUSE << (self._streak - _POOR_STREAK), _LONGEST_PAUSE)

@@ -16,6 +16,7 @@ The rules, all in `TABLE`:
 from __future__ import annotations
 
 import codecs
+import sys
 from collections.abc import Callable
 from enum import Enum, IntEnum
 from typing import Final, Protocol, TypeAlias
@@ -351,11 +352,15 @@ class Connection:
             self._utf8 = codecs.getincrementaldecoder("utf-8")() if opcode is Opcode.TEXT else None
         if self._utf8 is not None and (not isinstance(data, str) or self._utf8.getstate()[0]):
             self._utf8.decode(payload, fin)  # a fragment may end within a character
+        compression = self.compression
         if first:
-            squeeze = self.compression is not None and compress is not False
+            squeeze = compression is not None and (
+                # How long it will be is not known, unless this is all.
+                compression.should_compress(len(payload) if fin else sys.maxsize) if compress is None else compress
+            )
             self._fragmented = 2 if squeeze else 1
-        if self._fragmented == 2 and self.compression is not None:
-            payload = self.compression.compress_fragment(payload, fin)
+        if self._fragmented == 2 and compression is not None:
+            payload = compression.compress(payload) if first and fin else compression.compress_fragment(payload, fin)
         self.encoder.frame(opcode if first else Opcode.CONT, payload, fin=fin, rsv1=first and self._fragmented == 2)
         if fin:
             self._fragmented = 0
