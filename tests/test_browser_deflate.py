@@ -7,7 +7,7 @@ import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from browser import chromium
@@ -82,7 +82,7 @@ class Running:
             self.ports.set_result(server.sockets[0].getsockname()[1])
             await self._stop.wait()
 
-    def __enter__(self) -> Running:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -104,14 +104,19 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
         ({}, "permessage-deflate; server_max_window_bits=12; client_max_window_bits=12"),
         (
             {"server_no_context_takeover": True, "client_no_context_takeover": True},
-            "permessage-deflate; server_no_context_takeover; client_no_context_takeover; "
-            "server_max_window_bits=12; client_max_window_bits=12",
+            (
+                "permessage-deflate; server_no_context_takeover; client_no_context_takeover; "
+                "server_max_window_bits=12; client_max_window_bits=12"
+            ),
         ),
         (
             {"server_max_window_bits": 8, "client_max_window_bits": 9},
             "permessage-deflate; server_max_window_bits=8; client_max_window_bits=9",
         ),
-        ({"server_max_window_bits": 15, "client_max_window_bits": 15, "executor_threshold": 1000}, "permessage-deflate"),
+        (
+            {"server_max_window_bits": 15, "client_max_window_bits": 15, "executor_threshold": 1000},
+            "permessage-deflate",
+        ),
     ],
     ids=["default", "no takeover", "narrow", "wide"],
 )

@@ -22,7 +22,7 @@ import websockets.asyncio.client
 import websockets.asyncio.server
 from client_helpers import Peer, port_of, scripted, until, url_of
 from peers import node_peer, node_process
-from raw import MASK, Frame, RawClient, open_raw
+from raw import MASK, RawClient, open_raw
 from vectors import BINARY, CLOSE, CONT, PING, TEXT, frame
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory, ServerPerMessageDeflateFactory
 
