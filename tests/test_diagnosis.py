@@ -211,7 +211,7 @@ async def test_the_server_stopped() -> None:
         await the_end(server, CloseCause.STOP)
 
 
-@pytest.mark.parametrize("form", ["handler", "stream", "listener", "on_open", "on_close", "factory"])
+@pytest.mark.parametrize("form", ["handler", "stream", "listener", "cancelled", "on_open", "on_close", "factory"])
 async def test_a_handler_that_raises_is_logged_once_and_tells_nothing(form: str) -> None:
     """At ERROR, with its traceback; the peer learns 1011 and no more."""
 
@@ -227,6 +227,10 @@ async def test_a_handler_that_raises_is_logged_once_and_tells_nothing(form: str)
         def on_message(self, message: str | bytes) -> None:
             raise ValueError("a secret")
 
+    class Cancelled(wsfast.Listener):
+        def on_message(self, message: str | bytes) -> None:
+            raise asyncio.CancelledError  # as a cancelled Future that is asked for its result
+
     class RaisingOpen(wsfast.Listener):
         def on_open(self) -> None:
             raise ValueError("a secret")
@@ -239,7 +243,7 @@ async def test_a_handler_that_raises_is_logged_once_and_tells_nothing(form: str)
         def __init__(self, ws: wsfast.WebSocket) -> None:
             raise ValueError("a secret")
 
-    forms = {"handler": handler, "stream": stream, "listener": Raising}
+    forms = {"handler": handler, "stream": stream, "listener": Raising, "cancelled": Cancelled}
     forms |= {"on_open": RaisingOpen, "on_close": RaisingClose, "factory": RaisingFactory}
     async with serving(forms, noise=True) as server:
         peer = await Peer.open(server, form)
@@ -255,7 +259,7 @@ async def test_a_handler_that_raises_is_logged_once_and_tells_nothing(form: str)
         assert [record.levelname for record in errors] == ["ERROR"]
         assert errors[0].name == "wsfast.server"
         assert errors[0].exc_info is not None
-        assert errors[0].exc_info[0] is ValueError
+        assert errors[0].exc_info[0] is (asyncio.CancelledError if form == "cancelled" else ValueError)
 
 
 @pytest.mark.parametrize("how", ["ConnectionClosed", "TaskGroup", "readexactly", "readline", "IncompleteReadError"])

@@ -10,7 +10,7 @@ consumes them, frames into the encoder, and the encoder's bytes to the transport
   turn of the loop for each message.
 """
 
-from asyncio import Future, sleep
+from asyncio import CancelledError, Future, sleep
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
@@ -415,7 +415,7 @@ cdef class Channel:
                             on_message(event)
                         except BaseException as exc:
                             self.consumer_failed(exc)
-                            if not isinstance(exc, Exception):
+                            if not isinstance(exc, (Exception, CancelledError)):
                                 raise
                 elif self.is_terminal(event):
                     # What came whole before it is answered first: see `idle`.

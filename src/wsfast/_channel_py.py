@@ -260,7 +260,8 @@ class Channel:
             self.on_message(event)
         except BaseException as exc:
             self.consumer_failed(exc)
-            if not isinstance(exc, Exception):
+            # A listener that asks a cancelled Future for its result raises CancelledError: nobody cancelled the event loop.
+            if not isinstance(exc, (Exception, asyncio.CancelledError)):
                 raise
 
     def _continue(self) -> None:
