@@ -246,6 +246,7 @@ async def test_the_server_remembers_otherwise() -> None:
     ("options", "answer"),
     [
         ({}, "permessage-deflate; server_max_window_bits=7"),
+        ({"server_max_window_bits": 14}, "permessage-deflate; server_max_window_bits=15"),
         ({}, "permessage-deflate; server_max_window_bits=010"),
         ({}, "permessage-deflate; client_max_window_bits"),
         ({}, "permessage-deflate; server_no_context_takeover; server_no_context_takeover"),
@@ -369,13 +370,12 @@ async def test_a_bomb_takes_no_memory() -> None:
             assert await wire.receive() == (True, JSON)
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="needs /proc")
 async def test_bombs_one_after_the_other_do_not_grow_the_process() -> None:
     def resident() -> int:
         with open("/proc/self/statm") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
-    if not os.path.exists("/proc/self/statm"):
-        pytest.skip("needs /proc")
     deflater = zlib.compressobj(9, wbits=-15)
     bomb = b"".join(deflater.compress(bytes(1 << 20)) for _ in range(32)) + deflater.flush(zlib.Z_SYNC_FLUSH)
     async with wsfast.serve(echo, "127.0.0.1", 0, compression="deflate") as server:
@@ -450,7 +450,7 @@ async def test_a_message_in_pieces() -> None:
 
         async def take() -> None:
             async for piece in ws.recv_streaming():
-                taken.append(piece)
+                taken.append(piece)  # noqa: PERF401, it is looked at meanwhile
 
         task = asyncio.ensure_future(take())
         await asyncio.sleep(0)
@@ -711,7 +711,8 @@ async def test_broadcast_compresses_once_for_each_class(monkeypatch: pytest.Monk
 
 # --- Others ---------------------------------------------------------------------------------------------
 
-MESSAGES: list[str | bytes] = ["", "a", SMALL, JSON, JSON.encode(), os.urandom(3000), "ä€🙂" * 20_000, b"x" * 400_000, JSON]
+NOISE = os.urandom(3000)
+MESSAGES: list[str | bytes] = ["", "a", SMALL, JSON, JSON.encode(), NOISE, "ä€🙂" * 20_000, b"x" * 400_000, JSON]
 
 CONFIGS = {
     "default": {},
@@ -901,7 +902,9 @@ async def test_node_as_the_client(node: dict[str, Any]) -> None:
 @pytest.mark.parametrize("node", NODE_OPTIONS.values(), ids=NODE_OPTIONS)
 async def test_node_as_the_server(node: dict[str, Any]) -> None:
     async with node_process(NODE_SERVER, json.dumps(node)) as port:
-        for options in CONFIGS.values():
+        for name, options in CONFIGS.items():
+            if name == "narrow" and node.get("serverMaxWindowBits") == 15:
+                continue  # it wants to use 15 itself, and refuses the handshake with 400
             async with wsfast.connect(f"ws://127.0.0.1:{port}/", compression=Deflate(**options)) as ws:
                 assert ws.response is not None
                 assert "permessage-deflate" in ws.response.headers["Sec-WebSocket-Extensions"]

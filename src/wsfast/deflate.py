@@ -261,7 +261,8 @@ def offer(deflate: Deflate | None) -> list[Extension]:
         parameters.append(("server_no_context_takeover", None))
     if deflate.client_no_context_takeover:
         parameters.append(("client_no_context_takeover", None))
-    if deflate.server_max_window_bits is not None:
+    # 15 asks for nothing, and aiohttp's server leaves it out of its answer, where RFC 7692, 7.1.2.1 wants it.
+    if deflate.server_max_window_bits not in (None, _WIDEST):
         parameters.append(("server_max_window_bits", str(deflate.server_max_window_bits)))
     bits = deflate.client_max_window_bits
     parameters.append(("client_max_window_bits", None if bits is None else str(bits)))
@@ -299,8 +300,8 @@ def confirm(deflate: Deflate | None, answer: Sequence[Extension]) -> PerMessageD
         raise NegotiationError("server did not grant server_no_context_takeover")
     # RFC 7692, 7.1.2.1: asked for, the same or less must be granted. Unasked, any may be.
     server_bits = terms.server_max_window_bits
-    wanted = deflate.server_max_window_bits
-    if wanted is not None and (server_bits is None or server_bits > wanted):
+    wanted = deflate.server_max_window_bits or _WIDEST
+    if (server_bits or _WIDEST) > wanted:
         raise NegotiationError(f"server did not grant server_max_window_bits={wanted}, but {server_bits}")
     # RFC 7692, 7.1.2.2: more than offered is no error; the client then keeps to its own.
     client_bits = min(terms.client_max_window_bits or _WIDEST, deflate.client_max_window_bits or _DEFAULT_BITS)
