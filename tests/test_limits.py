@@ -128,7 +128,7 @@ async def test_five_hundred_silent_connections_are_closed() -> None:
         await until(lambda: server.counters["handshakes"] == 500)
         began = time.monotonic()
         await until(lambda: server.counters["handshakes"] == 0)
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 2
         for peer in peers:
             assert await peer.read_to_end() == b""
             peer.close()

@@ -18,6 +18,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
 
 from .channel import PAUSED_HELD, PAUSED_WRITING, Channel, Turn
+from .codec import IMPLEMENTATION
 from .codes import CloseCause, CloseCode
 from .connection import Connection, Side, State
 from .events import BytesLike, Close, Event, Fragment, Pong
@@ -40,7 +41,7 @@ _MAX_EVENTS: Final = 256
 """Messages that one connection may handle in one turn of the loop."""
 _MAX_PINGS: Final = 64
 """Pings of `ping` that may be unanswered."""
-_RECEIVE_SIZE: Final = 65536
+_RECEIVE_SIZE: Final = 65536 if IMPLEMENTATION == "cython" else 16384  # what the codec handles in a few milliseconds
 
 Overflow: TypeAlias = Literal["error", "drop", "close"]
 
@@ -362,7 +363,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         self.connection.send_message(message, text=text, compress=compress)
         self.count_sent()
         self.written()
-        if self.connection.compression is not None and _size(message) >= _RECEIVE_SIZE:
+        if self.connection.compression is not None and _size(message) >= 65536:
             self.turn_full = True  # little may have come out of it, but it took its time
 
     def send_by_thread(self, message: str | bytes, compress: bool | None) -> Awaitable[None]:
