@@ -240,3 +240,65 @@ async def test_on_a_real_loop() -> None:
     timer.set(Real(), 0.05)
     async with asyncio.timeout(5):
         assert await called >= began + 0.05
+
+
+class Unused:
+    """Something that holds memory until it was not used for a while."""
+
+    def __init__(self, sweeper: Any, idle: float) -> None:
+        self.sweeper = sweeper
+        self.idle = idle
+        self.since: float | None = None
+        self.holding = False
+
+    def use(self) -> None:
+        self.holding = True
+        self.since = None
+        self.sweeper.busy.add(self)
+
+    def free_idle(self, now: float) -> bool:
+        if self.since is None:
+            self.since = now
+        elif now - self.since >= self.idle:
+            self.holding = False
+        return not self.holding
+
+
+def test_a_sweeper_frees_what_is_unused(clock: Clock, timer: CoarseTimer) -> None:
+    sweeper = timer.sweeper(60.0)
+    assert timer.sweeper(60.0) is sweeper
+    assert timer.sweeper(61.0) is not sweeper
+    things = [Unused(sweeper, 60.0) for _ in range(3)]
+    for _ in things:
+        sweeper.enter()
+    assert len(clock.armed) == 1
+    for thing in things[:2]:
+        thing.use()
+    for _ in range(10):
+        clock.advance(20)
+        things[0].use()
+    assert [thing.holding for thing in things] == [True, False, False]
+    assert sweeper.busy == {things[0]}
+    clock.advance(59)
+    assert things[0].holding
+    clock.advance(31)
+    assert not things[0].holding
+    assert not sweeper.busy
+    # It looks every 15 s or up to a second later, as long as there are connections.
+    clock.wakeups = 0
+    clock.advance(160)
+    assert clock.wakeups == 10
+    for _ in things:
+        sweeper.leave()
+    assert not clock.armed or not sweeper.due
+    clock.wakeups = 0
+    clock.advance(100)
+    assert clock.wakeups <= 1
+
+
+def test_a_sweeper_that_is_in_a_hurry_takes_its_time(clock: Clock, timer: CoarseTimer) -> None:
+    sweeper = timer.sweeper(0.0)
+    sweeper.enter()
+    clock.advance(10)
+    assert clock.wakeups <= 40
+    sweeper.leave()
