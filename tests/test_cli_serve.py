@@ -215,7 +215,7 @@ def test_a_port_that_is_taken(server: Serve, loop: list[str]) -> None:
     ("arguments", "status", "message"),
     [
         (["--host", "no\u00e9..host"], 1, "cannot listen on"),
-        (["--host", "203.0.113.1"], 1, "Cannot assign requested address"),
+        (["--host", "203.0.113.1"], 1, "cannot listen on 203.0.113.1:8765: "),
         (["--unix", "/nonexistent/socket"], 1, "No such file or directory"),
         (["--certfile", "/nonexistent"], 1, "cannot use the certificate /nonexistent: No such file"),
         (["--certfile", __file__], 1, "cannot use the certificate"),
