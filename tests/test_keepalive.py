@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from contextlib import suppress
 from typing import Any
@@ -171,6 +172,26 @@ async def test_not_while_a_slow_peer_takes_what_is_sent(form: str) -> None:
         while time.monotonic() < end:
             with suppress(BlockingIOError):
                 assert peer.sock.recv(20_000)
+            await asyncio.sleep(0.02)
+        assert server.counters["connections"] == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what the peer has not acknowledged")
+async def test_not_while_a_slow_peer_takes_what_the_kernel_holds() -> None:
+    """The transport has nothing left to write then; found by the soak test's slow readers."""
+
+    async def handler(ws: wsfast.WebSocket) -> None:
+        await ws.send(b"x" * 300_000)
+        await ws.recv()
+
+    async with serving({None: handler}, ping_interval=0.3, ping_timeout=0.3, stop_timeout=0.3) as server:
+        peer = await Peer.open(server, buffers=4096)
+        (ws,) = server.connections
+        await until(lambda: ws.counters["bytes_sent"] > 300_000)
+        end = time.monotonic() + 1.5
+        while time.monotonic() < end:
+            with suppress(BlockingIOError):
+                assert peer.sock.recv(2000)
             await asyncio.sleep(0.02)
         assert server.counters["connections"] == 1
 

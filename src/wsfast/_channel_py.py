@@ -260,7 +260,7 @@ class Channel:
             self.on_message(event)
         except BaseException as exc:
             self.consumer_failed(exc)
-            # A listener that asks a cancelled Future for its result raises CancelledError: nobody cancelled the event loop.
+            # A listener that asks a cancelled Future for its result raises CancelledError: nobody cancelled the loop.
             if not isinstance(exc, (Exception, asyncio.CancelledError)):
                 raise
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import sys
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
@@ -25,6 +26,10 @@ from .events import BytesLike, Close, Event, Fragment, Pong
 from .exceptions import BufferFull, ConcurrencyError, ConnectionClosed, ConnectionClosedOK, InvalidState, PeerError
 from .streams import Reader, Writer
 from .timers import CoarseTimer
+
+if sys.platform == "linux":
+    import fcntl
+    import termios
 
 if TYPE_CHECKING:
     from .deflate import Deflate, PerMessageDeflate
@@ -117,6 +122,17 @@ def _plain_socket(transport: asyncio.Transport) -> int:
         return -1
     sock = transport.get_extra_info("socket")
     return -1 if sock is None else int(sock.fileno())
+
+
+def _in_kernel(transport: asyncio.Transport) -> int:
+    """Return how many bytes the operating system holds that the peer's has not acknowledged; 0 if it does not tell."""
+    if sys.platform != "linux":
+        return 0
+    sock = transport.get_extra_info("socket")
+    try:
+        return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+    except (AttributeError, OSError, ValueError):
+        return 0  # no socket, or one that is closed
 
 
 class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
@@ -622,9 +638,9 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
 
     def _progressed(self) -> bool:
         """Tell whether the peer took some of what is waiting for it since the last call."""
-        unsent = 0 if self.transport is None else self.transport.get_write_buffer_size()
-        before, self._taken = self._taken, self.bytes_sent - unsent
-        return self.write_paused and self._taken > before
+        waiting = 0 if self.transport is None else self.transport.get_write_buffer_size() + _in_kernel(self.transport)
+        before, self._taken = self._taken, self.bytes_sent - waiting
+        return waiting > 0 and self._taken > before
 
     # --- Closing ---------------------------------------------------------------------------------------------
 
