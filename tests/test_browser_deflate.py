@@ -76,9 +76,7 @@ class Running:
             async for message in ws:
                 await ws.send(message)
 
-        async with wsfast.serve(
-            echo, "127.0.0.1", 0, compression=self.compression, process_request=page
-        ) as server:
+        async with wsfast.serve(echo, "127.0.0.1", 0, compression=self.compression, process_request=page) as server:
             self.ports.set_result(server.sockets[0].getsockname()[1])
             await self._stop.wait()
 

@@ -396,5 +396,3 @@ async def test_a_message_is_not_popped_before_it_is_delivered() -> None:
             await peer.send(frame(TEXT, b"%d" % i))
         assert (await peer.read_close())[0] == 1000
     assert got == [str(i) for i in range(500)]
-
-
