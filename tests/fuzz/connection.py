@@ -55,7 +55,7 @@ class Watched:
         self.seen: list[Any] = []
         self.closed = False  # a Close frame was seen by the peer
         self.state = State.OPEN
-        self.congested = False
+        self.congested = False  # at any time
 
     def check(self) -> bytes:
         """Look at what there is to send, and at the state; return what there is to send."""
@@ -138,7 +138,8 @@ class Watched:
                 case 9:
                     connection.receive_eof()
                 case 10:
-                    connection.congested = self.congested = not self.congested
+                    connection.congested = not connection.congested
+                    self.congested = True
                 case 11:
                     connection.answer_ping()
                 case _:
