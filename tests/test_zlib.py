@@ -206,15 +206,18 @@ data = b"".join(b'{"id": %d, "price": %f}' % (rng.randrange(10**6), rng.random()
 c = backend.compressor(level, bits, mem_level)
 pieces = [data[i:i + 2048] for i in range(0, len(data), 2048)]
 packed = [c.compress(p) + c.flush(SYNC_FLUSH) for p in pieces]
+# Small contexts take many, so that what the allocator rounds up to does not count.
+count = 1000 if bits < 10 else 100
+if bits < 10: pieces, packed = pieces[:8], packed[:8]
 start = rss()
-many = [backend.compressor(level, bits, mem_level) for _ in range(100)]
+many = [backend.compressor(level, bits, mem_level) for _ in range(count)]
 for c in many:
     for p in pieces: c.compress(p) + c.flush(SYNC_FLUSH)
 middle = rss()
-more = [backend.decompressor(bits) for _ in range(100)]
+more = [backend.decompressor(bits) for _ in range(count)]
 for d in more:
     for p in packed: d.decompress(p)
-print((middle - start) // 100, (rss() - middle) // 100)
+print((middle - start) // count, (rss() - middle) // count)
 """
 
 
