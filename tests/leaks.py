@@ -130,7 +130,9 @@ class Leaks:
         started_here = not tracemalloc.is_tracing()
         if started_here:
             tracemalloc.start(1)
-        logging.getLogger("wsfast.server").setLevel(logging.CRITICAL)
+        logger = logging.getLogger("wsfast.server")
+        level = logger.level
+        logger.setLevel(logging.CRITICAL)
         options = {"compression": "deflate", "ping_interval": None}
         server = wsfast.Server(**options)  # type: ignore[arg-type]
         server.register_handler("messages", echo)
@@ -154,6 +156,8 @@ class Leaks:
                 if files != before.files:
                     self.failures.append(f"{files} file descriptors are open, {before.files} were at the start")
         finally:
+            # Other tests of the same process look at what is logged.
+            logger.setLevel(level)
             if started_here:
                 tracemalloc.stop()
 

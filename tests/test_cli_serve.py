@@ -245,7 +245,11 @@ def test_errors(arguments: list[str], status: int, message: str, capsys: pytest.
 
 def test_uvloop_that_is_missing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(sys.modules, "uvloop", None)
-    assert main(["serve", "--uvloop"]) == 1
+    level = logging.getLogger("wsfast").level
+    try:
+        assert main(["serve", "--uvloop"]) == 1
+    finally:
+        logging.getLogger("wsfast").setLevel(level)
     assert capsys.readouterr().err == "wsfast: uvloop is not installed: pip install 'wsfast[speed]'\n"
 
 
