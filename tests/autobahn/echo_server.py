@@ -25,8 +25,7 @@ async def echo(ws: wsfast.WebSocket) -> None:
 
 class Echo(wsfast.Listener):
     def on_message(self, message: str | bytes) -> None:
-        # Unsent echoes are bounded by the pause in reading from a peer that does not read.
-        self.ws.send_nowait(message, max_buffered=None)
+        self.ws.send_nowait(message)
 
 
 async def main(args: argparse.Namespace) -> None:
@@ -36,7 +35,8 @@ async def main(args: argparse.Namespace) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     compression = None if args.compression == "none" else args.compression
-    server = wsfast.Server(max_size=MAX_SIZE, compression=compression)
+    # Unsent echoes are bounded by the pause in reading from a peer that does not read.
+    server = wsfast.Server(max_size=MAX_SIZE, max_buffered=None, compression=compression)
     if args.listener:
         server.register_listener(None, Echo)
     else:
