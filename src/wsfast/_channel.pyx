@@ -94,7 +94,6 @@ cdef enum:
     PAUSED_HELD = 1  # the consumer is behind
     PAUSED_PENDING = 2  # the decoder has more events than one turn may handle
     PAUSED_WRITING = 4  # the peer does not take what is sent to it
-    PAUSED_CALLER = 8  # protocol.py says so
 
 
 cdef class Turn:

@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING
 
 from .codec import IMPLEMENTATION
 
-__all__ = ["PAUSED_CALLER", "PAUSED_HELD", "PAUSED_WRITING", "Channel", "Endpoint", "Turn"]
+__all__ = ["PAUSED_HELD", "PAUSED_WRITING", "Channel", "Endpoint", "Turn"]
 
 # Why reading is paused, beside what a channel decides by itself.
 PAUSED_HELD = 1
 PAUSED_WRITING = 4
-PAUSED_CALLER = 8
 
 if TYPE_CHECKING or IMPLEMENTATION == "python":
     from ._channel_py import Channel, Endpoint, Turn
