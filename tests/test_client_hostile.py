@@ -381,7 +381,7 @@ async def test_close_that_is_never_answered() -> None:
         assert ws.close_cause is CloseCause.TIMEOUT
 
 
-@pytest.mark.parametrize("delay", [0, 0.4])
+@pytest.mark.parametrize("delay", [0, 0.9])
 async def test_server_that_answers_the_close_but_keeps_the_connection(delay: float) -> None:
     """RFC 6455, 7.1.1: the client waits for the server to end the connection, but for `close_timeout` in all."""
 
@@ -395,10 +395,10 @@ async def test_server_that_answers_the_close_but_keeps_the_connection(delay: flo
 
     async with scripted(script) as server, nothing_left(port_of(server)):
         loop = asyncio.get_running_loop()
-        ws = await wsfast.connect(url_of(server), close_timeout=0.6)
+        ws = await wsfast.connect(url_of(server), close_timeout=1)
         began = loop.time()
         await ws.close()
-        assert 0.55 < loop.time() - began < 0.95
+        assert 0.95 < loop.time() - began < 1.8
         assert ws.close_code == 1000
         assert ws.state is wsfast.State.CLOSED
 

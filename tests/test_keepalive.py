@@ -50,7 +50,7 @@ async def test_a_ping_after_silence_and_then_the_end(form: str | None) -> None:
         assert len(payload) == 4
         assert time.monotonic() - began > 0.14
         assert await peer.read() == (CLOSE, (1011).to_bytes(2, "big") + b"keepalive ping timeout")
-        assert 0.29 < time.monotonic() - began < 0.9
+        assert 0.29 < time.monotonic() - began < 3
         await peer.read_to_end()
         await until(lambda: not server.counters["connections"])
         assert cause(server) is CloseCause.KEEPALIVE

@@ -146,7 +146,7 @@ async def test_a_byte_now_and_then_does_not_put_the_deadline_off() -> None:
                 await asyncio.sleep(0.01)
                 if server.counters["handshakes"] == 0 and time.monotonic() - began > 0.1:
                     break
-        assert 0.29 < time.monotonic() - began < 1
+        assert 0.29 < time.monotonic() - began < 3
         assert server.counters["opened"] == 0
         peer.close()
 
@@ -486,7 +486,7 @@ async def test_close_timeout() -> None:
         assert await peer.read() == (8, (3000).to_bytes(2, "big") + b"bye")
         assert await peer.read_to_end() == b""  # the Close frame is never answered
         await until(lambda: "took" in result)
-        assert 0.29 < float(str(result["took"])) < 0.8
+        assert 0.29 < float(str(result["took"])) < 3
         assert result["cause"] is CloseCause.TIMEOUT
         peer.close()
         assert server.counters["causes"] == {CloseCause.TIMEOUT: 1}
@@ -525,7 +525,7 @@ async def test_stop_timeout() -> None:
         began = time.monotonic()
         server.close()
         await server.wait_closed()
-        assert 0.3 < time.monotonic() - began < 1
+        assert 0.3 < time.monotonic() - began < 3
         assert len(cancelled) == 1
         for peer in peers:
             assert await peer.read_close() == (1001, "")

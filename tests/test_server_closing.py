@@ -144,7 +144,7 @@ async def test_the_peer_does_not_answer_our_close() -> None:
     async with pair(close_timeout=0.2) as (ws, client):
         began = loop.time()
         await ws.close()
-        assert 0.2 <= loop.time() - began < 1
+        assert 0.19 <= loop.time() - began < 3
         assert (ws.state, ws.close_code, ws.close_cause) == (State.CLOSED, 1006, CloseCause.TIMEOUT)
         assert await client.receive_close() == (1000, "")
 
@@ -691,7 +691,7 @@ async def test_stop_cancels_handlers_that_stay(caplog: pytest.LogCaptureFixture)
         assert await client.receive_close() == (1001, "")
         client.send(close(1001))
         await server.wait_closed()
-        assert 0.3 < loop.time() - began < 0.7
+        assert 0.3 < loop.time() - began < 3
         assert ended == ["cancelled"]
     assert [record for record in caplog.records if record.levelno > logging.INFO] == []
 
@@ -710,7 +710,7 @@ async def test_stop_says_so_if_a_handler_does_not_end(caplog: pytest.LogCaptureF
             began = loop.time()
             server.close()
             await server.wait_closed()
-            assert 0.3 <= loop.time() - began < 0.6
+            assert 0.29 <= loop.time() - began < 3
             [record] = caplog.records
             assert record.getMessage() == "1 handlers are still running 0.3 s after the server was told to stop"
             gate.set()

@@ -855,10 +855,10 @@ async def test_ping_and_latency() -> None:
         waiter = await ws.ping()
         received = await client.receive()
         assert (received.opcode, len(received.payload)) == (PING, 4)
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
         client.send(frame(PONG, received.payload, key=b"TEST"))
         latency = await waiter
-        assert 0.01 <= latency < 1
+        assert 0.04 < latency < 5  # uvloop's timers may be a millisecond early
         assert ws.latency == latency
 
 
