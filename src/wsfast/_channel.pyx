@@ -312,6 +312,7 @@ cdef class Channel:
     Specified in `_channel_py.py`.
     """
 
+    cdef public object opening
     cdef Decoder _decoder
     cdef Encoder _encoder
     cdef Receive _receiver
@@ -345,13 +346,18 @@ cdef class Channel:
     cdef readonly uint64_t bytes_received
     cdef readonly uint64_t bytes_sent
 
-    def attach(self, connection, transport, turn, fd, read_limit, max_buffered, write_limit):
-        """Set the channel up; called once, before anything else."""
+    def begin(self, turn, opening):
+        """Set the channel up for the opening handshake; called once, before anything else."""
+        self.turn = turn
+        self.opening = opening
+
+    def attach(self, connection, transport, fd, read_limit, max_buffered, write_limit):
+        """Set the channel up for messages; called once."""
+        self.opening = None
         self.connection = connection
         self.transport = transport
         self._decoder = connection.decoder
         self._encoder = connection.encoder
-        self.turn = turn
         self._queue = []
         self._fd = fd
         self.high_water = read_limit
@@ -372,10 +378,15 @@ cdef class Channel:
 
     def get_buffer(self, sizehint):
         """Lend the transport memory to receive into."""
+        if self.opening is not None:
+            return self.turn.buffer
         return self._decoder._lend()
 
     def buffer_updated(self, Py_ssize_t nbytes):
         """Take in what the transport received."""
+        if self.opening is not None:
+            self.opening.data_received(bytes(self.turn.buffer[:nbytes]))
+            return
         if nbytes < 0 or <size_t>nbytes > self._decoder._lent:
             raise ValueError(f"nbytes must be from 0 to the {self._decoder._lent} bytes lent, got {nbytes}")
         self.bytes_received += nbytes

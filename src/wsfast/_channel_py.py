@@ -83,6 +83,7 @@ class Channel:
     `consumer_failed`, `transport_failed`, `transport_reading`, `send_rare`, `send_by_thread` and `may_buffer`.
 
     Attributes:
+        opening: what takes the bytes of the opening handshake, by `data_received`; None once the connection is open.
         connection: the sans-IO state machine, whose decoder and encoder are used here.
         transport: the asyncio transport, None once it has ended.
         turn: what the loop's connections share.
@@ -120,6 +121,7 @@ class Channel:
         "messages_received",
         "messages_sent",
         "on_message",
+        "opening",
         "owes",
         "packs",
         "paused",
@@ -146,27 +148,36 @@ class Channel:
         def send_by_thread(self, message: str | bytes, compress: bool | None) -> Awaitable[None]: ...
         def may_buffer(self, message: Any) -> bool: ...
 
+    def begin(self, turn: Turn, opening: Any) -> None:
+        """Set the channel up for the opening handshake; called once, before anything else.
+
+        Args:
+            turn, opening: the attributes.
+        """
+        self.turn = turn
+        self.opening = opening
+        self.write_paused = False
+
     def attach(
         self,
         connection: Connection,
         transport: asyncio.Transport,
-        turn: Turn,
         fd: int,
         read_limit: int,
         max_buffered: int | None,
         write_limit: int,
     ) -> None:
-        """Set the channel up; called once, before anything else.
+        """Set the channel up for messages; called once.
 
         Args:
-            connection, transport, turn: the attributes.
+            connection, transport: the attributes.
             fd: the descriptor of the transport's socket if frames may be sent on it beside the transport, else -1.
             read_limit: bytes held above which reading is paused, until a quarter is left.
             max_buffered, write_limit: those of `Limits`.
         """
+        self.opening = None
         self.connection = connection
         self.transport: asyncio.Transport | None = transport
-        self.turn = turn
         self._decoder = connection.decoder
         self._encoder = connection.encoder
         self._queue: deque[Any] = deque()
@@ -185,7 +196,6 @@ class Channel:
         self.packs = False
         self.thread_size = sys.maxsize
         self.streaming = False
-        self.write_paused = False
         self.ended = False
         self.paused = 0
         self.held = 0
@@ -199,10 +209,15 @@ class Channel:
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Lend the transport memory to receive into."""
+        if self.opening is not None:
+            return self.turn.buffer
         return self._decoder.get_buffer(sizehint)
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take in what the transport received."""
+        if self.opening is not None:
+            self.opening.data_received(bytes(self.turn.buffer[:nbytes]))
+            return
         self.bytes_received += nbytes
         self._deliver(self._decoder.buffer_updated(nbytes))
 

@@ -229,7 +229,8 @@ class _Connector(Generic[_T]):
         ws = WebSocket(handshake.request, agreement.subprotocol, transport.get_extra_info("peername"))
         ws.response = response
         client = _Client(self._limits, self._logger, _timer_of(loop))
-        protocol = ConnectionProtocol(client, Side.CLIENT, ws, transport, loop, compression)
+        protocol = ConnectionProtocol(loop)
+        protocol.open(client, Side.CLIENT, ws, transport, compression)
         transport.set_protocol(protocol)
         try:
             shaped = self._shape(protocol)

@@ -12,6 +12,7 @@ import re
 from base64 import b64encode
 from binascii import b2a_base64
 from collections.abc import Container, Iterable, Mapping, Sequence
+from functools import lru_cache
 from hashlib import sha1
 from hmac import compare_digest
 from typing import NamedTuple
@@ -242,7 +243,7 @@ def accept_response(
     """
     response = _ACCEPT + _accept_key(key.encode("latin-1"))
     if subprotocol is not None:
-        response += f"\r\nSec-WebSocket-Protocol: {check_token('the subprotocol', subprotocol)}".encode()
+        response += _line("Sec-WebSocket-Protocol", check_token("the subprotocol", subprotocol))
     if extensions is not None:
         response += _line("Sec-WebSocket-Extensions", extensions)
     if date is not None:
@@ -259,6 +260,16 @@ _ACCEPT = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection
 
 
 def _line(name: str, value: str) -> bytes:
+    try:
+        return _checked_line(name, value)
+    except TypeError:
+        check_header(name, value)  # not hashable, so of a wrong type: say which
+        raise
+
+
+@lru_cache(maxsize=64)
+def _checked_line(name: str, value: str) -> bytes:
+    # A server sends the same few over and over.
     check_header(name, value)
     return f"\r\n{name}: {value}".encode("latin-1")
 

@@ -84,7 +84,7 @@ _AUTHORITY = (
 )
 _HOST = re.compile(_AUTHORITY)
 # Most hosts, told in a third of the time.
-_PLAIN_HOST = re.compile(r"[0-9A-Za-z\-.]++(?::[0-9]{1,4})?+")
+_PLAIN_HOST = re.compile(r"[0-9A-Za-z\-.]++(?::(?:[0-9]{1,4}|[1-5][0-9]{4}))?")
 # RFC 9112, 3.2.2: a server accepts absolute-form. Userinfo does not belong there (RFC 9110, 4.2.4).
 _ABSOLUTE = re.compile(rf"(?:https?|wss?)://({_AUTHORITY})([/?][!\"$-~]*+)?", re.IGNORECASE | re.ASCII)
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([\t -~\x80-\xff]*+))?")
@@ -422,10 +422,7 @@ class RequestParser(_HeadParser):
                 if len(fields) != len(found) or not _USUAL_NAMES.issuperset(fields):
                     # Repeated headers, or names in another case than the usual.
                     fields = _find_fields(text)
-                # What asyncio received lies at the start of 256 KiB that it asked for; a request that is kept for as
-                # long as its connection would keep a page of that: 4 KiB more for each idle connection. A copy lies
-                # elsewhere.
-                return self._finish(bytes(memoryview(data)), fields)
+                return self._finish(data, fields)
         try:
             head = self._feed_lines(data)
             if head is None:

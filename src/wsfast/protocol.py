@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from .listener import Listener
     from .websocket import WebSocket
 
-__all__ = ["ConnectionProtocol", "Host", "Limits", "turn_of"]
+__all__ = ["ConnectionProtocol", "Host", "Limits", "Opening", "turn_of"]
 
 _ANSWER_GRACE: Final = 1.0
 """Seconds for which a Close frame or a failure waits until the messages before it are answered."""
@@ -100,6 +100,16 @@ class Host(Protocol):
     def connection_closed(self, protocol: ConnectionProtocol) -> None: ...
 
 
+class Opening(Protocol):
+    """What handles a connection's callbacks until it is open."""
+
+    def connection_made(self, transport: asyncio.BaseTransport, protocol: ConnectionProtocol, /) -> None: ...
+
+    def data_received(self, data: bytes, /) -> None: ...
+
+    def connection_lost(self) -> None: ...
+
+
 _turns: dict[asyncio.AbstractEventLoop, Turn] = {}
 
 
@@ -136,15 +146,13 @@ def _in_kernel(transport: asyncio.Transport) -> int:
 
 
 class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
-    """One open connection on asyncio.
+    """One connection on asyncio.
 
     Args:
-        host: the server or client that it belongs to.
-        side: which end of the connection this is.
-        ws: what the handler holds.
-        transport: the asyncio transport; the caller sets this protocol on it.
         loop: the event loop.
-        compression: what permessage-deflate negotiated, or None.
+        opening: what handles the transport's callbacks until `open` is called; None if it is called at once. uvloop
+            keeps the methods of a protocol and starts to read anew when another is set: one protocol for both halves of
+            a connection's life saves the time and the memory.
     """
 
     __slots__ = (
@@ -167,29 +175,39 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         "ws",
     )
 
-    def __init__(
+    def __init__(self, loop: asyncio.AbstractEventLoop, opening: Opening | None = None) -> None:
+        self.begin(turn_of(loop), opening)
+        self.listener: Listener | None = None
+
+    def open(
         self,
         host: Host,
         side: Side,
         ws: WebSocket,
         transport: asyncio.Transport,
-        loop: asyncio.AbstractEventLoop,
         compression: PerMessageDeflate | None = None,
     ) -> None:
+        """Go on as an open connection.
+
+        Args:
+            host: the server or client that it belongs to.
+            side: which end of the connection this is.
+            ws: what the handler holds.
+            transport: the asyncio transport, on which this protocol is or will be set.
+            compression: what permessage-deflate negotiated, or None.
+        """
         limits = host.limits
-        turn = turn_of(loop)
         connection = Connection(
             side,
             max_size=limits.max_size,
             max_fragments=limits.max_fragments,
             max_events=_MAX_EVENTS,
             compression=compression,
-            buffer=turn.buffer,
+            buffer=self.turn.buffer,
         )
         self.attach(
             connection,
             transport,
-            turn,
             _plain_socket(transport),
             limits.read_limit,
             limits.max_buffered,
@@ -201,7 +219,6 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         self.ws = ws
         self.latency = 0.0
         self.due = 0.0
-        self.listener: Listener | None = None
         self.reader: Reader | None = None
         self.task: asyncio.Task[Any] | None = None
         self._closed_waiters: list[asyncio.Future[None]] | None = None
@@ -242,7 +259,9 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
 
     def finish_handler(self) -> None:
         """Close because the handler returned: with 1000, after what a `Writer` holds was sent."""
-        if self.ws.writer is not None and self.connection.state is State.OPEN:
+        if self.connection.state is not State.OPEN:
+            return
+        if self.ws.writer is not None:
             self.ws.writer.finish()
         self.start_close(CloseCode.NORMAL_CLOSURE, "", CloseCause.LOCAL)
 
@@ -512,6 +531,13 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
                 self._drain_waiters.remove(waiter)
             raise
 
+    # --- What the transport calls, beside `get_buffer` and `buffer_updated` ------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the event loop when TCP, and TLS, are set up."""
+        if self.opening is not None:
+            self.opening.connection_made(transport, self)
+
     def pause_writing(self) -> None:
         """Called by the transport when more than `write_limit` is unsent."""
         self.write_paused = True
@@ -521,6 +547,8 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         """Called by the transport when less than a quarter of `write_limit` is unsent."""
         self.write_paused = False
+        if self.opening is not None:
+            return
         connection = self.connection
         connection.congested = False
         connection.answer_ping()
@@ -689,7 +717,8 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         if self.connection.rcvd_then_sent and self.nothing_unread():
             # RFC 6455, 5.5.1: nothing follows the peer's Close frame.
             transport.close()
-            self._set_deadline(self.host.limits.close_timeout)
+            if transport.get_write_buffer_size():
+                self._set_deadline(self.host.limits.close_timeout)
             return
         self.unpause(0xFF)
         if transport.can_write_eof():
@@ -735,6 +764,8 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
 
     def eof_received(self) -> bool:
         """Called by the transport when the peer has ended its sending side; False closes the transport."""
+        if self.opening is not None:
+            return False
         self.flush()  # or what this turn's messages were answered would be dropped
         # The transport closes once all is written, which a peer that reads nothing could put off for ever.
         if self.connection.state is State.OPEN:
@@ -743,6 +774,10 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the transport when it has ended."""
+        if self.opening is not None:
+            opening, self.opening = self.opening, None
+            opening.connection_lost()
+            return
         connection = self.connection
         self.host.timer.clear(self)
         self.take_rest()

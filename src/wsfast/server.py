@@ -8,6 +8,7 @@ import logging
 import ssl as ssl_module
 from collections import Counter
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from inspect import iscoroutine
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self, TypeAlias, TypeVar
 
@@ -22,7 +23,7 @@ from .protocol import ConnectionProtocol, Limits, Overflow
 from .streams import Reader, Writer
 from .timers import CoarseTimer
 from .transports import create_server, create_unix_server
-from .upgrade import HandshakeProtocol
+from .upgrade import ServerOpening
 from .websocket import WebSocket
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ class Server:
         self._causes: Counter[str] = Counter()
         self._registered: dict[str | None, _Registration] = {}
         self._listening: list[asyncio.Server] = []
-        self._handshakes: set[HandshakeProtocol] = set()
+        self._handshakes: set[ServerOpening] = set()
         self._connections: set[ConnectionProtocol] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Task[None] | None = None
@@ -298,7 +299,7 @@ class Server:
                 raise TypeError(f"ssl must be an ssl.SSLContext, got {type(ssl).__name__}")
             listen.setdefault("ssl_handshake_timeout", self.limits.open_timeout)
             listen.setdefault("ssl_shutdown_timeout", self.limits.close_timeout)
-        factory = functools.partial(HandshakeProtocol, self)
+        factory = self._new_protocol
         if path is not None:
             listening = await create_unix_server(loop, factory, path, sock=sock, ssl=ssl, backlog=backlog, **listen)
         else:
@@ -317,7 +318,7 @@ class Server:
             self.logger.info("listening on %s", bound.getsockname())
         return self
 
-    def new_protocol(self) -> HandshakeProtocol:
+    def new_protocol(self) -> asyncio.BaseProtocol:
         """Make the asyncio protocol of one more connection, for a transport that the server did not accept itself.
 
         It is what ``loop.connect_accepted_socket(server.new_protocol, sock)`` takes.
@@ -326,7 +327,11 @@ class Server:
             RuntimeError: the server is closed, or runs on another event loop.
         """
         self._attach()
-        return HandshakeProtocol(self)
+        return self._new_protocol()
+
+    def _new_protocol(self) -> ConnectionProtocol:
+        assert self._loop is not None
+        return ConnectionProtocol(self._loop, ServerOpening(self))
 
     def _attach(self) -> asyncio.AbstractEventLoop:
         """Tie the server to the running event loop, the first time."""
@@ -464,25 +469,28 @@ class Server:
         """Make what the hooks and the handler of a connection hold."""
         return WebSocket(request, None, peer)
 
-    def handshake_began(self, handshake: HandshakeProtocol) -> bool:
+    def handshake_began(self, handshake: ServerOpening) -> bool:
         """Note a connection that was accepted; False if the server is stopping."""
         if self.closing:
             return False
         self._handshakes.add(handshake)
         return True
 
-    def handshake_ended(self, handshake: HandshakeProtocol) -> None:
+    def handshake_ended(self, handshake: ServerOpening) -> None:
         """Note that a handshake was finished, refused or given up."""
         self._handshakes.discard(handshake)
 
     def connect(
-        self, ws: WebSocket, transport: asyncio.Transport, compression: PerMessageDeflate | None, trailing: bytes
+        self,
+        protocol: ConnectionProtocol,
+        ws: WebSocket,
+        transport: asyncio.Transport,
+        compression: PerMessageDeflate | None,
+        trailing: bytes,
     ) -> None:
         """Start a connection whose opening handshake is finished; `trailing` are the bytes that came behind it."""
-        assert self._loop is not None
         registration = self._registered[ws.subprotocol]
-        protocol = ConnectionProtocol(self, Side.SERVER, ws, transport, self._loop, compression)
-        transport.set_protocol(protocol)
+        protocol.open(self, Side.SERVER, ws, transport, compression)
         self._opened += 1
         try:
             if registration.listener is not None:
@@ -499,7 +507,8 @@ class Server:
 
     def _run(self, protocol: ConnectionProtocol, running: Awaitable[Any]) -> None:
         assert self._loop is not None
-        task = asyncio.ensure_future(running, loop=self._loop)
+        loop = self._loop
+        task = loop.create_task(running) if iscoroutine(running) else asyncio.ensure_future(running, loop=loop)
         protocol.task = task
         task.add_done_callback(functools.partial(self._handler_done, protocol))
 

@@ -90,21 +90,21 @@ class CoarseTimer:
 
     Args:
         loop: the event loop whose clock counts.
+
+    Attributes:
+        time: the loop's own method.
     """
 
-    __slots__ = ("_buckets", "_handle", "_loop", "_sweepers", "_times", "_widths")
+    __slots__ = ("_buckets", "_handle", "_latest", "_loop", "_sweepers", "_times", "time")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._buckets: dict[float, _Bucket] = {}
         self._times: list[float] = []
-        self._widths: dict[float, float] = {}
+        self._latest: dict[float, _Bucket] = {}  # by delay: the one that is due next after it
         self._handle: asyncio.TimerHandle | None = None
         self._sweepers: dict[float, Sweeper] = {}
-
-    def time(self) -> float:
-        """Return the loop's time."""
-        return self._loop.time()
+        self.time = loop.time
 
     def sweeper(self, idle: float) -> Sweeper:
         """Return the one `Sweeper` for what is to be freed after so many seconds."""
@@ -121,10 +121,15 @@ class CoarseTimer:
         """
         if timed.due:
             self.clear(timed)
-        width = self._widths.get(delay)
-        if width is None:
-            width = self._widths[delay] = _width(delay)
-        due = ((self._loop.time() + delay) // width + 1) * width
+        earliest = self.time() + delay
+        bucket = self._latest.get(delay)
+        if bucket is None or bucket.due <= earliest:
+            width = _width(delay)
+            bucket = self._latest[delay] = self._bucket((earliest // width + 1) * width)
+        timed.due = bucket.due  # the same object for all: a float of its own would be 24 bytes for each
+        bucket.add(timed)
+
+    def _bucket(self, due: float) -> _Bucket:
         bucket = self._buckets.get(due)
         if bucket is None:
             bucket = self._buckets[due] = _Bucket()
@@ -132,8 +137,7 @@ class CoarseTimer:
             heapq.heappush(self._times, due)
             if self._times[0] == due:
                 self._arm()
-        timed.due = bucket.due  # the same object for all: a float of its own would be 24 bytes for each
-        bucket.add(timed)
+        return bucket
 
     def clear(self, timed: Timed) -> None:
         """Take back an object's deadline, if it has one."""
@@ -149,15 +153,20 @@ class CoarseTimer:
         if self._times:
             self._handle = self._loop.call_at(self._times[0], self._tick)
 
+    def _drop_first(self) -> _Bucket:
+        bucket = self._buckets.pop(heapq.heappop(self._times))
+        bucket.due = 0.0  # so that `set` uses it no more
+        return bucket
+
     def _tick(self) -> None:
         self._handle = None
         now = self._loop.time()
         expired: list[Timed] = []
         while self._times and self._times[0] <= now + _FINEST / 2:
-            expired += self._buckets.pop(heapq.heappop(self._times))
+            expired += self._drop_first()
         # Empty buckets, whose deadlines were all taken back, wake nobody up.
         while self._times and not self._buckets[self._times[0]]:
-            del self._buckets[heapq.heappop(self._times)]
+            self._drop_first()
         self._arm()
         for timed in expired:
             if timed.due <= now + _FINEST / 2 and timed.due:

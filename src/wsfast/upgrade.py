@@ -1,7 +1,7 @@
-"""The server's side of a connection until it is open: the asyncio protocol of the opening handshake.
+"""The server's side of a connection until it is open.
 
-It moves bytes between the transport and `handshake`, runs the hooks, and hands the transport over to a
-`ConnectionProtocol`, or answers with an HTTP response and closes.
+It moves bytes between the transport and `handshake`, runs the hooks, and lets the `ConnectionProtocol` go on as an open
+connection, or answers with an HTTP response and closes.
 """
 
 from __future__ import annotations
@@ -14,25 +14,39 @@ from .exceptions import HandshakeRefused
 from .handshake import Request, RequestParser, Response, accept_response, check_request, refuse
 
 if TYPE_CHECKING:
+    from .protocol import ConnectionProtocol
     from .server import Server
 
-__all__ = ["HandshakeProtocol"]
+__all__ = ["ServerOpening"]
 
 _LINGER = 2.0
 
 
-class HandshakeProtocol(asyncio.Protocol):
+class ServerOpening:
     """One connection that is not a WebSocket connection yet.
 
     Args:
         server: the server that accepted it.
     """
 
-    __slots__ = ("_answered", "_expired", "_late", "_parser", "_task", "due", "peer", "server", "transport", "ws")
+    __slots__ = (
+        "_answered",
+        "_expired",
+        "_late",
+        "_parser",
+        "_protocol",
+        "_task",
+        "due",
+        "peer",
+        "server",
+        "transport",
+        "ws",
+    )
 
     def __init__(self, server: Server) -> None:
         self.server = server
         self.transport: asyncio.Transport | None = None
+        self._protocol: ConnectionProtocol | None = None
         self.peer: Any = None
         self.due = 0.0
         self._parser = RequestParser()
@@ -44,8 +58,9 @@ class HandshakeProtocol(asyncio.Protocol):
         if server.limits.open_timeout is not None:
             server.timer.set(self, server.limits.open_timeout)
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def connection_made(self, transport: asyncio.BaseTransport, protocol: ConnectionProtocol) -> None:
         """Called by the event loop when TCP, and TLS, are set up."""
+        self._protocol = protocol
         self.transport = cast(asyncio.Transport, transport)  # uvloop's classes do not derive from it
         self.peer = transport.get_extra_info("peername")
         if self._expired or not self.server.handshake_began(self):
@@ -69,13 +84,9 @@ class HandshakeProtocol(asyncio.Protocol):
         except Exception as exc:
             self._fail(exc)
 
-    def eof_received(self) -> bool:
-        """Called by the transport when the peer has ended its sending side; False closes the transport."""
-        return False
-
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self) -> None:
         """Called by the transport when it has ended before the connection was open."""
-        self.transport = None
+        self.transport = self._protocol = None
         self.server.timer.clear(self)
         self.server.handshake_ended(self)
         if self._task is not None:
@@ -134,9 +145,10 @@ class HandshakeProtocol(asyncio.Protocol):
             self._fail(exc)
 
     def _upgrade(self, request: Request) -> None:
-        """Accept the request and hand the transport over (RFC 6455, 4.2.2)."""
-        server, transport = self.server, self.transport
+        """Accept the request and let the protocol go on as a connection (RFC 6455, 4.2.2)."""
+        server, transport, protocol = self.server, self.transport, self._protocol
         assert transport is not None
+        assert protocol is not None
         if server.closing:
             raise refuse(503, "The server is stopping")
         upgrade = check_request(request, server.origins)
@@ -150,11 +162,11 @@ class HandshakeProtocol(asyncio.Protocol):
         self.ws.subprotocol = subprotocol
         trailing = self._parser.trailing + self._late
         self._answered = True
-        self._task = None
+        self._task = self._protocol = None
         if not transport.is_reading():
             transport.resume_reading()
         transport.write(head)
-        server.connect(self.ws, transport, compression, trailing)
+        server.connect(protocol, self.ws, transport, compression, trailing)
 
     def _refuse(self, refused: HandshakeRefused) -> None:
         self.server.refused += 1
