@@ -30,13 +30,13 @@ setup(
             Extension(
                 f"wsfast.{name}",
                 [f"src/wsfast/{name}.pyx"],
-                depends=["src/wsfast/_codec_bytes.h"],
+                depends=["src/wsfast/_codec_bytes.h", "src/wsfast/_socket.h"],
                 include_dirs=["src/wsfast"],
                 extra_compile_args=compile_args,
                 extra_link_args=link_args,
                 define_macros=macros,
             )
-            for name in ("_codec", "_channel")
+            for name in ("_codec", "_channel", "_tls")
         ],
         include_path=["src"],
         compiler_directives={

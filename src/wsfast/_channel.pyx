@@ -26,40 +26,14 @@ from .exceptions import ConcurrencyError, ConnectionClosedOK, InvalidState
 __all__ = ["Channel", "Endpoint", "Turn"]
 
 
+cdef extern from "_socket.h" nogil:
+    Py_ssize_t wsf_send(int fd, const char *data, Py_ssize_t n)
+    Py_ssize_t wsf_send2(int fd, const char *head, Py_ssize_t n, const char *data, Py_ssize_t m)
+    bint wsf_nothing_unread(int fd)
+
+
 cdef extern from *:
     """
-    #ifdef _WIN32
-    static Py_ssize_t wsf_send(int fd, const char *data, Py_ssize_t n) { return -1; }
-    static Py_ssize_t wsf_send2(int fd, const char *head, Py_ssize_t n, const char *data, Py_ssize_t m) { return -1; }
-    static int wsf_nothing_unread(int fd) { return 0; }
-    #else
-    #include <sys/types.h>
-    #include <sys/socket.h>
-    #include <sys/uio.h>
-    #include <errno.h>
-    #ifndef MSG_NOSIGNAL
-    #define MSG_NOSIGNAL 0
-    #endif
-    static Py_ssize_t wsf_send(int fd, const char *data, Py_ssize_t n)
-    {
-        return send(fd, data, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT);
-    }
-    static Py_ssize_t wsf_send2(int fd, const char *head, Py_ssize_t n, const char *data, Py_ssize_t m)
-    {
-        struct iovec parts[2] = {{(void *)head, (size_t)n}, {(void *)data, (size_t)m}};
-        struct msghdr message;
-        memset(&message, 0, sizeof message);
-        message.msg_iov = parts;
-        message.msg_iovlen = 2;
-        return sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
-    }
-    static int wsf_nothing_unread(int fd)
-    {
-        char byte;
-        return recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && (errno == EAGAIN || errno == EWOULDBLOCK);
-    }
-    #endif
-
     /* Give a type a way to be awaited and iterated that raises no StopIteration where none is needed. */
     static void wsf_set_slots(PyObject *type, void *send, void *next)
     {
@@ -69,8 +43,6 @@ cdef extern from *:
     }
     """
     Py_ssize_t PY_SSIZE_T_MAX
-    Py_ssize_t wsf_send(int fd, const char *data, Py_ssize_t n) nogil
-    Py_ssize_t wsf_send2(int fd, const char *head, Py_ssize_t n, const char *data, Py_ssize_t m) nogil
     int PyContext_Enter(object context) except -1
     int PyContext_Exit(object context) except -1
     void PyErr_SetObject(object kind, object value)
@@ -78,7 +50,6 @@ cdef extern from *:
         PYGEN_RETURN
         PYGEN_ERROR
         PYGEN_NEXT
-    bint wsf_nothing_unread(int fd)
     void wsf_set_slots(PyObject *type, void *send, void *next)
 
 
@@ -583,6 +554,9 @@ cdef class Channel:
         if self.transport is None or self.transport.is_closing():
             return 0
         self.bytes_sent += n + m
+        if self._fd < 0:
+            self.transport.writelines((head, data))
+            return 0
         if self._direct():
             sent = wsf_send2(self._fd, PyBytes_AS_STRING(head), n, PyBytes_AS_STRING(data), m)
             if sent == n + m:

@@ -8,8 +8,9 @@ import ssl as ssl_module
 from typing import Any, Final
 
 from .exceptions import InvalidURI
+from .protocol import turn_of
 from .proxy import connect_socks, find_proxy, open_tunnel, parse_proxy
-from .transports import create_connection, create_unix_connection
+from .tls import create_connection, create_unix_connection
 from .uri import URI
 
 __all__ = ["Dialer", "as_context", "certificate_name"]
@@ -151,16 +152,17 @@ class Dialer:
             if tls.get("server_hostname") is None:
                 tls["server_hostname"] = certificate_name(uri)
 
+        buffer = turn_of(loop).buffer
         if self._unix:
-            await create_unix_connection(loop, lambda: protocol, **self._tcp, **tls)
+            await create_unix_connection(loop, protocol, buffer, **self._tcp, **tls)
             return
         address = find_proxy(uri) if self._proxy is True else self._proxy
         if address is None:
             if self._tcp.get("sock") is not None:
-                await create_connection(loop, lambda: protocol, **self._tcp, **tls)
+                await create_connection(loop, protocol, buffer, **self._tcp, **tls)
             else:
                 try:
-                    await create_connection(loop, lambda: protocol, host, port, **self._eager(loop, host), **tls)
+                    await create_connection(loop, protocol, buffer, host, port, **self._eager(loop, host), **tls)
                 except UnicodeError as exc:
                     # Labels that are too long are found when the name is looked up.
                     raise InvalidURI(str(host), f"expected a host name: {exc}") from exc
@@ -169,7 +171,7 @@ class Dialer:
         if proxy.is_socks:
             sock = await connect_socks(proxy, host, port, self._tcp.get("local_addr"), self._timeout)
             try:
-                await create_connection(loop, lambda: protocol, sock=sock, **tls)
+                await create_connection(loop, protocol, buffer, sock=sock, **tls)
             except BaseException:
                 sock.close()
                 raise

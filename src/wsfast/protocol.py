@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import sys
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
@@ -26,10 +25,7 @@ from .events import BytesLike, Close, Event, Fragment, Pong
 from .exceptions import BufferFull, ConcurrencyError, ConnectionClosed, ConnectionClosedOK, InvalidState, PeerError
 from .streams import Reader, Writer
 from .timers import CoarseTimer
-
-if sys.platform == "linux":
-    import fcntl
-    import termios
+from .transports import in_kernel, plain_socket
 
 if TYPE_CHECKING:
     from .deflate import Deflate, PerMessageDeflate
@@ -107,7 +103,7 @@ class Opening(Protocol):
 
     def data_received(self, data: bytes, /) -> None: ...
 
-    def connection_lost(self) -> None: ...
+    def connection_lost(self, exc: Exception | None, /) -> None: ...
 
 
 _turns: dict[asyncio.AbstractEventLoop, Turn] = {}
@@ -121,28 +117,6 @@ def turn_of(loop: asyncio.AbstractEventLoop) -> Turn:
             del _turns[old]
         turn = _turns[loop] = Turn(loop, memoryview(bytearray(_RECEIVE_SIZE)))
     return turn
-
-
-def _plain_socket(transport: asyncio.Transport) -> int:
-    """Return the descriptor of a transport that is nothing but a stream socket, or -1."""
-    kind = type(transport)
-    if kind.__module__ not in ("asyncio.selector_events", "uvloop.loop") or os.name == "nt":
-        return -1
-    if transport.get_extra_info("sslcontext") is not None:
-        return -1
-    sock = transport.get_extra_info("socket")
-    return -1 if sock is None else int(sock.fileno())
-
-
-def _in_kernel(transport: asyncio.Transport) -> int:
-    """Return how many bytes the operating system holds that the peer's has not acknowledged; 0 if it does not tell."""
-    if sys.platform != "linux":
-        return 0
-    sock = transport.get_extra_info("socket")
-    try:
-        return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
-    except (AttributeError, OSError, ValueError):
-        return 0  # no socket, or one that is closed
 
 
 class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
@@ -208,7 +182,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         self.attach(
             connection,
             transport,
-            _plain_socket(transport),
+            plain_socket(transport),
             limits.read_limit,
             limits.max_buffered,
             limits.write_limit,
@@ -666,7 +640,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
 
     def _progressed(self) -> bool:
         """Tell whether the peer took some of what is waiting for it since the last call."""
-        waiting = 0 if self.transport is None else self.transport.get_write_buffer_size() + _in_kernel(self.transport)
+        waiting = 0 if self.transport is None else self.transport.get_write_buffer_size() + in_kernel(self.transport)
         before, self._taken = self._taken, self.bytes_sent - waiting
         return waiting > 0 and self._taken > before
 
@@ -776,7 +750,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         """Called by the transport when it has ended."""
         if self.opening is not None:
             opening, self.opening = self.opening, None
-            opening.connection_lost()
+            opening.connection_lost(exc)
             return
         connection = self.connection
         self.host.timer.clear(self)

@@ -22,7 +22,7 @@ from .listener import Listener
 from .protocol import ConnectionProtocol, Limits, Overflow
 from .streams import Reader, Writer
 from .timers import CoarseTimer
-from .transports import create_server, create_unix_server
+from .tls import TLSTransport
 from .upgrade import ServerOpening
 from .websocket import WebSocket
 
@@ -294,25 +294,20 @@ class Server:
             RuntimeError: the server is closed, or runs on another event loop.
         """
         loop = self._attach()
+        factory: Callable[[], asyncio.BaseProtocol] = self._new_protocol
         if ssl is not None:
             if not isinstance(ssl, ssl_module.SSLContext):
                 raise TypeError(f"ssl must be an ssl.SSLContext, got {type(ssl).__name__}")
-            listen.setdefault("ssl_handshake_timeout", self.limits.open_timeout)
-            listen.setdefault("ssl_shutdown_timeout", self.limits.close_timeout)
-        factory = self._new_protocol
+            for name in ("ssl_handshake_timeout", "ssl_shutdown_timeout"):
+                if name in listen:
+                    raise TypeError(f"{name} is no option: open_timeout and close_timeout are for TLS too")
+            factory = functools.partial(self._new_tls_transport, ssl)
+            ssl.wrap_bio(ssl_module.MemoryBIO(), ssl_module.MemoryBIO(), server_side=True)  # raises for a client's
         if path is not None:
-            listening = await create_unix_server(loop, factory, path, sock=sock, ssl=ssl, backlog=backlog, **listen)
+            listening = await loop.create_unix_server(factory, path, sock=sock, backlog=backlog, **listen)
         else:
-            listening = await create_server(
-                loop,
-                factory,
-                host,
-                port,
-                sock=sock,
-                ssl=ssl,
-                backlog=backlog,
-                **listen,
-            )
+            create_server: Any = loop.create_server  # whose types know either an address or a socket, not both
+            listening = await create_server(factory, host, port, sock=sock, backlog=backlog, **listen)
         self._listening.append(listening)
         for bound in listening.sockets:
             self.logger.info("listening on %s", bound.getsockname())
@@ -332,6 +327,13 @@ class Server:
     def _new_protocol(self) -> ConnectionProtocol:
         assert self._loop is not None
         return ConnectionProtocol(self._loop, ServerOpening(self))
+
+    def _new_tls_transport(self, context: ssl_module.SSLContext) -> TLSTransport:
+        assert self._loop is not None
+        opening = ServerOpening(self)
+        protocol = ConnectionProtocol(self._loop, opening)
+        accepted: Callable[[Any], None] = opening.accepted
+        return TLSTransport(protocol, protocol.turn.buffer, context, server_side=True, accepted=accepted)
 
     def _attach(self) -> asyncio.AbstractEventLoop:
         """Tie the server to the running event loop, the first time."""

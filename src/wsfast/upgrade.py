@@ -10,7 +10,7 @@ import asyncio
 import inspect
 from typing import TYPE_CHECKING, Any, cast
 
-from .exceptions import HandshakeRefused
+from .exceptions import HandshakeRefused, show
 from .handshake import Request, RequestParser, Response, accept_response, check_request, refuse
 
 if TYPE_CHECKING:
@@ -54,17 +54,21 @@ class ServerOpening:
         self._late = b""  # received while a hook is at work
         self._answered = False
         self._expired = False
-        # From here on, not from `connection_made`: that comes after the TLS handshake.
         if server.limits.open_timeout is not None:
             server.timer.set(self, server.limits.open_timeout)
 
-    def connection_made(self, transport: asyncio.BaseTransport, protocol: ConnectionProtocol) -> None:
-        """Called by the event loop when TCP, and TLS, are set up."""
-        self._protocol = protocol
-        self.transport = cast(asyncio.Transport, transport)  # uvloop's classes do not derive from it
+    def accepted(self, transport: asyncio.Transport) -> None:
+        """Called when TCP is set up, and TLS may not be."""
+        self.transport = transport
         self.peer = transport.get_extra_info("peername")
         if self._expired or not self.server.handshake_began(self):
-            self.transport.abort()
+            transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport, protocol: ConnectionProtocol) -> None:
+        """Called when TCP, and TLS, are set up."""
+        self._protocol = protocol
+        if self.transport is None:
+            self.accepted(cast(asyncio.Transport, transport))  # uvloop's classes do not derive from it
 
     def data_received(self, data: bytes) -> None:
         """Called by the transport with what the peer sent."""
@@ -84,7 +88,7 @@ class ServerOpening:
         except Exception as exc:
             self._fail(exc)
 
-    def connection_lost(self) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:
         """Called by the transport when it has ended before the connection was open."""
         self.transport = self._protocol = None
         self.server.timer.clear(self)
@@ -92,14 +96,13 @@ class ServerOpening:
         if self._task is not None:
             self._task.cancel()
         if not self._answered:
-            self.server.logger.debug("connection from %s ended before its opening handshake", self.peer)
+            why = "" if exc is None else f": {show(str(exc))}"
+            self.server.logger.debug("connection from %s ended before its opening handshake%s", self.peer, why)
 
     def on_deadline(self) -> None:
         """Called by the timer when the opening handshake, or what follows its refusal, took too long."""
         if self.transport is None:
-            # The event loop has its own timeout for TLS, and tells nobody when TLS fails.
-            self._expired = True
-            self.server.logger.debug("a connection did not finish its TLS handshake")
+            self._expired = True  # the event loop has not come to it yet
             return
         if not self._answered:
             self.server.logger.info("connection from %s refused: its opening handshake took too long", self.peer)

@@ -1,0 +1,1 @@
+from ._tls_py import TLSPipe as TLSPipe

@@ -1,0 +1,294 @@
+"""TLS on asyncio: a transport for the protocol above, and itself the protocol of the transport below.
+
+It stands in for the event loops' own TLS. Both use the `ssl` module; this one costs less for each message
+(`docs/performance.md`), is the same on every loop, and ends a connection in order: what arrived whole is delivered though
+the peer resets, and a Close frame is followed by close_notify and the end of the sending side, not by a reset.
+Here is what is rare; the way of the bytes is the base class.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
+
+from .codec import IMPLEMENTATION
+from .transports import plain_socket
+
+if TYPE_CHECKING or IMPLEMENTATION == "python":
+    from ._tls_py import TLSPipe
+else:
+    from ._tls import TLSPipe
+
+__all__ = ["TLSTransport", "create_connection", "create_unix_connection"]
+
+
+class TLSTransport(TLSPipe, asyncio.BufferedProtocol):
+    """One TLS connection.
+
+    To the protocol above it is an `asyncio.Transport`, whose ``connection_made`` comes when the TLS handshake is done.
+
+    Args:
+        app: the protocol above.
+        buffer: memory to receive into, which the connections of one event loop may share.
+        context: of this side.
+        server_side: whether it is a server's.
+        server_hostname: what a client tells the server (RFC 6066, 3) and expects in its certificate.
+        accepted: called with this transport when TCP is set up. Then ``app.connection_lost`` is called however the
+            handshake ends, else only where ``app.connection_made`` was.
+        done: a future that is told how the handshake ended.
+
+    Raises:
+        ValueError: a client's context asks for a `server_hostname` and there is none.
+    """
+
+    __slots__ = ("_accepted", "_done", "_error", "_loop", "_told_end")
+
+    def __init__(
+        self,
+        app: asyncio.BaseProtocol,
+        buffer: memoryview,
+        context: ssl.SSLContext,
+        *,
+        server_side: bool,
+        server_hostname: str | None = None,
+        accepted: Callable[[TLSTransport], None] | None = None,
+        done: asyncio.Future[None] | None = None,
+    ) -> None:
+        self.begin(app, buffer, context, server_side, server_hostname)
+        self._accepted = accepted
+        self._done = done
+        self._error: Exception | None = None
+        self._told_end = False
+
+    # --- What the transport below calls, beside `get_buffer` and `buffer_updated` ---------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the event loop when TCP is set up."""
+        self._loop = asyncio.get_running_loop()
+        below = cast(asyncio.Transport, transport)  # uvloop's classes do not derive from it
+        self.attach(below, plain_socket(below))
+        if self._accepted is not None:
+            self._accepted(self)
+        self.shake_hands()
+
+    def shake_hands(self) -> None:
+        """Take the next step of the TLS handshake."""
+        try:
+            self._object.do_handshake()
+        except ssl.SSLWantReadError:
+            self.flush()
+        except Exception as exc:  # ssl.SSLError, and what a hook of the context raises
+            self.flush()  # the alert
+            self.read_failed(exc)
+        else:
+            self.flush()
+            self.established = True
+            if self._done is not None and not self._done.done():
+                self._done.set_result(None)
+            self.app.connection_made(self)
+            self.pump(False)
+
+    def read_ended(self) -> None:
+        """Note the peer's close_notify (RFC 8446, 6.1)."""
+        self._tell_end()
+        self.close()
+
+    def read_failed(self, exc: Exception) -> None:
+        """End the connection because what came is no TLS, or not the peer's."""
+        self._error = exc
+        self.finished = True
+        if self.transport is not None:
+            self.transport.close()
+
+    def eof_received(self) -> bool:
+        """Called by the transport below when the peer has ended its sending side; False closes the transport."""
+        if self.established and not self.finished:
+            # Without close_notify: whether all came is told by the Close frame.
+            self._tell_end()
+        return False
+
+    def _tell_end(self) -> None:
+        if not self._told_end:
+            self._told_end = True
+            self.app.eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the transport below when it has ended."""
+        error = self._error or exc
+        if self.established and not self.finished:
+            self.pump(True)
+        self.finished = True
+        self.detach()
+        if self._done is not None and not self._done.done():
+            self._done.set_exception(error or ConnectionResetError("the connection ended during the TLS handshake"))
+        if self.established or self._accepted is not None:
+            self.app.connection_lost(error)
+
+    def pause_writing(self) -> None:
+        """Called by the transport below when much is unsent."""
+        if self.established:
+            self.app.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Called by the transport below when little is unsent."""
+        if self.established:
+            self.app.resume_writing()
+
+    # --- What the protocol above calls, beside `write` and `get_write_buffer_size` --------------------------
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """Return what is known of the connection: of TLS as with the event loops' transports, or of what is below."""
+        if name == "ssl_object":
+            return self._object
+        if name == "sslcontext":
+            return self._object.context
+        if name == "peercert":
+            return self._object.getpeercert() if self.established else default
+        if name == "cipher":
+            return self._object.cipher()
+        if name == "compression":
+            return self._object.compression()
+        return default if self.transport is None else self.transport.get_extra_info(name, default)
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        """Return the protocol above."""
+        return self.app  # type: ignore[no-any-return]
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Set from how many unsent bytes on the protocol above is told to pause, and to go on."""
+        if self.transport is not None:
+            self.transport.set_write_buffer_limits(high, low)
+
+    def is_reading(self) -> bool:
+        """Tell whether the protocol above is handed what comes."""
+        return not self.read_paused and not self.is_closing()
+
+    def pause_reading(self) -> None:
+        """Hand nothing to the protocol above for now."""
+        if self.read_paused or self.transport is None:
+            return
+        self.read_paused = True
+        if not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Go on: first with what has arrived, in the next turn of the event loop."""
+        if self.read_paused:
+            self.read_paused = False
+            self._loop.call_soon(self._resume)
+
+    def _resume(self) -> None:
+        if self.read_paused or self.transport is None:
+            return
+        self.pump(False)
+        # What was read into memory must be handed on before the transport below can tell of an end.
+        if not self.read_paused and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def is_closing(self) -> bool:
+        """Tell whether the connection has ended, or will without more being done."""
+        return self.transport is None or self.transport.is_closing()
+
+    def can_write_eof(self) -> bool:
+        """Tell whether `write_eof` can be called."""
+        return self.transport is not None and self.transport.can_write_eof()
+
+    def write_eof(self) -> None:
+        """End the sending side, of TLS and of TCP; what still comes is dropped until the peer ends its side too."""
+        self._end_sending()
+        if self.transport is not None:
+            self.transport.write_eof()
+
+    def close(self) -> None:
+        """End the connection once all is sent."""
+        self._end_sending()
+        if self.transport is not None:
+            self.transport.close()
+
+    def abort(self) -> None:
+        """End the connection at once."""
+        self.finished = True
+        if self.transport is not None:
+            self.transport.abort()
+
+    def _end_sending(self) -> None:
+        if self.finished:
+            return
+        if self.established:
+            try:
+                self._object.unwrap()
+            except ssl.SSLError:
+                pass  # the peer's close_notify has not come, nor need it: RFC 8446, 6.1
+            self.flush()
+        self.finished = True
+        if self.read_paused and self.transport is not None and not self.transport.is_closing():
+            self.read_paused = False
+            self.transport.resume_reading()
+
+
+async def create_connection(
+    loop: asyncio.AbstractEventLoop,
+    app: asyncio.BaseProtocol,
+    buffer: memoryview,
+    *args: Any,
+    ssl: ssl.SSLContext | None = None,
+    server_hostname: str | None = None,
+    **options: Any,
+) -> None:
+    """Connect a protocol as ``loop.create_connection`` does, but with TLS by `TLSTransport`.
+
+    Args:
+        loop: the running event loop.
+        app: the protocol.
+        buffer: that of `TLSTransport`.
+        args, options: for ``loop.create_connection``.
+        ssl: a client's context; None for no TLS.
+        server_hostname: that of `TLSTransport`.
+
+    Raises:
+        OSError: it could not connect, `ssl.SSLError` included.
+    """
+    await _connect(loop.create_connection, loop, app, buffer, args, ssl, server_hostname, options)
+
+
+async def create_unix_connection(
+    loop: asyncio.AbstractEventLoop,
+    app: asyncio.BaseProtocol,
+    buffer: memoryview,
+    *args: Any,
+    ssl: ssl.SSLContext | None = None,
+    server_hostname: str | None = None,
+    **options: Any,
+) -> None:
+    """Do the same for a Unix socket, as ``loop.create_unix_connection`` does."""
+    await _connect(loop.create_unix_connection, loop, app, buffer, args, ssl, server_hostname, options)
+
+
+async def _connect(
+    connect: Callable[..., Any],
+    loop: asyncio.AbstractEventLoop,
+    app: asyncio.BaseProtocol,
+    buffer: memoryview,
+    args: tuple[Any, ...],
+    context: ssl.SSLContext | None,
+    server_hostname: str | None,
+    options: dict[str, Any],
+) -> None:
+    if context is None:
+        await connect(lambda: app, *args, **options)
+        return
+    limit = options.pop("ssl_handshake_timeout", None)
+    options.pop("ssl_shutdown_timeout", None)  # nothing waits for the peer's close_notify
+    done: asyncio.Future[None] = loop.create_future()
+    tls = TLSTransport(app, buffer, context, server_side=False, server_hostname=server_hostname or None, done=done)
+    await connect(lambda: tls, *args, **options)
+    try:
+        async with asyncio.timeout(limit):
+            await done
+    except BaseException as exc:
+        tls.abort()
+        if isinstance(exc, TimeoutError) and not done.done():
+            raise ConnectionAbortedError(f"the TLS handshake took longer than {limit} seconds") from None
+        raise
