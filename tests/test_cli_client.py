@@ -152,6 +152,14 @@ def test_nobody_listens() -> None:
         ["--max-size", "-1", "ws://x"],
         ["ws://x", "--nonsense"],
         ["connect"],
+        ["http://x"],
+        ["--linger", "-1", "ws://x"],
+        ["--linger", "nan", "ws://x"],
+        ["--max-size", "1k", "ws://x"],
+        ["--proxy", "ftp://x", "ws://x"],
+        ["--subprotocol", "a b", "ws://x"],
+        ["--subprotocol", "a", "--subprotocol", "a", "ws://x"],
+        ["--origin", "a\nb", "ws://x"],
     ],
     ids=lambda arguments: " ".join(arguments),
 )
@@ -159,14 +167,28 @@ def test_wrong_arguments(arguments: list[str], capsys: pytest.CaptureFixture[str
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2
-    assert "usage:" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "usage:" in told
+    assert "invalid" not in told, "it says what was expected, not how it is parsed"
 
 
-def test_wrong_values_that_only_connecting_finds() -> None:
-    assert client("--cacert", "/nonexistent", "wss://127.0.0.1:1").returncode == 1
-    done = client("--proxy", "ftp://x", "ws://127.0.0.1:1")
-    assert done.returncode == 1
-    assert b"Traceback" not in done.stderr
+@pytest.mark.parametrize("option", ["--cacert", "--cert"])
+@pytest.mark.parametrize("path", ["/nonexistent", __file__])
+def test_certificates_that_cannot_be_used(option: str, path: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ([], ["bench"]):
+        assert main([*command, option, path, "wss://127.0.0.1:1"]) == 1
+        told = capsys.readouterr().err
+        assert told.startswith(f"wsfast: cannot use the certificate {path}: ")
+        assert told.count("\n") == 1
+
+
+def test_a_proxy_of_the_environment_that_is_wrong(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("http_proxy", "ftp://x")
+    monkeypatch.setattr("sys.stdin", None)
+    assert main(["ws://127.0.0.1:1"]) == 1
+    assert "could not connect: 'ftp://x' is not a valid address of a proxy" in capsys.readouterr().err
 
 
 def test_subprotocol_headers_origin_and_paths() -> None:

@@ -221,9 +221,9 @@ def test_a_port_that_is_taken(server: Serve, loop: list[str]) -> None:
         (["--certfile", __file__], 1, "cannot use the certificate"),
         (["--keyfile", __file__], 2, "--keyfile goes with --certfile"),
         (["--unix", "/tmp/x", "--port", "1"], 2, "--unix goes without --host and --port"),
-        (["--port", "65536"], 2, "expected a port from 0 to 65535, got 65536"),
-        (["--port", "http"], 2, "invalid"),
-        (["--max-size", "-1"], 2, "expected a number of bytes, got -1"),
+        (["--port", "65536"], 2, "expected a port from 0 to 65535, got '65536'"),
+        (["--port", "http"], 2, "expected a port from 0 to 65535, got 'http'"),
+        (["--max-size", "-1"], 2, "expected a number of bytes of at least 0, got '-1'"),
         (["--log-level", "loud"], 2, "invalid choice"),
     ],
 )

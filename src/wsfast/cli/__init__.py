@@ -43,8 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     parser, commands = _parser()
-    if any(argument.lower().startswith(("ws://", "wss://")) for argument in given) and given[0] not in commands:
-        # A URI, and perhaps options, without a command: talk to it.
+    if any("://" in argument for argument in given) and given[0] not in commands:
+        # A URI, and perhaps options, without a command: talk to it. Of a wrong scheme, say what is wrong with it.
         given.insert(0, client.NAME)
     args = parser.parse_args(given)
     run: Callable[[argparse.Namespace], int] = args.run

@@ -15,7 +15,7 @@ from wsfast.codec import IMPLEMENTATION
 from wsfast.exceptions import ConnectionClosed, WebSocketError
 from wsfast.websocket import WebSocket
 
-from .options import add_connection_arguments, complain, connection_options, explain, positive
+from .options import add_connection_arguments, complain, connection_options, explain, positive, whole
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -36,29 +36,23 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
         " time; then the throughput, with many on their way. Every answer is checked.",
     )
     add_connection_arguments(parser)
+    count = whole("a number", 1)
     group = parser.add_argument_group("measuring")
-    group.add_argument("--size", type=_count, default=128, metavar="BYTES", help="of a message (default: 128)")
+    group.add_argument("--size", type=count, default=128, metavar="BYTES", help="of a message (default: 128)")
     group.add_argument("--text", action="store_true", help="send text messages (default: binary)")
     group.add_argument(
         "--duration", type=positive, default=3.0, metavar="SECONDS", help="of each measurement (default: 3)"
     )
-    group.add_argument("--connections", type=_count, default=1, metavar="N", help="for the throughput (default: 1)")
+    group.add_argument("--connections", type=count, default=1, metavar="N", help="for the throughput (default: 1)")
     group.add_argument(
         "--window",
-        type=_count,
+        type=count,
         default=64,
         metavar="N",
         help="messages on their way in each connection, for the throughput (default: 64)",
     )
     group.add_argument("--json", action="store_true", help="print the results as one line of JSON")
     parser.set_defaults(run=run, parser=parser)
-
-
-def _count(text: str) -> int:
-    count = int(text)
-    if count < 1:
-        raise argparse.ArgumentTypeError(f"expected at least 1, got {count}")
-    return count
 
 
 def run(args: argparse.Namespace) -> int:
@@ -69,6 +63,10 @@ def run(args: argparse.Namespace) -> int:
     """
     try:
         options = connection_options(args)
+    except OSError as exc:
+        complain(str(exc))
+        return 1
+    try:
         results = asyncio.run(_measure(args, options))
     except ConnectionClosed as exc:
         complain(f"the connection ended: {exc}")

@@ -35,7 +35,7 @@ from wsfast.events import Close
 from wsfast.exceptions import ConnectionClosed, WebSocketError
 from wsfast.websocket import WebSocket
 
-from .options import add_connection_arguments, complain, connection_options, escape, explain, positive
+from .options import add_connection_arguments, complain, connection_options, escape, explain, natural, positive
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -89,7 +89,7 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     group.add_argument(
         "--linger",
-        type=float,
+        type=natural,
         default=1.0,
         metavar="SECONDS",
         help="after the end of a piped input, close when nothing was received for so long (default: 1)",

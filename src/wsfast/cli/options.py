@@ -6,13 +6,26 @@ import argparse
 import math
 import ssl
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
+from wsfast.client import connect
 from wsfast.exceptions import InvalidHandshake, InvalidURI, WebSocketError
 from wsfast.headers import check_header
 from wsfast.uri import parse_uri
 
-__all__ = ["add_connection_arguments", "complain", "connection_options", "escape", "explain", "positive"]
+__all__ = [
+    "add_connection_arguments",
+    "complain",
+    "connection_options",
+    "escape",
+    "explain",
+    "natural",
+    "positive",
+    "whole",
+]
+
+_T = TypeVar("_T")
 
 # C0, DEL, C1 and what reorders or breaks lines: none of it must reach a terminal as it is.
 _UNSAFE = [*range(32), *range(127, 160), 0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A)]
@@ -44,10 +57,46 @@ def explain(exc: BaseException) -> str:
 
 def positive(text: str) -> float:
     """Parse a number of seconds, or of anything else, that is greater than 0."""
-    number = float(text)
-    if not number > 0 or math.isnan(number):
-        raise argparse.ArgumentTypeError(f"expected a number greater than 0, got {text}")
+    number = _number(text)
+    if not number > 0:
+        raise argparse.ArgumentTypeError(f"expected a number greater than 0, got {text!r}")
     return number
+
+
+def natural(text: str) -> float:
+    """Parse a number of seconds that may be 0."""
+    number = _number(text)
+    if not number >= 0:
+        raise argparse.ArgumentTypeError(f"expected a number of at least 0, got {text!r}")
+    return number
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def whole(what: str, least: int, most: int | None = None) -> Callable[[str], int]:
+    """Return a parser of whole numbers.
+
+    Args:
+        what: they are, for the error's text.
+        least, most: that they may be; None for no limit.
+    """
+
+    def parse(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = least - 1
+        if number < least or (most is not None and number > most):
+            limits = f"of at least {least}" if most is None else f"from {least} to {most}"
+            raise argparse.ArgumentTypeError(f"expected {what} {limits}, got {text!r}")
+        return number
+
+    return parse
 
 
 def _uri(text: str) -> str:
@@ -67,13 +116,6 @@ def _header(text: str) -> tuple[str, str]:
     except ValueError as exc:
         raise argparse.ArgumentTypeError(str(exc)) from None
     return name.strip(), value.strip()
-
-
-def _size(text: str) -> int:
-    size = int(text)
-    if size < 0:
-        raise argparse.ArgumentTypeError(f"expected a number of bytes, got {size}")
-    return size
 
 
 def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
@@ -103,7 +145,7 @@ def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--max-size",
-        type=_size,
+        type=whole("a number of bytes", 0),
         default=16 * 1048576,
         metavar="BYTES",
         help="the largest message accepted, 0 for no limit (default: 16 MiB)",
@@ -114,7 +156,8 @@ def connection_options(args: argparse.Namespace) -> dict[str, Any]:
     """Return what `wsfast.connect` takes for the arguments.
 
     Raises:
-        OSError: a certificate cannot be read.
+        SystemExit: with 2, an argument is wrong.
+        OSError: a certificate cannot be used; the text names it.
     """
     options: dict[str, Any] = {
         "open_timeout": args.timeout,
@@ -126,13 +169,24 @@ def connection_options(args: argparse.Namespace) -> dict[str, Any]:
         "proxy": {"auto": True, "none": None}.get(args.proxy, args.proxy),
     }
     if parse_uri(args.uri).secure:
-        context = ssl.create_default_context(cafile=args.cacert)
+        context = _using(args.cacert, lambda: ssl.create_default_context(cafile=args.cacert))
         if args.insecure:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         if args.cert is not None:
-            context.load_cert_chain(args.cert)
+            _using(args.cert, lambda: context.load_cert_chain(args.cert))
         options["ssl"] = context
     if args.unix is not None:
         options |= {"unix": True, "path": args.unix}
+    try:
+        connect(args.uri, **options)
+    except ValueError as exc:
+        args.parser.error(str(exc))
     return options
+
+
+def _using(path: str, use: Callable[[], _T]) -> _T:
+    try:
+        return use()
+    except OSError as exc:  # ssl.SSLError is one
+        raise OSError(f"cannot use the certificate {path}: {exc.strerror or exc}") from None

@@ -26,6 +26,7 @@ from ..handshake import Request, Response
 from ..server import Server
 from ..streams import Reader, Writer
 from ..websocket import WebSocket
+from .options import whole
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -48,13 +49,15 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--host", metavar="NAME", help=f"where to listen (default: {_HOST}, which only this machine reaches)"
     )
-    parser.add_argument("--port", type=_port, metavar="N", help=f"0 for any free one (default: {_PORT})")
+    parser.add_argument(
+        "--port", type=whole("a port", 0, 65535), metavar="N", help=f"0 for any free one (default: {_PORT})"
+    )
     parser.add_argument("--unix", metavar="PATH", help="listen on a Unix socket instead")
     parser.add_argument("--certfile", metavar="PATH", help="certificate chain in PEM, for https:// and wss://")
     parser.add_argument("--keyfile", metavar="PATH", help="the certificate's key in PEM (default: it is in --certfile)")
     parser.add_argument(
         "--max-size",
-        type=_size,
+        type=whole("a number of bytes", 0),
         default=_MAX_SIZE,
         metavar="BYTES",
         help=f"the largest message accepted, 0 for no limit (default: {_MAX_SIZE})",
@@ -65,20 +68,6 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
         "--log-level", choices=["debug", "info", "warning", "error"], default="info", help="to stderr (default: info)"
     )
     parser.set_defaults(run=run, parser=parser)
-
-
-def _port(text: str) -> int:
-    port = int(text)
-    if not 0 <= port <= 65535:
-        raise argparse.ArgumentTypeError(f"expected a port from 0 to 65535, got {port}")
-    return port
-
-
-def _size(text: str) -> int:
-    size = int(text)
-    if size < 0:
-        raise argparse.ArgumentTypeError(f"expected a number of bytes, got {size}")
-    return size
 
 
 class _UnusableError(Exception):
