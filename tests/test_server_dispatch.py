@@ -263,6 +263,31 @@ async def test_a_select_subprotocol_that_is_wrong(answer: Any, caplog: pytest.Lo
 
 
 @pytest.mark.anyio
+async def test_a_select_subprotocol_may_raise_negotiation_error(caplog: pytest.LogCaptureFixture) -> None:
+    """As with websockets: it is no fault of the hook's."""
+    caplog.set_level(logging.INFO)
+
+    def choose(ws: wsfast.WebSocket, offers: Sequence[str]) -> str | None:
+        raise wsfast.NegotiationError("too old\r\nX: y")
+
+    def register(server: wsfast.Server) -> None:
+        server.register_handler("a", echo)
+        server.register_handler(None, echo)
+
+    async with serving(register, select_subprotocol=choose) as server:
+        for offers in (["b"], []):
+            async with await open_raw(server) as client:
+                await client.handshake(*offers)
+                assert client.status == 400
+                assert b"supported: a" in client.body
+                assert b"old" not in client.body
+        assert server.counters["refused"] == 2
+    told = [record for record in caplog.records if "refused" in record.getMessage()]
+    assert [record.levelname for record in told] == ["INFO", "INFO"]
+    assert all(r"'too old\r\nX: y'" in record.getMessage() for record in told)
+
+
+@pytest.mark.anyio
 async def test_a_select_subprotocol_may_refuse() -> None:
     def choose(ws: wsfast.WebSocket, offers: Sequence[str]) -> str | None:
         raise refuse(403, "Not you")
@@ -283,6 +308,11 @@ async def test_serve_with_one_handler_and_names() -> None:
                 assert client.headers.get("sec-websocket-protocol") == chosen
                 client.send(text("x"))
                 assert await client.receive_message() == "x"
+
+
+def test_serve_with_nothing() -> None:
+    with pytest.raises(ValueError, match="at least one subprotocol, got an empty mapping"):
+        wsfast.serve({}, "127.0.0.1", 0)
 
 
 @pytest.mark.anyio
@@ -429,6 +459,14 @@ async def test_origins_without_none_refuse_who_sends_none() -> None:
         assert client.status == 403
 
 
+@pytest.mark.parametrize("origins", ["https://a.example", ["https://a.example", 5], [b"https://a.example"]])
+def test_origins_of_a_wrong_type(origins: Any) -> None:
+    with pytest.raises(
+        TypeError, match=r"origins must be a list of str, compiled patterns and None, got (str|int|bytes)"
+    ):
+        wsfast.Server(origins=origins)
+
+
 @pytest.mark.anyio
 async def test_response_headers() -> None:
     async with (
@@ -501,6 +539,8 @@ async def test_handlers_that_do_not_even_begin(form: str, caplog: pytest.LogCapt
             await server.wait_closed()
     [record] = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert record.exc_info is not None
+    if form == "plain function":
+        assert "must be an `async def` or return an awaitable, got NoneType" in str(record.exc_info[1])
     assert closed == ([1006] if form == "on_open" else [])
 
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import re
 import ssl as ssl_module
 from collections import Counter
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
-from inspect import iscoroutine
+from inspect import isawaitable, iscoroutine
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self, TypeAlias, TypeVar
 
 from .codes import CloseCause, CloseCode
 from .connection import Side, encode_close
 from .deflate import Deflate, PerMessageDeflate, accept, as_deflate
+from .exceptions import HandshakeRefused, NegotiationError, show
 from .handshake import Origins, Request, Response, accept_response, refuse
 from .handshake import select_subprotocol as first_registered
 from .headers import build_extensions, is_token
@@ -71,7 +73,8 @@ class Server:
         origins: the Origin headers that are accepted, else 403: exact strings, compiled patterns that must match the
             whole value, None for a client that sends none. Default: any.
         select_subprotocol: called as ``select_subprotocol(ws, offers)`` in place of the choice by the client's
-            preference; returns a name that is registered, or None for the handler under None.
+            preference; returns an offered name that is registered, or None for the handler under None. It may raise
+            `NegotiationError` to refuse with 400; its text goes to the log only.
         compression: None, ``"deflate"``, or a `Deflate`.
         max_size: the most bytes of a received message, after decompression; None for no limit.
         max_fragments: the most frames of a received message; None for no limit.
@@ -132,7 +135,7 @@ class Server:
         if not stop_timeout > 0:
             raise ValueError(f"stop_timeout must be a positive number of seconds, got {stop_timeout}")
         self.process_request = process_request
-        self.origins = origins
+        self.origins = None if origins is None else _checked_origins(origins)
         self.select_subprotocol = select_subprotocol
         self.stop_timeout = stop_timeout
         self.response_headers = None if response_headers is None else dict(response_headers)
@@ -241,7 +244,10 @@ class Server:
         """
         registered = self._registered
         if self.select_subprotocol is not None:
-            chosen = self.select_subprotocol(ws, offers)
+            try:
+                chosen = self.select_subprotocol(ws, offers)
+            except NegotiationError as exc:
+                raise self._no_subprotocol(offers, show(str(exc), 200)) from exc
             if chosen is not None and (chosen not in offers or chosen not in registered):
                 raise RuntimeError(
                     f"select_subprotocol must return a name that is offered and registered, got {chosen!r}"
@@ -249,11 +255,14 @@ class Server:
         else:
             chosen = first_registered(offers, registered) if offers else None
         if chosen is None and (None not in registered or (offers and self.select_subprotocol is None)):
-            names = ", ".join(name for name in registered if name is not None) or "none"
             # A browser drops a connection whose response lacks the subprotocol it asked for: say it here.
-            what = "None of the subprotocols offered is supported" if offers else "A subprotocol is required"
-            raise refuse(400, f"{what}; supported: {names}", f"no common subprotocol, offered: {list(offers)!r:.200}")
+            raise self._no_subprotocol(offers, f"no common subprotocol, offered: {list(offers)!r:.200}")
         return chosen
+
+    def _no_subprotocol(self, offers: Sequence[str], why: str) -> HandshakeRefused:
+        names = ", ".join(name for name in self._registered if name is not None) or "none"
+        what = "None of the subprotocols offered is supported" if offers else "A subprotocol is required"
+        return refuse(400, f"{what}; supported: {names}", why)
 
     def negotiate(self, offers: Sequence[Any]) -> tuple[str | None, PerMessageDeflate | None]:
         """Choose among the extensions that a client offered: the header to answer, and what does the work."""
@@ -291,7 +300,7 @@ class Server:
 
         Raises:
             OSError: the address is not to be had.
-            RuntimeError: the server is closed, or runs on another event loop.
+            RuntimeError: the server is closed, also if that was meanwhile, or runs on another event loop.
         """
         loop = self._attach()
         factory: Callable[[], asyncio.BaseProtocol] = self._new_protocol
@@ -308,6 +317,10 @@ class Server:
         else:
             create_server: Any = loop.create_server  # whose types know either an address or a socket, not both
             listening = await create_server(factory, host, port, sock=sock, backlog=backlog, **listen)
+        if self.closing:
+            # `close` was called while the address was looked up, and did not know of this one.
+            listening.close()
+            raise RuntimeError("the server was closed before it listened")
         self._listening.append(listening)
         for bound in listening.sockets:
             self.logger.info("listening on %s", bound.getsockname())
@@ -510,7 +523,12 @@ class Server:
     def _run(self, protocol: ConnectionProtocol, running: Awaitable[Any]) -> None:
         assert self._loop is not None
         loop = self._loop
-        task = loop.create_task(running) if iscoroutine(running) else asyncio.ensure_future(running, loop=loop)
+        if iscoroutine(running):
+            task = loop.create_task(running)
+        elif isawaitable(running):
+            task = asyncio.ensure_future(running, loop=loop)
+        else:
+            raise TypeError(f"a handler must be an `async def` or return an awaitable, got {type(running).__name__}")
         protocol.task = task
         task.add_done_callback(functools.partial(self._handler_done, protocol))
 
@@ -566,13 +584,14 @@ class serve:  # noqa: N801
 
     Args:
         handler: a coroutine function that is called with each `WebSocket`, or a mapping of subprotocols to such
-            functions, to `Listener` classes, None being the key for clients that offer none.
+            functions or to `Listener` classes, None being the key for clients that offer none.
         host, port: where to listen; see `Server.start`.
         subprotocols: names that a single `handler` serves as well as clients that offer none.
         options: those of `Server`, and, as far as `Server` has them not, those of `Server.start`.
 
     Raises:
         TypeError: `subprotocols` together with a mapping, or a handler that is not callable.
+        ValueError: the mapping is empty, or a name is no token.
     """
 
     def __init__(
@@ -592,6 +611,8 @@ class serve:  # noqa: N801
             if subprotocols is not None:
                 raise TypeError("subprotocols goes with a single handler; a mapping has names of its own")
             served = dict(handler)
+            if not served:
+                raise ValueError("expected a handler for at least one subprotocol, got an empty mapping")
         else:
             served = dict.fromkeys([None, *(subprotocols or ())], handler)
         for name, one in served.items():
@@ -613,3 +634,15 @@ class serve:  # noqa: N801
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self._server.__aexit__(kind, exc, traceback)
+
+
+def _checked_origins(origins: Origins) -> Origins:
+    """Return a copy of what a server allows, if it is of the right types; a `str` would be taken letter by letter."""
+    if isinstance(origins, str):
+        raise TypeError("origins must be a list of str, compiled patterns and None, got str")
+    for allowed in origins:
+        if allowed is not None and not isinstance(allowed, (str, re.Pattern)):
+            raise TypeError(
+                f"origins must be a list of str, compiled patterns and None, got {type(allowed).__name__} in it"
+            )
+    return tuple(origins)
