@@ -46,10 +46,29 @@ def test_addresses(address: str, expected: Proxy) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["proxy:80", "ftp://p", "http://", "http://p:x", "http://p?q", "http://a:secret@p/x"]
+    ("address", "text"),
+    [
+        ("proxy:80", "scheme"),
+        ("ftp://p", "scheme"),
+        ("http://", "host"),
+        ("http://p:x", "port"),
+        ("http://p?q", "nothing after the port"),
+        ("http://a:secret@p/x", "nothing after the port"),
+        ("http://a:secret@p\n.example", r"control characters, got '\\n'"),
+        ("http://a:secret @p", "spaces"),
+        ("http://[::1]x:3128", "port"),
+        ("http://p,q:3128", "host name"),
+        ("http://p%2e:3128", "host name"),
+        ("https://" + "p" * 64, "host name"),
+        ("socks5://p..q", "host name"),
+        ("http://" + "é" * 70, "IDNA"),
+        ("http://a%FF:secret@p", "UTF-8"),
+        ("http://a%3Ab:secret@p", "without a colon"),
+        ("https://a:secret%0d@p", "control characters"),
+    ],
 )
-def test_wrong_addresses(address: str) -> None:
-    with pytest.raises(wsfast.InvalidProxy) as caught:
+def test_wrong_addresses(address: str, text: str) -> None:
+    with pytest.raises(wsfast.InvalidProxy, match=text) as caught:
         parse_proxy(address)
     assert "secret" not in str(caught.value)
     assert isinstance(caught.value, ValueError)

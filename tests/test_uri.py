@@ -33,6 +33,8 @@ from wsfast.uri import URI, parse_uri
         ("ws://us%40er:p%C3%A9%3A:@h/", URI(False, "h", 80, "/", "", "us@er", "p\xe9::"), "/"),
         ("ws://a@b:c@h/", URI(False, "h", 80, "/", "", "a@b", "c"), "/"),
         ("ws://token@h/", URI(False, "h", 80, "/", "", "token", ""), "/"),
+        ("ws://u:p@[::1]:/", URI(False, "::1", 80, "/", "", "u", "p"), "/"),
+        (f"ws://{'a' * 63}.example/", URI(False, f"{'a' * 63}.example", 80, "/", ""), "/"),
         ("ws://my_service:1/", URI(False, "my_service", 1, "/", ""), "/"),
     ],
 )
@@ -66,6 +68,10 @@ def test_good(uri: str, parts: URI, resource_name: str | None) -> None:
         ("ws://[::g]/", "port|IPv6"),
         ("ws://[1:2]/", "port|IPv6"),
         ("ws://[v1.a:b]/", "port|IPv6"),
+        ("ws://[::1]x/", "port"),
+        ("ws://[::1]x:80/", "port"),
+        ("ws://x[::1]/", "port"),
+        ("ws://u:p@[::1][::1]/", "port"),
         ("ws://a b/", "' '"),
         ("ws://h/a b", "' '"),
         ("ws://h/a\r\nX: y", r"'\\r'"),
@@ -77,6 +83,7 @@ def test_good(uri: str, parts: URI, resource_name: str | None) -> None:
         ("ws://a,b/", "host name"),
         ("ws://h\u3002\u3002x/", "IDNA"),
         ("ws://" + "\xe9" * 70 + "/", "IDNA"),
+        ("ws://" + "a" * 64 + ".example/", "host name"),
         ("ws://h/\ud800", "UTF-8"),
         ("ws://h/?\ud800", "UTF-8"),
         ("ws://us%FFer:p@h/", "user name"),
@@ -86,6 +93,12 @@ def test_bad(uri: str, text: str) -> None:
     with pytest.raises(InvalidURI, match=text) as info:
         parse_uri(uri)
     assert isinstance(info.value, ValueError)
+
+
+@pytest.mark.parametrize("uri", [b"ws://h/", None])
+def test_what_is_no_text(uri: object) -> None:
+    with pytest.raises(TypeError, match="expected the URI as str, got "):
+        parse_uri(uri)  # type: ignore[arg-type]
 
 
 def test_passwords_do_not_leak() -> None:

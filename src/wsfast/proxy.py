@@ -7,12 +7,12 @@ import os
 import sys
 import urllib.request
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
-from .exceptions import InvalidMessage, InvalidProxy, ProxyError
+from .exceptions import InvalidMessage, InvalidProxy, InvalidURI, ProxyError
 from .headers import build_authorization_basic, build_host, check_header
 from .http11 import Response, ResponseParser
-from .uri import URI
+from .uri import URI, parse_host, split_uri
 
 if TYPE_CHECKING:
     import socket
@@ -55,8 +55,12 @@ def parse_proxy(proxy: str) -> Proxy:
     """
     scheme, separator, rest = proxy.partition("://")
     shown = f"{scheme}{separator}{rest.rpartition('@')[2]}"
+    bad = next((character for character in proxy if character <= " " or character == "\x7f"), None)
+    if bad is not None:
+        # urlsplit drops some of them silently.
+        raise InvalidProxy(shown, f"expected no spaces and control characters, got {bad!r}")
     try:
-        parts = urlsplit(proxy)
+        parts = split_uri(proxy)
         port = parts.port
     except ValueError as exc:
         raise InvalidProxy(shown, "expected a host and a port from 1 to 65535") from exc
@@ -68,15 +72,20 @@ def parse_proxy(proxy: str) -> Proxy:
         raise InvalidProxy(shown, "expected nothing after the port")
     if port == 0:
         raise InvalidProxy(shown, "expected a port from 1 to 65535, got 0")
-    host = parts.hostname
-    username, password = parts.username, parts.password
     try:
-        if not host.isascii():
-            host = host.encode("idna").decode("ascii")
-        if username is not None:
+        host = parse_host(shown, parts.hostname)
+    except InvalidURI as exc:
+        raise InvalidProxy(shown, exc.message) from exc
+    username, password = parts.username, parts.password
+    if username is not None:
+        try:
             username, password = unquote(username, errors="strict"), unquote(password or "", errors="strict")
-    except UnicodeError as exc:
-        raise InvalidProxy(shown, "expected a host by IDNA, and credentials in UTF-8") from exc
+            if parts.scheme.startswith("http"):
+                build_authorization_basic(username, password)  # what cannot be sent is found here
+        except UnicodeError as exc:
+            raise InvalidProxy(shown, "expected a user name and a password in UTF-8") from exc
+        except ValueError as exc:
+            raise InvalidProxy(shown, str(exc)) from exc
     return Proxy(parts.scheme, host, _PORTS[parts.scheme] if port is None else port, username, password)
 
 

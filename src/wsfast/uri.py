@@ -5,15 +5,18 @@ from __future__ import annotations
 import re
 from ipaddress import IPv6Address
 from typing import NamedTuple
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from .exceptions import InvalidURI
 
-__all__ = ["URI", "parse_uri"]
+__all__ = ["URI", "parse_host", "parse_uri", "split_uri"]
 
 # RFC 3986, 2.2 and 2.1: delimiters and what is percent-encoded already stay as they are.
 _SAFE = ":/?[]@!$&'()*+,;=%"
-_NAME = re.compile(r"[0-9A-Za-z_\-]+(?:\.[0-9A-Za-z_\-]+)*\.?")
+# RFC 1034, 3.1: a label has at most 63 characters; the standard library would fail when it looks the name up.
+_NAME = re.compile(r"[0-9A-Za-z_\-]{1,63}(?:\.[0-9A-Za-z_\-]{1,63})*\.?")
+# RFC 3986, 3.2.2 and 3.2.3: nothing but a port follows an address in brackets; older versions of urlsplit drop it.
+_HOST_AND_PORT = re.compile(r"[^\[\]]*|\[[^\[\]]*\](?::[^:]*)?")
 _CREDENTIALS = re.compile(r"//[^/?#]*@")
 
 
@@ -63,14 +66,17 @@ def parse_uri(uri: str) -> URI:
 
     Raises:
         InvalidURI: if it is none; the text does not hold its password.
+        TypeError: if it is no `str`.
     """
+    if not isinstance(uri, str):
+        raise TypeError(f"expected the URI as str, got {type(uri).__name__}")
     shown = _CREDENTIALS.sub("//***@", uri, count=1)
     bad = next((character for character in uri if character <= " " or character == "\x7f"), None)
     if bad is not None:
         # urlsplit drops some of them silently.
         raise InvalidURI(shown, f"expected no spaces and control characters, got {bad!r}")
     try:
-        parts = urlsplit(uri)
+        parts = split_uri(uri)
         port = parts.port
     except ValueError as exc:
         # The text of the standard library may hold what it could not parse, the password as well.
@@ -90,7 +96,7 @@ def parse_uri(uri: str) -> URI:
         username, password = _unquote(shown, username), _unquote(shown, password or "")
     return URI(
         secure=secure,
-        host=_parse_host(shown, parts.hostname),
+        host=parse_host(shown, parts.hostname),
         port=port if port is not None else 443 if secure else 80,
         path=_quote(shown, parts.path),
         query=_quote(shown, parts.query),
@@ -99,7 +105,28 @@ def parse_uri(uri: str) -> URI:
     )
 
 
-def _parse_host(shown: str, host: str) -> str:
+def split_uri(uri: str) -> SplitResult:
+    """Take any URI apart, as `urllib.parse.urlsplit` does.
+
+    Raises:
+        ValueError: if brackets are not around an address.
+    """
+    parts = urlsplit(uri)
+    if _HOST_AND_PORT.fullmatch(parts.netloc.rpartition("@")[2]) is None:
+        raise ValueError("expected brackets around an address only")
+    return parts
+
+
+def parse_host(shown: str, host: str) -> str:
+    """Return a host as it is looked up and sent: in ASCII, an IPv6 address without brackets.
+
+    Args:
+        shown: the URI, for the error.
+        host: as `urllib.parse.urlsplit` gives it.
+
+    Raises:
+        InvalidURI: if it is neither a name nor an address.
+    """
     if ":" in host:
         # RFC 6874: a zone follows "%25"; a bare "%" is what most people write.
         address, percent, zone = host.partition("%")
