@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +146,12 @@ async def test_headers() -> None:
         ({"additional_headers": {"Upgrade": "h2c"}}, ValueError, "part of the handshake"),
         ({"subprotocols": "chat"}, TypeError, "list of strings"),
         ({"subprotocols": ["a b"]}, ValueError, "token"),
+        ({"subprotocols": ["a", "a"]}, ValueError, "once"),
+        ({"additional_headers": "X: y"}, TypeError, "pairs"),
+        ({"additional_headers": ["X: y"]}, TypeError, "pairs"),
+        ({"additional_headers": [("X", "y", "z")]}, TypeError, "pairs"),
+        ({"additional_headers": {"X": None}}, TypeError, "X as str, got NoneType"),
+        ({"bearer_token": b"abc"}, TypeError, "bearer token as str, got bytes"),
         ({"origin": "a\nb"}, ValueError, "control characters"),
         ({"bearer_token": "a b"}, ValueError, "bearer token"),
         ({"compression": "gzip"}, ValueError, "compression"),
@@ -164,6 +170,18 @@ async def test_headers() -> None:
 def test_wrong_arguments_are_refused_at_once(options: dict[str, Any], error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         wsfast.connect("ws://example.com/", **options)
+
+
+@pytest.mark.parametrize(("offer", "agreed"), [(list, None), (lambda: iter(["chat"]), "chat"), (lambda: None, None)])
+async def test_subprotocols(offer: Callable[[], Any], agreed: str | None) -> None:
+    async with wsfast.serve(echo, "127.0.0.1", 0, subprotocols=["chat"]) as server:
+        connector = wsfast.connect(url_of(server), subprotocols=offer())
+        for _ in range(2):  # also when it connects again
+            ws = await connector
+            assert ws.subprotocol == agreed
+            assert ws.request is not None
+            assert ("Sec-WebSocket-Protocol" in ws.request.headers) is (agreed is not None)
+            await ws.close()
 
 
 @pytest.mark.parametrize("uri", ["http://example.com/", "ws://", "ws://a b/", "ws://example.com/#part", "ws://h:0/"])

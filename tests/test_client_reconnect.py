@@ -196,6 +196,33 @@ async def test_server_that_accepts_and_drops_is_given_pauses() -> None:
 
 
 @pytest.mark.anyio
+async def test_delays_that_end() -> None:
+    async def drop(ws: wsfast.WebSocket) -> None:
+        ws.abort()
+
+    attempts = 0
+
+    async def refuse(peer: Peer) -> None:
+        nonlocal attempts
+        attempts += 1
+        await peer.read_head()
+        peer.write(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")
+
+    async with scripted(refuse) as server, nothing_left(port_of(server)):
+        with pytest.raises(wsfast.InvalidStatus, match="503"):
+            async for _ in wsfast.connect(url_of(server), reconnect_delays=lambda: iter([0.0, 0.0])):
+                raise AssertionError
+        assert attempts == 3, "a first attempt, and one after each delay"
+
+    async with wsfast.serve(drop, "127.0.0.1", 0) as dropping:
+        rounds = 0
+        async for ws in wsfast.connect(url_of(dropping), reconnect_delays=lambda: iter([0.0, 0.0])):
+            await ws.wait_closed()
+            rounds += 1
+        assert rounds == 3
+
+
+@pytest.mark.anyio
 async def test_other_forms() -> None:
     async with wsfast.serve(echo, "127.0.0.1", 0) as server:
         rounds = 0

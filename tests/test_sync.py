@@ -1231,6 +1231,22 @@ def test_reconnect_finds_a_server_that_comes_back() -> None:
         assert came[0].state is wsfast.State.CLOSED
 
 
+def test_reconnect_ends_with_its_delays() -> None:
+    busy = answer(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")
+    with scripted(busy) as port, pytest.raises(wsfast.InvalidStatus, match="503"):
+        next(reconnect(f"ws://127.0.0.1:{port}", reconnect_delays=lambda: iter([0.0])))
+
+    async def leave(ws: wsfast.WebSocket) -> None:
+        await ws.close()
+
+    with running(leave) as served:
+        rounds = 0
+        for ws in reconnect(served.uri, reconnect_delays=lambda: iter([0.0, 0.0])):
+            assert ws.wait_closed(PATIENCE)
+            rounds += 1
+        assert rounds == 3
+
+
 def test_reconnect_ends_with_an_error_that_stays() -> None:
     gone = answer(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
     with scripted(gone) as port, pytest.raises(wsfast.InvalidStatus, match="404"):

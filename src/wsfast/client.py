@@ -122,13 +122,11 @@ class _Connector(Generic[_T]):
             raise ValueError(f"max_redirects must be an int of at least 0, got {max_redirects!r}")
         self._max_redirects = max_redirects
         self._parsed = parse_uri(uri)
-        if isinstance(additional_headers, Mapping):
-            # `items` of a multidict tells each header once for every value.
-            additional_headers = additional_headers.items()
-        self._headers = None if additional_headers is None else list(additional_headers)
+        self._headers = None if additional_headers is None else _pairs(additional_headers)
         self._bearer_token = bearer_token
         self._origin = origin
-        self._subprotocols = None if subprotocols is None else subprotocols
+        # A `str` is kept for the handshake to refuse; no subprotocols are the same as none.
+        self._subprotocols = subprotocols if isinstance(subprotocols, str) else tuple(subprotocols or ()) or None
         self._user_agent = user_agent_header
         self._process_exception = process_exception
         self._reconnect_delays = reconnect_delays
@@ -301,6 +299,11 @@ class _Connector(Generic[_T]):
                     raise
                 if answer is not None:
                     raise answer from exc
+                if delays is None:
+                    delays = iter(self._reconnect_delays())
+                delay = next(delays, None)
+                if delay is None:
+                    raise
                 failure = f"{type(exc).__name__}: {exc}"
             else:
                 opened = loop.time()
@@ -315,12 +318,22 @@ class _Connector(Generic[_T]):
                 if not lost or loop.time() - opened >= _STABLE:
                     delays = None
                     continue
+                if delays is None:
+                    delays = iter(self._reconnect_delays())
+                delay = next(delays, None)
+                if delay is None:
+                    return
                 failure = f"the connection ended after {loop.time() - opened:.1f} s"
-            if delays is None:
-                delays = iter(self._reconnect_delays())
-            delay = next(delays)
             self._logger.info("connecting again in %.1f s: %s", delay, failure)
             await asyncio.sleep(delay)
+
+
+def _pairs(headers: Mapping[str, str] | Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    # `items` of a multidict tells each header once for every value.
+    pairs = list(headers.items() if isinstance(headers, Mapping) else headers)
+    if not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in pairs):
+        raise TypeError("additional_headers must be a mapping, or pairs of a name and a value")
+    return pairs
 
 
 def _origin(uri: URI) -> tuple[bool, str, int]:
@@ -399,8 +412,9 @@ class connect(_Connector[WebSocket]):  # noqa: N801
             ``user:password@`` if need be. SOCKS needs python-socks. Default: True.
         process_exception: called by ``async for`` with what an attempt raised; returns None to try again, or the
             exception to raise. Default: `reconnect.process_exception`.
-        reconnect_delays: called by ``async for`` to make the seconds between attempts. Default: `reconnect.backoff`. A
-            connection that the server ends within 5 s counts as an attempt that failed.
+        reconnect_delays: called by ``async for`` to make the seconds between attempts. Default: `reconnect.backoff`,
+            which never ends. A connection that the server ends within 5 s counts as an attempt that failed. Where the
+            delays end, the loop does: by what the last attempt raised, or, after such a connection, by itself.
         max_redirects: how many redirects are followed; 0 to raise `InvalidStatus` for them. Default: 10.
         open_timeout: seconds for all of it: name lookup, proxy, TLS, redirects and opening handshake. None for no
             limit. Default: 10.

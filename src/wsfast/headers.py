@@ -294,7 +294,10 @@ def build_authorization_bearer(token: str) -> str:
 
     Raises:
         ValueError: if it is no ``b64token``.
+        TypeError: if it is no `str`.
     """
+    if not isinstance(token, str):
+        raise TypeError(f"expected the bearer token as str, got {type(token).__name__}")
     if _B64TOKEN.fullmatch(token) is None:
         raise ValueError("expected a bearer token of letters, digits and -._~+/ (RFC 6750, 2.1)")
     return f"Bearer {token}"

@@ -225,7 +225,7 @@ class WebSocket(Endpoint):
         Without effect on a connection that is closed or closing, but that it waits.
 
         Args:
-            code: 1000 to 1003, 1007 to 1014 or 3000 to 4999.
+            code: 1000 to 1003, 1007 to 1014 or 3000 to 4999; 1005 for a Close frame without a code.
             reason: at most 123 bytes in UTF-8.
 
         Raises:

@@ -274,8 +274,9 @@ def reconnect(
         uri: as for `connect`.
         process_exception: called with what an attempt raised; returns None to try again, or the exception to raise.
             Default: `wsfast.reconnect.process_exception`.
-        reconnect_delays: called to make the seconds between attempts. Default: `wsfast.reconnect.backoff`. A connection
-            that the server ends within 5 s counts as an attempt that failed.
+        reconnect_delays: called to make the seconds between attempts. Default: `wsfast.reconnect.backoff`, which never
+            ends. A connection that the server ends within 5 s counts as an attempt that failed. Where the delays end,
+            the loop does: by what the last attempt raised, or, after such a connection, by itself.
         logger, options: those of `connect`, except `sock`.
 
     Raises:
@@ -294,6 +295,11 @@ def reconnect(
                 raise
             if answer is not None:
                 raise answer from exc
+            if delays is None:
+                delays = iter(reconnect_delays())
+            delay = next(delays, None)
+            if delay is None:
+                raise
             failure = f"{type(exc).__name__}: {exc}"
         else:
             opened = time.monotonic()
@@ -306,9 +312,11 @@ def reconnect(
                 delays = None
                 continue
             # A server that accepts and drops would be asked again without a pause otherwise.
+            if delays is None:
+                delays = iter(reconnect_delays())
+            delay = next(delays, None)
+            if delay is None:
+                return
             failure = f"the connection ended after {time.monotonic() - opened:.1f} s"
-        if delays is None:
-            delays = iter(reconnect_delays())
-        delay = next(delays)
         log.info("connecting again in %.1f s: %s", delay, failure)
         time.sleep(delay)

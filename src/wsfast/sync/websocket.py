@@ -552,7 +552,7 @@ class WebSocket:
         can still be received after. If the wait is interrupted, by Ctrl-C, the connection is dropped.
 
         Args:
-            code: 1000 to 1003, 1007 to 1014 or 3000 to 4999.
+            code: 1000 to 1003, 1007 to 1014 or 3000 to 4999; 1005 for a Close frame without a code.
             reason: at most 123 bytes in UTF-8.
 
         Raises:
