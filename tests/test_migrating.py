@@ -9,13 +9,19 @@ from pathlib import Path
 import pytest
 import websockets.asyncio.client
 import websockets.asyncio.connection
+import websockets.asyncio.server
+import websockets.exceptions
+import websockets.sync.client
 
 import wsfast
+import wsfast.sync
 
 PAGE = (Path(__file__).parent.parent / "docs" / "migrating.md").read_text()
 
 OWN_DEFAULT = {"compression", "write_limit", "user_agent_header", "process_exception", "reconnect_delays"}
 ABSENT = {"extensions", "max_queue", "create_connection"}
+SERVER = PAGE.split("### Servers")[1].split("### Without an event loop")[0]
+SYNC = PAGE.split("### Without an event loop")[1].split("## From aiohttp")[0]
 
 
 def parameters(thing: object) -> dict[str, inspect.Parameter]:
@@ -31,6 +37,48 @@ def test_parameters_of_connect() -> None:
         if name not in ABSENT | OWN_DEFAULT:
             assert ours[name].default == parameter.default, name
         assert f"`{name}" in PAGE, name
+
+
+def test_parameters_of_serve() -> None:
+    theirs = parameters(websockets.asyncio.server.serve)
+    ours = parameters(wsfast.serve) | parameters(wsfast.Server)
+    for name, parameter in theirs.items():
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD or name in ("handler", "host", "port"):
+            continue
+        assert (name in ours) is (name not in ABSENT | {"process_response"}), name
+        if name in ours and name not in OWN_DEFAULT | {"server_header"}:
+            assert ours[name].default == parameter.default, name
+        assert f"`{name}" in SERVER, name
+    assert f'`server_header="{ours["server_header"].default}"`' in SERVER
+
+
+def test_parameters_of_the_client_without_an_event_loop() -> None:
+    theirs, ours = parameters(websockets.sync.client.connect), parameters(wsfast.sync.connect)
+    for name, parameter in theirs.items():
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            continue
+        assert (name in ours) is (name not in ABSENT | {"legacy"}), name
+        if name in ours and name not in OWN_DEFAULT:
+            assert ours[name].default == parameter.default, name
+        assert f"`{name}" in PAGE, name
+    assert "`legacy`" in SYNC
+
+
+def test_names_of_a_server() -> None:
+    theirs = {name for name in dir(websockets.asyncio.server.Server) if not name.startswith("_")}
+    for name in theirs:
+        assert f"`{name}" in SERVER, name
+    assert {name for name in theirs if not hasattr(wsfast.Server, name)} == {"is_serving", "start_serving", "get_loop"}
+    assert "close_connections" not in parameters(wsfast.Server.close)
+
+
+def test_what_websockets_has_for_servers_only() -> None:
+    for name in websockets.asyncio.server.__all__:
+        assert f"`{name}" in SERVER or name in ("broadcast", "serve", "unix_serve", "ServerConnection", "Server"), name
+    for name in ("id", "username", "logger", "protocol"):
+        assert not hasattr(wsfast.WebSocket, name)
+        assert f"`ws.{name}`" in SERVER
+    assert wsfast.WebSocket().response is None
 
 
 @pytest.mark.parametrize(
@@ -68,6 +116,12 @@ def test_broadcast() -> None:
     assert set(parameters(websockets.asyncio.connection.broadcast)) <= set(parameters(wsfast.broadcast)) | {
         "connections"
     }
+
+
+def test_no_exception_is_missing() -> None:
+    table = PAGE.split("### Exceptions")[1].split("### Servers")[0]
+    for name in websockets.exceptions.__all__:
+        assert f"`{name}`" in table, name
 
 
 def test_exceptions() -> None:
