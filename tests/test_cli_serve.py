@@ -55,6 +55,12 @@ def test_it_says_where_it_listens(server: Serve) -> None:
     assert f"open http://127.0.0.1:{server.port}/ in a browser" in server.printed
 
 
+def test_on_all_interfaces_it_says_what_a_browser_can_open() -> None:
+    with serve("--host", "0.0.0.0") as running:
+        assert f"ws://0.0.0.0:{running.port}/" in running.printed
+        assert f"open http://localhost:{running.port}/ in a browser" in running.printed
+
+
 def test_the_page_and_its_policy(server: Serve) -> None:
     status, headers, body = fetch("127.0.0.1", server.port, "/?x=1")
     assert status == 200

@@ -192,7 +192,7 @@ async def _serve(args: argparse.Namespace) -> None:
                 await _listening(server.start(host, port, ssl=context), f"{host}:{port}")
                 addresses = [_address(sock) for sock in server.sockets]
                 told = [f"ws{secure}://{address}/" for address in addresses]
-                told.append(f"open http{secure}://{addresses[0]}/ in a browser to try it")
+                told.append(f"open http{secure}://{_reachable(server.sockets[0])}/ in a browser to try it")
             else:
                 _check_unused(args.unix)
                 await _listening(server.start(path=args.unix, ssl=context), args.unix)
@@ -227,6 +227,12 @@ def _context(certfile: str, keyfile: str | None) -> ssl.SSLContext:
 def _address(sock: socket.socket) -> str:
     host, port = sock.getsockname()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _reachable(sock: socket.socket) -> str:
+    """Return an address that this machine can open: to listen on all interfaces is no address to connect to."""
+    host, port = sock.getsockname()[:2]
+    return f"localhost:{port}" if host in ("0.0.0.0", "::") else _address(sock)
 
 
 def _check_unused(path: str) -> None:
