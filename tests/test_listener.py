@@ -57,6 +57,15 @@ async def listening(factory: Any = Recorder, **options: Any) -> AsyncIterator[tu
         yield Recorder.latest, client
 
 
+@pytest.mark.parametrize("name", ["on_open", "on_message", "on_close", "on_writable"])
+def test_methods_are_not_coroutine_functions(name: str) -> None:
+    async def method(*arguments: object) -> None:
+        raise AssertionError
+
+    with pytest.raises(TypeError, match=rf"Wrong\.{name} must not be `async def`"):
+        type("Wrong", (wsfast.Listener,), {name: method})
+
+
 async def test_the_life_of_a_listener() -> None:
     async with listening() as (listener, client):
         client.send(text("é"), binary(b"x"), ping(), text("a", fin=False), frame(CONT, b"b", key=b"TEST"))

@@ -310,6 +310,11 @@ async def test_serve_with_one_handler_and_names() -> None:
                 assert await client.receive_message() == "x"
 
 
+def test_serve_with_a_name_in_place_of_a_list() -> None:
+    with pytest.raises(TypeError, match="subprotocols as a list of strings, got str"):
+        wsfast.serve(echo, "127.0.0.1", 0, subprotocols="chat")
+
+
 def test_serve_with_nothing() -> None:
     with pytest.raises(ValueError, match="at least one subprotocol, got an empty mapping"):
         wsfast.serve({}, "127.0.0.1", 0)

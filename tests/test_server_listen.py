@@ -94,6 +94,13 @@ async def test_closed_while_it_begins_to_listen(server: wsfast.Server, monkeypat
         await asyncio.open_connection(*address)
 
 
+async def test_a_path_goes_without_a_host(server: wsfast.Server, tmp_path: Path) -> None:
+    for where in (("127.0.0.1",), (None, 0)):
+        with pytest.raises(ValueError, match="path goes without host and port"):
+            await server.start(*where, path=str(tmp_path / "socket"))  # type: ignore[arg-type]
+    assert server.sockets == ()
+
+
 async def test_several_hosts_in_one_call(server: wsfast.Server) -> None:
     async with server:
         await server.start(["127.0.0.1", "::1"], 0)
@@ -356,6 +363,12 @@ async def test_serve_with_an_option_nobody_has() -> None:
         ({"ping_interval": float("nan")}, ValueError, "ping_interval"),
         ({"ping_timeout": 0.0}, ValueError, "ping_timeout"),
         ({"stop_timeout": 0}, ValueError, "stop_timeout must be a positive number of seconds, got 0"),
+        ({"stop_timeout": None}, ValueError, "stop_timeout must be a positive number of seconds, got None"),
+        ({"process_request": 5}, TypeError, "process_request must be callable, got int"),
+        ({"select_subprotocol": "chat"}, TypeError, "select_subprotocol must be callable, got str"),
+        ({"response_headers": {"X": "a\nb"}}, ValueError, "header X without control characters"),
+        ({"response_headers": {"upgrade": "h2c"}}, ValueError, "must not have upgrade: it is part of the handshake"),
+        ({"response_headers": {"Sec-WebSocket-Protocol": "a"}}, ValueError, "must not have Sec-WebSocket-Protocol"),
         ({"overflow": "explode"}, ValueError, "overflow must be 'error', 'drop' or 'close', got 'explode'"),
         ({"compression": "gzip"}, ValueError, "gzip"),
     ],

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from inspect import iscoroutinefunction
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .websocket import WebSocket
@@ -21,7 +22,16 @@ class Listener:
 
     Args:
         ws: the connection; it is kept as `self.ws`. Send with `ws.send_nowait` and close with `ws.close_nowait`.
+
+    Raises:
+        TypeError: when a class derives from it: a method is a coroutine function, which nothing would await.
     """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in ("on_open", "on_message", "on_close", "on_writable"):
+            if iscoroutinefunction(getattr(cls, name)):
+                raise TypeError(f"{cls.__name__}.{name} must not be `async def`: a listener's methods are not awaited")
 
     def __init__(self, ws: WebSocket) -> None:
         self.ws = ws

@@ -42,6 +42,8 @@ SelectSubprotocol: TypeAlias = Callable[[WebSocket, Sequence[str]], "str | None"
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 _BACKLOG: Final = 1024
+_HANDSHAKE: Final = frozenset({"connection", "content-length", "transfer-encoding", "upgrade"})
+"""Headers that would change what the response to an opening handshake means; those of its own begin alike."""
 
 
 class _Registration(NamedTuple):
@@ -132,14 +134,20 @@ class Server:
             close_timeout=close_timeout,
             compression=as_deflate(compression),
         )
-        if not stop_timeout > 0:
-            raise ValueError(f"stop_timeout must be a positive number of seconds, got {stop_timeout}")
+        if not isinstance(stop_timeout, (int, float)) or not stop_timeout > 0:
+            raise ValueError(f"stop_timeout must be a positive number of seconds, got {stop_timeout!r}")
+        for name, hook in (("process_request", process_request), ("select_subprotocol", select_subprotocol)):
+            if hook is not None and not callable(hook):
+                raise TypeError(f"{name} must be callable, got {type(hook).__name__}")
         self.process_request = process_request
         self.origins = None if origins is None else _checked_origins(origins)
         self.select_subprotocol = select_subprotocol
         self.stop_timeout = stop_timeout
         self.response_headers = None if response_headers is None else dict(response_headers)
         self.server_header = server_header
+        for name in self.response_headers or ():
+            if name.lower() in _HANDSHAKE or name.lower().startswith("sec-websocket-"):
+                raise ValueError(f"response_headers must not have {name}: it is part of the handshake")
         accept_response("", headers=self.response_headers, server=server_header)  # raises for what cannot be sent
         self.logger: Any = logging.getLogger("wsfast.server") if logger is None else logger
         self.timer: CoarseTimer
@@ -300,6 +308,7 @@ class Server:
 
         Raises:
             OSError: the address is not to be had.
+            ValueError: `path` is given together with host or port, or nothing at all.
             RuntimeError: the server is closed, also if that was meanwhile, or runs on another event loop.
         """
         loop = self._attach()
@@ -313,6 +322,8 @@ class Server:
             factory = functools.partial(self._new_tls_transport, ssl)
             ssl.wrap_bio(ssl_module.MemoryBIO(), ssl_module.MemoryBIO(), server_side=True)  # raises for a client's
         if path is not None:
+            if host is not None or port is not None:
+                raise ValueError("path goes without host and port")
             listening = await loop.create_unix_server(factory, path, sock=sock, backlog=backlog, **listen)
         else:
             create_server: Any = loop.create_server  # whose types know either an address or a socket, not both
@@ -613,6 +624,8 @@ class serve:  # noqa: N801
             served = dict(handler)
             if not served:
                 raise ValueError("expected a handler for at least one subprotocol, got an empty mapping")
+        elif isinstance(subprotocols, str):
+            raise TypeError("expected subprotocols as a list of strings, got str")
         else:
             served = dict.fromkeys([None, *(subprotocols or ())], handler)
         for name, one in served.items():
