@@ -970,6 +970,9 @@ def test_nobody_listens() -> None:
         ({"max_size": 0}, ValueError),
         ({"additional_headers": {"X": "a\r\nb"}}, ValueError),
         ({"subprotocols": "chat"}, TypeError),
+        ({"path": "/socket"}, ValueError),
+        ({"unix": True}, ValueError),
+        ({"unix": True, "path": "/socket", "sock": object()}, ValueError),
     ],
 )
 def test_wrong_arguments(options: dict[str, Any], error: type[Exception]) -> None:

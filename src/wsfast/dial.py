@@ -59,7 +59,7 @@ class Dialer:
 
     Raises:
         InvalidProxy: the proxy's address is none.
-        TypeError, ValueError: `ssl` is of the wrong kind.
+        TypeError, ValueError: `ssl` is of the wrong kind, or `unix`, `path` and `sock` do not go together.
     """
 
     def __init__(
@@ -78,6 +78,11 @@ class Dialer:
             raise TypeError(f"proxy must be str, True or None, got {type(proxy).__name__}")
         options = dict(options)
         self._unix = bool(options.pop("unix", False))
+        path = options.get("path")
+        if not self._unix and path is not None:
+            raise ValueError("path goes with unix=True")
+        if self._unix and (path is None) is (options.get("sock") is None):
+            raise ValueError("unix=True takes either path or sock")
         self._host = options.pop("host", None)
         self._port = options.pop("port", None)
         self._ssl = options.pop("ssl", None)
