@@ -96,6 +96,13 @@ def test_names_are_str(name: Any) -> None:
         wsfast.Server().register_handler(name, echo)
 
 
+@pytest.mark.parametrize("form", ["handler", "stream_handler", "listener"])
+def test_decorators_without_parentheses(form: str) -> None:
+    """The function would stand where the name should, and nothing be registered."""
+    with pytest.raises(TypeError, match="must be str or None, got function"):
+        getattr(wsfast.Server(), form)(echo)
+
+
 @pytest.mark.parametrize("form", ["register_handler", "register_stream_handler", "register_listener"])
 def test_handlers_are_callable(form: str) -> None:
     with pytest.raises(TypeError, match="a handler must be callable, got NoneType"):

@@ -210,34 +210,41 @@ class Server:
 
     def handler(self, name: str | None) -> Callable[[_F], _F]:
         """Decorate a coroutine function to serve a subprotocol by messages; see `register_handler`."""
-        return self._decorator(functools.partial(self.register_handler, name))
+        return self._decorator(name, self.register_handler)
 
     def stream_handler(self, name: str | None, *, text: bool = False) -> Callable[[_F], _F]:
         """Decorate a coroutine function to serve a subprotocol as a byte stream; see `register_stream_handler`."""
-        return self._decorator(functools.partial(self.register_stream_handler, name, text=text))
+        return self._decorator(name, functools.partial(self.register_stream_handler, text=text))
 
     def listener(self, name: str | None) -> Callable[[_F], _F]:
         """Decorate a `Listener` class to serve a subprotocol by callbacks; see `register_listener`."""
-        return self._decorator(functools.partial(self.register_listener, name))
+        return self._decorator(name, self.register_listener)
 
     def is_registered(self, name: str | None) -> bool:
         """Tell whether a subprotocol, or None, has a handler of any form."""
         return name in self._registered
 
-    @staticmethod
-    def _decorator(register: Callable[[Any], None]) -> Callable[[_F], _F]:
+    def _decorator(self, name: str | None, register: Callable[[str | None, Any], None]) -> Callable[[_F], _F]:
+        # At once: a decorator without its parentheses is given the function here, and would register nothing.
+        self._check_name(name)
+
         def decorate(served: _F) -> _F:
-            register(served)
+            register(name, served)
             return served
 
         return decorate
 
+    @staticmethod
+    def _check_name(name: str | None) -> None:
+        if name is None:
+            return
+        if not isinstance(name, str):
+            raise TypeError(f"a subprotocol's name must be str or None, got {type(name).__name__}")
+        if not is_token(name):
+            raise ValueError(f"a subprotocol's name must be a token (RFC 9110, 5.6.2), got {name!r}")
+
     def _register(self, name: str | None, served: object, registration: _Registration) -> None:
-        if name is not None:
-            if not isinstance(name, str):
-                raise TypeError(f"a subprotocol's name must be str or None, got {type(name).__name__}")
-            if not is_token(name):
-                raise ValueError(f"a subprotocol's name must be a token (RFC 9110, 5.6.2), got {name!r}")
+        self._check_name(name)
         if not callable(served):
             raise TypeError(f"a handler must be callable, got {type(served).__name__}")
         if name in self._registered:
