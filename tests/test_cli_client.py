@@ -254,6 +254,29 @@ def test_a_reader_that_leaves(server: Running) -> None:
         assert process.stderr.read() == b""
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("command", ["connect", "bench"])
+def test_output_that_cannot_be_written(server: Running, command: str) -> None:
+    arguments = ["bench", "--duration", "0.05"] if command == "bench" else []
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "wsfast", *arguments, server.uri],
+            input=b"hi\n",
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=30,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == b"wsfast: cannot write to standard output: No space left on device\n"
+
+
+def test_output_that_is_closed(server: Running) -> None:
+    shell = ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-m", "wsfast", "--linger", "0.3", server.uri]
+    done = subprocess.run(shell, input=b"hi\n", stderr=subprocess.PIPE, timeout=30, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_ctrl_c(server: Running) -> None:
     with start("--verbose", server.uri) as process:
         assert process.stderr is not None

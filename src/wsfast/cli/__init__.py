@@ -8,11 +8,13 @@ arguments and returns the exit status. What a command needs beyond wsfast it imp
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 
 from .._version import __version__
 from . import bench, client, serve
+from .options import complain, discard_output
 
 __all__ = ["main"]
 
@@ -48,7 +50,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given.insert(0, client.NAME)
     args = parser.parse_args(given)
     run: Callable[[argparse.Namespace], int] = args.run
+    if sys.stdout is None:
+        # It was closed by whoever started the program, who wants no output.
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     try:
-        return run(args)
+        status = run(args)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         return 130
+    except OSError as exc:
+        # Of standard output, such as a full disk: what the network raises, the commands tell by themselves.
+        complain(f"cannot write to standard output: {exc.strerror or exc}")
+        discard_output()
+        return 1
+    return status

@@ -35,7 +35,16 @@ from wsfast.events import Close
 from wsfast.exceptions import ConnectionClosed, WebSocketError
 from wsfast.websocket import WebSocket
 
-from .options import add_connection_arguments, complain, connection_options, escape, explain, natural, positive
+from .options import (
+    add_connection_arguments,
+    complain,
+    connection_options,
+    discard_output,
+    escape,
+    explain,
+    natural,
+    positive,
+)
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -120,8 +129,8 @@ def run(args: argparse.Namespace) -> int:
         with asyncio.Runner() as runner:
             return runner.run(_talk(args, options, _screen(args) if interactive else None))
     except BrokenPipeError:
-        # Who read our output has gone, as `head` does. The interpreter would complain when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Who read our output has gone, as `head` does.
+        discard_output()
         return 0
 
 

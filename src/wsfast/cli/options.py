@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import ssl
 import sys
 from collections.abc import Callable
@@ -18,6 +19,7 @@ __all__ = [
     "add_connection_arguments",
     "complain",
     "connection_options",
+    "discard_output",
     "escape",
     "explain",
     "natural",
@@ -40,6 +42,11 @@ def escape(text: str) -> str:
 def complain(text: str) -> None:
     """Tell the user, on stderr, why something does not work; what a peer said in it is made safe."""
     print(f"wsfast: {escape(text)}", file=sys.stderr, flush=True)
+
+
+def discard_output() -> None:
+    """Let what is still to be written to standard output go nowhere: the interpreter would complain at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def explain(exc: BaseException) -> str:
