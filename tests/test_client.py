@@ -280,6 +280,33 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # uvloop has no happy eyeballs
+async def test_an_address_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    tried: list[str] = []
+    connect = loop.sock_connect
+
+    async def look_up(host: str, port: int, **options: Any) -> list[Any]:
+        assert host == "two.test"
+        return [
+            (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (address, port))
+            for address in ("127.0.0.2", "127.0.0.1")
+        ]
+
+    async def connect_or_hang(sock: socket.socket, address: Any) -> None:
+        tried.append(address[0])
+        if address[0] == "127.0.0.2":
+            await loop.create_future()
+        await connect(sock, address)
+
+    monkeypatch.setattr(loop, "getaddrinfo", look_up)
+    monkeypatch.setattr(loop, "sock_connect", connect_or_hang)
+    async with serving() as server, nothing_left(port_of(server)):
+        async with wsfast.connect(url_of(server, host="two.test")) as ws:
+            assert ws.remote_address == ("127.0.0.1", port_of(server))
+    assert tried == ["127.0.0.2", "127.0.0.1"]
+
+
 async def test_cancelled_while_connecting() -> None:
     async with serving(process_request=_never) as server, nothing_left(port_of(server)):
         task = asyncio.create_task(_connect(url_of(server)))
