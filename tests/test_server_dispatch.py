@@ -375,12 +375,14 @@ async def test_process_request_answers_http(hook: Any) -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("later", [False, True])
-@pytest.mark.parametrize("answer", [ValueError("a secret"), "OK", b"OK", 200, refuse(418, "Teapot")])
+@pytest.mark.parametrize(
+    "answer", [ValueError("a secret"), asyncio.CancelledError(), "OK", b"OK", 200, refuse(418, "Teapot")]
+)
 async def test_process_request_that_is_wrong_or_refuses(
     later: bool, answer: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     def hook(ws: wsfast.WebSocket, asked: wsfast.Request) -> Any:
-        if isinstance(answer, Exception):
+        if isinstance(answer, BaseException):
             raise answer
         return answer
 

@@ -353,6 +353,8 @@ async def test_serve_with_an_option_nobody_has() -> None:
     ("options", "kind", "match"),
     [
         ({"max_size": 0}, ValueError, "max_size must be positive, got 0"),
+        ({"open_timeout": "5"}, TypeError, "open_timeout must be a number of seconds or None, got str"),
+        ({"ping_interval": True}, TypeError, "ping_interval must be a number of seconds or None, got bool"),
         ({"max_size": "1"}, TypeError, "max_size must be int or None, got str"),
         ({"read_limit": None}, TypeError, "read_limit must be int, got NoneType"),
         ({"write_limit": True}, TypeError, "write_limit must be int, got bool"),

@@ -21,7 +21,7 @@ __all__ = ["TLSPipe"]
 PIECE: Final = 65536
 """Bytes that are encrypted in one go, to four TLS records."""
 HELD: Final = 81920
-"""Bytes of records that are sent without waiting for the end of the batch; those of 64 KiB and a frame's head are less."""
+"""Bytes of records that are sent without waiting for the end of the batch; 64 KiB and a frame's head make fewer."""
 
 
 class TLSPipe:

@@ -52,7 +52,7 @@ class Limits:
     """Limits and times of a connection; `Server` and `connect` document them.
 
     Raises:
-        ValueError: a value is out of range; the text names it.
+        ValueError, TypeError: a value is out of range, or of another type; the text names it.
     """
 
     max_size: int | None = 1048576
@@ -78,6 +78,8 @@ class Limits:
                 raise ValueError(f"{name} must be positive, got {value}")
         for name in ("open_timeout", "ping_interval", "ping_timeout", "close_timeout"):
             value = getattr(self, name)
+            if value is not None and (not isinstance(value, (int, float)) or isinstance(value, bool)):
+                raise TypeError(f"{name} must be a number of seconds or None, got {type(value).__name__}")
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be a positive number of seconds or None, got {value}")
         if self.overflow not in ("error", "drop", "close"):

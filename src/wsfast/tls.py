@@ -1,8 +1,8 @@
 """TLS on asyncio: a transport for the protocol above, and itself the protocol of the transport below.
 
 It stands in for the event loops' own TLS. Both use the `ssl` module; this one costs less for each message
-(`docs/performance.md`), is the same on every loop, and ends a connection in order: what arrived whole is delivered though
-the peer resets, and a Close frame is followed by close_notify and the end of the sending side, not by a reset.
+(`docs/performance.md`), is the same on every loop, and ends a connection in order: what arrived whole is delivered
+though the peer resets, and a Close frame is followed by close_notify and the end of the sending side, not by a reset.
 Here is what is rare; the way of the bytes is the base class.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from .codec import IMPLEMENTATION
@@ -217,10 +218,8 @@ class TLSTransport(TLSPipe, asyncio.BufferedProtocol):
         if self.finished:
             return
         if self.established:
-            try:
+            with suppress(ssl.SSLError):  # the peer's close_notify has not come, nor need it: RFC 8446, 6.1
                 self._object.unwrap()
-            except ssl.SSLError:
-                pass  # the peer's close_notify has not come, nor need it: RFC 8446, 6.1
             self.flush()
         self.finished = True
         if self.read_paused and self.transport is not None and not self.transport.is_closing():

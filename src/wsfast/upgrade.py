@@ -85,7 +85,7 @@ class ServerOpening:
                 self._handle(request)
         except HandshakeRefused as exc:
             self._refuse(exc)
-        except Exception as exc:
+        except (Exception, asyncio.CancelledError) as exc:
             self._fail(exc)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -144,6 +144,10 @@ class ServerOpening:
                 self._upgrade(request)
         except HandshakeRefused as exc:
             self._refuse(exc)
+        except asyncio.CancelledError as exc:
+            if self._answered or self.transport is None:
+                raise
+            self._fail(exc)  # it was cancelled by what it waited for
         except Exception as exc:
             self._fail(exc)
 
@@ -176,7 +180,7 @@ class ServerOpening:
         self.server.logger.info("connection from %s refused: %s", self.peer, refused)
         self._answer(refused.response)
 
-    def _fail(self, exc: Exception) -> None:
+    def _fail(self, exc: BaseException) -> None:
         self.server.logger.error("opening handshake failed: a hook raised", exc_info=exc)
         self._answer(refuse(500, "The server failed to answer the request").response)
 
