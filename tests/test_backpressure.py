@@ -100,6 +100,26 @@ async def test_many_tiny_messages_count_for_more_than_their_bytes(count: int) ->
         await until(lambda: not channel.paused)
 
 
+async def test_a_queue_that_is_never_empty_holds_what_is_in_it_only() -> None:
+    """A handler that is always behind: what it took leaves nothing behind, however many messages there were."""
+    step = Step()
+    async with serving(step.messages) as server:
+        await Peer.open(server)
+        await until(lambda: step.ws)
+        assert step.ws is not None
+        ws, message = step.ws, frame(BINARY, b"x")
+        ws._channel.feed(message * 10)
+        tracemalloc.start()
+        try:
+            for _ in range(30_000):
+                ws._channel.feed(message)
+                assert await ws.recv() == b"x"
+            assert tracemalloc.get_traced_memory()[0] < 50_000
+        finally:
+            tracemalloc.stop()
+        assert ws._channel.held == 10 * (1 + OVERHEAD)
+
+
 @pytest.mark.parametrize("limit", [1, 100, 1 << 20])
 async def test_read_limit_is_an_option(limit: int) -> None:
     step = Step()

@@ -61,6 +61,7 @@ cdef enum:
     TURN_PACKED = 256  # the same for messages that may be compressed, which takes longer
     LARGE_PACKED = 65536  # bytes of a message whose compression fills a turn
     OVERHEAD = 64  # bytes that a held message counts for beside its own
+    QUEUE_SLACK = 64  # places of messages that were taken, which the queue may keep
     # Why reading is paused:
     PAUSED_HELD = 1  # the consumer is behind
     PAUSED_PENDING = 2  # the decoder has more events than one turn may handle
@@ -454,6 +455,10 @@ cdef class Channel:
         self.held -= _weight(message)
         if self._head == len(self._queue):
             self._queue.clear()
+            self._head = 0
+        elif self._head >= QUEUE_SLACK and self._head * 2 >= len(self._queue):
+            # Of a consumer that is always behind, the queue is never empty.
+            del self._queue[:self._head]
             self._head = 0
         self.owes = True
         if self.paused & PAUSED_HELD and self.held * 4 <= self.high_water:
