@@ -390,13 +390,23 @@ async def test_send_nowait_policies(overflow: str) -> None:
         peer.reset()
 
 
-@pytest.mark.parametrize("message", ["\u20ac" * 100_000, b"x" * 300_000, memoryview(b"x" * 300_000)])
+@pytest.mark.parametrize(
+    "message",
+    [
+        "\u20ac" * 100_000,
+        b"x" * 300_000,
+        memoryview(b"x" * 300_000),
+        memoryview(b"x" * 300_000).cast("Q"),
+        memoryview(b"x" * 300_000).cast("B", (1, 300_000)),
+    ],
+    ids=["text", "bytes", "memoryview", "words", "two dimensions"],
+)
 async def test_send_nowait_counts_bytes(message: str | bytes | memoryview) -> None:
     done = asyncio.Event()
 
     async def handler(ws: wsfast.WebSocket) -> None:
         try:
-            unsent(ws, 70_000)
+            unsent(ws, 60_000)  # less than `write_limit`
             with pytest.raises(BufferFull):
                 ws.send_nowait(message)
         finally:

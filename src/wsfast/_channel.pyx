@@ -765,6 +765,7 @@ cdef class Endpoint:
         cdef Channel channel = self._opened()
         if (
             channel.write_paused or not (channel.sendable or channel.packs)
+            or not (type(message) is str or type(message) is bytes)  # the length of others is not in bytes
             or <Py_ssize_t>channel._encoder._used + <Py_ssize_t>len(message) > channel._easy
         ) and not channel.may_buffer(message):
             return False

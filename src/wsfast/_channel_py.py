@@ -582,6 +582,7 @@ class Endpoint:
         if (
             channel.write_paused
             or not (channel.sendable or channel.packs)
+            or not (type(message) is str or type(message) is bytes)  # the length of others is not in bytes
             or len(channel._encoder) + len(message) > channel._easy
         ) and not channel.may_buffer(message):
             return False
