@@ -402,6 +402,36 @@ async def test_streaming_given_up_before_its_first_piece_loses_nothing(how: str)
         assert await ws.recv() == "2!"
 
 
+@pytest.mark.parametrize("queued", [True, False])
+async def test_streaming_that_cannot_be_decoded_at_its_end_drops_no_other_message(queued: bool) -> None:
+    async with pair() as (ws, client):
+        receiving = asyncio.ensure_future(anext(ws.recv_streaming(decode=True)))
+        await turns()
+        others = [binary(b"2"), binary(b"3", fin=False), frame(CONT, b"!", key=b"TEST")]
+        client.send(binary(b"\xff"), *(others if queued else []))
+        with pytest.raises(UnicodeDecodeError):
+            await receiving
+        if not queued:
+            receiving = asyncio.ensure_future(anext(ws.recv_streaming()))
+            await turns()
+            client.send(*others)
+            assert await receiving == b"2"
+        else:
+            assert await ws.recv() == b"2"
+        assert await ws.recv() == b"3!"
+
+
+async def test_streaming_that_cannot_be_decoded_in_its_middle_drops_the_rest_of_the_message() -> None:
+    async with pair() as (ws, client):
+        receiving = asyncio.ensure_future(anext(ws.recv_streaming(decode=True)))
+        await turns()
+        client.send(binary(b"\xff", fin=False))
+        with pytest.raises(UnicodeDecodeError):
+            await receiving
+        client.send(frame(CONT, b"rest", key=b"TEST"), binary(b"2"))
+        assert await ws.recv() == b"2"
+
+
 async def test_recv_within_streaming_is_refused() -> None:
     async with pair() as (ws, client):
         client.send(binary(b"a", fin=False))

@@ -300,13 +300,14 @@ class _Pieces(AsyncIterator["str | bytes"]):
             if channel.streaming:
                 raise ConcurrencyError("recv_streaming() was called before another iteration over it was finished")
             channel.begin_streaming()
+        final = False
         try:
             piece: Any = await self._ws._recv_piece()
             self._begun = True
             data, final = piece if isinstance(piece, Fragment) else (piece, True)
             decoded = self._decode(data, final)
         except BaseException:
-            self._finish(skip=self._begun)
+            self._finish(skip=self._begun and not final)
             raise
         if final:
             self._finish(skip=False)
