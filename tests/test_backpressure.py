@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import tracemalloc
+from collections.abc import AsyncIterator
 from contextlib import suppress
 
 import pytest
-from hostile import BINARY, CLOSE, TEXT, Echo, Peer, close_frame, echo, flood, frame, serving, until
+from hostile import BINARY, CLOSE, PATIENCE, TEXT, Echo, Peer, close_frame, echo, flood, frame, serving, until
 
 import wsfast
 from wsfast import ConnectionClosed
@@ -384,3 +385,59 @@ async def test_a_half_closed_peer_that_reads_nothing_is_dropped() -> None:
         await until(lambda: server.counters["bytes_sent"] > 100_000)
         peer.sock.shutdown(1)
         await until(lambda: not server.connections, 2)
+
+
+async def test_a_listener_hears_the_close_of_a_peer_that_does_not_read() -> None:
+    """Once this side has closed, what comes is dropped, so that there is nothing to hold a peer back for."""
+
+    class Closing(wsfast.Listener):
+        def on_open(self) -> None:
+            for _ in range(2):
+                self.ws.send_nowait(b"x" * 30_000)
+            self.ws.close_nowait(3000)  # all of it goes out at the end of this turn
+
+    async with serving(Closing, buffers=4096, write_limit=16384, close_timeout=PATIENCE) as server:
+        peer = await Peer.open(server, buffers=4096)
+        (ws,) = server.connections
+        await until(lambda: ws._channel.write_paused)
+        await peer.send(close_frame(3000))
+        await until(lambda: ws.close_code == 3000)
+        assert (await peer.read_close())[0] == 3000
+
+
+@pytest.mark.parametrize("what", ["send", "fragments", "compressed"])
+async def test_senders_that_wait_their_turn_learn_that_it_is_over(what: str) -> None:
+    """Another sender is stuck in a message of fragments whose next piece never comes."""
+    ends: list[str] = []
+    sending = asyncio.Event()
+
+    async def stuck() -> AsyncIterator[bytes]:
+        yield b"begin"
+        sending.set()
+        await asyncio.Event().wait()
+
+    async def handler(ws: wsfast.WebSocket) -> None:
+        async def send() -> None:
+            await sending.wait()
+            try:
+                if what == "fragments":
+                    await ws.send([b"a", b"b"])
+                else:
+                    await ws.send(b"x" * 1000, compress=what == "compressed")
+            except ConnectionClosed as exc:
+                ends.append(str(exc.cause))
+
+        first = asyncio.create_task(ws.send(stuck()))
+        await asyncio.gather(*(send() for _ in range(3)))
+        first.cancel()
+        with suppress(asyncio.CancelledError):
+            await first
+
+    compression = wsfast.Deflate(executor_threshold=1) if what == "compressed" else None
+    async with serving(handler, compression=compression) as server:
+        peer = await Peer.open(server, None, *["Sec-WebSocket-Extensions: permessage-deflate"] * (what == "compressed"))
+        await asyncio.wait_for(sending.wait(), 5)
+        await asyncio.sleep(0)
+        peer.reset()
+        await until(lambda: len(ends) == 3)
+        assert ends == [str(wsfast.CloseCause.LOST)] * 3

@@ -10,10 +10,11 @@ import asyncio
 import logging
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
 
@@ -517,7 +518,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
     def pause_writing(self) -> None:
         """Called by the transport when more than `write_limit` is unsent."""
         self.write_paused = True
-        if self.listener is not None:
+        if self.listener is not None and self.connection.state is State.OPEN:
             self.pause(PAUSED_WRITING)
 
     def resume_writing(self) -> None:
@@ -778,6 +779,10 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         if self._drain_waiters is not None:
             self._release(self._drain_waiters, connection.closed_error())
             self._drain_waiters = None
+        if self._gate:
+            # The message before theirs may wait for its next piece for ever.
+            self._release(self._gate, connection.closed_error())
+            self._gate.clear()
         self.wake_receiver()
         self._end_reader()
         self.host.connection_closed(self)
@@ -792,7 +797,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         self._closed_waiters = None
 
     @staticmethod
-    def _release(waiters: list[asyncio.Future[None]] | None, error: Exception | None) -> None:
+    def _release(waiters: Iterable[asyncio.Future[None]] | None, error: Exception | None) -> None:
         for waiter in waiters or ():
             if waiter.done():
                 continue
