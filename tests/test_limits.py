@@ -575,6 +575,14 @@ async def test_limits_must_be_positive(option: str, value: int) -> None:
         wsfast.Server(**{option: value})  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("option", TIMES)
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+async def test_times_must_be_finite(option: str, value: float) -> None:
+    """None is how to have no limit; a deadline that is no number would put all others out of order."""
+    with pytest.raises(ValueError, match=option):
+        wsfast.Server(**{option: value})  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("option", ["max_size", "max_fragments", "max_buffered"])
 async def test_limits_on_sizes_may_be_none_but_no_float(option: str) -> None:
     wsfast.Server(**{option: None})  # type: ignore[arg-type]

@@ -81,7 +81,7 @@ class Limits:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, (int, float)) or isinstance(value, bool)):
                 raise TypeError(f"{name} must be a number of seconds or None, got {type(value).__name__}")
-            if value is not None and not value > 0:
+            if value is not None and not 0 < value < inf:
                 raise ValueError(f"{name} must be a positive number of seconds or None, got {value}")
         if self.overflow not in ("error", "drop", "close"):
             raise ValueError(f"overflow must be 'error', 'drop' or 'close', got {self.overflow!r}")

@@ -10,6 +10,7 @@ import ssl as ssl_module
 from collections import Counter
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from inspect import isawaitable, iscoroutine
+from math import inf
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self, TypeAlias, TypeVar
 
@@ -134,7 +135,7 @@ class Server:
             close_timeout=close_timeout,
             compression=as_deflate(compression),
         )
-        if not isinstance(stop_timeout, (int, float)) or not stop_timeout > 0:
+        if not isinstance(stop_timeout, (int, float)) or not 0 < stop_timeout < inf:
             raise ValueError(f"stop_timeout must be a positive number of seconds, got {stop_timeout!r}")
         for name, hook in (("process_request", process_request), ("select_subprotocol", select_subprotocol)):
             if hook is not None and not callable(hook):
