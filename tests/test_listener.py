@@ -175,23 +175,25 @@ async def test_sending_in_every_method() -> None:
         await listener.closed.wait()
 
 
+# A listener that asks a cancelled Future for its result raises CancelledError: nobody cancelled anything of ours.
+@pytest.mark.parametrize("error", [ValueError("a secret"), asyncio.CancelledError("a secret")], ids=repr)
 @pytest.mark.parametrize("where", ["on_open", "on_message", "on_writable"])
-async def test_a_method_that_raises(where: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_method_that_raises(where: str, error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
     class Faulty(Recorder):
         def on_open(self) -> None:
             super().on_open()
             if where == "on_open":
-                raise ValueError("a secret")
+                raise error
             if where == "on_writable":
                 while self.ws.buffered_amount < 4_000_000 and not self.ws._open_channel().write_paused:
                     self.ws.send_nowait(bytes(65536))
 
         def on_message(self, message: str | bytes) -> None:
             super().on_message(message)
-            raise ValueError("a secret")
+            raise error
 
         def on_writable(self) -> None:
-            raise ValueError("a secret")
+            raise error
 
     async with listening(Faulty) as (listener, client):
         client.send(text("1"), text("2"))
@@ -209,11 +211,14 @@ async def test_a_method_that_raises(where: str, caplog: pytest.LogCaptureFixture
     assert record.exc_info is not None
 
 
-async def test_an_on_close_that_raises_is_logged_and_no_more(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("error", [ValueError("boom"), asyncio.CancelledError()], ids=repr)
+async def test_an_on_close_that_raises_is_logged_and_no_more(
+    error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
     class Faulty(Recorder):
         def on_close(self, code: int, reason: str) -> None:
             super().on_close(code, reason)
-            raise ValueError("boom")
+            raise error
 
     async with listening(Faulty) as (listener, client):
         waiting = asyncio.ensure_future(listener.ws.wait_closed())

@@ -537,7 +537,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
             if connection.state is State.OPEN:
                 try:
                     self.listener.on_writable()
-                except Exception as exc:
+                except (Exception, asyncio.CancelledError) as exc:
                     self.consumer_failed(exc)
 
     def transport_reading(self, wanted: bool) -> None:
@@ -791,7 +791,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
             listener, self.listener = self.listener, None
             try:
                 listener.on_close(code, reason)
-            except Exception as exc_:
+            except (Exception, asyncio.CancelledError) as exc_:
                 self.host.logger.error("on_close for subprotocol %r raised", self.ws.subprotocol, exc_info=exc_)
         self._release(self._closed_waiters, None)
         self._closed_waiters = None

@@ -534,7 +534,7 @@ class Server:
                 self._run(protocol, registration.stream_handler(ws.reader, ws.writer))
             elif registration.handler is not None:
                 self._run(protocol, registration.handler(ws))
-        except Exception as exc:
+        except (Exception, asyncio.CancelledError) as exc:
             protocol.consumer_failed(exc)
         if trailing:
             protocol.feed(trailing)
