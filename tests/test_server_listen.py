@@ -16,7 +16,6 @@ from raw import RawClient, connect_raw, open_raw, port_of, text
 from websockets.asyncio.client import connect as websockets_connect
 
 import wsfast
-from wsfast.transports import create_server
 
 pytestmark = pytest.mark.anyio
 
@@ -77,15 +76,17 @@ async def test_several_addresses(server: wsfast.Server, tmp_path: Path) -> None:
 async def test_closed_while_it_begins_to_listen(server: wsfast.Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """To look a host up takes time, and `close` may be called in it."""
     bound: list[Any] = []
+    loop = asyncio.get_running_loop()
+    create_server = loop.create_server
 
     async def create(*args: Any, **options: Any) -> asyncio.Server:
-        listening = await create_server(*args, **options)
+        listening: asyncio.Server = await create_server(*args, **options)
         bound.extend(sock.getsockname() for sock in listening.sockets)
         server.close()
         await server.wait_closed()
         return listening
 
-    monkeypatch.setattr("wsfast.server.create_server", create)
+    monkeypatch.setattr(loop, "create_server", create)
     with pytest.raises(RuntimeError, match="the server was closed before it listened"):
         await server.start("127.0.0.1", 0)
     assert server.sockets == ()
