@@ -12,6 +12,7 @@ import pytest
 from client_helpers import Peer, echo, scripted, until, url_of
 
 import wsfast
+from wsfast._permessage import CompressorPool
 from wsfast.codes import CloseCause
 
 pytestmark = pytest.mark.anyio
@@ -98,6 +99,26 @@ async def test_what_does_not_get_smaller_is_sent_plain() -> None:
         for ws in opened:
             assert await ws.recv() == noise
             assert ws.counters["bytes_received"] == 5004
+
+
+async def test_noise_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After four messages that did not shrink, those that follow are not even tried for a while."""
+    tried: list[int] = []
+    compress = CompressorPool.compress
+
+    def counting(self: CompressorPool, data: bytes) -> bytes:
+        tried.append(number)
+        return compress(self, data)
+
+    monkeypatch.setattr(CompressorPool, "compress", counting)
+    deflate = {"compression": "deflate"}
+    async with clients(2, server_options=deflate, **deflate) as (server, opened):
+        for number in range(13):
+            noise = os.urandom(1000)
+            wsfast.broadcast(server.connections, noise)
+            for ws in opened:
+                assert await ws.recv() == noise
+        assert tried == [0, 1, 2, 3, 12]
 
 
 async def test_from_clients() -> None:

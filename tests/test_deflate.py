@@ -101,6 +101,7 @@ def test_window_bits_are_checked(name: str) -> None:
         ({"idle": -0.1}, ValueError, "idle must be at least 0 seconds, or None, got -0.1"),
         ({"idle": float("nan")}, ValueError, "idle must be at least 0 seconds, or None, got nan"),
         ({"backend": "gzip"}, ValueError, "backend must be one of .*, got 'gzip'"),
+        ({"budget": 1 << 20}, TypeError, "budget must be a DeflateBudget or None, got 1048576"),
     ],
 )
 def test_wrong_options(options: dict[str, Any], error: type[Exception], match: str) -> None:
@@ -559,6 +560,39 @@ def test_pool_in_threads() -> None:
     assert len(shared._free) <= 4
 
 
+def test_pool_keeps_few() -> None:
+    # A thousand messages in fragments at one time need a thousand compressors, and leave a handful behind.
+    shared = pool(BACKENDS["zlib"], 5, 9, 1)
+    many = [make(takeover=False, level=5, bits=9, mem_level=1) for _ in range(1000)]
+    for sender in many:
+        sender.compress_fragment(b"abc", False)
+    assert len({id(sender._compressor) for sender in many}) == 1000
+    for sender in many:
+        sender.compress_fragment(b"", True)
+    assert 1 <= len(shared._free) <= 8
+    assert zlib.decompressobj(-15).decompress(shared.compress(b"abc") + b"\x00\x00\xff\xff") == b"abc"
+
+
+@pytest.mark.parametrize("takeover", [True, False])
+def test_a_failed_fragment_leaves_nothing_behind(takeover: bool) -> None:
+    sender, receiver = make(takeover), make(peer_takeover=takeover)
+    receiver.decompress(sender.compress(message(1)), True, -1)
+    sender.compress_fragment(b"lost", False)
+
+    class Failing:
+        def __init__(self, compressor: Any) -> None:
+            self.compress = compressor.compress
+
+        def flush(self, mode: int) -> bytes:
+            raise MemoryError
+
+    sender._compressor = Failing(sender._compressor)
+    with pytest.raises(MemoryError):
+        sender.compress_fragment(b"never sent", False)
+    assert sender.memory == 0
+    assert receiver.decompress(sender.compress(message(1)), True, -1) == message(1)
+
+
 def test_a_failed_compressor_is_dropped() -> None:
     shared = pool(BACKENDS["zlib"], 2, 12, 5)
     with pytest.raises(TypeError):
@@ -771,6 +805,18 @@ def test_incompressible_streak(takeover: bool) -> None:
         assert plain() == 0
 
 
+def test_what_a_broadcast_finds_counts() -> None:
+    # `shared_key` compresses for many; each is told what came of it.
+    sender = make()
+    noise = random.Random(4).randbytes(1000)
+    for _ in range(4):
+        assert sender.should_compress(1000)
+        sender.judge(1000, len(sender.shared_key.compress(noise)))
+    assert [sender.should_compress(1000) for _ in range(9)] == [False] * 8 + [True]
+    sender.judge(1000, 900)
+    assert sender.should_compress(1000)
+
+
 def test_small_messages_do_not_count_a_pause_down() -> None:
     sender = make(threshold=100)
     for seed in range(4):
@@ -837,6 +883,34 @@ def test_idle_never() -> None:
     assert not deflate.free_idle(0)
     assert not deflate.free_idle(1e9)
     assert deflate.memory > 0
+
+
+def test_watched() -> None:
+    busy: set[Any] = set()
+    deflate = make(idle=10)
+    deflate.watched = busy
+    assert not busy
+    deflate.compress(b"abc")
+    assert busy == {deflate}
+    deflate.close()
+    assert not busy
+    assert not deflate.holding
+
+
+def test_closed_while_a_thread_begins_to_compress() -> None:
+    # The connection ends just when its first compressor is made: nothing must keep it, or the compressor, alive.
+    class Busy(set[Any]):
+        def add(self, one: Any) -> None:
+            one.close()
+            super().add(one)
+
+    busy = Busy()
+    deflate = make()
+    deflate.watched = busy
+    packed = deflate.compress(message(1))
+    assert make().decompress(packed, True, -1) == message(1)
+    assert not busy
+    assert deflate.memory == 0
 
 
 def test_budget() -> None:

@@ -34,6 +34,10 @@ _MAX_STREAMS = 1024
 # `unused_data` copies the rest of the input at the end of each stream: pieces keep that linear.
 _PIECE = 4096
 
+# A pool keeps so many compressors that nobody uses. A burst of messages in fragments to thousands of connections may
+# need thousands of 61 KiB, and must not leave them behind.
+_MOST_FREE = 8
+
 # A message counts as incompressible if less than a sixteenth of it is saved.
 _POOR_SHIFT = 4
 # So many in a row are tried before the next ones are sent plain: single images between JSON must not stop it.
@@ -45,7 +49,8 @@ _LONGEST_PAUSE = 256
 class CompressorPool:
     """Compressors that any connection without context takeover may borrow for one message.
 
-    There are as many as were in use at one time: one, unless messages are compressed in threads or in fragments.
+    There are as many as are in use at one time: one, unless messages are compressed in threads or in fragments. A few
+    of those that are not needed any more are kept.
 
     Args:
         backend: the DEFLATE library.
@@ -68,7 +73,8 @@ class CompressorPool:
 
     def give(self, compressor: Compressor) -> None:
         """Return a compressor whose last output ended in a full flush."""
-        self._free.append(compressor)
+        if len(self._free) < _MOST_FREE:
+            self._free.append(compressor)
 
     def compress(self, data: bytes | bytearray | memoryview) -> bytes:
         """Compress a whole message so that an inflater in any state can read it.
@@ -81,7 +87,7 @@ class CompressorPool:
         # Popping and appending are atomic, so threads never share one. After an error it is dropped.
         compressor = self.take()
         out = compressor.compress(data) + compressor.flush(FULL_FLUSH)
-        self._free.append(compressor)
+        self.give(compressor)
         return out[:-4]
 
 
@@ -254,7 +260,7 @@ class PerMessageDeflate:
                 raise
         else:
             out = self._pool.compress(data)
-        self._judge(len(data), len(out))
+        self.judge(len(data), len(out))
         return out
 
     def compress_fragment(self, data: bytes | bytearray | memoryview, fin: bool) -> bytes:
@@ -279,9 +285,13 @@ class PerMessageDeflate:
         if compressor is None:
             compressor = self._keep(self._new_compressor() if takeover else self._pool.take())
         self._idle_since = None
-        out = compressor.compress(data) + compressor.flush(SYNC_FLUSH if takeover or not fin else FULL_FLUSH)
+        try:
+            out = compressor.compress(data) + compressor.flush(SYNC_FLUSH if takeover or not fin else FULL_FLUSH)
+        except BaseException:
+            self._compressor = None  # as in `compress`
+            raise
         if len(data) >= self.parameters.threshold:
-            self._judge(len(data), len(out))
+            self.judge(len(data), len(out))
         if not fin:
             return out
         if not takeover:
@@ -291,16 +301,29 @@ class PerMessageDeflate:
 
     def _keep(self, compressor: Compressor) -> Compressor:
         self._compressor = compressor
-        if self.watched is not None:
-            self.watched.add(self)
+        watched = self.watched
+        if watched is not None:
+            watched.add(self)
+            if self.watched is None:
+                # This is a thread, and the connection has ended: `close` may have been too early to see either.
+                self._compressor = None
+                watched.discard(self)
         return compressor
 
     def _new_compressor(self) -> Compressor:
         p = self.parameters
         return p.compress.compressor(p.level, p.bits, p.mem_level)
 
-    def _judge(self, size: int, left: int) -> None:
-        """Note what became of a message, or of a fragment that is as long as a message worth the trouble."""
+    def judge(self, size: int, left: int) -> None:
+        """Note what became of a message, or of a fragment that is as long as a message worth the trouble.
+
+        `compress` and `compress_fragment` do it by themselves. For a message that `shared_key` compressed it is to be
+        called whether or not the result is sent.
+
+        Args:
+            size: bytes of the message.
+            left: bytes that it was compressed to.
+        """
         if left <= size - (size >> _POOR_SHIFT):
             self._streak = 0
             return
@@ -314,8 +337,8 @@ class PerMessageDeflate:
     def shared_key(self) -> CompressorPool:
         """The class of connections for which a message needs to be compressed only once.
 
-        It is the pool that does it: ``key.compress(data)``. Each connection that is sent the result is told by
-        `note_shared`. This holds with context takeover as well as without.
+        It is the pool that does it: ``key.compress(data)``. Each connection is told what came of it by `judge`, and by
+        `note_shared` if it is sent the result. This holds with context takeover as well as without.
         """
         return self._pool
 
@@ -474,11 +497,11 @@ class PerMessageDeflate:
 
     def close(self) -> None:
         """Free all contexts and give the budget back. Calling it again does nothing."""
+        watched, self.watched = self.watched, None  # first, so that `_keep` in another thread can tell
+        if watched is not None:
+            watched.discard(self)
         self._compressor = None
         self._decompressor = None
-        if self.watched is not None:
-            self.watched.discard(self)
-            self.watched = None
         budget, self._budget = self._budget, None
         if budget is not None:
             budget.release(self.parameters.memory)

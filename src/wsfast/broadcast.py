@@ -95,7 +95,7 @@ class _Shared:
             if text:
                 self.payload.decode()
         self.frame = encode_frame(self.opcode, self.payload)
-        self._compressed: dict[Any, tuple[bytes, bytes] | None] = {}
+        self._compressed: dict[Any, tuple[bytes, bytes]] = {}
 
     def send(self, channel: ConnectionProtocol) -> None:
         """Send it to one connection, if that is open.
@@ -117,9 +117,10 @@ class _Shared:
         payload, frame, compressed = self.payload, self.frame, False
         compression: Any = connection.compression
         if compression is not None and compression.should_compress(len(payload)):
-            smaller = self._compress(compression.shared_key)
-            if smaller is not None:
-                payload, frame = smaller
+            packed = self._compress(compression.shared_key)
+            compression.judge(len(payload), len(packed[0]))
+            if len(packed[0]) < len(payload):
+                payload, frame = packed
                 compressed = True
                 compression.note_shared()
         if connection.side is Side.SERVER:
@@ -129,11 +130,10 @@ class _Shared:
             channel.count_sent()
             channel.written()
 
-    def _compress(self, key: Any) -> tuple[bytes, bytes] | None:
-        """Return the compressed payload and its frame for a class of connections; None if it gets no smaller."""
-        if key not in self._compressed:
+    def _compress(self, key: Any) -> tuple[bytes, bytes]:
+        """Return the compressed payload and its frame for a class of connections."""
+        packed = self._compressed.get(key)
+        if packed is None:
             payload: bytes = key.compress(self.payload)
-            self._compressed[key] = (
-                (payload, encode_frame(self.opcode, payload, rsv1=True)) if len(payload) < len(self.payload) else None
-            )
-        return self._compressed[key]
+            packed = self._compressed[key] = payload, encode_frame(self.opcode, payload, rsv1=True)
+        return packed

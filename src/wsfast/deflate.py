@@ -95,6 +95,8 @@ class Deflate:
         _check_int("executor_threshold", self.executor_threshold, 0, optional=True)
         if self.idle is not None and not self.idle >= 0:
             raise ValueError(f"idle must be at least 0 seconds, or None, got {self.idle}")
+        if self.budget is not None and not isinstance(self.budget, DeflateBudget):
+            raise TypeError(f"budget must be a DeflateBudget or None, got {self.budget!r}")
         choose(self.level, _WIDEST, self.mem_level, takeover=True, peer_takeover=True, name=self.backend)
 
 
