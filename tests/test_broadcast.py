@@ -103,22 +103,22 @@ async def test_what_does_not_get_smaller_is_sent_plain() -> None:
 
 async def test_noise_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """After four messages that did not shrink, those that follow are not even tried for a while."""
-    tried: list[int] = []
+    tried: list[bytes] = []
     compress = CompressorPool.compress
 
-    def counting(self: CompressorPool, data: bytes) -> bytes:
-        tried.append(number)
+    def noting(self: CompressorPool, data: bytes) -> bytes:
+        tried.append(data)
         return compress(self, data)
 
-    monkeypatch.setattr(CompressorPool, "compress", counting)
+    monkeypatch.setattr(CompressorPool, "compress", noting)
     deflate = {"compression": "deflate"}
+    noise = [os.urandom(1000) for _ in range(13)]
     async with clients(2, server_options=deflate, **deflate) as (server, opened):
-        for number in range(13):
-            noise = os.urandom(1000)
-            wsfast.broadcast(server.connections, noise)
+        for message in noise:
+            wsfast.broadcast(server.connections, message)
             for ws in opened:
-                assert await ws.recv() == noise
-        assert tried == [0, 1, 2, 3, 12]
+                assert await ws.recv() == message
+    assert tried == [*noise[:4], noise[12]]
 
 
 async def test_from_clients() -> None:

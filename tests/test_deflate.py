@@ -631,6 +631,14 @@ def test_limit(name: str, takeover: bool, size: int, content: str) -> None:
         assert got <= limit
 
 
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("limit", [2**31 - 1, 2**31, 2**32, sys.maxsize - 1, sys.maxsize])
+def test_largest_limits(name: str, limit: int) -> None:
+    # sys.maxsize is how many say "no limit", and one byte more than it is no number for zlib.
+    for packed, expected in ((HELLO, b"Hello"), (finished(b"abc") + HELLO, b"abcHello"), (b"\x00", b"")):
+        assert make(inflate=name).decompress(packed, True, limit) == expected
+
+
 @pytest.mark.parametrize("takeover", [True, False])
 def test_empty_message_at_limit_0(takeover: bool) -> None:
     assert make(peer_takeover=takeover).decompress(b"\x00", True, 0) == b""

@@ -10,6 +10,7 @@ import os
 import random
 import subprocess
 import sys
+import threading
 import tracemalloc
 import zlib
 from collections.abc import AsyncIterator, Callable
@@ -148,6 +149,8 @@ OFFERS: list[tuple[tuple[str, ...], str | None]] = [
     (("permessage-deflate; client_max_window_bits",), f"{DEFAULT}; client_max_window_bits=12"),
     (("permessage-deflate; client_max_window_bits=10",), f"{DEFAULT}; client_max_window_bits=10"),
     (('permessage-deflate; client_max_window_bits="10"',), f"{DEFAULT}; client_max_window_bits=10"),
+    (('permessage-deflate;\tserver_max_window_bits = "10" ',), "permessage-deflate; server_max_window_bits=10"),
+    (('permessage-deflate; server_max_window_bits="1\\0"',), "permessage-deflate; server_max_window_bits=10"),
     (("permessage-deflate; client_max_window_bits=8",), f"{DEFAULT}; client_max_window_bits=8"),
     (("permessage-deflate; server_max_window_bits=8",), "permessage-deflate; server_max_window_bits=8"),
     (("permessage-deflate; server_max_window_bits=15",), DEFAULT),
@@ -158,8 +161,13 @@ OFFERS: list[tuple[tuple[str, ...], str | None]] = [
     ),
     # Declined as a whole, never in half.
     (("permessage-deflate; server_max_window_bits=7",), None),
+    (('permessage-deflate; server_max_window_bits="7"',), None),
     (("permessage-deflate; server_max_window_bits=16",), None),
     (("permessage-deflate; server_max_window_bits=08",), None),
+    (('permessage-deflate; server_max_window_bits="08"',), None),
+    (("permessage-deflate; client_max_window_bits=16",), None),
+    (("permessage-deflate; client_max_window_bits; client_max_window_bits",), None),
+    (("permessage-deflate; client_max_window_bits=10; client_max_window_bits",), None),
     (("permessage-deflate; server_max_window_bits",), None),
     (("permessage-deflate; client_max_window_bits=010",), None),
     (("permessage-deflate; server_no_context_takeover=1",), None),
@@ -191,6 +199,31 @@ async def test_offers(offers: tuple[str, ...], answer: str | None) -> None:
                 wire.send(JSON)
             assert await wire.receive() == (answer is not None, JSON)
         await raw.end()
+
+
+@pytest.mark.parametrize(
+    "offers",
+    [
+        "permessage-deflate; server_max_window_bits=",
+        'permessage-deflate; server_max_window_bits=""',
+        'permessage-deflate; server_max_window_bits="10',
+        'permessage-deflate; server_max_window_bits=" 10"',
+        "permessage-deflate;",
+        "permessage-deflate; ; client_max_window_bits",
+        "permessage-deflate client_max_window_bits",
+        "permessage-deflate; client_max_window_bits 10",
+        "permessage-deflate/1",
+    ],
+)
+async def test_a_header_that_is_none_is_refused(offers: str) -> None:
+    """RFC 6455, 9.1: what is not by the grammar fails the handshake; it is not for an extension to decline."""
+    budget = DeflateBudget(1 << 20)
+    compression = Deflate(budget=budget)
+    async with wsfast.serve(echo, "127.0.0.1", 0, compression=compression) as server, await open_raw(server) as raw:
+        await raw.handshake(headers={"Sec-WebSocket-Extensions": f"permessage-deflate, {offers}"})
+        assert raw.status == 400
+        assert "Sec-WebSocket-Extensions" in raw.body.decode()
+    assert budget.used == 0
 
 
 async def test_without_compression_nothing_is_agreed() -> None:
@@ -250,8 +283,13 @@ async def test_the_server_remembers_otherwise() -> None:
         ({}, "permessage-deflate; server_max_window_bits=010"),
         ({}, "permessage-deflate; client_max_window_bits"),
         ({}, "permessage-deflate; server_no_context_takeover; server_no_context_takeover"),
+        ({}, 'permessage-deflate; server_max_window_bits="7"'),
+        ({}, "permessage-deflate; client_max_window_bits=16"),
+        ({}, "permessage-deflate; client_max_window_bits=08"),
+        ({}, "permessage-deflate; client_no_context_takeover=1"),
         ({}, "permessage-deflate; unknown"),
         ({}, "permessage-deflate, permessage-deflate"),
+        ({}, "x-webkit-deflate-frame"),
         ({}, "x-permessage-deflate-foo"),
         ({"server_no_context_takeover": True}, "permessage-deflate"),
         ({"server_max_window_bits": 10}, "permessage-deflate"),
@@ -270,6 +308,35 @@ async def test_an_invalid_answer_fails_the_handshake(options: dict[str, Any], an
             await wsfast.connect(url_of(server), compression=Deflate(budget=budget, **options))
     gc.collect()
     assert budget.used == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "answer", "agreed"),
+    [
+        # (takeover, bits, peer_takeover, peer_bits)
+        ({}, 'permessage-deflate; server_max_window_bits="10"; client_max_window_bits="9"', (True, 9, True, 10)),
+        # RFC 7692, 7.1.1 and 7.1.2.1: what was not asked for may be granted.
+        ({}, "permessage-deflate; server_no_context_takeover", (True, 12, False, 15)),
+        ({}, "permessage-deflate; client_no_context_takeover", (False, 12, True, 15)),
+        ({}, "permessage-deflate; server_max_window_bits=8", (True, 12, True, 8)),
+        ({"server_max_window_bits": 10}, "permessage-deflate; server_max_window_bits=9", (True, 12, True, 9)),
+        ({"client_max_window_bits": 10}, "permessage-deflate; client_max_window_bits=15", (True, 10, True, 15)),
+    ],
+)
+async def test_an_answer_that_is_kept_to(
+    options: dict[str, Any], answer: str, agreed: tuple[bool, int, bool, int]
+) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.read_head()
+        peer.accept(f"Sec-WebSocket-Extensions: {answer}")
+        await peer.until_end()
+
+    async with scripted(script) as server:
+        ws = await wsfast.connect(url_of(server), compression=Deflate(**options))
+        p = work_of(ws).parameters
+        assert (p.takeover, p.bits, p.peer_takeover, p.peer_bits) == agreed
+        ws.abort()
+        await ws.wait_closed()
 
 
 async def test_a_declined_offer_goes_on_uncompressed() -> None:
@@ -368,6 +435,35 @@ async def test_a_bomb_takes_no_memory() -> None:
             wire = Wire(raw)
             wire.send(JSON)
             assert await wire.receive() == (True, JSON)
+
+
+@pytest.mark.parametrize("opcode", [TEXT, BINARY])
+@pytest.mark.parametrize("blocks", ["stored", "fixed"])
+async def test_blocks_that_hold_nothing_take_no_memory(blocks: str, opcode: int) -> None:
+    """One frame of 32 MiB of empty blocks, thrice the limit and more, is a message of nothing."""
+    block = {"stored": b"\x00\x00\x00\xff\xff", "fixed": b"\x02\x08\x20\x80\x00"}[blocks]
+    assert zlib.decompressobj(-15).decompress(block * 1000, 1) == b""
+    part = block * 13107
+    count = (32 << 20) // len(part)
+    size = count * len(part) + 1
+    head = bytes((0xC0 | opcode, 0xFF)) + size.to_bytes(8, "big") + bytes(4)
+    async with wired() as wire:
+        wire.send(JSON)
+        assert await wire.receive() == (True, JSON)
+        tracemalloc.start()
+        try:
+            wire.raw.send(head)
+            for _ in range(count):
+                wire.raw.send(part)
+                await wire.raw.writer.drain()
+            wire.raw.send(b"\x00")
+            assert await wire.receive() == (False, "" if opcode == TEXT else b"")
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert peak < 4 << 20
+        wire.send(JSON)
+        assert await wire.receive() == (True, JSON)
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="needs /proc")
@@ -543,6 +639,102 @@ async def test_waiting_senders_that_are_cancelled() -> None:
             assert await wire.receive() == (True, f"{number} " + "y" * 50_000)
         await ws.send("last")
         assert await wire.receive() == (True, "last")
+
+
+class Held:
+    """A compressor that stays at work until it is told to go on."""
+
+    def __init__(self, work: PerMessageDeflate) -> None:
+        self._compressor = work._new_compressor()
+        self.flush = self._compressor.flush
+        self.entered = threading.Event()
+        self.go_on = threading.Event()
+
+    def compress(self, data: bytes) -> bytes:
+        self.entered.set()
+        assert self.go_on.wait(30)
+        return self._compressor.compress(data)
+
+
+@contextlib.asynccontextmanager
+async def held(
+    monkeypatch: pytest.MonkeyPatch, **options: Any
+) -> AsyncIterator[tuple[wsfast.WebSocket, Wire, Held, asyncio.Future[None]]]:
+    """A connection on which a thread is at work on a large message."""
+    async with handed(executor_threshold=5000, **options) as (ws, wire):
+        work = work_of(ws)
+        compressor = Held(work)
+        monkeypatch.setattr(work, "_compressor", compressor)
+        sending = asyncio.ensure_future(ws.send("x" * 10_000))
+        try:
+            await until(compressor.entered.is_set)
+            yield ws, wire, compressor, sending
+        finally:
+            compressor.go_on.set()
+            await asyncio.wait([sending])
+
+
+async def test_what_waits_for_a_thread_and_what_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with held(monkeypatch) as (ws, wire, compressor, sending):
+        later = [asyncio.ensure_future(ws.send(message)) for message in ("one", "y" * 10_000, ["thr", "ee"])]
+        await asyncio.sleep(0)
+        with pytest.raises(wsfast.ConcurrencyError, match="several steps"):
+            ws.send_nowait("now")
+        with pytest.raises(ExceptionGroup) as caught:
+            wsfast.broadcast([ws], JSON, raise_exceptions=True)
+        assert [type(exc) for exc in caught.value.exceptions] == [wsfast.ConcurrencyError]
+        # Control frames and what is received do not wait.
+        await ws.ping()
+        assert (await wire.raw.receive()).opcode == PING
+        wire.send(JSON)
+        assert await ws.recv() == JSON
+        assert not sending.done()
+        # Nor does the sweeper of idle compressors know that one is in use: the next message begins afresh.
+        work = work_of(ws)
+        work.free_idle(0)
+        assert work.free_idle(1e9)
+        compressor.go_on.set()
+        for message in ("x" * 10_000, "one", "y" * 10_000, "three"):
+            assert await wire.receive() == (True, message)
+        await asyncio.gather(sending, *later)
+        ws.send_nowait("now")
+        wsfast.broadcast([ws], JSON, raise_exceptions=True)
+        assert await wire.receive() == (True, "now")
+        assert await wire.receive() == (True, JSON)
+
+
+@pytest.mark.parametrize("end", ["close", "peer's close", "reset", "abort"])
+async def test_the_end_while_a_thread_compresses(monkeypatch: pytest.MonkeyPatch, end: str) -> None:
+    """The end does not wait: whose message is not sent is told, and nothing is kept."""
+    budget = DeflateBudget(1 << 20)
+    async with held(monkeypatch, budget=budget) as (ws, wire, compressor, sending):
+        assert budget.used > 0
+        work = work_of(ws)
+        busy = work.watched
+        assert busy is not None
+        later = asyncio.ensure_future(ws.send("later"))
+        await asyncio.sleep(0)
+        if end == "close":
+            ws.close_nowait()
+            assert (await wire.raw.receive_close())[0] == 1000
+            wire.raw.send(frame(CLOSE, (1000).to_bytes(2, "big"), key=MASK))
+            await wire.raw.receive_eof()
+        elif end == "peer's close":
+            await wire.raw.end()
+        elif end == "reset":
+            wire.raw.reset()
+        else:
+            ws.abort()
+        wire.raw.abort()
+        await ws.wait_closed()
+        assert not sending.done()
+        assert budget.used == 0
+        compressor.go_on.set()
+        for task in (sending, later):
+            with pytest.raises(wsfast.ConnectionClosed):
+                await task
+        assert not busy
+        assert work.memory == 0
 
 
 async def test_a_message_that_cannot_be_compressed_leaves_the_connection_usable() -> None:

@@ -3,7 +3,10 @@
 import random
 import subprocess
 import sys
+import threading
+import time
 import zlib
+from collections.abc import Callable
 from importlib import import_module
 
 import pytest
@@ -135,6 +138,49 @@ def test_errors(name: str, junk: bytes) -> None:
     backend = BACKENDS[name]
     with pytest.raises(backend.error):
         backend.decompressor(15).decompress(junk, 0)
+
+
+def _lets_others_run(call: Callable[[], object], most: int = 2000) -> bool:
+    """Call something until another thread runs meanwhile, so many times at most, and tell whether one did.
+
+    The interpreter takes the GIL from nobody meanwhile, so another thread runs only where the call gives it away.
+    """
+    turns = 0
+    found: list[bool] = []
+
+    def work() -> None:
+        for _ in range(most):
+            before = turns
+            call()
+            if turns != before:
+                found.append(True)
+                return
+        found.append(False)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1000)
+    try:
+        thread = threading.Thread(target=work)
+        thread.start()
+        while not found:
+            turns += 1
+            time.sleep(0)  # gives it away
+        thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    return found[0]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_work_is_done_without_the_gil(name: str) -> None:
+    data = text(2, 256 * 1024)  # what is compressed in threads
+    compressor = BACKENDS[name].compressor(3, 12, 5)
+    decompressor = BACKENDS[name].decompressor(12)
+    packer = zlib.compressobj(wbits=-12)
+    packed = packer.compress(data) + packer.flush(FULL_FLUSH)
+    assert not _lets_others_run(lambda: data.count(b"x"), most=200)
+    assert _lets_others_run(lambda: compressor.compress(data) + compressor.flush(SYNC_FLUSH))
+    assert _lets_others_run(lambda: decompressor.decompress(packed, len(data) + 1))
 
 
 def chosen(

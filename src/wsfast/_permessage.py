@@ -13,6 +13,7 @@ What makes it affordable:
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -387,8 +388,7 @@ class PerMessageDeflate:
         if decompressor is None:
             decompressor = self._decompressor = self._new_decompressor()
         try:
-            # 0 stands for no limit in zlib, and `limit` + 1 is never 0.
-            out = decompressor.decompress(source, limit + 1)
+            out = decompressor.decompress(source, _one_more(limit))
             if len(out) > limit >= 0:
                 raise PayloadTooBig("the message is too big once it is decompressed")
             # Less came than was asked for, so nothing is pending: all input is consumed, or a final block was read.
@@ -440,7 +440,7 @@ class PerMessageDeflate:
                     raise InvalidPayload("compressed data ends in the middle of a block")
                 decompressor = self._new_decompressor()
             piece = view[at : at + _PIECE]
-            part = decompressor.decompress(piece, limit - size + 1 if limit >= 0 else 0)
+            part = decompressor.decompress(piece, _one_more(limit - size) if limit >= 0 else 0)
             size += len(part)
             if size > limit >= 0:
                 raise PayloadTooBig("the message is too big once it is decompressed")
@@ -505,3 +505,8 @@ class PerMessageDeflate:
         budget, self._budget = self._budget, None
         if budget is not None:
             budget.release(self.parameters.memory)
+
+
+def _one_more(limit: int) -> int:
+    """Return how much zlib is to inflate at most; 0 stands for no limit, as -1 does for `PerMessageDeflate`."""
+    return limit + 1 if limit < sys.maxsize else 0
