@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import itertools
 import json
 import os
 import random
@@ -177,6 +178,7 @@ OFFERS: list[tuple[tuple[str, ...], str | None]] = [
     (("permessage-deflate; client_max_window_bits; unknown=1",), None),
     (("x-permessage-deflate-foo",), None),
     (("permessage-deflate-foo, x-webkit-deflate-frame",), None),
+    (("PerMessage-Deflate",), None),
     # The first acceptable one, over lists and repeated headers.
     (("permessage-deflate; server_max_window_bits=7, permessage-deflate; server_no_context_takeover",), FORGETFUL),
     (("x-foo", "permessage-deflate; unknown", "permessage-deflate; server_no_context_takeover"), FORGETFUL),
@@ -842,6 +844,121 @@ async def test_the_budget_is_the_servers() -> None:
         async with await offer(server, "permessage-deflate") as again:
             assert "no_context_takeover" not in again.headers["sec-websocket-extensions"]
     assert budget.used == 0
+
+
+async def _raise(ws: wsfast.WebSocket) -> None:
+    raise RuntimeError("on purpose")
+
+
+async def _return(ws: wsfast.WebSocket) -> None:
+    pass
+
+
+async def _wait(ws: wsfast.WebSocket) -> None:
+    await ws.wait_closed()
+
+
+async def _send_half(ws: wsfast.WebSocket) -> None:
+    async def half() -> AsyncIterator[str]:
+        yield "a" * 1000
+        await ws.wait_closed()
+
+    await ws.send(half())
+
+
+@pytest.mark.parametrize(
+    ("handler", "act"),
+    [
+        (_raise, "nothing"),
+        (_return, "nothing"),
+        (_wait, "nothing"),  # not even a pong
+        (_wait, "half close"),
+        (_wait, "stop"),
+        (_send_half, "reset"),
+    ],
+)
+async def test_the_budget_comes_back_however_a_connection_ends(handler: Any, act: str) -> None:
+    budget = DeflateBudget(1 << 20)
+    limits = {"ping_interval": 0.1, "ping_timeout": 0.1, "close_timeout": 0.1}
+    async with (
+        wsfast.serve(handler, "127.0.0.1", 0, compression=Deflate(budget=budget), **limits) as server,
+        await offer(server, "permessage-deflate") as raw,
+    ):
+        assert budget.used > 0
+        if act == "half close":
+            raw.writer.write_eof()
+        elif act == "stop":
+            server.close()
+            await server.wait_closed()
+        elif act == "reset":
+            assert (await raw.receive()).rsv == RSV1
+            raw.reset()
+        await until(lambda: budget.used == 0)
+
+
+def _refuse(ws: wsfast.WebSocket, request: Any) -> Any:
+    return ws.respond(403, "no")
+
+
+def _fail(*args: Any) -> Any:
+    raise RuntimeError("on purpose")
+
+
+@pytest.mark.parametrize(
+    ("options", "status"),
+    [
+        ({"process_request": _refuse}, 403),
+        ({"process_request": _fail}, 500),
+        ({"select_subprotocol": _fail}, 500),
+        ({"origins": ["https://example.org"]}, 403),
+    ],
+)
+async def test_a_handshake_that_fails_takes_nothing_of_the_budget(options: dict[str, Any], status: int) -> None:
+    budget = DeflateBudget(1 << 20)
+    deflate = Deflate(budget=budget)
+    async with (
+        wsfast.serve(echo, "127.0.0.1", 0, compression=deflate, **options) as server,
+        await open_raw(server) as raw,
+    ):
+        await raw.handshake(headers={"Sec-WebSocket-Extensions": "permessage-deflate"})
+        assert raw.status == status
+        assert budget.used == 0
+
+
+async def test_a_client_gives_the_budget_back() -> None:
+    budget = DeflateBudget(1 << 20)
+    deflate = Deflate(budget=budget)
+    async with wsfast.serve(echo, "127.0.0.1", 0, compression="deflate") as server:
+        uri = url_of(server)
+        async with wsfast.connect(uri, compression=deflate):
+            assert budget.used > 0
+        assert budget.used == 0
+        ws = await wsfast.connect(uri, compression=deflate)
+        ws.abort()
+        await ws.wait_closed()
+        assert budget.used == 0
+        with pytest.raises(RuntimeError, match="on purpose"):
+            await wsfast.connect_listener(_fail, uri, compression=deflate)
+        await until(lambda: budget.used == 0)
+        # Cancelled at each step of the way.
+        for steps in itertools.count(1):
+            connecting = asyncio.ensure_future(wsfast.connect(uri, compression=deflate)._await())
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            if not connecting.cancel():
+                break
+            with contextlib.suppress(asyncio.CancelledError):
+                (await connecting).abort()
+            await until(lambda: budget.used == 0)
+        (await connecting).abort()
+
+        def in_a_thread() -> None:
+            with wsfast.sync.connect(uri, compression=deflate):
+                assert budget.used > 0
+
+        await until(lambda: budget.used == 0)
+        await asyncio.to_thread(in_a_thread)
+        assert budget.used == 0
 
 
 async def test_a_refused_handshake_gives_the_budget_back() -> None:
