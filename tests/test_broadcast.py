@@ -101,6 +101,33 @@ async def test_what_does_not_get_smaller_is_sent_plain() -> None:
             assert ws.counters["bytes_received"] == 5004
 
 
+@pytest.mark.parametrize(
+    ("message", "compress", "size"),
+    [
+        ("short " * 20, None, 120 + 2),
+        ("short " * 20, True, None),
+        ("long " * 1000, None, None),
+        ("long " * 1000, False, 5000 + 4),
+        (os.urandom(5000), True, 5000 + 4),  # it gets no smaller
+    ],
+)
+async def test_the_choice_by_message(message: Any, compress: bool | None, size: int | None) -> None:
+    async with clients(1, server_options={"compression": "deflate"}, compression="deflate") as (server, opened):
+        plain = await wsfast.connect(url_of(server))
+        opened.append(plain)
+        await until(lambda: len(server.connections) == 2)
+        for _ in range(6):
+            before = opened[0].counters["bytes_received"]
+            wsfast.broadcast(server.connections, message, compress=compress)
+            for ws in opened:
+                assert await ws.recv() == message
+            received = opened[0].counters["bytes_received"] - before
+            if size is None:
+                assert received < len(message) * 2 // 3
+            else:
+                assert received == size
+
+
 async def test_noise_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """After four messages that did not shrink, those that follow are not even tried for a while."""
     tried: list[bytes] = []

@@ -27,11 +27,12 @@ def broadcast(
     raise_exceptions: bool = False,
     *,
     text: bool | None = None,
+    compress: bool | None = None,
 ) -> None:
     """Send a message to several connections, without waiting.
 
     The frame is built once for all of a server's connections, and compressed once for all that agreed on the same
-    parameters. A client masks it for each.
+    parameters, by the call itself. A client masks it for each.
 
     Connections that are not open are skipped. One that is sending another message in fragments is skipped too, with a
     warning in the log. So is one that has more unsent than its `max_buffered`, if its `overflow` is ``"error"``; under
@@ -43,13 +44,15 @@ def broadcast(
         message: `str` for a text message, bytes-like for a binary one.
         raise_exceptions: raise what would be logged, in an `ExceptionGroup`, after all were tried. Default: False.
         text: True sends bytes-like, which must be UTF-8, as text; False sends `str` as binary. Default: by type.
+        compress: whether to compress it, where that was agreed on and makes it smaller; None leaves the choice to
+            `compression`.
 
     Raises:
         TypeError: `message` is neither `str` nor bytes-like.
         UnicodeError: it is no text.
         ExceptionGroup: of `ConcurrencyError` and `BufferFull`, if `raise_exceptions` is set.
     """
-    shared = _Shared(message, text)
+    shared = _Shared(message, text, compress)
     frame = shared.frame
     size = len(frame)
     server = Side.SERVER
@@ -80,9 +83,10 @@ def broadcast(
 class _Shared:
     """One message and its encodings."""
 
-    __slots__ = ("_compressed", "frame", "opcode", "payload")
+    __slots__ = ("_compress", "_packed", "frame", "opcode", "payload")
 
-    def __init__(self, message: str | BytesLike, text: bool | None) -> None:
+    def __init__(self, message: str | BytesLike, text: bool | None, compress: bool | None) -> None:
+        self._compress = compress
         if isinstance(message, str):
             self.opcode = Opcode.BINARY if text is False else Opcode.TEXT
             self.payload = message.encode()
@@ -95,7 +99,7 @@ class _Shared:
             if text:
                 self.payload.decode()
         self.frame = encode_frame(self.opcode, self.payload)
-        self._compressed: dict[Any, tuple[bytes, bytes]] = {}
+        self._packed: dict[Any, tuple[bytes, bytes]] = {}
 
     def send(self, channel: ConnectionProtocol) -> None:
         """Send it to one connection, if that is open.
@@ -116,8 +120,10 @@ class _Shared:
             return  # by the policy
         payload, frame, compressed = self.payload, self.frame, False
         compression: Any = connection.compression
-        if compression is not None and compression.should_compress(len(payload)):
-            packed = self._compress(compression.shared_key)
+        if compression is not None and (
+            compression.should_compress(len(payload)) if self._compress is None else self._compress
+        ):
+            packed = self._pack(compression.shared_key)
             compression.judge(len(payload), len(packed[0]))
             if len(packed[0]) < len(payload):
                 payload, frame = packed
@@ -130,10 +136,10 @@ class _Shared:
             channel.count_sent()
             channel.written()
 
-    def _compress(self, key: Any) -> tuple[bytes, bytes]:
+    def _pack(self, key: Any) -> tuple[bytes, bytes]:
         """Return the compressed payload and its frame for a class of connections."""
-        packed = self._compressed.get(key)
+        packed = self._packed.get(key)
         if packed is None:
             payload: bytes = key.compress(self.payload)
-            packed = self._compressed[key] = payload, encode_frame(self.opcode, payload, rsv1=True)
+            packed = self._packed[key] = payload, encode_frame(self.opcode, payload, rsv1=True)
         return packed
