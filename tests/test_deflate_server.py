@@ -25,7 +25,7 @@ import websockets.asyncio.server
 from client_helpers import Peer, port_of, scripted, until, url_of
 from peers import node_peer, node_process
 from raw import MASK, RawClient, open_raw
-from vectors import BINARY, CLOSE, CONT, PING, TEXT, frame
+from vectors import BINARY, CLOSE, CONT, PING, PONG, TEXT, frame
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory, ServerPerMessageDeflateFactory
 
 import wsfast
@@ -370,7 +370,7 @@ async def test_rsv1_without_agreement() -> None:
         await closes_with(Wire(raw), 1002, frame(TEXT, b"\x00", rsv=RSV1, key=MASK))
 
 
-@pytest.mark.parametrize("wrong", ["continuation", "ping", "close", "rsv2"])
+@pytest.mark.parametrize("wrong", ["continuation", "continuation of a plain message", "ping", "pong", "close", "rsv2"])
 async def test_rsv1_where_it_does_not_belong(wrong: str) -> None:
     async with wired() as wire:
         packed = wire.pack("a" * 100)
@@ -379,7 +379,12 @@ async def test_rsv1_where_it_does_not_belong(wrong: str) -> None:
                 frame(TEXT, packed[:3], fin=False, rsv=RSV1, key=MASK),
                 frame(CONT, packed[3:], rsv=RSV1, key=MASK),
             ],
+            "continuation of a plain message": [
+                frame(TEXT, b"plain", fin=False, key=MASK),
+                frame(CONT, packed, rsv=RSV1, key=MASK),
+            ],
             "ping": [frame(PING, b"", rsv=RSV1, key=MASK)],
+            "pong": [frame(PONG, b"", rsv=RSV1, key=MASK)],
             "close": [frame(CLOSE, b"", rsv=RSV1, key=MASK)],
             "rsv2": [frame(TEXT, packed, rsv=RSV1 | 2, key=MASK)],
         }
