@@ -49,6 +49,7 @@ typedef uint64_t wsf_wide32 __attribute__((vector_size(32)));
 WSF_MASK_BLOCKS(wsf_mask_blocks, , wsf_wide16, WSF_TWICE)
 #if defined(__x86_64__)
 #define WSF_AVX2 128
+#define WSF_LONG 4096 /* from which on it pays to align the blocks: 1 MiB in place 55 GB/s without, 87 with (Zen 4) */
 WSF_MASK_BLOCKS(wsf_mask_blocks_avx2, __attribute__((target("avx2"))), wsf_wide32, WSF_FOUR_TIMES)
 #endif
 #undef WSF_MASK_BLOCKS
@@ -73,12 +74,25 @@ static inline uint64_t wsf_mask(uint8_t *dst, const uint8_t *src, size_t n, cons
 {
     uint64_t wide, word, seen = 0;
     size_t i = 0;
+#ifdef WSF_AVX2
+    size_t blocks;
+#endif
     memcpy(&wide, key, 4);
     memcpy((uint8_t *)&wide + 4, key, 4);
 #ifdef WSF_AVX2
     if (n >= WSF_AVX2 && wsf_has_avx2) {
-        i = n & ~(size_t)(WSF_AVX2 - 1);
-        seen = wsf_mask_blocks_avx2(dst, src, i, wide);
+        if (n >= WSF_LONG && !((uintptr_t)dst & 7)) {
+            /* Objects' memory is aligned to 16 bytes: every other store would touch two cache lines. */
+            for (; (uintptr_t)(dst + i) & 31; i += 8) {
+                memcpy(&word, src + i, 8);
+                word ^= wide;
+                memcpy(dst + i, &word, 8);
+                seen |= word;
+            }
+        }
+        blocks = (n - i) & ~(size_t)(WSF_AVX2 - 1);
+        seen |= wsf_mask_blocks_avx2(dst + i, src + i, blocks, wide);
+        i += blocks;
     } else
 #endif
 #ifdef WSF_BLOCKS
