@@ -10,7 +10,7 @@ from typing import Any, Final
 from .exceptions import InvalidURI
 from .protocol import turn_of
 from .proxy import connect_socks, find_proxy, open_tunnel, parse_proxy
-from .tls import create_connection, create_unix_connection
+from .tls import connect
 from .uri import URI
 
 __all__ = ["Dialer", "as_context", "certificate_name"]
@@ -159,15 +159,17 @@ class Dialer:
 
         buffer = turn_of(loop).buffer
         if self._unix:
-            await create_unix_connection(loop, protocol, buffer, **self._tcp, **tls)
+            await connect(loop.create_unix_connection, protocol, buffer, **self._tcp, **tls)
             return
         address = find_proxy(uri) if self._proxy is True else self._proxy
         if address is None:
             if self._tcp.get("sock") is not None:
-                await create_connection(loop, protocol, buffer, **self._tcp, **tls)
+                await connect(loop.create_connection, protocol, buffer, **self._tcp, **tls)
             else:
                 try:
-                    await create_connection(loop, protocol, buffer, host, port, **self._eager(loop, host), **tls)
+                    await connect(
+                        loop.create_connection, protocol, buffer, host, port, **self._eager(loop, host), **tls
+                    )
                 except UnicodeError as exc:
                     # Labels that are too long are found when the name is looked up.
                     raise InvalidURI(str(host), f"expected a host name: {exc}") from exc
@@ -176,7 +178,7 @@ class Dialer:
         if proxy.is_socks:
             sock = await connect_socks(proxy, host, port, self._tcp.get("local_addr"), self._timeout)
             try:
-                await create_connection(loop, protocol, buffer, sock=sock, **tls)
+                await connect(loop.create_connection, protocol, buffer, sock=sock, **tls)
             except BaseException:
                 sock.close()
                 raise

@@ -22,7 +22,7 @@ if TYPE_CHECKING or IMPLEMENTATION == "python":
 else:
     from ._tls import TLSPipe
 
-__all__ = ["TLSTransport", "create_connection", "create_unix_connection"]
+__all__ = ["TLSTransport", "connect"]
 
 
 class TLSTransport(TLSPipe, asyncio.BufferedProtocol):
@@ -227,67 +227,45 @@ class TLSTransport(TLSPipe, asyncio.BufferedProtocol):
             self.transport.resume_reading()
 
 
-async def create_connection(
-    loop: asyncio.AbstractEventLoop,
+async def connect(
+    create: Callable[..., Any],
     app: asyncio.BaseProtocol,
     buffer: memoryview,
     *args: Any,
     ssl: ssl.SSLContext | None = None,
     server_hostname: str | None = None,
+    ssl_handshake_timeout: float | None = None,
+    ssl_shutdown_timeout: float | None = None,
     **options: Any,
 ) -> None:
-    """Connect a protocol as ``loop.create_connection`` does, but with TLS by `TLSTransport`.
+    """Connect a client's protocol as an event loop's method does, but with TLS by `TLSTransport`.
 
     Args:
-        loop: the running event loop.
+        create: ``loop.create_connection`` or ``loop.create_unix_connection``.
         app: the protocol.
         buffer: that of `TLSTransport`.
-        args, options: for ``loop.create_connection``.
+        args, options: for `create`.
         ssl: a client's context; None for no TLS.
         server_hostname: that of `TLSTransport`.
+        ssl_handshake_timeout: seconds for the TLS handshake; None for no limit.
+        ssl_shutdown_timeout: without effect, since nothing waits for the peer's close_notify.
 
     Raises:
         OSError: it could not connect, `ssl.SSLError` included.
     """
-    await _connect(loop.create_connection, loop, app, buffer, args, ssl, server_hostname, options)
-
-
-async def create_unix_connection(
-    loop: asyncio.AbstractEventLoop,
-    app: asyncio.BaseProtocol,
-    buffer: memoryview,
-    *args: Any,
-    ssl: ssl.SSLContext | None = None,
-    server_hostname: str | None = None,
-    **options: Any,
-) -> None:
-    """Do the same for a Unix socket, as ``loop.create_unix_connection`` does."""
-    await _connect(loop.create_unix_connection, loop, app, buffer, args, ssl, server_hostname, options)
-
-
-async def _connect(
-    connect: Callable[..., Any],
-    loop: asyncio.AbstractEventLoop,
-    app: asyncio.BaseProtocol,
-    buffer: memoryview,
-    args: tuple[Any, ...],
-    context: ssl.SSLContext | None,
-    server_hostname: str | None,
-    options: dict[str, Any],
-) -> None:
-    if context is None:
-        await connect(lambda: app, *args, **options)
+    if ssl is None:
+        await create(lambda: app, *args, **options)
         return
-    limit = options.pop("ssl_handshake_timeout", None)
-    options.pop("ssl_shutdown_timeout", None)  # nothing waits for the peer's close_notify
-    done: asyncio.Future[None] = loop.create_future()
-    tls = TLSTransport(app, buffer, context, server_side=False, server_hostname=server_hostname or None, done=done)
-    await connect(lambda: tls, *args, **options)
+    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    tls = TLSTransport(app, buffer, ssl, server_side=False, server_hostname=server_hostname or None, done=done)
+    await create(lambda: tls, *args, **options)
     try:
-        async with asyncio.timeout(limit):
+        async with asyncio.timeout(ssl_handshake_timeout):
             await done
     except BaseException as exc:
         tls.abort()
         if isinstance(exc, TimeoutError) and not done.done():
-            raise ConnectionAbortedError(f"the TLS handshake took longer than {limit} seconds") from None
+            raise ConnectionAbortedError(
+                f"the TLS handshake took longer than {ssl_handshake_timeout} seconds"
+            ) from None
         raise
