@@ -126,8 +126,8 @@ class DeflateBudget:
 
     def reserve(self, nbytes: int) -> bool:
         """Reserve bytes if they are left, and tell."""
-        # No call and no loop in here, nor in `release`: the GIL changes hands at these only, so that several threads may
-        # do it, one that collects garbage among them.
+        # No call and no loop in here, nor in `release`: the GIL changes hands at these only, so that several threads
+        # may do it, one that collects garbage among them.
         if nbytes > self.nbytes - self.used:
             return False
         self.used += nbytes
