@@ -490,8 +490,10 @@ async def test_a_hook_that_raises_is_our_error() -> None:
 @pytest.mark.parametrize("form", FORMS)
 async def test_counters(form: str | None) -> None:
     async with serving(FORMS) as server:
-        zero = {"messages_received": 0, "messages_sent": 0, "bytes_received": 0, "bytes_sent": 0}
-        assert server.counters == {"connections": 0, "handshakes": 0, "opened": 0, "refused": 0, "causes": {}, **zero}
+        names = [f"{what}_{way}" for what in ("messages", "bytes", "pings") for way in ("received", "sent")]
+        zero = dict.fromkeys(names, 0)
+        nothing = {"connections": 0, "handshakes": 0, "opened": 0, "refused": 0, "latency": 0.0, "causes": {}}
+        assert server.counters == {**nothing, **zero}
         peer = await Peer.open(server, form)
         (ws,) = server.connections
         assert ws.counters == zero
@@ -505,7 +507,7 @@ async def test_counters(form: str | None) -> None:
             opcode, payload = await peer.read()
             got += len(payload) if opcode != PONG else 0
         received = 10 * 11 + 9 + 6 + 7 + 8
-        expected = {"messages_received": 11, "bytes_received": received}
+        expected = {"messages_received": 11, "bytes_received": received, "pings_received": 1, "pings_sent": 0}
         await until(lambda: ws.counters["bytes_sent"] >= 11 * 7 + 3)
         counters = ws.counters
         assert {name: counters[name] for name in expected} == expected
@@ -519,6 +521,43 @@ async def test_counters(form: str | None) -> None:
         after = server.counters
         assert {name: after[name] for name in counters} == counters
         assert after["causes"] == {CloseCause.LOST: 1}
+
+
+async def test_pings_and_latency_are_counted() -> None:
+    async with serving(echo, ping_interval=0.1) as server:
+        assert server.counters["latency"] == 0.0
+        first, second, silent = [await Peer.open(server) for _ in range(3)]
+        for peer in (first, second):
+            opcode, payload = await peer.read()
+            assert opcode == PING
+            await peer.send(frame(PONG, payload), frame(PING, b"1"), frame(PING, b"2"))
+            assert [await peer.read(), await peer.read()] == [(PONG, b"1"), (PONG, b"2")]
+        counters = server.counters
+        unknown, *latencies = sorted(ws.latency for ws in server.connections)
+        assert unknown == 0 < latencies[0]
+        assert counters["latency"] == pytest.approx(sum(latencies) / 2)
+        assert counters["pings_received"] == 4
+        assert counters["pings_sent"] == sum(ws.counters["pings_sent"] for ws in server.connections) >= 2
+        for peer in (first, second, silent):
+            peer.reset()
+        await until(lambda: not server.counters["connections"])
+        assert server.counters["pings_received"] == 4
+        assert server.counters["pings_sent"] >= counters["pings_sent"]
+        assert server.counters["latency"] == 0.0
+
+
+async def test_pings_of_ones_own_are_counted_once_they_are_sent() -> None:
+    async def handler(ws: wsfast.WebSocket) -> None:
+        for _ in range(3):
+            await ws.ping()
+        with pytest.raises(ValueError, match="125"):
+            await ws.ping(b"x" * 126)
+        assert ws.counters["pings_sent"] == 3
+
+    async with serving(handler) as server:
+        peer = await Peer.open(server)
+        assert [(await peer.read())[0] for _ in range(4)] == [PING, PING, PING, CLOSE]
+        assert server.counters["pings_sent"] == 3
 
 
 async def test_a_connection_is_counted_once_while_its_handler_outlives_it() -> None:

@@ -94,6 +94,7 @@ async def test_counters() -> None:
         received = sum(map(len, frames))
         assert ws.counters["messages_received"] == 3
         assert ws.counters["bytes_received"] == received
+        assert (ws.counters["pings_received"], ws.counters["pings_sent"]) == (1, 0)
         before = ws.counters["bytes_sent"]
         assert before == 2
         await ws.send("x")

@@ -22,7 +22,7 @@ from .channel import PAUSED_HELD, PAUSED_WRITING, Channel, Turn
 from .codec import IMPLEMENTATION
 from .codes import CloseCause, CloseCode
 from .connection import Connection, Side, State
-from .events import BytesLike, Close, Event, Fragment, Pong
+from .events import BytesLike, Close, Event, Fragment, Ping, Pong
 from .exceptions import BufferFull, ConcurrencyError, ConnectionClosed, ConnectionClosedOK, InvalidState, PeerError
 from .streams import Reader, Writer
 from .timers import CoarseTimer
@@ -147,6 +147,8 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         "host",
         "latency",
         "listener",
+        "pings_received",
+        "pings_sent",
         "reader",
         "task",
         "ws",
@@ -195,6 +197,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         self.host = host
         self.ws = ws
         self.latency = 0.0
+        self.pings_received = self.pings_sent = 0
         self.due = 0.0
         self.reader: Reader | None = None
         self.task: asyncio.Task[Any] | None = None
@@ -257,7 +260,9 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
     def handle_event(self, event: Event) -> None:
         """Do what the decoder's event asks for, if it is no message."""
         connection = self.connection
-        if isinstance(event, Pong):
+        if isinstance(event, Ping):
+            self.pings_received += 1
+        elif isinstance(event, Pong):
             self._take_pong(event.payload)
         connection.congested = self.write_paused
         connection.handle(event)
@@ -569,10 +574,14 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         return waiter
 
     def _send_ping(self, payload: bytes, waiter: asyncio.Future[float] | None) -> None:
-        self.connection.send_ping(payload)
+        self._write_ping(payload)
         if self._pings is None:
             self._pings = {}
         self._pings[payload] = (waiter, perf_counter())
+
+    def _write_ping(self, payload: bytes) -> None:
+        self.connection.send_ping(payload)
+        self.pings_sent += 1
         self.written()
 
     def pong(self, data: str | BytesLike) -> None:
@@ -633,8 +642,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
                 if self._pings is None or (payload not in self._pings and len(self._pings) < _MAX_PINGS):
                     self._send_ping(payload, None)
                 else:
-                    self.connection.send_ping(payload)
-                    self.written()
+                    self._write_ping(payload)
             if limits.ping_timeout is not None:
                 self._keepalive_sent = True
                 self.host.timer.set(self, limits.ping_timeout)

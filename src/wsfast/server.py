@@ -27,7 +27,7 @@ from .streams import Reader, Writer
 from .timers import CoarseTimer
 from .tls import TLSTransport
 from .upgrade import ServerOpening
-from .websocket import WebSocket
+from .websocket import COUNTED, WebSocket
 
 if TYPE_CHECKING:
     from socket import socket
@@ -397,20 +397,22 @@ class Server:
     def counters(self) -> dict[str, Any]:
         """Totals since the start, as a new dict.
 
-        ``connections`` open now, ``handshakes`` under way, ``opened`` and ``refused`` so far, ``messages_received``,
-        ``messages_sent``, ``bytes_received``, ``bytes_sent``, and ``causes``: how many ended by each `CloseCause`.
+        ``connections`` open now, ``handshakes`` under way, ``opened`` and ``refused`` so far, the sums of what
+        `WebSocket.counters` has, ``latency``: the mean of those that are known of the connections that are open (0.0 if
+        none is), and ``causes``: how many ended by each `CloseCause`.
         """
         totals = Counter(self._closed_totals)
         connections = self.connections
         for ws in connections:
             totals.update(ws.counters)
-        names = ("messages_received", "messages_sent", "bytes_received", "bytes_sent")
+        latencies = [ws.latency for ws in connections if ws.latency]
         return {
             "connections": len(connections),
             "handshakes": len(self._handshakes),
             "opened": self._opened,
             "refused": self.refused,
-            **{name: totals[name] for name in names},
+            **{name: totals[name] for name in COUNTED},
+            "latency": sum(latencies) / len(latencies) if latencies else 0.0,
             "causes": dict(self._causes),
         }
 
@@ -577,10 +579,8 @@ class Server:
     def connection_closed(self, protocol: ConnectionProtocol) -> None:
         """Note a connection that has ended; its handler may still be at work."""
         totals = self._closed_totals
-        totals["messages_received"] += protocol.messages_received
-        totals["messages_sent"] += protocol.messages_sent
-        totals["bytes_received"] += protocol.bytes_received
-        totals["bytes_sent"] += protocol.bytes_sent
+        for name in COUNTED:
+            totals[name] += getattr(protocol, name)
         cause = protocol.connection.cause or CloseCause.LOST
         self._causes[cause] += 1
         failure = protocol.connection.failure

@@ -7,7 +7,7 @@ import codecs
 import http
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from .channel import Endpoint
 from .codes import CloseCause, CloseCode
@@ -21,6 +21,16 @@ if TYPE_CHECKING:
     from .streams import Reader, Writer
 
 __all__ = ["WebSocket"]
+
+COUNTED: Final = (
+    "messages_received",
+    "messages_sent",
+    "bytes_received",
+    "bytes_sent",
+    "pings_received",
+    "pings_sent",
+)
+"""What is counted for each connection, and in all by a server."""
 
 
 class WebSocket(Endpoint):
@@ -113,9 +123,8 @@ class WebSocket(Endpoint):
 
     @property
     def counters(self) -> dict[str, int]:
-        """Messages and bytes (of frames, before TLS) received and sent so far, as a new dict."""
-        names = ("messages_received", "messages_sent", "bytes_received", "bytes_sent")
-        return {name: 0 if self._channel is None else getattr(self._channel, name) for name in names}
+        """Messages, bytes (of frames, before TLS) and pings, received and sent so far, as a new dict."""
+        return {name: 0 if self._channel is None else getattr(self._channel, name) for name in COUNTED}
 
     # --- Receiving ----------------------------------------------------------------------------------------
 
