@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -465,6 +466,35 @@ async def test_nothing_a_peer_says_later_is_logged_raw() -> None:
         await peer.read_close()
         await until(lambda: not server.counters["connections"])
         assert all(line.isprintable() and line.isascii() for line in server.log.of("wsfast.server"))
+
+
+@pytest.mark.parametrize("stage", ["nothing", "refused", "late", "lost", "failed"])
+async def test_the_name_of_a_unix_socket_is_escaped(stage: str, tmp_path: Path) -> None:
+    """Of a Unix socket, the peer's address is what the peer named it."""
+    async with serving(echo, open_timeout=0.1 if stage == "late" else 10) as server:
+        await server.start(path=str(tmp_path / "server"))
+        before = len(server.log.records)
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.bind(str(tmp_path / f"{EVIL}\n"))
+            sock.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(sock, str(tmp_path / "server"))
+            if stage == "refused":
+                await loop.sock_sendall(sock, b"\r\n\r\n")
+            elif stage in ("lost", "failed"):
+                await loop.sock_sendall(sock, head())
+                await until(lambda: server.connections)
+                (ws,) = server.connections
+                assert EVIL in ws.remote_address
+                assert repr(ws).isprintable()
+                if stage == "failed":
+                    await loop.sock_sendall(sock, b"rubbish")
+            if stage != "nothing":
+                await loop.sock_recv(sock, 1000)
+        await until(lambda: len(server.log.records) > before)
+        (record,) = server.log.records[before:]
+        assert record.getMessage().isprintable()
+        assert record.getMessage().isascii()
 
 
 async def test_a_hook_that_raises_is_our_error() -> None:

@@ -75,7 +75,7 @@ def broadcast(
             if raise_exceptions:
                 failures.append(exc)
             else:
-                channel.host.logger.warning("broadcast skipped %s: %s", ws.remote_address, exc)
+                channel.host.logger.warning("broadcast skipped %a: %s", ws.remote_address, exc)
     if failures:
         raise ExceptionGroup("broadcast skipped connections", failures)
 

@@ -585,9 +585,9 @@ class Server:
         self._causes[cause] += 1
         failure = protocol.connection.failure
         if failure is not None:
-            self.logger.info("connection from %s failed: %s", protocol.ws.remote_address, failure)
+            self.logger.info("connection from %a failed: %s", protocol.ws.remote_address, failure)
         elif cause in (CloseCause.LOST, CloseCause.KEEPALIVE, CloseCause.TIMEOUT):
-            self.logger.info("connection from %s: %s", protocol.ws.remote_address, cause.value)
+            self.logger.info("connection from %a: %s", protocol.ws.remote_address, cause.value)
         self._forget(protocol)
 
     def _forget(self, protocol: ConnectionProtocol) -> None:

@@ -97,7 +97,7 @@ class ServerOpening:
             self._task.cancel()
         if not self._answered:
             why = "" if exc is None else f": {show(str(exc))}"
-            self.server.logger.debug("connection from %s ended before its opening handshake%s", self.peer, why)
+            self.server.logger.debug("connection from %a ended before its opening handshake%s", self.peer, why)
 
     def on_deadline(self) -> None:
         """Called by the timer when the opening handshake, or what follows its refusal, took too long."""
@@ -105,7 +105,7 @@ class ServerOpening:
             self._expired = True  # the event loop has not come to it yet
             return
         if not self._answered:
-            self.server.logger.info("connection from %s refused: its opening handshake took too long", self.peer)
+            self.server.logger.info("connection from %a refused: its opening handshake took too long", self.peer)
             self._answered = True
             if self._task is not None:
                 self._task.cancel()
@@ -177,7 +177,7 @@ class ServerOpening:
 
     def _refuse(self, refused: HandshakeRefused) -> None:
         self.server.refused += 1
-        self.server.logger.info("connection from %s refused: %s", self.peer, refused)
+        self.server.logger.info("connection from %a refused: %s", self.peer, refused)
         self._answer(refused.response)
 
     def _fail(self, exc: BaseException) -> None:

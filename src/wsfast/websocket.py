@@ -65,7 +65,7 @@ class WebSocket(Endpoint):
         self._peer = peer
 
     def __repr__(self) -> str:
-        return f"<{type(self).__module__.partition('.')[0]}.WebSocket {self.state.name} {self.remote_address}>"
+        return f"<{type(self).__module__.partition('.')[0]}.WebSocket {self.state.name} {self.remote_address!a}>"
 
     # --- What it is ---------------------------------------------------------------------------------------
 
