@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
-from hostile import BINARY, CLOSE, PATIENCE, TEXT, Echo, Peer, close_frame, echo, flood, frame, serving, until
+from hostile import (
+    BINARY,
+    CLOSE,
+    PATIENCE,
+    TEXT,
+    Echo,
+    Peer,
+    certificate,
+    close_frame,
+    echo,
+    flood,
+    frame,
+    head,
+    serving,
+    until,
+)
 
 import wsfast
 from wsfast import ConnectionClosed
@@ -403,6 +420,36 @@ async def test_a_listener_hears_the_close_of_a_peer_that_does_not_read() -> None
         await peer.send(close_frame(3000))
         await until(lambda: ws.close_code == 3000)
         assert (await peer.read_close())[0] == 3000
+
+
+@pytest.mark.parametrize("ping_interval", [None, 20.0])
+@pytest.mark.parametrize("close_timeout", [None, 0.3])
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # uvloop tells a protocol nothing of a FIN beneath TLS
+async def test_a_half_closed_tls_peer_that_reads_nothing_is_dropped(
+    ping_interval: float | None, close_timeout: float | None, tmp_path: Path
+) -> None:
+    """Its transport does not call itself closing while it has something to write."""
+
+    async def handler(ws: wsfast.WebSocket) -> None:
+        with suppress(ConnectionClosed):
+            while True:
+                await ws.send(b"x" * 50_000)
+
+    ours, theirs = certificate(tmp_path)
+    options: dict[str, float | None] = {"ping_interval": ping_interval, "close_timeout": close_timeout}
+    async with serving(handler, ssl=ours, buffers=8192, **options) as server:
+        reader, writer = await asyncio.open_connection(
+            *server.sockets[0].getsockname(), ssl=theirs, server_hostname="localhost", limit=1000
+        )
+        writer.write(head())
+        await until(lambda: server.connections)
+        (ws,) = server.connections
+        await until(lambda: ws._channel.write_paused)
+        writer.get_extra_info("socket").shutdown(socket.SHUT_WR)
+        await until(lambda: not server.connections, 4)
+        assert server.counters["causes"] == {wsfast.CloseCause.LOST: 1}
+        writer.transport.abort()
+        assert reader.at_eof() is False
 
 
 @pytest.mark.parametrize("what", ["send", "fragments", "compressed"])
