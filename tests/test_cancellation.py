@@ -736,6 +736,30 @@ async def test_wait_closed_cut_at_every_suspension() -> None:
     assert k == 2
 
 
+async def test_pong_cut_at_every_suspension() -> None:
+    """It goes out once, whether or not its sender waits until the peer takes it."""
+    k = 1
+    while True:
+        async with pair(buffers=8192) as (ws, peer, _):
+            await stuff(ws)
+            cutting = asyncio.create_task(cut_off(ws.pong(b"beat"), k))
+            await turns()
+            pongs = []
+            while not cutting.done() or not pongs:
+                opcode, payload = await peer.read()
+                pongs += [payload] * (opcode == PONG)
+            cancelled, _ = await cutting
+            ws.send_nowait("end")
+            while (opcode := (await peer.read())[0]) != TEXT:
+                assert opcode != PONG
+            assert pongs == [b"beat"]
+            assert not ws._channel._drain_waiters
+        if not cancelled:
+            break
+        k += 1
+    assert k == 2
+
+
 # --- The stream -----------------------------------------------------------------------------------------------
 
 
@@ -847,6 +871,37 @@ async def test_streaming_cancelled_before_a_message_began_keeps_it() -> None:
             await peer.send(frame(CONT, b"b"))
             message = await ws.recv() if i % 2 else "".join([str(piece) async for piece in ws.recv_streaming()])
             assert message == f"a{i}b"
+
+
+async def test_streaming_cut_at_every_suspension() -> None:
+    """A message of which no piece was taken stays; of one that was begun, the rest is dropped, and nothing else."""
+    pieces = [frame(TEXT, b"a", fin=False), frame(CONT, b"b", fin=False), frame(CONT, b"c")]
+    k = 1
+    while True:
+        async with pair() as (ws, peer, _):
+            got: list[str] = []
+
+            async def take(ws: wsfast.WebSocket, got: list[str]) -> None:
+                async for piece in ws.recv_streaming():
+                    got.append(str(piece))  # noqa: PERF401 - what came before the cut counts
+
+            cutting = asyncio.create_task(cut_off(take(ws, got), k))
+            await turns()
+            for piece in pieces:
+                received = ws.counters["bytes_received"]
+                await peer.send(piece)
+                await until(lambda ws=ws, received=received: ws.counters["bytes_received"] > received)
+                await turns()
+            cancelled, _ = await cutting
+            await peer.send(frame(TEXT, b"next"))
+            if cancelled and not got:
+                assert await ws.recv() == "abc"
+            assert await ws.recv() == "next"
+            assert got == ["a", "b", "c"][: k - 1]
+        if not cancelled:
+            break
+        k += 1
+    assert k == 4
 
 
 async def test_an_echo_server_outlives_it_all() -> None:
