@@ -421,6 +421,30 @@ async def test_send_nowait_counts_bytes(message: str | bytes | memoryview) -> No
         peer.close()
 
 
+@pytest.mark.parametrize("over", [-1, 0, 1])
+async def test_write_limit(over: int) -> None:
+    """What is unsent may be as much as the limit; with a byte more, `send` waits."""
+    limit = 200_000
+    waits: list[bool] = []
+
+    async def handler(ws: wsfast.WebSocket) -> None:
+        unsent(ws, limit - 1000)
+        ws.send_nowait(b"x" * (limit + over - ws.buffered_amount - 4))  # a frame's head has 4 bytes
+        ws._channel.flush()
+        assert ws.buffered_amount == limit + over
+        waiting = asyncio.ensure_future(ws._channel.drain())
+        for _ in range(3):
+            await asyncio.sleep(0)
+        waits.append(not waiting.done())
+        waiting.cancel()
+
+    async with serving(handler, write_limit=limit, close_timeout=0.3, stop_timeout=0.5) as server:
+        peer = await Peer.open(server, buffers=4096)
+        await until(lambda: waits)
+        assert waits == [over > 0]
+        peer.reset()
+
+
 async def test_no_limit_on_what_is_unsent() -> None:
     done = asyncio.Event()
 
