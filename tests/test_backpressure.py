@@ -13,6 +13,7 @@ import pytest
 from hostile import (
     BINARY,
     CLOSE,
+    CONT,
     PATIENCE,
     TEXT,
     Echo,
@@ -149,6 +150,33 @@ async def test_read_limit_is_an_option(limit: int) -> None:
         await until(lambda: step.ws and step.ws._channel.paused)
         step.go.release()
         await until(lambda: step.ws and not step.ws._channel.paused)
+
+
+@pytest.mark.parametrize("opcode", [TEXT, BINARY])
+async def test_a_message_that_comes_in_pieces_holds_its_bytes_only(opcode: int) -> None:
+    """Its first piece came while `recv_streaming` was cancelled: it goes on in pieces, as many as the peer likes."""
+    step = Step()
+    async with serving(step.messages) as server:
+        await Peer.open(server)
+        await until(lambda: step.ws)
+        assert step.ws is not None
+        ws, pieces = step.ws, step.ws.recv_streaming()
+        receiving = asyncio.ensure_future(anext(pieces))
+        await asyncio.sleep(0)
+        receiving.cancel()
+        ws._channel.feed(frame(opcode, "é".encode(), fin=False))
+        with suppress(asyncio.CancelledError):
+            await receiving
+        tracemalloc.start()
+        try:
+            for _ in range(5_000):
+                ws._channel.feed(frame(CONT, "äö".encode(), fin=False))
+            assert tracemalloc.get_traced_memory()[0] < 60_000
+        finally:
+            tracemalloc.stop()
+        ws._channel.feed(frame(CONT))
+        whole = "é" + 5_000 * "äö"
+        assert await ws.recv() == (whole if opcode == TEXT else whole.encode())
 
 
 async def test_a_partial_message_never_pauses_reading() -> None:

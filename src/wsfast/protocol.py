@@ -210,7 +210,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         self._taken = 0
         self._skip = False
         self._steps = 0  # sent in other ways than the fast one, since others had a turn
-        self._parts: list[Any] | None = None
+        self._parts: tuple[bytearray, bool] | None = None  # of a message, and whether it is text
         transport.set_write_buffer_limits(limits.write_limit)
         if compression is not None:
             if limits.compression is not None and limits.compression.executor_threshold is not None:
@@ -278,14 +278,18 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
             return None
         if self.streaming:
             return event
-        # A message of which `recv_streaming` saw no piece arrives in pieces: put it together.
+        # A message of which `recv_streaming` saw no piece arrives in pieces: put it together, in memory that does not
+        # depend on how many they are.
+        data, text = event.data, isinstance(event.data, str)
         if self._parts is None:
-            self._parts = []
-        self._parts.append(event.data)
-        if not event.final:
-            return None
-        parts, self._parts = self._parts, None
-        return _joined(parts)
+            self._parts = bytearray(), text
+        self._parts[0].extend(data.encode() if isinstance(data, str) else data)
+        return self._take_parts() if event.final else None
+
+    def _take_parts(self) -> str | bytes:
+        assert self._parts is not None
+        (data, text), self._parts = self._parts, None
+        return data.decode() if text else bytes(data)
 
     def begin_streaming(self) -> None:
         """Deliver the next message in pieces."""
@@ -293,8 +297,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         self.connection.decoder.streaming = True
         if self._parts is not None:
             # The latest message began to come in pieces before: hand out what there is.
-            parts, self._parts = self._parts, None
-            self.put_back(Fragment(_joined(parts), False))
+            self.put_back(Fragment(self._take_parts(), False))
 
     def end_streaming(self, *, skip: bool) -> None:
         """Deliver messages whole again; `skip` drops the rest of the message of which a piece was taken."""
@@ -819,11 +822,6 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
                 waiter.set_result(None)
             else:
                 waiter.set_exception(error)
-
-
-def _joined(parts: list[Any]) -> str | bytes:
-    empty: str | bytes = b"" if isinstance(parts[0], bytes) else ""
-    return empty.join(parts)
 
 
 def _is_end(exc: BaseException) -> bool:
