@@ -12,7 +12,7 @@ from raw import RawClient, binary, close, connect_raw, ping, text, until
 from vectors import BINARY, CLOSE, CONT, PONG, TEXT, frame
 
 import wsfast
-from wsfast import ConnectionClosed, ConnectionClosedError
+from wsfast import ConnectionClosed, ConnectionClosedError, InvalidState
 
 pytestmark = pytest.mark.anyio
 
@@ -375,6 +375,73 @@ async def test_an_unfinished_message_does_not_keep_the_close_back() -> None:
         assert (await client.receive()).fin is False
         side.ws.close_nowait(1001)
         assert await client.receive_close() == (1001, "")
+
+
+async def each(go: asyncio.Event, *pieces: bytes) -> AsyncIterator[bytes]:
+    for piece in pieces:
+        yield piece
+        await go.wait()
+
+
+async def test_another_message_cannot_come_into_one_that_is_written() -> None:
+    go = asyncio.Event()
+    go.set()
+    async with streams() as (side, client):
+        await side.writer.write(bytes(65536))
+        for other in ("x", [b"a", b"b"], each(go, b"a", b"b")):
+            with pytest.raises(InvalidState, match="unfinished"):
+                await side.ws.send(other)  # type: ignore[arg-type]
+        await side.writer.write(b"end")
+        await side.writer.flush()
+        assert await client.receive_message() == bytes(65536) + b"end"
+        await side.ws.send([b"a", b"b"])  # type: ignore[arg-type]
+        assert await client.receive_message() == b"ab"
+
+
+@pytest.mark.parametrize("size", [4, 65536])
+async def test_what_is_written_waits_for_a_message_that_is_sent_in_fragments(size: int) -> None:
+    go = asyncio.Event()
+    async with streams() as (side, client):
+
+        async def write() -> None:
+            await side.writer.write(bytes(size))
+            await side.writer.flush()
+
+        sending = asyncio.ensure_future(side.ws.send(each(go, b"a", b"b")))
+        await asyncio.sleep(0)
+        cut_off, *writing = [asyncio.ensure_future(write()) for _ in range(3)]
+        for _ in range(5):
+            await asyncio.sleep(0)
+        cut_off.cancel()
+        await asyncio.wait([cut_off])
+        assert (await client.receive()).payload == b"a"
+        go.set()
+        assert (await client.receive()).payload == b"b"
+        assert (await client.receive()) == (True, 0, CONT, b"")
+        await asyncio.gather(sending, *writing)
+        assert await client.receive_message() == bytes(3 * size)
+        await side.writer.write(b"next")
+        await side.writer.flush()
+        assert await client.receive_message() == b"next"
+
+
+@pytest.mark.parametrize("size", [4, 65535])
+async def test_a_handler_that_returns_while_another_message_is_sent_in_fragments(
+    size: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither message can be finished, and nothing of one comes into the other."""
+    go = asyncio.Event()
+    async with streams() as (side, client):
+        sending = asyncio.ensure_future(side.ws.send(each(go, b"a", b"b")))
+        assert (await client.receive()).payload == b"a"
+        await side.writer.write(bytes(size))
+        side.finish.set()
+        assert await client.receive_close() == (1000, "")
+        client.send(close())
+        go.set()
+        with pytest.raises(ConnectionClosed):
+            await sending
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 async def test_the_answer_goes_out_before_the_close_is_echoed() -> None:

@@ -470,6 +470,11 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
             raise
 
     @property
+    def gated(self) -> bool:
+        """Whether a call of `send` is at work on a message in several steps; `sending` waits for its end."""
+        return self._gate is not None
+
+    @property
     def is_sending(self) -> bool:
         """Whether a message that takes several steps is under way, so that no other may come in between."""
         return self._gate is not None or self.connection.in_message

@@ -173,11 +173,18 @@ class Writer:
 
     def finish(self) -> None:
         """Send what was written, without waiting: the handler has returned."""
-        if self._buffer or self._started:
+        # Into a message that another task has begun nothing can come; it will not be finished either.
+        if (self._buffer or self._started) and not self._ws._open_channel().gated:
             self._ws._send_piece(self._take(fin=True), fin=True, text=self._text)
 
     async def _send(self, *, fin: bool) -> None:
-        self._ws._send_piece(self._take(fin=fin), fin=fin, text=self._text)
+        channel = self._ws._open_channel()
+        if channel.gated:
+            async with channel.sending():
+                if self._buffer or self._started:  # else another task's call has sent it meanwhile
+                    self._ws._send_piece(self._take(fin=fin), fin=fin, text=self._text)
+        else:
+            self._ws._send_piece(self._take(fin=fin), fin=fin, text=self._text)
         await self._ws._drain()
 
     def _take(self, *, fin: bool) -> bytes:

@@ -173,6 +173,8 @@ class WebSocket(Endpoint):
         channel = self._open_channel()
         kind: type[str | bytes] | None = None
         async with channel.sending():
+            if channel.connection.in_message:
+                raise InvalidState("a message in fragments is unfinished")  # a `Writer` is at it
             try:
                 async for piece in pieces:
                     if kind is None:
