@@ -763,13 +763,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         # The transport closes once all is written, which a peer that reads nothing could put off for ever.
         if self.connection.state is State.OPEN:
             self._set_deadline(self.host.limits.close_timeout or _LINGER)
-            # One of TLS does not say that it is closing while it has something to write, and logs each further write.
-            self.loop.call_soon(self._close_transport)
         return False
-
-    def _close_transport(self) -> None:
-        if self.transport is not None and not self.transport.is_closing():
-            self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the transport when it has ended."""
