@@ -183,6 +183,35 @@ class TestMaxEvents:
         assert feed_all(decoder, [b""]) == whole[most : 2 * most] + whole[2 * most :]
         assert not decoder.pending
 
+    def test_what_was_inflated_counts(self, codec: ModuleType) -> None:
+        calls: list[int] = []
+
+        def inflate(data: bytes, fin: bool, limit: int) -> bytes:
+            calls.append(len(data))
+            return data * 10_000
+
+        stream = b"".join(frame(BINARY, b"%d" % i, rsv=4) for i in range(8)) + HELLO + HELLO
+        decoder = codec.Decoder(masked=False, max_events=100, inflate=inflate)
+        assert decoder.feed(stream) == [b"%d" % i * 10_000 for i in range(7)]
+        assert decoder.pending
+        assert len(calls) == 7
+        assert decoder.feed(b"") == [b"7" * 10_000, "Hello", "Hello"]
+        assert not decoder.pending
+        # In fragments too, where there may be no event yet.
+        stream = (
+            frame(BINARY, b"a" * 7, fin=False, rsv=4) + frame(CONT, b"b" * 7, fin=False) + frame(CONT, b"c") + HELLO
+        )
+        assert decoder.feed(stream) == []
+        assert decoder.pending
+        assert decoder.feed(b"") == []
+        assert decoder.pending
+        assert decoder.feed(b"") == [b"a" * 70_000 + b"b" * 70_000 + b"c" * 10_000, "Hello"]
+        assert not decoder.pending
+        # A failure is as good as an event, and what ends the input leaves nothing pending.
+        decoder.feed(frame(BINARY, b"a" * 7, rsv=4))
+        assert not decoder.pending
+        assert len(decode(codec, stream, inflate=inflate)) == 2  # without max_events all at once
+
     def test_a_failure_comes_when_it_is_reached(self, codec: ModuleType) -> None:
         decoder = codec.Decoder(masked=False, max_events=1)
         assert decoder.feed(HELLO + frame(3) + HELLO) == ["Hello"]

@@ -473,6 +473,52 @@ async def test_blocks_that_hold_nothing_take_no_memory(blocks: str, opcode: int)
         assert await wire.receive() == (True, JSON)
 
 
+@pytest.mark.parametrize("form", ["handler", "listener"])
+async def test_many_small_bombs_in_one_read(form: str) -> None:
+    """50 messages of 1 MiB, each allowed, in 52 KB: they are inflated as they are taken, and others get turns."""
+    deflater = zlib.compressobj(9, wbits=-15)
+    packed = (deflater.compress(bytes(1 << 20)) + deflater.flush(zlib.Z_SYNC_FLUSH)).removesuffix(TAIL)
+    taken: list[int] = []
+    turns: list[int] = []
+    go_on = asyncio.Event()
+
+    class Take(wsfast.Listener):
+        def on_message(self, message: str | bytes) -> None:
+            assert len(message) == 1 << 20
+            taken.append(len(message))
+
+    async def take(ws: wsfast.WebSocket) -> None:
+        await go_on.wait()
+        async for message in ws:
+            assert len(message) == 1 << 20
+            taken.append(len(message))
+
+    server = wsfast.Server(compression="deflate")
+    if form == "listener":
+        server.register_listener(None, Take)
+    else:
+        server.register_handler(None, take)
+    async with server:
+        await server.start("127.0.0.1", 0)
+        async with await offer(server, "permessage-deflate; client_no_context_takeover") as raw:
+            tracemalloc.start()
+            try:
+                raw.send(frame(BINARY, packed, rsv=RSV1, key=MASK) * 50)
+                if form == "handler":
+                    (ws,) = server.connections
+                    await until(lambda: ws._open_channel().paused)
+                    go_on.set()
+                while len(taken) < 50:
+                    turns.append(len(taken))
+                    await asyncio.sleep(0)
+                peak = tracemalloc.get_traced_memory()[1]
+            finally:
+                tracemalloc.stop()
+            assert peak < 8 << 20
+            assert len(set(turns)) > 25
+            await raw.end()
+
+
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="needs /proc")
 async def test_bombs_one_after_the_other_do_not_grow_the_process() -> None:
     def resident() -> int:

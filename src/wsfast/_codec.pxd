@@ -36,6 +36,7 @@ cdef class Decoder:
     cdef size_t _room
     cdef size_t _checked
     cdef size_t _lent
+    cdef size_t _inflated  # by this call, where max_events bounds it
     cdef uint8_t _mask[4]
     cdef uint8_t _opcode
     cdef uint8_t _masked

@@ -53,6 +53,7 @@ cdef extern from *:
 
 cdef enum:
     RECEIVE_SIZE = 65536
+    MOST_INFLATED = 65536
     KEY_BLOCK = 4096
 
 cdef uint64_t LONGEST = 0x7FFFFFFFFFFFFFFF
@@ -442,7 +443,7 @@ Specified in `_codec_py.py`.
 
     @property
     def pending(self):
-        """Whether `max_events` stopped the last call, so that ``feed(b"")`` may return more."""
+        """Whether `max_events` stopped the last call, so that ``feed(b"")`` may go on; it may return nothing yet."""
         return self._stopped != 0
 
     def feed(self, data):
@@ -544,6 +545,7 @@ Specified in `_codec_py.py`.
             return events
         self._busy = True
         self._stopped = False
+        self._inflated = 0
         try:
             if self._input != NULL:
                 # What is kept is less than a head or a control frame, or what max_events left.
@@ -647,7 +649,7 @@ Specified in `_codec_py.py`.
                 at += self._payload(p + at, n - at, events)
                 if self._partial:
                     break
-            if <uint64_t>len(events) == left:
+            if <uint64_t>len(events) == left or self._inflated >= MOST_INFLATED:
                 self._stopped = at < n
                 break
         return at
@@ -801,6 +803,8 @@ Specified in `_codec_py.py`.
             inflated = PyBytes_GET_SIZE(plain)
             if self._max_size != UINT64_MAX and inflated > self._max_size - self._size:
                 raise PayloadTooBig(f"message has {self._size + inflated} bytes or more, the limit is {self._max_size}")
+            if self._max_events != UINT64_MAX:
+                self._inflated += inflated
             if inflated:
                 self._reserve(inflated, 0)
                 memcpy(PyBytes_Memory(self._message) + self._used, PyBytes_AS_STRING(plain), inflated)

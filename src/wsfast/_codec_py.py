@@ -34,6 +34,9 @@ __all__ = ["Decoder", "Encoder", "apply_mask", "encode_frame"]
 RECEIVE_SIZE: Final = 65536
 """Bytes of the receive buffer that a decoder makes for itself if it is given none."""
 
+MOST_INFLATED: Final = 65536
+"""Bytes that one call may inflate, and a message more, where `max_events` bounds what it does."""
+
 _CONTROL: Final = 0x8
 _OPCODES: Final = {int(opcode) for opcode in Opcode}
 _LONGEST: Final = 2**63 - 1
@@ -174,7 +177,8 @@ class Decoder:
             refused from the declared length, before any memory is taken.
         max_fragments: the most frames of a message, empty ones too; None for no limit.
         max_events: the most events that one call returns, a failure not counted; None for no limit. Where more
-            may be complete, `pending` is True, and `feed(b"")` returns the next.
+            may be complete, `pending` is True, and `feed(b"")` returns the next. With a limit, a call also stops
+            once it has inflated 64 KiB: a few bytes of each message can hold as much as `max_size`.
         inflate: None, or what decompresses messages with RSV1 set (RFC 7692, 6.2): called as
             ``inflate(data, fin, limit)`` for each piece of the message in order, `fin` True with the
             last, `limit` the bytes that the message may still grow (-1: no limit). It returns `bytes` or
@@ -197,6 +201,7 @@ class Decoder:
         "_fin",
         "_fragments",
         "_inflate",
+        "_inflated",
         "_input",
         "_lent",
         "_mask",
@@ -233,6 +238,7 @@ class Decoder:
         self._input = bytearray()  # received, not yet parsed
         self._done = False  # after a Close or a failure
         self._stopped = False  # by max_events
+        self._inflated = 0  # bytes, by this call, where max_events bounds it
         self._busy = False  # while `inflate` may be running
         self._lent = 0  # bytes, by get_buffer
         # The data frame whose payload is being received:
@@ -268,7 +274,7 @@ class Decoder:
 
     @property
     def pending(self) -> bool:
-        """Whether `max_events` stopped the last call, so that ``feed(b"")`` may return more."""
+        """Whether `max_events` stopped the last call, so that ``feed(b"")`` may go on; it may return nothing yet."""
         return self._stopped
 
     def feed(self, data: BytesLike) -> list[Event]:
@@ -323,12 +329,13 @@ class Decoder:
     def _parse(self) -> list[Event]:
         events: list[Event] = []
         self._stopped = False
+        self._inflated = 0
         self._busy = True
         try:
             while self._payload(events) if self._partial else self._frame(events):
                 if self._done:
                     break
-                if len(events) == self._max_events:
+                if len(events) == self._max_events or self._inflated >= MOST_INFLATED:
                     self._stopped = bool(self._input)
                     break
             self._emit(events)
@@ -455,6 +462,8 @@ class Decoder:
                 raise PayloadTooBig(
                     f"message has {self._size + len(plain)} bytes or more, the limit is {self._max_size}"
                 )
+            if self._max_events is not None:
+                self._inflated += len(plain)
         self._message += plain
         self._size += len(plain)
         if self._opcode == Opcode.TEXT:
