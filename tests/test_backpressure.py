@@ -481,6 +481,41 @@ async def test_a_half_closed_tls_peer_that_reads_nothing_is_dropped(
         assert reader.at_eof() is False
 
 
+@pytest.mark.parametrize("size", [10, 50_000])
+async def test_who_sends_to_a_tls_peer_that_has_ended_while_reading_is_paused_learns_of_it(
+    size: int, tmp_path: Path
+) -> None:
+    ends: list[ConnectionClosed] = []
+    go = asyncio.Event()
+
+    async def handler(ws: wsfast.WebSocket) -> None:
+        await go.wait()
+        try:
+            while True:
+                await ws.send(b"x" * size)
+                await asyncio.sleep(0)
+        except ConnectionClosed as exc:
+            ends.append(exc)
+        assert await ws.recv() == b"y" * 1000  # what came is there for who wants it
+
+    ours, theirs = certificate(tmp_path)
+    async with serving(handler, ssl=ours) as server:
+        sock = socket.create_connection(server.sockets[0].getsockname())
+        sock.setblocking(False)
+        reader, writer = await asyncio.open_connection(sock=sock, ssl=theirs, server_hostname="localhost")
+        writer.write(head())
+        await reader.readuntil(b"\r\n\r\n")
+        (ws,) = server.connections
+        writer.write(frame(BINARY, b"y" * 1000) * 70)
+        await until(lambda: ws._channel.paused)
+        writer.transport.abort()
+        beneath = getattr(ws._channel.transport, "_ssl_protocol", None)
+        await until(lambda: getattr(beneath, "_eof_received", True))  # it tells nobody; uvloop does not keep it
+        go.set()
+        await until(lambda: ends)
+        assert ends[0].cause is wsfast.CloseCause.LOST
+
+
 @pytest.mark.parametrize("what", ["send", "fragments", "compressed"])
 async def test_senders_that_wait_their_turn_learn_that_it_is_over(what: str) -> None:
     """Another sender is stuck in a message of fragments whose next piece never comes."""

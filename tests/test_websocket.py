@@ -604,6 +604,22 @@ async def test_a_message_that_cannot_be_finished_closes(items: list[Any], kind: 
         assert received.payload == b"\x03\xf3a message was not finished"
 
 
+async def test_after_a_message_that_was_cut_off_the_connection_is_closed() -> None:
+    async def stuck() -> AsyncIterator[str]:
+        yield "a"
+        await asyncio.Event().wait()
+
+    async with pair() as (ws, client):
+        sending = asyncio.ensure_future(ws.send(stuck()))
+        assert (await client.receive()).payload == b"a"
+        sending.cancel()
+        await asyncio.wait([sending])
+        for message in ("x", [b"a", b"b"], bytearray(b"x")):
+            with pytest.raises(ConnectionClosed):
+                await ws.send(message)
+        assert (await client.receive_close())[0] == 1011
+
+
 async def test_a_message_that_fails_before_it_began_does_not_close() -> None:
     async with pair() as (ws, client):
         with pytest.raises(TypeError):

@@ -558,6 +558,8 @@ cdef class Channel:
         n = PyBytes_GET_SIZE(head)
         if self.transport is None or self.transport.is_closing():
             return 0
+        if self.paused and self.peer_ended():
+            return 0
         self.bytes_sent += n + m
         if self._fd < 0:
             self.transport.writelines((head, data))
@@ -612,6 +614,8 @@ cdef class Channel:
     cdef int _put(self, bytes data) except -1:
         cdef Py_ssize_t n = PyBytes_GET_SIZE(data), sent
         if self.transport is None or self.transport.is_closing():
+            return 0
+        if self.paused and self.peer_ended():
             return 0
         self.bytes_sent += n
         if self._direct():

@@ -563,6 +563,17 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         else:
             transport.pause_reading()
 
+    def peer_ended(self) -> bool:
+        """Tell whether the peer has ended its side while reading is paused; then the connection is dropped.
+
+        asyncio's TLS transport tells of the end only when it is read on, but throws away, with a warning each, what is
+        written from then on: a handler that sends and does not receive would never learn of it.
+        """
+        if not getattr(getattr(self.transport, "_ssl_protocol", None), "_eof_received", False):
+            return False
+        self.abort(CloseCause.LOST)
+        return True
+
     # --- Pings -----------------------------------------------------------------------------------------------
 
     def ping(self, data: str | BytesLike | None) -> asyncio.Future[float]:

@@ -173,7 +173,7 @@ class WebSocket(Endpoint):
         channel = self._open_channel()
         kind: type[str | bytes] | None = None
         async with channel.sending():
-            if channel.connection.in_message:
+            if channel.connection.in_message and channel.connection.state is State.OPEN:
                 raise InvalidState("a message in fragments is unfinished")  # a `Writer` is at it
             try:
                 async for piece in pieces:
