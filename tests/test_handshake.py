@@ -329,6 +329,12 @@ def test_accept_response_injection(arguments: dict[str, Any]) -> None:
         hs.accept_response(KEY, **arguments)
 
 
+@pytest.mark.parametrize("headers", [{"X": ["a"]}, {"X": b"a"}, [("X", None)]])
+def test_accept_response_of_a_wrong_type(headers: Any) -> None:
+    with pytest.raises(TypeError, match="X"):
+        hs.accept_response(KEY, headers=headers)
+
+
 @given(st.binary(max_size=300))
 def test_check_request_raises_one_thing(data: bytes) -> None:
     good = b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-"

@@ -182,6 +182,57 @@ async def test_a_slow_hook_is_cut_off_and_cancelled() -> None:
         peer.close()
 
 
+@pytest.mark.parametrize("ending", ["accept", "answer", "raise"])
+async def test_a_slow_hook_that_will_not_be_cancelled(ending: str) -> None:
+    """Whatever it says after the deadline comes too late."""
+    ends: list[str] = []
+
+    async def hook(ws: wsfast.WebSocket, request: wsfast.Request) -> wsfast.Response | None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            ends.append(ending)
+        if ending == "raise":
+            raise ValueError("late")
+        return ws.respond(200, "late") if ending == "answer" else None
+
+    async with serving(echo, process_request=hook, open_timeout=0.1, noise=ending == "raise") as server:
+        peer = await Peer.dial(server)
+        await peer.send(head())
+        assert await peer.read_to_end() == b""
+        await until(lambda: ends)
+        await until(lambda: not server.counters["handshakes"])
+        assert server.counters["opened"] == 0
+
+
+async def test_nobody_is_let_in_once_the_server_stops() -> None:
+    servers: list[wsfast.Server] = []
+
+    def hook(ws: wsfast.WebSocket, request: wsfast.Request) -> None:
+        servers[0].close()
+
+    async with serving(echo, process_request=hook) as server:
+        servers.append(server)
+        peer = await Peer.dial(server)
+        await peer.send(head())
+        answer = await peer.read_to_end()
+        assert answer.startswith(b"HTTP/1.1 503 ") or not answer  # it may be dropped with the rest
+        assert server.counters["opened"] == 0
+        assert server.counters["refused"] == 1
+
+
+async def test_a_large_answer_to_a_slow_reader() -> None:
+    body = b"0123456789" * 50_000
+
+    def hook(ws: wsfast.WebSocket, request: wsfast.Request) -> wsfast.Response:
+        return ws.respond(200, body.decode())
+
+    async with serving(echo, process_request=hook, buffers=16384) as server:
+        peer = await Peer.dial(server, buffers=16384)
+        await peer.send(head())
+        assert (await peer.read_to_end()).endswith(b"\r\n\r\n" + body)
+
+
 async def test_a_refused_peer_that_stays_is_dropped() -> None:
     async with serving(echo) as server:
         peer = await Peer.dial(server)

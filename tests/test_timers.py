@@ -302,3 +302,15 @@ def test_a_sweeper_that_is_in_a_hurry_takes_its_time(clock: Clock, timer: Coarse
     clock.advance(10)
     assert clock.wakeups <= 40
     sweeper.leave()
+
+
+def test_a_sweeper_without_connections_looks_no_more(clock: Clock, timer: CoarseTimer) -> None:
+    """The last may end in the very turn in which the sweeper is due."""
+    sweeper = timer.sweeper(60.0)
+    thing = Unused(sweeper, 0.0)
+    thing.use()
+    for _ in range(2):
+        sweeper.on_deadline()
+        assert not sweeper.due
+    assert not thing.holding
+    assert not clock.armed

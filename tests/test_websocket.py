@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -832,7 +833,7 @@ async def compressing(**options: Any) -> AsyncIterator[tuple[wsfast.WebSocket, A
         opened.set_result(ws)
         await done.wait()
 
-    deflate = wsfast.Deflate(executor_threshold=1000, **options)
+    deflate = wsfast.Deflate(**{"executor_threshold": 1000, **options})
     async with wsfast.serve(handler, "127.0.0.1", 0, compression=deflate, stop_timeout=1.0) as server:
         url = f"ws://127.0.0.1:{port_of(server)}/"
         async with websockets_connect(url, max_size=None) as client, asyncio.timeout(20):
@@ -850,6 +851,39 @@ async def test_messages_compressed_in_a_thread_and_others_at_once() -> None:
         received = {await client.recv() for _ in range(61)}
         await sending
         assert received == {*messages, "fragments"}
+
+
+async def test_a_large_message_that_is_compressed_here_fills_its_turn() -> None:
+    """Little comes out of it, but it takes its time."""
+    async with compressing(executor_threshold=None) as (ws, client):
+        for size, full in ((65535, False), (65536, True)):
+            others: list[int] = []
+            asyncio.get_running_loop().call_soon(others.append, 1)
+            await ws.send(bytearray(size))
+            assert bool(others) is full
+            assert await client.recv() == bytes(size)
+
+
+async def test_no_thread_is_to_be_had() -> None:
+    async with compressing() as (ws, client):
+        executor = ThreadPoolExecutor()
+        executor.shutdown()
+        asyncio.get_running_loop().set_default_executor(executor)
+        for message in ("x" * 2000, bytearray(2000)):
+            with pytest.raises(RuntimeError, match="after shutdown"):
+                await ws.send(message)
+        await ws.send("small")
+        assert await client.recv() == "small"
+
+
+async def test_random_pings_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with pair() as (ws, client):
+        drawn = [b"1111", b"1111", b"1111", b"2222"]
+        monkeypatch.setattr("os.urandom", lambda n: drawn.pop(0))
+        for payload in (b"1111", b"2222"):
+            await ws.ping()
+            assert await client.receive() == (True, 0, PING, payload)
+        assert not drawn
 
 
 async def test_send_nowait_while_a_thread_compresses() -> None:

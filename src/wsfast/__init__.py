@@ -110,7 +110,7 @@ __all__ = [
 ]
 
 
-if not TYPE_CHECKING:  # else every misspelt name would be Any to a type checker
+if not TYPE_CHECKING:  # pragma: no branch # else every misspelt name would be Any to a type checker
 
     def __getattr__(name: str) -> object:
         # `wsfast.sync` and `wsfast.testing` are there without an import of their own, but cost nothing until then.
