@@ -1,7 +1,10 @@
 """Measure coverage by the tests: ``python -m tests.cover``, branch by branch for Python, line by line for Cython.
 
 Python: the tests run twice, with the extensions and with ``WSFAST_PURE_PYTHON=1``, since some modules are used in one
-of the two only; what is excluded, and why, stands in pyproject.toml under ``tool.coverage`` or beside the line.
+of the two only; what is excluded, and why, stands in pyproject.toml under ``tool.coverage`` or beside the line. Use
+CPython 3.12 or later: up to 3.11, a trace function is not told of a coroutine that is resumed by an exception, and all
+that follows an await that was cancelled or timed out counts as missed. Do not use pytest-xdist, whose workers do not
+hand over all that they measured.
 
 ``--cython`` builds the extensions with line tracing in a temporary folder, runs the tests on them, and reports the .pyx
 files. CPython 3.12's other way of tracing is not supported by Cython's plugin: use 3.11.
