@@ -806,6 +806,30 @@ async def test_a_transport_that_raises_ends_its_connection_only() -> None:
         assert await bystander.receive_message() == "hi"
 
 
+async def test_an_error_in_a_later_batch_of_one_read_ends_its_connection_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A read of more messages than a turn handles pauses the transport, and nothing else would resume it."""
+    told: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context["exception"]))
+    async with serving() as server, await connect_raw(server) as bystander, await connect_raw(server) as client:
+        address = client.writer.get_extra_info("sockname")
+        [ws] = [ws for ws in server.connections if ws.remote_address == address]
+        boom = RuntimeError("boom")
+        plain = type(ws._open_channel()).handle_event
+
+        def handle_event(channel: Any, event: Any) -> None:
+            if channel.ws is ws:
+                raise boom
+            plain(channel, event)
+
+        monkeypatch.setattr(type(ws._open_channel()), "handle_event", handle_event)
+        client.send(*[text("")] * 300, ping(b"late"))
+        await ws.wait_closed()
+        assert ws.close_cause is CloseCause.LOST
+        assert told == [boom]
+        bystander.send(text("hi"))
+        assert await bystander.receive_message() == "hi"
+
+
 async def test_a_refused_client_that_stays_is_dropped() -> None:
     async with serving() as server, await open_raw(server) as client:
         client.send(request().replace(b"13", b"12"))

@@ -425,7 +425,11 @@ cdef class Channel:
         if self.paused != PAUSED_PENDING:
             return
         if self._decoder._stopped:
-            self._deliver(self._decoder.feed(b""))
+            try:
+                self._deliver(self._decoder.feed(b""))
+            except BaseException as exc:
+                self.transport_failed(exc)
+                raise
         if not self._decoder._stopped:
             self.unpause(PAUSED_PENDING)
 
@@ -558,8 +562,6 @@ cdef class Channel:
         n = PyBytes_GET_SIZE(head)
         if self.transport is None or self.transport.is_closing():
             return 0
-        if self.paused and self.peer_ended():
-            return 0
         self.bytes_sent += n + m
         if self._fd < 0:
             self.transport.writelines((head, data))
@@ -614,8 +616,6 @@ cdef class Channel:
     cdef int _put(self, bytes data) except -1:
         cdef Py_ssize_t n = PyBytes_GET_SIZE(data), sent
         if self.transport is None or self.transport.is_closing():
-            return 0
-        if self.paused and self.peer_ended():
             return 0
         self.bytes_sent += n
         if self._direct():

@@ -79,7 +79,7 @@ class Channel:
     """One open connection's way between its transport and the consumer of its messages.
 
     A class that derives from it provides what is rare: `handle_event`, `handle_fragment`, `is_terminal`,
-    `settle_later`, `consumer_failed`, `transport_failed`, `transport_reading`, `peer_ended`, `send_rare`,
+    `settle_later`, `consumer_failed`, `transport_failed`, `transport_reading`, `send_rare`,
     `send_by_thread` and `may_buffer`.
 
     Attributes:
@@ -142,9 +142,8 @@ class Channel:
         def is_terminal(self, event: Any) -> bool: ...
         def settle_later(self) -> None: ...
         def consumer_failed(self, exc: BaseException) -> None: ...
-        def transport_failed(self, exc: Exception) -> None: ...
+        def transport_failed(self, exc: BaseException) -> None: ...
         def transport_reading(self, wanted: bool) -> None: ...
-        def peer_ended(self) -> bool: ...
         def send_rare(self, data: Any) -> None: ...
         def send_by_thread(self, message: str | bytes, compress: bool | None) -> Awaitable[None]: ...
         def may_buffer(self, message: Any) -> bool: ...
@@ -285,7 +284,12 @@ class Channel:
         if self.paused != PAUSED_PENDING:
             return
         if self._decoder.pending:
-            self._deliver(self._decoder.feed(b""))
+            try:
+                self._deliver(self._decoder.feed(b""))
+            except BaseException as exc:
+                # From the transport's callback it would end the transport; here it would leave it paused for ever.
+                self.transport_failed(exc)
+                raise
         if not self._decoder.pending:
             self.unpause(PAUSED_PENDING)
 
@@ -449,10 +453,9 @@ class Channel:
         self._put(self._encoder.take())
 
     def _put(self, data: bytes) -> None:
-        if self.transport is None or self.transport.is_closing() or (self.paused and self.peer_ended()):
-            return
-        self.bytes_sent += len(data)
-        self.transport.write(data)
+        if self.transport is not None and not self.transport.is_closing():
+            self.bytes_sent += len(data)
+            self.transport.write(data)
 
     @property
     def buffered(self) -> int:

@@ -63,12 +63,12 @@ class _Client:
         self.timer = timer
 
     def connection_opened(self, protocol: ConnectionProtocol) -> None:
-        self.logger.debug("connection to %s is open", protocol.ws.remote_address)
+        self.logger.debug("connection to %a is open", protocol.ws.remote_address)
 
     def connection_closed(self, protocol: ConnectionProtocol) -> None:
         failure = protocol.connection.failure
         cause = protocol.connection.cause or CloseCause.LOST
-        self.logger.debug("connection to %s: %s", protocol.ws.remote_address, failure or cause.value)
+        self.logger.debug("connection to %a: %s", protocol.ws.remote_address, failure or cause.value)
 
 
 class _Connector(Generic[_T]):

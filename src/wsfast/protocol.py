@@ -319,10 +319,10 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         self.start_close(CloseCode.INTERNAL_ERROR, "", CloseCause.HANDLER_ERROR)
         self.discard()
 
-    def transport_failed(self, exc: Exception) -> None:
-        """Drop the connection because its transport raised, which it must not."""
-        self.host.logger.debug("transport raised %r", exc)
+    def transport_failed(self, exc: BaseException) -> None:
+        """Drop the connection because its transport, or what handled its bytes, raised, which it must not."""
         self.abort(CloseCause.LOST)
+        self.host.logger.debug("connection dropped: %r", exc)
 
     def settle_later(self) -> None:
         """Wait for the answers to what came before a Close frame or a failure, but not for long."""
@@ -562,17 +562,6 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
             transport.resume_reading()
         else:
             transport.pause_reading()
-
-    def peer_ended(self) -> bool:
-        """Tell whether the peer has ended its side while reading is paused; then the connection is dropped.
-
-        asyncio's TLS transport tells of the end only when it is read on, but throws away, with a warning each, what is
-        written from then on: a handler that sends and does not receive would never learn of it.
-        """
-        if not getattr(getattr(self.transport, "_ssl_protocol", None), "_eof_received", False):
-            return False
-        self.abort(CloseCause.LOST)
-        return True
 
     # --- Pings -----------------------------------------------------------------------------------------------
 
