@@ -42,6 +42,7 @@ cdef class TLSPipe:
     cdef list _backlog
     cdef int _fd
     cdef bint _app_buffered
+    cdef bint _at_end
     cdef bint _pumping
     cdef bint _behind  # the transport may have something left to write
 
@@ -94,9 +95,8 @@ cdef class TLSPipe:
                 pass
         finally:
             self._pumping = False
-        while self._backlog and not self.finished:
-            if not self._encrypt(self._backlog.pop(0)):
-                break
+        if self._backlog and not self.finished:
+            self._catch_up()
         if self._outgoing.pending:
             self._flush()
 
@@ -104,10 +104,15 @@ cdef class TLSPipe:
         cdef Py_ssize_t n, used = 0, size
         cdef object view, error = None
         cdef bint ended = False
+        if self._at_end:
+            self.read_ended()
+            return False
         if not self._incoming.pending and not self._object.pending():
             return False
         view = self.app.get_buffer(-1) if self._app_buffered else memoryview(bytearray(PIECE))
         size = len(view)
+        if not size:
+            raise RuntimeError("get_buffer() returned an empty buffer")
         try:
             while used < size and not ended:
                 n = self._object.read(size - used, view[used:] if used else view)
@@ -118,18 +123,18 @@ cdef class TLSPipe:
         except SSLWantReadError:
             if not used:
                 return False
-        except SSLError as exc:
-            error = exc
+        except Exception as exc:
+            error = exc.with_traceback(None)
+            self.finished = True
         if used:
             if self._app_buffered:
                 self.app.buffer_updated(used)
             else:
                 self.app.data_received(bytes(view[:used]))
-        if ended:
-            self.read_ended()
-        elif error is not None:
-            self.read_failed(error)
-        return not ended and error is None
+        if error is not None:
+            self.failed(error)
+        self._at_end = ended
+        return True
 
     # --- Sending
 
@@ -138,7 +143,7 @@ cdef class TLSPipe:
         if self.finished:
             return
         if self._backlog:
-            self._backlog.append(bytes(data))
+            self._backlog.append(bytes(memoryview(data)))
         else:
             self._encrypt(data)
         if not self._pumping or <Py_ssize_t>self._outgoing.pending >= HELD:
@@ -148,25 +153,38 @@ cdef class TLSPipe:
         """Do the same with several parts, in one go."""
         cdef bint pumping = self._pumping
         self._pumping = True
-        for part in parts:
-            self.write(part)
-        self._pumping = pumping
-        if not pumping:
-            self._flush()
+        try:
+            for part in parts:
+                self.write(part)
+        finally:
+            self._pumping = pumping
+            if not pumping:
+                self._flush()
 
     cdef bint _encrypt(self, data) except -1:
         cdef Py_ssize_t at = 0, n = len(data)
-        cdef object view = data if n <= PIECE else memoryview(data)
+        cdef object view = data if type(data) is bytes and n <= PIECE else memoryview(data)
         while at < n:
             try:
                 self._object.write(view if n <= PIECE else view[at:at + PIECE])
             except SSLWantReadError:
                 self._backlog.insert(0, bytes(view[at:]))
+                self.stalled(True)
+                return False
+            except SSLError as exc:
+                self.failed(exc.with_traceback(None))
                 return False
             at += PIECE
             if <Py_ssize_t>self._outgoing.pending >= HELD:
                 self._flush()
         return True
+
+    cdef int _catch_up(self) except -1:
+        while self._backlog:
+            if not self._encrypt(self._backlog.pop(0)):
+                return 0
+        self.stalled(False)
+        return 0
 
     def flush(self):
         """Send the records that are ready."""
@@ -194,4 +212,4 @@ cdef class TLSPipe:
         """Return how many bytes were not yet taken by the operating system."""
         if self.transport is None:
             return 0
-        return self.transport.get_write_buffer_size() + sum(map(len, self._backlog))
+        return self.transport.get_write_buffer_size() + self._outgoing.pending + sum(map(len, self._backlog))

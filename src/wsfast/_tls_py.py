@@ -27,7 +27,7 @@ HELD: Final = 81920
 class TLSPipe:
     """One TLS connection's way between its transport and its protocol.
 
-    A class that derives from it provides what is rare: `shake_hands`, `read_ended` and `read_failed`.
+    A class that derives from it provides what is rare: `shake_hands`, `read_ended`, `failed` and `stalled`.
 
     Attributes:
         app: the protocol.
@@ -39,6 +39,7 @@ class TLSPipe:
 
     __slots__ = (
         "_app_buffered",
+        "_at_end",
         "_backlog",
         "_buffer",
         "_incoming",
@@ -56,7 +57,8 @@ class TLSPipe:
 
         def shake_hands(self) -> None: ...
         def read_ended(self) -> None: ...
-        def read_failed(self, exc: Exception) -> None: ...
+        def failed(self, exc: Exception) -> None: ...
+        def stalled(self, waits: bool) -> None: ...
 
     def begin(
         self,
@@ -81,6 +83,7 @@ class TLSPipe:
         self._object = context.wrap_bio(self._incoming, self._outgoing, server_side, name)
         self._backlog: list[bytes] = []
         self._pumping = False
+        self._at_end = False
         self.read_paused = False
         self.established = False
         self.finished = False
@@ -133,17 +136,21 @@ class TLSPipe:
                 pass
         finally:
             self._pumping = False
-        while self._backlog and not self.finished:
-            if not self._encrypt(self._backlog.pop(0)):
-                break
+        if self._backlog and not self.finished:
+            self._catch_up()
         if self._outgoing.pending:
             self.flush()
 
     def _hand_on(self) -> bool:
         """Fill the protocol's buffer as far as that goes; return whether there may be more."""
+        if self._at_end:
+            self.read_ended()
+            return False
         if not self._incoming.pending and not self._object.pending():
             return False
         view = self.app.get_buffer(-1) if self._app_buffered else memoryview(bytearray(PIECE))
+        if not len(view):
+            raise RuntimeError("get_buffer() returned an empty buffer")
         used = 0
         error: Exception | None = None
         ended = False
@@ -157,18 +164,18 @@ class TLSPipe:
         except ssl.SSLWantReadError:
             if not used:
                 return False
-        except ssl.SSLError as exc:
-            error = exc
+        except Exception as exc:  # ssl.SSLError, and what a hook of the context raises
+            error = exc.with_traceback(None)  # which refers to this frame, and the frame to the error
+            self.finished = True  # what came before is handed on, but nothing can be sent any more
         if used:
             if self._app_buffered:
                 self.app.buffer_updated(used)
             else:
                 self.app.data_received(bytes(view[:used]))
-        if ended:
-            self.read_ended()
-        elif error is not None:
-            self.read_failed(error)
-        return not ended and error is None
+        if error is not None:
+            self.failed(error)
+        self._at_end = ended  # which is told when reading is not paused
+        return True
 
     # --- Sending ------------------------------------------------------------------------------------------
 
@@ -177,7 +184,7 @@ class TLSPipe:
         if self.finished:
             return
         if self._backlog:
-            self._backlog.append(bytes(data))
+            self._backlog.append(bytes(memoryview(data)))
         else:
             self._encrypt(data)
         if not self._pumping or self._outgoing.pending >= HELD:
@@ -186,11 +193,13 @@ class TLSPipe:
     def writelines(self, parts: Iterable[BytesLike]) -> None:
         """Do the same with several parts, in one go."""
         pumping, self._pumping = self._pumping, True
-        for part in parts:
-            self.write(part)
-        self._pumping = pumping
-        if not pumping:
-            self.flush()
+        try:
+            for part in parts:
+                self.write(part)
+        finally:
+            self._pumping = pumping
+            if not pumping:
+                self.flush()
 
     def _encrypt(self, data: BytesLike) -> bool:
         """Put data into the outgoing records; False if some of it has to wait."""
@@ -201,10 +210,21 @@ class TLSPipe:
             except ssl.SSLWantReadError:
                 # RFC 5246, 7.4.1.1: the peer negotiates anew, and this side can send only when that is done.
                 self._backlog.insert(0, bytes(view[at:]))
+                self.stalled(True)
+                return False
+            except ssl.SSLError as exc:
+                self.failed(exc.with_traceback(None))
                 return False
             if self._outgoing.pending >= HELD:
                 self.flush()
         return True
+
+    def _catch_up(self) -> None:
+        """Encrypt what had to wait, as far as that goes."""
+        while self._backlog:
+            if not self._encrypt(self._backlog.pop(0)):
+                return
+        self.stalled(False)
 
     def flush(self) -> None:
         """Send the records that are ready."""
@@ -216,4 +236,4 @@ class TLSPipe:
         """Return how many bytes were not yet taken by the operating system."""
         if self.transport is None:
             return 0
-        return self.transport.get_write_buffer_size() + sum(map(len, self._backlog))
+        return self.transport.get_write_buffer_size() + self._outgoing.pending + sum(map(len, self._backlog))

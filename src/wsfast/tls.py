@@ -13,7 +13,7 @@ import asyncio
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from .codec import IMPLEMENTATION
 from .transports import plain_socket
@@ -24,6 +24,13 @@ else:
     from ._tls import TLSPipe
 
 __all__ = ["TLSTransport", "connect"]
+
+_LINGER: Final = 2.0
+"""Seconds for which the peer may go on sending after an alert, before its connection is dropped."""
+
+# Why the protocol above is told to pause writing, as bits:
+_BELOW_FULL: Final = 1  # the transport below has more unsent than it should
+_STALLED: Final = 2  # nothing can be encrypted for now
 
 
 class TLSTransport(TLSPipe, asyncio.BufferedProtocol):
@@ -42,10 +49,10 @@ class TLSTransport(TLSPipe, asyncio.BufferedProtocol):
         done: a future that is told how the handshake ended.
 
     Raises:
-        ValueError: a client's context asks for a `server_hostname` and there is none.
+        ValueError: a client's context is to verify the server's name and `server_hostname` is none.
     """
 
-    __slots__ = ("_accepted", "_done", "_error", "_loop", "_told_end")
+    __slots__ = ("_accepted", "_done", "_error", "_full", "_linger", "_loop", "_tell_always", "_told_end")
 
     def __init__(
         self,
@@ -58,10 +65,16 @@ class TLSTransport(TLSPipe, asyncio.BufferedProtocol):
         accepted: Callable[[TLSTransport], None] | None = None,
         done: asyncio.Future[None] | None = None,
     ) -> None:
+        if not server_side and context.check_hostname and not server_hostname:
+            # The `ssl` module would take any name.
+            raise ValueError("expected a server_hostname, which the context is to verify")
         self.begin(app, buffer, context, server_side, server_hostname)
         self._accepted = accepted
+        self._tell_always = accepted is not None
         self._done = done
         self._error: Exception | None = None
+        self._full = 0
+        self._linger: asyncio.TimerHandle | None = None
         self._told_end = False
 
     # --- What the transport below calls, beside `get_buffer` and `buffer_updated` ---------------------------
@@ -72,7 +85,9 @@ class TLSTransport(TLSPipe, asyncio.BufferedProtocol):
         below = cast(asyncio.Transport, transport)  # uvloop's classes do not derive from it
         self.attach(below, plain_socket(below))
         if self._accepted is not None:
-            self._accepted(self)
+            # It need not be kept: no reference leads back from this transport to what made it.
+            accepted, self._accepted = self._accepted, None
+            accepted(self)
         self.shake_hands()
 
     def shake_hands(self) -> None:
@@ -82,14 +97,15 @@ class TLSTransport(TLSPipe, asyncio.BufferedProtocol):
         except ssl.SSLWantReadError:
             self.flush()
         except Exception as exc:  # ssl.SSLError, and what a hook of the context raises
-            self.flush()  # the alert
-            self.read_failed(exc)
+            self.failed(exc.with_traceback(None))  # which would refer to this frame, and so to this transport
         else:
             self.flush()
             self.established = True
             if self._done is not None and not self._done.done():
                 self._done.set_result(None)
             self.app.connection_made(self)
+            if self._full:
+                self.app.pause_writing()
             self.pump(False)
 
     def read_ended(self) -> None:
@@ -97,18 +113,32 @@ class TLSTransport(TLSPipe, asyncio.BufferedProtocol):
         self._tell_end()
         self.close()
 
-    def read_failed(self, exc: Exception) -> None:
-        """End the connection because what came is no TLS, or not the peer's."""
+    def failed(self, exc: Exception) -> None:
+        """End the connection because what came is no TLS, or not the peer's; the peer is sent the alert."""
+        if self._error is not None:
+            return
         self._error = exc
         self.finished = True
-        if self.transport is not None:
-            self.transport.close()
+        self.flush()
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return
+        if self._done is not None and not self.established:
+            transport.close()  # somebody waits for this end, and the server says nothing before the client's last word
+            return
+        # Unread bytes in the socket would reset the connection and destroy the alert.
+        self._linger = self._loop.call_later(_LINGER, transport.abort)
+        self._read_on()
+        try:
+            transport.write_eof()
+        except OSError:  # the peer has gone
+            transport.abort()
 
     def eof_received(self) -> bool:
         """Called by the transport below when the peer has ended its sending side; False closes the transport."""
         if self.established and not self.finished:
             # Without close_notify: whether all came is told by the Close frame.
-            self._tell_end()
+            self.read_ended()
         return False
 
     def _tell_end(self) -> None:
@@ -118,24 +148,43 @@ class TLSTransport(TLSPipe, asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the transport below when it has ended."""
-        error = self._error or exc
-        if self.established and not self.finished:
-            self.pump(True)
-        self.finished = True
-        self.detach()
-        if self._done is not None and not self._done.done():
-            self._done.set_exception(error or ConnectionResetError("the connection ended during the TLS handshake"))
-        if self.established or self._accepted is not None:
-            self.app.connection_lost(error)
+        if self._linger is not None:
+            self._linger.cancel()
+            self._linger = None
+        try:
+            if self.established and not self.finished:
+                self.pump(True)
+        finally:
+            error = self._error or exc
+            self._error = None
+            self.finished = True
+            self.detach()
+            done, self._done = self._done, None
+            if done is not None and not done.done():
+                done.set_exception(error or ConnectionResetError("the connection ended during the TLS handshake"))
+                done.exception()  # who waited for it may have given up
+            if self.established or self._tell_always:
+                self.app.connection_lost(error)
 
     def pause_writing(self) -> None:
         """Called by the transport below when much is unsent."""
-        if self.established:
-            self.app.pause_writing()
+        self._set_full(self._full | _BELOW_FULL)
 
     def resume_writing(self) -> None:
         """Called by the transport below when little is unsent."""
-        if self.established:
+        self._set_full(self._full & ~_BELOW_FULL)
+
+    def stalled(self, waits: bool) -> None:
+        """Note whether what was written waits until the peer has ended a handshake."""
+        self._set_full(self._full | _STALLED if waits else self._full & ~_STALLED)
+
+    def _set_full(self, full: int) -> None:
+        before, self._full = self._full, full
+        if not self.established or bool(before) is bool(full):
+            return
+        if full:
+            self.app.pause_writing()
+        else:
             self.app.resume_writing()
 
     # --- What the protocol above calls, beside `write` and `get_write_buffer_size` --------------------------
@@ -184,14 +233,18 @@ class TLSTransport(TLSPipe, asyncio.BufferedProtocol):
     def _resume(self) -> None:
         if self.read_paused or self.transport is None:
             return
-        self.pump(False)
+        try:
+            self.pump(False)
+        except BaseException:
+            self.abort()  # as the event loops do where a protocol raises in `buffer_updated`
+            raise
         # What was read into memory must be handed on before the transport below can tell of an end.
         if not self.read_paused and not self.transport.is_closing():
             self.transport.resume_reading()
 
     def is_closing(self) -> bool:
         """Tell whether the connection has ended, or will without more being done."""
-        return self.transport is None or self.transport.is_closing()
+        return self.transport is None or self._error is not None or self.transport.is_closing()
 
     def can_write_eof(self) -> bool:
         """Tell whether `write_eof` can be called."""
@@ -223,6 +276,10 @@ class TLSTransport(TLSPipe, asyncio.BufferedProtocol):
                 self._object.unwrap()
             self.flush()
         self.finished = True
+        self._read_on()
+
+    def _read_on(self) -> None:
+        """Read, though only to drop it, what comes until the peer ends its side."""
         if self.read_paused and self.transport is not None and not self.transport.is_closing():
             self.read_paused = False
             self.transport.resume_reading()
@@ -265,7 +322,7 @@ async def connect(
             await done
     except BaseException as exc:
         tls.abort()
-        if isinstance(exc, TimeoutError) and not done.done():
+        if isinstance(exc, TimeoutError) and done.cancelled():
             raise ConnectionAbortedError(
                 f"the TLS handshake took longer than {ssl_handshake_timeout} seconds"
             ) from None
