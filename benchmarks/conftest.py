@@ -23,6 +23,9 @@ class Row(NamedTuple):
 
 _rows: list[Row] = []
 
+COUNTED = pytest.StashKey[list[str]]()
+"""The lines of the table of instructions, where they were counted."""
+
 
 def timed(call: Callable[[], object]) -> float:
     start = time.perf_counter()
@@ -55,6 +58,11 @@ def measure(benchmark: Any) -> Iterator[Callable[..., None]]:
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Print what was measured as a table: a row for each group, a column for each implementation."""
+    counted = terminalreporter.config.stash.get(COUNTED, None)
+    if counted is not None:
+        terminalreporter.write_sep("=", "instructions per operation, and the stored baseline")
+        for line in counted:
+            terminalreporter.write_line(line)
     if not _rows:
         return
     names = list(dict.fromkeys(row.name for row in _rows))

@@ -1,0 +1,281 @@
+"""What `instructions` counts: the cases, and the process that runs them under callgrind.
+
+Each case is a function that prepares it and returns a call and how many operations one call does. The process calls it
+`COUNT` times and then twice as often, so that what is not of the operation drops out of the difference. `os.getppid`,
+which nothing else calls, tells callgrind where a count begins and ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+from collections.abc import Callable, Iterable
+from itertools import repeat
+from typing import Any, TypeAlias
+
+__all__ = ["CASES", "COUNT", "MARKER", "MARKS"]
+
+Case: TypeAlias = Callable[[], tuple[Callable[[], object], int]]
+
+COUNT = 5
+"""Calls of the first of the two runs of a case."""
+MARKER = "getppid"
+"""The function of the C library at whose calls callgrind writes down what it counted, and starts anew."""
+MARKS = 3
+"""Calls of it for each case: before the first run, between the two, and behind the second."""
+
+BATCH = 100
+KEY = b"\x12\x34\x56\x78"
+BINARY = bytes(range(1, 256))
+ASCII = "The quick brown fox jumps over the lazy dog. "
+OTHER = "Zwölf Boxkämpfer jagen Viktor, быстро, 素早い茶色の狐. "
+
+
+def _sized(data: bytes, size: int) -> bytes:
+    return (data * (size // len(data) + 1))[:size]
+
+
+def _decode(message: str | bytes, parts: int = 1) -> Case:
+    """Make a case of a server's decoder that is fed with many frames at once; an operation is a frame."""
+
+    def prepare() -> tuple[Callable[[], object], int]:
+        from wsfast._codec import Decoder, encode_frame
+
+        opcode = 1 if isinstance(message, str) else 2
+        if parts == 1:
+            stream, expected = encode_frame(opcode, message, mask=KEY) * BATCH, [message] * BATCH
+        else:
+            stream = encode_frame(opcode, message, fin=False, mask=KEY)
+            stream += encode_frame(0, message, fin=False, mask=KEY) * (parts - 2) + encode_frame(0, message, mask=KEY)
+            expected = [message * parts]
+        feed = Decoder(masked=True, max_size=None).feed
+        assert feed(stream) == expected
+        return lambda: feed(stream), BATCH if parts == 1 else parts
+
+    return prepare
+
+
+def _decode_alone() -> tuple[Callable[[], object], int]:
+    from wsfast._codec import Decoder, encode_frame
+
+    frame = encode_frame(2, _sized(BINARY, 64), mask=KEY)
+    feed = Decoder(masked=True).feed
+
+    def call() -> None:
+        for _ in repeat(None, BATCH):
+            feed(frame)
+
+    return call, BATCH
+
+
+def _receive_in_place() -> tuple[Callable[[], object], int]:
+    from wsfast._codec import Decoder, encode_frame
+
+    frame = memoryview(encode_frame(2, _sized(BINARY, 65536), mask=KEY))
+    decoder = Decoder(masked=True)
+    received: list[Any] = []
+
+    def call() -> None:
+        at = 0
+        received.clear()
+        while at < len(frame):
+            lent = decoder.get_buffer()
+            count = min(len(lent), 32768, len(frame) - at)
+            lent[:count] = frame[at : at + count]
+            received.extend(decoder.buffer_updated(count))
+            at += count
+
+    call()
+    assert received == [_sized(BINARY, 65536)]
+    return call, 1
+
+
+def _encode(message: str | bytes, mask: bool = False) -> Case:
+    """Make a case of an encoder that gathers many frames; an operation is a frame."""
+
+    def prepare() -> tuple[Callable[[], object], int]:
+        from wsfast._codec import Encoder
+
+        encoder = Encoder(mask=mask)
+
+        def call() -> None:
+            for _ in repeat(None, BATCH):
+                encoder.message(message)
+            encoder.take()
+
+        return call, BATCH
+
+    return prepare
+
+
+def _mask(size: int) -> Case:
+    def prepare() -> tuple[Callable[[], object], int]:
+        from wsfast._codec import apply_mask
+
+        data = bytearray(_sized(BINARY, size))
+
+        def call() -> None:
+            for _ in repeat(None, BATCH):
+                apply_mask(data, KEY, data)
+
+        return call, BATCH
+
+    return prepare
+
+
+# --- The channel ------------------------------------------------------------------------------------------------------
+
+
+class _Transport:
+    """A transport that takes everything and keeps only the last."""
+
+    last: Any = b""
+
+    def write(self, data: bytes) -> None:
+        self.last = data
+
+    def is_closing(self) -> bool:
+        return False
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def set_write_buffer_limits(self, high: int) -> None:
+        pass
+
+    def get_extra_info(self, name: str) -> None:
+        return None
+
+    def pause_reading(self) -> None:
+        raise AssertionError("nothing here is more than a connection holds")
+
+
+class _Host:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        from wsfast.protocol import Limits
+        from wsfast.timers import CoarseTimer
+
+        self.limits = Limits(ping_interval=None)
+        self.logger = logging.getLogger("benchmarks.instructions")
+        self.timer = CoarseTimer(loop)
+
+    def connection_opened(self, protocol: Any) -> None:
+        pass
+
+    def connection_closed(self, protocol: Any) -> None:
+        pass
+
+
+def _open(loop: asyncio.AbstractEventLoop, count: int = 1) -> list[tuple[Any, Any, _Transport]]:
+    """Make open connections of a server: protocol, what a handler holds, transport."""
+    from wsfast.connection import Side
+    from wsfast.protocol import ConnectionProtocol
+    from wsfast.websocket import WebSocket
+
+    host = _Host(loop)
+    made = []
+    for _ in range(count):
+        protocol, ws, transport = ConnectionProtocol(loop), WebSocket(), _Transport()
+        protocol.open(host, Side.SERVER, ws, transport)  # type: ignore[arg-type]
+        made.append((protocol, ws, transport))
+    return made
+
+
+def _echoes(protocol: Any, transport: _Transport, batch: int = BATCH) -> tuple[Callable[[], object], int]:
+    """Make the call that lets a connection receive messages, one by one, and answer."""
+    from wsfast._codec import encode_frame
+
+    message = _sized(BINARY, 64)
+    frame = encode_frame(2, message, mask=KEY)
+    get_buffer, buffer_updated, size = protocol.get_buffer, protocol.buffer_updated, len(frame)
+    get_buffer(65536)[:size] = frame  # the memory is the same each time, and not written to by the decoder
+
+    def call() -> None:
+        for _ in repeat(None, batch):
+            get_buffer(65536)
+            buffer_updated(size)
+
+    call()
+    assert transport.last == encode_frame(2, message)
+    return call, batch
+
+
+def _echo_listener() -> tuple[Callable[[], object], int]:
+    from wsfast.listener import Listener
+
+    class Echo(Listener):
+        def on_message(self, message: str | bytes) -> None:
+            self.ws.send_nowait(message)
+
+    [(protocol, ws, transport)] = _open(asyncio.new_event_loop())
+    protocol.use_listener(Echo(ws))
+    return _echoes(protocol, transport)
+
+
+def _echo_handler() -> tuple[Callable[[], object], int]:
+    loop = asyncio.new_event_loop()
+    [(protocol, ws, transport)] = _open(loop)
+
+    async def echo() -> None:
+        async for message in ws:
+            await ws.send(message)
+
+    protocol.task = loop.create_task(echo())
+    protocol.task._log_destroy_pending = False
+    loop.run_until_complete(asyncio.sleep(0))  # until it waits; from then on it is resumed by what is received
+    return _echoes(protocol, transport, BATCH // 2)  # after 2,048 messages it would give the loop a turn
+
+
+def _broadcast() -> tuple[Callable[[], object], int]:
+    from wsfast.broadcast import broadcast
+
+    message = _sized(BINARY, 64)
+    opened = _open(asyncio.new_event_loop(), BATCH)
+    everyone = [ws for _, ws, _ in opened]
+    broadcast(everyone, message)
+    assert opened[-1][2].last[2:] == message
+    return lambda: broadcast(everyone, message), BATCH
+
+
+CASES: dict[str, Case] = {
+    "decode 64 B binary": _decode(_sized(BINARY, 64)),
+    "decode 64 B binary, each by itself": _decode_alone,
+    "decode 16 B ASCII": _decode(ASCII[:16]),
+    "decode 256 characters, non-ASCII": _decode((OTHER * 8)[:256]),
+    "decode 16 KiB binary": _decode(_sized(BINARY, 16384)),
+    "decode 1 KiB fragments": _decode(_sized(BINARY, 1024), parts=64),
+    "receive 64 KiB in place": _receive_in_place,
+    "encode 64 B binary": _encode(_sized(BINARY, 64)),
+    "encode 64 B binary, masked": _encode(_sized(BINARY, 64), mask=True),
+    "encode 256 characters, non-ASCII": _encode((OTHER * 8)[:256]),
+    "apply_mask 64 B": _mask(64),
+    "apply_mask 64 KiB": _mask(65536),
+    "echo 64 B by a listener": _echo_listener,
+    "echo 64 B by a handler": _echo_handler,
+    "broadcast 64 B, each delivery": _broadcast,
+}
+"""By name; what an operation is, the name says."""
+
+
+def run(names: Iterable[str]) -> None:
+    """Run cases between marks, and print how many operations each call did."""
+    gc.disable()
+    mark = os.getppid
+    for name in names:
+        call, operations = CASES[name]()
+        for _ in repeat(None, 2 * COUNT):
+            call()  # the interpreter adapts its instructions to what it sees, and memory is got and kept
+        mark()
+        for _ in repeat(None, COUNT):
+            call()
+        mark()
+        for _ in repeat(None, 2 * COUNT):
+            call()
+        mark()
+        print(operations, name, flush=True)
+
+
+if __name__ == "__main__":
+    run(CASES)
