@@ -127,9 +127,8 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
 
     Args:
         loop: the event loop.
-        opening: what handles the transport's callbacks until `open` is called; None if it is called at once. uvloop
-            keeps the methods of a protocol and starts to read anew when another is set: one protocol for both halves of
-            a connection's life saves the time and the memory.
+        opening: what handles the transport's callbacks until `open` is called; None if it is called at once. One
+            protocol for both halves of a connection's life saves the time of making and setting another.
     """
 
     __slots__ = (
