@@ -292,6 +292,13 @@ class TestMemory:
             decoder = codec.Decoder(masked=True, max_size=None)
             assert self.peak(lambda d=decoder, w=way: w(d, pieces)) < 5 * len(data)
 
+    @pytest.mark.parametrize("fin", [True, False])
+    def test_no_more_is_reserved_than_a_message_may_have(self, codec: ModuleType, fin: bool) -> None:
+        """Room that is made ahead, for a message that is inflated in two pieces."""
+        stream = frame(BINARY, b"abcd", fin=fin, rsv=4, key=bytes(4))
+        decoder = codec.Decoder(masked=True, max_size=1 << 20, inflate=lambda data, fin, limit: bytes(len(data) << 18))
+        assert self.peak(lambda: feed_all(decoder, [stream[:-2], stream[-2:]])) < 4 << 20
+
 
 class TestLinearTime:
     """Twice the input takes about twice the time; what is quadratic takes four times, at these sizes far more."""

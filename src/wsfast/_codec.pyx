@@ -841,9 +841,9 @@ Specified in `_codec_py.py`.
             most = min(most, self._used + coming)
         elif self._message == NULL:
             most = least
-        most = max(most, <uint64_t>least)
         if not self._fin:
             most = max(most, 2 * <uint64_t>least)  # more fragments follow
+        most = max(min(most, self._max_size), <uint64_t>least)
         if self._message == NULL:
             self._message = PyBytes_New(NULL, most)
         elif Py_REFCNT(self._message) == 1:
