@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import random
 import signal
 import socket
 import ssl
+import sys
 import threading
 import time
+import tracemalloc
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -680,6 +685,212 @@ def test_reading_pauses_while_nobody_receives() -> None:
         for i, message in enumerate(ws):
             assert str(message).startswith(f"{i:08}x")
         assert i == 1999
+
+
+@functools.cache
+def packed(count: int) -> bytes:
+    """Make compressed messages of 1 MiB, each with its number in front, of about 1 KiB each."""
+    frames = []
+    for i in range(count):
+        deflater = zlib.compressobj(9, wbits=-15)
+        data = deflater.compress(b"%08d" % i + bytes((1 << 20) - 8)) + deflater.flush(zlib.Z_SYNC_FLUSH)
+        frames.append(encode_frame(2, data.removesuffix(b"\0\0\xff\xff"), rsv1=True))
+    return b"".join(frames)
+
+
+def agree(peer: Peer) -> None:
+    peer.accept("Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover")
+
+
+def until(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def at_most(size: int) -> Iterator[None]:
+    """Measure the memory that Python takes meanwhile."""
+    tracemalloc.start()
+    try:
+        yield
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < size, peak
+
+
+@pytest.mark.parametrize("end", ["open", "close", "drop"])
+def test_many_small_bombs_in_one_read(end: str) -> None:
+    """200 messages of 1 MiB, each allowed, in 210 KB: they are inflated as they are taken, whatever comes behind."""
+
+    def script(peer: Peer) -> None:
+        agree(peer)
+        peer.sock.sendall(data + (encode_frame(8, b"\x0f\xa0enough") if end == "close" else b""))
+        if end != "open":
+            peer.sock.shutdown(socket.SHUT_WR)
+        peer.until_end()
+
+    data = packed(200)
+    with (
+        at_most(8 << 20),
+        scripted(script) as port,
+        connect(f"ws://127.0.0.1:{port}", compression="deflate", close_timeout=1) as ws,
+    ):
+        until(lambda: ws._paused)
+        time.sleep(0.1)
+        assert ws._queue.qsize() == 1
+        assert ws.state is wsfast.State.OPEN
+        for i in range(200):
+            message = ws.recv(timeout=PATIENCE)
+            assert isinstance(message, bytes)
+            assert (len(message), int(message[:8])) == (1 << 20, i)
+        if end != "open":
+            with pytest.raises(wsfast.ConnectionClosedError):
+                ws.recv(timeout=PATIENCE)
+            assert ws.wait_closed(PATIENCE)
+            assert (ws.close_code, ws.close_reason) == ((4000, "enough") if end == "close" else (1006, ""))
+
+
+def test_many_small_messages_in_one_read() -> None:
+    def script(peer: Peer) -> None:
+        peer.accept()
+        peer.sock.sendall(b"".join(encode_frame(1, str(i % 10)) for i in range(20_000)) + encode_frame(8, b"\x03\xe8"))
+        peer.until_end()
+
+    with scripted(script) as port, connect(f"ws://127.0.0.1:{port}", close_timeout=1) as ws:
+        until(lambda: ws._paused)
+        time.sleep(0.1)
+        assert ws._queue.qsize() * 65 < 65536 + 256 * 65
+        assert list(ws) == [str(i % 10) for i in range(20_000)]
+        assert ws.close_code == 1000
+
+
+def test_what_one_read_brought_has_come() -> None:
+    """`recv(timeout=0)` takes all of it, though it is not all decoded at once."""
+
+    def script(peer: Peer) -> None:
+        peer.accept()
+        peer.sock.sendall(data)
+        peer.until_end()
+
+    # The last is not whole.
+    data = b"".join(encode_frame(1, str(i % 10)) for i in range(5000)) + 3000 * encode_frame(9, b"")
+    data += encode_frame(1, "a", fin=False) + encode_frame(0, "b", fin=False) * 1000
+    with scripted(script) as port, connect(f"ws://127.0.0.1:{port}", close_timeout=0.1) as ws:
+        until(lambda: ws._pending)
+        assert ws._heard == len(data)
+        assert [ws.recv(timeout=0) for _ in range(5000)] == [str(i % 10) for i in range(5000)]
+        for timeout in (0, 0.2):
+            began = time.monotonic()
+            with pytest.raises(TimeoutError):
+                ws.recv(timeout=timeout)
+            assert timeout <= time.monotonic() - began < timeout + 1
+
+    def bombs(peer: Peer) -> None:
+        agree(peer)
+        peer.sock.sendall(data)
+        peer.until_end()
+
+    data = packed(20)
+    with scripted(bombs) as port, connect(f"ws://127.0.0.1:{port}", compression="deflate", close_timeout=0.1) as ws:
+        until(lambda: ws._pending)
+        assert ws._heard == len(data)
+        assert [int(ws.recv(timeout=0, decode=False)[:8]) for _ in range(20)] == list(range(20))
+
+
+@pytest.mark.parametrize("how", ["close", "abort"])
+def test_the_program_ends_what_is_not_all_decoded(how: str) -> None:
+    """What was not decoded is dropped, in as little memory; what was can still be received."""
+
+    def script(peer: Peer) -> None:
+        agree(peer)
+        peer.sock.sendall(data)
+        with contextlib.suppress(OSError):
+            while peer.sock.recv(1)[0] != 0x88:
+                pass
+            peer.sock.sendall(encode_frame(8, b"\x03\xe8"))
+            peer.sock.shutdown(socket.SHUT_WR)
+            peer.until_end()
+
+    data = packed(200)
+    with (
+        at_most(8 << 20),
+        scripted(script) as port,
+        connect(f"ws://127.0.0.1:{port}", compression="deflate", close_timeout=PATIENCE) as ws,
+    ):
+        until(lambda: ws._paused)
+        getattr(ws, how)()
+        assert ws.wait_closed(PATIENCE)
+        assert ws.close_code == (1000 if how == "close" else 1006)
+        assert ws.recv(decode=False)[:8] == b"00000000"
+        with pytest.raises(wsfast.ConnectionClosed):
+            ws.recv()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere what came before a reset may be lost")
+@pytest.mark.parametrize("then", ["receive", "close", "wait"])
+def test_a_reset_behind_what_is_not_all_decoded(then: str) -> None:
+    """A sender learns of it at once; what came before can still be received, in no more memory, for a while."""
+
+    def script(peer: Peer) -> None:
+        agree(peer)
+        peer.sock.sendall(data)
+        go.wait(PATIENCE)
+        peer.reset()
+
+    data = packed(90)  # in more than one read
+    go = threading.Event()
+    with (
+        at_most(8 << 20),
+        scripted(script) as port,
+        connect(f"ws://127.0.0.1:{port}", compression="deflate", close_timeout=0.5, ping_interval=None) as ws,
+    ):
+        until(lambda: ws._paused)
+        waiter = ws.ping()
+        time.sleep(0.1)  # all is with the system here
+        go.set()
+        with pytest.raises(wsfast.ConnectionClosedError):
+            send_forever(ws)
+        with pytest.raises(wsfast.ConnectionClosedError):
+            waiter.wait(PATIENCE)
+        with pytest.raises(wsfast.ConnectionClosedError):
+            ws.ping()
+        if then == "receive":
+            for i in range(90):
+                assert int(ws.recv(timeout=PATIENCE, decode=False)[:8]) == i
+        elif then == "close":
+            ws.close()
+        began = time.monotonic()
+        assert ws.wait_closed(PATIENCE)
+        assert time.monotonic() - began < 5
+        assert (ws.close_code, ws.state) == (1006, wsfast.State.CLOSED)
+        if then != "receive":
+            assert ws.recv(decode=False)[:8] == b"00000000"
+        with pytest.raises(wsfast.ConnectionClosedError):
+            ws.recv(timeout=PATIENCE)
+
+
+def test_keepalive_while_what_one_read_brought_is_taken_slowly() -> None:
+    def script(peer: Peer) -> None:
+        agree(peer)
+        peer.sock.sendall(data)
+        decoder = wsfast.Decoder(masked=True)
+        while came := peer.sock.recv(65536):
+            for event in decoder.feed(came):
+                if isinstance(event, wsfast.Ping):
+                    peer.sock.sendall(encode_frame(10, event.payload))
+                elif isinstance(event, wsfast.Close):
+                    peer.sock.sendall(encode_frame(8, b"\x03\xe8"))
+
+    data = packed(60)
+    options: Any = {"compression": "deflate", "ping_interval": 0.03, "ping_timeout": 0.03}
+    with scripted(script) as port, connect(f"ws://127.0.0.1:{port}", close_timeout=1, **options) as ws:
+        for i in range(60):
+            assert int(ws.recv(timeout=PATIENCE, decode=False)[:8]) == i
+            time.sleep(i % 7 / 200)
+        ws.ping().wait(PATIENCE)
 
 
 def test_sending_waits_for_the_server() -> None:

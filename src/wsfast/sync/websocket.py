@@ -3,6 +3,9 @@
 A thread of its own moves the bytes of each connection: it receives, answers pings, keeps the connection alive and
 keeps the deadlines, whatever the program does meanwhile. Whoever sends does so itself; what the operating system does
 not take at once is left to that thread. One lock guards the state; nobody waits for the network with it held.
+
+While the program is behind, nothing is read, and what one read brought is not decoded any further: a few bytes of it
+can hold megabytes. Only the thread decodes, for Ctrl-C never comes to it.
 """
 
 from __future__ import annotations
@@ -29,6 +32,8 @@ __all__ = ["PingWaiter", "WebSocket"]
 
 _OVERHEAD: Final = 64
 """Bytes that a held message counts for beside its own; the same as on asyncio."""
+_MAX_EVENTS: Final = 256
+"""Messages, pings and pongs that are handled before it is asked again whether the program is behind."""
 _MAX_PINGS: Final = 64
 """Pings of `ping` that may be unanswered."""
 _LINGER: Final = 2.0
@@ -122,12 +127,17 @@ class WebSocket:
         self._remote_address = _address(link.sock.getpeername)
         self._local_address = _address(link.sock.getsockname)
         self._connection = Connection(
-            Side.CLIENT, max_size=limits.max_size, max_fragments=limits.max_fragments, compression=compression
+            Side.CLIENT,
+            max_size=limits.max_size,
+            max_fragments=limits.max_fragments,
+            max_events=_MAX_EVENTS,
+            compression=compression,
         )
         self._lock = threading.Lock()
         self._writable = threading.Condition(self._lock)  # little is unsent, or the connection has ended
         self._answered = threading.Condition(self._lock)  # a pong has come, or none will
         self._finished = threading.Condition(self._lock)  # the transport has ended
+        self._decoded = threading.Condition(self._lock)  # more of what one read brought is
         self._gate = threading.Lock()  # held by who sends a message, so that fragments are not mixed
         self._sender: int | None = None  # the thread that has the gate for a message in fragments
         self._turnstile = threading.RLock()  # held by who receives a message
@@ -135,6 +145,8 @@ class WebSocket:
         self._put = 0  # bytes that were put into the queue, ever: written under `_lock`
         self._taken = 0  # bytes that were taken out of it: written under `_turnstile`
         self._paused = False  # reading is, while the consumer is behind
+        self._pending = False  # what one read brought is not all decoded: set by the thread, once the rest is queued
+        self._waits = False  # writing has failed, and the program is given time to take what had come
         self._ended = False  # the end was put into the queue
         self._streamer: int | None = None  # the thread that is in recv_streaming
         self._skip = False  # the rest of a message that recv_streaming left
@@ -337,14 +349,19 @@ class WebSocket:
                 if self._paused and self._queue.empty():
                     # Ctrl-C came between taking a message and counting it.
                     self._taken = self._put
-                    self._paused = False
                     self._link.wake()
+                    self._paused = False
         try:
             if end is None:
                 event = self._queue.get()
             else:
                 left = end - time.monotonic()
-                event = self._queue.get(timeout=left) if left > 0 else self._queue.get_nowait()
+                try:
+                    event = self._queue.get(timeout=left) if left > 0 else self._queue.get_nowait()
+                except Empty:
+                    if self._pending:
+                        self._catch_up()
+                    event = self._queue.get_nowait()
         except Empty:
             raise TimeoutError("no message was received in time") from None
         if event is None:
@@ -353,9 +370,15 @@ class WebSocket:
         self._taken += _weight(event)
         if self._paused and (self._put - self._taken) * 4 <= self._limits.read_limit:
             with self._lock:
-                self._paused = False
+                # In this order: if Ctrl-C comes between the two, the next call does it again.
                 self._link.wake()
+                self._paused = False
         return event
+
+    def _catch_up(self) -> None:
+        """Wait for the thread to decode what has come already, as far as to a message: that takes no time."""
+        with self._lock:
+            self._decoded.wait_for(lambda: not self._pending or not self._queue.empty())
 
     # --- Sending ------------------------------------------------------------------------------------------
 
@@ -470,11 +493,12 @@ class WebSocket:
         if self._link.unsent <= self._limits.write_limit and self._link.broken is None:
             return
         with self._lock:
+            # Where writing has failed, the peer's Close frame may tell why; it is looked for unless reading is paused.
             while not self._over and (
-                self._link.broken is not None or self._link.unsent * 4 > self._limits.write_limit
+                self._link.unsent * 4 > self._limits.write_limit if self._link.broken is None else not self._paused
             ):
                 self._writable.wait()
-            if self._over:
+            if self._over or self._link.broken is not None:
                 raise self._connection.closed_error()
 
     def _flush(self) -> None:
@@ -521,7 +545,7 @@ class WebSocket:
                 raise ConcurrencyError("a ping with the same data is unanswered")
             if len(self._pings) >= _MAX_PINGS:
                 raise InvalidState(f"{_MAX_PINGS} pings are unanswered")
-            if self._connection.state is State.OPEN:
+            if self._connection.state is State.OPEN and self._link.broken is None:
                 self._connection.send_ping(payload)
                 waiter = PingWaiter(self._answered, time.monotonic(), ack_on_close)
                 self._pings[payload] = waiter
@@ -631,13 +655,20 @@ class WebSocket:
             close = getattr(connection.compression, "close", None)
             if close is not None:
                 close()
+        self._pending = False
+        self._put_end()
+        self._fail_senders()
+        for condition in (self._finished, self._decoded):
+            condition.notify_all()
+
+    def _fail_senders(self) -> None:
+        """Tell who sends, or waits for a pong, that there is no use in it any more."""
         for waiter in self._pings.values():
             if isinstance(waiter, PingWaiter):
-                waiter.fail(connection.closed_error)
+                waiter.fail(self._connection.closed_error)
         self._pings.clear()
-        self._put_end()
-        for condition in (self._writable, self._answered, self._finished):
-            condition.notify_all()
+        self._writable.notify_all()
+        self._answered.notify_all()
 
     def _put_end(self) -> None:
         if not self._ended:
@@ -664,19 +695,29 @@ class WebSocket:
                 return False
             read = not self._paused
             write = self._link.unsent > 0
-            timeout = None if self._due is None else max(0.0, self._due - time.monotonic())
             broken = self._link.broken is not None
-        readable = broken or self._link.wait(read, write, timeout)
+            if broken and not read and not self._waits:
+                # What the system has received already may hold more than there is room for: give the program time.
+                self._waits = True
+                self._fail_senders()
+                self._set_deadline(self._limits.close_timeout)
+            timeout = None if self._due is None else max(0.0, self._due - time.monotonic())
+            ready = read and (broken or self._pending)
+        readable = ready or self._link.wait(read, write, timeout)
         with self._lock:
             if self._over:
                 return False
             if write:
                 self._sent_more()
+            if self._pending and not self._paused:
+                # Of what one read brought, so that it is soon done with: time is looked at when the next has been made.
+                self._received(b"")
+                return True
             if self._link.broken is not None:
-                self._take_rest()
-                self._end()
-                return False
-            if readable and not self._read():
+                if not self._paused and not self._take_rest():
+                    self._end()
+                    return False
+            elif readable and not self._read():
                 self._end()
                 return False
             if self._due is not None and time.monotonic() >= self._due:
@@ -698,12 +739,11 @@ class WebSocket:
         self._received(data)
         return True
 
-    def _take_rest(self) -> None:
-        """Take in what the system has received already: a Close frame may be in it that tells why writing failed."""
-        while self._connection.state < State.DRAINING and self._read_more():
-            pass
+    def _take_rest(self) -> bool:
+        """Take in more of what the system has received already; False once that is all.
 
-    def _read_more(self) -> bool:
+        A Close frame may be in it that tells why writing failed.
+        """
         try:
             data = self._link.read()
         except OSError:
@@ -711,7 +751,7 @@ class WebSocket:
         if not data:
             return False
         self._received(data)
-        return True
+        return self._connection.state < State.DRAINING
 
     def _received(self, data: bytes) -> None:
         connection = self._connection
@@ -719,6 +759,9 @@ class WebSocket:
         before = connection.state
         for event in connection.receive_data(data):
             self._deliver(event)
+        self._pending = connection.decoder.pending
+        self._waits = False
+        self._decoded.notify_all()
         self._flush()
         if connection.state >= State.DRAINING and before < State.DRAINING:
             self._drained()
@@ -779,7 +822,7 @@ class WebSocket:
     def _on_deadline(self) -> None:
         """Keep alive while the connection is open; while it closes, patience is at its end."""
         connection = self._connection
-        if connection.state is State.OPEN:
+        if connection.state is State.OPEN and self._link.broken is None:
             self._keep_alive()
         elif connection.state is State.CLOSING and connection.cause is CloseCause.LOCAL:
             self._abort(CloseCause.TIMEOUT)
