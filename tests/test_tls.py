@@ -875,6 +875,7 @@ async def test_a_record_is_corrupted(
     await turn()
     assert app.events == ["made", "lost"]
     assert isinstance(app.error, ssl.SSLError)
+    assert "BAD_RECORD_MAC" in str(app.error), "not that of an answer which could not be sent any more"
 
 
 async def test_after_an_alert_the_peer_is_not_waited_for_without_end(

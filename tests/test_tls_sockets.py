@@ -38,8 +38,7 @@ def tls(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Modu
     """Let servers and clients use `wsfast.tls` on each twin."""
     module = load_tls(request.param)
     monkeypatch.setattr("wsfast.server.TLSTransport", module.TLSTransport)
-    monkeypatch.setattr("wsfast.dial.create_connection", module.create_connection)
-    monkeypatch.setattr("wsfast.dial.create_unix_connection", module.create_unix_connection)
+    monkeypatch.setattr("wsfast.dial.connect", module.connect)
     return module
 
 
