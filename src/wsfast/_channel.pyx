@@ -13,6 +13,7 @@ consumes them, frames into the encoder, and the encoder's bytes to the transport
 from asyncio import CancelledError, Future, sleep
 
 cimport cython
+from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
@@ -46,6 +47,9 @@ cdef extern from *:
     int PyContext_Enter(object context) except -1
     int PyContext_Exit(object context) except -1
     void PyErr_SetObject(object kind, object value)
+    void *PyUnicode_DATA(object text)
+    bint PyUnicode_IS_ASCII(object text)
+    Py_ssize_t PyUnicode_GET_LENGTH(object text)
     enum:
         PYGEN_RETURN
         PYGEN_ERROR
@@ -265,6 +269,19 @@ cdef PyObject *_receive_next(PyObject *receive) except? NULL:
 
 # CPython resumes an awaitable by am_send or by tp_iternext, depending on its version.
 wsf_set_slots(<PyObject *>Receive, <void *>_receive_send, <void *>_receive_next)
+
+
+@cython.final
+cdef class _Characters:
+    """The memory of a `str` of ASCII, for a transport to write from."""
+
+    cdef str _text
+
+    def __init__(self, text):
+        self._text = text
+
+    def __getbuffer__(self, Py_buffer *view, int flags):
+        PyBuffer_FillInfo(view, self, PyUnicode_DATA(self._text), PyUnicode_GET_LENGTH(self._text), 1, flags)
 
 
 cdef object _decoded(object message, object decode):
@@ -527,9 +544,12 @@ cdef class Channel:
             else:
                 self.send_rare(data)
             return 0
-        if type(data) is bytes and PyBytes_GET_SIZE(data) >= LARGE and not self._encoder._mask:
-            self.messages_sent += 1
-            return self._write_large(data)
+        if not self._encoder._mask:
+            if type(data) is bytes:
+                if PyBytes_GET_SIZE(data) >= LARGE:
+                    return self._write_large(0x82, data, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+            elif type(data) is str and PyUnicode_IS_ASCII(data) and PyUnicode_GET_LENGTH(data) >= LARGE:
+                return self._write_large(0x81, data, <const char *>PyUnicode_DATA(data), PyUnicode_GET_LENGTH(data))
         self._encoder._message(data)
         self.messages_sent += 1
         return self._written()
@@ -551,30 +571,33 @@ cdef class Channel:
         self._written()
         return True
 
-    cdef int _write_large(self, bytes data) except -1:
-        """Send a large binary message from where it is, not through the encoder."""
+    cdef int _write_large(self, uint8_t first, object data, const char *payload, Py_ssize_t m) except -1:
+        """Send a large message from where it is, not through the encoder: `bytes`, or `str` of ASCII."""
         cdef bytes head
-        cdef Py_ssize_t n, m = PyBytes_GET_SIZE(data), sent = 0
+        cdef Py_ssize_t n, sent = 0
+        cdef object view
+        self.messages_sent += 1
         self.turn_full = True
         self._dirty = False
-        self._encoder._head(0x82, m)
+        self._encoder._head(first, m)
         head = self._encoder._take()
         n = PyBytes_GET_SIZE(head)
         if self.transport is None or self.transport.is_closing():
             return 0
         self.bytes_sent += n + m
         if self._fd < 0:
-            self.transport.writelines((head, data))
+            self.transport.writelines((head, data if first == 0x82 else (<str>data).encode()))
             return 0
         if self._direct():
-            sent = wsf_send2(self._fd, PyBytes_AS_STRING(head), n, PyBytes_AS_STRING(data), m)
+            sent = wsf_send2(self._fd, PyBytes_AS_STRING(head), n, payload, m)
             if sent == n + m:
                 return 0
             self._backlog = True
             sent = max(sent, 0)
         if sent < n:
             self.transport.write(head[sent:])
-        self.transport.write(memoryview(data)[sent - n:] if sent > n else data)
+        view = memoryview(data if first == 0x82 else _Characters(data))
+        self.transport.write(view[max(sent - n, 0):])
         return 0
 
     cdef int _written(self) except -1:

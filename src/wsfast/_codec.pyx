@@ -54,6 +54,8 @@ cdef extern from *:
 cdef enum:
     RECEIVE_SIZE = 65536
     MOST_INFLATED = 65536
+    SPARE_LEAST = 16384
+    SPARE_MOST = 1048576
     KEY_BLOCK = 4096
 
 cdef uint64_t LONGEST = 0x7FFFFFFFFFFFFFFF
@@ -398,6 +400,12 @@ cdef class _Lease:
         PyBuffer_FillInfo(view, self, PyBytes_Memory(self._owner) + self._start, self._length, 0, flags)
 
 
+# The memory of the last text message of some length, of whatever connection, for the next one. Without it, the
+# C library gives the memory back to the system with each message, and takes each page anew for the next.
+cdef PyObject *_spare = NULL
+cdef size_t _spare_room = 0
+
+
 cdef class Decoder:
     """Decoder(*, masked, max_size=1048576, max_fragments=None, max_events=None, inflate=None, buffer=None)
 --
@@ -609,7 +617,14 @@ Specified in `_codec_py.py`.
         return 0
 
     cdef int _drop_message(self) except -1:
-        Py_XDECREF(self._message)
+        global _spare, _spare_room
+        if (
+            self._opcode == 1 and _spare == NULL and SPARE_LEAST <= self._room <= SPARE_MOST
+            and Py_REFCNT(self._message) == 1
+        ):
+            _spare, _spare_room = self._message, self._room
+        else:
+            Py_XDECREF(self._message)
         self._message = NULL
         self._used = self._room = self._checked = 0
         return 0
@@ -831,6 +846,7 @@ Specified in `_codec_py.py`.
         Memory follows what arrived, not what was declared: a peer that declares much and sends
         little holds little.
         """
+        global _spare
         cdef size_t least = self._used + needed
         cdef uint64_t most
         cdef PyObject *moved
@@ -845,7 +861,11 @@ Specified in `_codec_py.py`.
             most = max(most, 2 * <uint64_t>least)  # more fragments follow
         most = max(min(most, self._max_size), <uint64_t>least)
         if self._message == NULL:
-            self._message = PyBytes_New(NULL, most)
+            if self._opcode == 1 and _spare != NULL and most <= _spare_room:
+                self._message, most = _spare, _spare_room
+                _spare = NULL
+            else:
+                self._message = PyBytes_New(NULL, most)
         elif Py_REFCNT(self._message) == 1:
             try:
                 PyBytes_Resize(&self._message, most)
@@ -880,8 +900,12 @@ Specified in `_codec_py.py`.
     cdef int _finish(self, list events) except -1:
         cdef object message
         cdef bytes held
-        if self._message == NULL:
-            held = b""
+        if self._opcode == 1:
+            message = ""
+            if self._message != NULL:
+                message = PyUnicode_DecodeUTF8(PyBytes_Memory(self._message), self._used, NULL)
+        elif self._message == NULL:
+            message = b""
         else:
             if self._used < self._room:
                 if Py_REFCNT(self._message) == 1:
@@ -891,7 +915,7 @@ Specified in `_codec_py.py`.
                     held = PyBytes_Memory(self._message)[:self._used]
             else:
                 held = <bytes>self._message
-        message = PyUnicode_DecodeUTF8(PyBytes_AS_STRING(held), len(held), NULL) if self._opcode == 1 else held
+            message = held
         self._drop_message()
         events.append(Fragment(message, True) if self._streaming or self._emitted else message)
         self._opcode = 0
