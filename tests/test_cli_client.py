@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import os
+import pty
 import signal
 import subprocess
 import sys
+import termios
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +23,7 @@ from sync_helpers import PATIENCE, Peer, Running, running, scripted
 import wsfast
 from wsfast import encode_frame
 from wsfast.cli import main
-from wsfast.cli.client import _rows, _shown
+from wsfast.cli.client import _columns, _Input, _PlainScreen, _RichScreen, _rows, _screen, _shown
 from wsfast.cli.options import escape
 
 
@@ -135,6 +139,28 @@ def test_what_a_refusal_says_is_safe() -> None:
     assert b"\x1b" not in done.stderr
 
 
+def test_a_page_is_no_explanation() -> None:
+    def script(peer: Peer) -> None:
+        peer.read_head()
+        peer.sock.sendall(b"HTTP/1.1 404 No\r\nContent-Length: 21\r\n\r\n\n<!doctype html><html>")
+        peer.until_end()
+
+    with scripted(script) as port:
+        done = client(f"ws://127.0.0.1:{port}")
+    assert done.returncode == 1
+    assert b"HTTP 404" in done.stderr
+    assert b"html" not in done.stderr
+
+
+def test_socks_without_python_socks(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(sys.modules, "python_socks.async_.asyncio", None)
+    monkeypatch.setattr("sys.stdin", None)
+    assert main(["--proxy", "socks5://127.0.0.1:1", "ws://127.0.0.1:1"]) == 1
+    assert capsys.readouterr().err == (
+        "wsfast: could not connect: ImportError: SOCKS proxies need python-socks: pip install 'wsfast[proxy]'\n"
+    )
+
+
 def test_nobody_listens() -> None:
     done = client("ws://127.0.0.1:1")
     assert done.returncode == 1
@@ -155,6 +181,7 @@ def test_nobody_listens() -> None:
         ["http://x"],
         ["--linger", "-1", "ws://x"],
         ["--linger", "nan", "ws://x"],
+        ["--timeout", "soon", "ws://x"],
         ["--max-size", "1k", "ws://x"],
         ["--proxy", "ftp://x", "ws://x"],
         ["--subprotocol", "a b", "ws://x"],
@@ -287,11 +314,67 @@ def test_ctrl_c(server: Running) -> None:
     wait_until(lambda: not server.server.connections)
 
 
+@pytest.mark.parametrize("command", ["connect", "bench"])
+def test_ctrl_c_before_there_is_an_answer(command: str) -> None:
+    asked = threading.Event()
+
+    def script(peer: Peer) -> None:
+        peer.read_head()
+        asked.set()
+        peer.until_end()
+
+    with scripted(script) as port, start(command, f"ws://127.0.0.1:{port}") as process:
+        assert asked.wait(PATIENCE)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE) == 130
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+
+
 def wait_until(condition: Callable[[], bool]) -> None:
     end = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+@pytest.mark.parametrize("closed", [False, True], ids=["not readable", "closed"])
+def test_an_input_that_cannot_be_read_is_at_its_end(server: Running, closed: bool) -> None:
+    shell = ["sh", "-c", f'exec "$@" {"<&-" if closed else "0>/dev/null"}', "sh"]
+    done = subprocess.run(
+        [*shell, sys.executable, "-m", "wsfast", "--linger", "0.05", "--verbose", server.uri],
+        capture_output=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert done.stderr.endswith(b"wsfast: closed\n")
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_what_is_typed_after_the_end_is_left_to_others(binary: bool) -> None:
+    """The thread that reads ends with the first input that nobody asks for any more."""
+    reading, writing = os.pipe()
+    before = os.dup(0)
+    os.dup2(reading, 0)
+    try:
+
+        async def main() -> bytes | None:
+            lines = _Input(asyncio.get_running_loop(), binary=binary)
+            os.write(writing, b"one\n")
+            return await lines.get()
+
+        assert asyncio.run(main()) == (b"one\n" if binary else b"one")
+        [thread] = [thread for thread in threading.enumerate() if thread.name == "wsfast-stdin"]
+        os.write(writing, b"two\n")
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+        os.write(writing, b"three\n")
+        assert os.read(reading, 100) == b"three\n"
+    finally:
+        os.dup2(before, 0)
+        for descriptor in (before, reading, writing):
+            os.close(descriptor)
 
 
 def test_the_command_can_be_named(server: Running) -> None:
@@ -333,3 +416,38 @@ def test_rows() -> None:
     assert _rows("1234567890", 10) == ["123456789", "0"]
     assert _rows("漢字漢字漢字", 10) == ["漢字漢字", "漢字"]
     assert _rows("e\u0301" * 12, 10) == ["e\u0301" * 9, "e\u0301" * 3]
+
+
+@pytest.mark.parametrize(("given", "taken"), [(60, 60), (0, 80)], ids=["known", "a serial line"])
+def test_columns(given: int, taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    master, slave = pty.openpty()
+    termios.tcsetwinsize(master, (15, given))
+    with open(slave, "w") as out:
+        monkeypatch.setattr("sys.stdout", out)
+        assert _columns() == taken
+    os.close(master)
+
+
+def test_columns_where_there_is_no_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (tmp_path / "output").open("w") as out:
+        monkeypatch.setattr("sys.stdout", out)
+        assert _columns() == 80
+
+
+def test_a_plain_screen_that_was_not_read_needs_no_tidying(capsys: pytest.CaptureFixture[str]) -> None:
+    screen = _PlainScreen()
+    screen.show("connected")
+    screen.end()
+    assert capsys.readouterr().out == "connected\n"
+
+
+def test_which_screen(monkeypatch: pytest.MonkeyPatch) -> None:
+    args = argparse.Namespace(plain=False)
+    monkeypatch.setenv("TERM", "xterm")
+    assert _screen(args) is _RichScreen
+    assert _screen(argparse.Namespace(plain=True)) is _PlainScreen
+    monkeypatch.setenv("TERM", "dumb")
+    assert _screen(args) is _PlainScreen
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setitem(sys.modules, "prompt_toolkit", None)
+    assert _screen(args) is _PlainScreen

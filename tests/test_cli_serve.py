@@ -207,6 +207,16 @@ def test_a_unix_socket(tmp_path: Path) -> None:
         asyncio.run(talk())
 
 
+def test_a_unix_socket_that_is_another_ones_by_now_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX) as other:
+        with serve("--unix", str(path), port=None):
+            path.rename(tmp_path / "old")
+            other.bind(str(path))
+        assert path.is_socket()
+        assert (tmp_path / "old").is_socket()
+
+
 # --- Clear errors ------------------------------------------------------------------------------------------
 
 
@@ -257,6 +267,29 @@ def test_uvloop_that_is_missing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     finally:
         logging.getLogger("wsfast").setLevel(level)
     assert capsys.readouterr().err == "wsfast: uvloop is not installed: pip install 'wsfast[speed]'\n"
+
+
+def test_a_loop_without_signal_handlers(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """As those of Windows, where Ctrl-C cancels the main task."""
+    printed: list[str] = []
+
+    def add_signal_handler(*args: object) -> None:
+        raise NotImplementedError
+
+    def note(*words: str, **options: object) -> None:
+        printed.extend(words)
+        # Once it serves, and waits to be stopped.
+        asyncio.get_running_loop().call_soon(signal.raise_signal, signal.SIGINT)
+
+    monkeypatch.setattr(asyncio.SelectorEventLoop, "add_signal_handler", add_signal_handler)
+    monkeypatch.setattr("builtins.print", note)
+    level = logging.getLogger("wsfast").level
+    try:
+        assert main(["serve", "--port", "0"]) == 130
+    finally:
+        logging.getLogger("wsfast").setLevel(level)
+    assert any(word.startswith("ws://127.0.0.1:") for word in printed)
+    assert capsys.readouterr().err == ""
 
 
 def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -195,6 +195,8 @@ def test_binary_and_pings(terminal: Terminal, server: Running, form: list[str]) 
     terminal.type("ab")
     terminal.press("Enter")
     terminal.wait(lambda shown: "< (2 bytes) 61 62" in shown)
+    terminal.press("C-d")
+    terminal.wait(lambda shown: "status 0" in shown)
 
 
 def test_history(terminal: Terminal, server: Running) -> None:

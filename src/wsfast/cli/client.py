@@ -283,17 +283,20 @@ class _Input:
                 self._put(None)
                 return
             if self._binary:
-                self._put([data])
-                continue
-            *lines, rest = (rest + data).split(b"\n")
-            if lines and not self._put([line.removesuffix(b"\r") for line in lines]):
+                pieces = [data]
+            else:
+                *lines, rest = (rest + data).split(b"\n")
+                pieces = [line.removesuffix(b"\r") for line in lines]
+            if pieces and not self._put(pieces):
                 return
 
     def _put(self, lines: list[bytes] | None) -> bool:
+        putting = self._queue.put(lines)
         try:
             # Waits while the network is slower than the input.
-            asyncio.run_coroutine_threadsafe(self._queue.put(lines), self._loop).result()
+            asyncio.run_coroutine_threadsafe(putting, self._loop).result()
         except Exception:
+            putting.close()  # or there would be a warning that it was never awaited
             return False  # the loop is closed: nobody asks any more
         return True
 
@@ -418,13 +421,13 @@ async def _filter(ws: WebSocket, args: argparse.Namespace) -> None:
             heard = loop.time()
 
     async def send() -> None:
-        nonlocal heard
         lines = _Input(loop, binary=args.binary)
         while (line := await lines.get()) is not None:
             await ws.send(line if args.binary else line.decode("utf-8", "replace"))
-        if args.no_close:
-            await ws.wait_closed()
-            return
+        await (ws.wait_closed() if args.no_close else linger())
+
+    async def linger() -> None:
+        nonlocal heard
         # The pong tells that all before it has reached the server, however slow the way; then it is the server's turn.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_BARRIER):
