@@ -98,6 +98,13 @@ async def test_entering_twice_is_refused() -> None:
         async with connecting as again:
             await again.send("b")
             assert await again.recv() == "b"
+            await connecting.__aexit__(None, None, None)
+            assert again.close_code == 1000
+        with pytest.raises(ZeroDivisionError):
+            async with connecting as last:
+                await connecting.__aexit__(None, None, None)
+                raise ZeroDivisionError
+        assert last.close_code == 1000
 
 
 async def test_headers() -> None:
@@ -248,6 +255,9 @@ async def test_unix_socket(tmp_path: Path) -> None:
         async with wsfast.connect("ws://other/", unix=True, path=path) as ws:
             assert ws.request is not None
             assert ws.request.headers["Host"] == "other"
+        async with wsfast.unix_connect(path, "ws://other/path") as ws:
+            assert ws.request is not None
+            assert (ws.request.headers["Host"], ws.request.path) == ("other", "/path")
 
 
 async def test_proxies_of_the_environment_are_not_for_unix_and_sock(
@@ -261,8 +271,10 @@ async def test_proxies_of_the_environment_are_not_for_unix_and_sock(
             pass
         with pytest.raises(wsfast.ProxyError):
             await wsfast.connect(url_of(server))
-        async with wsfast.connect(url_of(server), proxy=None):
-            pass
+        for none in (None, False):
+            async with wsfast.connect(url_of(server), proxy=none) as ws:
+                await ws.send("direct")
+                assert await ws.recv() == "direct"
 
 
 async def test_nobody_listens(free_port: int) -> None:
@@ -271,6 +283,13 @@ async def test_nobody_listens(free_port: int) -> None:
             await wsfast.connect(f"ws://127.0.0.1:{free_port}/")
         with pytest.raises(OSError):  # noqa: PT011 (the text is the resolver's)
             await wsfast.connect("ws://name.invalid/")
+
+
+@pytest.mark.parametrize("host", ["a" * 64 + ".example", "a..example"])
+async def test_a_host_that_cannot_be_looked_up(host: str) -> None:
+    with pytest.raises(wsfast.InvalidURI, match="expected a host name: ") as caught:
+        await wsfast.connect("ws://example.com/", host=host)
+    assert caught.value.uri == host
 
 
 @pytest.fixture
@@ -385,6 +404,26 @@ async def test_listener_that_raises() -> None:
                 await wsfast.connect_listener(factory, url_of(server))
     with pytest.raises(TypeError, match="callable"):
         wsfast.connect_listener(None, "ws://example.com/")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("where", ["factory", "on_open"])
+async def test_listener_that_cancels_who_connects(where: str) -> None:
+    class Cancelling(wsfast.Listener):
+        def __init__(self, ws: wsfast.WebSocket) -> None:
+            super().__init__(ws)
+            if where == "factory":
+                task.cancel("enough")
+
+        def on_open(self) -> None:
+            if where == "on_open":
+                task.cancel("enough")
+
+    async with serving() as server, nothing_left(port_of(server)):
+        task = asyncio.ensure_future(wsfast.connect_listener(Cancelling, url_of(server))._await())
+        with pytest.raises(asyncio.CancelledError, match="enough"):
+            await task
+        await until(lambda: not server.connections)
+        assert server.counters["causes"] == {CloseCause.LOST: 1}
 
 
 async def test_listener_whose_method_raises(caplog: pytest.LogCaptureFixture) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import socket
 import sys
 from typing import Any
 
@@ -14,7 +15,8 @@ from client_helpers import Peer, echo, nothing_left, port_of, scripted, url_of
 from proxies import proxy
 
 import wsfast
-from wsfast.proxy import Proxy, connect_request, find_proxy, parse_proxy
+from wsfast.proxy import Proxy, _TunnelProtocol, connect_request, find_proxy, parse_proxy
+from wsfast.testing import Pipe
 from wsfast.uri import parse_uri
 
 pytestmark = pytest.mark.anyio
@@ -104,6 +106,9 @@ def test_request_for_a_tunnel() -> None:
         ({"http_proxy": "http://a", "no_proxy": "h:81"}, "ws://h", "http://a"),
         ({"http_proxy": "http://a", "no_proxy": ".example"}, "ws://h.example", None),
         ({"http_proxy": "http://a", "no_proxy": "*"}, "ws://h", None),
+        # Lower case counts first, and what a CGI program finds may be a header that the client sent.
+        ({"WS_PROXY": "http://a", "ws_proxy": ""}, "ws://h", None),
+        ({"HTTP_PROXY": "http://a", "REQUEST_METHOD": "GET"}, "ws://h", None),
     ],
 )
 def test_environment(
@@ -213,6 +218,29 @@ async def test_server_with_a_wrong_certificate_behind_a_proxy(certs: Certificate
             )
 
 
+async def test_tls_that_ends_as_soon_as_it_is_set_up(certs: Certificates, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loops have no transport to return if they notice in the same turn."""
+    loop = asyncio.get_running_loop()
+    start_tls = loop.start_tls
+
+    async def start(*args: Any, **options: Any) -> None:
+        transport: Any = await start_tls(*args, **options)
+        transport.abort()
+
+    monkeypatch.setattr(loop, "start_tls", start)
+    async with (
+        wsfast.serve(echo, "127.0.0.1", 0, ssl=certs.server_context()) as server,
+        proxy("http") as tunnels,
+        nothing_left(tunnels.port),
+    ):
+        with pytest.raises(ConnectionResetError, match="during the TLS handshake"):
+            await wsfast.connect(
+                url_of(server, scheme="wss", host="localhost"),
+                proxy=f"http://127.0.0.1:{tunnels.port}",
+                ssl=certs.client_context(),
+            )
+
+
 async def test_nothing_behind_the_proxy() -> None:
     async with proxy("http") as tunnels, nothing_left(tunnels.port):
         with pytest.raises(wsfast.ProxyError, match="502"):
@@ -246,6 +274,67 @@ async def test_proxy_that_misbehaves(answer: bytes, text: str) -> None:
     async with scripted(script) as server, nothing_left(port_of(server)):
         with pytest.raises(wsfast.ProxyError, match=text):
             await wsfast.connect("ws://127.0.0.1:1/", proxy=f"http://127.0.0.1:{port_of(server)}")
+
+
+async def test_proxy_that_drops_the_connection() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.read_head()
+        peer.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        peer.writer.transport.abort()
+
+    async with scripted(script) as server, nothing_left(port_of(server)):
+        with pytest.raises(wsfast.ProxyError, match="expected an answer from the proxy") as caught:
+            await wsfast.connect("ws://127.0.0.1:1/", proxy=f"http://127.0.0.1:{port_of(server)}")
+        assert isinstance(caught.value.__cause__, ConnectionResetError)
+
+
+class Far(asyncio.Protocol):
+    """The proxy's end of a tunnel, in memory: it answers the request with some bytes, and may end the connection."""
+
+    def __init__(self, *answers: bytes, end: bool = False) -> None:
+        self.answers = answers
+        self.end = end
+        self.request = b""
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.request += data
+        if self.request.endswith(b"\r\n\r\n"):
+            for answer in self.answers:
+                self.transport.write(answer)
+            if self.end:
+                self.transport.write_eof()
+
+
+async def tunnel(far: Far, **options: Any) -> tuple[Pipe, _TunnelProtocol]:
+    """Ask for a tunnel, and take no note of the answer until everything has come."""
+    pipe = Pipe(**options)
+    near = _TunnelProtocol(b"CONNECT a:1 HTTP/1.1\r\n\r\n", asyncio.get_running_loop())
+    pipe.start(near, far)
+    for _ in range(200):
+        await asyncio.sleep(0)
+    assert far.request == b"CONNECT a:1 HTTP/1.1\r\n\r\n"
+    return pipe, near
+
+
+async def test_answer_byte_by_byte() -> None:
+    far = Far(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nVia: x\r\n\r\n")
+    pipe, near = await tunnel(far, chunk_size=1)
+    assert (await near.response).headers["Via"] == "x"
+    assert not pipe.client.is_closing()
+    pipe.client.abort()
+    await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("what", ["bytes", "end"])
+async def test_what_follows_a_proxys_answer_at_once_ends_the_tunnel(what: str) -> None:
+    """It comes before the protocol that is to use the tunnel is set."""
+    answer = b"HTTP/1.1 200 OK\r\n\r\n"
+    pipe, near = await tunnel(Far(answer, b"hello") if what == "bytes" else Far(answer, end=True))
+    assert (await near.response).status_code == 200
+    assert pipe.client.is_closing()
 
 
 async def test_proxy_that_is_silent() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -88,6 +89,34 @@ async def test_credentials_of_the_location_are_used() -> None:
         async with wsfast.connect(url_of(server)):
             pass
         assert seen[0].headers["Authorization"] == "Basic b3RoZXI6d29yZA=="
+
+
+async def test_credentials_of_a_location_at_the_same_origin_are_used() -> None:
+    async with wsfast.serve(echo, "127.0.0.1", 0) as server:
+        server.process_request = redirecting({"/": url_of(server, "/there", host="other:word@127.0.0.1")})
+        async with wsfast.connect(url_of(server, host="user:word@127.0.0.1")) as ws:
+            assert ws.request is not None
+            assert ws.request.path == "/there"
+            assert ws.request.headers["Authorization"] == "Basic b3RoZXI6d29yZA=="
+
+
+@pytest.mark.parametrize("location", [b"/caf\xe9", "/café".encode()], ids=["latin-1", "utf-8"])
+async def test_location_that_is_not_in_ascii(location: bytes) -> None:
+    heads: list[bytes] = []
+
+    async def script(peer: Peer) -> None:
+        heads.append(await peer.read_head())
+        if len(heads) == 1:
+            peer.write(b"HTTP/1.1 302 Found\r\nLocation: %s\r\nContent-Length: 0\r\n\r\n" % location)
+        else:
+            peer.accept()
+        await peer.until_end()
+
+    async with scripted(script) as server, nothing_left(port_of(server)):
+        ws = await wsfast.connect(url_of(server))
+        ws.abort()
+        await ws.wait_closed()
+    assert heads[1].startswith(b"GET /caf%C3%A9 HTTP/1.1\r\n")
 
 
 async def test_there_and_back_does_not_bring_credentials_back() -> None:
@@ -204,3 +233,14 @@ async def test_options_that_tie_to_one_server(fixed: str) -> None:
         with pytest.raises(wsfast.RedirectError, match=fixed):
             await wsfast.connect(url_of(server), **{fixed: value})
         assert not seen
+
+
+async def test_a_unix_socket_is_one_server(tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+    to = {"/": "/there", "/away": "ws://other.example/there"}
+    async with wsfast.serve(echo, path=path, process_request=redirecting(to)):
+        async with wsfast.unix_connect(path) as ws:
+            assert ws.request is not None
+            assert ws.request.path == "/there"
+        with pytest.raises(wsfast.RedirectError, match=r"where unix is given, to 'ws://other\.example'"):
+            await wsfast.unix_connect(path, "ws://localhost/away")

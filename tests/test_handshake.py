@@ -335,6 +335,15 @@ def test_accept_response_of_a_wrong_type(headers: Any) -> None:
         hs.accept_response(KEY, headers=headers)
 
 
+def test_accept_response_with_a_str_that_cannot_be_hashed() -> None:
+    class Text(str):
+        __hash__ = None  # type: ignore[assignment]
+
+    assert hs.accept_response(KEY, headers=[("X", Text("a"))]).endswith(b"\r\nX: a\r\n\r\n")
+    with pytest.raises(ValueError, match="control characters"):
+        hs.accept_response(KEY, headers=[("X", Text("a\r\nY: b"))])
+
+
 @given(st.binary(max_size=300))
 def test_check_request_raises_one_thing(data: bytes) -> None:
     good = b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-"

@@ -139,7 +139,7 @@ class _Connector(Generic[_T]):
 
     def _shape(self, protocol: ConnectionProtocol) -> _T:
         """Make what the caller gets of a connection that is open from now on."""
-        raise NotImplementedError  # pragma: no cover
+        raise NotImplementedError  # pragma: no cover - each subclass has its own
 
     # --- The opening handshake ----------------------------------------------------------------------------
 
@@ -188,7 +188,7 @@ class _Connector(Generic[_T]):
                     raise
                 openings.pop().abort()
                 uri, headers, bearer_token = _hop(uri, target, headers, bearer_token)
-        raise RuntimeError("a redirect was followed beyond the limit")  # pragma: no cover
+        raise RuntimeError("a redirect was followed beyond the limit")  # pragma: no cover - `_redirected` refuses it
 
     async def _open(self, uri: URI, handshake: ClientHandshake, openings: list[Opening]) -> tuple[WebSocket, _T]:
         loop = asyncio.get_running_loop()
@@ -202,11 +202,10 @@ class _Connector(Generic[_T]):
         try:
             await self._dialer.dial(uri, opening)
             await opening.done
-        finally:
-            if not opening.done.done():
-                opening.done.cancel()
-            elif not opening.done.cancelled():
+        except BaseException:
+            if not opening.done.cancel() and not opening.done.cancelled():
                 opening.done.exception()  # the dialer's error, if there is one, is the one to tell
+            raise
         return made[0]
 
     def _accept(

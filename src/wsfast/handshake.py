@@ -263,8 +263,8 @@ def _line(name: str, value: str) -> bytes:
     try:
         return _checked_line(name, value)
     except TypeError:
-        check_header(name, value)  # not hashable, so of a wrong type: say which
-        raise
+        # Not hashable, so most likely of a wrong type: say which.
+        return _checked_line.__wrapped__(name, value)
 
 
 @lru_cache(maxsize=64)

@@ -306,10 +306,10 @@ class _HeadParser:
         return buffer
 
     def _check_first_line(self, line: bytes) -> None:
-        raise NotImplementedError  # pragma: no cover
+        raise NotImplementedError  # pragma: no cover - each subclass has its own
 
     def _fail(self, status: int, text: str, log: str) -> NoReturn:
-        raise NotImplementedError  # pragma: no cover
+        raise NotImplementedError  # pragma: no cover - each subclass has its own
 
     def _check_open(self) -> None:
         if self._done:

@@ -84,7 +84,7 @@ class Opening(asyncio.Protocol):
             self._finish(self._parser.feed_eof())
         except Exception as exc:
             return exc
-        return None
+        return None  # pragma: no cover - a response that is accepted has no body to wait for
 
     def _ended(self, cause: BaseException | None) -> None:
         if self.done.done():

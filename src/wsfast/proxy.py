@@ -188,8 +188,8 @@ class _TunnelProtocol(asyncio.Protocol):
     def _fail(self, error: ProxyError) -> None:
         if not self.response.done():
             self.response.set_exception(error)
-        if self.transport is not None:
-            self.transport.abort()
+        assert self.transport is not None
+        self.transport.abort()
 
 
 def _wrong(exc: InvalidMessage, cause: BaseException | None = None) -> ProxyError:
