@@ -134,6 +134,7 @@ async def test_half_closing() -> None:
     pipe.client.write_eof()
     with pytest.raises(RuntimeError):
         pipe.client.write(b"more")
+    pipe.client.write_eof()
     await turns()
     assert server.events == ["made", 7, "eof"]
     pipe.server.write(b"answer")
@@ -186,6 +187,53 @@ async def test_flow_control() -> None:
         pipe.client.set_write_buffer_limits(high=1, low=2)
 
 
+async def test_limits_of_what_is_unsent() -> None:
+    pipe, client, _ = piped()
+    for given, set_to in (({}, (16384, 65536)), ({"low": 100}, (100, 400)), ({"high": 100}, (25, 100))):
+        pipe.client.set_write_buffer_limits(**given)
+        assert pipe.client.get_write_buffer_limits() == set_to
+    pipe.pause()
+    pipe.client.write(b"x" * 65536)
+    pipe.client.write(b"x" * 50)
+    assert client.events == ["made"]
+    pipe.client.set_write_buffer_limits(high=49)
+    assert client.events == ["made", "pause"]
+
+
+async def test_reading_may_be_resumed_without_a_pause() -> None:
+    pipe, _, server = piped()
+    pipe.client.write(b"x")
+    pipe.server.resume_reading()
+    await turns()
+    assert server.events == ["made", 1]
+
+
+async def test_a_pause_holds_what_is_about_to_arrive() -> None:
+    pipe, client, server = piped()
+    pipe.client.write(b"a")
+    pipe.server.write(b"b")
+    pipe.pause("client")
+    pipe.client.pause_reading()
+    await turns()
+    assert client.events == server.events == ["made"]
+    assert pipe.in_flight == {"client": 1, "server": 1}
+    pipe.resume()
+    pipe.client.resume_reading()
+    await turns()
+    assert (client.data, server.data) == (b"b", b"a")
+
+
+async def test_what_is_sent_behind_the_end_is_lost() -> None:
+    pipe = Pipe(window=10)
+    client, server = Recorder(), Recorder(keep_open=True)
+    pipe.start(client, server)
+    pipe.half_close("client")
+    pipe.client.write(b"x" * 100_000)
+    assert pipe.client.get_write_buffer_size() == 0
+    await turns()
+    assert server.events == ["made", "eof"]
+
+
 async def test_the_other_end_is_gone() -> None:
     """What is sent to an end that has closed comes back as a reset, as with TCP."""
     pipe = Pipe()
@@ -214,6 +262,46 @@ async def test_a_buffered_protocol_and_a_change_of_protocol() -> None:
     pipe.client.close()
     await turns()
     assert then.events[-2:] == ["eof", "lost"]
+
+
+async def test_a_change_of_protocol_within_one_piece() -> None:
+    """The rest is for the new one, of whatever kind it is."""
+
+    class Changing(Buffered):
+        def buffer_updated(self, nbytes: int) -> None:
+            super().buffer_updated(nbytes)
+            pipe.server.set_protocol(then)
+
+    for then in (Recorder(), Buffered()):
+        pipe = Pipe()
+        first = Changing()
+        pipe.start(Recorder(), first)
+        pipe.client.write(b"to the first and to another")
+        await turns()
+        assert first.data == b"to the "
+        assert then.data == b"first and to another"
+
+
+async def test_a_buffer_without_room() -> None:
+    class Broken(Buffered):
+        def get_buffer(self, sizehint: int) -> bytearray:
+            return bytearray()
+
+    loop = asyncio.get_running_loop()
+    reported: list[Any] = []
+    loop.set_exception_handler(lambda loop, context: reported.append(context["exception"]))
+    try:
+        pipe = Pipe()
+        client, server = Recorder(), Broken()
+        pipe.start(client, server)
+        pipe.client.write(b"x")
+        await turns()
+    finally:
+        loop.set_exception_handler(None)
+    assert [str(error) for error in reported] == ["get_buffer() returned an empty buffer"]
+    assert server.events == ["made", "RuntimeError"]
+    pipe.client.abort()
+    await turns()
 
 
 @pytest.mark.parametrize("chunk_size", [1, 3, 1000])
@@ -510,6 +598,18 @@ async def test_a_stall() -> None:
         ends.pipe.resume()
         assert await server.recv() == "late"
         ends.pipe.pause()  # and the end comes all the same
+
+
+@pytest.mark.parametrize("side", ["client", "server"])
+async def test_a_test_that_reads_nothing_does_not_hold_up_the_end(side: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wsfast.testing._PATIENCE", 0.05)
+    loop = asyncio.get_running_loop()
+    async with pair() as ends:
+        getattr(ends.pipe, side).pause_reading()
+        began = loop.time()
+    assert 0.04 < loop.time() - began < 2
+    assert [end.state for end in ends] == [wsfast.State.CLOSED] * 2
+    assert ends.client.close_code == 1006
 
 
 async def test_latency_is_the_round_trips() -> None:

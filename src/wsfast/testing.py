@@ -534,7 +534,7 @@ class pair:  # noqa: N801
             client = await self._connector
             protocol = self.pipe.server.get_protocol()
             if not isinstance(protocol, ConnectionProtocol):
-                raise RuntimeError("the server has not opened the connection")  # pragma: no cover
+                raise RuntimeError("the server has not opened the connection")  # pragma: no cover - the client has
         except BaseException:
             self.pipe.reset()
             await self._stop()
