@@ -790,6 +790,24 @@ async def test_the_end_while_a_thread_compresses(monkeypatch: pytest.MonkeyPatch
         assert work.memory == 0
 
 
+async def test_the_end_while_a_thread_compresses_what_was_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is nobody left to tell that it was not sent."""
+    told: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
+    async with held(monkeypatch) as (ws, _, compressor, sending):
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+        ws.abort()
+        await ws.wait_closed()
+        channel = ws._open_channel()
+        assert channel.gated
+        compressor.go_on.set()
+        await until(lambda: not channel.gated)
+        assert ws.counters["messages_sent"] == 0
+    assert not told
+
+
 async def test_a_message_that_cannot_be_compressed_leaves_the_connection_usable() -> None:
     async with handed(executor_threshold=5000) as (ws, wire):
         with pytest.raises(UnicodeDecodeError):
@@ -836,6 +854,21 @@ async def test_idle_compressors_are_freed(ping_interval: float | None) -> None:
         wire.send(JSON)
         assert await ws.recv() == JSON
         assert work.memory > 0  # the inflater stays: the peer may refer to what it sent
+
+
+async def test_compressors_that_are_never_freed() -> None:
+    async with handed(idle=None) as (ws, wire):
+        work = work_of(ws)
+        await ws.send(JSON)
+        assert await wire.receive() == (True, JSON)
+        assert work.memory > 0
+        assert work.watched is None
+        timer = ws._open_channel().host.timer
+        assert timer._sweepers == {}
+        await wire.raw.end()
+        await ws.wait_closed()
+        assert timer._sweepers == {}
+        assert work.memory == 0
 
 
 async def test_compressors_in_use_stay() -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import array
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
+import websockets
 from raw import RawClient, binary, close, connect_raw, ping, port_of, text, until
 from vectors import BINARY, CONT, PING, PONG, TEXT, frame
 from websockets.asyncio.client import connect as websockets_connect
@@ -470,6 +472,22 @@ async def test_streaming_a_message_larger_than_what_may_be_held() -> None:
         assert received == data
 
 
+async def test_streaming_given_up_reads_on() -> None:
+    """What held the peer back was the rest of the message, which is dropped."""
+    async with pair(read_limit=10_000) as (ws, client):
+        client.send(binary(bytes(100), fin=False))
+        pieces: Any = ws.recv_streaming()
+        assert await anext(pieces) == bytes(100)
+        client.send(frame(CONT, bytes(50_000), key=b"TEST"))
+        channel = ws._open_channel()
+        await until(lambda: channel.paused)
+        await pieces.aclose()
+        assert not channel.paused
+        assert channel.held == 0
+        client.send(text("next"))
+        assert await ws.recv() == "next"
+
+
 # --- Sending --------------------------------------------------------------------------------------------
 
 
@@ -686,6 +704,31 @@ async def test_a_sender_that_waits_its_turn_can_be_cancelled() -> None:
         assert await client.receive_message() == "last"
 
 
+async def test_a_sender_that_is_cancelled_when_its_turn_has_come_passes_it_on() -> None:
+    async with pair() as (ws, client):
+        gate = asyncio.Event()
+
+        async def slowly() -> AsyncIterator[str]:
+            yield "a"
+            await gate.wait()
+            yield "b"
+
+        async def first() -> None:
+            await ws.send(slowly())
+            second.cancel()  # which was given the turn, and does not know it yet
+
+        sending = asyncio.ensure_future(first())
+        await turns()
+        second = asyncio.ensure_future(ws.send("cancelled"))
+        third = asyncio.ensure_future(ws.send("third"))
+        await turns()
+        gate.set()
+        await asyncio.gather(sending, third)
+        assert second.cancelled()
+        assert [await client.receive_message(), await client.receive_message()] == ["ab", "third"]
+        assert not ws._open_channel().gated
+
+
 async def test_send_nowait_within_a_message_of_fragments() -> None:
     async with pair() as (ws, client):
         gate = asyncio.Event()
@@ -746,6 +789,31 @@ async def test_a_send_that_is_cancelled_while_it_waits_was_sent_whole() -> None:
         assert await client.receive_message() == "cancelled"
         await ws.send("last")
         assert await client.receive_message() == "last"
+
+
+async def test_a_sender_that_is_cancelled_as_it_is_let_go_was_sent_whole() -> None:
+    async with pair() as (ws, client):
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        count = 0
+        while not ws._open_channel().write_paused:
+            ws.send_nowait(bytes(65536))
+            await turns(1)
+            count += 1
+
+        async def send(message: str) -> None:
+            await ws.send(message)
+            second.cancel()  # which may go on as well, and does not know it yet
+
+        sending, second = [asyncio.ensure_future(send(message)) for message in ("first", "second")]
+        await turns()
+        client.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        for _ in range(count):
+            assert (await client.receive()).payload == bytes(65536)
+        await sending
+        with pytest.raises(asyncio.CancelledError):
+            await second
+        await ws.send("last")
+        assert [await client.receive_message() for _ in range(3)] == ["first", "second", "last"]
 
 
 @pytest.mark.parametrize("overflow", ["error", "drop", "close"])
@@ -874,6 +942,38 @@ async def test_no_thread_is_to_be_had() -> None:
                 await ws.send(message)
         await ws.send("small")
         assert await client.recv() == "small"
+
+
+async def test_the_threads_end_before_a_message_is_compressed() -> None:
+    """The compressor and the peer may be out of step from then on."""
+    async with compressing() as (ws, client):
+        executor = ThreadPoolExecutor(1)
+        go = threading.Event()
+        executor.submit(go.wait, 20)
+        asyncio.get_running_loop().set_default_executor(executor)
+        sending = asyncio.ensure_future(ws.send("never sent " * 1000))
+        await turns()
+        executor.shutdown(wait=False, cancel_futures=True)
+        try:
+            with pytest.raises(asyncio.CancelledError):
+                await sending
+        finally:
+            go.set()
+        with pytest.raises(websockets.ConnectionClosedError):
+            await client.recv()
+        assert (client.close_code, client.close_reason) == (1011, "a message was not finished")
+        await ws.wait_closed()
+        assert ws.counters["messages_sent"] == 0
+        assert not ws._open_channel().gated
+
+
+async def test_send_nowait_of_what_is_not_compressed_the_plain_way() -> None:
+    async with compressing() as (ws, client):
+        messages = [bytearray(b"a" * 500), memoryview(b"b" * 5000), array.array("H", [1, 2])]
+        for message in messages:
+            assert ws.send_nowait(message)
+            assert await client.recv() == bytes(message)
+        assert ws.counters["messages_sent"] == 3
 
 
 async def test_random_pings_differ(monkeypatch: pytest.MonkeyPatch) -> None:

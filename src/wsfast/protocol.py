@@ -524,8 +524,8 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the event loop when TCP, and TLS, are set up."""
-        if self.opening is not None:
-            self.opening.connection_made(transport, self)
+        assert self.opening is not None  # a client's is set on transports that are made
+        self.opening.connection_made(transport, self)
 
     def pause_writing(self) -> None:
         """Called by the transport when more than `write_limit` is unsent."""
@@ -601,13 +601,11 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         if self._pings is None or payload not in self._pings:
             return
         now = perf_counter()  # uvloop's clock counts in milliseconds
-        for earlier in list(self._pings):
-            waiter, sent = self._pings.pop(earlier)
+        while payload in self._pings:
+            waiter, sent = self._pings.pop(next(iter(self._pings)))
             self.latency = now - sent
             if waiter is not None and not waiter.done():
                 waiter.set_result(self.latency)
-            if earlier == payload:
-                break
         if not self._pings:
             self._pings = None
 
@@ -616,14 +614,14 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
     def on_deadline(self) -> None:
         """Called by the timer: keepalive while the connection is open, the end of patience while it closes."""
         connection = self.connection
-        if connection.state is State.OPEN and self.transport is not None and self.transport.is_closing():
-            self.abort(CloseCause.LOST)
-        elif connection.state is State.CLOSING:
-            self.abort(CloseCause.TIMEOUT if connection.cause is CloseCause.LOCAL else connection.cause)
-        elif connection.state is State.DRAINING:
-            self.abort(connection.cause)
-        elif connection.state is State.OPEN:
-            self._keep_alive()
+        if connection.state is State.OPEN:
+            if self.transport is not None and self.transport.is_closing():
+                self.abort(CloseCause.LOST)
+            else:
+                self._keep_alive()
+        else:
+            unanswered = connection.state is State.CLOSING and connection.cause is CloseCause.LOCAL
+            self.abort(CloseCause.TIMEOUT if unanswered else None)
 
     def _keep_alive(self) -> None:
         limits = self.host.limits
@@ -748,7 +746,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
             raise
 
     def abort(self, cause: CloseCause | None) -> None:
-        """End the transport at once."""
+        """End the transport at once; the cause is None if it is known already."""
         if cause is not None:
             self.connection.abandon(cause)
         if self.transport is not None:

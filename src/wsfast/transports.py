@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 
-if sys.platform == "linux":
+if sys.platform == "linux":  # pragma: no branch - the tests run on Linux
     import fcntl
     import termios
 
