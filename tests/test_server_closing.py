@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -15,6 +16,8 @@ from vectors import BINARY, CLOSE, PING, PONG, TEXT, frame
 
 import wsfast
 from wsfast import CloseCause, ConnectionClosedError, ConnectionClosedOK, State
+from wsfast.handshake import refuse
+from wsfast.testing import Pipe
 
 pytestmark = pytest.mark.anyio
 
@@ -489,6 +492,18 @@ async def test_senders_that_wait_are_woken_by_the_end() -> None:
                 await sender
 
 
+async def test_who_waits_for_the_end_is_cancelled_as_it_comes() -> None:
+    async with pair() as (ws, _):
+        first, second = [asyncio.ensure_future(ws.wait_closed()) for _ in range(2)]
+        await asyncio.sleep(0)
+        ws.abort()
+        first.cancel()
+        await second
+        assert ws.state is State.CLOSED
+        with pytest.raises(asyncio.CancelledError):
+            await first
+
+
 async def test_abort() -> None:
     async with pair() as (ws, client):
         receiving = asyncio.ensure_future(ws.recv())
@@ -838,6 +853,54 @@ async def test_a_refused_client_that_stays_is_dropped() -> None:
             await client.reader.read()
             client.send(b"x" * 100_000)
             await until(lambda: not server.counters["handshakes"])
+
+
+async def test_a_refused_client_whose_connection_breaks_as_it_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    server = wsfast.Server()
+    server.register_handler(None, echo)
+    async with server:
+        pipe = Pipe()
+
+        def write_eof() -> None:
+            raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+
+        pipe.server.write_eof = write_eof  # type: ignore[method-assign]
+        reader = asyncio.StreamReader()
+        pipe.start(asyncio.StreamReaderProtocol(reader), server.new_protocol())
+        pipe.client.write(request().replace(b"13", b"12"))
+        assert (await reader.read()).startswith(b"HTTP/1.1 426 ")
+        assert pipe.server.is_closing()
+        await until(lambda: not server.counters["handshakes"])
+        pipe.client.abort()
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("answer", ["refuse", "respond"])
+async def test_a_client_that_floods_while_a_hook_refuses_it_gets_the_answer(answer: str) -> None:
+    """Its bytes are read and dropped: unread ones would reset the connection and destroy the response."""
+    go = asyncio.Event()
+    held: list[Any] = []
+
+    async def hook(ws: wsfast.WebSocket, asked: wsfast.Request) -> wsfast.Response | None:
+        await go.wait()
+        if answer == "refuse":
+            raise refuse(403, "Go away")
+        return ws.respond(403, "Go away")
+
+    async with serving(process_request=hook, read_limit=1024) as server, await open_raw(server) as client:
+        client.send(request(), bytes(100_000))
+        await until(lambda: server._handshakes)
+        [opening] = server._handshakes
+        held.append(opening.transport)
+        await until(lambda: not held[0].is_reading())
+        go.set()
+        async with asyncio.timeout(10):
+            assert b"Go away" in await client.reader.read()
+        assert held[0].is_reading()
+        client.send(bytes(100_000))
+        client.writer.write_eof()
+        await until(lambda: not server.counters["handshakes"])
 
 
 async def test_a_refused_client_that_goes_at_once_makes_no_noise(caplog: pytest.LogCaptureFixture) -> None:

@@ -6,13 +6,14 @@ import asyncio
 import logging
 import socket
 import ssl
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from certificates import Certificates, make_certificates
-from raw import RawClient, connect_raw, open_raw, port_of, text
+from raw import RawClient, connect_raw, open_raw, port_of, request, text, until
 from websockets.asyncio.client import connect as websockets_connect
 
 import wsfast
@@ -197,6 +198,81 @@ async def test_ssl_of_a_wrong_type(server: wsfast.Server) -> None:
             await server.start("127.0.0.1", 0, ssl=True)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("option", ["ssl_handshake_timeout", "ssl_shutdown_timeout"])
+async def test_ssl_has_the_limits_of_the_rest(server: wsfast.Server, certificates: Certificates, option: str) -> None:
+    async with server:
+        with pytest.raises(TypeError, match=f"{option} is no option: open_timeout and close_timeout are for TLS too"):
+            await server.start("127.0.0.1", 0, ssl=certificates.server_context(), **{option: 1.0})
+        assert server.sockets == ()
+
+
+@asynccontextmanager
+async def accepting(make: Callable[[], asyncio.BaseProtocol], **options: Any) -> AsyncIterator[int]:
+    """Accept one connection and give it a protocol; the value is the port."""
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.setblocking(False)
+
+        async def accept() -> None:
+            sock, _ = await loop.sock_accept(listening)
+            await loop.connect_accepted_socket(make, sock, **options)
+
+        accepted = asyncio.ensure_future(accept())
+        yield listening.getsockname()[1]
+        await accepted
+
+
+@pytest.mark.parametrize("tls", [False, True])
+async def test_a_connection_that_was_accepted_elsewhere(
+    server: wsfast.Server, certificates: Certificates, tls: bool
+) -> None:
+    """Its TLS is the event loop's, whose transports cannot be half-closed."""
+    ours, theirs = (certificates.server_context(), certificates.client_context()) if tls else (None, None)
+    async with server:
+        async with accepting(server.new_protocol, ssl=ours) as port:
+            await check(await connect_raw(None, port=port, ssl=theirs))
+        async with accepting(server.new_protocol, ssl=ours) as port, await open_raw(port=port, ssl=theirs) as client:
+            await client.exchange(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert client.status == 426
+            assert client.body
+            client.abort()
+        await until(lambda: not server.counters["handshakes"])
+        assert (server.counters["opened"], server.counters["refused"]) == (1, 1)
+
+
+async def test_a_connection_that_comes_as_the_server_closes(server: wsfast.Server) -> None:
+    def make() -> asyncio.BaseProtocol:
+        protocol = server.new_protocol()
+        server.close()
+        return protocol
+
+    async with server:
+        async with accepting(make) as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(request())
+            with suppress(ConnectionResetError):
+                assert await reader.read() == b""
+            writer.close()
+        await server.wait_closed()
+        assert server.counters["handshakes"] == server.counters["opened"] == 0
+
+
+async def test_a_connection_whose_time_is_over_before_it_is_there() -> None:
+    """The event loop was busy for so long, or whoever accepted it."""
+    server = wsfast.Server(open_timeout=0.05)
+    server.register_handler(None, echo)
+    async with server:
+        protocol: Any = server.new_protocol()
+        await until(lambda: protocol.opening._expired)
+        async with accepting(lambda: protocol) as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(request())
+            with suppress(ConnectionResetError):
+                assert await reader.read() == b""
+            writer.close()
+        assert server.counters["handshakes"] == server.counters["opened"] == 0
+
+
 async def test_a_port_that_is_taken(server: wsfast.Server) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -256,6 +332,20 @@ def test_one_event_loop_only(server: wsfast.Server) -> None:
         loop.run_until_complete(stop())
     finally:
         loop.close()
+
+
+def test_close_after_the_end_of_the_event_loop(server: wsfast.Server) -> None:
+    async def begin() -> tuple[str, int]:
+        await server.start("127.0.0.1", 0)
+        address: tuple[str, int] = server.sockets[0].getsockname()
+        return address
+
+    address = asyncio.run(begin())
+    server.close()
+    asyncio.run(server.wait_closed())
+    assert server.sockets == ()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(address)
 
 
 # --- serve_forever --------------------------------------------------------------------------------------

@@ -163,8 +163,9 @@ class Server:
         self._connections: set[ConnectionProtocol] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Task[None] | None = None
-        self._idle: asyncio.Event | None = None
-        self._told: asyncio.Event | None = None  # to stop
+        self._idle = asyncio.Event()  # set while there is no connection
+        self._idle.set()
+        self._told = asyncio.Event()  # to stop
 
     # --- Dispatch -----------------------------------------------------------------------------------------
 
@@ -375,9 +376,6 @@ class Server:
         if self._loop is None:
             self._loop = loop
             self.timer = CoarseTimer(loop)
-            self._idle = asyncio.Event()
-            self._idle.set()
-            self._told = asyncio.Event()
         elif self._loop is not loop:
             raise RuntimeError("the server runs on another event loop")
         return loop
@@ -450,19 +448,17 @@ class Server:
             listening.close()
         if self._loop is not None and not self._loop.is_closed():
             self._stopping = self._loop.create_task(self._stop(code, reason))
-        if self._told is not None:
-            self._told.set()
+        self._told.set()
 
     async def wait_closed(self) -> None:
         """Wait until the server has stopped: `close` was called, and no connection and no handler is left."""
-        if self._told is None:
+        if self._loop is None:
             return
         await self._told.wait()
         if self._stopping is not None:
             await asyncio.shield(self._stopping)
 
     async def _stop(self, code: int, reason: str) -> None:
-        assert self._idle is not None
         for handshake in list(self._handshakes):
             handshake.abort()
         for protocol in list(self._connections):
@@ -480,7 +476,6 @@ class Server:
             )
 
     async def _settled(self, timeout: float) -> bool:
-        assert self._idle is not None
         try:
             async with asyncio.timeout(timeout):
                 await self._idle.wait()
@@ -534,7 +529,8 @@ class Server:
             elif registration.stream_handler is not None:
                 ws.reader, ws.writer = protocol.use_streams(text=registration.text)
                 self._run(protocol, registration.stream_handler(ws.reader, ws.writer))
-            elif registration.handler is not None:
+            else:
+                assert registration.handler is not None
                 self._run(protocol, registration.handler(ws))
         except (Exception, asyncio.CancelledError) as exc:
             protocol.consumer_failed(exc)
@@ -573,8 +569,7 @@ class Server:
     def connection_opened(self, protocol: ConnectionProtocol) -> None:
         """Note a connection that is open from now on."""
         self._connections.add(protocol)
-        if self._idle is not None:
-            self._idle.clear()
+        self._idle.clear()
 
     def connection_closed(self, protocol: ConnectionProtocol) -> None:
         """Note a connection that has ended; its handler may still be at work."""
@@ -594,7 +589,7 @@ class Server:
         """Let go of a connection whose transport and handler have both ended."""
         if protocol.transport is None and protocol.task is None:
             self._connections.discard(protocol)
-            if not self._connections and self._idle is not None:
+            if not self._connections:
                 self._idle.set()
 
 

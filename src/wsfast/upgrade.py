@@ -113,9 +113,9 @@ class ServerOpening:
 
     def abort(self) -> None:
         """Drop the connection because the server stops."""
+        assert self.transport is not None
         self._answered = True
-        if self.transport is not None:
-            self.transport.abort()
+        self.transport.abort()
 
     # --- The opening handshake --------------------------------------------------------------------------
 
