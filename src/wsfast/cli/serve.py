@@ -256,22 +256,20 @@ def _signals() -> Iterator[asyncio.Event]:
     """Give an event that the first SIGINT or SIGTERM sets; a second one ends the program at once."""
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    handled: list[int] = []
 
     def restore() -> None:
-        for number in numbers:
+        for number in handled:
             loop.remove_signal_handler(number)
 
     def stop() -> None:
         restore()
         stopped.set()
 
-    try:
-        for number in numbers:
+    with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C cancels the main task
+        for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop)
-    except NotImplementedError:  # Windows: Ctrl-C cancels the main task
-        yield stopped
-        return
+            handled.append(number)
     try:
         yield stopped
     finally:
