@@ -52,8 +52,9 @@ def plainly(data: bytes) -> bytes | None:
     """Inflate a message by zlib alone; None if it is no single stream that ends where a block ends."""
     stream = zlib.decompressobj(-15)
     try:
-        out = stream.decompress(data + TAIL, 1 << 22)
-        if stream.eof or stream.unconsumed_tail:
+        out = stream.decompress(data, 1 << 22)
+        # The tail is an empty block, unless it comes within one: then it is taken for codes.
+        if stream.eof or stream.unconsumed_tail or stream.decompress(TAIL):
             return None
         out += stream.decompress(b"\x01\x00\x00\xff\xff")
     except zlib.error:
