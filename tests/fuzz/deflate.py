@@ -54,7 +54,7 @@ def plainly(data: bytes) -> bytes | None:
     try:
         out = stream.decompress(data, 1 << 22)
         # The tail is an empty block, unless it comes within one: then it is taken for codes.
-        if stream.eof or stream.unconsumed_tail or stream.decompress(TAIL):
+        if stream.unconsumed_tail or stream.decompress(TAIL) or stream.eof:
             return None
         out += stream.decompress(b"\x01\x00\x00\xff\xff")
     except zlib.error:
