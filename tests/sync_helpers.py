@@ -9,6 +9,7 @@ import select
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,6 +23,26 @@ async def echo(ws: wsfast.WebSocket) -> None:
     """Send each message back."""
     async for message in ws:
         await ws.send(message)
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Wait for what has no event."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def in_thread(call: Callable[[], Any]) -> threading.Thread:
+    """Call in a thread."""
+    thread = threading.Thread(target=call, name="test")
+    thread.start()
+    return thread
+
+
+def client_threads() -> list[threading.Thread]:
+    """Return the threads of the client's that run."""
+    return [thread for thread in threading.enumerate() if thread.name.startswith("wsfast")]
 
 
 class Running:

@@ -20,7 +20,19 @@ from typing import Any
 
 import pytest
 from certificates import Certificates, make_certificates
-from sync_helpers import PATIENCE, Peer, Running, echo, http_proxy, running, scripted, socks_proxy
+from sync_helpers import (
+    PATIENCE,
+    Peer,
+    Running,
+    client_threads,
+    echo,
+    http_proxy,
+    in_thread,
+    running,
+    scripted,
+    socks_proxy,
+    until,
+)
 
 import wsfast
 from wsfast import encode_frame
@@ -31,10 +43,7 @@ from wsfast.sync import WebSocket, connect, reconnect, unix_connect
 def _nothing_left() -> Iterator[None]:
     """No test leaves a thread of the client's behind."""
     yield
-    end = time.monotonic() + PATIENCE
-    while left := [thread for thread in threading.enumerate() if thread.name.startswith("wsfast")]:
-        assert time.monotonic() < end, left
-        time.sleep(0.01)
+    until(lambda: not client_threads())
 
 
 @pytest.fixture
@@ -46,12 +55,6 @@ def server() -> Iterator[Running]:
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     return make_certificates(tmp_path_factory.mktemp("certificates"))
-
-
-def in_thread(call: Callable[[], Any]) -> threading.Thread:
-    thread = threading.Thread(target=call, name="test")
-    thread.start()
-    return thread
 
 
 # --- Messages
@@ -491,16 +494,19 @@ def test_wait_closed(server: Running) -> None:
 def test_a_message_in_pieces() -> None:
     def script(peer: Peer) -> None:
         peer.accept()
+        # What comes before is delivered with what comes next.
+        until(lambda: connected and connected[0]._connection.decoder.streaming)
         for piece in ("one ", "two ", "three"):
-            step.acquire(timeout=PATIENCE)
             peer.sock.sendall(encode_frame(1 if piece == "one " else 0, piece, fin=piece == "three"))
+            assert step.acquire(timeout=PATIENCE)
         peer.sock.sendall(encode_frame(2, b"next"))
         peer.until_end()
 
     step = threading.Semaphore(0)
+    connected: list[WebSocket] = []
     with scripted(script) as port, connect(f"ws://127.0.0.1:{port}", close_timeout=0.1) as ws:
+        connected.append(ws)
         pieces = []
-        step.release()
         for piece in ws.recv_streaming():
             pieces.append(piece)
             step.release()
@@ -700,13 +706,6 @@ def packed(count: int) -> bytes:
 
 def agree(peer: Peer) -> None:
     peer.accept("Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover")
-
-
-def until(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 @contextlib.contextmanager
@@ -984,6 +983,10 @@ def interrupt_soon(delay: float = 0.1) -> None:
     threading.Timer(delay, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
 
 
+def interrupt_when(condition: Callable[[], object]) -> None:
+    in_thread(lambda: (until(condition), os.kill(os.getpid(), signal.SIGINT)))
+
+
 def test_ctrl_c_while_receiving(server: Running) -> None:
     ws = connect(server.uri)
     interrupt_soon()
@@ -1006,10 +1009,10 @@ def test_ctrl_c_while_sending_or_closing() -> None:
     go = threading.Event()
     with scripted(script) as port:
         ws = connect(f"ws://127.0.0.1:{port}", ping_interval=None)
-        interrupt_soon()
+        interrupt_when(lambda: ws._writable._waiters)  # type: ignore[attr-defined]
         with pytest.raises(KeyboardInterrupt):
             send_forever(ws)
-        interrupt_soon()
+        interrupt_when(lambda: ws._finished._waiters)  # type: ignore[attr-defined]
         with pytest.raises(KeyboardInterrupt):
             ws.close()
         assert ws.wait_closed(PATIENCE)  # it was dropped

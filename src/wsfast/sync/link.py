@@ -235,8 +235,7 @@ class Link:
             return
         for layer in reversed(self._layers):
             layer.end()
-        if self._layers:
-            self._push()
+            self._push()  # before the layer below ends, which takes nothing more then
         self._ended = True
         if not self._unsent:
             self._shut_down()

@@ -327,8 +327,8 @@ class WebSocket:
                 self._connection.decoder.streaming = True
                 while not final:
                     if self._parts:
+                        begun = True  # first: if Ctrl-C comes between the two, the rest is dropped
                         piece = self._parts.pop(0)
-                        begun = True
                     else:
                         event = self._next(None)
                         if self._skip:
@@ -338,7 +338,9 @@ class WebSocket:
                         begun = not final
                     yield _converted(piece, decode)
             finally:
-                self._skip = begun and not final
+                if begun and not final:
+                    self._skip = True
+                    self._parts.clear()
                 self._streamer = None
                 self._connection.decoder.streaming = False
 
