@@ -140,7 +140,6 @@ class Link:
     """
 
     __slots__ = (
-        "_closed",
         "_ended",
         "_events",
         "_held",
@@ -163,7 +162,6 @@ class Link:
         self._unsent: deque[memoryview] = deque()
         self._held = 0
         self._ended = False
-        self._closed = False
         self.broken: OSError | None = None
         """The error by which writing has failed, if it has."""
         self._wake_in, self._wake_out = socket.socketpair()
@@ -242,9 +240,6 @@ class Link:
 
     def close(self) -> None:
         """Close the socket at once. Calling it again does nothing."""
-        if self._closed:
-            return
-        self._closed = True
         self._poll.close()
         self._wake_in.close()
         self._wake_out.close()
@@ -384,13 +379,6 @@ class Link:
                 return data
             self.wait(True, bool(self._unsent), deadline.left())
             self.flush()
-
-    # --- What is known of it --------------------------------------------------------------------------------
-
-    @property
-    def tls(self) -> ssl.SSLObject | None:
-        """The innermost layer of TLS, for its certificate and cipher; None without TLS."""
-        return self._layers[-1].object if self._layers else None
 
 
 class _Attempt(Generic[_T]):

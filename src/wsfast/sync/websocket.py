@@ -282,10 +282,8 @@ class WebSocket:
         while True:
             event = self._next(end)
             if not isinstance(event, Fragment):
-                if not self._skip:
-                    return event
-                self._skip = False  # the message that was left was whole
-            elif self._skip:
+                return event
+            if self._skip:
                 self._skip = not event.final
             else:
                 # It began to arrive in pieces, for a `recv_streaming` that never saw them.
@@ -331,10 +329,11 @@ class WebSocket:
                         piece = self._parts.pop(0)
                     else:
                         event = self._next(None)
+                        piece, last = event if isinstance(event, Fragment) else (event, True)
                         if self._skip:
-                            self._skip = isinstance(event, Fragment) and not event.final
+                            self._skip = not last
                             continue
-                        piece, final = event if isinstance(event, Fragment) else (event, True)
+                        final = last
                         begun = not final
                     yield _converted(piece, decode)
             finally:
@@ -641,7 +640,7 @@ class WebSocket:
             return
         if cause is not None:
             self._connection.abandon(cause)
-        self._over = True
+        # In this order: who is interrupted between the two can do it again, and the thread is not left asleep.
         self._link.wake()
         self._end()
 
@@ -654,9 +653,7 @@ class WebSocket:
         connection = self._connection
         connection.receive_eof()
         if connection.compression is not None:
-            close = getattr(connection.compression, "close", None)
-            if close is not None:
-                close()
+            connection.compression.close()
         self._pending = False
         self._put_end()
         self._fail_senders()
@@ -693,8 +690,6 @@ class WebSocket:
     def _turn(self) -> bool:
         """Wait for something to do, and do it; False once the connection has ended."""
         with self._lock:
-            if self._over:
-                return False
             read = not self._paused
             write = self._link.unsent > 0
             broken = self._link.broken is not None
@@ -803,17 +798,13 @@ class WebSocket:
 
     def _take_pong(self, payload: bytes) -> None:
         # RFC 6455, 5.5.3: a peer may answer only the latest ping; the earlier ones are answered with it.
-        if payload not in self._pings:
-            return
         now = time.monotonic()
-        for earlier in list(self._pings):
-            waiter = self._pings.pop(earlier)
+        while payload in self._pings:
+            waiter = self._pings.pop(next(iter(self._pings)))
             if isinstance(waiter, PingWaiter):
                 waiter.latency = self.latency = now - waiter.sent
             else:
                 self.latency = now - waiter
-            if earlier == payload:
-                break
         self._answered.notify_all()
 
     # --- Time -----------------------------------------------------------------------------------------------
