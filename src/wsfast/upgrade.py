@@ -61,8 +61,10 @@ class ServerOpening:
         """Called when TCP is set up, and TLS may not be."""
         self.transport = transport
         self.peer = transport.get_extra_info("peername")
-        if self._expired or not self.server.handshake_began(self):
+        if not self.server.handshake_began(self):
             transport.abort()
+        elif self._expired:
+            self.on_deadline()
 
     def connection_made(self, transport: asyncio.BaseTransport, protocol: ConnectionProtocol) -> None:
         """Called when TCP, and TLS, are set up."""
