@@ -13,6 +13,7 @@ from raw import RawClient, binary, close, connect_raw, open_raw, ping, request, 
 from vectors import CLOSE, CONT, PONG, frame
 
 import wsfast
+from wsfast.testing import pair
 
 pytestmark = pytest.mark.anyio
 
@@ -305,3 +306,68 @@ async def test_many_messages_in_one_packet_give_others_a_turn() -> None:
         await client.receive_close()
         assert listener.calls[1:5001] == [str(number) for number in range(5000)]
         assert turns[0] < 1000
+
+
+async def test_what_ends_the_program_is_not_kept_from_it(caplog: pytest.LogCaptureFixture) -> None:
+    """As Ctrl-C raises it, wherever the program is; the connection is closed all the same."""
+
+    class Stop(BaseException):
+        pass
+
+    class Stopping(Recorder):
+        def on_message(self, message: str | bytes) -> None:
+            raise Stop
+
+    async with listening(Stopping) as (listener, client):
+        with pytest.raises(Stop):
+            listener.ws._channel.feed(text("x"))
+        assert await client.receive_close() == (1011, "")
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+
+
+async def test_a_batch_that_waits_while_the_peer_reads_nothing() -> None:
+    """Of one read, more messages than a turn handles: the rest waits until what is unsent has gone."""
+
+    class Counting(wsfast.Listener):
+        received = 0
+
+        def on_message(self, message: str | bytes) -> None:
+            self.received += 1
+
+    made: list[Counting] = []
+
+    def factory(ws: wsfast.WebSocket) -> Counting:
+        made.append(Counting(ws))
+        return made[0]
+
+    server = wsfast.Server(write_limit=1024)
+    server.register_listener(None, factory)
+    async with server, pair(server) as ends, asyncio.timeout(20):
+        [listener] = made
+        channel: Any = listener.ws._channel
+        ends.pipe.pause("server")
+        channel.feed(b"".join(text("x") for _ in range(600)))
+        assert 0 < listener.received < 600
+        before = listener.received
+        listener.ws.send_nowait(bytes(200_000))
+        assert channel.write_paused
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert listener.received == before
+        ends.pipe.resume()
+        assert await ends.client.recv() == bytes(200_000)
+        await until(lambda: listener.received == 600)
+        assert not channel.paused
+
+
+async def test_a_read_of_many_fragments_ends_its_turn() -> None:
+    """Other connections have one between two reads, and reading goes on by itself."""
+    async with listening() as (listener, client):
+        channel = listener.ws._channel
+        channel.feed(text("a", fin=False) + frame(CONT, b"b", fin=False, key=b"TEST") * 1500)
+        assert channel.paused
+        assert listener.calls == ["open"]
+        client.send(frame(CONT, b"c", key=b"TEST"))
+        await until(lambda: len(listener.calls) == 2)
+        assert listener.calls[1] == "a" + "b" * 1500 + "c"
+        assert not channel.paused

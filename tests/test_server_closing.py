@@ -18,6 +18,7 @@ import wsfast
 from wsfast import CloseCause, ConnectionClosedError, ConnectionClosedOK, State
 from wsfast.handshake import refuse
 from wsfast.testing import Pipe
+from wsfast.testing import pair as memory_pair
 
 pytestmark = pytest.mark.anyio
 
@@ -504,6 +505,18 @@ async def test_who_waits_for_the_end_is_cancelled_as_it_comes() -> None:
             await first
 
 
+async def test_a_connection_is_dropped_before_all_of_a_read_was_handled() -> None:
+    """What came whole can be received, though it was more than one turn handles."""
+    async with pair() as (ws, _):
+        ws._open_channel().feed(b"".join(text(str(number)) for number in range(600)))
+        assert ws.counters["messages_received"] < 600
+        ws.abort()
+        await ws.wait_closed()
+        assert [await ws.recv() for _ in range(600)] == [str(number) for number in range(600)]
+        with pytest.raises(ConnectionClosedError):
+            await ws.recv()
+
+
 async def test_abort() -> None:
     async with pair() as (ws, client):
         receiving = asyncio.ensure_future(ws.recv())
@@ -819,6 +832,19 @@ async def test_a_transport_that_raises_ends_its_connection_only() -> None:
         assert ws.close_cause is CloseCause.LOST
         bystander.send(text("hi"))
         assert await bystander.receive_message() == "hi"
+
+
+async def test_a_transport_that_raises_as_a_turn_ends_ends_its_connection_only() -> None:
+    def write(data: bytes) -> None:
+        raise RuntimeError("boom")
+
+    async with memory_pair() as broken, memory_pair() as fine, asyncio.timeout(20):
+        broken.pipe.client.write = write  # type: ignore[method-assign,assignment]
+        broken.client.send_nowait("lost")
+        fine.client.send_nowait("fine")
+        assert await fine.server.recv() == "fine"
+        await broken.client.wait_closed()
+        assert broken.client.close_cause is CloseCause.LOST
 
 
 async def test_an_error_in_a_later_batch_of_one_read_ends_its_connection_only(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -347,8 +347,6 @@ class Channel:
         while not self._queue:
             if not self.ended:
                 self.idle()
-            if self._queue:
-                break
             if self.ended:
                 raise self.connection.closed_error()
             self._receiver = self.turn.loop.create_future()
