@@ -790,11 +790,16 @@ async def test_the_end_while_a_thread_compresses(monkeypatch: pytest.MonkeyPatch
         assert work.memory == 0
 
 
-async def test_the_end_while_a_thread_compresses_what_was_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("begun", [False, True], ids=["before it waits", "while it waits"])
+async def test_the_end_while_a_thread_compresses_what_was_cancelled(
+    monkeypatch: pytest.MonkeyPatch, begun: bool
+) -> None:
     """There is nobody left to tell that it was not sent."""
     told: list[Any] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
     async with held(monkeypatch) as (ws, _, compressor, sending):
+        for _ in range(2 * begun):
+            await asyncio.sleep(0)
         sending.cancel()
         with pytest.raises(asyncio.CancelledError):
             await sending
@@ -805,6 +810,7 @@ async def test_the_end_while_a_thread_compresses_what_was_cancelled(monkeypatch:
         compressor.go_on.set()
         await until(lambda: not channel.gated)
         assert ws.counters["messages_sent"] == 0
+    gc.collect()
     assert not told
 
 

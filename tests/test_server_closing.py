@@ -847,6 +847,18 @@ async def test_a_transport_that_raises_as_a_turn_ends_ends_its_connection_only()
         assert broken.client.close_cause is CloseCause.LOST
 
 
+async def test_a_transport_that_breaks_as_its_sending_side_ends() -> None:
+    def write_eof() -> None:
+        raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+
+    async with memory_pair() as ends, asyncio.timeout(20):
+        ends.pipe.server.write_eof = write_eof  # type: ignore[method-assign]
+        await ends.client.close(4000, "bye")
+        await ends.server.wait_closed()
+        assert (ends.client.close_code, ends.server.close_code) == (4000, 4000)
+        assert (ends.client.close_cause, ends.server.close_cause) == (CloseCause.LOCAL, CloseCause.PEER)
+
+
 async def test_an_error_in_a_later_batch_of_one_read_ends_its_connection_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """A read of more messages than a turn handles pauses the transport, and nothing else would resume it."""
     told: list[Any] = []

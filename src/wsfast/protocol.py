@@ -424,6 +424,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         except Exception as exc:
             if not done.done():
                 done.set_exception(exc)
+                done.exception()  # its task may have been cancelled before it began to wait
         else:
             if not done.done():
                 done.set_result(None)
