@@ -905,6 +905,39 @@ async def test_the_peer_is_gone_when_the_alert_is_sent(tls: ModuleType, certs: C
     assert isinstance(app.error, ssl.SSLError)
 
 
+async def test_what_comes_after_the_end_does_nothing(tls: ModuleType, certs: Certificates) -> None:
+    app = PlainApp()
+    pair = Pair(tls, certs, app).open()
+    pair.tls.abort()
+    await turn()
+    assert app.told == ["made", "lost"]
+    for late in (pair.tls.close, pair.tls.write_eof, pair.tls.pause_reading, pair.tls.resume_reading, pair.tls.abort):
+        late()
+    pair.tls.failed(ssl.SSLError("late"))
+    await turn()
+    assert app.told == ["made", "lost"]
+    assert pair.tls.is_closing()
+    assert not pair.tls.can_write_eof()
+
+
+async def test_paused_and_failed_while_it_closes(tls: ModuleType, certs: Certificates) -> None:
+    """The transport below takes no more orders, and the first end is the one told."""
+    app = PlainApp()
+    pair = Pair(tls, certs, app).open()
+    pair.tls.read_ended()
+    pair.tls.read_ended()
+    calls = list(pair.below.calls)
+    pair.tls.pause_reading()
+    first = ssl.SSLError("first")
+    pair.tls.failed(first)
+    pair.tls.failed(ssl.SSLError("second"))
+    assert pair.below.calls == calls
+    pair.below.abort()
+    await turn()
+    assert app.told == ["made", "eof", "lost"]
+    assert app.error is first
+
+
 # --- What is known of the connection ------------------------------------------------------------------
 
 
