@@ -15,7 +15,7 @@ from typing import Any
 
 from wsfast import _codec, _codec_py
 from wsfast.events import Fragment
-from wsfast.exceptions import InvalidPayload, PeerError
+from wsfast.exceptions import InvalidPayload, PayloadTooBig, PeerError
 
 from .source import Cuts, Source
 
@@ -102,8 +102,11 @@ def _plain(event: Any) -> tuple[Any, ...]:
     return type(event), event
 
 
-def messages(events: list[Any]) -> list[Any]:
-    """Join pieces to messages, as the pieces depend on the cuts; drop what is unfinished, and a failure's text."""
+def messages(events: list[Any], compressed: bool) -> list[Any]:
+    """Join pieces to messages, as the pieces depend on the cuts; drop what is unfinished, and a failure's text.
+
+    Where a compressed message is both too big and no UTF-8, the cuts decide which is found first.
+    """
     joined: list[Any] = []
     parts: list[Any] = []
     for event in events:
@@ -112,6 +115,8 @@ def messages(events: list[Any]) -> list[Any]:
             if event.final:
                 joined.append(type(event.data)().join(parts))
                 parts = []
+        elif compressed and isinstance(event, (InvalidPayload, PayloadTooBig)):
+            joined.append((InvalidPayload, PayloadTooBig))
         elif isinstance(event, PeerError):
             joined.append((type(event), event.code))
         else:
@@ -170,8 +175,8 @@ def run(data: bytes) -> None:
     source = Source(data)
     options = Options(source)
     stream = build(source, options.masked) if options.built else source.rest()
-    fed = messages(feed(options, stream))
-    fast = messages(receive(options, _codec, stream))
-    plain = messages(receive(options, _codec_py, stream))
+    fed = messages(feed(options, stream), options.compressed)
+    fast = messages(receive(options, _codec, stream), options.compressed)
+    plain = messages(receive(options, _codec_py, stream), options.compressed)
     if not fed == fast == plain:
         raise AssertionError(f"fed {fed!r:.2000}, received by Cython {fast!r:.2000}, by Python {plain!r:.2000}")
