@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-CHECK = "import wsfast._codec, wsfast._channel; print(wsfast._codec.__file__); print(wsfast._channel.__file__)"
+CHECK = "from wsfast import _channel, _codec, _tls; print(*(one.__file__ for one in (_channel, _codec, _tls)))"
 # Peers in other languages do not start with a sanitizer preloaded, and do not run our code; a package is built anew,
 # without sanitizers.
 MARKERS = "not node and not browser and not autobahn and not package"
