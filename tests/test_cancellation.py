@@ -440,7 +440,12 @@ async def test_eager_tasks() -> None:
         assert not task.done()
         feed(ws, "later")
         assert await task == "later"
-        loop.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]
+
+        def eager(loop: asyncio.AbstractEventLoop, coro: Any, *, eager_start: bool = True, **options: Any) -> Any:
+            # asyncio.eager_task_factory of CPython 3.13.0 does not know `eager_start`, which uvloop 0.23 passes.
+            return asyncio.Task(coro, loop=loop, eager_start=True, **options)  # type: ignore[call-arg]
+
+        loop.set_task_factory(eager)
         try:
             async with asyncio.TaskGroup() as group:
                 receiving = group.create_task(ws.recv())  # type: ignore[arg-type]
