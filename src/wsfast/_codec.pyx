@@ -619,8 +619,8 @@ Specified in `_codec_py.py`.
     cdef int _drop_message(self) except -1:
         global _spare, _spare_room
         if (
-            self._opcode == 1 and _spare == NULL and SPARE_LEAST <= self._room <= SPARE_MOST
-            and Py_REFCNT(self._message) == 1
+            self._message != NULL and self._opcode == 1 and _spare == NULL
+            and SPARE_LEAST <= self._room <= SPARE_MOST and Py_REFCNT(self._message) == 1
         ):
             _spare, _spare_room = self._message, self._room
         else:
