@@ -10,11 +10,11 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from codec_helpers import cut, receive_all, trace
+from codec_helpers import cut, feed_all, receive_all, trace
 from vectors import BINARY, CLOSE, CONT, HELLO, PING, TEXT, declare, frame, xor
 
 from wsfast.events import Close, Fragment, Ping
-from wsfast.exceptions import ProtocolError
+from wsfast.exceptions import InvalidPayload, ProtocolError
 
 KEY = b"\xa1\x00\x0f\x7c"
 
@@ -236,6 +236,33 @@ class TestLargeMessages:
         events += receive_all(decoder, [stream[head + first :]])
         assert events == [message, "n" * 200]
         assert [type(event) for event in events] == [type(message), str]
+
+    @pytest.mark.parametrize("key", [None, KEY])
+    @pytest.mark.parametrize("size", [4096, 30_000, 65_536])
+    @pytest.mark.parametrize("wide", ["", "é", "€", "😀"])
+    def test_text_that_may_turn_out_wide(self, codec: ModuleType, key: bytes | None, size: int, wide: str) -> None:
+        """One character that is not ASCII, wherever it comes, and the text is ASCII again in the next message."""
+        for at in (0, 1, 20_000, 65_500, 65_535, 65_536, 99_999, 100_000):
+            text = "a" * at + wide + "z" * (100_000 - at)
+            data = text.encode()
+            third = len(data) // 3
+            whole = frame(TEXT, data, key=key)
+            parts = frame(TEXT, data[:third], fin=False, key=key) + frame(CONT, data[third:], key=key)
+            after = frame(TEXT, b"n" * 50_000, key=key)
+            for receive in (receive_all, feed_all):
+                for stream in (whole, parts):
+                    events = receive(codec.Decoder(masked=bool(key)), cut(stream + after, size))
+                    assert events == [text, "n" * 50_000]
+                    assert [event.isascii() for event in events] == [not wide, True]
+
+    @pytest.mark.parametrize("key", [None, KEY])
+    def test_text_that_is_wrong(self, codec: ModuleType, key: bytes | None) -> None:
+        for at in (0, 65_500, 99_999):
+            data = bytearray(b"a" * 100_000)
+            data[at] = 0xE2
+            for receive in (receive_all, feed_all):
+                events = receive(codec.Decoder(masked=bool(key)), cut(frame(TEXT, bytes(data), key=key), 30_000))
+                assert trace(events) == trace([InvalidPayload(f"text message is not UTF-8 at byte {at}")])
 
     def test_lends_no_more_than_the_frame(self, codec: ModuleType) -> None:
         """What follows the frame must not land in the message."""

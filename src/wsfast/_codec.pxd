@@ -43,15 +43,16 @@ cdef class Decoder:
     cdef uint8_t _streaming
     cdef uint8_t _done
     cdef uint8_t _stopped
-    cdef uint8_t _lent_message
+    cdef uint8_t _lent_message  # how many may hold it then, or 0 if the receive buffer was lent
     cdef uint8_t _partial
     cdef uint8_t _fin
     cdef uint8_t _compressed
+    cdef uint8_t _wide  # a text that is not ASCII
     cdef uint8_t _busy
 
     cdef object _lend(self)
     cdef list _filled(self, size_t n)
-    cdef int _received_in_place(self, size_t n, list events) except -1
+    cdef int _received_in_place(self, size_t n, Py_ssize_t holders, list events) except -1
     cdef list _take_in(self, const uint8_t *data, size_t n)
     cdef int _keep(self, const uint8_t *data, size_t used, size_t n) except -1
     cdef int _fail(self, list events, object failure) except -1
@@ -64,6 +65,6 @@ cdef class Decoder:
     cdef int _control(self, uint8_t opcode, bytes payload, list events) except -1
     cdef Py_ssize_t _payload(self, const uint8_t *p, size_t n, list events) except -1
     cdef int _reserve(self, size_t needed, uint64_t coming) except -1
-    cdef int _grow(self, size_t n, bint final) except -1
-    cdef int _finish(self, list events) except -1
+    cdef int _grow(self, size_t n, uint64_t seen, bint final) except -1
+    cdef int _finish(self, list events, Py_ssize_t holders) except -1
     cdef int _emit(self, list events) except -1

@@ -4,7 +4,8 @@ It owns the bytes of frames and nothing else; `_codec_py.py` is the specificatio
 signatures, errors and texts, and is where the rules are explained. Here stands only how they are made fast:
 
 * A small whole message, the common case, is unmasked straight from the input into its final object.
-* A large one is received straight into its final object: `get_buffer` lends that object's memory.
+* A large one is received straight into its final object: `get_buffer` lends that object's memory. Text goes into a
+  `str` for ASCII, which is the message if nothing else comes, and only the memory to decode from if it does.
 * Frames to send gather in one `bytes` object that `take` hands over without a copy.
 """
 
@@ -30,6 +31,7 @@ __all__ = ["Decoder", "Encoder", "apply_mask", "encode_frame"]
 cdef extern from "_codec_bytes.h" nogil:
     void wsf_choose()
     uint64_t wsf_mask(uint8_t *dst, const uint8_t *src, size_t n, const uint8_t *key)
+    uint64_t wsf_any(const uint8_t *s, size_t n)
     void wsf_turn_key(uint8_t *key, size_t n)
     bint wsf_utf8_check(const uint8_t *s, size_t n, size_t *taken)
     size_t wsf_utf8_length(const void *text, int width, size_t n)
@@ -42,6 +44,10 @@ cdef extern from *:
     int PyBytes_Resize "_PyBytes_Resize"(PyObject **obj, Py_ssize_t n) except -1
     Py_ssize_t PyNumber_AsSsize_t(object number, PyObject *overflow) except? -1  # NULL: cut to the range
     char *PyBytes_Memory "PyBytes_AS_STRING"(PyObject *obj)
+    bint PyBytes_Checked "PyBytes_Check"(PyObject *obj)
+    PyObject *PyUnicode_Made "PyUnicode_New"(Py_ssize_t n, Py_UCS4 widest) except NULL
+    int PyUnicode_Resize(PyObject **obj, Py_ssize_t n) except -1
+    void *PyUnicode_Memory "PyUnicode_DATA"(PyObject *obj)
     Py_ssize_t Py_REFCNT(PyObject *obj)
     object PyUnicode_New(Py_ssize_t n, Py_UCS4 widest)
     object PyUnicode_DecodeUTF8(const char *s, Py_ssize_t n, const char *errors)
@@ -381,6 +387,22 @@ def encode_frame(opcode, payload=b"", *, fin=True, rsv1=False, mask=None):
 # --- Decoding -------------------------------------------------------------------------------------------
 
 
+cdef inline PyObject *_new_message(bint text, size_t room) except NULL:
+    return PyUnicode_Made(room, 127) if text else PyBytes_New(NULL, room)
+
+
+cdef inline int _resize(PyObject **message, size_t room) except -1:
+    """Change the size of a message to which nobody else refers; where memory cannot be had, `bytes` are gone."""
+    if PyBytes_Checked(message[0]):
+        return PyBytes_Resize(message, room)
+    return PyUnicode_Resize(message, room)
+
+
+cdef inline uint8_t *_memory(PyObject *message) noexcept:
+    """Return where the bytes of a message under construction are: a `bytes` object, or a `str` made for ASCII."""
+    return <uint8_t *>(PyBytes_Memory(message) if PyBytes_Checked(message) else PyUnicode_Memory(message))
+
+
 cdef class _Lease:
     """Memory of a message under construction, lent to a transport.
 
@@ -397,11 +419,12 @@ cdef class _Lease:
     def __getbuffer__(self, Py_buffer *view, int flags):
         if self._owner == NULL:
             raise BufferError("no memory is lent")
-        PyBuffer_FillInfo(view, self, PyBytes_Memory(self._owner) + self._start, self._length, 0, flags)
+        PyBuffer_FillInfo(view, self, _memory(self._owner) + self._start, self._length, 0, flags)
 
 
-# The memory of the last text message of some length, of whatever connection, for the next one. Without it, the
-# C library gives the memory back to the system with each message, and takes each page anew for the next.
+# What the last text of some length that was not ASCII was decoded from, of whatever connection, for the next one.
+# Without it, the C library gives the memory back to the system with each message, and takes each page anew for the
+# next.
 cdef PyObject *_spare = NULL
 cdef size_t _spare_room = 0
 
@@ -478,17 +501,18 @@ Specified in `_codec_py.py`.
             and not (self._streaming or self._emitted) and not self._done
         ):
             self._reserve(1, self._remaining)
+            # Who knows of it when it is filled: this decoder and the transport, unless an earlier view was kept.
+            self._lent_message = 2 if Py_REFCNT(self._message) == 1 else 1
             lease = _Lease.__new__(_Lease)
             lease._owner = self._message
             Py_INCREF(<object>self._message)
             lease._start = self._used
             lease._length = min(self._room - self._used, self._remaining)
             self._lent = lease._length
-            self._lent_message = True
             return memoryview(lease)
         if self._buffer is None:
             self._buffer = memoryview(bytearray(RECEIVE_SIZE))
-        self._lent_message = False
+        self._lent_message = 0
         self._lent = len(self._buffer)
         return self._buffer
 
@@ -502,6 +526,7 @@ Specified in `_codec_py.py`.
     cdef list _filled(self, size_t n):
         """Take in the first n bytes of what was lent; n is checked."""
         cdef Py_buffer view
+        cdef Py_ssize_t holders
         cdef list events
         if not self._lent_message:
             if n == 0:
@@ -512,12 +537,13 @@ Specified in `_codec_py.py`.
                 return self._take_in(<const uint8_t *>view.buf, n)
             finally:
                 PyBuffer_Release(&view)
+        holders = self._lent_message
         self._lent = 0
-        self._lent_message = False
+        self._lent_message = 0
         events = []
         if n:
             try:
-                self._received_in_place(n, events)
+                self._received_in_place(n, holders, events)
             except PeerError as failure:
                 self._fail(events, failure)
             except BaseException:
@@ -525,17 +551,20 @@ Specified in `_codec_py.py`.
                 raise
         return events
 
-    cdef int _received_in_place(self, size_t n, list events) except -1:
-        cdef uint8_t *start = <uint8_t *>PyBytes_Memory(self._message) + self._used
+    cdef int _received_in_place(self, size_t n, Py_ssize_t holders, list events) except -1:
+        cdef uint8_t *start = _memory(self._message) + self._used
+        cdef uint64_t seen
         if self._masked:
-            wsf_mask(start, start, n, self._mask)
+            seen = wsf_mask(start, start, n, self._mask)
             wsf_turn_key(self._mask, n)
+        else:
+            seen = wsf_any(start, n) if self._opcode == 1 else 0
         self._remaining -= n
-        self._grow(n, self._remaining == 0 and self._fin)
+        self._grow(n, seen, self._remaining == 0 and self._fin)
         if self._remaining == 0:
             self._partial = False
             if self._fin:
-                self._finish(events)
+                self._finish(events, holders)
         if self._streaming:  # since the memory was lent
             self._emit(events)
         return 0
@@ -546,7 +575,7 @@ Specified in `_codec_py.py`.
         cdef size_t kept = 0, used
         cdef PyObject *joined = NULL
         self._lent = 0
-        self._lent_message = False
+        self._lent_message = 0
         if self._busy:
             raise RuntimeError("the decoder is at work: feed() was called from within inflate()")
         if self._done:
@@ -627,6 +656,7 @@ Specified in `_codec_py.py`.
             Py_XDECREF(self._message)
         self._message = NULL
         self._used = self._room = self._checked = 0
+        self._wide = False
         return 0
 
     cdef Py_ssize_t _parse(self, const uint8_t *p, size_t n, list events) except -1:
@@ -796,6 +826,7 @@ Specified in `_codec_py.py`.
         cdef bint final = ends and self._fin
         cdef bint text
         cdef size_t inflated
+        cdef uint64_t seen = 0
         cdef object plain, limit
         cdef uint8_t *start
         if final and not self._size and not self._compressed and not self._streaming:
@@ -822,22 +853,25 @@ Specified in `_codec_py.py`.
                 self._inflated += inflated
             if inflated:
                 self._reserve(inflated, 0)
-                memcpy(PyBytes_Memory(self._message) + self._used, PyBytes_AS_STRING(plain), inflated)
-            self._grow(inflated, final)
+                start = <uint8_t *>PyBytes_AS_STRING(plain)
+                memcpy(_memory(self._message) + self._used, start, inflated)
+                seen = wsf_any(start, inflated) if self._opcode == 1 else 0
+            self._grow(inflated, seen, final)
         else:
             if taken:
                 self._reserve(taken, self._remaining + taken)
-                start = <uint8_t *>PyBytes_Memory(self._message) + self._used
+                start = _memory(self._message) + self._used
                 if self._masked:
-                    wsf_mask(start, p, taken, self._mask)
+                    seen = wsf_mask(start, p, taken, self._mask)
                     wsf_turn_key(self._mask, taken)
                 else:
                     memcpy(start, p, taken)
-            self._grow(taken, final)
+                    seen = wsf_any(start, taken) if self._opcode == 1 else 0
+            self._grow(taken, seen, final)
         if ends:
             self._partial = False
             if final:
-                self._finish(events)
+                self._finish(events, 1)
         return taken
 
     cdef int _reserve(self, size_t needed, uint64_t coming) except -1:
@@ -865,57 +899,57 @@ Specified in `_codec_py.py`.
                 self._message, most = _spare, _spare_room
                 _spare = NULL
             else:
-                self._message = PyBytes_New(NULL, most)
+                self._message = _new_message(self._opcode == 1, most)
         elif Py_REFCNT(self._message) == 1:
             try:
-                PyBytes_Resize(&self._message, most)
+                _resize(&self._message, most)
             except MemoryError:
-                self._give_up()  # the message was freed
+                self._give_up()
                 raise
         else:
             # A transport still holds the memory that was lent to it.
-            moved = PyBytes_New(NULL, most)
-            memcpy(PyBytes_Memory(moved), PyBytes_Memory(self._message), self._used)
+            moved = _new_message(self._opcode == 1, most)
+            memcpy(_memory(moved), _memory(self._message), self._used)
             Py_XDECREF(self._message)
             self._message = moved
         self._room = most
         return 0
 
-    cdef int _grow(self, size_t n, bint final) except -1:
-        """Count n bytes that were written behind the message, and check them if they are text."""
+    cdef int _grow(self, size_t n, uint64_t seen, bint final) except -1:
+        """Count n bytes that were written behind the message, and check them if they are text; `seen` ORs them."""
         cdef size_t taken = 0
         cdef bint invalid = False
         cdef const uint8_t *start
         self._used += n
         self._size += n
         if self._opcode == 1:
-            if self._used > self._checked:
-                start = <const uint8_t *>PyBytes_Memory(self._message) + self._checked
+            if not seen & NOT_ASCII and self._checked == self._used - n:
+                self._checked = self._used
+            else:
+                self._wide = True
+                start = _memory(self._message) + self._checked
                 invalid = wsf_utf8_check(start, self._used - self._checked, &taken)
                 self._checked += taken
             if invalid or (final and self._checked != self._used):
                 raise InvalidPayload(f"text message is not UTF-8 at byte {self._emitted + self._checked}")
         return 0
 
-    cdef int _finish(self, list events) except -1:
+    cdef int _finish(self, list events, Py_ssize_t holders) except -1:
+        """Deliver the message, as it is if its memory has at most `holders`, none of whom will write to it any more."""
         cdef object message
-        cdef bytes held
-        if self._opcode == 1:
-            message = ""
-            if self._message != NULL:
-                message = PyUnicode_DecodeUTF8(PyBytes_Memory(self._message), self._used, NULL)
-        elif self._message == NULL:
-            message = b""
+        if self._message == NULL:
+            message = "" if self._opcode == 1 else b""
+        elif self._wide:
+            message = PyUnicode_DecodeUTF8(<char *>_memory(self._message), self._used, NULL)
+        elif self._used == self._room and Py_REFCNT(self._message) <= holders:
+            message = <object>self._message
+        elif Py_REFCNT(self._message) == 1:
+            _resize(&self._message, self._used)
+            message = <object>self._message
+        elif self._opcode == 1:
+            message = PyUnicode_DecodeUTF8(<char *>_memory(self._message), self._used, NULL)
         else:
-            if self._used < self._room:
-                if Py_REFCNT(self._message) == 1:
-                    PyBytes_Resize(&self._message, self._used)
-                    held = <bytes>self._message
-                else:
-                    held = PyBytes_Memory(self._message)[:self._used]
-            else:
-                held = <bytes>self._message
-            message = held
+            message = PyBytes_Memory(self._message)[:self._used]
         self._drop_message()
         events.append(Fragment(message, True) if self._streaming or self._emitted else message)
         self._opcode = 0
@@ -928,7 +962,7 @@ Specified in `_codec_py.py`.
         cdef char *memory
         if not n:
             return 0
-        memory = PyBytes_Memory(self._message)
+        memory = <char *>_memory(self._message)
         events.append(Fragment(PyUnicode_DecodeUTF8(memory, n, NULL) if self._opcode == 1 else memory[:n], False))
         if n < self._used:
             memmove(memory, memory + n, self._used - n)

@@ -118,6 +118,31 @@ static inline uint64_t wsf_mask(uint8_t *dst, const uint8_t *src, size_t n, cons
     return seen;
 }
 
+/* Return an OR of n bytes: its top bits are clear if all of them are ASCII. */
+static inline uint64_t wsf_any(const uint8_t *s, size_t n)
+{
+    uint64_t word, seen = 0;
+    size_t i = 0;
+#ifdef WSF_BLOCKS
+    wsf_wide16 all = {0, 0}, a, b, c, d;
+    for (; i + WSF_BLOCKS <= n; i += WSF_BLOCKS) {
+        memcpy(&a, s + i, 16);
+        memcpy(&b, s + i + 16, 16);
+        memcpy(&c, s + i + 32, 16);
+        memcpy(&d, s + i + 48, 16);
+        all |= (a | b) | (c | d);
+    }
+    seen = all[0] | all[1];
+#endif
+    for (; i + 8 <= n; i += 8) {
+        memcpy(&word, s + i, 8);
+        seen |= word;
+    }
+    for (; i < n; i++)
+        seen |= s[i];
+    return seen;
+}
+
 /* Turn the key so that it fits what follows n masked bytes. */
 static inline void wsf_turn_key(uint8_t key[4], size_t n)
 {
