@@ -254,6 +254,22 @@ async def test_send_waits_above_high_water_and_goes_on_below_a_quarter() -> None
         assert max(amounts) <= 65536 // 4 + 6000
 
 
+@pytest.mark.parametrize("buffers", [4096, None])
+async def test_what_the_socket_has_not_taken_is_not_touched_by_what_is_sent_next(buffers: int | None) -> None:
+    """The memory of large frames serves again, but not before they have gone; and what is sent is what is read."""
+    texts = [chr(0xE9 + i) * (20_000 + 7_001 * (i % 5)) for i in range(40)]
+
+    async def handler(ws: wsfast.WebSocket) -> None:
+        await asyncio.gather(*(ws.send(text) for text in texts))
+
+    async with serving(handler, buffers=buffers and 16384) as server:
+        peer = await Peer.open(server, buffers=buffers)
+        await asyncio.sleep(0.05)
+        for text in texts:
+            assert await peer.read() == (TEXT, text.encode())
+        assert (await peer.read())[0] == CLOSE
+
+
 async def test_write_limit_is_an_option() -> None:
     waiting = asyncio.Event()
     held: list[int] = []

@@ -19,7 +19,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport uint8_t, uint64_t
 
-from ._codec cimport Decoder, Encoder
+from ._codec cimport Decoder, Encoder, _reuse
 
 from .events import Fragment
 from .exceptions import ConcurrencyError, ConnectionClosedOK, InvalidState
@@ -631,10 +631,13 @@ cdef class Channel:
         self._flush()
 
     cdef int _flush(self) except -1:
+        cdef bytes frames
         self._dirty = False
         if not self._encoder._used:
             return 0
-        return self._put(self._encoder._take())
+        frames = self._encoder._take()
+        self._put(frames)
+        return _reuse(<PyObject *>frames)
 
     cdef int _put(self, bytes data) except -1:
         cdef Py_ssize_t n = PyBytes_GET_SIZE(data), sent

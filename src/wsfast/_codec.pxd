@@ -4,6 +4,9 @@ from cpython.object cimport PyObject
 from libc.stdint cimport uint8_t, uint64_t
 
 
+cdef int _reuse(PyObject *frames) except -1
+
+
 cdef class Encoder:
     cdef PyObject *_out  # bytes under construction, or NULL
     cdef size_t _used

@@ -44,6 +44,7 @@ cdef extern from *:
     int PyBytes_Resize "_PyBytes_Resize"(PyObject **obj, Py_ssize_t n) except -1
     Py_ssize_t PyNumber_AsSsize_t(object number, PyObject *overflow) except? -1  # NULL: cut to the range
     char *PyBytes_Memory "PyBytes_AS_STRING"(PyObject *obj)
+    Py_ssize_t PyBytes_Length "PyBytes_GET_SIZE"(PyObject *obj)
     bint PyBytes_Checked "PyBytes_Check"(PyObject *obj)
     PyObject *PyUnicode_Made "PyUnicode_New"(Py_ssize_t n, Py_UCS4 widest) except NULL
     int PyUnicode_Resize(PyObject **obj, Py_ssize_t n) except -1
@@ -69,6 +70,14 @@ cdef uint64_t NOT_ASCII = 0x8080808080808080
 
 
 wsf_choose()
+
+# Large memory kept for the next large message, of whatever connection: the last `str` that a text was decoded from, and
+# the last frames that were sent. Without them, the C library gives the pages back to the system with each message, and
+# takes each of them anew for the next. NULL, or memory to which nobody refers.
+cdef PyObject *_spare_text = NULL
+cdef PyObject *_spare_frames = NULL
+cdef size_t _spare_text_room = 0
+cdef size_t _spare_frames_room = 0
 
 
 # --- Bytes-like arguments -------------------------------------------------------------------------------
@@ -177,12 +186,18 @@ Specified in `_codec_py.py`.
 
     cdef uint8_t *_extend(self, size_t n) except NULL:
         """Make room for n more bytes and return where they go; the caller writes all of them."""
+        global _spare_frames
         cdef size_t needed = self._used + n, room
         cdef uint8_t *start
         if self._out == NULL:
             # The first frame gets its exact size: mostly it is the only one, and `take` need not shrink it.
-            self._out = PyBytes_New(NULL, needed)
-            self._room = needed
+            if needed >= SPARE_LEAST and _spare_frames != NULL and needed <= _spare_frames_room:
+                self._out = _spare_frames
+                self._room = _spare_frames_room
+                _spare_frames = NULL
+            else:
+                self._out = PyBytes_New(NULL, needed)
+                self._room = needed
         elif needed > self._room:
             room = max(needed, max(2 * self._room, <size_t>1024))
             try:
@@ -303,6 +318,19 @@ Specified in `_codec_py.py`.
         return taken
 
 
+cdef int _reuse(PyObject *frames) except -1:
+    """Keep the memory of frames that were sent for the next ones, if they are large and nobody else refers to them."""
+    global _spare_frames, _spare_frames_room
+    cdef size_t room = PyBytes_Length(frames)
+    if SPARE_LEAST <= room <= SPARE_MOST and Py_REFCNT(frames) == 1 and (
+        _spare_frames == NULL or _spare_frames_room < room
+    ):
+        Py_XDECREF(_spare_frames)
+        Py_INCREF(<object>frames)
+        _spare_frames, _spare_frames_room = frames, room
+    return 0
+
+
 def apply_mask(data, mask, out=None):
     """Mask or unmask data: XOR it with a repeated four-byte key (RFC 6455, 5.3)."""
     cdef Py_buffer source, key, target
@@ -420,13 +448,6 @@ cdef class _Lease:
         if self._owner == NULL:
             raise BufferError("no memory is lent")
         PyBuffer_FillInfo(view, self, _memory(self._owner) + self._start, self._length, 0, flags)
-
-
-# What the last text of some length that was not ASCII was decoded from, of whatever connection, for the next one.
-# Without it, the C library gives the memory back to the system with each message, and takes each page anew for the
-# next.
-cdef PyObject *_spare = NULL
-cdef size_t _spare_room = 0
 
 
 cdef class Decoder:
@@ -646,14 +667,7 @@ Specified in `_codec_py.py`.
         return 0
 
     cdef int _drop_message(self) except -1:
-        global _spare, _spare_room
-        if (
-            self._message != NULL and self._opcode == 1 and _spare == NULL
-            and SPARE_LEAST <= self._room <= SPARE_MOST and Py_REFCNT(self._message) == 1
-        ):
-            _spare, _spare_room = self._message, self._room
-        else:
-            Py_XDECREF(self._message)
+        Py_XDECREF(self._message)
         self._message = NULL
         self._used = self._room = self._checked = 0
         self._wide = False
@@ -880,13 +894,13 @@ Specified in `_codec_py.py`.
         Memory follows what arrived, not what was declared: a peer that declares much and sends
         little holds little.
         """
-        global _spare
+        global _spare_text
         cdef size_t least = self._used + needed
         cdef uint64_t most
         cdef PyObject *moved
         if self._message != NULL and least <= self._room:
             return 0
-        most = max(<uint64_t>4096, (4 if least < 16384 else 16) * <uint64_t>least)
+        most = max(<uint64_t>4096, (4 if least < 16384 else 17) * <uint64_t>least)  # from a read of 64 KiB, 1 MiB
         if coming:
             most = min(most, self._used + coming)
         elif self._message == NULL:
@@ -895,9 +909,9 @@ Specified in `_codec_py.py`.
             most = max(most, 2 * <uint64_t>least)  # more fragments follow
         most = max(min(most, self._max_size), <uint64_t>least)
         if self._message == NULL:
-            if self._opcode == 1 and _spare != NULL and most <= _spare_room:
-                self._message, most = _spare, _spare_room
-                _spare = NULL
+            if self._opcode == 1 and SPARE_LEAST <= most <= _spare_text_room and _spare_text != NULL:
+                self._message, most = _spare_text, _spare_text_room
+                _spare_text = NULL
             else:
                 self._message = _new_message(self._opcode == 1, most)
         elif Py_REFCNT(self._message) == 1:
@@ -936,11 +950,19 @@ Specified in `_codec_py.py`.
 
     cdef int _finish(self, list events, Py_ssize_t holders) except -1:
         """Deliver the message, as it is if its memory has at most `holders`, none of whom will write to it any more."""
+        global _spare_text, _spare_text_room
         cdef object message
         if self._message == NULL:
             message = "" if self._opcode == 1 else b""
         elif self._wide:
             message = PyUnicode_DecodeUTF8(<char *>_memory(self._message), self._used, NULL)
+            if (
+                SPARE_LEAST <= self._room <= SPARE_MOST and Py_REFCNT(self._message) <= holders
+                and (_spare_text == NULL or _spare_text_room < self._room)
+            ):
+                Py_XDECREF(_spare_text)
+                _spare_text, _spare_text_room = self._message, self._room
+                self._message = NULL
         elif self._used == self._room and Py_REFCNT(self._message) <= holders:
             message = <object>self._message
         elif Py_REFCNT(self._message) == 1:
