@@ -30,7 +30,7 @@ setup(
             Extension(
                 f"wsfast.{name}",
                 [f"src/wsfast/{name}.pyx"],
-                depends=["src/wsfast/_codec_bytes.h", "src/wsfast/_socket.h"],
+                depends=["src/wsfast/_codec_bytes.h", "src/wsfast/_codec_utf8.h", "src/wsfast/_socket.h"],
                 include_dirs=["src/wsfast"],
                 extra_compile_args=compile_args,
                 extra_link_args=link_args,

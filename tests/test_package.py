@@ -98,7 +98,8 @@ def test_the_sdist(sdist: Path) -> None:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {"LICENSE", "README.md", "CHANGELOG.md", "pyproject.toml", "setup.py", "docs/design.md"} <= names
     assert {f"src/wsfast/{name}.pyx" for name in EXTENSIONS} <= names
-    assert {"src/wsfast/_codec.pxd", "src/wsfast/_codec_bytes.h", "src/wsfast/cli/page.html"} <= names
+    others = {f"src/wsfast/{name}" for name in ("_codec.pxd", "_codec_bytes.h", "_codec_utf8.h", "cli/page.html")}
+    assert others <= names
     assert {"tests/conftest.py", "tests/node/package.json", "examples/server_echo.py"} <= names
     for path in (ROOT / "src/wsfast").rglob("*.py"):
         assert str(path.relative_to(ROOT)) in names

@@ -28,7 +28,7 @@ from .exceptions import InvalidPayload, PayloadTooBig, PeerError, ProtocolError
 __all__ = ["Decoder", "Encoder", "apply_mask", "encode_frame"]
 
 
-cdef extern from "_codec_bytes.h" nogil:
+cdef extern from "_codec_utf8.h" nogil:
     void wsf_choose()
     uint64_t wsf_mask(uint8_t *dst, const uint8_t *src, size_t n, const uint8_t *key)
     uint64_t wsf_any(const uint8_t *s, size_t n)
