@@ -29,11 +29,18 @@ __all__ = ["Decoder", "Encoder", "apply_mask", "encode_frame"]
 
 
 cdef extern from "_codec_utf8.h" nogil:
-    void wsf_choose()
+    ctypedef struct wsf_measured:
+        size_t length
+        Py_UCS4 widest
+    int WSF_HAS_AVX512
+    int wsf_choose(int most)
     uint64_t wsf_mask(uint8_t *dst, const uint8_t *src, size_t n, const uint8_t *key)
     uint64_t wsf_any(const uint8_t *s, size_t n)
     void wsf_turn_key(uint8_t *key, size_t n)
     bint wsf_utf8_check(const uint8_t *s, size_t n, size_t *taken)
+    bint wsf_utf8_pays(size_t n)
+    wsf_measured wsf_utf8_measure(const uint8_t *s, size_t n)
+    void wsf_utf8_decode(void *text, int width, const uint8_t *s, size_t n)
     size_t wsf_utf8_length(const void *text, int width, size_t n)
     void wsf_utf8_encode(uint8_t *out, const void *text, int width, size_t n)
 
@@ -69,7 +76,13 @@ cdef uint64_t LONGEST = 0x7FFFFFFFFFFFFFFF
 cdef uint64_t NOT_ASCII = 0x8080808080808080
 
 
-wsf_choose()
+wsf_choose(WSF_HAS_AVX512)
+
+
+def _choose(most):
+    """Use vector code of levels up to `most`, 0 for none, and return the level that is used; for tests."""
+    return wsf_choose(most)
+
 
 # Large memory kept for the next large message, of whatever connection: the last `str` that a text was decoded from, and
 # the last frames that were sent. Without them, the C library gives the pages back to the system with each message, and
@@ -450,6 +463,17 @@ cdef class _Lease:
         PyBuffer_FillInfo(view, self, _memory(self._owner) + self._start, self._length, 0, flags)
 
 
+cdef object _decode_text(const uint8_t *s, size_t n):
+    """Make the `str` of UTF-8 that was checked."""
+    cdef wsf_measured measured = wsf_utf8_measure(s, n)
+    cdef object text = PyUnicode_New(measured.length, measured.widest)
+    if measured.length == n:
+        memcpy(PyUnicode_DATA(text), s, n)
+    else:
+        wsf_utf8_decode(PyUnicode_DATA(text), PyUnicode_KIND(text), s, n)
+    return text
+
+
 cdef class Decoder:
     """Decoder(*, masked, max_size=1048576, max_fragments=None, max_events=None, inflate=None, buffer=None)
 --
@@ -739,10 +763,14 @@ Specified in `_codec_py.py`.
         if not seen & NOT_ASCII:
             return made
         # Not ASCII after all: the object serves as scratch memory and is dropped.
-        try:
-            return PyUnicode_DecodeUTF8(<const char *>out, n, NULL)
-        except UnicodeDecodeError as exc:
-            taken = exc.start
+        if wsf_utf8_pays(n):
+            if not wsf_utf8_check(out, n, &taken) and taken == n:
+                return _decode_text(out, n)
+        else:
+            try:
+                return PyUnicode_DecodeUTF8(<const char *>out, n, NULL)
+            except UnicodeDecodeError as exc:
+                taken = exc.start
         raise InvalidPayload(f"text message is not UTF-8 at byte {taken}")
 
     cdef Py_ssize_t _frame(self, const uint8_t *p, size_t n, list events) except -1:
@@ -955,7 +983,7 @@ Specified in `_codec_py.py`.
         if self._message == NULL:
             message = "" if self._opcode == 1 else b""
         elif self._wide:
-            message = PyUnicode_DecodeUTF8(<char *>_memory(self._message), self._used, NULL)
+            message = _decode_text(_memory(self._message), self._used)
             if (
                 SPARE_LEAST <= self._room <= SPARE_MOST and Py_REFCNT(self._message) <= holders
                 and (_spare_text == NULL or _spare_text_room < self._room)
@@ -969,7 +997,7 @@ Specified in `_codec_py.py`.
             _resize(&self._message, self._used)
             message = <object>self._message
         elif self._opcode == 1:
-            message = PyUnicode_DecodeUTF8(<char *>_memory(self._message), self._used, NULL)
+            message = _decode_text(_memory(self._message), self._used)
         else:
             message = PyBytes_Memory(self._message)[:self._used]
         self._drop_message()
@@ -985,7 +1013,7 @@ Specified in `_codec_py.py`.
         if not n:
             return 0
         memory = <char *>_memory(self._message)
-        events.append(Fragment(PyUnicode_DecodeUTF8(memory, n, NULL) if self._opcode == 1 else memory[:n], False))
+        events.append(Fragment(_decode_text(<uint8_t *>memory, n) if self._opcode == 1 else memory[:n], False))
         if n < self._used:
             memmove(memory, memory + n, self._used - n)
             self._used -= n

@@ -1,7 +1,7 @@
 /* The loops over bytes of the codec: masking, and what is chosen for this processor. _codec_utf8.h has those of text.
  *
- * Plain C for the baseline of the platform, and AVX2, chosen at run time, where it was measured to pay. Nothing here
- * allocates, fails by exception, or touches a Python object; lengths are checked by the callers in _codec.pyx.
+ * Plain C for the baseline of the platform, and vector code, chosen at run time, where it was measured to pay. Nothing
+ * here allocates, fails by exception, or touches a Python object; lengths are checked by the callers in _codec.pyx.
  */
 #ifndef WSFAST_CODEC_BYTES_H
 #define WSFAST_CODEC_BYTES_H
@@ -60,15 +60,33 @@ WSF_MASK_BLOCKS(wsf_mask_blocks_avx2, __attribute__((target("avx2"))), wsf_wide3
 #undef WSF_FOUR_TIMES
 #endif
 
-static int wsf_has_avx2 = 0;
+#if defined(WSF_AVX2) && (defined(__clang__) ? __clang_major__ >= 7 : __GNUC__ >= 9)
+#define WSF_AVX512 64
+#endif
 
-/* Find out what the processor can do; once, before anything else of this file. */
-static void wsf_choose(void)
+enum { WSF_PLAIN, WSF_HAS_AVX2, WSF_HAS_BMI2, WSF_HAS_AVX512 };
+
+static int wsf_level = WSF_PLAIN;
+
+/* Choose the best of the levels that the processor has, up to `most`, and return it; once, before anything else. */
+static int wsf_choose(int most)
 {
+    int level = WSF_PLAIN;
 #ifdef WSF_AVX2
     __builtin_cpu_init();
-    wsf_has_avx2 = __builtin_cpu_supports("avx2") != 0;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("popcnt"))
+        level = WSF_HAS_AVX2;
+    /* Zen 1 and 2 have pext in microcode, slower than what it would replace. */
+    if (level == WSF_HAS_AVX2 && __builtin_cpu_supports("bmi2") && !__builtin_cpu_is("amdfam17h"))
+        level = WSF_HAS_BMI2;
 #endif
+#ifdef WSF_AVX512
+    if (level == WSF_HAS_BMI2 && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")
+        && __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2"))
+        level = WSF_HAS_AVX512;
+#endif
+    wsf_level = level < most ? level : most;
+    return wsf_level;
 }
 
 /* XOR n bytes with a four-byte key from its first byte on (RFC 6455, 5.3), dst == src allowed.
@@ -83,7 +101,7 @@ static inline uint64_t wsf_mask(uint8_t *dst, const uint8_t *src, size_t n, cons
     memcpy(&wide, key, 4);
     memcpy((uint8_t *)&wide + 4, key, 4);
 #ifdef WSF_AVX2
-    if (n >= WSF_AVX2 && wsf_has_avx2) {
+    if (n >= WSF_AVX2 && wsf_level >= WSF_HAS_AVX2) {
         if (n >= WSF_LONG && !((uintptr_t)dst & 7)) {
             /* Objects' memory is aligned to 16 bytes: every other store would touch two cache lines. */
             for (; (uintptr_t)(dst + i) & 31; i += 8) {

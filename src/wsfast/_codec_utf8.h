@@ -1,8 +1,32 @@
-/* The loops over text of the codec: UTF-8 checking, UTF-8 encoding; as in _codec_bytes.h. */
+/* The loops over text of the codec: checking UTF-8, and making the characters of a str of it, and it of them.
+ *
+ * As in _codec_bytes.h, each is there in plain C and in vector code. What decodes takes UTF-8 that was checked; what
+ * encodes takes text without surrogates. Memory is neither read nor written beyond the lengths that are given.
+ *
+ * Vector code does all characters of a block at once, whatever their lengths (Clausecker and Lemire, "Transcoding
+ * Unicode Characters with AVX-512 Instructions", 2023): each byte of a decoded character is put together at the place
+ * of its last byte in UTF-8, and what is not at such a place is squeezed out. Encoding puts the bytes of a character
+ * into a lane of its own, at the end, and squeezes out what is in front. `vpcompressb` squeezes 64 bytes with AVX-512,
+ * `pext` 8 with BMI2.
+ */
 #ifndef WSFAST_CODEC_UTF8_H
 #define WSFAST_CODEC_UTF8_H
 
 #include "_codec_bytes.h"
+
+#if defined(__GNUC__) || defined(__clang__)
+#define WSF_ALWAYS_INLINE inline __attribute__((always_inline)) /* the same code for another processor */
+#else
+#define WSF_ALWAYS_INLINE inline
+#endif
+
+/* What wsf_utf8_measure tells of text: how many characters, and the largest that a str must be made for. */
+typedef struct {
+    size_t length;
+    uint32_t widest;
+} wsf_measured;
+
+/* --- Checking --------------------------------------------------------------------------------------------- */
 
 /* Do what wsf_utf8_check does, byte by byte. */
 static inline int wsf_utf8_check_bytes(const uint8_t *s, size_t n, size_t *taken)
@@ -76,66 +100,122 @@ static inline size_t wsf_utf8_boundary(const uint8_t *s, size_t at)
     return at;
 }
 
-/* Return how many bytes, in blocks of 32 and counted from a character's first byte, are UTF-8 but for an unfinished
- * character at their end. The method is Keiser's and Lemire's ("Validating UTF-8 In Less Than One Instruction Per
- * Byte", 2021): three lookups by the halves of two adjacent bytes tell all errors of pairs, and where the second or
- * third byte behind a lead must continue it. 64 KiB of three-byte characters: 43 us byte by byte, 5 with it (Zen 4).
- */
-__attribute__((target("avx2"))) static size_t wsf_utf8_blocks_avx2(const uint8_t *s, size_t n)
+/* The method is Keiser's and Lemire's ("Validating UTF-8 In Less Than One Instruction Per Byte", 2021): three lookups
+ * by the halves of two adjacent bytes tell all errors of pairs, and where the second or third byte behind a lead must
+ * continue it. */
+enum {
+    WSF_TOO_SHORT = 1,   /* a lead or ASCII where a lead must be continued */
+    WSF_TOO_LONG = 2,    /* a continuation behind ASCII */
+    WSF_OVERLONG_3 = 4,  /* E0 80-9F */
+    WSF_LARGE = 8,       /* F4 90-BF, F5-FF 90-BF */
+    WSF_SURROGATE = 16,  /* ED A0-BF */
+    WSF_OVERLONG_2 = 32, /* C0, C1 */
+    WSF_OVERLONG_4 = 64, /* F0 80-8F, and F5-FF 80-8F */
+    WSF_CONTINUED = 128, /* two continuations: an error unless a lead of three or four is in front */
+    WSF_CARRY = WSF_TOO_SHORT | WSF_TOO_LONG | WSF_CONTINUED,
+    WSF_BEYOND = WSF_CARRY | WSF_LARGE | WSF_OVERLONG_4
+};
+static const uint8_t wsf_first_high[16] = {
+    WSF_TOO_LONG, WSF_TOO_LONG, WSF_TOO_LONG, WSF_TOO_LONG, WSF_TOO_LONG, WSF_TOO_LONG, WSF_TOO_LONG, WSF_TOO_LONG,
+    WSF_CONTINUED, WSF_CONTINUED, WSF_CONTINUED, WSF_CONTINUED,
+    WSF_TOO_SHORT | WSF_OVERLONG_2, WSF_TOO_SHORT, WSF_TOO_SHORT | WSF_OVERLONG_3 | WSF_SURROGATE,
+    WSF_TOO_SHORT | WSF_LARGE | WSF_OVERLONG_4,
+};
+static const uint8_t wsf_first_low[16] = {
+    WSF_CARRY | WSF_OVERLONG_2 | WSF_OVERLONG_3 | WSF_OVERLONG_4, WSF_CARRY | WSF_OVERLONG_2, WSF_CARRY, WSF_CARRY,
+    WSF_CARRY | WSF_LARGE, WSF_BEYOND, WSF_BEYOND, WSF_BEYOND, WSF_BEYOND, WSF_BEYOND, WSF_BEYOND, WSF_BEYOND,
+    WSF_BEYOND, WSF_BEYOND | WSF_SURROGATE, WSF_BEYOND, WSF_BEYOND,
+};
+static const uint8_t wsf_second_high[16] = {
+    WSF_TOO_SHORT, WSF_TOO_SHORT, WSF_TOO_SHORT, WSF_TOO_SHORT,
+    WSF_TOO_SHORT, WSF_TOO_SHORT, WSF_TOO_SHORT, WSF_TOO_SHORT,
+    WSF_TOO_LONG | WSF_OVERLONG_2 | WSF_CONTINUED | WSF_OVERLONG_3 | WSF_OVERLONG_4,
+    WSF_TOO_LONG | WSF_OVERLONG_2 | WSF_CONTINUED | WSF_OVERLONG_3 | WSF_LARGE,
+    WSF_TOO_LONG | WSF_OVERLONG_2 | WSF_CONTINUED | WSF_SURROGATE | WSF_LARGE,
+    WSF_TOO_LONG | WSF_OVERLONG_2 | WSF_CONTINUED | WSF_SURROGATE | WSF_LARGE,
+    WSF_TOO_SHORT, WSF_TOO_SHORT, WSF_TOO_SHORT, WSF_TOO_SHORT,
+};
+#define WSF_TARGET_AVX2 __attribute__((target("avx2,popcnt")))
+
+WSF_TARGET_AVX2 static inline __m256i wsf_back_avx2(__m256i before, __m256i block, int n)
 {
-    enum {
-        SHORT = 1,      /* a lead or ASCII where a lead must be continued */
-        LONG = 2,       /* a continuation behind ASCII */
-        OVERLONG_3 = 4, /* E0 80-9F */
-        LARGE = 8,      /* F4 90-BF, F5-FF 90-BF */
-        SURROGATE = 16, /* ED A0-BF */
-        OVERLONG_2 = 32, /* C0, C1 */
-        OVERLONG_4 = 64, /* F0 80-8F, and F5-FF 80-8F */
-        CONTINUED = 128, /* two continuations: an error unless a lead of three or four is in front */
-        CARRY = SHORT | LONG | CONTINUED
-    };
-#define WSF_BOTH(...) _mm256_setr_epi8(__VA_ARGS__, __VA_ARGS__)
-    const __m256i first_high = WSF_BOTH(
-        LONG, LONG, LONG, LONG, LONG, LONG, LONG, LONG,
-        (char)CONTINUED, (char)CONTINUED, (char)CONTINUED, (char)CONTINUED,
-        SHORT | OVERLONG_2, SHORT, SHORT | OVERLONG_3 | SURROGATE, SHORT | LARGE | OVERLONG_4);
-    const __m256i first_low = WSF_BOTH(
-        (char)(CARRY | OVERLONG_2 | OVERLONG_3 | OVERLONG_4), (char)(CARRY | OVERLONG_2), (char)CARRY, (char)CARRY,
-        (char)(CARRY | LARGE), (char)(CARRY | LARGE | OVERLONG_4), (char)(CARRY | LARGE | OVERLONG_4),
-        (char)(CARRY | LARGE | OVERLONG_4), (char)(CARRY | LARGE | OVERLONG_4), (char)(CARRY | LARGE | OVERLONG_4),
-        (char)(CARRY | LARGE | OVERLONG_4), (char)(CARRY | LARGE | OVERLONG_4), (char)(CARRY | LARGE | OVERLONG_4),
-        (char)(CARRY | LARGE | OVERLONG_4 | SURROGATE), (char)(CARRY | LARGE | OVERLONG_4),
-        (char)(CARRY | LARGE | OVERLONG_4));
-    const __m256i second_high = WSF_BOTH(
-        SHORT, SHORT, SHORT, SHORT, SHORT, SHORT, SHORT, SHORT,
-        (char)(LONG | OVERLONG_2 | CONTINUED | OVERLONG_3 | OVERLONG_4),
-        (char)(LONG | OVERLONG_2 | CONTINUED | OVERLONG_3 | LARGE),
-        (char)(LONG | OVERLONG_2 | CONTINUED | SURROGATE | LARGE),
-        (char)(LONG | OVERLONG_2 | CONTINUED | SURROGATE | LARGE), SHORT, SHORT, SHORT, SHORT);
-#undef WSF_BOTH
+    __m256i joint = _mm256_permute2x128_si256(before, block, 0x21);
+    return n == 1 ? _mm256_alignr_epi8(block, joint, 15)
+         : n == 2 ? _mm256_alignr_epi8(block, joint, 14) : _mm256_alignr_epi8(block, joint, 13);
+}
+
+/* Return whether 32 bytes, with those before them, cannot be UTF-8; what is unfinished at their end is not seen. */
+WSF_TARGET_AVX2 static WSF_ALWAYS_INLINE int wsf_utf8_wrong_avx2(__m256i before, __m256i block)
+{
+#define WSF_TABLE(table) _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(table)))
+    const __m256i first_high = WSF_TABLE(wsf_first_high), first_low = WSF_TABLE(wsf_first_low);
+    const __m256i second_high = WSF_TABLE(wsf_second_high);
+#undef WSF_TABLE
     const __m256i nibble = _mm256_set1_epi8(0x0F), top = _mm256_set1_epi8((char)0x80);
     const __m256i three = _mm256_set1_epi8(0xE0 - 0x80), four = _mm256_set1_epi8(0xF0 - 0x80);
-    __m256i before = _mm256_setzero_si256();
+    const __m256i back1 = wsf_back_avx2(before, block, 1);
+    const __m256i pairs = _mm256_and_si256(
+        _mm256_and_si256(
+            _mm256_shuffle_epi8(first_high, _mm256_and_si256(_mm256_srli_epi16(back1, 4), nibble)),
+            _mm256_shuffle_epi8(first_low, _mm256_and_si256(back1, nibble))),
+        _mm256_shuffle_epi8(second_high, _mm256_and_si256(_mm256_srli_epi16(block, 4), nibble)));
+    const __m256i must = _mm256_and_si256(
+        _mm256_or_si256(
+            _mm256_subs_epu8(wsf_back_avx2(before, block, 2), three),
+            _mm256_subs_epu8(wsf_back_avx2(before, block, 3), four)),
+        top);
+    const __m256i wrong = _mm256_xor_si256(must, pairs);
+    return !_mm256_testz_si256(wrong, wrong);
+}
+
+/* Return how many bytes, counted from a character's first byte, are UTF-8 but for an unfinished character at their end:
+ * all, or a multiple of 32. */
+WSF_TARGET_AVX2 static size_t wsf_utf8_blocks_avx2(const uint8_t *s, size_t n)
+{
+    __m256i before = _mm256_setzero_si256(), block;
+    uint8_t rest[32] = {0};
     size_t i;
     for (i = 0; i + 32 <= n; i += 32) {
-        __m256i block = _mm256_loadu_si256((const __m256i *)(s + i));
-        __m256i joint = _mm256_permute2x128_si256(before, block, 0x21);
-        __m256i back1 = _mm256_alignr_epi8(block, joint, 15);
-        __m256i back2 = _mm256_alignr_epi8(block, joint, 14);
-        __m256i back3 = _mm256_alignr_epi8(block, joint, 13);
-        __m256i pairs = _mm256_and_si256(
-            _mm256_and_si256(
-                _mm256_shuffle_epi8(first_high, _mm256_and_si256(_mm256_srli_epi16(back1, 4), nibble)),
-                _mm256_shuffle_epi8(first_low, _mm256_and_si256(back1, nibble))),
-            _mm256_shuffle_epi8(second_high, _mm256_and_si256(_mm256_srli_epi16(block, 4), nibble)));
-        __m256i must = _mm256_and_si256(
-            _mm256_or_si256(_mm256_subs_epu8(back2, three), _mm256_subs_epu8(back3, four)), top);
-        __m256i wrong = _mm256_xor_si256(must, pairs);
-        if (!_mm256_testz_si256(wrong, wrong))
-            break;
+        block = _mm256_loadu_si256((const __m256i *)(s + i));
+        if (wsf_utf8_wrong_avx2(before, block))
+            return i;
         before = block;
+        if (!_mm256_movemask_epi8(block)) {
+            for (; i + 160 <= n; i += 128) {
+                __m256i a = _mm256_loadu_si256((const __m256i *)(s + i + 32));
+                __m256i b = _mm256_loadu_si256((const __m256i *)(s + i + 64));
+                __m256i c = _mm256_loadu_si256((const __m256i *)(s + i + 96));
+                __m256i d = _mm256_loadu_si256((const __m256i *)(s + i + 128));
+                if (_mm256_movemask_epi8(_mm256_or_si256(_mm256_or_si256(a, b), _mm256_or_si256(c, d))))
+                    break;
+            }
+        }
     }
-    return i;
+    if (i < n) {
+        /* Zeros behind it tell that it is unfinished. */
+        memcpy(rest, s + i, n - i);
+        if (wsf_utf8_wrong_avx2(before, _mm256_loadu_si256((const __m256i *)rest)))
+            return i;
+    }
+    return n;
+}
+#endif
+
+#ifdef WSF_AVX512
+#define WSF_TARGET_AVX512 \
+    __attribute__((target("avx2,bmi,bmi2,popcnt,avx512f,avx512bw,avx512vl,avx512vbmi,avx512vbmi2")))
+
+/* Return a mask of the first n lanes, or of all of them. */
+WSF_TARGET_AVX512 static inline uint64_t wsf_first(size_t n)
+{
+    return n < 64 ? _bzhi_u64(~UINT64_C(0), (unsigned)n) : ~UINT64_C(0);
+}
+
+WSF_TARGET_AVX512 static inline __m512i wsf_back_avx512(__m512i before, __m512i block, int n)
+{
+    __m512i joint = _mm512_alignr_epi64(block, before, 6);
+    return n == 1 ? _mm512_alignr_epi8(block, joint, 15)
+         : n == 2 ? _mm512_alignr_epi8(block, joint, 14) : _mm512_alignr_epi8(block, joint, 13);
 }
 #endif
 
@@ -146,7 +226,7 @@ static inline int wsf_utf8_check(const uint8_t *s, size_t n, size_t *taken)
     size_t start = 0;
     int wrong;
 #ifdef WSF_AVX2
-    if (n >= WSF_AVX2 && wsf_has_avx2)
+    if (n >= 16 && wsf_level >= WSF_HAS_AVX2)
         start = wsf_utf8_boundary(s, wsf_utf8_blocks_avx2(s, n));
 #endif
     wrong = wsf_utf8_check_bytes(s + start, n - start, taken);
@@ -154,34 +234,328 @@ static inline int wsf_utf8_check(const uint8_t *s, size_t n, size_t *taken)
     return wrong;
 }
 
-/* Bytes that n characters of width 1, 2 or 4 take in UTF-8, or SIZE_MAX if one is a surrogate. */
-static inline size_t wsf_utf8_length(const void *text, int width, size_t n)
+/* Whether to check n bytes and then decode them is faster than CPython's decoder, which does both at once. */
+static inline int wsf_utf8_pays(size_t n)
 {
-    size_t i, length = n;
-    if (width == 1) {
-        const uint8_t *s = (const uint8_t *)text;
-        for (i = 0; i < n; i++)
-            length += s[i] >> 7;
-    } else if (width == 2) {
-        const uint16_t *s = (const uint16_t *)text;
-        size_t surrogates = 0;
-        for (i = 0; i < n; i++) {
-            length += (size_t)(s[i] >= 0x80) + (s[i] >= 0x800);
-            surrogates += (s[i] & 0xF800) == 0xD800;
+    return wsf_level >= WSF_HAS_AVX2 || n <= 64;
+}
+
+/* --- Measuring -------------------------------------------------------------------------------------------- */
+
+enum { WSF_PART = 128 }; /* how many are added before a sum in a byte could be too large */
+
+static inline size_t wsf_utf8_measure_plain(const uint8_t *s, size_t n, uint8_t *largest)
+{
+    size_t i = 0, length = 0;
+    uint8_t most = 0;
+    while (i < n) {
+        const size_t end = n - i < WSF_PART ? n : i + WSF_PART;
+        uint8_t sum = 0;
+        for (; i < end; i++) {
+            sum += (s[i] & 0xC0) != 0x80;
+            most = s[i] > most ? s[i] : most;
         }
-        if (surrogates)
-            return SIZE_MAX;
-    } else {
-        const uint32_t *s = (const uint32_t *)text;
-        size_t surrogates = 0;
-        for (i = 0; i < n; i++) {
-            length += (size_t)(s[i] >= 0x80) + (s[i] >= 0x800) + (s[i] >= 0x10000);
-            surrogates += (s[i] & 0xFFFFF800) == 0xD800;
-        }
-        if (surrogates)
-            return SIZE_MAX;
+        length += sum;
     }
+    *largest = most;
     return length;
+}
+
+#ifdef WSF_AVX2
+WSF_TARGET_AVX2 static size_t wsf_utf8_measure_avx2(const uint8_t *s, size_t n, uint8_t *largest)
+{
+    const __m256i last = _mm256_set1_epi8((char)0xBF);
+    __m256i most = _mm256_setzero_si256();
+    uint8_t all[32], rest;
+    size_t i, k, length = 0;
+    for (i = 0; i + 32 <= n; i += 32) {
+        const __m256i block = _mm256_loadu_si256((const __m256i *)(s + i));
+        length += (size_t)_mm_popcnt_u32((unsigned)_mm256_movemask_epi8(_mm256_cmpgt_epi8(block, last)));
+        most = _mm256_max_epu8(most, block);
+    }
+    length += wsf_utf8_measure_plain(s + i, n - i, &rest);
+    _mm256_storeu_si256((__m256i *)all, most);
+    for (k = 0; k < 32; k++)
+        rest = all[k] > rest ? all[k] : rest;
+    *largest = rest;
+    return length;
+}
+#endif
+
+/* Measure n bytes of UTF-8, of which the largest tells the largest character well enough. */
+static inline wsf_measured wsf_utf8_measure(const uint8_t *s, size_t n)
+{
+    wsf_measured measured;
+    uint8_t largest;
+#ifdef WSF_AVX2
+    if (wsf_level >= WSF_HAS_AVX2)
+        measured.length = wsf_utf8_measure_avx2(s, n, &largest);
+    else
+#endif
+        measured.length = wsf_utf8_measure_plain(s, n, &largest);
+    measured.widest = largest < 0x80 ? 0x7F : largest < 0xC4 ? 0xFF : largest < 0xF0 ? 0xFFFF : 0x10FFFF;
+    return measured;
+}
+
+/* --- Decoding --------------------------------------------------------------------------------------------- */
+
+#define WSF_UTF8_DECODE(NAME, TYPE)                                                                    \
+    static inline void NAME(TYPE *out, const uint8_t *s, size_t n)                                     \
+    {                                                                                                  \
+        size_t i = 0, k;                                                                               \
+        while (i < n) {                                                                                \
+            uint32_t c = s[i];                                                                         \
+            if (c < 0x80) {                                                                            \
+                uint64_t word;                                                                         \
+                for (; i + 8 <= n; i += 8) {                                                           \
+                    memcpy(&word, s + i, 8);                                                           \
+                    if (word & UINT64_C(0x8080808080808080))                                           \
+                        break;                                                                         \
+                    for (k = 0; k < 8; k++)                                                            \
+                        *out++ = s[i + k];                                                             \
+                }                                                                                      \
+                while (i < n && s[i] < 0x80)                                                           \
+                    *out++ = s[i++];                                                                   \
+            } else if (c < 0xE0) {                                                                     \
+                *out++ = (TYPE)((c & 0x1F) << 6 | (s[i + 1] & 0x3F));                                  \
+                i += 2;                                                                                \
+            } else if (c < 0xF0) {                                                                     \
+                *out++ = (TYPE)((c & 0x0F) << 12 | (s[i + 1] & 0x3Fu) << 6 | (s[i + 2] & 0x3F));       \
+                i += 3;                                                                                \
+            } else {                                                                                   \
+                *out++ = (TYPE)((c & 0x07) << 18 | (s[i + 1] & 0x3Fu) << 12 | (s[i + 2] & 0x3Fu) << 6  \
+                                | (s[i + 3] & 0x3F));                                                  \
+                i += 4;                                                                                \
+            }                                                                                          \
+        }                                                                                              \
+    }
+WSF_UTF8_DECODE(wsf_utf8_decode1, uint8_t)
+WSF_UTF8_DECODE(wsf_utf8_decode2, uint16_t)
+WSF_UTF8_DECODE(wsf_utf8_decode4, uint32_t)
+#undef WSF_UTF8_DECODE
+
+#ifdef WSF_AVX2
+#define WSF_TARGET_BMI2 __attribute__((target("avx2,bmi,bmi2,popcnt")))
+
+/* Decode while there are 64 bytes, of which 32 leave room for what is written in vain; return how many are done.
+ * At the last byte of each character stand the low, the high and the top byte of its number. */
+WSF_TARGET_BMI2 static WSF_ALWAYS_INLINE size_t
+wsf_utf8_decode_blocks_bmi2(uint8_t **end, const int width, const uint8_t *s, size_t n)
+{
+    const __m256i low2 = _mm256_set1_epi8(0x03), low4 = _mm256_set1_epi8(0x0F), low6 = _mm256_set1_epi8(0x3F);
+    const __m256i last = _mm256_set1_epi8((char)0xBF), zero = _mm256_setzero_si256();
+    __m256i before = zero;
+    uint8_t *out = *end;
+    size_t i, k;
+    for (i = 0; i + 64 <= n; i += 32) {
+        const __m256i block = _mm256_loadu_si256((const __m256i *)(s + i));
+        __m256i back1, back2, ends, low, high = zero, top = zero, more;
+        uint64_t places[4], lows[4], highs[4], tops[4];
+        if (!_mm256_movemask_epi8(block)) {
+            for (k = 0; k < 32; k += 8) {
+                const __m128i part = _mm_loadl_epi64((const __m128i *)(s + i + k));
+                if (width == 1)
+                    _mm_storel_epi64((__m128i *)out, part);
+                else if (width == 2)
+                    _mm_storeu_si128((__m128i *)out, _mm_cvtepu8_epi16(part));
+                else
+                    _mm256_storeu_si256((__m256i *)out, _mm256_cvtepu8_epi32(part));
+                out += 8 * width;
+            }
+            before = block;
+            continue;
+        }
+        back1 = wsf_back_avx2(before, block, 1);
+        back2 = wsf_back_avx2(before, block, 2);
+        ends = _mm256_cmpgt_epi8(_mm256_loadu_si256((const __m256i *)(s + i + 1)), last);
+        low = _mm256_or_si256(_mm256_and_si256(block, low6), _mm256_andnot_si256(low6, _mm256_slli_epi16(back1, 6)));
+        low = _mm256_blendv_epi8(block, low, block);
+        _mm256_storeu_si256((__m256i *)places, ends);
+        _mm256_storeu_si256((__m256i *)lows, low);
+        if (width > 1) {
+            more = _mm256_cmpgt_epi8(_mm256_set1_epi8((char)0xC0), back1); /* there are three bytes, or four */
+            back2 = _mm256_and_si256(back2, more);
+            high = _mm256_or_si256(
+                _mm256_and_si256(_mm256_srli_epi16(back1, 2), low4),
+                _mm256_andnot_si256(low4, _mm256_slli_epi16(back2, 4)));
+            high = _mm256_blendv_epi8(zero, high, block);
+            _mm256_storeu_si256((__m256i *)highs, high);
+        }
+        if (width > 2) {
+            const __m256i back3 = _mm256_slli_epi16(
+                _mm256_and_si256(wsf_back_avx2(before, block, 3), _mm256_set1_epi8(0x07)), 2);
+            top = _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi16(back2, 4), low2), back3);
+            more = _mm256_and_si256(more, _mm256_cmpgt_epi8(_mm256_set1_epi8((char)0xC0), back2));
+            top = _mm256_blendv_epi8(zero, _mm256_and_si256(top, more), block);
+            _mm256_storeu_si256((__m256i *)tops, top);
+        }
+        for (k = 0; k < 4; k++) {
+            const __m128i a = _mm_cvtsi64_si128((long long)_pext_u64(lows[k], places[k]));
+            if (width == 1) {
+                _mm_storel_epi64((__m128i *)out, a);
+            } else {
+                const __m128i b = _mm_cvtsi64_si128((long long)_pext_u64(highs[k], places[k]));
+                const __m128i both = _mm_unpacklo_epi8(a, b);
+                if (width == 2) {
+                    _mm_storeu_si128((__m128i *)out, both);
+                } else {
+                    const __m128i c = _mm_cvtepu8_epi16(_mm_cvtsi64_si128((long long)_pext_u64(tops[k], places[k])));
+                    _mm_storeu_si128((__m128i *)out, _mm_unpacklo_epi16(both, c));
+                    _mm_storeu_si128((__m128i *)(out + 16), _mm_unpackhi_epi16(both, c));
+                }
+            }
+            out += (size_t)width * ((size_t)_mm_popcnt_u64(places[k]) >> 3);
+        }
+        before = block;
+    }
+    *end = out;
+    return wsf_utf8_boundary(s, i);
+}
+
+WSF_TARGET_BMI2 static size_t wsf_utf8_decode_bmi2(uint8_t **out, int width, const uint8_t *s, size_t n)
+{
+    return width == 1 ? wsf_utf8_decode_blocks_bmi2(out, 1, s, n)
+         : width == 2 ? wsf_utf8_decode_blocks_bmi2(out, 2, s, n) : wsf_utf8_decode_blocks_bmi2(out, 4, s, n);
+}
+#endif
+
+#ifdef WSF_AVX512
+static const uint8_t wsf_numbers[32] = {
+    0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15,
+    16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31,
+};
+
+/* As above, all of it. */
+WSF_TARGET_AVX512 static WSF_ALWAYS_INLINE void
+wsf_utf8_decode_blocks_avx512(uint8_t *out, const int width, const uint8_t *s, size_t n)
+{
+    const __m512i low2 = _mm512_set1_epi8(0x03), low4 = _mm512_set1_epi8(0x0F), low6 = _mm512_set1_epi8(0x3F);
+    const __m512i lead = _mm512_set1_epi8((char)0xC0), zero = _mm512_setzero_si512();
+    /* Where the bytes of the first characters are: the low one of each at its number, the high one 64 behind, and the
+     * top one at the number again. */
+    const __m512i numbers = _mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i *)wsf_numbers));
+    const __m512i pairs = _mm512_or_si512(
+        _mm512_or_si512(numbers, _mm512_slli_epi16(numbers, 8)), _mm512_set1_epi16(0x4000));
+    const __m512i quads = _mm512_or_si512(
+        _mm512_mullo_epi32(
+            _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)wsf_numbers)), _mm512_set1_epi32(0x010101)),
+        _mm512_set1_epi32(0x4000));
+    __m512i before = zero;
+    size_t i, k;
+    for (i = 0; i < n; i += 64) {
+        const uint64_t there = wsf_first(n - i);
+        const __m512i block = _mm512_maskz_loadu_epi8(there, s + i);
+        const uint64_t two = _mm512_movepi8_mask(block); /* at a last byte: the character has two bytes, or more */
+        __m512i low = block, high = zero, top = zero;
+        uint64_t ends = there;
+        size_t count;
+        if (two) {
+            /* 0xE4: the bits of the first operand where the third has them set, of the second elsewhere. */
+            const __m512i back1 = wsf_back_avx512(before, block, 1), back2 = wsf_back_avx512(before, block, 2);
+            const uint64_t next = n - i <= 64 || (s[i + 64] & 0xC0) != 0x80;
+            ends &= (uint64_t)_mm512_cmpge_epi8_mask(block, lead) >> 1 | next << 63;
+            low = _mm512_mask_mov_epi8(
+                block, two, _mm512_ternarylogic_epi64(block, _mm512_slli_epi16(back1, 6), low6, 0xE4));
+            low = _mm512_maskz_compress_epi8(ends, low);
+            if (width > 1) {
+                const uint64_t three = _mm512_mask_cmplt_epi8_mask(two, back1, lead);
+                high = _mm512_slli_epi16(_mm512_maskz_mov_epi8(three, back2), 4);
+                high = _mm512_ternarylogic_epi64(_mm512_srli_epi16(back1, 2), high, low4, 0xE4);
+                high = _mm512_maskz_compress_epi8(ends, _mm512_maskz_mov_epi8(two, high));
+                if (width > 2) {
+                    const uint64_t four = _mm512_mask_cmplt_epi8_mask(three, back2, lead);
+                    const __m512i back3 = wsf_back_avx512(before, block, 3);
+                    top = _mm512_and_si512(_mm512_slli_epi16(back3, 2), _mm512_set1_epi8(0x1C));
+                    top = _mm512_ternarylogic_epi64(_mm512_srli_epi16(back2, 4), top, low2, 0xE4);
+                    top = _mm512_maskz_compress_epi8(ends, _mm512_maskz_mov_epi8(four, top));
+                }
+            }
+        }
+        before = block;
+        count = (size_t)_mm_popcnt_u64(ends);
+        if (width == 1) {
+            _mm512_mask_storeu_epi8(out, wsf_first(count), low);
+        } else if (width == 2) {
+            for (k = 0; k < count; k += 32)
+                _mm512_mask_storeu_epi16(
+                    out + 2 * k, (__mmask32)wsf_first(count - k),
+                    _mm512_permutex2var_epi8(low, _mm512_add_epi8(pairs, _mm512_set1_epi8((char)k)), high));
+        } else {
+            for (k = 0; k < count; k += 16) {
+                const __m512i from = _mm512_add_epi8(quads, _mm512_set1_epi8((char)k));
+                _mm512_mask_storeu_epi32(
+                    out + 4 * k, (__mmask16)wsf_first(count - k),
+                    _mm512_or_si512(
+                        _mm512_maskz_permutex2var_epi8(UINT64_C(0x3333333333333333), low, from, high),
+                        _mm512_maskz_permutexvar_epi8(UINT64_C(0x4444444444444444), from, top)));
+            }
+        }
+        out += (size_t)width * count;
+    }
+}
+
+WSF_TARGET_AVX512 static void wsf_utf8_decode_avx512(uint8_t *out, int width, const uint8_t *s, size_t n)
+{
+    if (width == 1)
+        wsf_utf8_decode_blocks_avx512(out, 1, s, n);
+    else if (width == 2)
+        wsf_utf8_decode_blocks_avx512(out, 2, s, n);
+    else
+        wsf_utf8_decode_blocks_avx512(out, 4, s, n);
+}
+#endif
+
+/* Decode n bytes of UTF-8 into as many characters of width 1, 2 or 4 as it has, all of which fit. */
+static inline void wsf_utf8_decode(void *text, int width, const uint8_t *s, size_t n)
+{
+    uint8_t *out = (uint8_t *)text;
+    size_t done = 0;
+#ifdef WSF_AVX512
+    if (wsf_level >= WSF_HAS_AVX512) {
+        wsf_utf8_decode_avx512(out, width, s, n);
+        return;
+    }
+#endif
+#ifdef WSF_AVX2
+    if (wsf_level >= WSF_HAS_BMI2)
+        done = wsf_utf8_decode_bmi2(&out, width, s, n);
+#endif
+    if (width == 1)
+        wsf_utf8_decode1(out, s + done, n - done);
+    else if (width == 2)
+        wsf_utf8_decode2((uint16_t *)out, s + done, n - done);
+    else
+        wsf_utf8_decode4((uint32_t *)out, s + done, n - done);
+}
+
+/* --- Encoding --------------------------------------------------------------------------------------------- */
+
+/* The compilers make vector code of it, since the sums are as wide as the characters. */
+#define WSF_UTF8_LENGTH(NAME, TYPE)                                                                    \
+    static WSF_ALWAYS_INLINE size_t NAME(const TYPE *s, size_t n)                                      \
+    {                                                                                                  \
+        size_t i = 0, k, length = n;                                                                   \
+        TYPE sum, surrogates = 0;                                                                      \
+        while (i < n) {                                                                                \
+            const size_t end = n - i < WSF_PART ? n : i + WSF_PART;                                    \
+            for (k = i, sum = 0; k < end; k++) {                                                       \
+                sum += (TYPE)((s[k] >= 0x80) + (s[k] >= 0x800) + (s[k] >= 0x10000));                   \
+                surrogates |= (s[k] & ~0x7FFu) == 0xD800;                                              \
+            }                                                                                          \
+            length += sum;                                                                             \
+            i = end;                                                                                   \
+        }                                                                                              \
+        return surrogates ? SIZE_MAX : length;                                                         \
+    }
+WSF_UTF8_LENGTH(wsf_utf8_length1, uint8_t)
+WSF_UTF8_LENGTH(wsf_utf8_length2, uint16_t)
+WSF_UTF8_LENGTH(wsf_utf8_length4, uint32_t)
+#undef WSF_UTF8_LENGTH
+
+static WSF_ALWAYS_INLINE size_t wsf_utf8_length_plain(const void *text, int width, size_t n)
+{
+    return width == 1 ? wsf_utf8_length1((const uint8_t *)text, n)
+         : width == 2 ? wsf_utf8_length2((const uint16_t *)text, n) : wsf_utf8_length4((const uint32_t *)text, n);
 }
 
 #define WSF_UTF8_ENCODE(NAME, TYPE)                                       \
@@ -212,15 +586,225 @@ WSF_UTF8_ENCODE(wsf_utf8_encode2, uint16_t)
 WSF_UTF8_ENCODE(wsf_utf8_encode4, uint32_t)
 #undef WSF_UTF8_ENCODE
 
+#ifdef WSF_AVX2
+WSF_TARGET_AVX2 static size_t wsf_utf8_length_avx2(const void *text, int width, size_t n)
+{
+    return wsf_utf8_length_plain(text, width, n);
+}
+
+/* Write the bytes of v that are set in `valid`, and up to eight in vain; return behind them. */
+WSF_TARGET_BMI2 static inline uint8_t *wsf_squeeze_bmi2(uint8_t *out, __m256i v, __m256i valid)
+{
+    uint64_t words[4], masks[4];
+    int k;
+    _mm256_storeu_si256((__m256i *)words, v);
+    _mm256_storeu_si256((__m256i *)masks, valid);
+    for (k = 0; k < 4; k++) {
+        const uint64_t word = _pext_u64(words[k], masks[k]);
+        memcpy(out, &word, 8);
+        out += _mm_popcnt_u64(masks[k]) >> 3;
+    }
+    return out;
+}
+
+/* Encode 16 characters below 0x800. */
+WSF_TARGET_BMI2 static inline uint8_t *wsf_utf8_lanes2_bmi2(uint8_t *out, __m256i c)
+{
+    const __m256i last = _mm256_slli_epi16(c, 8);
+    const __m256i both = _mm256_or_si256(
+        _mm256_or_si256(_mm256_and_si256(last, _mm256_set1_epi16(0x3F00)), _mm256_srli_epi16(c, 6)),
+        _mm256_set1_epi16((short)0x80C0));
+    const __m256i lanes = _mm256_blendv_epi8(last, both, _mm256_cmpgt_epi16(c, _mm256_set1_epi16(0x7F)));
+    const __m256i valid = _mm256_cmpgt_epi8(_mm256_setzero_si256(), lanes);
+    return wsf_squeeze_bmi2(out, lanes, _mm256_or_si256(valid, _mm256_set1_epi16((short)0xFF00)));
+}
+
+/* Encode 8 characters. */
+WSF_TARGET_BMI2 static inline uint8_t *wsf_utf8_lanes4_bmi2(uint8_t *out, __m256i c)
+{
+    const __m256i last = _mm256_slli_epi32(c, 24);
+    const __m256i two = _mm256_cmpgt_epi32(c, _mm256_set1_epi32(0x7F));
+    const __m256i three = _mm256_cmpgt_epi32(c, _mm256_set1_epi32(0x7FF));
+    const __m256i four = _mm256_cmpgt_epi32(c, _mm256_set1_epi32(0xFFFF));
+    __m256i tag, lanes, valid;
+    tag = _mm256_blendv_epi8(
+        _mm256_set1_epi32((int)0x80C00000), _mm256_set1_epi32((int)0x8080E000), three);
+    tag = _mm256_blendv_epi8(tag, _mm256_set1_epi32((int)0x808080F0), four);
+    lanes = _mm256_or_si256(
+        _mm256_or_si256(
+            _mm256_srli_epi32(c, 18), _mm256_and_si256(_mm256_srli_epi32(c, 4), _mm256_set1_epi32(0x3F00))),
+        _mm256_or_si256(
+            _mm256_and_si256(_mm256_slli_epi32(c, 10), _mm256_set1_epi32(0x3F0000)),
+            _mm256_and_si256(last, _mm256_set1_epi32(0x3F000000))));
+    lanes = _mm256_blendv_epi8(last, _mm256_or_si256(lanes, tag), two);
+    valid = _mm256_cmpgt_epi8(_mm256_setzero_si256(), lanes);
+    return wsf_squeeze_bmi2(out, lanes, _mm256_or_si256(valid, _mm256_set1_epi32((int)0xFF000000)));
+}
+
+/* Encode while there are 24 characters, of which 8 leave room for what is written in vain; return how many are done. */
+WSF_TARGET_BMI2 static size_t wsf_utf8_encode_bmi2(uint8_t **out, const void *text, int width, size_t n)
+{
+    uint8_t *to = *out;
+    size_t i;
+    if (width == 1) {
+        const uint8_t *s = (const uint8_t *)text;
+        for (i = 0; i + 24 <= n; i += 16)
+            to = wsf_utf8_lanes2_bmi2(to, _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(s + i))));
+    } else if (width == 2) {
+        const uint16_t *s = (const uint16_t *)text;
+        for (i = 0; i + 24 <= n; i += 16) {
+            const __m256i c = _mm256_loadu_si256((const __m256i *)(s + i));
+            if (_mm256_testz_si256(c, _mm256_set1_epi16((short)0xF800))) {
+                to = wsf_utf8_lanes2_bmi2(to, c);
+            } else {
+                to = wsf_utf8_lanes4_bmi2(to, _mm256_cvtepu16_epi32(_mm256_castsi256_si128(c)));
+                to = wsf_utf8_lanes4_bmi2(to, _mm256_cvtepu16_epi32(_mm256_extracti128_si256(c, 1)));
+            }
+        }
+    } else {
+        const uint32_t *s = (const uint32_t *)text;
+        for (i = 0; i + 24 <= n; i += 8)
+            to = wsf_utf8_lanes4_bmi2(to, _mm256_loadu_si256((const __m256i *)(s + i)));
+    }
+    *out = to;
+    return i;
+}
+#endif
+
+#ifdef WSF_AVX512
+WSF_TARGET_AVX512 static size_t wsf_utf8_length_avx512(const void *text, int width, size_t n)
+{
+    uint64_t surrogates = 0;
+    size_t i, length = n;
+    if (width == 1) {
+        const uint8_t *s = (const uint8_t *)text;
+        for (i = 0; i < n; i += 64)
+            length += (size_t)_mm_popcnt_u64(_mm512_movepi8_mask(_mm512_maskz_loadu_epi8(wsf_first(n - i), s + i)));
+    } else if (width == 2) {
+        const uint16_t *s = (const uint16_t *)text;
+        for (i = 0; i < n; i += 32) {
+            const __m512i c = _mm512_maskz_loadu_epi16((__mmask32)wsf_first(n - i), s + i);
+            length += (size_t)_mm_popcnt_u64(
+                (uint64_t)_mm512_cmpge_epu16_mask(c, _mm512_set1_epi16(0x80)) << 32
+                | _mm512_cmpge_epu16_mask(c, _mm512_set1_epi16(0x800)));
+            surrogates |= _mm512_cmpeq_epi16_mask(
+                _mm512_and_si512(c, _mm512_set1_epi16((short)0xF800)), _mm512_set1_epi16((short)0xD800));
+        }
+    } else {
+        const uint32_t *s = (const uint32_t *)text;
+        for (i = 0; i < n; i += 16) {
+            const __m512i c = _mm512_maskz_loadu_epi32((__mmask16)wsf_first(n - i), s + i);
+            length += (size_t)_mm_popcnt_u64(
+                (uint64_t)_mm512_cmpge_epu32_mask(c, _mm512_set1_epi32(0x80)) << 32
+                | (uint64_t)_mm512_cmpge_epu32_mask(c, _mm512_set1_epi32(0x800)) << 16
+                | _mm512_cmpge_epu32_mask(c, _mm512_set1_epi32(0x10000)));
+            surrogates |= _mm512_cmpeq_epi32_mask(
+                _mm512_and_si512(c, _mm512_set1_epi32((int)0xFFFFF800)), _mm512_set1_epi32(0xD800));
+        }
+    }
+    return surrogates ? SIZE_MAX : length;
+}
+
+/* Write the bytes of v that are set in `valid`; return behind them. */
+WSF_TARGET_AVX512 static inline uint8_t *wsf_squeeze_avx512(uint8_t *out, __m512i v, uint64_t valid)
+{
+    const size_t count = (size_t)_mm_popcnt_u64(valid);
+    _mm512_mask_storeu_epi8(out, wsf_first(count), _mm512_maskz_compress_epi8(valid, v));
+    return out + count;
+}
+
+/* Encode the first n of 32 characters below 0x800. */
+WSF_TARGET_AVX512 static inline uint8_t *wsf_utf8_lanes2_avx512(uint8_t *out, __m512i c, size_t n)
+{
+    const __m512i last = _mm512_slli_epi16(c, 8);
+    const __m512i both = _mm512_ternarylogic_epi64(last, _mm512_set1_epi16(0x3F00), _mm512_srli_epi16(c, 6), 0xEA);
+    const __m512i lanes = _mm512_mask_mov_epi16(
+        last, _mm512_cmpge_epu16_mask(c, _mm512_set1_epi16(0x80)),
+        _mm512_or_si512(both, _mm512_set1_epi16((short)0x80C0)));
+    return wsf_squeeze_avx512(
+        out, lanes, (_mm512_movepi8_mask(lanes) | UINT64_C(0xAAAAAAAAAAAAAAAA)) & wsf_first(2 * n));
+}
+
+/* Encode the first n of 16 characters. */
+WSF_TARGET_AVX512 static inline uint8_t *wsf_utf8_lanes4_avx512(uint8_t *out, __m512i c, size_t n)
+{
+    const uint16_t two = _mm512_cmpge_epu32_mask(c, _mm512_set1_epi32(0x80));
+    const uint16_t three = _mm512_cmpge_epu32_mask(c, _mm512_set1_epi32(0x800));
+    const uint16_t four = _mm512_cmpge_epu32_mask(c, _mm512_set1_epi32(0x10000));
+    __m512i tag, lanes;
+    tag = _mm512_mask_mov_epi32(_mm512_set1_epi32((int)0x80C00000), three, _mm512_set1_epi32((int)0x8080E000));
+    tag = _mm512_mask_mov_epi32(tag, four, _mm512_set1_epi32((int)0x808080F0));
+    lanes = _mm512_multishift_epi64_epi8(_mm512_set1_epi64(0x20262C3200060C12), c);
+    lanes = _mm512_ternarylogic_epi64(lanes, _mm512_set1_epi8(0x3F), tag, 0xEA);
+    lanes = _mm512_mask_mov_epi32(_mm512_slli_epi32(c, 24), two, lanes);
+    return wsf_squeeze_avx512(
+        out, lanes, (_mm512_movepi8_mask(lanes) | UINT64_C(0x8888888888888888)) & wsf_first(4 * n));
+}
+
+WSF_TARGET_AVX512 static void wsf_utf8_encode_avx512(uint8_t *out, const void *text, int width, size_t n)
+{
+    size_t i;
+    if (width == 1) {
+        const uint8_t *s = (const uint8_t *)text;
+        for (i = 0; i < n; i += 32)
+            out = wsf_utf8_lanes2_avx512(
+                out, _mm512_cvtepu8_epi16(_mm256_maskz_loadu_epi8((__mmask32)wsf_first(n - i), s + i)), n - i);
+    } else if (width == 2) {
+        const uint16_t *s = (const uint16_t *)text;
+        for (i = 0; i < n; i += 32) {
+            const __m512i c = _mm512_maskz_loadu_epi16((__mmask32)wsf_first(n - i), s + i);
+            if (!_mm512_cmpge_epu16_mask(c, _mm512_set1_epi16(0x800))) {
+                out = wsf_utf8_lanes2_avx512(out, c, n - i);
+            } else {
+                out = wsf_utf8_lanes4_avx512(out, _mm512_cvtepu16_epi32(_mm512_castsi512_si256(c)), n - i);
+                if (n - i > 16)
+                    out = wsf_utf8_lanes4_avx512(
+                        out, _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(c, 1)), n - i - 16);
+            }
+        }
+    } else {
+        const uint32_t *s = (const uint32_t *)text;
+        for (i = 0; i < n; i += 16)
+            out = wsf_utf8_lanes4_avx512(
+                out, _mm512_maskz_loadu_epi32((__mmask16)wsf_first(n - i), s + i), n - i);
+    }
+}
+#endif
+
+/* Bytes that n characters of width 1, 2 or 4 take in UTF-8, or SIZE_MAX if one is a surrogate. */
+static inline size_t wsf_utf8_length(const void *text, int width, size_t n)
+{
+#ifdef WSF_AVX512
+    if (wsf_level >= WSF_HAS_AVX512)
+        return wsf_utf8_length_avx512(text, width, n);
+#endif
+#ifdef WSF_AVX2
+    if (wsf_level >= WSF_HAS_AVX2)
+        return wsf_utf8_length_avx2(text, width, n);
+#endif
+    return wsf_utf8_length_plain(text, width, n);
+}
+
 /* Encode n characters of width 1, 2 or 4, none a surrogate, in UTF-8. */
 static inline void wsf_utf8_encode(uint8_t *out, const void *text, int width, size_t n)
 {
+    size_t done = 0;
+#ifdef WSF_AVX512
+    if (wsf_level >= WSF_HAS_AVX512) {
+        wsf_utf8_encode_avx512(out, text, width, n);
+        return;
+    }
+#endif
+#ifdef WSF_AVX2
+    if (wsf_level >= WSF_HAS_BMI2)
+        done = wsf_utf8_encode_bmi2(&out, text, width, n);
+#endif
     if (width == 1)
-        wsf_utf8_encode1(out, (const uint8_t *)text, n);
+        wsf_utf8_encode1(out, (const uint8_t *)text + done, n - done);
     else if (width == 2)
-        wsf_utf8_encode2(out, (const uint16_t *)text, n);
+        wsf_utf8_encode2(out, (const uint16_t *)text + done, n - done);
     else
-        wsf_utf8_encode4(out, (const uint32_t *)text, n);
+        wsf_utf8_encode4(out, (const uint32_t *)text + done, n - done);
 }
 
 #endif
