@@ -184,7 +184,7 @@ cdef class Receive:
             self._finished = True
             raise ConcurrencyError("recv() was called before the iteration over recv_streaming() was finished")
         if channel._head == len(channel._queue) and not channel.ended:
-            channel.idle()
+            channel._idle()
         if channel._head < len(channel._queue):
             self._finished = True
             made = channel._pop()
@@ -450,11 +450,15 @@ cdef class Channel:
         if not self._decoder._stopped:
             self.unpause(PAUSED_PENDING)
 
-    cpdef idle(self):
-        """Note that the consumer has nothing left to answer and asks for more."""
+    cdef int _idle(self) except -1:
         self.owes = False
         if self._terminal is not None:
             self.settle()
+        return 0
+
+    def idle(self):
+        """Note that the consumer has nothing left to answer and asks for more."""
+        self._idle()
 
     cdef int _settle(self) except -1:
         if not self.receiving or self._head == len(self._queue) and not self.owes:
@@ -613,14 +617,26 @@ cdef class Channel:
         """Encode a message and see to it that it goes out."""
         self._write(data)
 
-    def write_encoded(self, bytes frame not None):
-        """Send a whole message whose one frame was encoded for many connections at once."""
+    cdef inline bint _has_room(self, Py_ssize_t n):
+        return (
+            (self.sendable or self.packs) and not self.write_paused
+            and <Py_ssize_t>self._encoder._used + n <= self._easy
+        )
+
+    def has_room(self, Py_ssize_t n):
+        """Tell whether it is sure at first sight that a whole message of `n` bytes may be sent without waiting."""
+        return self._has_room(n)
+
+    cdef int _write_encoded(self, bytes frame) except -1:
         self.messages_sent += 1
         if self._corked or self._dirty:
             self._encoder.encoded(frame)
-            self._written()
-        else:
-            self._put(frame)
+            return self._written()
+        return self._put(frame)
+
+    def write_encoded(self, bytes frame not None):
+        """Send a whole message whose one frame was encoded for many connections at once."""
+        self._write_encoded(frame)
 
     def written(self):
         """Note that frames were put into the encoder, so that they go out by the end of the turn."""
@@ -696,6 +712,14 @@ cdef class Endpoint:
 
     def _open(self, Channel channel):
         self._channel = channel
+
+    def _send_encoded(self, bytes frame not None):
+        """Send a frame made for many connections of servers, if this one may get it as it is; tell whether it did."""
+        cdef Channel channel = self._channel
+        if channel is None or not channel.sendable or channel._encoder._mask or not channel._has_room(len(frame)):
+            return False
+        channel._write_encoded(frame)
+        return True
 
     def __aiter__(self):
         return self

@@ -421,6 +421,10 @@ class Channel:
         self.written()
         return True
 
+    def has_room(self, n: int) -> bool:
+        """Tell whether it is sure at first sight that a whole message of `n` bytes may be sent without waiting."""
+        return (self.sendable or self.packs) and not self.write_paused and len(self._encoder) + n <= self._easy
+
     def write_encoded(self, frame: bytes) -> None:
         """Send a whole message whose one frame was encoded for many connections at once."""
         self.messages_sent += 1
@@ -497,6 +501,14 @@ class Endpoint:
         if self._channel is None:
             raise InvalidState("the opening handshake is not finished")
         return self._channel
+
+    def _send_encoded(self, frame: bytes) -> bool:
+        """Send a frame made for many connections of servers, if this one may get it as it is; tell whether it did."""
+        channel = self._channel
+        if channel is None or not channel.sendable or channel._encoder._mask or not channel.has_room(len(frame)):
+            return False
+        channel.write_encoded(frame)
+        return True
 
     def __aiter__(self) -> AsyncIterator[str | bytes]:
         """Iterate over messages until the connection is closed."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from .codec import encode_frame
 from .codes import Opcode
@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from .websocket import WebSocket
 
 __all__ = ["broadcast"]
-
-# What a connection that may still write can hold unsent: the encoder is emptied from 64 KiB on.
-_CORK: Final = 65536
 
 
 def broadcast(
@@ -54,21 +51,13 @@ def broadcast(
     """
     shared = _Shared(message, text, compress)
     frame = shared.frame
-    size = len(frame)
-    server = Side.SERVER
     failures: list[Exception] = []
     for ws in connections:
+        if ws._send_encoded(frame):
+            continue
         channel: Any = ws._channel
         if channel is None:
             continue
-        if channel.sendable and channel.connection.side is server:
-            limits = channel.host.limits
-            # Far from the limit without a look at what is unsent.
-            if not channel.write_paused and (
-                limits.max_buffered is None or size + limits.write_limit + _CORK <= limits.max_buffered
-            ):
-                channel.write_encoded(frame)
-                continue
         try:
             shared.send(channel)
         except (ConcurrencyError, BufferFull) as exc:
@@ -109,15 +98,16 @@ class _Shared:
             BufferFull: too much is unsent there.
         """
         connection = channel.connection
-        if connection.state is not State.OPEN:
-            return
-        if channel.is_sending:
-            raise ConcurrencyError("a message in several steps is being sent")
-        try:
-            if not channel.may_buffer(self.payload):
+        if not channel.has_room(len(self.payload)):
+            if connection.state is not State.OPEN:
                 return
-        except ConnectionClosed:
-            return  # by the policy
+            if channel.is_sending:
+                raise ConcurrencyError("a message in several steps is being sent")
+            try:
+                if not channel.may_buffer(self.payload):
+                    return
+            except ConnectionClosed:
+                return  # by the policy
         payload, frame, compressed = self.payload, self.frame, False
         compression: Any = connection.compression
         if compression is not None and (
