@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from .codec import encode_frame
 from .codes import Opcode
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from .websocket import WebSocket
 
 __all__ = ["broadcast"]
+
+_SERVER: Final = Side.SERVER  # in Python 3.11, to get a member from its class takes a call
 
 
 def broadcast(
@@ -119,7 +121,7 @@ class _Shared:
                 payload, frame = packed
                 compressed = True
                 compression.note_shared()
-        if connection.side is Side.SERVER:
+        if connection.side is _SERVER:
             channel.write_encoded(frame)
         else:
             connection.send_prepared((self.opcode, payload, compressed))
