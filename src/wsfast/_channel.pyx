@@ -355,7 +355,7 @@ cdef class Channel:
         self.thread_size = PY_SSIZE_T_MAX
         self.receiving = True
         self.sendable = True
-        # The response to the opening handshake may not be written yet: uvloop does that at the end of the turn.
+        # The request of the opening handshake may not be written yet: uvloop does that at the end of the turn.
         self._backlog = True
 
     def consume(self, on_message):
@@ -654,6 +654,11 @@ cdef class Channel:
         frames = self._encoder._take()
         self._put(frames)
         return _reuse(<PyObject *>frames)
+
+    def write_head(self, bytes head not None):
+        """Send the response to the opening handshake, before anything else; it counts for nothing."""
+        self._put(head)
+        self.bytes_sent = 0
 
     cdef int _put(self, bytes data) except -1:
         cdef Py_ssize_t n = PyBytes_GET_SIZE(data), sent

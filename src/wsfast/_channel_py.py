@@ -454,6 +454,11 @@ class Channel:
             return
         self._put(self._encoder.take())
 
+    def write_head(self, head: bytes) -> None:
+        """Send the response to the opening handshake, before anything else; it counts for nothing."""
+        self._put(head)
+        self.bytes_sent = 0
+
     def _put(self, data: bytes) -> None:
         if self.transport is not None and not self.transport.is_closing():
             self.bytes_sent += len(data)

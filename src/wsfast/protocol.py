@@ -164,6 +164,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         ws: WebSocket,
         transport: asyncio.Transport,
         compression: PerMessageDeflate | None = None,
+        head: bytes | None = None,
     ) -> None:
         """Go on as an open connection.
 
@@ -173,6 +174,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
             ws: what the handler holds.
             transport: the asyncio transport, on which this protocol is or will be set.
             compression: what permessage-deflate negotiated, or None.
+            head: the response that ends the opening handshake, to be sent first; None if it is not for this side.
         """
         limits = host.limits
         connection = Connection(
@@ -211,6 +213,8 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         self._steps = 0  # sent in other ways than the fast one, since others had a turn
         self._parts: tuple[bytearray, bool] | None = None  # of a message, and whether it is text
         transport.set_write_buffer_limits(limits.write_limit)
+        if head is not None:
+            self.write_head(head)
         if compression is not None:
             if limits.compression is not None and limits.compression.executor_threshold is not None:
                 self.thread_size = limits.compression.executor_threshold

@@ -160,7 +160,7 @@ class Server:
         self._registered: dict[str | None, _Registration] = {}
         self._listening: list[asyncio.Server] = []
         self._handshakes: set[ServerOpening] = set()
-        self._connections: set[ConnectionProtocol] = set()
+        self._connections: dict[ConnectionProtocol, None] = {}  # half the memory of a set
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Task[None] | None = None
         self._idle = asyncio.Event()  # set while there is no connection
@@ -517,11 +517,12 @@ class Server:
         ws: WebSocket,
         transport: asyncio.Transport,
         compression: PerMessageDeflate | None,
+        head: bytes,
         trailing: bytes,
     ) -> None:
-        """Start a connection whose opening handshake is finished; `trailing` are the bytes that came behind it."""
+        """Start a connection by the `head` that accepts it; `trailing` are the bytes that came behind the request."""
         registration = self._registered[ws.subprotocol]
-        protocol.open(self, Side.SERVER, ws, transport, compression)
+        protocol.open(self, Side.SERVER, ws, transport, compression, head)
         self._opened += 1
         try:
             if registration.listener is not None:
@@ -568,7 +569,7 @@ class Server:
 
     def connection_opened(self, protocol: ConnectionProtocol) -> None:
         """Note a connection that is open from now on."""
-        self._connections.add(protocol)
+        self._connections[protocol] = None
         self._idle.clear()
 
     def connection_closed(self, protocol: ConnectionProtocol) -> None:
@@ -588,7 +589,7 @@ class Server:
     def _forget(self, protocol: ConnectionProtocol) -> None:
         """Let go of a connection whose transport and handler have both ended."""
         if protocol.transport is None and protocol.task is None:
-            self._connections.discard(protocol)
+            self._connections.pop(protocol, None)
             if not self._connections:
                 self._idle.set()
 

@@ -174,8 +174,7 @@ class ServerOpening:
         self._task = self._protocol = None
         if not transport.is_reading():
             transport.resume_reading()
-        transport.write(head)
-        server.connect(protocol, self.ws, transport, compression, trailing)
+        server.connect(protocol, self.ws, transport, compression, head, trailing)
 
     def _refuse(self, refused: HandshakeRefused) -> None:
         self.server.refused += 1
