@@ -95,9 +95,10 @@ async def test_closed_by_the_peer(code: int | None, kind: type[ConnectionClosed]
     async with serving(witness.handler) as server:
         peer = await Peer.open(server)
         await peer.send(close_frame(code, "why" if code else ""))
+        assert (await peer.read_close())[0] == echoed
+        peer.close()  # or the server would wait for that
         reason = "why" if code else ""
         assert await witness.told() == (kind, CloseCause.PEER, (echoed, reason), (echoed, ""), True)
-        assert (await peer.read_close())[0] == echoed
         await the_end(server, CloseCause.PEER)
 
 
@@ -108,8 +109,9 @@ async def test_rejected_by_the_peer(code: int) -> None:
     async with serving(witness.handler) as server:
         peer = await Peer.open(server)
         await peer.send(close_frame(code, "bad"))
-        assert await witness.told() == (ConnectionClosedError, CloseCause.REJECTED, (code, "bad"), (code, ""), True)
         assert (await peer.read_close())[0] == code
+        peer.close()
+        assert await witness.told() == (ConnectionClosedError, CloseCause.REJECTED, (code, "bad"), (code, ""), True)
         await the_end(server, CloseCause.REJECTED)
 
 
@@ -119,10 +121,10 @@ async def test_closed_by_us() -> None:
         peer = await Peer.open(server)
         assert await peer.read() == (CLOSE, (4000).to_bytes(2, "big") + b"enough")
         await peer.send(close_frame(4000))
-        told = await witness.told()
-        assert told == (ConnectionClosedError, CloseCause.LOCAL, (4000, ""), (4000, "enough"), False)
         await peer.read_to_end()
         peer.close()
+        told = await witness.told()
+        assert told == (ConnectionClosedError, CloseCause.LOCAL, (4000, ""), (4000, "enough"), False)
         await the_end(server, CloseCause.LOCAL)
 
 
@@ -174,6 +176,8 @@ async def test_the_peer_broke_the_protocol(what: str) -> None:
     async with serving(witness.handler) as server:
         peer = await Peer.open(server)
         await peer.send(data)
+        close = await peer.read_close()
+        peer.close()
         kind, cause, rcvd, sent, first = await witness.told()
         assert (kind, cause, rcvd, first) == (ConnectionClosedError, CloseCause.PROTOCOL_ERROR, None, None)
         assert sent.code == code
@@ -181,7 +185,7 @@ async def test_the_peer_broke_the_protocol(what: str) -> None:
         assert error is not None
         assert isinstance(error.__cause__, wsfast.PeerError)
         assert error.__cause__.code == code
-        assert (await peer.read_close()) == (code, sent.reason)
+        assert close == (code, sent.reason)
         await the_end(server, CloseCause.PROTOCOL_ERROR)
         lines = [line for line in server.log.of("wsfast.server", logging.INFO) if "failed: " in line]
         assert len(lines) == 1
