@@ -69,7 +69,7 @@ cdef enum:
     RECEIVE_SIZE = 65536
     MOST_INFLATED = 65536
     SPARE_LEAST = 16384
-    SPARE_MOST = 1048576
+    SPARE_MOST = 1048576 + 14  # 1 MiB, the usual limit, and the head of its frame
     KEY_BLOCK = 4096
 
 cdef uint64_t LONGEST = 0x7FFFFFFFFFFFFFFF
