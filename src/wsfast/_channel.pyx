@@ -355,7 +355,7 @@ cdef class Channel:
         self.thread_size = PY_SSIZE_T_MAX
         self.receiving = True
         self.sendable = True
-        # The request of the opening handshake may not be written yet: uvloop does that at the end of the turn.
+        # What was written through the transport before may wait there: a client's request, answered too early.
         self._backlog = True
 
     def consume(self, on_message):

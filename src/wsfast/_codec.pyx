@@ -982,7 +982,14 @@ Specified in `_codec_py.py`.
         cdef object message
         if self._message == NULL:
             message = "" if self._opcode == 1 else b""
-        elif self._wide:
+        elif not self._wide and self._used == self._room and Py_REFCNT(self._message) <= holders:
+            message = <object>self._message
+        elif not self._wide and Py_REFCNT(self._message) == 1:
+            _resize(&self._message, self._used)
+            message = <object>self._message
+        elif self._opcode == 2:
+            message = PyBytes_Memory(self._message)[:self._used]
+        else:
             message = _decode_text(_memory(self._message), self._used)
             if (
                 SPARE_LEAST <= self._room <= SPARE_MOST and Py_REFCNT(self._message) <= holders
@@ -991,15 +998,6 @@ Specified in `_codec_py.py`.
                 Py_XDECREF(_spare_text)
                 _spare_text, _spare_text_room = self._message, self._room
                 self._message = NULL
-        elif self._used == self._room and Py_REFCNT(self._message) <= holders:
-            message = <object>self._message
-        elif Py_REFCNT(self._message) == 1:
-            _resize(&self._message, self._used)
-            message = <object>self._message
-        elif self._opcode == 1:
-            message = _decode_text(_memory(self._message), self._used)
-        else:
-            message = PyBytes_Memory(self._message)[:self._used]
         self._drop_message()
         events.append(Fragment(message, True) if self._streaming or self._emitted else message)
         self._opcode = 0

@@ -160,7 +160,7 @@ class Server:
         self._registered: dict[str | None, _Registration] = {}
         self._listening: list[asyncio.Server] = []
         self._handshakes: set[ServerOpening] = set()
-        self._connections: dict[ConnectionProtocol, None] = {}  # half the memory of a set
+        self._connections: dict[ConnectionProtocol, None] = {}  # used as a set, see _Bucket of timers
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Task[None] | None = None
         self._idle = asyncio.Event()  # set while there is no connection

@@ -27,7 +27,7 @@ class Timed(Protocol):
 
 
 class _Bucket(dict[Timed, None]):
-    # A set in all but its memory: with thousands of entries it takes half, and is in order.
+    # Used as a set, which takes more memory.
     due: float
 
 
