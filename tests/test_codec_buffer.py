@@ -5,7 +5,9 @@ from __future__ import annotations
 import array
 import contextlib
 import gc
+import importlib
 import mmap
+import sys
 from types import ModuleType
 from typing import Any
 
@@ -339,3 +341,64 @@ class TestLargeMessages:
                 events += decoder.buffer_updated(count)
                 piece = piece[count:]
         assert events == [data]
+
+
+class TestUsedAgain:
+    """A large message that nobody refers to any more is memory for a later one; nobody may be able to tell."""
+
+    SIZE = 100_000
+
+    def receive(self, decoder: Any, kind: str, letter: str, size: int = SIZE) -> Any:
+        payload = (letter * size).encode()[:size]
+        opcode = BINARY if kind == "binary" else TEXT
+        return receive_all(decoder, cut(frame(opcode, payload, key=KEY), 30_000))[0]
+
+    def expected(self, kind: str, letter: str, size: int = SIZE) -> Any:
+        payload = (letter * size).encode()[:size]
+        return payload if kind == "binary" else payload.decode()
+
+    @pytest.mark.parametrize("kind", ["binary", "text"])
+    @pytest.mark.parametrize("size", [SIZE, SIZE - 1, SIZE // 2, SIZE // 2 - 1, SIZE + 1, 16_384, 2**20])
+    def test_by_the_next_of_about_its_size(self, kind: str, size: int) -> None:
+        codec = importlib.import_module("wsfast._codec")
+        decoder = codec.Decoder(masked=True)
+        held = [self.receive(decoder, kind, letter, 20_000) for letter in "abcd"]  # in place of all that was kept
+        message = self.receive(decoder, kind, "e")
+        assert message == self.expected(kind, "e")
+        place = id(message)
+        del message
+        other = bytearray(self.SIZE + 64)  # would be given the memory if it was free
+        message = self.receive(decoder, kind, "f", size)
+        assert message == self.expected(kind, "f", size)
+        if size == self.SIZE:
+            assert id(message) == place
+        elif not self.SIZE // 2 <= size <= self.SIZE:
+            assert id(message) != place
+        assert held == [self.expected(kind, letter, 20_000) for letter in "abcd"]
+        assert not any(other)
+
+    @pytest.mark.parametrize("kind", ["binary", "text", "wide"])
+    def test_held_messages_stay(self, codec: ModuleType, kind: str) -> None:
+        decoder = codec.Decoder(masked=True)
+        letters = "ÿ€𝄞☃ж" if kind == "wide" else "abcdefgh"
+        held = [self.receive(decoder, kind, letter, 96_000) for letter in letters]
+        views = [memoryview(self.receive(decoder, "binary", letter)) for letter in "abcdefgh"]
+        for letter in "ijklmnop":
+            self.receive(decoder, kind, letter)
+        assert held == [self.expected(kind, letter, 96_000) for letter in letters]
+        assert views == [self.expected("binary", letter) for letter in "abcdefgh"]
+
+    @pytest.mark.parametrize("kind", ["binary", "text"])
+    def test_hashes(self, codec: ModuleType, kind: str) -> None:
+        decoder = codec.Decoder(masked=True)
+        for letter in "abcdefgh":
+            message = self.receive(decoder, kind, letter)
+            assert hash(message) == hash(self.expected(kind, letter))
+
+    def test_interned_text(self, codec: ModuleType) -> None:
+        decoder = codec.Decoder(masked=True)
+        for letter in "abcdefgh":
+            sys.intern(self.receive(decoder, "text", letter))
+            message = self.receive(decoder, "text", letter.upper())
+            assert message == self.expected("text", letter.upper())
+            assert sys.intern(self.expected("text", letter)) == self.expected("text", letter)

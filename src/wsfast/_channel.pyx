@@ -19,7 +19,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport uint8_t, uint64_t
 
-from ._codec cimport Decoder, Encoder, _reuse
+from ._codec cimport Decoder, Encoder, _keep_spare
 
 from .events import Fragment
 from .exceptions import ConcurrencyError, ConnectionClosedOK, InvalidState
@@ -653,7 +653,7 @@ cdef class Channel:
             return 0
         frames = self._encoder._take()
         self._put(frames)
-        return _reuse(<PyObject *>frames)
+        return _keep_spare(<PyObject *>frames)
 
     def write_head(self, bytes head not None):
         """Send the response to the opening handshake, before anything else; it counts for nothing."""

@@ -4,7 +4,7 @@ from cpython.object cimport PyObject
 from libc.stdint cimport uint8_t, uint64_t
 
 
-cdef int _reuse(PyObject *frames) except -1
+cdef int _keep_spare(PyObject *message) except -1
 
 
 cdef class Encoder:

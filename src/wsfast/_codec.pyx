@@ -46,6 +46,27 @@ cdef extern from "_codec_utf8.h" nogil:
 
 
 cdef extern from *:
+    """
+    #if defined(__GNUC__) || defined(__clang__)
+    #pragma GCC diagnostic push
+    #pragma GCC diagnostic ignored "-Wdeprecated-declarations"
+    #endif
+    /* Whether nothing is kept of a `bytes` or ASCII `str` that would be wrong if it had another content. */
+    static int wsf_is_pristine(PyObject *message)
+    {
+        if (PyBytes_Check(message))
+            return ((PyBytesObject *)message)->ob_shash == -1;
+    #if PY_VERSION_HEX < 0x030C0000
+        if (((PyASCIIObject *)message)->wstr != NULL)
+            return 0;
+    #endif
+        return ((PyASCIIObject *)message)->hash == -1 && !PyUnicode_CHECK_INTERNED(message);
+    }
+    #if defined(__GNUC__) || defined(__clang__)
+    #pragma GCC diagnostic pop
+    #endif
+    """
+    bint wsf_is_pristine(PyObject *message)
     # Declared with PyObject * where Cython must not count references.
     PyObject *PyBytes_New "PyBytes_FromStringAndSize"(const char *data, Py_ssize_t n) except NULL
     int PyBytes_Resize "_PyBytes_Resize"(PyObject **obj, Py_ssize_t n) except -1
@@ -56,6 +77,7 @@ cdef extern from *:
     PyObject *PyUnicode_Made "PyUnicode_New"(Py_ssize_t n, Py_UCS4 widest) except NULL
     int PyUnicode_Resize(PyObject **obj, Py_ssize_t n) except -1
     void *PyUnicode_Memory "PyUnicode_DATA"(PyObject *obj)
+    Py_ssize_t PyUnicode_Length "PyUnicode_GET_LENGTH"(PyObject *obj)
     Py_ssize_t Py_REFCNT(PyObject *obj)
     object PyUnicode_New(Py_ssize_t n, Py_UCS4 widest)
     object PyUnicode_DecodeUTF8(const char *s, Py_ssize_t n, const char *errors)
@@ -68,6 +90,7 @@ cdef extern from *:
 cdef enum:
     RECEIVE_SIZE = 65536
     MOST_INFLATED = 65536
+    SPARES = 4
     SPARE_LEAST = 16384
     SPARE_MOST = 1048576 + 14  # 1 MiB, the usual limit, and the head of its frame
     KEY_BLOCK = 4096
@@ -84,13 +107,65 @@ def _choose(most):
     return wsf_choose(most)
 
 
-# Large memory kept for the next large message, of whatever connection: the last `str` that a text was decoded from, and
-# the last frames that were sent. Without them, the C library gives the pages back to the system with each message, and
-# takes each of them anew for the next. NULL, or memory to which nobody refers.
-cdef PyObject *_spare_text = NULL
-cdef PyObject *_spare_frames = NULL
-cdef size_t _spare_text_room = 0
-cdef size_t _spare_frames_room = 0
+# --- Memory that is used again --------------------------------------------------------------------------
+
+# The last large objects that were delivered, sent, or decoded from, whatever the connection. The next large message is
+# received into one to which nobody else refers any more. Without them, the C library gives the pages of a message back
+# to the system as it is freed, and takes each of them anew for the next: for 1 MiB, more work than all the rest.
+cdef PyObject *_spares[SPARES]
+cdef int _next_spare = 0
+
+
+cdef inline size_t _size(PyObject *message) noexcept:
+    return PyBytes_Length(message) if PyBytes_Checked(message) else PyUnicode_Length(message)
+
+
+cdef int _keep_spare(PyObject *message) except -1:
+    """Keep `bytes`, or a `str` made for ASCII, to be used again when nobody else refers to it."""
+    global _next_spare
+    cdef PyObject *dropped
+    cdef int i
+    if SPARE_LEAST <= _size(message) <= SPARE_MOST:
+        for i in range(SPARES):
+            if _spares[i] == NULL:
+                break
+        else:
+            i = _next_spare = (_next_spare + 1) % SPARES
+        dropped = _spares[i]
+        Py_INCREF(<object>message)
+        _spares[i] = message
+        Py_XDECREF(dropped)
+    return 0
+
+
+cdef PyObject *_new_message(bint text, size_t room) except NULL:
+    """Return an object of just that many bytes to write a message into; text goes into a `str` for ASCII."""
+    cdef PyObject *spare
+    cdef int i
+    if SPARE_LEAST <= room <= SPARE_MOST:
+        for i in range(SPARES):
+            spare = _spares[i]
+            if (
+                spare != NULL and Py_REFCNT(spare) == 1 and PyBytes_Checked(spare) != text
+                and room <= _size(spare) <= 2 * room and wsf_is_pristine(spare)
+            ):
+                _spares[i] = NULL
+                if _size(spare) != room:
+                    _resize(&spare, room)
+                return spare
+    return PyUnicode_Made(room, 127) if text else PyBytes_New(NULL, room)
+
+
+cdef inline int _resize(PyObject **message, size_t room) except -1:
+    """Change the size of a message to which nobody else refers; where memory cannot be had, `bytes` are gone."""
+    if PyBytes_Checked(message[0]):
+        return PyBytes_Resize(message, room)
+    return PyUnicode_Resize(message, room)
+
+
+cdef inline uint8_t *_memory(PyObject *message) noexcept:
+    """Return where the bytes of a message under construction are: a `bytes` object, or a `str` made for ASCII."""
+    return <uint8_t *>(PyBytes_Memory(message) if PyBytes_Checked(message) else PyUnicode_Memory(message))
 
 
 # --- Bytes-like arguments -------------------------------------------------------------------------------
@@ -199,18 +274,12 @@ Specified in `_codec_py.py`.
 
     cdef uint8_t *_extend(self, size_t n) except NULL:
         """Make room for n more bytes and return where they go; the caller writes all of them."""
-        global _spare_frames
         cdef size_t needed = self._used + n, room
         cdef uint8_t *start
         if self._out == NULL:
             # The first frame gets its exact size: mostly it is the only one, and `take` need not shrink it.
-            if needed >= SPARE_LEAST and _spare_frames != NULL and needed <= _spare_frames_room:
-                self._out = _spare_frames
-                self._room = _spare_frames_room
-                _spare_frames = NULL
-            else:
-                self._out = PyBytes_New(NULL, needed)
-                self._room = needed
+            self._out = _new_message(False, needed)
+            self._room = needed
         elif needed > self._room:
             room = max(needed, max(2 * self._room, <size_t>1024))
             try:
@@ -331,19 +400,6 @@ Specified in `_codec_py.py`.
         return taken
 
 
-cdef int _reuse(PyObject *frames) except -1:
-    """Keep the memory of frames that were sent for the next ones, if they are large and nobody else refers to them."""
-    global _spare_frames, _spare_frames_room
-    cdef size_t room = PyBytes_Length(frames)
-    if SPARE_LEAST <= room <= SPARE_MOST and Py_REFCNT(frames) == 1 and (
-        _spare_frames == NULL or _spare_frames_room < room
-    ):
-        Py_XDECREF(_spare_frames)
-        Py_INCREF(<object>frames)
-        _spare_frames, _spare_frames_room = frames, room
-    return 0
-
-
 def apply_mask(data, mask, out=None):
     """Mask or unmask data: XOR it with a repeated four-byte key (RFC 6455, 5.3)."""
     cdef Py_buffer source, key, target
@@ -426,22 +482,6 @@ def encode_frame(opcode, payload=b"", *, fin=True, rsv1=False, mask=None):
 
 
 # --- Decoding -------------------------------------------------------------------------------------------
-
-
-cdef inline PyObject *_new_message(bint text, size_t room) except NULL:
-    return PyUnicode_Made(room, 127) if text else PyBytes_New(NULL, room)
-
-
-cdef inline int _resize(PyObject **message, size_t room) except -1:
-    """Change the size of a message to which nobody else refers; where memory cannot be had, `bytes` are gone."""
-    if PyBytes_Checked(message[0]):
-        return PyBytes_Resize(message, room)
-    return PyUnicode_Resize(message, room)
-
-
-cdef inline uint8_t *_memory(PyObject *message) noexcept:
-    """Return where the bytes of a message under construction are: a `bytes` object, or a `str` made for ASCII."""
-    return <uint8_t *>(PyBytes_Memory(message) if PyBytes_Checked(message) else PyUnicode_Memory(message))
 
 
 cdef class _Lease:
@@ -922,7 +962,6 @@ Specified in `_codec_py.py`.
         Memory follows what arrived, not what was declared: a peer that declares much and sends
         little holds little.
         """
-        global _spare_text
         cdef size_t least = self._used + needed
         cdef uint64_t most
         cdef PyObject *moved
@@ -937,19 +976,15 @@ Specified in `_codec_py.py`.
             most = max(most, 2 * <uint64_t>least)  # more fragments follow
         most = max(min(most, self._max_size), <uint64_t>least)
         if self._message == NULL:
-            if self._opcode == 1 and SPARE_LEAST <= most <= _spare_text_room and _spare_text != NULL:
-                self._message, most = _spare_text, _spare_text_room
-                _spare_text = NULL
-            else:
-                self._message = _new_message(self._opcode == 1, most)
-        elif Py_REFCNT(self._message) == 1:
+            self._message = _new_message(self._opcode == 1, most)
+        elif most > SPARE_MOST and Py_REFCNT(self._message) == 1:
             try:
                 _resize(&self._message, most)
             except MemoryError:
                 self._give_up()
                 raise
         else:
-            # A transport still holds the memory that was lent to it.
+            # Mostly memory that is used again. And a transport may still hold what was lent to it.
             moved = _new_message(self._opcode == 1, most)
             memcpy(_memory(moved), _memory(self._message), self._used)
             Py_XDECREF(self._message)
@@ -978,26 +1013,21 @@ Specified in `_codec_py.py`.
 
     cdef int _finish(self, list events, Py_ssize_t holders) except -1:
         """Deliver the message, as it is if its memory has at most `holders`, none of whom will write to it any more."""
-        global _spare_text, _spare_text_room
         cdef object message
         if self._message == NULL:
             message = "" if self._opcode == 1 else b""
         elif not self._wide and self._used == self._room and Py_REFCNT(self._message) <= holders:
             message = <object>self._message
+            _keep_spare(self._message)
         elif not self._wide and Py_REFCNT(self._message) == 1:
             _resize(&self._message, self._used)
             message = <object>self._message
+            _keep_spare(self._message)
         elif self._opcode == 2:
             message = PyBytes_Memory(self._message)[:self._used]
         else:
             message = _decode_text(_memory(self._message), self._used)
-            if (
-                SPARE_LEAST <= self._room <= SPARE_MOST and Py_REFCNT(self._message) <= holders
-                and (_spare_text == NULL or _spare_text_room < self._room)
-            ):
-                Py_XDECREF(_spare_text)
-                _spare_text, _spare_text_room = self._message, self._room
-                self._message = NULL
+            _keep_spare(self._message)
         self._drop_message()
         events.append(Fragment(message, True) if self._streaming or self._emitted else message)
         self._opcode = 0
