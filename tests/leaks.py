@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import contextlib
 import gc
+import importlib
 import logging
 import os
 import resource
@@ -196,6 +197,8 @@ class Leaks:
         else:
             raise RuntimeError(f"connections are never forgotten: {self.server.counters}")
         await asyncio.sleep(0.02)
+        if wsfast.IMPLEMENTATION == "cython":
+            importlib.import_module("wsfast._codec")._drop_spares()
 
     # --- Messages
 

@@ -361,8 +361,8 @@ class TestUsedAgain:
     @pytest.mark.parametrize("size", [SIZE, SIZE - 1, SIZE // 2, SIZE // 2 - 1, SIZE + 1, 16_384, 2**20])
     def test_by_the_next_of_about_its_size(self, kind: str, size: int) -> None:
         codec = importlib.import_module("wsfast._codec")
+        codec._drop_spares()
         decoder = codec.Decoder(masked=True)
-        held = [self.receive(decoder, kind, letter, 20_000) for letter in "abcd"]  # in place of all that was kept
         message = self.receive(decoder, kind, "e")
         assert message == self.expected(kind, "e")
         place = id(message)
@@ -374,7 +374,6 @@ class TestUsedAgain:
             assert id(message) == place
         elif not self.SIZE // 2 <= size <= self.SIZE:
             assert id(message) != place
-        assert held == [self.expected(kind, letter, 20_000) for letter in "abcd"]
         assert not any(other)
 
     @pytest.mark.parametrize("kind", ["binary", "text", "wide"])

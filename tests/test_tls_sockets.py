@@ -232,6 +232,7 @@ async def test_client_that_does_not_trust_the_server(certs: Certificates, versio
         wire = await (await Wire.begin(server, context, version)).shake_hands()
         assert wire.tls.alert == "CERTIFICATE_VERIFY_FAILED"
         await wire.raw(wire.tls.take())
+        wire.half_close()
         await wire.read_to_end()
         await until(lambda: not server.counters["handshakes"])
         [line] = server.log.of("wsfast.server")[1:]

@@ -138,6 +138,16 @@ cdef int _keep_spare(PyObject *message) except -1:
     return 0
 
 
+def _drop_spares():
+    """Give up the memory that is kept to be used again; for tests."""
+    cdef PyObject *dropped
+    cdef int i
+    for i in range(SPARES):
+        dropped = _spares[i]
+        _spares[i] = NULL
+        Py_XDECREF(dropped)
+
+
 cdef PyObject *_new_message(bint text, size_t room) except NULL:
     """Return an object of just that many bytes to write a message into; text goes into a `str` for ASCII."""
     cdef PyObject *spare
