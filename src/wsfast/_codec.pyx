@@ -148,8 +148,8 @@ def _drop_spares():
         Py_XDECREF(dropped)
 
 
-cdef PyObject *_new_message(bint text, size_t room) except NULL:
-    """Return an object of just that many bytes to write a message into; text goes into a `str` for ASCII."""
+cdef PyObject *_take_spare(bint text, size_t room) except? NULL:
+    """Return an object of just that many bytes, a `str` for text or `bytes`, to which nobody refers; NULL for none."""
     cdef PyObject *spare
     cdef int i
     if SPARE_LEAST <= room <= SPARE_MOST:
@@ -163,6 +163,11 @@ cdef PyObject *_new_message(bint text, size_t room) except NULL:
                 if _size(spare) != room:
                     _resize(&spare, room)
                 return spare
+    return NULL
+
+
+cdef inline PyObject *_new_message(bint text, size_t room) except NULL:
+    """Return an object of that many bytes to write a message into; text goes into a `str` for ASCII."""
     return PyUnicode_Made(room, 127) if text else PyBytes_New(NULL, room)
 
 
@@ -288,7 +293,9 @@ Specified in `_codec_py.py`.
         cdef uint8_t *start
         if self._out == NULL:
             # The first frame gets its exact size: mostly it is the only one, and `take` need not shrink it.
-            self._out = _new_message(False, needed)
+            self._out = _take_spare(False, needed)
+            if self._out == NULL:
+                self._out = _new_message(False, needed)
             self._room = needed
         elif needed > self._room:
             room = max(needed, max(2 * self._room, <size_t>1024))
@@ -974,7 +981,7 @@ Specified in `_codec_py.py`.
         """
         cdef size_t least = self._used + needed
         cdef uint64_t most
-        cdef PyObject *moved
+        cdef PyObject *other = NULL
         if self._message != NULL and least <= self._room:
             return 0
         most = max(<uint64_t>4096, (4 if least < 16384 else 17) * <uint64_t>least)  # from a read of 64 KiB, 1 MiB
@@ -985,20 +992,21 @@ Specified in `_codec_py.py`.
         if not self._fin:
             most = max(most, 2 * <uint64_t>least)  # more fragments follow
         most = max(min(most, self._max_size), <uint64_t>least)
-        if self._message == NULL:
-            self._message = _new_message(self._opcode == 1, most)
-        elif most > SPARE_MOST and Py_REFCNT(self._message) == 1:
+        if self._fin and most == self._used + coming:  # it need not grow any more
+            other = _take_spare(self._opcode == 1, most)
+        if self._message != NULL and other == NULL and Py_REFCNT(self._message) == 1:
             try:
                 _resize(&self._message, most)
             except MemoryError:
                 self._give_up()
                 raise
         else:
-            # Mostly memory that is used again. And a transport may still hold what was lent to it.
-            moved = _new_message(self._opcode == 1, most)
-            memcpy(_memory(moved), _memory(self._message), self._used)
-            Py_XDECREF(self._message)
-            self._message = moved
+            if other == NULL:
+                other = _new_message(self._opcode == 1, most)
+            if self._message != NULL:
+                memcpy(_memory(other), _memory(self._message), self._used)
+                Py_XDECREF(self._message)
+            self._message = other
         self._room = most
         return 0
 
