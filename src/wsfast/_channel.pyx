@@ -697,8 +697,9 @@ cdef class Channel:
         return self._fd >= 0 and wsf_nothing_unread(self._fd)
 
     def detach(self):
-        """Forget the transport, which has ended; messages that were received stay."""
+        """Forget the transport, which has ended, and who was called; messages that were received stay."""
         self.transport = None
+        self.on_message = None
         self._fd = -1
         self.sendable = False
         self.packs = False

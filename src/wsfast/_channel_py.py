@@ -476,8 +476,9 @@ class Channel:
         return False
 
     def detach(self) -> None:
-        """Forget the transport, which has ended; messages that were received stay."""
+        """Forget the transport, which has ended, and who was called; messages that were received stay."""
         self.transport = None
+        self.on_message = None
         self.sendable = False
         self.packs = False
 

@@ -803,6 +803,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
             self._gate.clear()
         self.wake_receiver()
         self._end_reader()
+        subprotocol = self.ws.subprotocol
         self.host.connection_closed(self)
         if self.listener is not None:
             code, reason = (1006, "") if connection.close_rcvd is None else connection.close_rcvd
@@ -810,7 +811,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
             try:
                 listener.on_close(code, reason)
             except (Exception, asyncio.CancelledError) as exc_:
-                self.host.logger.error("on_close for subprotocol %r raised", self.ws.subprotocol, exc_info=exc_)
+                self.host.logger.error("on_close for subprotocol %r raised", subprotocol, exc_info=exc_)
         self._release(self._closed_waiters, None)
         self._closed_waiters = None
 

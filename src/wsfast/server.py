@@ -590,6 +590,9 @@ class Server:
         """Let go of a connection whose transport and handler have both ended."""
         if protocol.transport is None and protocol.task is None:
             self._connections.pop(protocol, None)
+            # What the program still holds of it has the protocol: without this cycle it is freed at once, and keeps
+            # neither memory nor the garbage collector busy.
+            del protocol.ws
             if not self._connections:
                 self._idle.set()
 

@@ -23,6 +23,7 @@ from .codes import CloseCause
 from .dial import Dialer
 from .protocol import ConnectionProtocol
 from .server import Handler, Server
+from .upgrade import ServerOpening
 from .uri import URI
 from .websocket import WebSocket
 
@@ -465,10 +466,13 @@ class _PipeDialer(Dialer):
 
     pipe: Pipe
     server: Server
+    opening: ServerOpening
 
     async def dial(self, uri: URI, protocol: asyncio.Protocol) -> None:
         """Connect; the URI's scheme is for the request only."""
-        self.pipe.start(protocol, self.server.new_protocol())
+        served = cast(ConnectionProtocol, self.server.new_protocol())
+        self.opening = cast(ServerOpening, served.opening)
+        self.pipe.start(protocol, served)
 
 
 class pair:  # noqa: N801
@@ -540,7 +544,7 @@ class pair:  # noqa: N801
             await self._stop()
             raise
         self._protocol = protocol
-        self._pair = Pair(client, protocol.ws, self.pipe)
+        self._pair = Pair(client, dialer.opening.ws, self.pipe)  # the protocol has it until the connection has ended
         return self._pair
 
     async def __aexit__(
