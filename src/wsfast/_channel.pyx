@@ -29,6 +29,7 @@ __all__ = ["Channel", "Endpoint", "Turn"]
 
 cdef extern from "_socket.h" nogil:
     Py_ssize_t wsf_send(int fd, const char *data, Py_ssize_t n)
+    Py_ssize_t wsf_send_last(int fd, const char *data, Py_ssize_t n)
     Py_ssize_t wsf_send2(int fd, const char *head, Py_ssize_t n, const char *data, Py_ssize_t m)
     bint wsf_nothing_unread(int fd)
 
@@ -646,13 +647,19 @@ cdef class Channel:
         """Write what the encoder holds now."""
         self._flush()
 
-    cdef int _flush(self) except -1:
+    def flush_last(self):
+        """Write what the encoder holds; tell whether the transport may be closed now, which is then to be done."""
+        cdef bint may_close = self._fd >= 0 and wsf_nothing_unread(self._fd)
+        self._flush(may_close)
+        return may_close
+
+    cdef int _flush(self, bint last=False) except -1:
         cdef bytes frames
         self._dirty = False
         if not self._encoder._used:
             return 0
         frames = self._encoder._take()
-        self._put(frames)
+        self._put(frames, last)
         return _keep_spare(<PyObject *>frames)
 
     def write_head(self, bytes head not None):
@@ -660,13 +667,13 @@ cdef class Channel:
         self._put(head)
         self.bytes_sent = 0
 
-    cdef int _put(self, bytes data) except -1:
+    cdef int _put(self, bytes data, bint last=False) except -1:
         cdef Py_ssize_t n = PyBytes_GET_SIZE(data), sent
         if self.transport is None or self.transport.is_closing():
             return 0
         self.bytes_sent += n
         if self._direct():
-            sent = wsf_send(self._fd, PyBytes_AS_STRING(data), n)
+            sent = (wsf_send_last if last else wsf_send)(self._fd, PyBytes_AS_STRING(data), n)
             if sent == n:
                 return 0
             # What the socket did not take, or its error, is for the transport.
@@ -691,10 +698,6 @@ cdef class Channel:
         if self.transport is None:
             return 0
         return self._encoder._used + self.transport.get_write_buffer_size()
-
-    def nothing_unread(self):
-        """Tell whether it is sure that the peer sent nothing that was not read; False if that cannot be known."""
-        return self._fd >= 0 and wsf_nothing_unread(self._fd)
 
     def detach(self):
         """Forget the transport, which has ended, and who was called; messages that were received stay."""

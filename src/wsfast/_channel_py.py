@@ -454,6 +454,16 @@ class Channel:
             return
         self._put(self._encoder.take())
 
+    def flush_last(self) -> bool:
+        """Write what the encoder holds, after which nothing follows either way.
+
+        Returns:
+            True if it is sure that the peer sent nothing that was not read; then the transport is to be closed now. In
+            Cython, what was written goes out with the end of the stream, in one segment. False if that is not known.
+        """
+        self.flush()
+        return False
+
     def write_head(self, head: bytes) -> None:
         """Send the response to the opening handshake, before anything else; it counts for nothing."""
         self._put(head)
@@ -470,10 +480,6 @@ class Channel:
         if self.transport is None:
             return 0
         return len(self._encoder) + self.transport.get_write_buffer_size()
-
-    def nothing_unread(self) -> bool:
-        """Tell whether it is sure that the peer sent nothing that was not read; False if that cannot be known."""
-        return False
 
     def detach(self) -> None:
         """Forget the transport, which has ended, and who was called; messages that were received stay."""

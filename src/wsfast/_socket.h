@@ -7,6 +7,7 @@
 
 #ifdef _WIN32
 static inline Py_ssize_t wsf_send(int fd, const char *data, Py_ssize_t n) { return -1; }
+static inline Py_ssize_t wsf_send_last(int fd, const char *data, Py_ssize_t n) { return -1; }
 static inline Py_ssize_t wsf_send2(int fd, const char *head, Py_ssize_t n, const char *data, Py_ssize_t m) { return -1; }
 static inline int wsf_nothing_unread(int fd) { return 0; }
 #else
@@ -17,9 +18,17 @@ static inline int wsf_nothing_unread(int fd) { return 0; }
 #ifndef MSG_NOSIGNAL
 #define MSG_NOSIGNAL 0
 #endif
+#ifndef MSG_MORE
+#define MSG_MORE 0
+#endif
 static inline Py_ssize_t wsf_send(int fd, const char *data, Py_ssize_t n)
 {
     return send(fd, data, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+/* Before the socket is closed, which is to follow at once: the FIN goes in the same segment. */
+static inline Py_ssize_t wsf_send_last(int fd, const char *data, Py_ssize_t n)
+{
+    return send(fd, data, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT | MSG_MORE);
 }
 static inline Py_ssize_t wsf_send2(int fd, const char *head, Py_ssize_t n, const char *data, Py_ssize_t m)
 {

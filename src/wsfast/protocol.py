@@ -689,7 +689,6 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         self.sendable = self.packs = False
         self.ended = True
         if connection.should_end_transport:
-            self.flush()
             self._end_transport()
         else:
             self.written()
@@ -709,7 +708,9 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         transport = self.transport
         if transport is None or transport.is_closing():
             return
-        if self.connection.rcvd_then_sent and self.nothing_unread():
+        if not self.connection.rcvd_then_sent:
+            self.flush()
+        elif self.flush_last():
             # RFC 6455, 5.5.1: nothing follows the peer's Close frame.
             transport.close()
             if transport.get_write_buffer_size():
