@@ -10,6 +10,7 @@ import asyncio
 import contextvars
 import random
 import sys
+import weakref
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager, suppress
@@ -401,6 +402,45 @@ async def test_a_context_that_is_entered_already() -> None:
         loop.call_soon(feed, ws, "x", context=context)
         async with asyncio.timeout(1):
             assert await task == "x"
+
+
+async def test_tasks_that_take_turns_to_receive() -> None:
+    """Each message wakes the task that waits now, however often another one waited before."""
+    async with pair() as (ws, _, _):
+        loop = asyncio.get_running_loop()
+        got: list[tuple[str, Any]] = []
+        turn = asyncio.Semaphore(1)
+
+        async def receive(name: str, counts: list[int]) -> None:
+            for count in counts:
+                async with turn:
+                    got.extend([(name, await ws.recv()) for _ in range(count)])
+
+        tasks = [asyncio.create_task(receive("a", [3, 1, 2])), asyncio.create_task(receive("b", [1, 3, 2]))]
+        await turns()
+        for i in range(12):
+            loop.call_soon(feed, ws, str(i))
+            await turns()
+        await asyncio.gather(*tasks)
+    assert got == [(name, str(i)) for i, name in enumerate("aaababbbaabb")]
+
+
+async def test_nothing_is_kept_of_a_task_that_received() -> None:
+    async with pair() as (ws, _, _):
+
+        async def receive() -> None:
+            for _ in range(3):
+                await ws.recv()
+
+        task = asyncio.create_task(receive())
+        await turns()
+        for _ in range(3):
+            asyncio.get_running_loop().call_soon(feed, ws, "x")
+            await turns()
+        assert task.done()
+        ref = weakref.ref(task)
+        del task
+        assert ref() is None
 
 
 async def test_handlers_that_wake_each_other() -> None:

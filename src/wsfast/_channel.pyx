@@ -123,7 +123,8 @@ cdef class _Done:
 
 
 cdef object _EMPTY = iter(())
-cdef list _NO_QUEUE = []  # of all channels whose messages are not queued
+cdef object _remove_done_callback = Future.remove_done_callback
+cdef list _NO_QUEUE = []  # of all channels that hold no more than one message
 cdef _Done _DONE = _Done()
 
 
@@ -184,9 +185,9 @@ cdef class Receive:
         elif channel.streaming and not self._pieces:
             self._finished = True
             raise ConcurrencyError("recv() was called before the iteration over recv_streaming() was finished")
-        if channel._head == len(channel._queue) and not channel.ended:
+        if channel._next is None and not channel.ended:
             channel._idle()
-        if channel._head < len(channel._queue):
+        if channel._next is not None:
             self._finished = True
             made = channel._pop()
             if self._decode is not None:
@@ -201,7 +202,7 @@ cdef class Receive:
                 raise StopAsyncIteration
             raise made
         made = channel._future
-        if made is None or made.done():
+        if made is None:
             made = channel._future = Future(loop=channel.turn.loop)
         channel._receiver = self
         self._started = True
@@ -216,6 +217,7 @@ cdef class Receive:
         self._waiting = False
         if self._channel._receiver is self:
             self._channel._receiver = None
+            self._channel._forget_waiting()
         return 0
 
     cdef int _wake(self) except -1:
@@ -225,30 +227,40 @@ cdef class Receive:
         the wake-up's argument for the result of what it waited for, so it is given a Future that is done.
         """
         cdef Channel channel = self._channel
-        cdef object future = channel._future, callback, context
+        cdef object future = channel._future, wakeup = channel._wakeup, context = channel._context
         if not self._waiting:
             return 0
         self._waiting = False
-        if future.done():
-            return 0  # cancelled, and the task is to learn it in this turn; what came stays in the queue
-        callbacks = future._callbacks
-        if callbacks is None or len(callbacks) != 1:
-            channel._future = None
-            future.set_result(None)  # nobody waits yet, or not a task
-            return 0
-        callback, context = callbacks[0]
-        future.remove_done_callback(callback)
+        # A task's wake-ups are equal: that of the last time takes this one's off, unless another task waits now.
+        if wakeup is None or _remove_done_callback(future, wakeup) != 1:
+            channel._forget_waiting()
+            if future.done():
+                return 0  # cancelled, and the task is to learn it in this turn; what came stays in the queue
+            callbacks = future._callbacks
+            if callbacks is None or len(callbacks) != 1:
+                future.set_result(None)  # nobody waits yet, or not a task
+                return 0
+            wakeup, context = callbacks[0]
+            future.remove_done_callback(wakeup)
+            channel._future = future
         try:
             PyContext_Enter(context)
             try:
-                callback(channel.turn.done)
+                wakeup(channel.turn.done)
             finally:
                 PyContext_Exit(context)
         except RuntimeError:
             # Another task is at work: the transport was fed by a coroutine, not by the loop.
-            channel._future = None
-            future.add_done_callback(callback, context=context)
+            channel._forget_waiting()
+            future.add_done_callback(wakeup, context=context)
             future.set_result(None)
+            return 0
+        if channel._receiver is None:
+            # It does not wait here any more, and might have ended: nothing is kept of it.
+            channel._wakeup = channel._context = None
+        elif channel._wakeup is None and channel._future is not None:
+            channel._wakeup = wakeup
+            channel._context = context
         return 0
 
 
@@ -293,7 +305,11 @@ cdef object _decoded(object message, object decode):
 
 
 cdef inline Py_ssize_t _weight(object event) except -1:
-    return (len(event.data) if type(event) is Fragment else len(event)) + OVERHEAD
+    if type(event) is bytes:
+        return PyBytes_GET_SIZE(event) + OVERHEAD
+    if type(event) is str:
+        return PyUnicode_GET_LENGTH(event) + OVERHEAD
+    return len(event.data) + OVERHEAD
 
 
 cdef class Channel:
@@ -306,11 +322,14 @@ cdef class Channel:
     cdef Decoder _decoder
     cdef Encoder _encoder
     cdef Receive _receiver
-    cdef list _queue
+    cdef object _next  # the message that is the consumer's next, or None
+    cdef list _queue  # what came after it, `_head` of which were taken
     cdef Py_ssize_t _head
     cdef readonly object on_message
     cdef object _terminal
-    cdef object _future  # what a task that receives waits for; it serves again and again
+    cdef object _future  # what a task that receives waits for; it serves again and again, and is not done
+    cdef object _wakeup  # of the task that was resumed from it and waits for it again, and the task's context
+    cdef object _context
     cdef int _fd
     cdef readonly int paused
     cdef uint8_t _corked
@@ -348,7 +367,7 @@ cdef class Channel:
         self.transport = transport
         self._decoder = connection.decoder
         self._encoder = connection.encoder
-        self._queue = []
+        self._queue = _NO_QUEUE
         self._fd = fd
         self.high_water = read_limit
         # A character takes up to four bytes.
@@ -362,7 +381,6 @@ cdef class Channel:
     def consume(self, on_message):
         """Hand each message to a callable instead of queueing it for `recv`."""
         self.on_message = on_message
-        self._queue = _NO_QUEUE
 
     # --- Receiving
 
@@ -422,7 +440,7 @@ cdef class Channel:
                     self._terminal = event
                 else:
                     self.handle_event(event)
-            if self._receiver is not None and (self._terminal is not None or self._head < len(self._queue)):
+            if self._receiver is not None and (self._terminal is not None or self._next is not None):
                 self._receiver._wake()
             if self._terminal is not None and events:
                 self._settle()
@@ -451,6 +469,11 @@ cdef class Channel:
         if not self._decoder._stopped:
             self.unpause(PAUSED_PENDING)
 
+    cdef int _forget_waiting(self) except -1:
+        """Have the next that waits do so for another Future: something else than `_wake` is done to this one."""
+        self._future = self._wakeup = self._context = None
+        return 0
+
     cdef int _idle(self) except -1:
         self.owes = False
         if self._terminal is not None:
@@ -462,7 +485,7 @@ cdef class Channel:
         self._idle()
 
     cdef int _settle(self) except -1:
-        if not self.receiving or self._head == len(self._queue) and not self.owes:
+        if not self.receiving or self._next is None and not self.owes:
             self.settle()
         else:
             self.settle_later()
@@ -475,17 +498,21 @@ cdef class Channel:
             self.handle_event(event)
 
     cdef object _pop(self):
-        cdef object message = self._queue[self._head]
-        self._queue[self._head] = None
-        self._head += 1
+        cdef object message = self._next
+        if self._queue is _NO_QUEUE:
+            self._next = None
+        else:
+            self._next = self._queue[self._head]
+            self._queue[self._head] = None
+            self._head += 1
+            if self._head == len(self._queue):
+                self._queue = _NO_QUEUE
+                self._head = 0
+            elif self._head >= QUEUE_SLACK and self._head * 2 >= len(self._queue):
+                # Of a consumer that is always behind, the queue is never empty.
+                del self._queue[:self._head]
+                self._head = 0
         self.held -= _weight(message)
-        if self._head == len(self._queue):
-            self._queue.clear()
-            self._head = 0
-        elif self._head >= QUEUE_SLACK and self._head * 2 >= len(self._queue):
-            # Of a consumer that is always behind, the queue is never empty.
-            del self._queue[:self._head]
-            self._head = 0
         self.owes = True
         if self.paused & PAUSED_HELD and self.held * 4 <= self.high_water:
             self.unpause(PAUSED_HELD)
@@ -493,15 +520,25 @@ cdef class Channel:
 
     cpdef put_back(self, event):
         """Put a message, or a piece of one, at the end of the queue."""
-        self._queue.append(event)
+        if self._next is None:
+            self._next = event
+        elif self._queue is _NO_QUEUE:
+            self._queue = [event]
+        else:
+            self._queue.append(event)
         self.held += _weight(event)
+
+    cdef int _empty(self) except -1:
+        self._next = None
+        self._queue = _NO_QUEUE
+        self._head = 0
+        self.held = 0
+        return 0
 
     def take_queue(self):
         """Return what is in the queue, and empty it."""
-        rest = self._queue[self._head:]
-        self._queue.clear()
-        self._head = 0
-        self.held = 0
+        rest = [] if self._next is None else [self._next, *self._queue[self._head:]]
+        self._empty()
         return rest
 
     def count_sent(self):
@@ -511,9 +548,7 @@ cdef class Channel:
     def discard(self):
         """Forget the messages that nobody will consume, and drop what is still to come."""
         self.receiving = False
-        self._queue.clear()
-        self._head = 0
-        self.held = 0
+        self._empty()
         self.owes = False
         self.unpause(PAUSED_HELD)
         if self._terminal is not None:
@@ -708,6 +743,19 @@ cdef class Channel:
         self.packs = False
 
 
+@cython.final
+cdef class Iteration:
+    """What ``async for`` steps through: the `__anext__` of `WebSocket`, a class in Python, is looked up by its name."""
+
+    cdef Endpoint _endpoint
+
+    def __aiter__(self):
+        return self
+
+    def __anext__(self):
+        return self._endpoint._step()
+
+
 cdef class Endpoint:
     """The fast part of `WebSocket`: receiving and sending whole messages.
 
@@ -731,18 +779,23 @@ cdef class Endpoint:
         return True
 
     def __aiter__(self):
-        return self
+        cdef Iteration iteration = Iteration.__new__(Iteration)
+        iteration._endpoint = self
+        return iteration
 
     cdef Channel _opened(self):
         if self._channel is None:
             raise InvalidState("the opening handshake is not finished")
         return self._channel
 
-    def __anext__(self):
+    cdef Receive _step(self):
         cdef Receive receive = Receive.__new__(Receive)
         receive._channel = self._opened()
         receive._iterating = True
         return receive
+
+    def __anext__(self):
+        return self._step()
 
     def recv(self, decode=None):
         """Receive a message.
