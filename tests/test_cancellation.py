@@ -246,6 +246,29 @@ async def test_two_receive_at_once() -> None:
         assert await ws.recv() == "for the next"
 
 
+async def test_each_step_of_an_iteration_is_an_awaitable_of_its_own() -> None:
+    async with pair() as (ws, _, _):
+        steps: Any = aiter(ws)
+        feed(ws, "0", "1")
+        first, second = anext(steps), anext(steps)
+        assert [await second, await first] == ["0", "1"]
+        with pytest.raises(RuntimeError, match="cannot reuse already awaited"):
+            await first
+        # One that was cancelled while it waited leaves the next one as it should be.
+        for moment in (0, 1):
+            task = asyncio.create_task(_step(steps))
+            await turns(moment)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        feed(ws, "2")
+        assert await anext(steps) == "2"
+
+
+async def _step(steps: AsyncIterator[Any]) -> Any:
+    return await anext(steps)
+
+
 async def test_recv_that_is_never_awaited_takes_nothing() -> None:
     async with pair() as (ws, _, _):
         feed(ws, "kept")

@@ -45,6 +45,7 @@ cdef extern from *:
     }
     """
     Py_ssize_t PY_SSIZE_T_MAX
+    Py_ssize_t Py_REFCNT(object thing)
     int PyContext_Enter(object context) except -1
     int PyContext_Exit(object context) except -1
     void PyErr_SetObject(object kind, object value)
@@ -748,12 +749,19 @@ cdef class Iteration:
     """What ``async for`` steps through: the `__anext__` of `WebSocket`, a class in Python, is looked up by its name."""
 
     cdef Endpoint _endpoint
+    cdef Receive _latest
 
     def __aiter__(self):
         return self
 
     def __anext__(self):
-        return self._endpoint._step()
+        cdef Receive receive = self._latest
+        if receive is None or Py_REFCNT(receive) > 2:
+            receive = self._latest = self._endpoint._step()
+        else:
+            # Nobody but this function knows of it any more.
+            receive._finished = receive._started = False
+        return receive
 
 
 cdef class Endpoint:
