@@ -36,7 +36,7 @@ setup(
                 extra_link_args=link_args,
                 define_macros=macros,
             )
-            for name in ("_codec", "_channel", "_tls")
+            for name in ("_codec", "_channel", "_request", "_tls")
         ],
         include_path=["src"],
         compiler_directives={

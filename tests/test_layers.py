@@ -19,7 +19,7 @@ LAYERS = [
     ["exceptions"],
     ["_codec", "_codec_py"],
     ["codec"],
-    ["_zlib", "headers", "uri"],
+    ["_request", "_request_py", "_zlib", "headers", "uri"],
     ["_permessage", "http11"],
     ["deflate", "handshake"],
     ["connection"],

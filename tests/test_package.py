@@ -21,7 +21,7 @@ import wsfast
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-EXTENSIONS = {"_channel", "_codec", "_tls"}
+EXTENSIONS = {"_channel", "_codec", "_request", "_tls"}
 
 
 def run(*command: str | Path, **environment: str) -> str:

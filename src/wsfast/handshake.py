@@ -123,42 +123,47 @@ def check_request(request: Request, origins: Origins | None = None) -> Upgrade:
         HandshakeRefused: 426 if it asks for no WebSocket or for another version, 403 if its origin is not allowed, 400
             if it breaks a rule; its `response` is the answer to send.
     """
-    fields = request._take_fields()
+    found = request._take_found()
     try:
-        upgrade = fields.get("Upgrade")
-        if upgrade != "websocket":
-            _check_upgrade(upgrade)
-        connection = fields.get("Connection")
-        if connection != "Upgrade" and connection != "keep-alive, Upgrade":
-            _check_connection(connection)
-        # RFC 6455, 4.2.2, item 4, and 4.4: tell which version is understood.
-        version = fields.get("Sec-WebSocket-Version")
-        if version != "13":
-            came = "none" if version is None else _show(version)
-            raise refuse(
-                426,
-                "Expected Sec-WebSocket-Version: 13",
-                f"expected Sec-WebSocket-Version 13, once, got {came}",
-                _VERSION,
-            )
-        key = fields.get("Sec-WebSocket-Key")
-        if key is None or _KEY.fullmatch(key) is None:
-            came = "none" if key is None else _show(key)
-            raise refuse(
-                400,
-                "Missing or malformed Sec-WebSocket-Key header",
-                f"expected one Sec-WebSocket-Key header with 16 bytes in base64, got {came}",
-            )
-        origin = fields.get("Origin")
+        if isinstance(found, dict):
+            key, origin, subprotocols, extensions = _check_fields(found)
+        else:
+            _, key, origin, subprotocols, extensions = found
         if origins is not None or (origin is not None and "\n" in origin):
             _check_origin(origin, origins)
-        offers = fields.get("Sec-WebSocket-Protocol")
-        subprotocols = [] if offers is None else parse_subprotocols(offers.replace("\n", ","))
-        offers = fields.get("Sec-WebSocket-Extensions")
-        extensions = [] if offers is None else parse_extensions(offers.replace("\n", ","))
+        return Upgrade(
+            key,
+            [] if subprotocols is None else parse_subprotocols(subprotocols.replace("\n", ",")),
+            [] if extensions is None else parse_extensions(extensions.replace("\n", ",")),
+            origin,
+        )
     except InvalidHeaderFormat as exc:
         raise refuse(400, f"Malformed {exc.name} header", str(exc)) from None
-    return Upgrade(key, subprotocols, extensions, origin)
+
+
+def _check_fields(fields: dict[str, str]) -> tuple[str, str | None, str | None, str | None]:
+    """Judge a request that is not as most are; return its key, and origin, subprotocols and extensions as they came."""
+    _check_upgrade(fields.get("Upgrade"))
+    _check_connection(fields.get("Connection"))
+    # RFC 6455, 4.2.2, item 4, and 4.4: tell which version is understood.
+    version = fields.get("Sec-WebSocket-Version")
+    if version != "13":
+        came = "none" if version is None else _show(version)
+        raise refuse(
+            426,
+            "Expected Sec-WebSocket-Version: 13",
+            f"expected Sec-WebSocket-Version 13, once, got {came}",
+            _VERSION,
+        )
+    key = fields.get("Sec-WebSocket-Key")
+    if key is None or _KEY.fullmatch(key) is None:
+        came = "none" if key is None else _show(key)
+        raise refuse(
+            400,
+            "Missing or malformed Sec-WebSocket-Key header",
+            f"expected one Sec-WebSocket-Key header with 16 bytes in base64, got {came}",
+        )
+    return key, fields.get("Origin"), fields.get("Sec-WebSocket-Protocol"), fields.get("Sec-WebSocket-Extensions")
 
 
 def _show(value: str) -> str:

@@ -1,8 +1,9 @@
 """HTTP/1.1 heads as a WebSocket handshake needs them, sans-IO: strict, bounded, and fast for the usual one.
 
-A request that comes whole in one read, as nearly all do, is checked by one regular expression, which is
-the grammar itself. Everything else goes through `_HeadParser`, which reads line by line, resumes where it
-stopped, and finds what is wrong. Both accept the same: the tests feed every case whole and byte by byte.
+A request that comes whole in one read and is in order, as nearly all are, is read by `read_usual`, in one pass; its
+specification is one regular expression, which is the grammar itself. Everything else goes through `_HeadParser`, which
+reads line by line, resumes where it stopped, and finds what is wrong. Both accept the same: the tests feed every case
+whole and byte by byte.
 
 The verdict depends on the bytes only, not on how they were cut: the first violation in the stream decides.
 """
@@ -12,13 +13,20 @@ from __future__ import annotations
 import re
 from http import HTTPStatus
 from ipaddress import IPv6Address
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import httptools
 from multidict import CIMultiDict, CIMultiDictProxy
 
+from ._request_py import MAX_HEADERS, MAX_LINE, TCHAR, Usual, find_fields
+from .codec import IMPLEMENTATION
 from .exceptions import HandshakeRefused, InvalidMessage, InvalidState, show
 from .headers import check_header
+
+if TYPE_CHECKING or IMPLEMENTATION == "python":
+    from ._request_py import read_usual
+else:
+    from ._request import read_usual
 
 __all__ = [
     "MAX_BODY",
@@ -33,49 +41,16 @@ __all__ = [
     "text_response",
 ]
 
-MAX_LINE = 8192
-"""The longest line of a head, in bytes without its CR LF."""
 MAX_HEAD = 16384
 """The longest head, in bytes, with the empty line that ends it."""
-MAX_HEADERS = 128
-"""The most headers in a head."""
 MAX_BODY = 65536
 """How much of a response's body is kept, in bytes."""
 
-_TCHAR = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
-# RFC 9112, 3 and 5: the request line with a target in origin-form, the headers, the empty line. No folded
-# lines, no space before the colon, no bare CR or LF, no NUL or other control character fits it. White space after a
-# value is legal but rare, and is left to the other way, so that nothing has to be stripped.
-_HEAD = re.compile(
-    rf"GET /[!\"$-~]*+ HTTP/1\.1\r\n(?:{_TCHAR}++:[\t -~\x80-\xff]*+(?<![\t ])\r\n){{0,{MAX_HEADERS}}}+\r\n", re.ASCII
-)
-_HEADER = re.compile(rf"{_TCHAR}++:".encode())
-# The headers that the handshake looks at, in a head that is known to be well-formed.
-_FIELDS = re.compile(
-    r"\n(Host|Upgrade|Connection|Origin|Content-Length|Transfer-Encoding"
-    r"|Sec-WebSocket-(?:Key|Version|Protocol|Extensions)):[\t ]*+([^\r]*+)",
-    re.ASCII | re.IGNORECASE,
-)
-_NAMES = {
-    name.lower(): name
-    for name in (
-        "Host",
-        "Upgrade",
-        "Connection",
-        "Origin",
-        "Content-Length",
-        "Transfer-Encoding",
-        "Sec-WebSocket-Key",
-        "Sec-WebSocket-Version",
-        "Sec-WebSocket-Protocol",
-        "Sec-WebSocket-Extensions",
-    )
-}
-_USUAL_NAMES = frozenset(_NAMES.values())
+_HEADER = re.compile(rf"{TCHAR}++:".encode())
 # What a line may hold. A request line is all ASCII, so that most of what is no HTTP fails at its first byte.
 _ASCII_LINE = re.compile(rb"[ -~]*+")
 _LINE = re.compile(rb"[\t -~\x80-\xff]*+")
-_METHOD = re.compile(rf"{_TCHAR}++".encode())
+_METHOD = re.compile(rf"{TCHAR}++".encode())
 _VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]")
 # RFC 3986, 3.2.2: reg-name or IPv4address or "[" IPv6address "]"; a zone is tolerated, as some clients send it.
 _AUTHORITY = (
@@ -83,8 +58,6 @@ _AUTHORITY = (
     r"(?::([0-9]{0,5}+))?"
 )
 _HOST = re.compile(_AUTHORITY)
-# Most hosts, told in a third of the time.
-_PLAIN_HOST = re.compile(r"[0-9A-Za-z\-.]++(?::(?:[0-9]{1,4}|[1-5][0-9]{4}))?")
 # RFC 9112, 3.2.2: a server accepts absolute-form. Userinfo does not belong there (RFC 9110, 4.2.4).
 _ABSOLUTE = re.compile(rf"(?:https?|wss?)://({_AUTHORITY})([/?][!\"$-~]*+)?", re.IGNORECASE | re.ASCII)
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([\t -~\x80-\xff]*+))?")
@@ -110,14 +83,13 @@ class Request:
         raw: the whole head, well-formed, with the empty line that ends it.
     """
 
-    __slots__ = ("_fields", "_headers", "raw")
+    __slots__ = ("_found", "_headers", "raw")
 
     def __init__(self, raw: bytes) -> None:
         self.raw = raw
         self._headers: CIMultiDictProxy[str] | None = None
-        # What `RequestParser` found, for the check that follows; dropped by it. A value that came in several
-        # headers is joined with "\n", which no value can hold.
-        self._fields: dict[str, str] | None = None
+        # What `RequestParser` found, for the check that follows; dropped by it.
+        self._found: Usual | dict[str, str] | None = None
 
     @property
     def method(self) -> str:
@@ -146,26 +118,12 @@ class Request:
             self._headers = CIMultiDictProxy(_parse_headers(self.raw))
         return self._headers
 
-    def _take_fields(self) -> dict[str, str]:
-        fields = self._fields
-        if fields is None:
-            return _find_fields(self.raw.decode("latin-1"))
-        self._fields = None
-        return fields
+    def _take_found(self) -> Usual | dict[str, str]:
+        found, self._found = self._found, None
+        return find_fields(self.raw.decode("latin-1")) if found is None else found
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {show(self.target)}>"
-
-
-def _find_fields(head: str) -> dict[str, str]:
-    found: list[tuple[str, str]] = _FIELDS.findall(head)
-    fields: dict[str, str] = {}
-    for name, value in found:
-        name = _NAMES[name.lower()]
-        # RFC 9112, 5.1: white space after a value is no part of it.
-        value = value.rstrip("\t ")
-        fields[name] = f"{fields[name]}\n{value}" if name in fields else value
-    return fields
 
 
 class Response:
@@ -407,40 +365,34 @@ class RequestParser(_HeadParser):
         if type(data) is not bytes:
             data = bytes(data)
         if self._buffer is None:
-            # A head that is no longer than a line may be has no line that is too long.
-            text = data[:MAX_LINE].decode("latin-1")
-            match = _HEAD.match(text)
-            if match is not None:
+            usual = read_usual(data)
+            if usual is not None:
                 self._done = True
-                end = match.end()
+                end = usual[0]
                 if end != len(data):
                     self.trailing = data[end:]
                     data = data[:end]
-                    text = text[:end]
-                found = _FIELDS.findall(text)
-                fields = dict(found)
-                if len(fields) != len(found) or not _USUAL_NAMES.issuperset(fields):
-                    # Repeated headers, or names in another case than the usual.
-                    fields = _find_fields(text)
-                return self._finish(data, fields)
+                request = Request(data)
+                request._found = usual
+                return request
         try:
             head = self._feed_lines(data)
             if head is None:
                 return None
             self._stop()
-            return self._finish(head, _find_fields(head.decode("latin-1")))
+            return self._finish(head, find_fields(head.decode("latin-1")))
         except HandshakeRefused:
             self._stop()
             raise
 
     def _finish(self, head: bytes, fields: dict[str, str]) -> Request:
         request = Request(head)
-        request._fields = fields
+        request._found = fields
         # RFC 9112, 3.2: exactly one Host, with a valid value.
         host = fields.get("Host")
         if host is None:
             self._fail(400, "Missing Host header", "expected a Host header, got none")
-        if _PLAIN_HOST.fullmatch(host) is None and not _is_host(host):
+        if not _is_host(host):
             if "\n" in host:
                 self._fail(400, "Several Host headers", f"expected one Host header, got {_several(host)}")
             self._fail(400, "Malformed Host header", f"expected a host and a port in Host, got {show(host)}")
