@@ -736,12 +736,15 @@ cdef class Channel:
         return self._encoder._used + self.transport.get_write_buffer_size()
 
     def detach(self):
-        """Forget the transport, which has ended, and who was called; messages that were received stay."""
+        """Note that the transport has ended, and forget who was called; messages that were received stay."""
         self.transport = None
         self.on_message = None
         self._fd = -1
+        self.receiving = False
         self.sendable = False
         self.packs = False
+        self.write_paused = False
+        self.ended = True
 
 
 @cython.final

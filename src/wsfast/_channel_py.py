@@ -482,11 +482,14 @@ class Channel:
         return len(self._encoder) + self.transport.get_write_buffer_size()
 
     def detach(self) -> None:
-        """Forget the transport, which has ended, and who was called; messages that were received stay."""
+        """Note that the transport has ended, and forget who was called; messages that were received stay."""
         self.transport = None
         self.on_message = None
+        self.receiving = False
         self.sendable = False
         self.packs = False
+        self.write_paused = False
+        self.ended = True
 
 
 def _weight(event: Any) -> int:

@@ -435,7 +435,8 @@ class Connection:
         self.close_rcvd = event
         self.rcvd_then_sent = True
         self.cause = CloseCause.REJECTED if event.code in _BLAME else CloseCause.PEER
-        self._send_close(encode_close(event.code))
+        self.encoder.frame(Opcode.CLOSE, encode_close(event.code))
+        self.close_sent = Close(event.code) if event.reason else event
 
     def _finish(self, event: Close) -> None:
         self.close_rcvd = event

@@ -694,13 +694,13 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
             self.written()
             if connection.rcvd_then_sent:  # else `start_close` has set it: `close_timeout` is for all of the closing
                 self._set_deadline(self.host.limits.close_timeout)
-        self._end_reader()
+        if self.reader is not None:
+            self._end_reader(self.reader)
         self.wake_receiver()
 
-    def _end_reader(self) -> None:
-        if self.reader is not None:
-            error = self.connection.closed_error()
-            self.reader.end(None if isinstance(error, ConnectionClosedOK) else error)
+    def _end_reader(self, reader: Reader) -> None:
+        error = self.connection.closed_error()
+        reader.end(None if isinstance(error, ConnectionClosedOK) else error)
 
     def _end_transport(self) -> None:
         # Closing with unread bytes in the socket resets the connection, and the reset can overtake the Close frame:
@@ -780,9 +780,6 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         self.settle()
         connection.receive_eof()
         self.detach()
-        self.write_paused = False
-        self.receiving = False
-        self.ended = True
         compression: PerMessageDeflate | None = connection.compression  # type: ignore[assignment]
         if compression is not None:
             compression.close()
@@ -803,18 +800,21 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
             self._release(self._gate, connection.closed_error())
             self._gate.clear()
         self.wake_receiver()
-        self._end_reader()
+        if self.reader is not None:
+            self._end_reader(self.reader)
         subprotocol = self.ws.subprotocol
         self.host.connection_closed(self)
-        if self.listener is not None:
+        listener = self.listener
+        if listener is not None:
+            self.listener = None
             code, reason = (1006, "") if connection.close_rcvd is None else connection.close_rcvd
-            listener, self.listener = self.listener, None
             try:
                 listener.on_close(code, reason)
             except (Exception, asyncio.CancelledError) as exc_:
                 self.host.logger.error("on_close for subprotocol %r raised", subprotocol, exc_info=exc_)
-        self._release(self._closed_waiters, None)
-        self._closed_waiters = None
+        if self._closed_waiters is not None:
+            self._release(self._closed_waiters, None)
+            self._closed_waiters = None
 
     @staticmethod
     def _release(waiters: Iterable[asyncio.Future[None]] | None, error: Exception | None) -> None:

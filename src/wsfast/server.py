@@ -46,6 +46,8 @@ _BACKLOG: Final = 1024
 _HANDSHAKE: Final = frozenset({"connection", "content-length", "transfer-encoding", "upgrade"})
 """Headers that would change what the response to an opening handshake means; those of its own begin alike."""
 
+_UNTIMELY: Final = frozenset({CloseCause.LOST, CloseCause.KEEPALIVE, CloseCause.TIMEOUT})
+
 
 class _Registration(NamedTuple):
     """What serves one subprotocol: exactly one of the three forms."""
@@ -155,8 +157,8 @@ class Server:
         self.closing = False
         self.refused = 0
         self._opened = 0
-        self._closed_totals: Counter[str] = Counter()
-        self._causes: Counter[str] = Counter()
+        self._closed_totals = dict.fromkeys(COUNTED, 0)
+        self._causes: dict[str, int] = {}
         self._registered: dict[str | None, _Registration] = {}
         self._listening: list[asyncio.Server] = []
         self._handshakes: set[ServerOpening] = set()
@@ -575,14 +577,20 @@ class Server:
     def connection_closed(self, protocol: ConnectionProtocol) -> None:
         """Note a connection that has ended; its handler may still be at work."""
         totals = self._closed_totals
-        for name in COUNTED:
-            totals[name] += getattr(protocol, name)
-        cause = protocol.connection.cause or CloseCause.LOST
-        self._causes[cause] += 1
-        failure = protocol.connection.failure
+        # One by one: `COUNTED` would take three times as long.
+        totals["messages_received"] += protocol.messages_received
+        totals["messages_sent"] += protocol.messages_sent
+        totals["bytes_received"] += protocol.bytes_received
+        totals["bytes_sent"] += protocol.bytes_sent
+        totals["pings_received"] += protocol.pings_received
+        totals["pings_sent"] += protocol.pings_sent
+        connection = protocol.connection
+        cause = connection.cause or CloseCause.LOST
+        self._causes[cause] = self._causes.get(cause, 0) + 1
+        failure = connection.failure
         if failure is not None:
             self.logger.info("connection from %a failed: %s", protocol.ws.remote_address, failure)
-        elif cause in (CloseCause.LOST, CloseCause.KEEPALIVE, CloseCause.TIMEOUT):
+        elif cause in _UNTIMELY:
             self.logger.info("connection from %a: %s", protocol.ws.remote_address, cause.value)
         self._forget(protocol)
 
