@@ -17,7 +17,10 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-CHECK = "from wsfast import _channel, _codec, _tls; print(*(one.__file__ for one in (_channel, _codec, _tls)))"
+CHECK = """
+from wsfast import _channel, _codec, _request, _tls
+print(*(one.__file__ for one in (_channel, _codec, _request, _tls)))
+"""
 # Peers in other languages do not start with a sanitizer preloaded, and do not run our code; a package is built anew,
 # without sanitizers.
 MARKERS = "not node and not browser and not autobahn and not package"
