@@ -775,6 +775,9 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
             opening.connection_lost(exc)
             return
         connection = self.connection
+        ws = self.ws
+        if ws._peer is None and self.transport is not None:
+            ws._peer = self.transport.get_extra_info("peername")
         self.host.timer.clear(self)
         self.take_rest()
         self.settle()
@@ -802,7 +805,6 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         self.wake_receiver()
         if self.reader is not None:
             self._end_reader(self.reader)
-        subprotocol = self.ws.subprotocol
         self.host.connection_closed(self)
         listener = self.listener
         if listener is not None:
@@ -811,7 +813,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
             try:
                 listener.on_close(code, reason)
             except (Exception, asyncio.CancelledError) as exc_:
-                self.host.logger.error("on_close for subprotocol %r raised", subprotocol, exc_info=exc_)
+                self.host.logger.error("on_close for subprotocol %r raised", ws.subprotocol, exc_info=exc_)
         if self._closed_waiters is not None:
             self._release(self._closed_waiters, None)
             self._closed_waiters = None

@@ -5,23 +5,41 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from functools import cache
+from typing import Any, Final
 
 if sys.platform == "linux":  # pragma: no branch - the tests run on Linux
     import fcntl
     import termios
 
-__all__ = ["in_kernel", "plain_socket"]
+__all__ = ["in_kernel", "is_plain", "plain_socket"]
+
+_PLAIN: Final = frozenset(
+    {
+        ("asyncio.selector_events", "_SelectorSocketTransport"),
+        ("uvloop.loop", "TCPTransport"),
+        ("uvloop.loop", "UnixTransport"),
+    }
+)
 
 
 def plain_socket(transport: asyncio.Transport) -> int:
     """Return the descriptor of a transport that is nothing but a stream socket, or -1."""
-    kind = type(transport)
-    if kind.__module__ not in ("asyncio.selector_events", "uvloop.loop") or os.name == "nt":
-        return -1
-    if transport.get_extra_info("sslcontext") is not None:
+    if not is_plain(transport):
         return -1
     sock = transport.get_extra_info("socket")
     return -1 if sock is None else int(sock.fileno())
+
+
+def is_plain(transport: asyncio.Transport) -> bool:
+    """Tell whether a transport is the event loop's own, and nothing but a stream socket."""
+    kind: Any = type(transport)
+    return _is_plain(kind)
+
+
+@cache
+def _is_plain(kind: Any) -> bool:
+    return (kind.__module__, kind.__name__) in _PLAIN and os.name != "nt"
 
 
 def in_kernel(transport: asyncio.Transport) -> int:

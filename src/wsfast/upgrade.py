@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from .exceptions import HandshakeRefused, show
 from .handshake import Request, RequestParser, Response, accept_response, check_request, refuse
+from .transports import is_plain
 
 if TYPE_CHECKING:
     from .protocol import ConnectionProtocol
@@ -34,10 +35,10 @@ class ServerOpening:
         "_expired",
         "_late",
         "_parser",
+        "_peer",
         "_protocol",
         "_task",
         "due",
-        "peer",
         "server",
         "transport",
         "ws",
@@ -47,7 +48,7 @@ class ServerOpening:
         self.server = server
         self.transport: asyncio.Transport | None = None
         self._protocol: ConnectionProtocol | None = None
-        self.peer: Any = None
+        self._peer: Any = None
         self.due = 0.0
         self._parser = RequestParser()
         self._task: asyncio.Task[None] | None = None
@@ -60,11 +61,19 @@ class ServerOpening:
     def accepted(self, transport: asyncio.Transport) -> None:
         """Called when TCP is set up, and TLS may not be."""
         self.transport = transport
-        self.peer = transport.get_extra_info("peername")
+        if not is_plain(transport):
+            self._peer = transport.get_extra_info("peername")  # a transport above another forgets it before the end
         if not self.server.handshake_began(self):
             transport.abort()
         elif self._expired:
             self.on_deadline()
+
+    @property
+    def peer(self) -> Any:
+        """The peer's address, if it is known."""
+        if self._peer is None and self.transport is not None:
+            return self.transport.get_extra_info("peername")
+        return self._peer
 
     def connection_made(self, transport: asyncio.BaseTransport, protocol: ConnectionProtocol) -> None:
         """Called when TCP, and TLS, are set up."""
@@ -92,6 +101,7 @@ class ServerOpening:
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the transport when it has ended before the connection was open."""
+        self._peer = self.peer
         self.transport = self._protocol = None
         self.server.timer.clear(self)
         self.server.handshake_ended(self)
@@ -123,7 +133,8 @@ class ServerOpening:
 
     def _handle(self, request: Request) -> None:
         server = self.server
-        self.ws = server.new_websocket(request, self.peer)
+        hooked = server.process_request is not None or server.select_subprotocol is not None
+        self.ws = server.new_websocket(request, self.peer if hooked else self._peer)
         if server.process_request is None:
             self._upgrade(request)
             return

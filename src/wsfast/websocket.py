@@ -62,6 +62,7 @@ class WebSocket(Endpoint):
         self.subprotocol = subprotocol
         self.reader: Reader | None = None
         self.writer: Writer | None = None
+        # None while the transport knows it: a tuple, a string and a number would be 150 bytes.
         self._peer = peer
 
     def __repr__(self) -> str:
@@ -77,6 +78,8 @@ class WebSocket(Endpoint):
     @property
     def remote_address(self) -> Any:
         """The peer's address as `socket.getpeername` gives it, or None."""
+        if self._peer is None and self.transport is not None:
+            return self.transport.get_extra_info("peername")
         return self._peer
 
     @property
