@@ -19,7 +19,7 @@ import codecs
 import sys
 from collections.abc import Callable
 from enum import Enum, IntEnum
-from typing import Final, Protocol, TypeAlias
+from typing import Final, NoReturn, Protocol, TypeAlias
 
 from .codec import Decoder, Encoder
 from .codes import CloseCause, CloseCode, Opcode
@@ -415,10 +415,7 @@ class Connection:
     # --- The machine ------------------------------------------------------------------------------------
 
     def _step(self, kind: Input, event: object) -> Action:
-        self.state, action = TABLE[self.state][kind]
-        if action is Action.REFUSE:
-            raise self.closed_error()
-        do = _DO.get(action)
+        self.state, action, do = _STEPS[self.state][kind]
         if do is not None:
             do(self, event)
         return action
@@ -452,6 +449,9 @@ class Connection:
         # RFC 6455, 7.1.7: no Close frame after the one that was sent, but the transport is ended.
         self.failure = event
 
+    def _refuse(self, event: None) -> NoReturn:
+        raise self.closed_error()
+
     def _lose(self, event: None) -> None:
         if self.cause is None:
             self.cause = CloseCause.LOST
@@ -470,6 +470,12 @@ _DO: Final[dict[Action, _Do]] = {
     Action.FAIL: Connection._fail,  # type: ignore[dict-item]
     Action.REPORT: Connection._report,  # type: ignore[dict-item]
     Action.LOSE: Connection._lose,  # type: ignore[dict-item]
+    Action.REFUSE: Connection._refuse,  # type: ignore[dict-item]
+}
+# `TABLE` with what does each action, if anything does.
+_STEPS: Final = {
+    state: {kind: (following, action, _DO.get(action)) for kind, (following, action) in row.items()}
+    for state, row in TABLE.items()
 }
 
 
