@@ -22,7 +22,7 @@ from libc.stdint cimport uint8_t, uint64_t
 from ._codec cimport Decoder, Encoder, _keep_spare
 
 from .events import Fragment
-from .exceptions import ConcurrencyError, ConnectionClosedOK, InvalidState
+from .exceptions import ConcurrencyError, InvalidState
 
 __all__ = ["Channel", "Endpoint", "Turn"]
 
@@ -198,10 +198,9 @@ cdef class Receive:
             return PYGEN_RETURN
         if channel.ended:
             self._finished = True
-            made = channel.connection.closed_error()
-            if self._iterating and isinstance(made, ConnectionClosedOK):
+            if self._iterating and channel.connection.closed_ok:
                 raise StopAsyncIteration
-            raise made
+            raise channel.connection.closed_error()
         made = channel._future
         if made is None:
             made = channel._future = Future(loop=channel.turn.loop)

@@ -403,12 +403,16 @@ class Connection:
         """Whether this side is to end the transport now, after what is in the encoder was sent."""
         return self.state is State.DRAINING and (self.side is Side.SERVER or self.failure is not None)
 
+    @property
+    def closed_ok(self) -> bool:
+        """Whether it ended well: Close frames with 1000 or 1001, or without a code, both ways."""
+        rcvd, sent = self.close_rcvd, self.close_sent
+        return rcvd is not None and sent is not None and rcvd.code in _OK and sent.code in _OK
+
     def closed_error(self) -> ConnectionClosed:
         """Make the exception that tells how the connection ended."""
-        rcvd, sent = self.close_rcvd, self.close_sent
-        ok = rcvd is not None and sent is not None and rcvd.code in _OK and sent.code in _OK
-        made = ConnectionClosedOK if ok else ConnectionClosedError
-        error = made(rcvd, sent, self.rcvd_then_sent, self.cause or CloseCause.LOST)
+        made = ConnectionClosedOK if self.closed_ok else ConnectionClosedError
+        error = made(self.close_rcvd, self.close_sent, self.rcvd_then_sent, self.cause or CloseCause.LOST)
         error.__cause__ = self.failure
         return error
 

@@ -9,9 +9,9 @@ import re
 import ssl as ssl_module
 from collections import Counter
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
-from inspect import isawaitable, iscoroutine
+from inspect import isawaitable
 from math import inf
-from types import TracebackType
+from types import CoroutineType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self, TypeAlias, TypeVar
 
 from .codes import CloseCause, CloseCode
@@ -543,7 +543,7 @@ class Server:
     def _run(self, protocol: ConnectionProtocol, running: Awaitable[Any]) -> None:
         assert self._loop is not None
         loop = self._loop
-        if iscoroutine(running):
+        if isinstance(running, CoroutineType):
             task = loop.create_task(running)
         elif isawaitable(running):
             task = asyncio.ensure_future(running, loop=loop)
