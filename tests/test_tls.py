@@ -196,7 +196,8 @@ async def test_a_stream_cut_at_random_gives_the_same(certs: Certificates, make: 
     print("seed", seed)
     rng = random.Random(seed)
     messages = [
-        rng.randbytes(rng.choice([1, 2, 100, 1000, 5000 if make is not APPS["1 byte"] else 10])) for _ in "x" * 30
+        rng.randbytes(rng.choice([1, 2, 100, 1000, *([5000, 40_000] if make is not APPS["1 byte"] else [10])]))
+        for _ in "x" * 30
     ]
     sizes = [rng.choice([1, 4, 5, 6, 100, 3000, 30_000]) for _ in range(100)]
     traces = [trace(twin, certs, itertools.cycle(sizes), messages, make()) for twin in TWINS]
@@ -221,6 +222,55 @@ async def test_handshake_in_pieces(
     pair.below.arrive(pair.peer.send(b"ping" * 100), piece=piece)
     assert app.data == b"ping" * 100
     assert pair.received() == b"ping" * 100
+
+
+class Asked(ssl.SSLObject):
+    """It counts how often it was asked to read and had to raise an exception."""
+
+    vain = 0
+
+    def read(self, *args: Any) -> Any:
+        try:
+            return super().read(*args)
+        except ssl.SSLWantReadError:
+            self.vain += 1
+            raise
+
+
+@pytest.mark.parametrize("server_side", [True, False], ids=["server", "client"])
+async def test_only_what_is_whole_is_asked_for(
+    tls: ModuleType, certs: Certificates, version: ssl.TLSVersion, server_side: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ssl.SSLContext, "sslobject_class", Asked)
+    app = BufferedApp(1000)
+    pair = Pair(tls, certs, app, version=version, server_side=server_side).open(piece=100)
+    pair.below.arrive(pair.peer.send(b"x"))
+    asked = pair.tls.get_extra_info("ssl_object")
+    before = asked.vain
+    assert before <= 2, "for the session tickets, which come in records too"
+    messages = [b"y" * size for size in (1, 999, 1000, 1001, 16384, 16385, 65546)]
+    for piece in (7, 1021, 65536):
+        pair.below.arrive(pair.peer.send(*messages), piece=piece)
+    assert app.data == b"x" + b"".join(messages) * 3
+    assert asked.vain == before
+
+
+async def test_a_large_message_is_handed_on_in_portions(tls: ModuleType, certs: Certificates) -> None:
+    """The protocol learns of it early, and little memory is taken for what is not yet decrypted."""
+    app = BufferedApp()
+    pair = Pair(tls, certs, app, memory=1 << 20).open()
+    pair.below.arrive(pair.peer.send(b"x" * 65546))
+    assert [len(what) for what in app.told[1:]] == [16384, 16384, 16384, 16384, 10]
+    app.told.clear()
+    pair.below.arrive(pair.peer.send(*MESSAGES[:1000]))
+    assert [len(what) for what in app.told] == [586 * 6, 414 * 6]
+
+
+@pytest.mark.parametrize("nbytes", [-1, 11])
+async def test_more_than_was_lent(tls: ModuleType, certs: Certificates, nbytes: int) -> None:
+    pair = Pair(tls, certs, PlainApp(), memory=10).open()
+    with pytest.raises(ValueError, match=f"from 0 to the 10 bytes lent, got {nbytes}"):
+        pair.tls.buffer_updated(nbytes)
 
 
 async def test_memory_that_is_smaller_than_a_record(tls: ModuleType, certs: Certificates) -> None:
@@ -846,6 +896,26 @@ async def test_the_client_is_told_why_the_handshake_failed(
     assert app.told == []
     with pytest.raises(ssl.SSLCertVerificationError, match="elsewhere"):
         await done
+
+
+@pytest.mark.parametrize(
+    "head",
+    [b"G", b"\x80", b"\x17\x02", b"\x17\x03\x03\x48\x01", b"\x17\x03\x03\xff\xff", b"\x17\x03\x03\x00\x00"],
+    ids=["text", "SSL 2.0", "version", "too long", "longest", "empty"],
+)
+async def test_what_comes_is_no_record(
+    tls: ModuleType, certs: Certificates, version: ssl.TLSVersion, head: bytes
+) -> None:
+    """That is found as soon as OpenSSL can tell it, not when as much has come as a head seemed to promise."""
+    app = BufferedApp()
+    pair = Pair(tls, certs, app, version=version).open()
+    pair.below.arrive(pair.peer.send(b"good") + head.ljust(5, b"?") + b"?" * 22, piece=1)
+    assert app.told == ["made", b"good"]
+    assert pair.tls.is_closing()
+    pair.below.arrive(then="eof")
+    await turn()
+    assert app.told == ["made", b"good", "lost"]
+    assert isinstance(app.error, ssl.SSLError)
 
 
 @apps

@@ -656,6 +656,33 @@ async def test_client_of_openssl(certs: Certificates, version: ssl.TLSVersion) -
 
 
 @openssl
+async def test_a_client_that_changes_its_keys(certs: Certificates) -> None:
+    """RFC 8446, 4.6.3: it asks for the server's to be changed too, which OpenSSL does before it sends something."""
+    async with serving(echo, ssl=certs.server_context()) as server:
+        process = await asyncio.create_subprocess_exec(
+            "openssl", "s_client", "-connect", f"127.0.0.1:{port_of(server)}", "-CAfile", str(certs.authority),
+            "-tls1_3", "-msg",
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+        )  # fmt: skip
+        assert process.stdin is not None
+        assert process.stdout is not None
+        async with asyncio.timeout(PATIENCE):
+            process.stdin.write(head())
+            await process.stdout.readuntil(b"101 Switching Protocols")
+            for number in range(3):
+                process.stdin.write(b"K\n")
+                await process.stdout.readuntil(b">>> TLS 1.3, Handshake [length 0005], KeyUpdate")
+                process.stdin.write(frame(TEXT, b"hello %d" % number))
+                await process.stdout.readuntil(b"<<< TLS 1.3, Handshake [length 0005], KeyUpdate")
+                await process.stdout.readuntil(b"\x81\x07hello %d" % number)
+            process.stdin.write(close_frame())
+            await process.stdout.readuntil(b"\x88\x02\x03\xe8")
+            process.stdin.close()
+            await process.stdout.read()
+            await process.wait()
+
+
+@openssl
 async def test_a_server_that_negotiates_anew(
     certs: Certificates, tls: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -295,11 +295,11 @@ class StubObject:
     def pending(self) -> int:
         return 0
 
-    def read(self, n: int, view: memoryview) -> int:
+    def read(self, n: int, buffer: Any) -> int:
         data = self._incoming.read(n)
         if not data:
             raise ssl.SSLWantReadError
-        view[: len(data)] = data
+        memoryview(buffer)[: len(data)] = data
         return len(data)
 
     def write(self, data: Any) -> int:

@@ -1,13 +1,18 @@
 """The hot path of TLS, in Cython: the fast reading of `_tls_py.py`, where the rules are explained.
 
-What is different here is only that records go to the socket by send(2), at once, as long as the transport itself has
-nothing left to write.
+What is different here is only:
+
+* Records go to the socket by send(2), at once, as long as the transport itself has nothing left to write.
+* What is called for each message is below `ssl.SSLObject`, whose methods only call it.
 """
 
 import asyncio
 import ssl
 
+cimport cython
+from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.stdint cimport uint8_t
 
 __all__ = ["TLSPipe"]
 
@@ -17,11 +22,38 @@ cdef extern from "_socket.h" nogil:
 
 
 cdef enum:
+    HEAD = 5  # bytes of a record's head
+    LONGEST = 18432  # bytes that follow it at most
+    PORTION = 16384  # bytes of records after which no further one is taken in before they are handed on
     PIECE = 65536  # bytes that are encrypted in one go
     HELD = 81920  # bytes of records that are sent without waiting for the end of the batch
+    OVERHEAD = 32  # bytes of a record, about, that are not the protocol's
+    NONE = -1  # missing of a record that is none
+    ANY = 1 << 30  # records
 
 cdef object SSLError = ssl.SSLError
 cdef object SSLWantReadError = ssl.SSLWantReadError
+
+
+cdef inline Py_ssize_t _following(const uint8_t *head, int n) noexcept:
+    cdef Py_ssize_t length
+    if not 20 <= head[0] <= 24 or n > 1 and head[1] != 3:
+        return NONE
+    if n < HEAD:
+        return 0
+    length = head[3] << 8 | head[4]
+    return length if 0 < length <= LONGEST else NONE
+
+
+@cython.final
+cdef class _Memory:
+    """Memory for the `ssl` module to read or to fill, which is only looked at while that is called."""
+
+    cdef uint8_t *_start
+    cdef Py_ssize_t _size
+
+    def __getbuffer__(self, Py_buffer *view, int flags):
+        PyBuffer_FillInfo(view, self, self._start, self._size, 0, flags)
 
 
 cdef class TLSPipe:
@@ -36,10 +68,19 @@ cdef class TLSPipe:
     cdef public bint finished
     cdef public bint read_paused
     cdef readonly object _object
+    cdef object _ssl  # what the methods of _object call
     cdef object _incoming
     cdef object _outgoing
     cdef object _buffer
+    cdef uint8_t *_start  # of the buffer
+    cdef Py_ssize_t _size
+    cdef _Memory _memory
     cdef list _backlog
+    cdef Py_ssize_t _held
+    cdef Py_ssize_t _whole
+    cdef Py_ssize_t _missing
+    cdef uint8_t _head[HEAD]
+    cdef uint8_t _head_size
     cdef int _fd
     cdef bint _app_buffered
     cdef bint _at_end
@@ -48,10 +89,17 @@ cdef class TLSPipe:
 
     def begin(self, app, buffer, context, bint server_side, name):
         """Set it up; called once, before anything else."""
+        cdef Py_buffer view
+        PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE)
+        self._start = <uint8_t *>view.buf
+        self._size = view.len
+        PyBuffer_Release(&view)
         self._buffer = buffer
+        self._memory = _Memory.__new__(_Memory)
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._object = context.wrap_bio(self._incoming, self._outgoing, server_side, name)
+        self._ssl = self._object._sslobj if type(self._object) is ssl.SSLObject else self._object
         self._backlog = []
         self._fd = -1
         self.set_protocol(app)
@@ -79,58 +127,118 @@ cdef class TLSPipe:
 
     def buffer_updated(self, Py_ssize_t nbytes):
         """Take in what the transport received."""
+        cdef uint8_t *data = self._start
+        cdef uint8_t *end
         if self.finished:
             return
-        self._incoming.write(self._buffer[:nbytes])
+        if not 0 <= nbytes <= self._size:
+            raise ValueError(f"nbytes must be from 0 to the {self._size} bytes lent, got {nbytes}")
+        end = data + nbytes
         if not self.established:
+            self._take_in(data, nbytes, nbytes)
             self.shake_hands()
-        else:
-            self.pump(False)
-
-    cpdef pump(self, bint drain):
-        """Decrypt what has arrived and hand it to the protocol, many records at a time."""
+            return
         self._pumping = True
         try:
-            while (drain or not self.read_paused) and not self.finished and self._hand_on():
-                pass
+            while data < end and not self.finished:
+                data += self._take_in(data, end - data, PORTION)
+                self._hand_all_on(False)
+        except BaseException:
+            self._take_in(data, end - data, end - data)
+            raise
         finally:
             self._pumping = False
+        self._answer()
+
+    cdef Py_ssize_t _take_in(self, uint8_t *data, Py_ssize_t n, Py_ssize_t limit) except -1:
+        n = self._follow(data, n, limit)
+        self._memory._start = data
+        self._memory._size = n
+        self._incoming.write(self._memory)
+        return n
+
+    cdef Py_ssize_t _follow(self, const uint8_t *data, Py_ssize_t n, Py_ssize_t limit) noexcept:
+        cdef Py_ssize_t at = 0, step
+        while at < n and self._missing != NONE:
+            if not self._missing:
+                self._head[self._head_size] = data[at]
+                self._head_size += 1
+                at += 1
+                self._missing = _following(self._head, self._head_size)
+                if self._missing:
+                    self._head_size = 0
+                continue
+            step = min(self._missing, n - at)
+            at += step
+            self._missing -= step
+            if not self._missing:
+                self._whole += 1
+                if at >= limit:
+                    return at
+        if self._missing == NONE:
+            self._whole = ANY
+        return n
+
+    cpdef pump(self, bint drain):
+        """Decrypt what was taken in and hand it to the protocol, many records at a time."""
+        if not self._incoming.pending and not self._ssl.pending():
+            self._whole = 0
+        self._pumping = True
+        try:
+            self._hand_all_on(drain)
+        finally:
+            self._pumping = False
+        self._answer()
+
+    cdef int _answer(self) except -1:
         if self._backlog and not self.finished:
             self._catch_up()
-        if self._outgoing.pending:
+        if self._held or self._outgoing.pending:
             self._flush()
+        return 0
+
+    cdef int _hand_all_on(self, bint drain) except -1:
+        while (drain or not self.read_paused) and not self.finished and self._hand_on():
+            pass
+        return 0
 
     cdef bint _hand_on(self) except -1:
-        cdef Py_ssize_t n, used = 0, size
-        cdef object view, error = None
+        cdef Py_ssize_t n, used = 0
+        cdef object memory, error = None
         cdef bint ended = False
+        cdef Py_buffer view
         if self._at_end:
             self.read_ended()
             return False
-        if not self._incoming.pending and not self._object.pending():
+        if not self._whole:
             return False
-        view = self.app.get_buffer(-1) if self._app_buffered else memoryview(bytearray(PIECE))
-        size = len(view)
-        if not size:
-            raise RuntimeError("get_buffer() returned an empty buffer")
+        memory = self.app.get_buffer(-1) if self._app_buffered else bytearray(PIECE)
+        PyObject_GetBuffer(memory, &view, PyBUF_WRITABLE)
         try:
-            while used < size and not ended:
-                n = self._object.read(size - used, view[used:] if used else view)
+            while used < view.len and self._whole and not ended:
+                self._memory._start = <uint8_t *>view.buf + used
+                self._memory._size = view.len - used
+                n = self._ssl.read(view.len - used, self._memory)
                 used += n
                 ended = not n
-                if not self._incoming.pending:
-                    break
+                if used < view.len or not self._ssl.pending():
+                    self._whole -= 1
         except SSLWantReadError:
+            self._whole = 0
             if not used:
                 return False
         except Exception as exc:
             error = exc.with_traceback(None)
             self.finished = True
+        finally:
+            PyBuffer_Release(&view)
         if used:
             if self._app_buffered:
                 self.app.buffer_updated(used)
             else:
-                self.app.data_received(bytes(view[:used]))
+                self.app.data_received(bytes(memoryview(memory)[:used]))
+        elif error is None and not ended:
+            raise RuntimeError("get_buffer() returned an empty buffer")
         if error is not None:
             self.failed(error)
         self._at_end = ended
@@ -140,14 +248,18 @@ cdef class TLSPipe:
 
     def write(self, data):
         """Encrypt data and send it; without effect once the sending side has ended."""
+        self._write(data)
+
+    cdef int _write(self, data) except -1:
         if self.finished:
-            return
+            return 0
         if self._backlog:
             self._backlog.append(bytes(memoryview(data)))
         else:
             self._encrypt(data)
-        if not self._pumping or <Py_ssize_t>self._outgoing.pending >= HELD:
+        if not self._pumping or self._held >= HELD:
             self._flush()
+        return 0
 
     def writelines(self, parts):
         """Do the same with several parts, in one go."""
@@ -155,7 +267,7 @@ cdef class TLSPipe:
         self._pumping = True
         try:
             for part in parts:
-                self.write(part)
+                self._write(part)
         finally:
             self._pumping = pumping
             if not pumping:
@@ -166,7 +278,7 @@ cdef class TLSPipe:
         cdef object view = data if type(data) is bytes and n <= PIECE else memoryview(data)
         while at < n:
             try:
-                self._object.write(view if n <= PIECE else view[at:at + PIECE])
+                self._ssl.write(view if n <= PIECE else view[at:at + PIECE])
             except SSLWantReadError:
                 self._backlog.insert(0, bytes(view[at:]))
                 self.stalled(True)
@@ -174,8 +286,9 @@ cdef class TLSPipe:
             except SSLError as exc:
                 self.failed(exc.with_traceback(None))
                 return False
+            self._held += min(n - at, PIECE) + OVERHEAD
             at += PIECE
-            if <Py_ssize_t>self._outgoing.pending >= HELD:
+            if self._held >= HELD:
                 self._flush()
         return True
 
@@ -193,6 +306,7 @@ cdef class TLSPipe:
     cdef int _flush(self) except -1:
         cdef bytes data = self._outgoing.read()
         cdef Py_ssize_t n = PyBytes_GET_SIZE(data), sent
+        self._held = 0
         if not n or self.transport is None or self.transport.is_closing():
             return 0
         if self._behind and self.transport.get_write_buffer_size() == 0:

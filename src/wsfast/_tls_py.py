@@ -4,6 +4,10 @@ It owns the way of bytes between a transport, which carries TLS records, and a p
 them; the `ssl` module does the cryptography, in memory. Handshakes, errors and the end are in `tls.py`, whose class
 derives from `TLSPipe`. `_tls.pyx` is its fast reading, with the same names and the same behaviour.
 
+Reading: `ssl` is asked only for records that have come whole, since it tells of others by an exception, which costs as
+much as decrypting a small message. It is given a portion at a time, which takes less memory, and lets the protocol
+learn of a large message before all of it is decrypted.
+
 Corking: what the protocol writes while it is handed received data is encrypted at once and sent once, at the end.
 """
 
@@ -18,10 +22,33 @@ from .events import BytesLike
 
 __all__ = ["TLSPipe"]
 
+HEAD: Final = 5
+"""Bytes of a record's head (RFC 8446, 5.1)."""
+LONGEST: Final = 18432
+"""Bytes that follow it at most (RFC 5246, 6.2.3)."""
+PORTION: Final = 16384
+"""Bytes of records after which no further one is taken in before they are handed on."""
 PIECE: Final = 65536
 """Bytes that are encrypted in one go, to four TLS records."""
 HELD: Final = 81920
 """Bytes of records that are sent without waiting for the end of the batch; 64 KiB and a frame's head make fewer."""
+OVERHEAD: Final = 32
+"""Bytes of a record, about, that are not the protocol's."""
+
+NONE: Final = -1
+"""In place of a length: this is no record, and `ssl` may find what is wrong."""
+ANY: Final = 1 << 30
+"""In place of a number of records that cannot be known."""
+
+
+def following(head: bytes) -> int:
+    """Return how many bytes follow a record's head; 0 if it is not whole, NONE if it is none."""
+    if not 20 <= head[0] <= 24 or head[1:2] not in (b"", b"\3"):
+        return NONE
+    if len(head) < HEAD:
+        return 0
+    length = int.from_bytes(head[3:])
+    return length if 0 < length <= LONGEST else NONE
 
 
 class TLSPipe:
@@ -42,10 +69,14 @@ class TLSPipe:
         "_at_end",
         "_backlog",
         "_buffer",
+        "_head",
+        "_held",
         "_incoming",
+        "_missing",
         "_object",
         "_outgoing",
         "_pumping",
+        "_whole",
         "app",
         "established",
         "finished",
@@ -72,7 +103,8 @@ class TLSPipe:
 
         Args:
             app: the attribute.
-            buffer: memory to receive into, which may be used for something else between two calls.
+            buffer: memory to receive into, which may be used for something else between two calls, but not by the
+                protocol for what it receives.
             context: for this side.
             server_side: whether it is a server's.
             name: what a client expects in the server's certificate.
@@ -82,6 +114,10 @@ class TLSPipe:
         self._outgoing = ssl.MemoryBIO()
         self._object = context.wrap_bio(self._incoming, self._outgoing, server_side, name)
         self._backlog: list[bytes] = []
+        self._held = 0  # bytes that were encrypted and not sent
+        self._whole = 0  # records that were taken in and not decrypted, at most
+        self._missing = 0  # bytes of the record after them
+        self._head = b""  # of that record, if it is not whole
         self._pumping = False
         self._at_end = False
         self.read_paused = False
@@ -118,50 +154,101 @@ class TLSPipe:
         """Take in what the transport received."""
         if self.finished:
             return  # until the peer ends its side too
-        self._incoming.write(self._buffer[:nbytes])
+        size = len(self._buffer)
+        if not 0 <= nbytes <= size:
+            raise ValueError(f"nbytes must be from 0 to the {size} bytes lent, got {nbytes}")
+        data = self._buffer[:nbytes]
         if not self.established:
+            self._take_in(data, nbytes)
             self.shake_hands()
-        else:
-            self.pump(False)
+            return
+        self._pumping = True
+        try:
+            while data and not self.finished:
+                data = data[self._take_in(data, PORTION) :]
+                self._hand_all_on(False)
+        except BaseException:
+            self._take_in(data, nbytes)  # if somebody catches it, there is a way on
+            raise
+        finally:
+            self._pumping = False
+        self._answer()
+
+    def _take_in(self, data: memoryview, limit: int) -> int:
+        """Give data to `ssl` up to the end of the record that reaches the limit; return where that is."""
+        n = self._follow(data, limit)
+        self._incoming.write(data[:n])
+        return n
+
+    def _follow(self, data: memoryview, limit: int) -> int:
+        """Count the records that end in data up to the limit; return where the last of them ends, or data does."""
+        at = 0
+        while at < len(data) and self._missing != NONE:
+            if not self._missing:
+                more = data[at : at + HEAD - len(self._head)]
+                self._head += more
+                at += len(more)
+                self._missing = following(self._head)
+                if self._missing:
+                    self._head = b""
+                continue
+            step = min(self._missing, len(data) - at)
+            at += step
+            self._missing -= step
+            if not self._missing:
+                self._whole += 1
+                if at >= limit:
+                    return at
+        if self._missing == NONE:
+            self._whole = ANY
+        return len(data)
 
     def pump(self, drain: bool) -> None:
-        """Decrypt what has arrived and hand it to the protocol, many records at a time.
+        """Decrypt what was taken in and hand it to the protocol, many records at a time.
 
         Args:
             drain: hand it on although reading is paused: the transport has ended.
         """
+        if not self._incoming.pending and not self._object.pending():
+            self._whole = 0  # those counted were the handshake's
         self._pumping = True
         try:
-            while (drain or not self.read_paused) and not self.finished and self._hand_on():
-                pass
+            self._hand_all_on(drain)
         finally:
             self._pumping = False
+        self._answer()
+
+    def _answer(self) -> None:
+        """Send what the protocol wrote, and what `ssl` has to say itself."""
         if self._backlog and not self.finished:
             self._catch_up()
-        if self._outgoing.pending:
+        if self._held or self._outgoing.pending:
             self.flush()
+
+    def _hand_all_on(self, drain: bool) -> None:
+        while (drain or not self.read_paused) and not self.finished and self._hand_on():
+            pass
 
     def _hand_on(self) -> bool:
         """Fill the protocol's buffer as far as that goes; return whether there may be more."""
         if self._at_end:
             self.read_ended()
             return False
-        if not self._incoming.pending and not self._object.pending():
+        if not self._whole:
             return False
         view = self.app.get_buffer(-1) if self._app_buffered else memoryview(bytearray(PIECE))
-        if not len(view):
-            raise RuntimeError("get_buffer() returned an empty buffer")
         used = 0
         error: Exception | None = None
         ended = False
         try:
-            while used < len(view) and not ended:
+            while used < len(view) and self._whole and not ended:
                 n: int = self._object.read(len(view) - used, view[used:])  # type: ignore[assignment]
                 used += n
                 ended = not n
-                if not self._incoming.pending:
-                    break
+                if used < len(view) or not self._object.pending():
+                    self._whole -= 1
         except ssl.SSLWantReadError:
+            self._whole = 0  # what was counted held nothing for the protocol
             if not used:
                 return False
         except Exception as exc:  # ssl.SSLError, and what a hook of the context raises
@@ -172,6 +259,8 @@ class TLSPipe:
                 self.app.buffer_updated(used)
             else:
                 self.app.data_received(bytes(view[:used]))
+        elif error is None and not ended:
+            raise RuntimeError("get_buffer() returned an empty buffer")
         if error is not None:
             self.failed(error)
         self._at_end = ended  # which is told when reading is not paused
@@ -187,7 +276,7 @@ class TLSPipe:
             self._backlog.append(bytes(memoryview(data)))
         else:
             self._encrypt(data)
-        if not self._pumping or self._outgoing.pending >= HELD:
+        if not self._pumping or self._held >= HELD:
             self.flush()
 
     def writelines(self, parts: Iterable[BytesLike]) -> None:
@@ -205,8 +294,9 @@ class TLSPipe:
         """Put data into the outgoing records; False if some of it has to wait."""
         view = memoryview(data)
         for at in range(0, len(view), PIECE):
+            piece = view[at : at + PIECE]
             try:
-                self._object.write(view[at : at + PIECE])
+                self._object.write(piece)
             except ssl.SSLWantReadError:
                 # RFC 5246, 7.4.1.1: the peer negotiates anew, and this side can send only when that is done.
                 self._backlog.insert(0, bytes(view[at:]))
@@ -215,7 +305,8 @@ class TLSPipe:
             except ssl.SSLError as exc:
                 self.failed(exc.with_traceback(None))
                 return False
-            if self._outgoing.pending >= HELD:
+            self._held += len(piece) + OVERHEAD
+            if self._held >= HELD:
                 self.flush()
         return True
 
@@ -229,6 +320,7 @@ class TLSPipe:
     def flush(self) -> None:
         """Send the records that are ready."""
         data = self._outgoing.read()
+        self._held = 0
         if data and self.transport is not None and not self.transport.is_closing():
             self.transport.write(data)
 

@@ -8,9 +8,8 @@ import ssl as ssl_module
 from typing import Any, Final
 
 from .exceptions import InvalidURI
-from .protocol import turn_of
 from .proxy import connect_socks, find_proxy, open_tunnel, parse_proxy
-from .tls import connect
+from .tls import buffer_of, connect
 from .uri import URI
 
 __all__ = ["Dialer", "as_context", "certificate_name"]
@@ -157,7 +156,7 @@ class Dialer:
             if tls.get("server_hostname") is None:
                 tls["server_hostname"] = certificate_name(uri)
 
-        buffer = turn_of(loop).buffer
+        buffer = buffer_of(loop)
         if self._unix:
             await connect(loop.create_unix_connection, protocol, buffer, **self._tcp, **tls)
             return

@@ -25,7 +25,7 @@ from .listener import Listener
 from .protocol import ConnectionProtocol, Limits, Overflow
 from .streams import Reader, Writer
 from .timers import CoarseTimer
-from .tls import TLSTransport
+from .tls import TLSTransport, buffer_of
 from .upgrade import ServerOpening
 from .websocket import COUNTED, WebSocket
 
@@ -368,7 +368,7 @@ class Server:
         opening = ServerOpening(self)
         protocol = ConnectionProtocol(self._loop, opening)
         accepted: Callable[[Any], None] = opening.accepted
-        return TLSTransport(protocol, protocol.turn.buffer, context, server_side=True, accepted=accepted)
+        return TLSTransport(protocol, buffer_of(self._loop), context, server_side=True, accepted=accepted)
 
     def _attach(self) -> asyncio.AbstractEventLoop:
         """Tie the server to the running event loop, the first time."""

@@ -14,6 +14,7 @@ import ssl
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, cast
+from weakref import WeakKeyDictionary
 
 from .codec import IMPLEMENTATION
 from .transports import plain_socket
@@ -23,7 +24,10 @@ if TYPE_CHECKING or IMPLEMENTATION == "python":
 else:
     from ._tls import TLSPipe
 
-__all__ = ["TLSTransport", "connect"]
+__all__ = ["TLSTransport", "buffer_of", "connect"]
+
+_RECEIVE_SIZE: Final = (65536 if IMPLEMENTATION == "cython" else 16384) + 1024
+"""What is handled in a few milliseconds; a message of 64 KiB comes in one read, with what TLS adds to it."""
 
 _LINGER: Final = 2.0
 """Seconds for which the peer may go on sending after an alert, before its connection is dropped."""
@@ -31,6 +35,16 @@ _LINGER: Final = 2.0
 # Why the protocol above is told to pause writing, as bits:
 _BELOW_FULL: Final = 1  # the transport below has more unsent than it should
 _STALLED: Final = 2  # nothing can be encrypted for now
+
+_buffers: WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview] = WeakKeyDictionary()
+
+
+def buffer_of(loop: asyncio.AbstractEventLoop) -> memoryview:
+    """Return the memory that the TLS connections of a loop receive into."""
+    buffer = _buffers.get(loop)
+    if buffer is None:
+        buffer = _buffers[loop] = memoryview(bytearray(_RECEIVE_SIZE))
+    return buffer
 
 
 class TLSTransport(TLSPipe, asyncio.BufferedProtocol):
@@ -40,7 +54,7 @@ class TLSTransport(TLSPipe, asyncio.BufferedProtocol):
 
     Args:
         app: the protocol above.
-        buffer: memory to receive into, which the connections of one event loop may share.
+        buffer: memory to receive into, which the connections of one event loop may share, but not with their protocols.
         context: of this side.
         server_side: whether it is a server's.
         server_hostname: what a client tells the server (RFC 6066, 3) and expects in its certificate.
