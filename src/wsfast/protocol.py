@@ -43,7 +43,8 @@ _MAX_EVENTS: Final = 256
 """Messages that one connection may handle in one turn of the loop."""
 _MAX_PINGS: Final = 64
 """Pings of `ping` that may be unanswered."""
-_RECEIVE_SIZE: Final = 65536 if IMPLEMENTATION == "cython" else 16384  # what the codec handles in a few milliseconds
+_RECEIVE_SIZE: Final = 65536 + 64 if IMPLEMENTATION == "cython" else 16384
+"""What the codec handles in a few milliseconds; in Cython, a message of 64 KiB and its head come in one read."""
 
 Overflow: TypeAlias = Literal["error", "drop", "close"]
 
