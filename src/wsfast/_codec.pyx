@@ -1036,15 +1036,14 @@ Specified in `_codec_py.py`.
             message = "" if self._opcode == 1 else b""
         elif not self._wide and self._used == self._room and Py_REFCNT(self._message) <= holders:
             message = <object>self._message
-            _keep_spare(self._message)
         elif not self._wide and Py_REFCNT(self._message) == 1:
             _resize(&self._message, self._used)
             message = <object>self._message
-            _keep_spare(self._message)
         elif self._opcode == 2:
             message = PyBytes_Memory(self._message)[:self._used]
         else:
             message = _decode_text(_memory(self._message), self._used)
+        if self._message != NULL and not self._compressed:  # what is inflated would find no use for it
             _keep_spare(self._message)
         self._drop_message()
         events.append(Fragment(message, True) if self._streaming or self._emitted else message)
