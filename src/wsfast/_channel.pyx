@@ -62,6 +62,7 @@ cdef extern from *:
 cdef enum:
     CORK_SIZE = 65536  # bytes gathered that are written without waiting for the end of the turn
     LARGE = 32768  # bytes of a message that is not copied into the encoder
+    TURN_SIZE = 131072  # bytes written of one turn after which a task that sends gives others one
     MANY_FRAGMENTS = 1024  # of one message, from which on each read ends its turn
     TURN_SENDS = 2048  # messages after which a task that sends without end gives others a turn
     TURN_PACKED = 256  # the same for messages that may be compressed, which takes longer
@@ -354,6 +355,7 @@ cdef class Channel:
     cdef readonly uint64_t messages_sent
     cdef readonly uint64_t bytes_received
     cdef readonly uint64_t bytes_sent
+    cdef uint64_t _turn_start  # of this turn, in bytes sent
 
     def begin(self, turn, opening):
         """Set the channel up for the opening handshake; called once, before anything else."""
@@ -415,6 +417,7 @@ cdef class Channel:
         cdef object on_message = self.on_message
         self._corked = True
         self.turn_full = False
+        self._turn_start = self.bytes_sent
         try:
             for event in events:
                 if type(event) is bytes or type(event) is str or type(event) is Fragment:
@@ -617,7 +620,6 @@ cdef class Channel:
         cdef Py_ssize_t n, sent = 0
         cdef object view
         self.messages_sent += 1
-        self.turn_full = True
         self._dirty = False
         self._encoder._head(first, m)
         head = self._encoder._take()
@@ -625,6 +627,7 @@ cdef class Channel:
         if self.transport is None or self.transport.is_closing():
             return 0
         self.bytes_sent += n + m
+        self._fill_turn()
         if self._fd < 0:
             self.transport.writelines((head, data if first == 0x82 else (<str>data).encode()))
             return 0
@@ -640,14 +643,24 @@ cdef class Channel:
         self.transport.write(view[max(sent - n, 0):])
         return 0
 
+    cdef inline void _fill_turn(self) noexcept:
+        if self.bytes_sent - self._turn_start >= TURN_SIZE:
+            self.turn_full = True
+
     cdef int _written(self) except -1:
         if self._encoder._used >= CORK_SIZE:
-            self.turn_full = True
-            return self._flush()
+            self._flush()
+            self._fill_turn()
+            return 0
         if not self._corked and not self._dirty:
             self._dirty = True
             self.turn._add(self)
         return 0
+
+    cdef object _next_turn(self):
+        self.turn_full = False
+        self._turn_start = self.bytes_sent
+        return sleep(0)
 
     def write(self, data):
         """Encode a message and see to it that it goes out."""
@@ -862,15 +875,13 @@ cdef class Endpoint:
             if channel.write_paused:
                 return self._drain()
             if channel.turn_full or not channel.messages_sent % TURN_PACKED:
-                channel.turn_full = False
-                return sleep(0)
+                return channel._next_turn()
             return _DONE
         channel._write(message)
         if channel.write_paused:
             return self._drain()
         if channel.turn_full or not channel.messages_sent % TURN_SENDS:
-            channel.turn_full = False
-            return sleep(0)
+            return channel._next_turn()
         return _DONE
 
     def send_nowait(self, message):

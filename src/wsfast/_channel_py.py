@@ -29,6 +29,8 @@ __all__ = ["Channel", "Endpoint", "Turn"]
 
 CORK_SIZE: Final = 65536
 """Bytes gathered that are written without waiting for the end of the turn."""
+TURN_SIZE: Final = 131072
+"""Bytes written in one turn after which a task that sends gives others one. One message of 64 KiB is no reason yet."""
 MANY_FRAGMENTS: Final = 1024
 """Fragments of one message from which on each read ends its turn."""
 TURN_SENDS: Final = 2048
@@ -112,6 +114,7 @@ class Channel:
         "_queue",
         "_receiver",
         "_terminal",
+        "_turn_start",
         "bytes_received",
         "bytes_sent",
         "connection",
@@ -200,6 +203,7 @@ class Channel:
         self.paused = 0
         self.held = 0
         self.messages_received = self.messages_sent = self.bytes_received = self.bytes_sent = 0
+        self._turn_start = 0  # of this turn, in bytes sent
 
     def consume(self, on_message: Callable[[Any], object]) -> None:
         """Hand each message to a callable instead of queueing it for `recv`."""
@@ -234,6 +238,7 @@ class Channel:
     def _deliver(self, events: list[Any]) -> None:
         self._corked = True
         self.turn_full = False
+        self._turn_start = self.bytes_sent
         try:
             for event in events:
                 kind = type(event)
@@ -441,8 +446,9 @@ class Channel:
     def written(self) -> None:
         """Note that frames were put into the encoder, so that they go out by the end of the turn."""
         if len(self._encoder) >= CORK_SIZE:
-            self.turn_full = True
             self.flush()
+            if self.bytes_sent - self._turn_start >= TURN_SIZE:
+                self.turn_full = True
         elif not self._corked and not self._dirty:
             self._dirty = True
             self.turn._add(self)
@@ -590,6 +596,7 @@ class Endpoint:
         if channel.turn_full or not channel.messages_sent % turn_sends:
             # Much was sent in one turn: give others one.
             channel.turn_full = False
+            channel._turn_start = channel.bytes_sent
             return asyncio.sleep(0)
         return _done()
 
