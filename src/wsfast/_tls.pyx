@@ -24,7 +24,7 @@ cdef extern from "_socket.h" nogil:
 cdef enum:
     HEAD = 5  # bytes of a record's head
     LONGEST = 18432  # bytes that follow it at most
-    PORTION = 16384  # bytes of records after which no further one is taken in before they are handed on
+    PORTION = 32768  # bytes of records after which no further one is taken in before they are handed on
     PIECE = 65536  # bytes that are encrypted in one go
     HELD = 81920  # bytes of records that are sent without waiting for the end of the batch
     OVERHEAD = 32  # bytes of a record, about, that are not the protocol's

@@ -26,8 +26,8 @@ HEAD: Final = 5
 """Bytes of a record's head (RFC 8446, 5.1)."""
 LONGEST: Final = 18432
 """Bytes that follow it at most (RFC 5246, 6.2.3)."""
-PORTION: Final = 16384
-"""Bytes of records after which no further one is taken in before they are handed on."""
+PORTION: Final = 32768
+"""Bytes of records after which no further one is taken in before they are handed on: two full ones, or many small."""
 PIECE: Final = 65536
 """Bytes that are encrypted in one go, to four TLS records."""
 HELD: Final = 81920
