@@ -186,6 +186,9 @@ class PerMessageDeflate:
         budget: where `parameters.memory` is reserved already; `close` gives it back.
 
     Attributes:
+        shared_key: the class of connections for which a message needs to be compressed only once: the pool that does
+            it, by ``key.compress(data)``. Each connection is told what came of it by `judge`, and by `note_shared` if
+            it is sent the result. This holds with context takeover as well as without.
         watched: None, or a set to which it adds itself whenever there is a compressor that `free_idle` may free.
     """
 
@@ -196,10 +199,10 @@ class PerMessageDeflate:
         "_idle_since",
         "_inside",
         "_pause",
-        "_pool",
         "_streak",
         "_streams",
         "parameters",
+        "shared_key",
         "watched",
     )
 
@@ -208,7 +211,7 @@ class PerMessageDeflate:
         self._budget = budget
         self._compressor: Compressor | None = None
         self._decompressor: Decompressor | None = None
-        self._pool = pool(parameters.compress, parameters.level, parameters.bits, parameters.mem_level)
+        self.shared_key = pool(parameters.compress, parameters.level, parameters.bits, parameters.mem_level)
         self._idle_since: float | None = None
         self.watched: set[Any] | None = None
         self._inside = False  # a message of the peer's has begun, and is not empty so far
@@ -262,7 +265,7 @@ class PerMessageDeflate:
                 self._compressor = None  # it may hold a part of what is not sent now
                 raise
         else:
-            out = self._pool.compress(data)
+            out = self.shared_key.compress(data)
         self.judge(len(data), len(out))
         return out
 
@@ -283,10 +286,10 @@ class PerMessageDeflate:
             if fin and compressor is not None and not takeover:
                 self._compressor = None
                 compressor.flush(FULL_FLUSH)
-                self._pool.give(compressor)
+                self.shared_key.give(compressor)
             return out
         if compressor is None:
-            compressor = self._keep(self._new_compressor() if takeover else self._pool.take())
+            compressor = self._keep(self._new_compressor() if takeover else self.shared_key.take())
         self._idle_since = None
         try:
             out = compressor.compress(data) + compressor.flush(SYNC_FLUSH if takeover or not fin else FULL_FLUSH)
@@ -299,7 +302,7 @@ class PerMessageDeflate:
             return out
         if not takeover:
             self._compressor = None
-            self._pool.give(compressor)
+            self.shared_key.give(compressor)
         return out[:-4]
 
     def _keep(self, compressor: Compressor) -> Compressor:
@@ -335,15 +338,6 @@ class PerMessageDeflate:
             self._pause = min(_FIRST_PAUSE << (self._streak - _POOR_STREAK), _LONGEST_PAUSE)
 
     # Broadcasting
-
-    @property
-    def shared_key(self) -> CompressorPool:
-        """The class of connections for which a message needs to be compressed only once.
-
-        It is the pool that does it: ``key.compress(data)``. Each connection is told what came of it by `judge`, and by
-        `note_shared` if it is sent the result. This holds with context takeover as well as without.
-        """
-        return self._pool
 
     def note_shared(self) -> None:
         """Note that this connection sends a message that `shared_key` compressed.

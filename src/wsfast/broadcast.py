@@ -90,7 +90,7 @@ class _Shared:
             if text:
                 self.payload.decode()
         self.frame = encode_frame(self.opcode, self.payload)
-        self._packed: dict[Any, tuple[bytes, bytes]] = {}
+        self._packed: dict[Any, tuple[bytes, bytes, int]] = {}
 
     def send(self, channel: ConnectionProtocol) -> None:
         """Send it to one connection, if that is open.
@@ -100,25 +100,28 @@ class _Shared:
             BufferFull: too much is unsent there.
         """
         connection = channel.connection
-        if not channel.has_room(len(self.payload)):
+        payload, frame, compressed = self.payload, self.frame, False
+        size = len(payload)
+        if not channel.has_room(size):
             if connection.state is not State.OPEN:
                 return
             if channel.is_sending:
                 raise ConcurrencyError("a message in several steps is being sent")
             try:
-                if not channel.may_buffer(self.payload):
+                if not channel.may_buffer(payload):
                     return
             except ConnectionClosed:
                 return  # by the policy
-        payload, frame, compressed = self.payload, self.frame, False
         compression: Any = connection.compression
         if compression is not None and (
-            compression.should_compress(len(payload)) if self._compress is None else self._compress
+            compression.should_compress(size) if self._compress is None else self._compress
         ):
-            packed = self._pack(compression.shared_key)
-            compression.judge(len(payload), len(packed[0]))
-            if len(packed[0]) < len(payload):
-                payload, frame = packed
+            key = compression.shared_key
+            packed = self._packed.get(key) or self._pack(key)
+            left = packed[2]
+            compression.judge(size, left)
+            if left < size:
+                payload, frame, _ = packed
                 compressed = True
                 compression.note_shared()
         if connection.side is _SERVER:
@@ -128,10 +131,8 @@ class _Shared:
             channel.count_sent()
             channel.written()
 
-    def _pack(self, key: Any) -> tuple[bytes, bytes]:
-        """Return the compressed payload and its frame for a class of connections."""
-        packed = self._packed.get(key)
-        if packed is None:
-            payload: bytes = key.compress(self.payload)
-            packed = self._packed[key] = payload, encode_frame(self.opcode, payload, rsv1=True)
+    def _pack(self, key: Any) -> tuple[bytes, bytes, int]:
+        """Return the compressed payload for a class of connections, its frame and its length."""
+        payload: bytes = key.compress(self.payload)
+        packed = self._packed[key] = payload, encode_frame(self.opcode, payload, rsv1=True), len(payload)
         return packed
