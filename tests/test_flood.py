@@ -306,6 +306,28 @@ async def test_others_do_not_wait_while_a_handler_sends_without_end(form: str) -
         assert max(took) < 0.5 * SLOWNESS
 
 
+async def test_a_turn_is_full_at_128_kib() -> None:
+    """One message of 64 KiB is sent without a turn of the loop, not one after the other."""
+    turns: list[int] = []
+
+    async def send(ws: wsfast.WebSocket) -> None:
+        for _ in range(2):
+            await ws.recv()
+            gone: list[None] = []
+            asyncio.get_running_loop().call_soon(gone.append, None)
+            for _ in range(2):
+                await ws.send(b"x" * 65536)
+                turns.append(len(gone))
+
+    async with serving(send, write_limit=1 << 20) as server:
+        peer = await Peer.open(server)
+        for _ in range(2):
+            await peer.send(frame(BINARY, b"go"))
+            for _ in range(2):
+                await peer.read()
+    assert turns == [0, 1, 0, 1]
+
+
 async def test_others_do_not_wait_while_a_handler_compresses_without_end() -> None:
     async def zeros(ws: wsfast.WebSocket) -> None:
         while True:
