@@ -292,6 +292,7 @@ def test_what_ends_well(side: Side, rcvd: int, gave: int) -> None:
     connection.receive_data(from_peer(side, CLOSE, b"" if rcvd == 1005 else rcvd.to_bytes(2, "big")))
     well = rcvd in (1000, 1001, 1005) and gave in (1000, 1001, 1005)
     assert type(connection.closed_error()) is (ConnectionClosedOK if well else ConnectionClosedError)
+    assert connection.closed_ok is well
     assert connection.closed_error().code == rcvd
 
 

@@ -88,6 +88,18 @@ async def test_attributes_of_an_open_connection() -> None:
         assert repr(ws) == f"<wsfast.WebSocket OPEN {ws.remote_address}>"
 
 
+@pytest.mark.parametrize("end", ["end", "reset"])
+async def test_the_peers_address_is_known_after_the_end(end: str) -> None:
+    async with pair() as (ws, client):
+        address = client.writer.get_extra_info("sockname")
+        if end == "end":
+            await client.end()
+        else:
+            client.reset()
+        await until(lambda: ws.state is State.CLOSED)
+        assert (ws.remote_address, ws.local_address, ws.transport) == (address, None, None)
+
+
 async def test_counters() -> None:
     async with pair() as (ws, client):
         assert ws.counters["messages_received"] == ws.counters["messages_sent"] == 0
