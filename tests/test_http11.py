@@ -197,6 +197,7 @@ REFUSED = [
     (host(b"Host: a:123456"), 400, "Host"),
     (host(b"Host: :80"), 400, "Host"),
     (host(b"Host: a%4"), 400, "Host"),
+    (host(b"Host: a%"), 400, "Host"),
     (host(b"Host: caf\xe9"), 400, "Host header|a host and a port"),
     (host(b"Host: ::1"), 400, "Host"),
     (host(b"Host: [::1"), 400, "Host"),

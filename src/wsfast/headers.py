@@ -46,7 +46,7 @@ _BAD_VALUE = re.compile(r"[^\t -~\x80-\xff]")
 # RFC 6455, 9.1: ";" name ["=" value]; RFC 9110, 5.6.4: quoted-string.
 _PARAMETER = re.compile(
     rf"[\t ]*+;[\t ]*+({_TCHAR}++)"
-    rf"(?:[\t ]*+=[\t ]*+(?:({_TCHAR}++)|\"((?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*+)\"))?"
+    rf"(?:[\t ]*+=[\t ]*+(?:({_TCHAR}++)|\"((?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*)\"))?"
 )
 _QUOTED_PAIR = re.compile(r"\\(.)")
 _SEPARATORS = re.compile(r"[\t ,]*+")

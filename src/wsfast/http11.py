@@ -54,7 +54,7 @@ _METHOD = re.compile(rf"{TCHAR}++".encode())
 _VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]")
 # RFC 3986, 3.2.2: reg-name or IPv4address or "[" IPv6address "]"; a zone is tolerated, as some clients send it.
 _AUTHORITY = (
-    r"(?:\[([0-9A-Fa-f:.]++(?:%[0-9A-Za-z\-._~%]++)?)\]|(?:[0-9A-Za-z\-._~!$&'()*+,;=]++|%[0-9A-Fa-f]{2})++)"
+    r"(?:\[([0-9A-Fa-f:.]++(?:%[0-9A-Za-z\-._~%]++)?)\]|(?:[0-9A-Za-z\-._~!$&'()*+,;=]++|%[0-9A-Fa-f]{2})+)"
     r"(?::([0-9]{0,5}+))?"
 )
 _HOST = re.compile(_AUTHORITY)

@@ -126,7 +126,7 @@ async def _measure(args: argparse.Namespace, options: dict[str, Any]) -> dict[st
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(_flood(args, options, message, bar)) for _ in range(args.connections)]
-    except* Exception as failed:
+    except ExceptionGroup as failed:
         raise failed.exceptions[0] from None
     finally:
         bar.end()
