@@ -12,7 +12,8 @@ import shutil
 import socket
 import ssl
 import termios
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from types import ModuleType
 from typing import Any
 
@@ -635,51 +636,53 @@ async def test_client_of_node(certs: Certificates) -> None:
 openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
 
 
+@asynccontextmanager
+async def s_client(server: Any, certs: Certificates, *options: str) -> AsyncIterator[Any]:
+    """Run OpenSSL's own client, connected to the server, for `PATIENCE` at most."""
+    process = await asyncio.create_subprocess_exec(
+        "openssl", "s_client", "-connect", f"127.0.0.1:{port_of(server)}", "-CAfile", str(certs.authority), *options,
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
+    async with asyncio.timeout(PATIENCE):
+        yield process
+
+
 @openssl
 async def test_client_of_openssl(certs: Certificates, version: ssl.TLSVersion) -> None:
-    async with serving(echo, ssl=certs.server_context()) as server:
-        process = await asyncio.create_subprocess_exec(
-            "openssl", "s_client", "-quiet", "-connect", f"127.0.0.1:{port_of(server)}", "-verify_return_error",
-            "-CAfile", str(certs.authority), "-" + version.name.lower().replace("v", ""),
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
-        )  # fmt: skip
-        assert process.stdin is not None
-        assert process.stdout is not None
-        async with asyncio.timeout(PATIENCE):
-            process.stdin.write(head())
-            await process.stdout.readuntil(b"\r\n\r\n")
-            process.stdin.write(frame(TEXT, b"hello") + close_frame())
-            assert await process.stdout.readexactly(11) == b"\x81\x05hello\x88\x02\x03\xe8"
-            process.stdin.close()
-            assert await process.stdout.read() == b""
-            await process.wait()
+    named = "-" + version.name.lower().replace("v", "")
+    async with (
+        serving(echo, ssl=certs.server_context()) as server,
+        s_client(server, certs, "-quiet", "-verify_return_error", named) as process,
+    ):
+        process.stdin.write(head())
+        await process.stdout.readuntil(b"\r\n\r\n")
+        process.stdin.write(frame(TEXT, b"hello") + close_frame())
+        assert await process.stdout.readexactly(11) == b"\x81\x05hello\x88\x02\x03\xe8"
+        process.stdin.close()
+        assert await process.stdout.read() == b""
+        await process.wait()
 
 
 @openssl
 async def test_a_client_that_changes_its_keys(certs: Certificates) -> None:
     """RFC 8446, 4.6.3: it asks for the server's to be changed too, which OpenSSL does before it sends something."""
-    async with serving(echo, ssl=certs.server_context()) as server:
-        process = await asyncio.create_subprocess_exec(
-            "openssl", "s_client", "-connect", f"127.0.0.1:{port_of(server)}", "-CAfile", str(certs.authority),
-            "-tls1_3", "-msg",
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
-        )  # fmt: skip
-        assert process.stdin is not None
-        assert process.stdout is not None
-        async with asyncio.timeout(PATIENCE):
-            process.stdin.write(head())
-            await process.stdout.readuntil(b"101 Switching Protocols")
-            for number in range(3):
-                process.stdin.write(b"K\n")
-                await process.stdout.readuntil(b">>> TLS 1.3, Handshake [length 0005], KeyUpdate")
-                process.stdin.write(frame(TEXT, b"hello %d" % number))
-                await process.stdout.readuntil(b"<<< TLS 1.3, Handshake [length 0005], KeyUpdate")
-                await process.stdout.readuntil(b"\x81\x07hello %d" % number)
-            process.stdin.write(close_frame())
-            await process.stdout.readuntil(b"\x88\x02\x03\xe8")
-            process.stdin.close()
-            await process.stdout.read()
-            await process.wait()
+    async with (
+        serving(echo, ssl=certs.server_context()) as server,
+        s_client(server, certs, "-tls1_3", "-msg") as process,
+    ):
+        process.stdin.write(head())
+        await process.stdout.readuntil(b"101 Switching Protocols")
+        for number in range(3):
+            process.stdin.write(b"K\n")
+            await process.stdout.readuntil(b">>> TLS 1.3, Handshake [length 0005], KeyUpdate")
+            process.stdin.write(frame(TEXT, b"hello %d" % number))
+            await process.stdout.readuntil(b"<<< TLS 1.3, Handshake [length 0005], KeyUpdate")
+            await process.stdout.readuntil(b"\x81\x07hello %d" % number)
+        process.stdin.write(close_frame())
+        await process.stdout.readuntil(b"\x88\x02\x03\xe8")
+        process.stdin.close()
+        await process.stdout.read()
+        await process.wait()
 
 
 @openssl

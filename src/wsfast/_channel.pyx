@@ -28,8 +28,7 @@ __all__ = ["Channel", "Endpoint", "Turn"]
 
 
 cdef extern from "_socket.h" nogil:
-    Py_ssize_t wsf_send(int fd, const char *data, Py_ssize_t n)
-    Py_ssize_t wsf_send_last(int fd, const char *data, Py_ssize_t n)
+    Py_ssize_t wsf_send(int fd, const char *data, Py_ssize_t n, bint last)
     Py_ssize_t wsf_send2(int fd, const char *head, Py_ssize_t n, const char *data, Py_ssize_t m)
     bint wsf_nothing_unread(int fd)
 
@@ -657,7 +656,8 @@ cdef class Channel:
             self.turn._add(self)
         return 0
 
-    cdef object _next_turn(self):
+    cpdef object next_turn(self):
+        """Return an awaitable that lets others have a turn, after which this connection has a new one."""
         self.turn_full = False
         self._turn_start = self.bytes_sent
         return sleep(0)
@@ -721,7 +721,7 @@ cdef class Channel:
             return 0
         self.bytes_sent += n
         if self._direct():
-            sent = (wsf_send_last if last else wsf_send)(self._fd, PyBytes_AS_STRING(data), n)
+            sent = wsf_send(self._fd, PyBytes_AS_STRING(data), n, last)
             if sent == n:
                 return 0
             # What the socket did not take, or its error, is for the transport.
@@ -875,13 +875,13 @@ cdef class Endpoint:
             if channel.write_paused:
                 return self._drain()
             if channel.turn_full or not channel.messages_sent % TURN_PACKED:
-                return channel._next_turn()
+                return channel.next_turn()
             return _DONE
         channel._write(message)
         if channel.write_paused:
             return self._drain()
         if channel.turn_full or not channel.messages_sent % TURN_SENDS:
-            return channel._next_turn()
+            return channel.next_turn()
         return _DONE
 
     def send_nowait(self, message):

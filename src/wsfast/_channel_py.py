@@ -453,6 +453,12 @@ class Channel:
             self._dirty = True
             self.turn._add(self)
 
+    def next_turn(self) -> Awaitable[None]:
+        """Return an awaitable that lets others have a turn, after which this connection has a new one."""
+        self.turn_full = False
+        self._turn_start = self.bytes_sent
+        return asyncio.sleep(0)
+
     def flush(self) -> None:
         """Write what the encoder holds now."""
         self._dirty = False
@@ -594,10 +600,7 @@ class Endpoint:
         if channel.write_paused:
             return self._drain()
         if channel.turn_full or not channel.messages_sent % turn_sends:
-            # Much was sent in one turn: give others one.
-            channel.turn_full = False
-            channel._turn_start = channel.bytes_sent
-            return asyncio.sleep(0)
+            return channel.next_turn()  # type: ignore[no-any-return]
         return _done()
 
     def send_nowait(self, message: str | BytesLike) -> bool:

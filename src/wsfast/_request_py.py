@@ -8,7 +8,9 @@ from __future__ import annotations
 import re
 from typing import Final, TypeAlias
 
-__all__ = ["MAX_HEADERS", "MAX_LINE", "TCHAR", "Usual", "find_fields", "read_usual"]
+from .headers import TCHAR
+
+__all__ = ["KEY", "MAX_HEADERS", "MAX_LINE", "Usual", "find_fields", "read_usual"]
 
 MAX_LINE: Final = 8192
 """The longest line of a head, in bytes without its CR LF."""
@@ -19,7 +21,6 @@ Usual: TypeAlias = tuple[int, str, str | None, str | None, str | None]
 """How long a request's head is, Sec-WebSocket-Key, and, each None without it, Origin, Sec-WebSocket-Protocol and
 Sec-WebSocket-Extensions."""
 
-TCHAR: Final = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 # RFC 9112, 3 and 5: the request line with a target in origin-form, the headers, the empty line. No folded
 # lines, no space before the colon, no bare CR or LF, no NUL or other control character fits it. White space after a
 # value is legal but rare, and is left to the other way, so that nothing has to be stripped. No group is possessive:
@@ -52,8 +53,8 @@ _NAMES = {
 _PLAIN_HOST = re.compile(r"[0-9A-Za-z\-.]++(?::(?:[0-9]{1,4}|[1-5][0-9]{4}))?")
 # Firefox sends the second one.
 _CONNECTION = ("upgrade", "keep-alive, upgrade")
-# RFC 6455, 4.1, item 7, and the ABNF of 4.3: 16 bytes in base64.
-_KEY = re.compile(r"[0-9A-Za-z+/]{22}==")
+KEY: Final = re.compile(r"[0-9A-Za-z+/]{22}==")
+"""A Sec-WebSocket-Key (RFC 6455, 4.1, item 7, and the ABNF of 4.3): 16 bytes in base64."""
 
 
 def find_fields(head: str) -> dict[str, str]:
@@ -91,7 +92,7 @@ def read_usual(data: bytes) -> Usual | None:
         fields.get("Upgrade", "").lower() != "websocket"
         or fields.get("Connection", "").lower() not in _CONNECTION
         or fields.get("Sec-WebSocket-Version") != "13"
-        or _KEY.fullmatch(key) is None
+        or KEY.fullmatch(key) is None
         or _PLAIN_HOST.fullmatch(fields.get("Host", "")) is None
         or "Transfer-Encoding" in fields
         or "Content-Length" in fields

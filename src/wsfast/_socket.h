@@ -6,8 +6,7 @@
 #include <string.h>
 
 #ifdef _WIN32
-static inline Py_ssize_t wsf_send(int fd, const char *data, Py_ssize_t n) { return -1; }
-static inline Py_ssize_t wsf_send_last(int fd, const char *data, Py_ssize_t n) { return -1; }
+static inline Py_ssize_t wsf_send(int fd, const char *data, Py_ssize_t n, int last) { return -1; }
 static inline Py_ssize_t wsf_send2(int fd, const char *head, Py_ssize_t n, const char *data, Py_ssize_t m) { return -1; }
 static inline int wsf_nothing_unread(int fd) { return 0; }
 #else
@@ -21,14 +20,10 @@ static inline int wsf_nothing_unread(int fd) { return 0; }
 #ifndef MSG_MORE
 #define MSG_MORE 0
 #endif
-static inline Py_ssize_t wsf_send(int fd, const char *data, Py_ssize_t n)
+/* `last`: the socket is closed right afterwards, and the FIN goes in the same segment. */
+static inline Py_ssize_t wsf_send(int fd, const char *data, Py_ssize_t n, int last)
 {
-    return send(fd, data, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT);
-}
-/* Before the socket is closed, which is to follow at once: the FIN goes in the same segment. */
-static inline Py_ssize_t wsf_send_last(int fd, const char *data, Py_ssize_t n)
-{
-    return send(fd, data, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT | MSG_MORE);
+    return send(fd, data, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT | (last ? MSG_MORE : 0));
 }
 static inline Py_ssize_t wsf_send2(int fd, const char *head, Py_ssize_t n, const char *data, Py_ssize_t m)
 {

@@ -18,7 +18,7 @@ __all__ = ["TLSPipe"]
 
 
 cdef extern from "_socket.h" nogil:
-    Py_ssize_t wsf_send(int fd, const char *data, Py_ssize_t n)
+    Py_ssize_t wsf_send(int fd, const char *data, Py_ssize_t n, bint last)
 
 
 cdef enum:
@@ -312,7 +312,7 @@ cdef class TLSPipe:
         if self._behind and self.transport.get_write_buffer_size() == 0:
             self._behind = False
         if self._fd >= 0 and not self._behind:
-            sent = wsf_send(self._fd, PyBytes_AS_STRING(data), n)
+            sent = wsf_send(self._fd, PyBytes_AS_STRING(data), n, False)
             if sent == n:
                 return 0
             # What the socket did not take, or its error, is for the transport.

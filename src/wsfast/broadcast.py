@@ -90,7 +90,7 @@ class _Shared:
             if text:
                 self.payload.decode()
         self.frame = encode_frame(self.opcode, self.payload)
-        self._packed: dict[Any, tuple[bytes, bytes, int]] = {}
+        self._packed: dict[Any, tuple[bytes, bytes]] = {}
 
     def send(self, channel: ConnectionProtocol) -> None:
         """Send it to one connection, if that is open.
@@ -118,10 +118,10 @@ class _Shared:
         ):
             key = compression.shared_key
             packed = self._packed.get(key) or self._pack(key)
-            left = packed[2]
+            left = len(packed[0])
             compression.judge(size, left)
             if left < size:
-                payload, frame, _ = packed
+                payload, frame = packed
                 compressed = True
                 compression.note_shared()
         if connection.side is _SERVER:
@@ -131,8 +131,8 @@ class _Shared:
             channel.count_sent()
             channel.written()
 
-    def _pack(self, key: Any) -> tuple[bytes, bytes, int]:
-        """Return the compressed payload for a class of connections, its frame and its length."""
+    def _pack(self, key: Any) -> tuple[bytes, bytes]:
+        """Make the compressed payload for a class of connections, and its frame."""
         payload: bytes = key.compress(self.payload)
-        packed = self._packed[key] = payload, encode_frame(self.opcode, payload, rsv1=True), len(payload)
+        packed = self._packed[key] = payload, encode_frame(self.opcode, payload, rsv1=True)
         return packed

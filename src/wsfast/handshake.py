@@ -17,6 +17,7 @@ from hashlib import sha1
 from hmac import compare_digest
 from typing import NamedTuple
 
+from ._request_py import KEY
 from .exceptions import (
     InvalidHandshake,
     InvalidHeader,
@@ -76,8 +77,6 @@ Origins = Sequence[str | re.Pattern[str] | None]
 
 # RFC 6455, 1.3.
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-# RFC 6455, 4.1, item 7, and the ABNF of 4.3: 16 bytes in base64.
-_KEY = re.compile(r"[0-9A-Za-z+/]{22}==")
 _VERSION = {"Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
 
 
@@ -156,7 +155,7 @@ def _check_fields(fields: dict[str, str]) -> tuple[str, str | None, str | None, 
             _VERSION,
         )
     key = fields.get("Sec-WebSocket-Key")
-    if key is None or _KEY.fullmatch(key) is None:
+    if key is None or KEY.fullmatch(key) is None:
         came = "none" if key is None else _show(key)
         raise refuse(
             400,
@@ -343,7 +342,7 @@ class ClientHandshake:
         key: str | None = None,
     ) -> None:
         self.key = generate_key() if key is None else key
-        if _KEY.fullmatch(self.key) is None:
+        if KEY.fullmatch(self.key) is None:
             raise ValueError(f"expected a key of 16 bytes in base64, got {show(self.key)}")
         target = uri.resource_name
         if _TARGET.fullmatch(target) is None:

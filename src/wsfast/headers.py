@@ -37,16 +37,16 @@ ExtensionHeader = tuple[str, list[ExtensionParameter]]
 """An extension's name and its parameters, in the order in which they came."""
 
 # RFC 9110, 5.6.2: tchar.
-_TCHAR = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
-_TOKEN = re.compile(rf"{_TCHAR}++")
+TCHAR = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
+_TOKEN = re.compile(rf"{TCHAR}++")
 # RFC 9110, 7.8: protocol-name ["/" protocol-version].
-_PROTOCOL = re.compile(rf"{_TCHAR}++(?:/{_TCHAR}++)?")
+_PROTOCOL = re.compile(rf"{TCHAR}++(?:/{TCHAR}++)?")
 # RFC 9110, 5.5: what a field's value may hold; a byte of 0x80 to 0xff (obs-text) is a character of Latin-1 here.
 _BAD_VALUE = re.compile(r"[^\t -~\x80-\xff]")
 # RFC 6455, 9.1: ";" name ["=" value]; RFC 9110, 5.6.4: quoted-string.
 _PARAMETER = re.compile(
-    rf"[\t ]*+;[\t ]*+({_TCHAR}++)"
-    rf"(?:[\t ]*+=[\t ]*+(?:({_TCHAR}++)|\"((?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*)\"))?"
+    rf"[\t ]*+;[\t ]*+({TCHAR}++)"
+    rf"(?:[\t ]*+=[\t ]*+(?:({TCHAR}++)|\"((?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*)\"))?"
 )
 _QUOTED_PAIR = re.compile(r"\\(.)")
 _SEPARATORS = re.compile(r"[\t ,]*+")

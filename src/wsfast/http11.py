@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, NoReturn
 import httptools
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from ._request_py import MAX_HEADERS, MAX_LINE, TCHAR, Usual, find_fields
+from ._request_py import MAX_HEADERS, MAX_LINE, Usual, find_fields
 from .codec import IMPLEMENTATION
 from .exceptions import HandshakeRefused, InvalidMessage, InvalidState, show
-from .headers import check_header
+from .headers import TCHAR, check_header
 
 if TYPE_CHECKING or IMPLEMENTATION == "python":
     from ._request_py import read_usual

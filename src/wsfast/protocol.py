@@ -23,7 +23,7 @@ from .codec import IMPLEMENTATION
 from .codes import CloseCause, CloseCode
 from .connection import Connection, Side, State
 from .events import BytesLike, Close, Event, Fragment, Ping, Pong
-from .exceptions import BufferFull, ConcurrencyError, ConnectionClosed, ConnectionClosedOK, InvalidState, PeerError
+from .exceptions import BufferFull, ConcurrencyError, ConnectionClosed, InvalidState, PeerError
 from .streams import Reader, Writer
 from .timers import CoarseTimer
 from .transports import in_kernel, plain_socket
@@ -511,9 +511,8 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         if not self.write_paused:
             self._steps += 1
             if self.turn_full or self._steps >= _MAX_EVENTS:
-                self.turn_full = False
                 self._steps = 0
-                await asyncio.sleep(0)
+                await self.next_turn()
             return
         if self._drain_waiters is None:
             self._drain_waiters = []
@@ -695,13 +694,12 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
             self.written()
             if connection.rcvd_then_sent:  # else `start_close` has set it: `close_timeout` is for all of the closing
                 self._set_deadline(self.host.limits.close_timeout)
-        if self.reader is not None:
-            self._end_reader(self.reader)
+        self._end_reader()
         self.wake_receiver()
 
-    def _end_reader(self, reader: Reader) -> None:
-        error = self.connection.closed_error()
-        reader.end(None if isinstance(error, ConnectionClosedOK) else error)
+    def _end_reader(self) -> None:
+        if self.reader is not None:
+            self.reader.end(None if self.connection.closed_ok else self.connection.closed_error())
 
     def _end_transport(self) -> None:
         # Closing with unread bytes in the socket resets the connection, and the reset can overtake the Close frame:
@@ -777,8 +775,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
             return
         connection = self.connection
         ws = self.ws
-        if ws._peer is None and self.transport is not None:
-            ws._peer = self.transport.get_extra_info("peername")
+        ws._peer = ws.remote_address  # which the transport will not know any more
         self.host.timer.clear(self)
         self.take_rest()
         self.settle()
@@ -804,8 +801,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
             self._release(self._gate, connection.closed_error())
             self._gate.clear()
         self.wake_receiver()
-        if self.reader is not None:
-            self._end_reader(self.reader)
+        self._end_reader()
         self.host.connection_closed(self)
         listener = self.listener
         if listener is not None:
@@ -815,9 +811,8 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
                 listener.on_close(code, reason)
             except (Exception, asyncio.CancelledError) as exc_:
                 self.host.logger.error("on_close for subprotocol %r raised", ws.subprotocol, exc_info=exc_)
-        if self._closed_waiters is not None:
-            self._release(self._closed_waiters, None)
-            self._closed_waiters = None
+        self._release(self._closed_waiters, None)
+        self._closed_waiters = None
 
     @staticmethod
     def _release(waiters: Iterable[asyncio.Future[None]] | None, error: Exception | None) -> None:

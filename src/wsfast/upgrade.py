@@ -133,6 +133,7 @@ class ServerOpening:
 
     def _handle(self, request: Request) -> None:
         server = self.server
+        # Before it is open, a WebSocket knows no transport to ask.
         hooked = server.process_request is not None or server.select_subprotocol is not None
         self.ws = server.new_websocket(request, self.peer if hooked else self._peer)
         if server.process_request is None:
