@@ -6,8 +6,10 @@ consumes them, frames into the encoder, and the encoder's bytes to the transport
 `_channel_py.py` is where the rules are explained; what is different here is only:
 
 * Frames go to the socket by send(2), at once, as long as the transport itself has nothing left to write.
+* The last frame goes out with the end of the stream, where it is sure that nothing follows either way.
 * A task that waits in `recv` is resumed from the transport's callback itself: no new Future, no handle and no further
-  turn of the loop for each message.
+  turn of the loop for each message. A message that is alone stands beside the queue, and `async for` steps through an
+  object of its own.
 """
 
 from asyncio import CancelledError, Future, sleep

@@ -7,6 +7,7 @@ signatures, errors and texts, and is where the rules are explained. Here stands 
 * A large one is received straight into its final object: `get_buffer` lends that object's memory. Text goes into a
   `str` for ASCII, which is the message if nothing else comes, and only the memory to decode from if it does.
 * Frames to send gather in one `bytes` object that `take` hands over without a copy.
+* The memory of the last few large messages and frames is used again, once nobody else refers to it.
 """
 
 import os
