@@ -681,19 +681,6 @@ async def test_memory_that_the_caller_uses_again() -> None:
         assert await wire.receive() == (True, b"a" * 2_000_000)
 
 
-async def test_waiting_senders_that_are_cancelled() -> None:
-    async with handed(executor_threshold=5000) as (ws, wire):
-        tasks = [asyncio.ensure_future(ws.send(f"{number} " + "y" * 50_000)) for number in range(12)]
-        await asyncio.sleep(0)
-        for task in tasks[1::2]:
-            task.cancel()
-        await asyncio.wait(tasks)
-        for number in range(0, 12, 2):
-            assert await wire.receive() == (True, f"{number} " + "y" * 50_000)
-        await ws.send("last")
-        assert await wire.receive() == (True, "last")
-
-
 class Held:
     """A compressor that stays at work until it is told to go on."""
 
@@ -725,6 +712,21 @@ async def held(
         finally:
             compressor.go_on.set()
             await asyncio.wait([sending])
+
+
+async def test_waiting_senders_that_are_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with held(monkeypatch) as (ws, wire, compressor, _):
+        tasks = [asyncio.ensure_future(ws.send(f"{number} " + "y" * 50_000)) for number in range(12)]
+        await asyncio.sleep(0)
+        for task in tasks[1::2]:
+            task.cancel()
+        compressor.go_on.set()
+        await asyncio.wait(tasks)
+        assert await wire.receive() == (True, "x" * 10_000)
+        for number in range(0, 12, 2):
+            assert await wire.receive() == (True, f"{number} " + "y" * 50_000)
+        await ws.send("last")
+        assert await wire.receive() == (True, "last")
 
 
 async def test_what_waits_for_a_thread_and_what_does_not(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import gc
 import inspect
 import itertools
 import random
+import re
 import ssl
 from collections.abc import Callable, Iterator
 from types import ModuleType
@@ -945,7 +946,8 @@ async def test_a_record_is_corrupted(
     await turn()
     assert app.events == ["made", "lost"]
     assert isinstance(app.error, ssl.SSLError)
-    assert "BAD_RECORD_MAC" in str(app.error), "not that of an answer which could not be sent any more"
+    # By the name that OpenSSL 3.0 or 3.6 gives it; not that of an answer which could not be sent any more.
+    assert re.search("BAD_RECORD_MAC|RECORD_LAYER_FAILURE", str(app.error))
 
 
 async def test_after_an_alert_the_peer_is_not_waited_for_without_end(

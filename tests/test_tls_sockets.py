@@ -298,7 +298,7 @@ async def test_stop_after_a_failure_that_the_peer_sits_out(certs: Certificates) 
 async def test_options_that_are_none(certs: Certificates) -> None:
     server = wsfast.Server()
     server.register_handler(None, echo)
-    with pytest.raises(ssl.SSLError, match=r"(?i)server"):
+    with pytest.raises(ValueError, match="ssl must be a server's context"):
         await server.start("127.0.0.1", 0, ssl=certs.client_context())
     for name in ("ssl_handshake_timeout", "ssl_shutdown_timeout"):
         with pytest.raises(TypeError, match=name):

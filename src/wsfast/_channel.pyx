@@ -12,6 +12,7 @@ consumes them, frames into the encoder, and the encoder's bytes to the transport
   object of its own.
 """
 
+import asyncio
 from asyncio import CancelledError, Future, sleep
 
 cimport cython
@@ -127,6 +128,8 @@ cdef class _Done:
 
 cdef object _EMPTY = iter(())
 cdef object _remove_done_callback = Future.remove_done_callback
+# From Python 3.14 on a Future refers to who waits for it, until the wake-up that it is the argument of.
+cdef object _discard_from_awaited_by = getattr(asyncio.futures, "future_discard_from_awaited_by", None)
 cdef list _NO_QUEUE = []  # of all channels that hold no more than one message
 cdef _Done _DONE = _Done()
 
@@ -245,6 +248,8 @@ cdef class Receive:
             wakeup, context = callbacks[0]
             future.remove_done_callback(wakeup)
             channel._future = future
+        if _discard_from_awaited_by is not None:
+            _discard_from_awaited_by(future, getattr(wakeup, "__self__", None))
         try:
             PyContext_Enter(context)
             try:

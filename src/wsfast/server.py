@@ -319,7 +319,7 @@ class Server:
 
         Raises:
             OSError: the address is not to be had.
-            ValueError: `path` is given together with host or port, or nothing at all.
+            ValueError: `path` is given together with host or port, or nothing at all; `ssl` is a client's context.
             RuntimeError: the server is closed, also if that was meanwhile, or runs on another event loop.
         """
         loop = self._attach()
@@ -327,11 +327,12 @@ class Server:
         if ssl is not None:
             if not isinstance(ssl, ssl_module.SSLContext):
                 raise TypeError(f"ssl must be an ssl.SSLContext, got {type(ssl).__name__}")
+            if ssl.protocol is ssl_module.PROTOCOL_TLS_CLIENT:
+                raise ValueError("ssl must be a server's context, got one for clients")
             for name in ("ssl_handshake_timeout", "ssl_shutdown_timeout"):
                 if name in listen:
                     raise TypeError(f"{name} is no option: open_timeout and close_timeout are for TLS too")
             factory = functools.partial(self._new_tls_transport, ssl)
-            ssl.wrap_bio(ssl_module.MemoryBIO(), ssl_module.MemoryBIO(), server_side=True)  # raises for a client's
         if path is not None:
             if host is not None or port is not None:
                 raise ValueError("path goes without host and port")
