@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
-import socket
 import statistics
+import subprocess
+import sys
 import time
 import tracemalloc
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
+import flooder
 import pytest
 from hostile import (
     BINARY,
@@ -167,40 +168,18 @@ async def test_a_message_handlers_echo_to_a_peer_that_never_reads() -> None:
 # --- Others do not wait -------------------------------------------------------------------------------------
 
 
-def _flooder(port: int, subprotocol: str | None, data: bytes) -> None:
-    """Flood from another process, and read what comes."""
-    sock = socket.create_connection(("127.0.0.1", port))
-    sock.sendall(head(subprotocol))
-    while b"\r\n\r\n" not in sock.recv(65536):
-        pass
-    sock.setblocking(False)
-    view = memoryview(data * max(1, 262144 // len(data)))
-    at = 0
-    while True:
-        try:
-            at += sock.send(view[at:])
-            if at == len(view):
-                at = 0
-        except BlockingIOError:
-            pass
-        except OSError:
-            return
-        with suppress(BlockingIOError):
-            if not sock.recv(1 << 20):
-                return
-
-
 @contextmanager
 def flooding(server: wsfast.Server, subprotocol: str | None, data: bytes) -> Iterator[None]:
     """Have another process flood a server."""
     port = server.sockets[0].getsockname()[1]
-    process = multiprocessing.get_context("fork").Process(target=_flooder, args=(port, subprotocol, data), daemon=True)
-    process.start()
-    try:
-        yield
-    finally:
-        process.kill()
-        process.join()
+    with subprocess.Popen([sys.executable, flooder.__file__, str(port)], stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        process.stdin.write(head(subprotocol) + data)
+        process.stdin.close()
+        try:
+            yield
+        finally:
+            process.kill()
 
 
 async def round_trips(peer: Peer, seconds: float) -> list[float]:
