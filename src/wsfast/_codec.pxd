@@ -37,7 +37,8 @@ cdef class Decoder:
     cdef uint64_t _emitted
     cdef size_t _used  # bytes in _message
     cdef size_t _room
-    cdef size_t _checked
+    cdef size_t _checked  # bytes of a text that were checked
+    cdef size_t _length  # characters in them
     cdef size_t _lent
     cdef size_t _inflated  # by this call, where max_events bounds it
     cdef uint8_t _mask[4]
@@ -50,7 +51,7 @@ cdef class Decoder:
     cdef uint8_t _partial
     cdef uint8_t _fin
     cdef uint8_t _compressed
-    cdef uint8_t _wide  # a text that is not ASCII
+    cdef uint8_t _largest  # byte of them: from 0x80 on, the text is not ASCII
     cdef uint8_t _busy
 
     cdef object _lend(self)

@@ -30,17 +30,18 @@ __all__ = ["Decoder", "Encoder", "apply_mask", "encode_frame"]
 
 
 cdef extern from "_codec_utf8.h" nogil:
-    ctypedef struct wsf_measured:
+    ctypedef struct wsf_checked:
+        size_t bytes
         size_t length
-        Py_UCS4 widest
+        uint8_t largest
     int WSF_HAS_AVX512
     int wsf_choose(int most)
     uint64_t wsf_mask(uint8_t *dst, const uint8_t *src, size_t n, const uint8_t *key)
     uint64_t wsf_any(const uint8_t *s, size_t n)
     void wsf_turn_key(uint8_t *key, size_t n)
-    bint wsf_utf8_check(const uint8_t *s, size_t n, size_t *taken)
+    bint wsf_utf8_check(const uint8_t *s, size_t n, wsf_checked *text)
     bint wsf_utf8_pays(size_t n)
-    wsf_measured wsf_utf8_measure(const uint8_t *s, size_t n)
+    Py_UCS4 wsf_utf8_widest(uint8_t largest)
     void wsf_utf8_decode(void *text, int width, const uint8_t *s, size_t n)
     size_t wsf_utf8_length(const void *text, int width, size_t n)
     void wsf_utf8_encode(uint8_t *out, const void *text, int width, size_t n)
@@ -521,11 +522,10 @@ cdef class _Lease:
         PyBuffer_FillInfo(view, self, _memory(self._owner) + self._start, self._length, 0, flags)
 
 
-cdef object _decode_text(const uint8_t *s, size_t n):
+cdef object _decode_text(const uint8_t *s, size_t n, size_t length, uint8_t largest):
     """Make the `str` of UTF-8 that was checked."""
-    cdef wsf_measured measured = wsf_utf8_measure(s, n)
-    cdef object text = PyUnicode_New(measured.length, measured.widest)
-    if measured.length == n:
+    cdef object text = PyUnicode_New(length, wsf_utf8_widest(largest))
+    if length == n:
         memcpy(PyUnicode_DATA(text), s, n)
     else:
         wsf_utf8_decode(PyUnicode_DATA(text), PyUnicode_KIND(text), s, n)
@@ -751,8 +751,8 @@ Specified in `_codec_py.py`.
     cdef int _drop_message(self) except -1:
         Py_XDECREF(self._message)
         self._message = NULL
-        self._used = self._room = self._checked = 0
-        self._wide = False
+        self._used = self._room = self._checked = self._length = 0
+        self._largest = 0
         return 0
 
     cdef Py_ssize_t _parse(self, const uint8_t *p, size_t n, list events) except -1:
@@ -800,7 +800,7 @@ Specified in `_codec_py.py`.
         cdef object made
         cdef uint8_t *out
         cdef uint64_t seen
-        cdef size_t taken
+        cdef wsf_checked checked
         if not text:
             made = <object>PyBytes_New(NULL, n)
             Py_DECREF(made)
@@ -822,14 +822,14 @@ Specified in `_codec_py.py`.
             return made
         # Not ASCII after all: the object serves as scratch memory and is dropped.
         if wsf_utf8_pays(n):
-            if not wsf_utf8_check(out, n, &taken) and taken == n:
-                return _decode_text(out, n)
+            if not wsf_utf8_check(out, n, &checked) and checked.bytes == n:
+                return _decode_text(out, n, checked.length, checked.largest)
         else:
             try:
                 return PyUnicode_DecodeUTF8(<const char *>out, n, NULL)
             except UnicodeDecodeError as exc:
-                taken = exc.start
-        raise InvalidPayload(f"text message is not UTF-8 at byte {taken}")
+                checked.bytes = exc.start
+        raise InvalidPayload(f"text message is not UTF-8 at byte {checked.bytes}")
 
     cdef Py_ssize_t _frame(self, const uint8_t *p, size_t n, list events) except -1:
         """Parse the head of a frame, and the whole of a control frame; 0 if more input is needed."""
@@ -1013,19 +1013,21 @@ Specified in `_codec_py.py`.
 
     cdef int _grow(self, size_t n, uint64_t seen, bint final) except -1:
         """Count n bytes that were written behind the message, and check them if they are text; `seen` ORs them."""
-        cdef size_t taken = 0
+        cdef wsf_checked text
         cdef bint invalid = False
-        cdef const uint8_t *start
         self._used += n
         self._size += n
         if self._opcode == 1:
             if not seen & NOT_ASCII and self._checked == self._used - n:
                 self._checked = self._used
+                self._length += n
             else:
-                self._wide = True
-                start = _memory(self._message) + self._checked
-                invalid = wsf_utf8_check(start, self._used - self._checked, &taken)
-                self._checked += taken
+                invalid = wsf_utf8_check(
+                    _memory(self._message) + self._checked, self._used - self._checked, &text
+                )
+                self._checked += text.bytes
+                self._length += text.length
+                self._largest = max(self._largest, text.largest)
             if invalid or (final and self._checked != self._used):
                 raise InvalidPayload(f"text message is not UTF-8 at byte {self._emitted + self._checked}")
         return 0
@@ -1035,15 +1037,15 @@ Specified in `_codec_py.py`.
         cdef object message
         if self._message == NULL:
             message = "" if self._opcode == 1 else b""
-        elif not self._wide and self._used == self._room and Py_REFCNT(self._message) <= holders:
+        elif self._largest < 0x80 and self._used == self._room and Py_REFCNT(self._message) <= holders:
             message = <object>self._message
-        elif not self._wide and Py_REFCNT(self._message) == 1:
+        elif self._largest < 0x80 and Py_REFCNT(self._message) == 1:
             _resize(&self._message, self._used)
             message = <object>self._message
         elif self._opcode == 2:
             message = PyBytes_Memory(self._message)[:self._used]
         else:
-            message = _decode_text(_memory(self._message), self._used)
+            message = _decode_text(_memory(self._message), self._used, self._length, self._largest)
         if self._message != NULL and not self._compressed:  # what is inflated would find no use for it
             _keep_spare(self._message)
         self._drop_message()
@@ -1056,14 +1058,20 @@ Specified in `_codec_py.py`.
         """In streaming mode, deliver what has arrived of a message, up to its last whole character."""
         cdef size_t n = self._checked if self._opcode == 1 else self._used
         cdef char *memory
+        cdef object message
         if not n:
             return 0
         memory = <char *>_memory(self._message)
-        events.append(Fragment(_decode_text(<uint8_t *>memory, n) if self._opcode == 1 else memory[:n], False))
+        if self._opcode == 1:
+            message = _decode_text(<uint8_t *>memory, n, self._length, self._largest)
+        else:
+            message = memory[:n]
+        events.append(Fragment(message, False))
         if n < self._used:
             memmove(memory, memory + n, self._used - n)
             self._used -= n
-            self._checked = 0
+            self._checked = self._length = 0
+            self._largest = 0
         else:
             self._drop_message()
         self._emitted += n

@@ -7,7 +7,8 @@
  * Unicode Characters with AVX-512 Instructions", 2023): each byte of a decoded character is put together at the place
  * of its last byte in UTF-8, and what is not at such a place is squeezed out. Encoding puts the bytes of a character
  * into a lane of its own, at the end, and squeezes out what is in front. `vpcompressb` squeezes 64 bytes with AVX-512,
- * `pext` 8 with BMI2.
+ * `pext` 8 with BMI2. The last number of `_mm512_ternarylogic_epi64` is a table of what it makes of three bits: 0xEA is
+ * (a & b) | c, 0xE4 is c ? a : b, 0xCA is a ? b : c, 0xFE is a | b | c, 0xF8 is a | (b & c), 0xF6 is a | (b ^ c).
  */
 #ifndef WSFAST_CODEC_UTF8_H
 #define WSFAST_CODEC_UTF8_H
@@ -20,11 +21,18 @@
 #define WSF_ALWAYS_INLINE inline
 #endif
 
-/* What wsf_utf8_measure tells of text: how many characters, and the largest that a str must be made for. */
+/* What is known of UTF-8 that was checked: how many bytes and characters, and the largest byte, or one that tells as
+ * much of the largest character. */
 typedef struct {
-    size_t length;
-    uint32_t widest;
-} wsf_measured;
+    size_t bytes, length;
+    uint8_t largest;
+} wsf_checked;
+
+/* Return the largest character that a str must be made for. */
+static inline uint32_t wsf_utf8_widest(uint8_t largest)
+{
+    return largest < 0x80 ? 0x7F : largest < 0xC4 ? 0xFF : largest < 0xF0 ? 0xFFFF : 0x10FFFF;
+}
 
 /* --- Checking --------------------------------------------------------------------------------------------- */
 
@@ -211,6 +219,13 @@ WSF_TARGET_AVX512 static inline uint64_t wsf_first(size_t n)
     return n < 64 ? _bzhi_u64(~UINT64_C(0), (unsigned)n) : ~UINT64_C(0);
 }
 
+/* Load up to 64 bytes of n characters. */
+WSF_TARGET_AVX512 static WSF_ALWAYS_INLINE __m512i wsf_load_avx512(const uint8_t *s, size_t n, const int width)
+{
+    n *= (size_t)width;
+    return n >= 64 ? _mm512_loadu_si512(s) : _mm512_maskz_loadu_epi8(wsf_first(n), s);
+}
+
 WSF_TARGET_AVX512 static inline __m512i wsf_back_avx512(__m512i before, __m512i block, int n)
 {
     __m512i joint = _mm512_alignr_epi64(block, before, 6);
@@ -218,29 +233,6 @@ WSF_TARGET_AVX512 static inline __m512i wsf_back_avx512(__m512i before, __m512i 
          : n == 2 ? _mm512_alignr_epi8(block, joint, 14) : _mm512_alignr_epi8(block, joint, 13);
 }
 #endif
-
-/* Check n bytes of UTF-8 (RFC 3629) and store in *taken how many of them are whole characters.
- * Returns 0 if the rest is empty or may be the start of a character, 1 if it cannot be. */
-static inline int wsf_utf8_check(const uint8_t *s, size_t n, size_t *taken)
-{
-    size_t start = 0;
-    int wrong;
-#ifdef WSF_AVX2
-    if (n >= 16 && wsf_level >= WSF_HAS_AVX2)
-        start = wsf_utf8_boundary(s, wsf_utf8_blocks_avx2(s, n));
-#endif
-    wrong = wsf_utf8_check_bytes(s + start, n - start, taken);
-    *taken += start;
-    return wrong;
-}
-
-/* Whether to check n bytes and then decode them is faster than CPython's decoder, which does both at once. */
-static inline int wsf_utf8_pays(size_t n)
-{
-    return wsf_level >= WSF_HAS_AVX2 || n <= 64;
-}
-
-/* --- Measuring -------------------------------------------------------------------------------------------- */
 
 enum { WSF_PART = 128 }; /* how many are added before a sum in a byte could be too large */
 
@@ -282,19 +274,105 @@ WSF_TARGET_AVX2 static size_t wsf_utf8_measure_avx2(const uint8_t *s, size_t n, 
 }
 #endif
 
-/* Measure n bytes of UTF-8, of which the largest tells the largest character well enough. */
-static inline wsf_measured wsf_utf8_measure(const uint8_t *s, size_t n)
+/* Count the characters of n bytes of UTF-8, and store the largest byte. */
+static inline size_t wsf_utf8_measure(const uint8_t *s, size_t n, uint8_t *largest)
 {
-    wsf_measured measured;
-    uint8_t largest;
 #ifdef WSF_AVX2
     if (wsf_level >= WSF_HAS_AVX2)
-        measured.length = wsf_utf8_measure_avx2(s, n, &largest);
-    else
+        return wsf_utf8_measure_avx2(s, n, largest);
 #endif
-        measured.length = wsf_utf8_measure_plain(s, n, &largest);
-    measured.widest = largest < 0x80 ? 0x7F : largest < 0xC4 ? 0xFF : largest < 0xF0 ? 0xFFFF : 0x10FFFF;
-    return measured;
+    return wsf_utf8_measure_plain(s, n, largest);
+}
+
+#ifdef WSF_AVX512
+/* Whether a lead from 0xE0 on cannot have a second byte: E0 80-9F, ED A0-BF, F0 80-8F, F4 90-BF, F5-FF any. The last
+ * five bits of the lead are the low bits of the place, and bits 4 and 5 of the second byte the high ones. */
+#define WSF_FORBIDDEN(e0, ed, f0, f4) \
+    e0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, ed, 0, 0, \
+    f0, 0, 0, 0, f4, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80
+static const uint8_t wsf_forbidden[128] = {
+    WSF_FORBIDDEN(0x80, 0, 0x80, 0), WSF_FORBIDDEN(0x80, 0, 0, 0x80),
+    WSF_FORBIDDEN(0, 0x80, 0, 0x80), WSF_FORBIDDEN(0, 0x80, 0, 0x80),
+};
+#undef WSF_FORBIDDEN
+
+/* Check n bytes, of which the last may be those of an unfinished character, and tell of them; return whether they are
+ * UTF-8. In what is computed for each byte the top bit is the answer, and the others are left as they come. */
+WSF_TARGET_AVX512 static int wsf_utf8_check_avx512(const uint8_t *s, size_t n, wsf_checked *text)
+{
+    const __m512i zero = _mm512_setzero_si512(), low5 = _mm512_set1_epi8(0x1F);
+    const __m512i to_c0 = _mm512_set1_epi8(0x40), to_e0 = _mm512_set1_epi8(0x60), to_f0 = _mm512_set1_epi8(0x70);
+    const __m512i forbidden1 = _mm512_loadu_si512(wsf_forbidden), forbidden2 = _mm512_loadu_si512(wsf_forbidden + 64);
+    __m512i block = wsf_load_avx512(s, n, 1), wrong = zero, largest = zero, least = _mm512_set1_epi8(-1);
+    __m512i back1 = wsf_back_avx512(zero, block, 1);
+    __m512i back2 = wsf_back_avx512(zero, block, 2);
+    __m512i back3 = wsf_back_avx512(zero, block, 3);
+    size_t i = 0, continuations = 0;
+    while (1) {
+        /* Leads become 0 to 0x3F, ASCII is above them, and continuations have the top bit. */
+        const __m512i kinds = _mm512_adds_epi8(block, to_c0);
+        const __m512i must = _mm512_ternarylogic_epi64( /* continue */
+            _mm512_subs_epu8(back1, to_c0), _mm512_subs_epu8(back2, to_e0), _mm512_subs_epu8(back3, to_f0), 0xFE);
+        const __m512i places = _mm512_ternarylogic_epi64(low5, back1, _mm512_add_epi8(block, block), 0xCA);
+        const __m512i pairs = _mm512_permutex2var_epi8(forbidden1, places, forbidden2);
+        const uint64_t continued = _mm512_movepi8_mask(kinds);
+        wrong = _mm512_ternarylogic_epi64(wrong, must, kinds, 0xF6);
+        wrong = _mm512_ternarylogic_epi64(wrong, pairs, _mm512_subs_epu8(back1, to_e0), 0xF8);
+        largest = _mm512_max_epu8(largest, block);
+        least = _mm512_min_epu8(least, kinds);
+        continuations += (size_t)_mm_popcnt_u64(continued);
+        if (!continued && !_mm512_movepi8_mask(block)) {
+            for (; i + 192 <= n; i += 128)
+                if (_mm512_movepi8_mask(
+                        _mm512_or_si512(_mm512_loadu_si512(s + i + 64), _mm512_loadu_si512(s + i + 128))))
+                    break;
+        }
+        i += 64;
+        if (i >= n)
+            break;
+        block = wsf_load_avx512(s + i, n - i, 1);
+        back1 = wsf_load_avx512(s + i - 1, n - i, 1);
+        back2 = wsf_load_avx512(s + i - 2, n - i, 1);
+        back3 = wsf_load_avx512(s + i - 3, n - i, 1);
+    }
+    text->bytes = n;
+    text->length = n - continuations;
+    text->largest = _mm512_cmpge_epu8_mask(largest, _mm512_set1_epi8((char)0xF0))   ? 0xF0
+                    : _mm512_cmpge_epu8_mask(largest, _mm512_set1_epi8((char)0xC4)) ? 0xC4
+                    : _mm512_movepi8_mask(largest)                                  ? 0x80 : 0;
+    return !(_mm512_movepi8_mask(wrong) | _mm512_cmplt_epu8_mask(least, _mm512_set1_epi8(0xC2 - 0xC0)));
+}
+#endif
+
+/* Check n bytes of UTF-8 (RFC 3629) and tell of those that are whole characters.
+ * Returns 0 if the rest is empty or may be the start of a character, 1 if it cannot be. */
+static inline int wsf_utf8_check(const uint8_t *s, size_t n, wsf_checked *text)
+{
+    size_t start = 0, taken;
+    int wrong;
+#ifdef WSF_AVX512
+    if (wsf_level >= WSF_HAS_AVX512) {
+        /* Where something is wrong, what follows finds the place. */
+        const size_t end = wsf_utf8_boundary(s, n);
+        if (wsf_utf8_check_avx512(s, end, text) && wsf_utf8_boundary(s, end) == end
+            && !wsf_utf8_check_bytes(s + end, n - end, &taken))
+            return 0;
+    }
+#endif
+#ifdef WSF_AVX2
+    if (n >= 16 && wsf_level >= WSF_HAS_AVX2)
+        start = wsf_utf8_boundary(s, wsf_utf8_blocks_avx2(s, n));
+#endif
+    wrong = wsf_utf8_check_bytes(s + start, n - start, &taken);
+    text->bytes = start + taken;
+    text->length = wsf_utf8_measure(s, text->bytes, &text->largest);
+    return wrong;
+}
+
+/* Whether to check n bytes and then decode them is faster than CPython's decoder, which does both at once. */
+static inline int wsf_utf8_pays(size_t n)
+{
+    return wsf_level >= WSF_HAS_AVX2 || n <= 64;
 }
 
 /* --- Decoding --------------------------------------------------------------------------------------------- */
