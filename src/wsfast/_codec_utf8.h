@@ -503,7 +503,7 @@ static const uint8_t wsf_numbers[32] = {
     16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31,
 };
 
-/* As above, all of it. */
+/* As above, all of it; without masks where there is room for what is written in vain. */
 WSF_TARGET_AVX512 static WSF_ALWAYS_INLINE void
 wsf_utf8_decode_blocks_avx512(uint8_t *out, const int width, const uint8_t *s, size_t n)
 {
@@ -518,55 +518,68 @@ wsf_utf8_decode_blocks_avx512(uint8_t *out, const int width, const uint8_t *s, s
         _mm512_mullo_epi32(
             _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)wsf_numbers)), _mm512_set1_epi32(0x010101)),
         _mm512_set1_epi32(0x4000));
-    __m512i before = zero;
+    const size_t most = width == 4 ? 4 : (size_t)width + 1; /* bytes of a character */
     size_t i, k;
     for (i = 0; i < n; i += 64) {
-        const uint64_t there = wsf_first(n - i);
-        const __m512i block = _mm512_maskz_loadu_epi8(there, s + i);
-        const uint64_t two = _mm512_movepi8_mask(block); /* at a last byte: the character has two bytes, or more */
-        __m512i low = block, high = zero, top = zero;
-        uint64_t ends = there;
+        const int room = i && n - i >= 64 * most;
+        __m512i block, back1, back2, back3 = zero, low, high = zero, top = zero;
+        uint64_t two, ends; /* at a last byte: the character has two bytes, or more */
         size_t count;
-        if (two) {
-            /* 0xE4: the bits of the first operand where the third has them set, of the second elsewhere. */
-            const __m512i back1 = wsf_back_avx512(before, block, 1), back2 = wsf_back_avx512(before, block, 2);
-            const uint64_t next = n - i <= 64 || (s[i + 64] & 0xC0) != 0x80;
-            ends &= (uint64_t)_mm512_cmpge_epi8_mask(block, lead) >> 1 | next << 63;
-            low = _mm512_mask_mov_epi8(
-                block, two, _mm512_ternarylogic_epi64(block, _mm512_slli_epi16(back1, 6), low6, 0xE4));
-            low = _mm512_maskz_compress_epi8(ends, low);
-            if (width > 1) {
-                const uint64_t three = _mm512_mask_cmplt_epi8_mask(two, back1, lead);
-                high = _mm512_slli_epi16(_mm512_maskz_mov_epi8(three, back2), 4);
-                high = _mm512_ternarylogic_epi64(_mm512_srli_epi16(back1, 2), high, low4, 0xE4);
-                high = _mm512_maskz_compress_epi8(ends, _mm512_maskz_mov_epi8(two, high));
-                if (width > 2) {
-                    const uint64_t four = _mm512_mask_cmplt_epi8_mask(three, back2, lead);
-                    const __m512i back3 = wsf_back_avx512(before, block, 3);
-                    top = _mm512_and_si512(_mm512_slli_epi16(back3, 2), _mm512_set1_epi8(0x1C));
-                    top = _mm512_ternarylogic_epi64(_mm512_srli_epi16(back2, 4), top, low2, 0xE4);
-                    top = _mm512_maskz_compress_epi8(ends, _mm512_maskz_mov_epi8(four, top));
-                }
+        if (room) {
+            block = _mm512_loadu_si512(s + i);
+            two = _mm512_movepi8_mask(block);
+            if (!two) {
+                for (k = 0; k < 64; k += 64 / (size_t)width, out += 64)
+                    _mm512_storeu_si512(
+                        out, width == 1   ? block
+                             : width == 2 ? _mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i *)(s + i + k)))
+                                          : _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(s + i + k))));
+                continue;
             }
-        }
-        before = block;
-        count = (size_t)_mm_popcnt_u64(ends);
-        if (width == 1) {
-            _mm512_mask_storeu_epi8(out, wsf_first(count), low);
-        } else if (width == 2) {
-            for (k = 0; k < count; k += 32)
-                _mm512_mask_storeu_epi16(
-                    out + 2 * k, (__mmask32)wsf_first(count - k),
-                    _mm512_permutex2var_epi8(low, _mm512_add_epi8(pairs, _mm512_set1_epi8((char)k)), high));
+            ends = _mm512_cmpge_epi8_mask(_mm512_loadu_si512(s + i + 1), lead);
+            back1 = _mm512_maskz_loadu_epi8(two, s + i - 1);
+            back2 = _mm512_loadu_si512(s + i - 2);
+            if (width > 2)
+                back3 = _mm512_loadu_si512(s + i - 3);
         } else {
-            for (k = 0; k < count; k += 16) {
+            const __m512i before = i ? _mm512_loadu_si512(s + i - 64) : zero;
+            block = _mm512_maskz_loadu_epi8(wsf_first(n - i), s + i);
+            two = _mm512_movepi8_mask(block);
+            ends = wsf_first(n - i)
+                   & _mm512_cmpge_epi8_mask(_mm512_maskz_loadu_epi8(wsf_first(n - i - 1), s + i + 1), lead);
+            back1 = _mm512_maskz_mov_epi8(two, wsf_back_avx512(before, block, 1));
+            back2 = wsf_back_avx512(before, block, 2);
+            back3 = wsf_back_avx512(before, block, 3);
+        }
+        low = _mm512_ternarylogic_epi64(block, _mm512_slli_epi16(back1, 6), low6, 0xE4);
+        low = _mm512_maskz_compress_epi8(ends, _mm512_mask_mov_epi8(block, two, low));
+        if (width > 1) {
+            back2 = _mm512_maskz_mov_epi8(_mm512_cmplt_epi8_mask(back1, lead), back2); /* there are three, or four */
+            high = _mm512_ternarylogic_epi64(_mm512_srli_epi16(back1, 2), _mm512_slli_epi16(back2, 4), low4, 0xE4);
+            high = _mm512_maskz_compress_epi8(ends, high);
+        }
+        if (width > 2) {
+            const uint64_t four = _mm512_cmplt_epi8_mask(back2, lead);
+            top = _mm512_and_si512(_mm512_slli_epi16(back3, 2), _mm512_set1_epi8(0x1C));
+            top = _mm512_ternarylogic_epi64(_mm512_srli_epi16(back2, 4), top, low2, 0xE4);
+            top = _mm512_maskz_compress_epi8(ends, _mm512_maskz_mov_epi8(four, top));
+        }
+        count = (size_t)_mm_popcnt_u64(ends);
+        for (k = 0; k < count; k += 64 / (size_t)width) {
+            const uint64_t there = wsf_first((count - k) * (size_t)width);
+            __m512i lanes = low;
+            if (width == 2) {
+                lanes = _mm512_permutex2var_epi8(low, _mm512_add_epi8(pairs, _mm512_set1_epi8((char)k)), high);
+            } else if (width == 4) {
                 const __m512i from = _mm512_add_epi8(quads, _mm512_set1_epi8((char)k));
-                _mm512_mask_storeu_epi32(
-                    out + 4 * k, (__mmask16)wsf_first(count - k),
-                    _mm512_or_si512(
-                        _mm512_maskz_permutex2var_epi8(UINT64_C(0x3333333333333333), low, from, high),
-                        _mm512_maskz_permutexvar_epi8(UINT64_C(0x4444444444444444), from, top)));
+                lanes = _mm512_or_si512(
+                    _mm512_maskz_permutex2var_epi8(UINT64_C(0x3333333333333333), low, from, high),
+                    _mm512_maskz_permutexvar_epi8(UINT64_C(0x4444444444444444), from, top));
             }
+            if (room)
+                _mm512_storeu_si512(out + k * (size_t)width, lanes);
+            else
+                _mm512_mask_storeu_epi8(out + k * (size_t)width, there, lanes);
         }
         out += (size_t)width * count;
     }
