@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from codec_helpers import cut, feed_all, trace
 from vectors import RFC_KEY, TEXT, frame
 
 from wsfast import _codec
+from wsfast.events import Fragment
 from wsfast.exceptions import InvalidPayload
 
 choose = _codec._choose  # type: ignore[attr-defined]
@@ -88,6 +90,22 @@ def test_mixtures(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(10))
+def test_pieces_of_text(seed: int) -> None:
+    """In streaming mode, each is as wide as its own characters need."""
+    rnd = random.Random(seed)
+    for _ in range(100):
+        text = mixture(rnd, rnd.choice([40, 200, 3000]))
+        decoder = _codec.Decoder(masked=True, max_size=None)
+        decoder.streaming = True
+        events = feed_all(decoder, cut(frame(TEXT, text.encode(), key=RFC_KEY), rnd.choice([1, 7, 64, 100, 1000])))
+        assert all(type(event) is Fragment for event in events)
+        pieces = [event.data for event in events]
+        assert "".join(pieces) == text
+        for piece in pieces:
+            assert sys.getsizeof(piece + "!") == sys.getsizeof(piece.encode().decode() + "!")
+
+
+@pytest.mark.parametrize("seed", range(10))
 def test_what_is_wrong_is_found_where_cpython_finds_it(seed: int) -> None:
     rnd = random.Random(seed)
     for _ in range(300):
@@ -124,3 +142,22 @@ def test_nothing_is_written_behind_the_end(level: int) -> None:
     )
     environment = os.environ | {"PYTHONMALLOC": "debug", "PYTHONPATH": str(Path(__file__).parent)}
     subprocess.run([sys.executable, "-c", program], env=environment, check=True, timeout=60)
+
+
+@pytest.fixture(scope="module")
+def page_ends(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A program that runs the loops in C where memory ends."""
+    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        pytest.skip("this needs a C compiler")
+    program = tmp_path_factory.mktemp("page_ends") / "page_ends"
+    here = Path(__file__).parent
+    source = here / "text_at_page_ends.c"
+    headers = here.parent / "src" / "wsfast"
+    subprocess.run([*compiler.split(), "-O2", "-w", f"-I{headers}", source, "-o", program], check=True)
+    return program
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pages are mapped as POSIX has it")
+def test_memory_ends_where_the_text_ends(level: int, page_ends: Path) -> None:
+    subprocess.run([page_ends, str(level)], check=True, timeout=60)
