@@ -546,6 +546,8 @@ async def test_drops_and_violations_are_no_errors_of_the_program(caplog: pytest.
         await until(lambda: not server.connections and not server.counters["handshakes"])
     for record in caplog.records:
         assert record.levelno <= logging.INFO
+        if record.name == "asyncio":
+            continue  # in its debug mode it tells of what a peer does
         assert record.exc_info is None
         assert "\n" not in record.getMessage()
 
