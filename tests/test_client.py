@@ -326,6 +326,59 @@ async def test_an_address_that_does_not_answer_is_not_waited_for(monkeypatch: py
     assert tried == ["127.0.0.2", "127.0.0.1"]
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("delay", [{}, {"happy_eyeballs_delay": None}, {"happy_eyeballs_delay": 0.01}])
+async def test_no_address_of_a_name_answers(
+    monkeypatch: pytest.MonkeyPatch, free_port: int, delay: dict[str, Any]
+) -> None:
+    found: list[str] = []
+
+    async def look_up(host: str, port: int, **options: Any) -> list[Any]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (address, port)) for address in found]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", look_up)
+    uri = f"ws://two.test:{free_port}/"
+    with pytest.raises(OSError, match=r"no address of two[.]test answers"):
+        await wsfast.connect(uri, **delay)
+    found += ["127.0.0.1"]
+    with pytest.raises(ConnectionRefusedError, match=r"'127\.0\.0\.1'"):
+        await wsfast.connect(uri, **delay)
+    found += ["127.0.0.2"]
+    with pytest.raises(ConnectionRefusedError, match=r"'127\.0\.0\.1'.*; .*'127\.0\.0\.2'"):
+        await wsfast.connect(uri, **delay)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("turns", range(8))
+async def test_cancelled_when_an_address_has_just_answered(monkeypatch: pytest.MonkeyPatch, turns: int) -> None:
+    loop = asyncio.get_running_loop()
+    connect, go = loop.sock_connect, asyncio.Event()
+    made: list[socket.socket] = []
+
+    async def connect_and_hold(sock: socket.socket, address: Any) -> None:
+        made.append(sock)
+        await connect(sock, address)
+        await go.wait()
+
+    async def look_up(host: str, port: int, **options: Any) -> list[Any]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("127.0.0.1", port))] * 2
+
+    async with serving() as server, nothing_left(port_of(server)):
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "getaddrinfo", look_up)
+            patch.setattr(loop, "sock_connect", connect_and_hold)
+            task = asyncio.create_task(_connect(url_of(server, host="two.test")))
+            await until(lambda: len(made) == 2)
+            await until(lambda: server.counters["handshakes"] == 2)
+            go.set()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await until(lambda: all(sock.fileno() == -1 for sock in made))
+
+
 async def test_cancelled_while_connecting() -> None:
     async with serving(process_request=_never) as server, nothing_left(port_of(server)):
         task = asyncio.create_task(_connect(url_of(server)))

@@ -25,7 +25,7 @@ LAYERS = [
     ["deflate", "handshake"],
     ["connection"],
     # What is above this line may use asyncio; what is below it (earlier in the list) may not.
-    ["_channel", "_channel_py", "_tls", "_tls_py", "timers", "transports"],
+    ["_channel", "_channel_py", "_tls", "_tls_py", "addresses", "timers", "transports"],
     ["channel", "tls"],
     ["listener", "streams", "websocket"],
     ["protocol"],

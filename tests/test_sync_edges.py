@@ -26,7 +26,7 @@ from certificates import Certificates
 from sync_helpers import PATIENCE, Peer, client_threads, http_proxy, in_thread, running, scripted, until
 
 import wsfast
-from wsfast import encode_frame
+from wsfast import addresses, encode_frame
 from wsfast._permessage import PerMessageDeflate
 from wsfast.sync import client, connect, link, reconnect, unix_connect, websocket
 from wsfast.sync.link import Deadline, Link, bounded, open_tcp, open_unix
@@ -376,7 +376,7 @@ MULTICAST = ("224.0.0.1", 80)
 @linux_only
 def test_the_next_address_when_one_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """At once, not only after what an address that does not answer is given."""
-    monkeypatch.setattr(link, "_STAGGER", PATIENCE)
+    monkeypatch.setattr(link, "STAGGER", PATIENCE)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         resolve(monkeypatch, MULTICAST, closed_port(), listening.getsockname())
         began = time.monotonic()
@@ -393,7 +393,7 @@ def test_the_next_address_beside_one_that_does_not_answer(monkeypatch: pytest.Mo
             began = time.monotonic()
             with open_tcp("host.test", 80, deadline) as sock:
                 assert sock.getpeername() == second.getsockname()
-            assert link._STAGGER <= time.monotonic() - began < 5
+            assert link.STAGGER <= time.monotonic() - began < 5
 
 
 @linux_only
@@ -429,7 +429,7 @@ def test_an_address_to_connect_from_that_is_not_here() -> None:
     ("families", "expected"), [("6444", "6444"), ("4446", "4644"), ("6644", "6464"), ("4", "4"), ("466", "466")]
 )
 def test_families_take_turns(families: str, expected: str) -> None:
-    mixed = link._alternate([(family, index) for index, family in enumerate(families)])
+    mixed = addresses.alternate([(family, index) for index, family in enumerate(families)])
     assert "".join(family for family, _ in mixed) == expected
     for family in "46":
         order = [index for kind, index in mixed if kind == family]

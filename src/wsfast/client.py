@@ -432,9 +432,9 @@ class connect(_Connector[WebSocket]):  # noqa: N801
         ssl: an `ssl.SSLContext`, for example with a client's certificate. Default, also for True: the certificate is
             verified against the system's authorities.
         options: what `loop.create_connection` takes besides: `server_hostname`, `sock`, `local_addr`, `family`,
-            `happy_eyeballs_delay` (default 0.25 s; uvloop has it not), `host` and `port` to connect to another address
-            than the URI's, and so on. `proxy_ssl`, `proxy_server_hostname`, ... are for the TLS to the proxy. With
-            ``unix=True`` those of `loop.create_unix_connection`; see `unix_connect`.
+            `happy_eyeballs_delay` (default 0.25 s, none with `local_addr` or on uvloop), `host` and `port` to connect
+            to another address than the URI's, and so on. `proxy_ssl`, `proxy_server_hostname`, ... are for the TLS to
+            the proxy. With ``unix=True`` those of `loop.create_unix_connection`; see `unix_connect`.
 
     Raises:
         InvalidURI, InvalidProxy: at once: `uri` or `proxy` is none.

@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 import functools
 import ssl as ssl_module
-from typing import Any, Final
+from typing import Any
 
+from .addresses import create_connection
 from .exceptions import InvalidURI
 from .proxy import connect_socks, find_proxy, open_tunnel, parse_proxy
 from .tls import buffer_of, connect
 from .uri import URI
 
 __all__ = ["Dialer", "as_context", "certificate_name"]
-
-# RFC 8305, 5: the recommended delay before the next address is tried.
-_HAPPY_EYEBALLS_DELAY: Final = 0.25
 
 
 @functools.cache
@@ -166,9 +164,7 @@ class Dialer:
                 await connect(loop.create_connection, protocol, buffer, **self._tcp, **tls)
             else:
                 try:
-                    await connect(
-                        loop.create_connection, protocol, buffer, host, port, **self._eager(loop, host), **tls
-                    )
+                    await connect(create_connection, protocol, buffer, host, port, **self._tcp, **tls)
                 except UnicodeError as exc:
                     # Labels that are too long are found when the name is looked up.
                     raise InvalidURI(str(host), f"expected a host name: {exc}") from exc
@@ -182,7 +178,7 @@ class Dialer:
                 sock.close()
                 raise
             return
-        options = self._eager(loop, proxy.host)
+        options = dict(self._tcp)
         if proxy.scheme == "https":
             options |= {"ssl": as_context(self._proxy_ssl, "proxy_ssl"), **self._proxy_tls}
         transport = await open_tunnel(proxy, host, port, self._user_agent, options)
@@ -197,12 +193,6 @@ class Dialer:
                 raise ConnectionResetError("the connection ended during the TLS handshake")
             transport = secured
         protocol.connection_made(transport)
-
-    def _eager(self, loop: asyncio.AbstractEventLoop, host: str) -> dict[str, Any]:
-        """Return the options for TCP, with Happy Eyeballs where the loop has them and the host is a name."""
-        if isinstance(loop, asyncio.BaseEventLoop) and ":" not in host and not host.replace(".", "").isdecimal():
-            return {"happy_eyeballs_delay": _HAPPY_EYEBALLS_DELAY} | self._tcp
-        return dict(self._tcp)
 
 
 def _at_least_60(timeout: float | None) -> float:

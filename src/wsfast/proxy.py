@@ -9,6 +9,7 @@ import urllib.request
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 from urllib.parse import unquote
 
+from .addresses import create_connection
 from .exceptions import InvalidMessage, InvalidProxy, InvalidURI, ProxyError
 from .headers import build_authorization_basic, build_host, check_header
 from .http11 import Response, ResponseParser
@@ -207,7 +208,7 @@ async def open_tunnel(
         proxy: whose scheme is http or https.
         host, port: of the server.
         user_agent_header: the value of User-Agent; None for none.
-        options: for `loop.create_connection`, with the TLS to the proxy if there is any.
+        options: for `create_connection`, with the TLS to the proxy if there is any.
 
     Raises:
         ProxyError: the proxy could not be reached, refused, or answered what is no HTTP.
@@ -215,7 +216,7 @@ async def open_tunnel(
     loop = asyncio.get_running_loop()
     tunnel = _TunnelProtocol(connect_request(proxy, host, port, user_agent_header), loop)
     try:
-        await loop.create_connection(lambda: tunnel, proxy.host, proxy.port, **options)
+        await create_connection(lambda: tunnel, proxy.host, proxy.port, **options)
     except OSError as exc:
         raise ProxyError(f"could not connect to the proxy {proxy}: {exc}") from exc
     assert tunnel.transport is not None

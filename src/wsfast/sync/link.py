@@ -16,14 +16,14 @@ import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar
+
+from wsfast.addresses import STAGGER, alternate, none_answers
 
 __all__ = ["Deadline", "Link", "bounded", "open_tcp", "open_unix"]
 
 _RECEIVE: Final = 65536
-# RFC 8305, 5: how long one address is tried before the next is tried beside it.
-_STAGGER: Final = 0.25
 
 _T = TypeVar("_T")
 
@@ -482,7 +482,7 @@ def open_tcp(
         TimeoutError: it took too long.
     """
     found = bounded(lambda: socket.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM), deadline)
-    addresses = _alternate(found)
+    addresses = alternate(found)
     errors: list[OSError] = []
     trying: dict[socket.socket, Any] = {}
     selector = selectors.DefaultSelector()
@@ -499,7 +499,7 @@ def open_tcp(
                 selector.register(sock, selectors.EVENT_WRITE)
             left = deadline.left()
             if addresses:
-                left = _STAGGER if left is None else min(left, _STAGGER)
+                left = STAGGER if left is None else min(left, STAGGER)
             for key, _ in selector.select(left):
                 sock = key.fileobj  # type: ignore[assignment]
                 selector.unregister(sock)
@@ -513,26 +513,7 @@ def open_tcp(
         selector.close()
         for sock in trying:
             sock.close()
-    if len(errors) == 1:
-        raise errors[0]
-    # As asyncio does: the kind of error, if it is one and the same.
-    texts = "; ".join(str(error) for error in errors)
-    if len({error.errno for error in errors}) == 1:
-        raise type(errors[0])(errors[0].errno, texts)
-    raise OSError(f"no address of {host} answers: {texts}")
-
-
-def _alternate(found: Sequence[Any]) -> list[Any]:
-    """Let the families take turns, beginning with the one that the system prefers (RFC 8305, 4)."""
-    first = [item for item in found if item[0] == found[0][0]]
-    others = [item for item in found if item[0] != found[0][0]]
-    mixed = []
-    while first or others:
-        if first:
-            mixed.append(first.pop(0))
-        if others:
-            mixed.append(others.pop(0))
-    return mixed
+    raise none_answers(host, errors)
 
 
 def _start(family: int, proto: int, address: Any, local_addr: tuple[str, int] | None) -> socket.socket:
