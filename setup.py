@@ -29,14 +29,14 @@ setup(
         [
             Extension(
                 f"wsfast.{name}",
-                [f"src/wsfast/{name}.pyx"],
-                depends=["src/wsfast/_codec_bytes.h", "src/wsfast/_codec_utf8.h", "src/wsfast/_socket.h"],
-                include_dirs=["src/wsfast"],
+                [f"src/wsfast/{name.replace('.', '/')}.pyx"],
+                depends=["src/wsfast/_codec_bytes.h", "src/wsfast/_codec_utf8.h", "src/wsfast/asyncio/_socket.h"],
+                include_dirs=["src/wsfast", "src/wsfast/asyncio"],
                 extra_compile_args=compile_args,
                 extra_link_args=link_args,
                 define_macros=macros,
             )
-            for name in ("_codec", "_channel", "_request", "_tls")
+            for name in ("_codec", "asyncio._channel", "handshake._request", "transport._tls")
         ],
         include_path=["src"],
         compiler_directives={

@@ -17,7 +17,7 @@ from aiohttp.compression_utils import ZLibBackend, ZLibCompressor, ZLibDecompres
 from websockets.extensions.permessage_deflate import PerMessageDeflate as WebsocketsDeflate
 from websockets.frames import Frame, Opcode
 
-from wsfast.deflate import EXTENSION, Deflate, accept
+from wsfast.deflate.negotiate import EXTENSION, Deflate, accept
 
 __all__ = ["PAYLOADS", "PEERS", "Peer", "incoming"]
 

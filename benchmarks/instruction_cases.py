@@ -154,8 +154,8 @@ class _Transport:
 
 class _Host:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        from wsfast.protocol import Limits
-        from wsfast.timers import CoarseTimer
+        from wsfast.asyncio.protocol import Limits
+        from wsfast.transport.timers import CoarseTimer
 
         self.limits = Limits(ping_interval=None)
         self.logger = logging.getLogger("benchmarks.instructions")
@@ -170,9 +170,9 @@ class _Host:
 
 def _open(loop: asyncio.AbstractEventLoop, count: int = 1) -> list[tuple[Any, Any, _Transport]]:
     """Make open connections of a server: protocol, what a handler holds, transport."""
+    from wsfast.asyncio.protocol import ConnectionProtocol
+    from wsfast.asyncio.websocket import WebSocket
     from wsfast.connection import Side
-    from wsfast.protocol import ConnectionProtocol
-    from wsfast.websocket import WebSocket
 
     host = _Host(loop)
     made = []
@@ -203,7 +203,7 @@ def _echoes(protocol: Any, transport: _Transport, batch: int = BATCH) -> tuple[C
 
 
 def _echo_listener() -> tuple[Callable[[], object], int]:
-    from wsfast.listener import Listener
+    from wsfast.asyncio.listener import Listener
 
     class Echo(Listener):
         def on_message(self, message: str | bytes) -> None:
@@ -229,7 +229,7 @@ def _echo_handler() -> tuple[Callable[[], object], int]:
 
 
 def _broadcast() -> tuple[Callable[[], object], int]:
-    from wsfast.broadcast import broadcast
+    from wsfast.asyncio.broadcast import broadcast
 
     message = _sized(BINARY, 64)
     opened = _open(asyncio.new_event_loop(), BATCH)

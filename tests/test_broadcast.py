@@ -12,8 +12,8 @@ import pytest
 from client_helpers import Peer, echo, scripted, until, url_of
 
 import wsfast
-from wsfast._permessage import CompressorPool
 from wsfast.codes import CloseCause
+from wsfast.deflate.context import CompressorPool
 
 pytestmark = pytest.mark.anyio
 

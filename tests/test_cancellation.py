@@ -21,7 +21,7 @@ from hostile import BINARY, CLOSE, CONT, PING, PONG, TEXT, Peer, echo, frame, se
 
 import wsfast
 from wsfast import ConcurrencyError, ConnectionClosed, ConnectionClosedError
-from wsfast.deflate import Deflate
+from wsfast.deflate.negotiate import Deflate
 
 pytestmark = pytest.mark.anyio
 

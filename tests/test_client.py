@@ -683,7 +683,7 @@ async def test_limits_reach_the_connection() -> None:
 
 
 async def test_many_connections_share_one_timer() -> None:
-    from wsfast.client import _timer_of
+    from wsfast.client.connector import _timer_of
 
     async with serving() as server:
         opened = await asyncio.gather(*(wsfast.connect(url_of(server))._await() for _ in range(50)))

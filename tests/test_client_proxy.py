@@ -15,9 +15,9 @@ from client_helpers import Peer, echo, nothing_left, port_of, scripted, url_of
 from proxies import proxy
 
 import wsfast
-from wsfast.proxy import Proxy, _TunnelProtocol, connect_request, find_proxy, parse_proxy
+from wsfast.dial.proxy import Proxy, _TunnelProtocol, connect_request, find_proxy, parse_proxy
+from wsfast.handshake.uri import parse_uri
 from wsfast.testing import Pipe
-from wsfast.uri import parse_uri
 
 pytestmark = pytest.mark.anyio
 

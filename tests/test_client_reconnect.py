@@ -14,8 +14,8 @@ from client_helpers import Peer, echo, nothing_left, port_of, scripted, until, u
 from multidict import CIMultiDict
 
 import wsfast
+from wsfast.dial.reconnect import backoff, process_exception
 from wsfast.handshake import Response
-from wsfast.reconnect import backoff, process_exception
 
 
 def delays(*values: float) -> Callable[[], Iterator[float]]:

@@ -14,7 +14,7 @@ from certificates import Certificates
 from client_helpers import echo, nothing_left, port_of, url_of
 
 import wsfast
-from wsfast import dial
+from wsfast.dial import dialer as dial
 
 pytestmark = pytest.mark.anyio
 

@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from inflate_reference import inflate
 
-from wsfast import _permessage
-from wsfast._permessage import Parameters, PerMessageDeflate, pool
-from wsfast._zlib import BACKENDS, Backend
-from wsfast.deflate import EXTENSION, Deflate, DeflateBudget, Extension, accept, as_deflate, confirm, offer
+from wsfast.deflate import context as _permessage
+from wsfast.deflate.backends import BACKENDS, Backend
+from wsfast.deflate.context import Parameters, PerMessageDeflate, pool
+from wsfast.deflate.negotiate import EXTENSION, Deflate, DeflateBudget, Extension, accept, as_deflate, confirm, offer
 from wsfast.exceptions import InvalidPayload, NegotiationError, PayloadTooBig
 
 NAMES = ["zlib", "isal", "zlib_ng"]

@@ -30,8 +30,8 @@ from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFact
 
 import wsfast
 from wsfast import Deflate, DeflateBudget
-from wsfast._permessage import CompressorPool, PerMessageDeflate
-from wsfast._zlib import BACKENDS
+from wsfast.deflate.backends import BACKENDS
+from wsfast.deflate.context import CompressorPool, PerMessageDeflate
 
 pytestmark = pytest.mark.anyio
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsfast import headers as h
 from wsfast.exceptions import InvalidHeaderFormat, show
+from wsfast.handshake import headers as h
 
 TOKENS = st.text("!#$%&'*+-.^_`|~09azAZ", min_size=1, max_size=8)
 

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from wsfast._request_py import find_fields
 from wsfast.exceptions import HandshakeRefused, InvalidMessage, InvalidState
-from wsfast.http11 import (
+from wsfast.handshake._request_py import find_fields
+from wsfast.handshake.http11 import (
     MAX_BODY,
     MAX_HEAD,
     MAX_HEADERS,

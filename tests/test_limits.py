@@ -28,7 +28,7 @@ from hostile import (
 
 import wsfast
 from wsfast import BufferFull, CloseCause, ConnectionClosed
-from wsfast.http11 import MAX_HEAD, MAX_HEADERS, MAX_LINE
+from wsfast.handshake.http11 import MAX_HEAD, MAX_HEADERS, MAX_LINE
 
 pytestmark = pytest.mark.anyio
 

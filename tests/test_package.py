@@ -21,7 +21,8 @@ import wsfast
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-EXTENSIONS = {"_channel", "_codec", "_request", "_tls"}
+EXTENSIONS = {"_codec", "asyncio/_channel", "handshake/_request", "transport/_tls"}
+"""Paths in the package, without an ending."""
 
 
 def run(*command: str | Path, **environment: str) -> str:
@@ -52,7 +53,8 @@ def test_the_extensions_are_those_that_are_built() -> None:
     """What the package imports by default is the Cython code, unless it was told otherwise."""
     expected = "python" if os.environ.get("WSFAST_PURE_PYTHON") == "1" else "cython"
     assert expected == wsfast.IMPLEMENTATION
-    assert {path.stem for path in (ROOT / "src/wsfast").glob("*.pyx")} == EXTENSIONS
+    package = ROOT / "src/wsfast"
+    assert {path.relative_to(package).with_suffix("").as_posix() for path in package.rglob("*.pyx")} == EXTENSIONS
 
 
 def test_the_dev_extra_has_what_the_tests_import() -> None:

@@ -12,7 +12,7 @@ import wsfast
 from wsfast.codec import encode_frame
 from wsfast.connection import Connection, Side
 from wsfast.exceptions import InvalidURI
-from wsfast.uri import parse_uri
+from wsfast.handshake.uri import parse_uri
 
 
 @pytest.mark.parametrize("uri", ["ws://us\udcff:pw@a.example/", "ws://user:p\udcff@a.example/"])

@@ -9,10 +9,9 @@ from types import ModuleType
 
 import pytest
 
-from wsfast import _request_py
 from wsfast.exceptions import HandshakeRefused
-from wsfast.handshake import RequestParser, check_request
-from wsfast.http11 import MAX_HEADERS, MAX_LINE
+from wsfast.handshake import RequestParser, _request_py, check_request
+from wsfast.handshake.http11 import MAX_HEADERS, MAX_LINE
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 SAMPLE = (
@@ -36,7 +35,7 @@ PLAIN = (
 @pytest.fixture(params=["_request", "_request_py"], ids=["cython", "python"])
 def twin(request: pytest.FixtureRequest) -> ModuleType:
     """Each twin. A missing extension is an error, never a skip."""
-    return importlib.import_module(f"wsfast.{request.param}")
+    return importlib.import_module(f"wsfast.handshake.{request.param}")
 
 
 def with_header(line: bytes, before: bytes = PLAIN) -> bytes:
@@ -130,7 +129,7 @@ def test_unusual(twin: ModuleType, data: bytes) -> None:
 
 def test_bytes_are_asked_for() -> None:
     with pytest.raises(TypeError):
-        importlib.import_module("wsfast._request").read_usual(None)
+        importlib.import_module("wsfast.handshake._request").read_usual(None)
 
 
 def mutated(seed: int) -> Iterator[bytes]:
@@ -149,14 +148,14 @@ def mutated(seed: int) -> Iterator[bytes]:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_twins_agree(seed: int) -> None:
-    fast = importlib.import_module("wsfast._request").read_usual
+    fast = importlib.import_module("wsfast.handshake._request").read_usual
     for data in mutated(seed):
         assert fast(data) == _request_py.read_usual(data), data
 
 
 @pytest.mark.parametrize("position", range(0, len(SAMPLE), 8))
 def test_the_twins_agree_on_each_byte(position: int) -> None:
-    fast = importlib.import_module("wsfast._request").read_usual
+    fast = importlib.import_module("wsfast.handshake._request").read_usual
     for at in range(position, min(position + 8, len(SAMPLE))):
         for byte in range(256):
             data = SAMPLE[:at] + bytes([byte]) + SAMPLE[at + 1 :]

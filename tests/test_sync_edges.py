@@ -26,8 +26,9 @@ from certificates import Certificates
 from sync_helpers import PATIENCE, Peer, client_threads, http_proxy, in_thread, running, scripted, until
 
 import wsfast
-from wsfast import addresses, encode_frame
-from wsfast._permessage import PerMessageDeflate
+from wsfast import encode_frame
+from wsfast.deflate.context import PerMessageDeflate
+from wsfast.dial import addresses
 from wsfast.sync import client, connect, link, reconnect, unix_connect, websocket
 from wsfast.sync.link import Deadline, Link, bounded, open_tcp, open_unix
 

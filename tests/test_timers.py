@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from wsfast.timers import CoarseTimer
+from wsfast.transport.timers import CoarseTimer
 
 
 class Clock:

@@ -33,7 +33,7 @@ from tls_helpers import (
     load_tls,
 )
 
-from wsfast import _tls, _tls_py
+from wsfast.transport import _tls, _tls_py
 
 pytestmark = pytest.mark.anyio
 
@@ -46,7 +46,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture(params=TWINS)
 def tls(request: pytest.FixtureRequest) -> ModuleType:
-    """`wsfast.tls` on each twin."""
+    """`wsfast.transport.tls` on each twin."""
     return load_tls(request.param)
 
 

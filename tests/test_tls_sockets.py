@@ -36,10 +36,10 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture(params=TWINS, autouse=True)
 def tls(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """Let servers and clients use `wsfast.tls` on each twin."""
+    """Let servers and clients use `wsfast.transport.tls` on each twin."""
     module = load_tls(request.param)
-    monkeypatch.setattr("wsfast.server.TLSTransport", module.TLSTransport)
-    monkeypatch.setattr("wsfast.dial.connect", module.connect)
+    monkeypatch.setattr("wsfast.server.server.TLSTransport", module.TLSTransport)
+    monkeypatch.setattr("wsfast.dial.dialer.connect", module.connect)
     return module
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsfast.exceptions import InvalidURI
-from wsfast.uri import URI, parse_uri
+from wsfast.handshake.uri import URI, parse_uri
 
 
 @pytest.mark.parametrize(

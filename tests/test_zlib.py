@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from inflate_reference import inflate
 
-from wsfast import _zlib
-from wsfast._zlib import BACKENDS, FULL_FLUSH, SYNC_FLUSH, Backend, choose
+from wsfast.deflate import backends as _zlib
+from wsfast.deflate.backends import BACKENDS, FULL_FLUSH, SYNC_FLUSH, Backend, choose
 
 NAMES = ["zlib", "isal", "zlib_ng"]
 MODULES = {"zlib": "zlib", "isal": "isal.isal_zlib", "zlib_ng": "zlib_ng.zlib_ng"}
@@ -241,7 +241,7 @@ def test_choice_without_extras(monkeypatch: pytest.MonkeyPatch) -> None:
 
 _MEASURE = """
 import random, sys
-from wsfast._zlib import BACKENDS, SYNC_FLUSH
+from wsfast.deflate.backends import BACKENDS, SYNC_FLUSH
 def rss():
     # Without the pages of libraries, which the kernel takes back and reads again as it likes.
     with open("/proc/self/status") as file:

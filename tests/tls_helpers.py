@@ -11,15 +11,15 @@ from types import ModuleType
 from typing import Any
 
 import wsfast.codec
-import wsfast.tls
+import wsfast.transport.tls
 
 TWINS = ("cython", "python")
 VERSIONS = {"TLSv1.3": ssl.TLSVersion.TLSv1_3, "TLSv1.2": ssl.TLSVersion.TLSv1_2}
 
 
 def load_tls(twin: str) -> ModuleType:
-    """Load `wsfast.tls` once more, on one of the twins. A missing extension is an error, never a skip."""
-    spec = importlib.util.spec_from_file_location(f"wsfast.tls_{twin}", wsfast.tls.__file__)
+    """Load `wsfast.transport.tls` once more, on one of the twins. A missing extension is an error, never a skip."""
+    spec = importlib.util.spec_from_file_location(f"wsfast.transport.tls_{twin}", wsfast.transport.tls.__file__)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -28,7 +28,7 @@ def load_tls(twin: str) -> ModuleType:
         spec.loader.exec_module(module)
     finally:
         wsfast.codec.IMPLEMENTATION = chosen
-    expected = {"cython": "wsfast._tls", "python": "wsfast._tls_py"}[twin]
+    expected = {"cython": "wsfast.transport._tls", "python": "wsfast.transport._tls_py"}[twin]
     assert module.TLSTransport.__mro__[1].__module__ == expected
     return module
 

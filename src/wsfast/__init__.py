@@ -10,8 +10,11 @@ import importlib
 from typing import TYPE_CHECKING
 
 from ._version import __version__
-from .broadcast import broadcast
-from .client import connect, connect_listener, connect_stream, unix_connect
+from .asyncio.broadcast import broadcast
+from .asyncio.listener import Listener
+from .asyncio.streams import Reader, Writer
+from .asyncio.websocket import WebSocket
+from .client.connector import connect, connect_listener, connect_stream, unix_connect
 from .codec import IMPLEMENTATION, Decoder, Encoder, apply_mask, encode_frame
 from .codes import CloseCause, CloseCode, Opcode
 from .connection import Connection, Side, State
@@ -45,10 +48,7 @@ from .exceptions import (
     WebSocketError,
 )
 from .handshake import Request, Response
-from .listener import Listener
-from .server import Server, serve
-from .streams import Reader, Writer
-from .websocket import WebSocket
+from .server.server import Server, serve
 
 __all__ = [
     "IMPLEMENTATION",

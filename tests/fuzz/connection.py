@@ -10,7 +10,7 @@ from typing import Any
 
 from wsfast import _codec_py
 from wsfast.connection import Connection, Side, State
-from wsfast.deflate import Deflate
+from wsfast.deflate.negotiate import Deflate
 from wsfast.events import Close, Ping, Pong
 from wsfast.exceptions import ConnectionClosed, InvalidState, PeerError
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import httptools
 
-from wsfast.deflate import Deflate, accept, confirm
+from wsfast.deflate.negotiate import Deflate, accept, confirm
 from wsfast.exceptions import (
     HandshakeRefused,
     InvalidHandshake,
@@ -30,7 +30,7 @@ from wsfast.handshake import (
     check_request,
     select_subprotocol,
 )
-from wsfast.headers import (
+from wsfast.handshake.headers import (
     build_extensions,
     build_subprotocols,
     is_token,
@@ -39,8 +39,8 @@ from wsfast.headers import (
     parse_tokens,
     parse_upgrade,
 )
-from wsfast.http11 import MAX_BODY, MAX_HEAD
-from wsfast.uri import URI, parse_uri
+from wsfast.handshake.http11 import MAX_BODY, MAX_HEAD
+from wsfast.handshake.uri import URI, parse_uri
 
 from .source import Cuts, Source
 

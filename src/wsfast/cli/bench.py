@@ -10,10 +10,10 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from wsfast.client import connect
+from wsfast.asyncio.websocket import WebSocket
+from wsfast.client.connector import connect
 from wsfast.codec import IMPLEMENTATION
 from wsfast.exceptions import ConnectionClosed, WebSocketError
-from wsfast.websocket import WebSocket
 
 from .options import add_connection_arguments, complain, connection_options, explain, positive, whole
 

@@ -29,11 +29,11 @@ import unicodedata
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from wsfast.client import connect
+from wsfast.asyncio.websocket import WebSocket
+from wsfast.client.connector import connect
 from wsfast.codes import CloseCause
 from wsfast.events import Close
 from wsfast.exceptions import ConnectionClosed, WebSocketError
-from wsfast.websocket import WebSocket
 
 from .options import (
     add_connection_arguments,

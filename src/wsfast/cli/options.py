@@ -10,10 +10,10 @@ import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from wsfast.client import connect
+from wsfast.client.connector import connect
 from wsfast.exceptions import InvalidHandshake, InvalidURI, WebSocketError
-from wsfast.headers import check_header
-from wsfast.uri import parse_uri
+from wsfast.handshake.headers import check_header
+from wsfast.handshake.uri import parse_uri
 
 __all__ = [
     "add_connection_arguments",

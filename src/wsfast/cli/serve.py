@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any
 from multidict import CIMultiDict
 
 from .._version import __version__
+from ..asyncio.streams import Reader, Writer
+from ..asyncio.websocket import WebSocket
 from ..handshake import Request, Response
 from ..server import Server
-from ..streams import Reader, Writer
-from ..websocket import WebSocket
 from .options import whole
 
 if TYPE_CHECKING:

@@ -10,14 +10,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal
 
-from wsfast import client
+from wsfast.client import connector as client
 from wsfast.codes import CloseCause
 from wsfast.connection import State
-from wsfast.deflate import Deflate, confirm
+from wsfast.deflate.negotiate import Deflate, confirm
+from wsfast.dial.reconnect import backoff
+from wsfast.dial.reconnect import process_exception as default_process_exception
 from wsfast.exceptions import InvalidHandshake, InvalidMessage, InvalidStatus
 from wsfast.handshake import URI, ClientHandshake, Response, ResponseParser
-from wsfast.reconnect import backoff
-from wsfast.reconnect import process_exception as default_process_exception
 
 from .dial import SyncDialer
 from .link import Deadline, Link

@@ -6,11 +6,11 @@ import os
 import ssl as ssl_module
 from typing import Any, cast
 
-from wsfast.dial import Dialer, as_context, certificate_name
+from wsfast.dial.dialer import Dialer, as_context, certificate_name
+from wsfast.dial.proxy import Proxy, connect_request, find_proxy, parse_proxy, socks_arguments
 from wsfast.exceptions import InvalidMessage, InvalidURI, ProxyError
-from wsfast.http11 import ResponseParser
-from wsfast.proxy import Proxy, connect_request, find_proxy, parse_proxy, socks_arguments
-from wsfast.uri import URI
+from wsfast.handshake.http11 import ResponseParser
+from wsfast.handshake.uri import URI
 
 from .link import Deadline, Link, bounded, open_tcp, open_unix
 

@@ -19,12 +19,12 @@ from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, Final, Literal, Self, cast, overload
 
+from wsfast.asyncio.protocol import Limits
 from wsfast.codes import CloseCause, CloseCode
 from wsfast.connection import Compression, Connection, Side, State
 from wsfast.events import BytesLike, Event, Fragment, Pong
 from wsfast.exceptions import ConcurrencyError, ConnectionClosed, ConnectionClosedOK, InvalidState
 from wsfast.handshake import Request, Response
-from wsfast.protocol import Limits
 
 from .link import Link
 

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from ._zlib import FULL_FLUSH, SYNC_FLUSH, Backend, Compressor, Decompressor
-from .exceptions import InvalidPayload, PayloadTooBig
+from ..exceptions import InvalidPayload, PayloadTooBig
+from .backends import FULL_FLUSH, SYNC_FLUSH, Backend, Compressor, Decompressor
 
 __all__ = ["CompressorPool", "DeflateBudget", "Parameters", "PerMessageDeflate", "pool"]
 

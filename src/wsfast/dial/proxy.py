@@ -9,11 +9,11 @@ import urllib.request
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 from urllib.parse import unquote
 
+from ..exceptions import InvalidMessage, InvalidProxy, InvalidURI, ProxyError
+from ..handshake.headers import build_authorization_basic, build_host, check_header
+from ..handshake.http11 import Response, ResponseParser
+from ..handshake.uri import URI, parse_host, split_uri
 from .addresses import create_connection
-from .exceptions import InvalidMessage, InvalidProxy, InvalidURI, ProxyError
-from .headers import build_authorization_basic, build_host, check_header
-from .http11 import Response, ResponseParser
-from .uri import URI, parse_host, split_uri
 
 if TYPE_CHECKING:
     import socket

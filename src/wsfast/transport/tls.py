@@ -16,8 +16,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, cast
 from weakref import WeakKeyDictionary
 
-from .codec import IMPLEMENTATION
-from .transports import plain_socket
+from ..codec import IMPLEMENTATION
+from .loops import plain_socket
 
 if TYPE_CHECKING or IMPLEMENTATION == "python":
     from ._tls_py import TLSPipe

@@ -6,8 +6,8 @@ import asyncio
 import sys
 from typing import TYPE_CHECKING
 
+from ..events import BytesLike, Fragment
 from .channel import PAUSED_HELD
-from .events import BytesLike, Fragment
 
 if TYPE_CHECKING:
     from .protocol import ConnectionProtocol

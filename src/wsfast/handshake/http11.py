@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, NoReturn
 import httptools
 from multidict import CIMultiDict, CIMultiDictProxy
 
+from ..codec import IMPLEMENTATION
+from ..exceptions import HandshakeRefused, InvalidMessage, InvalidState, show
 from ._request_py import MAX_HEADERS, MAX_LINE, Usual, find_fields
-from .codec import IMPLEMENTATION
-from .exceptions import HandshakeRefused, InvalidMessage, InvalidState, show
 from .headers import TCHAR, check_header
 
 if TYPE_CHECKING or IMPLEMENTATION == "python":

@@ -10,8 +10,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, cast
 
-from .exceptions import InvalidMessage
-from .handshake import ClientHandshake, Response, ResponseParser
+from ..exceptions import InvalidMessage
+from ..handshake import ClientHandshake, Response, ResponseParser
 
 __all__ = ["Opening"]
 

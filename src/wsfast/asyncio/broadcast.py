@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
-from .codec import encode_frame
-from .codes import Opcode
-from .connection import Side, State
-from .events import BytesLike
-from .exceptions import BufferFull, ConcurrencyError, ConnectionClosed
+from ..codec import encode_frame
+from ..codes import Opcode
+from ..connection import Side, State
+from ..events import BytesLike
+from ..exceptions import BufferFull, ConcurrencyError, ConnectionClosed
 
 if TYPE_CHECKING:
     from .protocol import ConnectionProtocol

@@ -18,18 +18,18 @@ from math import inf
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
 
+from ..codec import IMPLEMENTATION
+from ..codes import CloseCause, CloseCode
+from ..connection import Connection, Side, State
+from ..events import BytesLike, Close, Event, Fragment, Ping, Pong
+from ..exceptions import BufferFull, ConcurrencyError, ConnectionClosed, InvalidState, PeerError
+from ..transport.loops import in_kernel, plain_socket
+from ..transport.timers import CoarseTimer
 from .channel import PAUSED_HELD, PAUSED_WRITING, Channel, Turn
-from .codec import IMPLEMENTATION
-from .codes import CloseCause, CloseCode
-from .connection import Connection, Side, State
-from .events import BytesLike, Close, Event, Fragment, Ping, Pong
-from .exceptions import BufferFull, ConcurrencyError, ConnectionClosed, InvalidState, PeerError
 from .streams import Reader, Writer
-from .timers import CoarseTimer
-from .transports import in_kernel, plain_socket
 
 if TYPE_CHECKING:
-    from .deflate import Deflate, PerMessageDeflate
+    from ..deflate import Deflate, PerMessageDeflate
     from .listener import Listener
     from .websocket import WebSocket
 

@@ -10,12 +10,12 @@ import asyncio
 import inspect
 from typing import TYPE_CHECKING, Any, cast
 
-from .exceptions import HandshakeRefused, show
-from .handshake import Request, RequestParser, Response, accept_response, check_request, refuse
-from .transports import is_plain
+from ..exceptions import HandshakeRefused, show
+from ..handshake import Request, RequestParser, Response, accept_response, check_request, refuse
+from ..transport.loops import is_plain
 
 if TYPE_CHECKING:
-    from .protocol import ConnectionProtocol
+    from ..asyncio.protocol import ConnectionProtocol
     from .server import Server
 
 __all__ = ["ServerOpening"]

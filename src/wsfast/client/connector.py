@@ -12,21 +12,21 @@ from types import TracebackType
 from typing import Any, Final, Generic, Literal, TypeVar
 from urllib.parse import urljoin
 
-from ._version import __version__
-from .codes import CloseCause
-from .connection import Side, State
-from .deflate import Deflate, as_deflate, confirm, offer
-from .dial import Dialer
-from .exceptions import InvalidHandshake, InvalidStatus, InvalidURI, RedirectError, show
-from .handshake import URI, ClientHandshake, Response, parse_uri
-from .headers import build_host
-from .listener import Listener
+from .._version import __version__
+from ..asyncio.listener import Listener
+from ..asyncio.protocol import ConnectionProtocol, Limits, Overflow
+from ..asyncio.streams import Reader, Writer
+from ..asyncio.websocket import WebSocket
+from ..codes import CloseCause
+from ..connection import Side, State
+from ..deflate.negotiate import Deflate, as_deflate, confirm, offer
+from ..dial.dialer import Dialer
+from ..dial.reconnect import backoff, process_exception
+from ..exceptions import InvalidHandshake, InvalidStatus, InvalidURI, RedirectError, show
+from ..handshake import URI, ClientHandshake, Response, parse_uri
+from ..handshake.headers import build_host
+from ..transport.timers import CoarseTimer
 from .opening import Opening
-from .protocol import ConnectionProtocol, Limits, Overflow
-from .reconnect import backoff, process_exception
-from .streams import Reader, Writer
-from .timers import CoarseTimer
-from .websocket import WebSocket
 
 __all__ = ["connect", "connect_listener", "connect_stream", "unix_connect"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from .exceptions import InvalidMessage, InvalidStatus, ProxyError
+from ..exceptions import InvalidMessage, InvalidStatus, ProxyError
 
 __all__ = ["backoff", "process_exception"]
 

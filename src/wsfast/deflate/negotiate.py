@@ -12,23 +12,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, TypeAlias
 
-from ._permessage import CompressorPool, DeflateBudget, Parameters, PerMessageDeflate
-from ._zlib import choose
-from .exceptions import NegotiationError
+from ..exceptions import NegotiationError
+from .backends import choose
+from .context import DeflateBudget, Parameters, PerMessageDeflate
 
-__all__ = [
-    "EXTENSION",
-    "CompressorPool",
-    "Deflate",
-    "DeflateBudget",
-    "Extension",
-    "Parameters",
-    "PerMessageDeflate",
-    "accept",
-    "as_deflate",
-    "confirm",
-    "offer",
-]
+__all__ = ["EXTENSION", "Deflate", "Extension", "accept", "as_deflate", "confirm", "offer"]
 
 EXTENSION = "permessage-deflate"
 """The name of the extension (RFC 7692, 7)."""

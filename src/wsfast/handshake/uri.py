@@ -7,7 +7,7 @@ from ipaddress import IPv6Address
 from typing import NamedTuple
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
-from .exceptions import InvalidURI
+from ..exceptions import InvalidURI
 
 __all__ = ["URI", "parse_host", "parse_uri", "split_uri"]
 

@@ -9,12 +9,12 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from ..codes import CloseCause, CloseCode
+from ..connection import State
+from ..events import BytesLike, Fragment
+from ..exceptions import ConcurrencyError, InvalidState
+from ..handshake import Request, Response, text_response
 from .channel import Endpoint
-from .codes import CloseCause, CloseCode
-from .connection import State
-from .events import BytesLike, Fragment
-from .exceptions import ConcurrencyError, InvalidState
-from .handshake import Request, Response, text_response
 
 if TYPE_CHECKING:
     from .protocol import ConnectionProtocol

@@ -22,10 +22,10 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport uint8_t, uint64_t
 
-from ._codec cimport Decoder, Encoder, _keep_spare
+from .._codec cimport Decoder, Encoder, _keep_spare
 
-from .events import Fragment
-from .exceptions import ConcurrencyError, InvalidState
+from ..events import Fragment
+from ..exceptions import ConcurrencyError, InvalidState
 
 __all__ = ["Channel", "Endpoint", "Turn"]
 

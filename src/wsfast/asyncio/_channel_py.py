@@ -18,12 +18,12 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from .codes import Opcode
-from .events import BytesLike, Event, Fragment
-from .exceptions import ConcurrencyError, ConnectionClosedOK, InvalidState
+from ..codes import Opcode
+from ..events import BytesLike, Event, Fragment
+from ..exceptions import ConcurrencyError, ConnectionClosedOK, InvalidState
 
 if TYPE_CHECKING:
-    from .connection import Connection
+    from ..connection import Connection
 
 __all__ = ["Channel", "Endpoint", "Turn"]
 

@@ -14,20 +14,20 @@ from math import inf
 from types import CoroutineType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self, TypeAlias, TypeVar
 
-from .codes import CloseCause, CloseCode
-from .connection import Side, encode_close
-from .deflate import Deflate, PerMessageDeflate, accept, as_deflate
-from .exceptions import HandshakeRefused, NegotiationError, show
-from .handshake import Origins, Request, Response, accept_response, refuse
-from .handshake import select_subprotocol as first_registered
-from .headers import build_extensions, is_token
-from .listener import Listener
-from .protocol import ConnectionProtocol, Limits, Overflow
-from .streams import Reader, Writer
-from .timers import CoarseTimer
-from .tls import TLSTransport, buffer_of
-from .upgrade import ServerOpening
-from .websocket import COUNTED, WebSocket
+from ..asyncio.listener import Listener
+from ..asyncio.protocol import ConnectionProtocol, Limits, Overflow
+from ..asyncio.streams import Reader, Writer
+from ..asyncio.websocket import COUNTED, WebSocket
+from ..codes import CloseCause, CloseCode
+from ..connection import Side, encode_close
+from ..deflate import Deflate, PerMessageDeflate, accept, as_deflate
+from ..exceptions import HandshakeRefused, NegotiationError, show
+from ..handshake import Origins, Request, Response, accept_response, refuse
+from ..handshake import select_subprotocol as first_registered
+from ..handshake.headers import build_extensions, is_token
+from ..transport.timers import CoarseTimer
+from ..transport.tls import TLSTransport, buffer_of
+from .accepting import ServerOpening
 
 if TYPE_CHECKING:
     from socket import socket

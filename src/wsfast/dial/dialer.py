@@ -7,11 +7,11 @@ import functools
 import ssl as ssl_module
 from typing import Any
 
+from ..exceptions import InvalidURI
+from ..handshake.uri import URI
+from ..transport.tls import buffer_of, connect
 from .addresses import create_connection
-from .exceptions import InvalidURI
 from .proxy import connect_socks, find_proxy, open_tunnel, parse_proxy
-from .tls import buffer_of, connect
-from .uri import URI
 
 __all__ = ["Dialer", "as_context", "certificate_name"]
 

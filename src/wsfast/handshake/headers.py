@@ -11,7 +11,7 @@ from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
-from .exceptions import InvalidHeaderFormat, show
+from ..exceptions import InvalidHeaderFormat, show
 
 __all__ = [
     "ExtensionHeader",
@@ -23,6 +23,7 @@ __all__ = [
     "build_subprotocols",
     "check_header",
     "check_token",
+    "header_line",
     "is_token",
     "parse_extensions",
     "parse_subprotocols",
@@ -301,3 +302,23 @@ def build_authorization_bearer(token: str) -> str:
     if _B64TOKEN.fullmatch(token) is None:
         raise ValueError("expected a bearer token of letters, digits and -._~+/ (RFC 6750, 2.1)")
     return f"Bearer {token}"
+
+
+def header_line(name: str, value: str) -> bytes:
+    """Encode one header of a head, the line's end first.
+
+    Raises:
+        ValueError, TypeError: the name or the value must not stand there.
+    """
+    try:
+        return _checked_line(name, value)
+    except TypeError:
+        # Not hashable, so most likely of a wrong type: say which.
+        return _checked_line.__wrapped__(name, value)
+
+
+@lru_cache(maxsize=64)
+def _checked_line(name: str, value: str) -> bytes:
+    # A server sends the same few over and over.
+    check_header(name, value)
+    return f"\r\n{name}: {value}".encode("latin-1")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .codec import IMPLEMENTATION
+from ..codec import IMPLEMENTATION
 
 __all__ = ["PAUSED_HELD", "PAUSED_WRITING", "Channel", "Endpoint", "Turn"]
 

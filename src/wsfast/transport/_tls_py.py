@@ -18,7 +18,7 @@ import ssl
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
-from .events import BytesLike
+from ..events import BytesLike
 
 __all__ = ["TLSPipe"]
 

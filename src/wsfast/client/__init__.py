@@ -1,0 +1,7 @@
+"""The client on asyncio, in three forms, and connecting again and again."""
+
+from __future__ import annotations
+
+from .connector import connect, connect_listener, connect_stream, unix_connect
+
+__all__ = ["connect", "connect_listener", "connect_stream", "unix_connect"]
