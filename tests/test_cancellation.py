@@ -235,7 +235,7 @@ async def test_two_receive_at_once() -> None:
         first = asyncio.create_task(ws.recv())
         await turns()
         for second in (lambda: ws.recv(), lambda: anext(ws)):
-            with pytest.raises(ConcurrencyError, match="another task receives"):
+            with pytest.raises(ConcurrencyError, match="another coroutine is already running recv"):
                 await second()
         with pytest.raises(ConcurrencyError):
             async for _ in ws.recv_streaming():

@@ -83,7 +83,12 @@ async def test_attributes_of_an_open_connection() -> None:
         assert ws.request is not None
         assert ws.request.headers["host"] == "example.com"
         assert ws.subprotocol is None
-        assert ws.response is None
+        assert ws.response is not None
+        assert ws.response.status_code == 101
+        assert ws.response.headers["upgrade"] == "websocket"
+        assert ws.id == ws.id
+        assert ws.username is ws.close_exc is None
+        assert ws.logger.extra == {"websocket": ws}
         assert ws.reader is ws.writer is None
         assert repr(ws) == f"<wsfast.WebSocket OPEN {ws.remote_address}>"
 
@@ -167,7 +172,7 @@ async def test_two_recv_at_once() -> None:
         first = asyncio.ensure_future(ws.recv())
         await turns()
         for second in (ws.recv, lambda: anext(ws), lambda: anext(ws.recv_streaming())):
-            with pytest.raises(ConcurrencyError, match="another task receives"):
+            with pytest.raises(ConcurrencyError, match="another coroutine is already running recv"):
                 await second()
         client.send(text("x"))
         assert await first == "x"

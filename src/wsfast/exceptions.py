@@ -8,8 +8,8 @@ Whose fault it is shows in the type:
     │   ├── InvalidPayload           1007
     │   └── PayloadTooBig            1009
     ├── CallerError                  this program used the library wrongly
-    │   ├── InvalidState
-    │   ├── ConcurrencyError
+    │   ├── InvalidState         (also an `AssertionError`, as in `websockets`)
+    │   ├── ConcurrencyError     (also a `RuntimeError`)
     │   └── BufferFull
     ├── ConnectionClosed             `ConnectionClosedOK`, `ConnectionClosedError`
     ├── InvalidURI                   (also a `ValueError`)
@@ -68,6 +68,10 @@ __all__ = [
 ]
 
 
+ONE_RECEIVER = "cannot call {} while another coroutine is already running recv or recv_streaming"
+"""The text of `ConcurrencyError` where two receive from one connection, the same as in `websockets`."""
+
+
 def show(value: str | bytes, limit: int = 64) -> str:
     """Escape and shorten what a peer sent, for a log or an exception.
 
@@ -122,11 +126,11 @@ class CallerError(WebSocketError):
     """This program used the library in a way that cannot work."""
 
 
-class InvalidState(CallerError):
+class InvalidState(CallerError, AssertionError):
     """The call does not fit the connection's state, such as writing before it is open."""
 
 
-class ConcurrencyError(CallerError):
+class ConcurrencyError(CallerError, RuntimeError):
     """Two tasks do at once what only one may do, such as receiving."""
 
 

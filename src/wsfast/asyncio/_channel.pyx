@@ -25,7 +25,7 @@ from libc.stdint cimport uint8_t, uint64_t
 from .._codec cimport Decoder, Encoder, _keep_spare
 
 from ..events import Fragment
-from ..exceptions import ConcurrencyError, InvalidState
+from ..exceptions import ONE_RECEIVER, ConcurrencyError, InvalidState
 
 __all__ = ["Channel", "Endpoint", "Turn"]
 
@@ -187,10 +187,10 @@ cdef class Receive:
             channel._receiver = None
         elif channel._receiver is not None:
             self._finished = True
-            raise ConcurrencyError("recv() was called while another task receives from the same connection")
+            raise ConcurrencyError(ONE_RECEIVER.format("recv_streaming" if self._pieces else "recv"))
         elif channel.streaming and not self._pieces:
             self._finished = True
-            raise ConcurrencyError("recv() was called before the iteration over recv_streaming() was finished")
+            raise ConcurrencyError(ONE_RECEIVER.format("recv"))
         if channel._next is None and not channel.ended:
             channel._idle()
         if channel._next is not None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..codes import Opcode
 from ..events import BytesLike, Event, Fragment
-from ..exceptions import ConcurrencyError, ConnectionClosedOK, InvalidState
+from ..exceptions import ONE_RECEIVER, ConcurrencyError, ConnectionClosedOK, InvalidState
 
 if TYPE_CHECKING:
     from ..connection import Connection
@@ -346,9 +346,9 @@ class Channel:
             ConnectionClosed: there is none left.
         """
         if self._receiver is not None:
-            raise ConcurrencyError("recv() was called while another task receives from the same connection")
+            raise ConcurrencyError(ONE_RECEIVER.format("recv_streaming" if pieces else "recv"))
         if self.streaming and not pieces:
-            raise ConcurrencyError("recv() was called before the iteration over recv_streaming() was finished")
+            raise ConcurrencyError(ONE_RECEIVER.format("recv"))
         while not self._queue:
             if not self.ended:
                 self.idle()

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
 
 from ..codec import IMPLEMENTATION
 from ..codes import CloseCause, CloseCode
-from ..connection import Connection, Side, State
+from ..connection import Side, State
 from ..events import BytesLike, Close, Event, Fragment, Ping, Pong
 from ..exceptions import BufferFull, ConcurrencyError, ConnectionClosed, InvalidState, PeerError
 from ..transport.loops import in_kernel, plain_socket
@@ -178,7 +178,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
             head: the response that ends the opening handshake, to be sent first; None if it is not for this side.
         """
         limits = host.limits
-        connection = Connection(
+        connection = ws.connection_type(
             side,
             max_size=limits.max_size,
             max_fragments=limits.max_fragments,
@@ -215,6 +215,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         self._parts: tuple[bytearray, bool] | None = None  # of a message, and whether it is text
         transport.set_write_buffer_limits(limits.write_limit)
         if head is not None:
+            ws.response = head
             self.write_head(head)
         if compression is not None:
             if limits.compression is not None and limits.compression.executor_threshold is not None:
@@ -578,7 +579,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         else:
             payload = data.encode() if isinstance(data, str) else bytes(memoryview(data))
         if self._pings is not None and payload in self._pings:
-            raise ConcurrencyError("a ping with the same data is unanswered")
+            raise ConcurrencyError("already waiting for a pong with the same data")
         if self._pings is not None and len(self._pings) >= _MAX_PINGS:
             raise InvalidState(f"{_MAX_PINGS} pings are unanswered")
         waiter: asyncio.Future[float] = self.loop.create_future()

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import codecs
 import http
+import logging
+import uuid
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 from ..codes import CloseCause, CloseCode
-from ..connection import State
+from ..connection import Connection, State
 from ..events import BytesLike, Fragment
-from ..exceptions import ConcurrencyError, InvalidState
+from ..exceptions import ONE_RECEIVER, ConcurrencyError, ConnectionClosed, InvalidState
 from ..handshake import Request, Response, text_response
 from .channel import Endpoint
 
@@ -47,19 +49,24 @@ class WebSocket(Endpoint):
 
     Attributes:
         request: the opening handshake's `Request`: path and headers.
-        response: on the client's side, the opening handshake's `Response`; else None.
+        username: who the client is, as `basic_auth` found out; else None.
         subprotocol: the name that was agreed on, or None.
         reader, writer: the byte-stream view, where the connection was opened for it; else None.
     """
 
-    __slots__ = ("__weakref__", "_peer", "reader", "request", "response", "subprotocol", "writer")
+    __slots__ = ("__weakref__", "_id", "_peer", "_response", "reader", "request", "subprotocol", "username", "writer")
+
+    connection_type: ClassVar[type[Connection]] = Connection
+    """The sans-IO state machine that a connection is made with."""
 
     # Inherited from Endpoint, where they are fast: __aiter__, __anext__, recv, send, send_nowait.
 
     def __init__(self, request: Request | None = None, subprotocol: str | None = None, peer: Any = None) -> None:
         self.request = request
-        self.response: Response | None = None
+        self._response: Response | bytes | None = None
         self.subprotocol = subprotocol
+        self.username: str | None = None
+        self._id: uuid.UUID | None = None
         self.reader: Reader | None = None
         self.writer: Writer | None = None
         # None while the transport knows it: a tuple, a string and a number would be 150 bytes.
@@ -69,6 +76,29 @@ class WebSocket(Endpoint):
         return f"<{type(self).__module__.partition('.')[0]}.WebSocket {self.state.name} {self.remote_address!a}>"
 
     # --- What it is ---------------------------------------------------------------------------------------
+
+    @property
+    def response(self) -> Response | None:
+        """The opening handshake's `Response`, as it was sent or received; None before there is one."""
+        if isinstance(self._response, bytes):
+            self._response = Response.from_head(self._response)
+        return self._response
+
+    @response.setter
+    def response(self, response: Response | bytes | None) -> None:
+        self._response = response
+
+    @property
+    def id(self) -> uuid.UUID:
+        """A random identifier of the connection, for logs; made when it is first asked for."""
+        if self._id is None:
+            self._id = uuid.uuid4()
+        return self._id
+
+    @property
+    def logger(self) -> logging.LoggerAdapter[Any]:
+        """A new adapter of its server's, or client's, logger; records that it makes have it as ``websocket``."""
+        return logging.LoggerAdapter(self._open_channel().host.logger, {"websocket": self})
 
     @property
     def state(self) -> State:
@@ -108,6 +138,13 @@ class WebSocket(Endpoint):
             return None
         rcvd = self._channel.connection.close_rcvd
         return "" if rcvd is None else rcvd.reason
+
+    @property
+    def close_exc(self) -> ConnectionClosed | None:
+        """What `recv` and `send` raise from now on, as a new exception; None while the connection is open."""
+        if self._channel is None or self.state < State.DRAINING:
+            return None
+        return self._open_channel().connection.closed_error()
 
     @property
     def close_cause(self) -> CloseCause | None:
@@ -312,7 +349,7 @@ class _Pieces(AsyncIterator["str | bytes"]):
         channel = self._channel
         if not self._begun:
             if channel.streaming:
-                raise ConcurrencyError("recv_streaming() was called before another iteration over it was finished")
+                raise ConcurrencyError(ONE_RECEIVER.format("recv_streaming"))
             channel.begin_streaming()
         final = False
         try:

@@ -23,7 +23,7 @@ from ..deflate.negotiate import Deflate, as_deflate, confirm, offer
 from ..dial.dialer import Dialer
 from ..dial.reconnect import backoff, process_exception
 from ..exceptions import InvalidHandshake, InvalidStatus, InvalidURI, RedirectError, show
-from ..handshake import URI, ClientHandshake, Response, parse_uri
+from ..handshake import URI, ClientHandshake, Request, Response, parse_uri
 from ..handshake.headers import build_host
 from ..transport.timers import CoarseTimer
 from .opening import Opening
@@ -223,7 +223,7 @@ class _Connector(Generic[_T]):
         except InvalidHandshake as exc:
             exc.response = response
             raise
-        ws = WebSocket(handshake.request, agreement.subprotocol, transport.get_extra_info("peername"))
+        ws = self._new_websocket(handshake.request, agreement.subprotocol, transport.get_extra_info("peername"))
         ws.response = response
         client = _Client(self._limits, self._logger, _timer_of(loop))
         protocol = ConnectionProtocol(loop)
@@ -237,6 +237,9 @@ class _Connector(Generic[_T]):
         if trailing:
             protocol.feed(trailing)
         return ws, shaped
+
+    def _new_websocket(self, request: Request, subprotocol: str | None, peer: Any) -> WebSocket:
+        return WebSocket(request, subprotocol, peer)
 
     def _redirected(self, uri: URI, exc: InvalidStatus, followed: int) -> URI | None:
         """Return where a response sends to, None if it does not redirect.

@@ -7,7 +7,9 @@ connection, or answers with an HTTP response and closes.
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from ..exceptions import HandshakeRefused, show
@@ -16,6 +18,8 @@ from ..transport.loops import is_plain
 
 if TYPE_CHECKING:
     from ..asyncio.protocol import ConnectionProtocol
+    from ..asyncio.websocket import WebSocket
+    from ..deflate import PerMessageDeflate
     from .server import Server
 
 __all__ = ["ServerOpening"]
@@ -37,6 +41,7 @@ class ServerOpening:
         "_parser",
         "_peer",
         "_protocol",
+        "_request",
         "_task",
         "due",
         "server",
@@ -55,6 +60,8 @@ class ServerOpening:
         self._late = b""  # received while a hook is at work
         self._answered = False
         self._expired = False
+        self.ws: WebSocket
+        self._request: Request | None = None  # without one there is no `ws`
         if server.limits.open_timeout is not None:
             server.timer.set(self, server.limits.open_timeout)
 
@@ -123,9 +130,13 @@ class ServerOpening:
                 self._task.cancel()
         self.transport.abort()
 
-    def abort(self) -> None:
-        """Drop the connection because the server stops."""
+    def stop(self) -> None:
+        """Refuse the request because the server stops, or drop a connection that has sent none."""
         assert self.transport is not None
+        if self._task is not None:
+            self._task.cancel()
+            self._send(refuse(503, "The server is stopping").response)
+            return
         self._answered = True
         self.transport.abort()
 
@@ -133,29 +144,36 @@ class ServerOpening:
 
     def _handle(self, request: Request) -> None:
         server = self.server
+        self._request = request
         # Before it is open, a WebSocket knows no transport to ask.
-        hooked = server.process_request is not None or server.select_subprotocol is not None
+        hooked = server.hooked
         self.ws = server.new_websocket(request, self.peer if hooked else self._peer)
         if server.process_request is None:
-            self._upgrade(request)
+            self._upgrade()
             return
-        answer = server.process_request(self.ws, request)
-        if inspect.isawaitable(answer):
-            self._task = asyncio.ensure_future(self._handle_later(request, answer))
-        elif answer is not None:
-            self._answer(answer)
-        else:
-            self._upgrade(request)
+        self._after(server.process_request(self.ws, request), self._take_answer)
 
-    async def _handle_later(self, request: Request, answer: Any) -> None:
+    def _take_answer(self, response: Any) -> None:
+        """Go on with what `process_request` returned."""
+        if response is None:
+            self._upgrade()
+        elif not isinstance(response, Response):
+            raise TypeError(f"process_request must return None or a Response, got {type(response).__name__}")
+        else:
+            self._answer(response)
+
+    def _after(self, answer: Any, then: Callable[[Any], None]) -> None:
+        """Call `then` with what a hook returned, or with what that comes to when it is awaited."""
+        if inspect.isawaitable(answer):
+            self._task = asyncio.ensure_future(self._later(answer, then))
+        else:
+            then(answer)
+
+    async def _later(self, answer: Awaitable[Any], then: Callable[[Any], None]) -> None:
         try:
-            response = await answer
-            if self._answered or self.transport is None:
-                return
-            if response is not None:
-                self._answer(response)
-            else:
-                self._upgrade(request)
+            result = await answer
+            if not self._answered and self.transport is not None:
+                then(result)
         except HandshakeRefused as exc:
             self._refuse(exc)
         except asyncio.CancelledError as exc:
@@ -165,19 +183,53 @@ class ServerOpening:
         except Exception as exc:
             self._fail(exc)
 
-    def _upgrade(self, request: Request) -> None:
-        """Accept the request and let the protocol go on as a connection (RFC 6455, 4.2.2)."""
-        server, transport, protocol = self.server, self.transport, self._protocol
-        assert transport is not None
-        assert protocol is not None
+    def _upgrade(self) -> None:
+        """Accept the request (RFC 6455, 4.2.2)."""
+        server = self.server
         if server.closing:
             raise refuse(503, "The server is stopping")
-        upgrade = check_request(request, server.origins)
+        assert self._request is not None
+        upgrade = check_request(self._request, server.origins)
         subprotocol = server.choose_subprotocol(self.ws, upgrade.subprotocols)
         extension, compression = server.negotiate(upgrade.extensions)
         head = accept_response(
             upgrade.key, subprotocol, extension, server.response_headers, server=server.server_header
         )
+        if server.process_response is None:
+            self._open(subprotocol, compression, head)
+        else:
+            self._review(Response.from_head(head), functools.partial(self._open, subprotocol, compression))
+
+    def _review(self, response: Response, accept: Callable[[bytes], None] | None = None) -> None:
+        """Let `process_response` see a response, and go on with it, or with the one that it returns.
+
+        Args:
+            response: what is to be sent.
+            accept: what opens the connection by the bytes of a response, if this one does.
+        """
+        assert self.server.process_response is not None
+        assert self._request is not None
+
+        def conclude(returned: Any) -> None:
+            final = response if returned is None else returned
+            if not isinstance(final, Response):
+                raise TypeError(f"process_response must return None or a Response, got {type(final).__name__}")
+            if final.status_code != 101:
+                self._send(final)
+            elif accept is None:
+                raise ValueError("process_response must not turn a response that refuses into a 101")
+            elif self.server.closing:
+                self._send(refuse(503, "The server is stopping").response)
+            else:
+                accept(final.serialize())
+
+        self._after(self.server.process_response(self.ws, self._request, response), conclude)
+
+    def _open(self, subprotocol: str | None, compression: PerMessageDeflate | None, head: bytes) -> None:
+        """Let the protocol go on as an open connection, beginning with `head`."""
+        server, transport, protocol = self.server, self.transport, self._protocol
+        assert transport is not None
+        assert protocol is not None
         server.timer.clear(self)
         server.handshake_ended(self)
         self.ws.subprotocol = subprotocol
@@ -195,15 +247,22 @@ class ServerOpening:
 
     def _fail(self, exc: BaseException) -> None:
         self.server.logger.error("opening handshake failed: a hook raised", exc_info=exc)
-        self._answer(refuse(500, "The server failed to answer the request").response)
+        self._send(refuse(500, "The server failed to answer the request").response)
 
-    def _answer(self, response: Any) -> None:
+    def _answer(self, response: Response) -> None:
+        """Send a response that does not open the connection, if `process_response` agrees."""
+        if self.server.process_response is None or self._request is None or self._answered or self.transport is None:
+            self._send(response)
+            return
+        try:
+            self._review(response)
+        except (Exception, asyncio.CancelledError) as exc:
+            self._fail(exc)
+
+    def _send(self, response: Response) -> None:
         """Send an HTTP response and close (RFC 9112, 9.6: in steps, so that the peer can read it)."""
         transport = self.transport
         if transport is None or self._answered:
-            return
-        if not isinstance(response, Response):
-            self._fail(TypeError(f"process_request must return None or a Response, got {type(response).__name__}"))
             return
         try:
             data = response.serialize()

@@ -38,6 +38,7 @@ Handler: TypeAlias = Callable[[WebSocket], Awaitable[Any]]
 StreamHandler: TypeAlias = Callable[[Reader, Writer], Awaitable[Any]]
 ListenerFactory: TypeAlias = Callable[[WebSocket], Listener]
 ProcessRequest: TypeAlias = Callable[[WebSocket, Request], "Response | Awaitable[Response | None] | None"]
+ProcessResponse: TypeAlias = Callable[[WebSocket, Request, Response], "Response | Awaitable[Response | None] | None"]
 SelectSubprotocol: TypeAlias = Callable[[WebSocket, Sequence[str]], "str | None"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -75,6 +76,9 @@ class Server:
     Args:
         process_request: called as ``process_request(ws, request)`` before the upgrade, plain or async: return None to
             go on, or a `Response` (``ws.respond(200, "OK\\n")``) to answer an ordinary HTTP request.
+        process_response: called as ``process_response(ws, request, response)`` before any response to a request is
+            sent, plain or async. It may change the response's headers and return None, or return another `Response`;
+            one with another status than 101 refuses. A response that refused already cannot become a 101.
         origins: the Origin headers that are accepted, else 403: exact strings, compiled patterns that must match the
             whole value, None for a client that sends none. Default: any.
         select_subprotocol: called as ``select_subprotocol(ws, offers)`` in place of the choice by the client's
@@ -93,7 +97,8 @@ class Server:
         ping_interval: seconds of silence after which a keepalive ping is sent; None for no keepalive.
         ping_timeout: seconds for anything to come after it; else the connection is closed with 1011.
         close_timeout: seconds for the peer to answer a Close frame.
-        stop_timeout: seconds for `close` to end in: handlers are cancelled when most of it has passed.
+        stop_timeout: seconds for `close` to end in: handlers are cancelled when most of it has passed. None waits for
+            handlers however long they take.
         response_headers: headers to add to each opening handshake's response.
         server_header: the value of its Server header; None for none.
         logger: default: ``logging.getLogger("wsfast.server")``.
@@ -106,6 +111,7 @@ class Server:
         self,
         *,
         process_request: ProcessRequest | None = None,
+        process_response: ProcessResponse | None = None,
         origins: Origins | None = None,
         select_subprotocol: SelectSubprotocol | None = None,
         compression: Literal["deflate"] | Deflate | None = None,
@@ -119,7 +125,7 @@ class Server:
         ping_interval: float | None = 20.0,
         ping_timeout: float | None = 20.0,
         close_timeout: float | None = 10.0,
-        stop_timeout: float = 10.0,
+        stop_timeout: float | None = 10.0,
         response_headers: Mapping[str, str] | None = None,
         server_header: str | None = "wsfast",
         logger: logging.Logger | logging.LoggerAdapter[Any] | None = None,
@@ -137,14 +143,20 @@ class Server:
             close_timeout=close_timeout,
             compression=as_deflate(compression),
         )
-        if not isinstance(stop_timeout, (int, float)) or not 0 < stop_timeout < inf:
-            raise ValueError(f"stop_timeout must be a positive number of seconds, got {stop_timeout!r}")
-        for name, hook in (("process_request", process_request), ("select_subprotocol", select_subprotocol)):
+        if stop_timeout is not None and (not isinstance(stop_timeout, (int, float)) or not 0 < stop_timeout < inf):
+            raise ValueError(f"stop_timeout must be a positive number of seconds or None, got {stop_timeout!r}")
+        for name, hook in (
+            ("process_request", process_request),
+            ("process_response", process_response),
+            ("select_subprotocol", select_subprotocol),
+        ):
             if hook is not None and not callable(hook):
                 raise TypeError(f"{name} must be callable, got {type(hook).__name__}")
         self.process_request = process_request
+        self.process_response = process_response
         self.origins = None if origins is None else _checked_origins(origins)
         self.select_subprotocol = select_subprotocol
+        self.hooked = any(hook is not None for hook in (process_request, process_response, select_subprotocol))
         self.stop_timeout = stop_timeout
         self.response_headers = None if response_headers is None else dict(response_headers)
         self.server_header = server_header
@@ -164,7 +176,8 @@ class Server:
         self._handshakes: set[ServerOpening] = set()
         self._connections: dict[ConnectionProtocol, None] = {}  # used as a set, see _Bucket of timers
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._stopping: asyncio.Task[None] | None = None
+        self._stopping: list[asyncio.Task[None]] = []
+        self._told_connections = False  # to close too
         self._idle = asyncio.Event()  # set while there is no connection
         self._idle.set()
         self._told = asyncio.Event()  # to stop
@@ -254,6 +267,9 @@ class Server:
         if name in self._registered:
             raise ValueError(f"subprotocol {name!r} is registered already")
         self._registered[name] = registration
+
+    def _registration(self, name: str | None) -> _Registration:
+        return self._registered[name]
 
     def choose_subprotocol(self, ws: WebSocket, offers: Sequence[str]) -> str | None:
         """Choose among a client's offers (RFC 6455, 4.2.2, item 5.4).
@@ -433,24 +449,52 @@ class Server:
             self.close()
             await self.wait_closed()
 
-    def close(self, code: int = CloseCode.GOING_AWAY, reason: str = "") -> None:
+    def is_serving(self) -> bool:
+        """Tell whether it accepts connections on any address."""
+        return not self.closing and any(listening.is_serving() for listening in self._listening)
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """Return the event loop that it runs on.
+
+        Raises:
+            RuntimeError: it has not listened yet.
+        """
+        if self._loop is None:
+            raise RuntimeError("the server has not listened yet, and so belongs to no event loop")
+        return self._loop
+
+    async def start_serving(self) -> None:
+        """Accept connections on the addresses that `start` was given ``start_serving=False`` for.
+
+        Raises:
+            RuntimeError: the server is closed.
+        """
+        self._attach()
+        for listening in self._listening:
+            await listening.start_serving()
+
+    def close(self, code: int = CloseCode.GOING_AWAY, reason: str = "", *, close_connections: bool = True) -> None:
         """Begin to stop: accept no more, and close each connection with 1001; `wait_closed` waits for the end.
 
         Connections get the closing handshake, and handlers the chance to end by themselves; handlers that are left when
-        most of `stop_timeout` has passed are cancelled, and at its end connections are dropped.
+        most of `stop_timeout` has passed are cancelled, and at its end connections are dropped. Who is in the opening
+        handshake is answered 503.
 
         Args:
             code: the close code to send.
             reason: the close reason to send.
+            close_connections: False leaves the connections that are open to end by themselves, however long that takes;
+                a later call may still close them.
         """
-        if self.closing:
+        if self.closing and (self._told_connections or not close_connections):
             return
         encode_close(code, reason)  # a wrong one shall raise here, not in a task that nobody looks at
         self.closing = True
+        self._told_connections = close_connections
         for listening in self._listening:
             listening.close()
         if self._loop is not None and not self._loop.is_closed():
-            self._stopping = self._loop.create_task(self._stop(code, reason))
+            self._stopping.append(self._loop.create_task(self._stop(code, reason, close_connections)))
         self._told.set()
 
     async def wait_closed(self) -> None:
@@ -458,27 +502,31 @@ class Server:
         if self._loop is None:
             return
         await self._told.wait()
-        if self._stopping is not None:
-            await asyncio.shield(self._stopping)
+        if self._stopping:
+            # One that leaves connections alone ends with those that a later call closes.
+            await asyncio.shield(self._stopping[-1])
 
-    async def _stop(self, code: int, reason: str) -> None:
+    async def _stop(self, code: int, reason: str, close_connections: bool) -> None:
         for handshake in list(self._handshakes):
-            handshake.abort()
+            handshake.stop()
+        if not close_connections:
+            await self._settled(None)
+            return
         for protocol in list(self._connections):
             protocol.start_close(code, reason, CloseCause.STOP)
-        if await self._settled(self.stop_timeout * 0.8):
+        timeout = self.stop_timeout
+        if await self._settled(None if timeout is None else timeout * 0.8):
             return
+        assert timeout is not None
         for protocol in list(self._connections):
             if protocol.task is not None:
                 protocol.task.cancel()
             protocol.abort(CloseCause.STOP)
-        if not await self._settled(self.stop_timeout * 0.2):
+        if not await self._settled(timeout * 0.2):
             left = sum(protocol.task is not None for protocol in self._connections)
-            self.logger.error(
-                "%d handlers are still running %s s after the server was told to stop", left, self.stop_timeout
-            )
+            self.logger.error("%d handlers are still running %s s after the server was told to stop", left, timeout)
 
-    async def _settled(self, timeout: float) -> bool:
+    async def _settled(self, timeout: float | None) -> bool:
         try:
             async with asyncio.timeout(timeout):
                 await self._idle.wait()
@@ -524,7 +572,7 @@ class Server:
         trailing: bytes,
     ) -> None:
         """Start a connection by the `head` that accepts it; `trailing` are the bytes that came behind the request."""
-        registration = self._registered[ws.subprotocol]
+        registration = self._registration(ws.subprotocol)
         protocol.open(self, Side.SERVER, ws, transport, compression, head)
         self._opened += 1
         try:

@@ -543,7 +543,7 @@ class WebSocket:
             else:
                 payload = data.encode() if isinstance(data, str) else bytes(memoryview(data))
             if payload in self._pings:
-                raise ConcurrencyError("a ping with the same data is unanswered")
+                raise ConcurrencyError("already waiting for a pong with the same data")
             if len(self._pings) >= _MAX_PINGS:
                 raise InvalidState(f"{_MAX_PINGS} pings are unanswered")
             if self._connection.state is State.OPEN and self._link.broken is None:

@@ -1,0 +1,192 @@
+"""What a server's hooks may do to its responses, and what a server tells of itself."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from raw import close, connect_raw, open_raw, request, until
+
+import wsfast
+from wsfast import Request, Response, WebSocket
+
+pytestmark = pytest.mark.anyio
+
+
+async def idle(ws: WebSocket) -> None:
+    await ws.wait_closed()
+
+
+@asynccontextmanager
+async def serving(**options: Any) -> AsyncIterator[wsfast.Server]:
+    async with asyncio.timeout(20), wsfast.serve(idle, "127.0.0.1", 0, **{"stop_timeout": 2.0, **options}) as server:
+        yield server
+
+
+async def ask(server: wsfast.Server, **options: Any) -> bytes:
+    async with await open_raw(server) as client:
+        client.send(request(**options))
+        return await client.reader.readuntil(b"\r\n\r\n")
+
+
+@pytest.fixture(params=["plain", "async"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def hook(kind: str, call: Any) -> Any:
+    """Make a hook of either kind of a plain function."""
+    if kind == "plain":
+        return call
+
+    async def later(*args: Any) -> Any:
+        await asyncio.sleep(0)
+        return call(*args)
+
+    return later
+
+
+async def test_process_response_changes_what_is_accepted(kind: str) -> None:
+    seen: list[tuple[str, int]] = []
+
+    def process_response(ws: WebSocket, request: Request, response: Response) -> None:
+        seen.append((request.path, response.status_code))
+        response.headers["X-Seen"] = "yes"
+
+    async with serving(process_response=hook(kind, process_response)) as server:
+        async with await connect_raw(server):
+            (ws,) = server.connections
+            assert ws.response is not None
+            assert ws.response.headers["X-Seen"] == "yes"
+        assert b"\r\nX-Seen: yes\r\n" in await ask(server)
+    assert seen == [("/", 101)] * 2
+
+
+async def test_process_response_refuses(kind: str) -> None:
+    def process_response(ws: WebSocket, request: Request, response: Response) -> Response:
+        return ws.respond(403, "no\n")
+
+    async with serving(process_response=hook(kind, process_response)) as server:
+        assert (await ask(server)).startswith(b"HTTP/1.1 403 Forbidden\r\n")
+        assert server.connections == set()
+
+
+async def test_process_response_sees_refusals(kind: str) -> None:
+    seen: list[int] = []
+
+    def process_response(ws: WebSocket, request: Request, response: Response) -> None:
+        seen.append(response.status_code)
+        response.headers["X-Seen"] = "yes"
+
+    def process_request(ws: WebSocket, request: Request) -> Response | None:
+        return ws.respond(200, "OK\n") if request.path == "/health" else None
+
+    async with serving(
+        process_response=hook(kind, process_response), process_request=hook(kind, process_request), origins=["http://a"]
+    ) as server:
+        assert b"\r\nX-Seen: yes\r\n" in await ask(server, path="/health")
+        assert b"\r\nX-Seen: yes\r\n" in await ask(server)
+    assert seen == [200, 403]
+
+
+async def test_process_response_is_not_asked_where_there_is_no_request() -> None:
+    def process_response(ws: WebSocket, request: Request, response: Response) -> None:
+        raise AssertionError("called")
+
+    async with serving(process_response=process_response) as server, await open_raw(server) as client:
+        client.send(b"nonsense\r\n\r\n")
+        assert (await client.reader.read()).startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize("answer", ["a string", "another 101", "an exception", "a wrong header"])
+async def test_process_response_goes_wrong(kind: str, answer: str, caplog: pytest.LogCaptureFixture) -> None:
+    def process_response(ws: WebSocket, request: Request, response: Response) -> Any:
+        if answer == "an exception":
+            raise LookupError("boom")
+        if answer == "a wrong header":
+            response.headers["X-Bad"] = "a\r\nb"
+            return None
+        return Response(101) if answer == "another 101" else "nonsense"
+
+    def process_request(ws: WebSocket, request: Request) -> Response | None:
+        return ws.respond(404, "") if answer == "another 101" else None
+
+    async with serving(process_response=hook(kind, process_response), process_request=process_request) as server:
+        with caplog.at_level(logging.ERROR, "wsfast.server"):
+            head = await ask(server)
+        assert head.startswith(b"HTTP/1.1 500 ")
+        assert b"X-Bad" not in head
+        assert server.connections == set()
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+
+
+async def test_a_stop_while_process_response_is_at_work() -> None:
+    asked = asyncio.Event()
+
+    async def process_response(ws: WebSocket, request: Request, response: Response) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    async with serving(process_response=process_response) as server, await open_raw(server) as client:
+        client.send(request())
+        await asked.wait()
+        server.close()
+        assert (await client.reader.read()).startswith(b"HTTP/1.1 503 ")
+
+
+async def test_the_hook_must_be_callable() -> None:
+    with pytest.raises(TypeError, match="process_response must be callable, got str"):
+        wsfast.Server(process_response="no")  # type: ignore[arg-type]
+
+
+async def test_is_serving_and_get_loop() -> None:
+    server = wsfast.Server()
+    assert not server.is_serving()
+    with pytest.raises(RuntimeError, match="has not listened yet"):
+        server.get_loop()
+    async with server:
+        await server.start("127.0.0.1", 0)
+        assert server.is_serving()
+        assert server.get_loop() is asyncio.get_running_loop()
+    assert not server.is_serving()
+
+
+async def test_listening_that_starts_later() -> None:
+    async with serving(start_serving=False) as server:
+        assert not server.is_serving()
+        await server.start_serving()
+        assert server.is_serving()
+        async with await connect_raw(server):
+            pass
+    with pytest.raises(RuntimeError, match="the server is closed"):
+        await server.start_serving()
+
+
+async def test_a_stop_that_leaves_connections_alone() -> None:
+    async with serving(stop_timeout=0.01) as server, await connect_raw(server) as client:
+        waiting = asyncio.ensure_future(server.wait_closed())
+        server.close(close_connections=False)
+        await until(lambda: not server.is_serving())
+        client.send(b"\x89\x80\0\0\0\0")
+        assert (await client.receive()).opcode == 10
+        assert not waiting.done()
+        await client.end()
+        await waiting
+
+
+async def test_a_stop_that_changes_its_mind() -> None:
+    async with serving() as server, await connect_raw(server) as client:
+        waiting = asyncio.ensure_future(server.wait_closed())
+        server.close(close_connections=False)
+        server.close(close_connections=False)
+        await asyncio.sleep(0)
+        server.close(1012, "restart")
+        server.close(1001)
+        assert (await client.receive()).payload == b"\x03\xf4restart"
+        client.send(close(1012))
+        await client.receive_eof()
+        await waiting
