@@ -265,3 +265,16 @@ def test_wrong_messages() -> None:
         wsfast.broadcast([], b"\xff", text=True)
     with pytest.raises(UnicodeEncodeError):
         wsfast.broadcast([], "\ud800")
+
+
+async def test_those_of_one_turn_are_one_write() -> None:
+    """Between two calls nothing goes out, so that a turn costs each connection one write."""
+    async with clients(2) as (server, opened):
+        channels: list[Any] = [ws._channel for ws in server.connections]
+        for number in range(100):
+            wsfast.broadcast(server.connections, f"{number:08}")
+        assert [channel.bytes_sent for channel in channels] == [0, 0]
+        for ws in opened:
+            for number in range(100):
+                assert await ws.recv() == f"{number:08}"
+        assert [channel.bytes_sent for channel in channels] == [1000, 1000]

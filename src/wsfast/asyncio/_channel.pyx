@@ -14,6 +14,7 @@ consumes them, frames into the encoder, and the encoder's bytes to the transport
 
 import asyncio
 from asyncio import CancelledError, Future, sleep
+from time import perf_counter
 
 cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo
@@ -69,6 +70,7 @@ cdef enum:
     TURN_SENDS = 2048  # messages after which a task that sends without end gives others a turn
     TURN_PACKED = 256  # the same for messages that may be compressed, which takes longer
     LARGE_PACKED = 65536  # bytes of a message whose compression fills a turn
+    SLICE_WRITES = 32  # of the end of a turn, between two looks at the clock
     OVERHEAD = 64  # bytes that a held message counts for beside its own
     QUEUE_SLACK = 64  # places of messages that were taken, which the queue may keep
     # Why reading is paused:
@@ -77,11 +79,15 @@ cdef enum:
     PAUSED_WRITING = 4  # the peer does not take what is sent to it
 
 
+cdef double SLICE = 0.005  # seconds that the end of one turn may take before others get one
+
+
 cdef class Turn:
     """The channels of one event loop whose frames wait to be written, and the loop's receive buffer."""
 
     cdef readonly object loop
     cdef readonly object buffer
+    cdef public int gathering  # indexes of topics that have messages for the end of this turn
     cdef object done  # a Future that is done
     cdef list _dirty
 
@@ -101,13 +107,21 @@ cdef class Turn:
     def _run(self):
         cdef list dirty = self._dirty
         cdef Channel channel
+        cdef Py_ssize_t i = 0
+        cdef double end = perf_counter() + SLICE if len(dirty) > SLICE_WRITES else 0.0
         self._dirty = []
         for channel in dirty:
+            i += 1
             if channel._dirty:
                 try:
                     channel._flush()
                 except Exception as exc:
                     channel.transport_failed(exc)
+            if end and not i % SLICE_WRITES and i < len(dirty) and perf_counter() > end:
+                # Others get a turn first.
+                self._dirty[:0] = dirty[i:]
+                self.loop.call_soon(self._run)
+                break
 
 
 cdef class _Done:
@@ -326,6 +340,7 @@ cdef class Channel:
     """
 
     cdef public object opening
+    cdef public object member
     cdef Decoder _decoder
     cdef Encoder _encoder
     cdef Receive _receiver
@@ -586,7 +601,33 @@ cdef class Channel:
 
     # --- Sending
 
+    def settle_gathered(self):
+        """Put what was published to this connection's topics into the encoder: what follows was sent later."""
+        if self.turn.gathering and self.member is not None:
+            self.member.settle()
+
+    cdef inline int _before_sending(self) except -1:
+        if self.turn.gathering and self.member is not None:
+            self.member.settle()
+        return 0
+
+    def send_gathered(self, bytes frames not None, Py_ssize_t count, bint cork=False):
+        """Send `count` whole messages whose frames were made for many connections, as one write."""
+        if not self.sendable or self._encoder._mask or not self._has_room(PyBytes_GET_SIZE(frames)):
+            return False
+        self.messages_sent += count
+        if cork or self._corked or self._encoder._used:
+            self._encoder.encoded(frames)
+            if cork or self._corked:
+                self._written()
+            else:
+                self._flush()
+        else:
+            self._put(frames)
+        return True
+
     cdef int _write(self, object data) except -1:
+        self._before_sending()
         if not self.sendable:
             if self.packs and (type(data) is bytes or type(data) is str):
                 self._pack(data, None, PY_SSIZE_T_MAX)
@@ -608,6 +649,7 @@ cdef class Channel:
         cdef uint8_t first = 0x82 if type(data) is bytes else 0x81
         cdef bytes payload = <bytes>data if first == 0x82 else (<str>data).encode()
         cdef Py_ssize_t n = PyBytes_GET_SIZE(payload)
+        self._before_sending()
         if n >= limit and compress is not False:
             return False
         if n >= LARGE_PACKED:
@@ -684,8 +726,9 @@ cdef class Channel:
         return self._has_room(n)
 
     cdef int _write_encoded(self, bytes frame) except -1:
+        self._before_sending()
         self.messages_sent += 1
-        if self._corked or self._dirty:
+        if PyBytes_GET_SIZE(frame) < LARGE or self._corked or self._dirty:
             self._encoder.encoded(frame)
             return self._written()
         return self._put(frame)
@@ -756,6 +799,8 @@ cdef class Channel:
 
     def detach(self):
         """Note that the transport has ended, and forget who was called; messages that were received stay."""
+        if self.member is not None:
+            self.member.leave()
         self.transport = None
         self.on_message = None
         self._fd = -1

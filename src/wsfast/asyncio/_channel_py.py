@@ -16,6 +16,7 @@ import asyncio
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
 from ..codes import Opcode
@@ -39,6 +40,12 @@ TURN_PACKED: Final = 256
 """The same for messages that may be compressed, which takes longer."""
 LARGE_PACKED: Final = 65536
 """Bytes of a message whose compression fills a turn."""
+LARGE: Final = 32768
+"""Bytes of a message that is not copied to be written with others."""
+SLICE: Final = 0.005
+"""Seconds that the end of one turn may take before others get one."""
+SLICE_WRITES: Final = 32
+"""Writes of the end of a turn, between two looks at the clock."""
 OVERHEAD: Final = 64
 """Bytes that a held message counts for beside its own."""
 
@@ -53,13 +60,17 @@ class Turn:
     Args:
         loop: the event loop.
         buffer: the memory that every connection receives into.
+
+    Attributes:
+        gathering: how many indexes of topics have messages for the end of this turn.
     """
 
-    __slots__ = ("_dirty", "buffer", "loop")
+    __slots__ = ("_dirty", "buffer", "gathering", "loop")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, buffer: memoryview) -> None:
         self.loop = loop
         self.buffer = buffer
+        self.gathering = 0
         self._dirty: list[Channel] = []
 
     def _add(self, channel: Channel) -> None:
@@ -69,12 +80,18 @@ class Turn:
 
     def _run(self) -> None:
         dirty, self._dirty = self._dirty, []
-        for channel in dirty:
+        end = perf_counter() + SLICE if len(dirty) > SLICE_WRITES else None
+        for i, channel in enumerate(dirty, 1):
             if channel._dirty:
                 try:
                     channel.flush()
                 except Exception as exc:
                     channel.transport_failed(exc)
+            if end is not None and not i % SLICE_WRITES and i < len(dirty) and perf_counter() > end:
+                # Others get a turn first.
+                self._dirty[:0] = dirty[i:]
+                self.loop.call_soon(self._run)
+                break
 
 
 class Channel:
@@ -89,6 +106,7 @@ class Channel:
         connection: the sans-IO state machine, whose decoder and encoder are used here.
         transport: the asyncio transport, None once it has ended.
         turn: what the loop's connections share.
+        member: its subscriptions to topics, with `settle` and `leave`; None if it has none.
         on_message: what is called with each message; None to queue them for `recv`.
         owes: whether the consumer took what was received and has not come back for more.
         receiving: whether messages are still delivered.
@@ -121,6 +139,7 @@ class Channel:
         "ended",
         "held",
         "high_water",
+        "member",
         "messages_received",
         "messages_sent",
         "on_message",
@@ -159,6 +178,7 @@ class Channel:
         """
         self.turn = turn
         self.opening = opening
+        self.member: Any = None
         self.write_paused = False
 
     def attach(
@@ -389,8 +409,39 @@ class Channel:
 
     # --- Sending ------------------------------------------------------------------------------------------
 
+    def settle_gathered(self) -> None:
+        """Put what was published to this connection's topics into the encoder: what follows was sent later."""
+        if self.turn.gathering and self.member is not None:
+            self.member.settle()
+
+    def send_gathered(self, frames: bytes, count: int, cork: bool = False) -> bool:
+        """Send whole messages whose frames were made for many connections, as one write.
+
+        Args:
+            frames: one or more frames, each a whole message.
+            count: how many.
+            cork: wait for the end of the turn.
+
+        Returns:
+            False, and nothing is sent, where that is not the plain case: the connection is not open, compresses, masks,
+            has much unsent or a message in fragments under way.
+        """
+        if not self.sendable or self._encoder._mask or not self.has_room(len(frames)):
+            return False
+        self.messages_sent += count
+        if cork or self._corked or len(self._encoder):
+            self._encoder.encoded(frames)
+            if cork or self._corked:
+                self.written()
+            else:
+                self.flush()
+        else:
+            self._put(frames)
+        return True
+
     def write(self, data: str | BytesLike) -> None:
         """Encode a message and see to it that it goes out."""
+        self.settle_gathered()
         if not self.sendable:
             if self.packs and (type(data) is str or type(data) is bytes):
                 self._pack(data, None, sys.maxsize)
@@ -413,6 +464,7 @@ class Channel:
             False, and nothing is sent, if it would have to be compressed and is not below `limit`.
         """
         opcode, payload = (Opcode.TEXT, data.encode()) if isinstance(data, str) else (Opcode.BINARY, data)
+        self.settle_gathered()
         if len(payload) >= limit and compress is not False:
             return False
         if len(payload) >= LARGE_PACKED:
@@ -431,9 +483,10 @@ class Channel:
         return (self.sendable or self.packs) and not self.write_paused and len(self._encoder) + n <= self._easy
 
     def write_encoded(self, frame: bytes) -> None:
-        """Send a whole message whose one frame was encoded for many connections at once."""
+        """Send a whole message whose one frame was encoded for many connections at once, by the end of the turn."""
+        self.settle_gathered()
         self.messages_sent += 1
-        if self._corked or self._dirty:
+        if len(frame) < LARGE or self._corked or self._dirty:
             self._encoder.encoded(frame)
             self.written()
         else:
@@ -495,6 +548,8 @@ class Channel:
 
     def detach(self) -> None:
         """Note that the transport has ended, and forget who was called; messages that were received stay."""
+        if self.member is not None:
+            self.member.leave()
         self.transport = None
         self.on_message = None
         self.receiving = False

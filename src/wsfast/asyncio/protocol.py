@@ -340,6 +340,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         if self._gate is not None and not self.connection.in_message:
             # A thread may be compressing it.
             raise ConcurrencyError("send_nowait() was called while send() is at work on a message in several steps")
+        self.settle_gathered()
         self.connection.send_message(data)
         self.count_sent()
         self.written()
@@ -385,6 +386,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
             await self.drain()
 
     def _send_now(self, message: str | BytesLike, text: bool | None, compress: bool | None) -> None:
+        self.settle_gathered()
         self.connection.send_message(message, text=text, compress=compress)
         self.count_sent()
         self.written()
@@ -439,6 +441,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
 
     def send_fragment(self, data: str | BytesLike, *, fin: bool, text: bool | None, compress: bool | None) -> None:
         """Send the next fragment of a message."""
+        self.settle_gathered()
         self.connection.send_fragment(data, fin, text=text, compress=compress)
         self._set_sendable()
         if fin:
@@ -458,6 +461,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
             self._open_gate()
 
     def _close_gate(self) -> None:
+        self.settle_gathered()
         self._gate = deque()
         self.sendable = self.packs = False
 
@@ -672,6 +676,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         """Start the closing handshake; without effect once the connection is closing."""
         # What the peer sent last comes first, though it was kept back: then the connection is closing already.
         self.settle()
+        self.settle_gathered()
         connection = self.connection
         was_open = connection.state is State.OPEN
         connection.close(code, reason, cause)
