@@ -19,10 +19,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 CHECK = """
 from wsfast.asyncio import _channel
-from wsfast.handshake import _request
 from wsfast.transport import _tls
 from wsfast import _codec
-print(*(one.__file__ for one in (_channel, _codec, _request, _tls)))
+print(*(one.__file__ for one in (_channel, _codec, _tls)))
 """
 # Peers in other languages do not start with a sanitizer preloaded, and do not run our code; a package is built anew,
 # without sanitizers.

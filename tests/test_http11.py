@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import pickle
+from collections.abc import Callable
+from typing import Any
 
 import httptools
 import pytest
@@ -11,16 +15,18 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from wsfast.exceptions import HandshakeRefused, InvalidMessage, InvalidState
-from wsfast.handshake._request_py import find_fields
+from wsfast.handshake import check_request
 from wsfast.handshake.http11 import (
     MAX_BODY,
     MAX_HEAD,
     MAX_HEADERS,
     MAX_LINE,
+    HeadLimits,
     Request,
     RequestParser,
     Response,
     ResponseParser,
+    find_fields,
     refuse,
     text_response,
 )
@@ -40,9 +46,10 @@ SAMPLE = (  # RFC 6455, 1.2
 
 
 def fields_of(request: Request) -> dict[str, str]:
-    """Return the headers that the handshake looks at, whichever way the request was read."""
-    found = request._take_found()
-    return found if isinstance(found, dict) else find_fields(request.raw.decode("latin-1"))
+    """Return the headers that the handshake looks at, as the parser found them and as they stand in the bytes."""
+    fields = find_fields(request.raw.decode("latin-1"))
+    assert request._fields in (fields, None)
+    return fields
 
 
 def outcome(pieces: list[bytes]) -> tuple[object, ...]:
@@ -81,15 +88,15 @@ def test_sample() -> None:
     assert request.headers is request.headers
     assert request.raw == SAMPLE
     assert parser.trailing == b""
-    assert repr(request) == "<Request GET '/chat?a=b'>"
+    assert repr(request) == "<Request GET '/chat?...'>"
 
 
 def test_request_keeps_nothing_but_bytes() -> None:
     request = RequestParser().feed(SAMPLE)
     assert request is not None
     assert request.raw is SAMPLE
-    request._take_found()
-    assert request._found is None
+    check_request(request)
+    assert request._fields is None
     assert request._headers is None
     assert not hasattr(request, "__dict__")
 
@@ -219,12 +226,8 @@ REFUSED = [
     (b"GET / HTTP/1.1\nHost: h\n\n", 400, "first line"),
     (b"GET / HTTP/1.1\rHost: h\r\n\r\n", 400, "first line"),
     # RFC 6455, 4.2.1: HTTP/1.1 or higher, GET
-    (b"GET / HTTP/1.0\r\nHost: h\r\n\r\n", 505, "HTTP/1.0"),
     (b"GET / HTTP/2.0\r\nHost: h\r\n\r\n", 505, "HTTP/2.0"),
     (b"GET / HTTP/1.2\r\nHost: h\r\n\r\n", 505, "HTTP/1.2"),
-    (b"POST / HTTP/1.1\r\nHost: h\r\n\r\n", 405, "POST"),
-    (b"HEAD / HTTP/1.1\r\nHost: h\r\n\r\n", 405, "HEAD"),
-    (b"get / HTTP/1.1\r\nHost: h\r\n\r\n", 405, "get"),
     (b"CONNECT a:1 HTTP/1.1\r\nHost: h\r\n\r\n", 405, "CONNECT"),
     # RFC 9112, 3.2: target
     (target(b"*"), 400, "target"),
@@ -260,15 +263,6 @@ REFUSED = [
     (GET + b"X: \x7f\r\n\r\n", 400, "header"),
     (GET + b"\n", 400, "header"),
     (GET + b"\r\r\n", 400, "header"),
-    # RFC 9112, 6: a body
-    (GET + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, "Transfer-Encoding, got 'chunked'"),
-    (GET + b"transfer-encoding: identity\r\n\r\n", 400, "Transfer-Encoding"),
-    (GET + b"Transfer-Encoding:\r\n\r\n", 400, "Transfer-Encoding"),
-    (GET + b"Content-Length: 1\r\n\r\nx", 400, "Content-Length but 0, once, got '1'"),
-    (GET + b"Content-Length: 0\r\nContent-Length: 0\r\n\r\n", 400, "Content-Length"),
-    (GET + b"Content-Length: 0, 0\r\n\r\n", 400, "Content-Length"),
-    (GET + b"Content-Length: -0\r\n\r\n", 400, "Content-Length"),
-    (GET + b"Content-Length:\r\n\r\n", 400, "Content-Length"),
     # what is no HTTP/1.1
     (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400, "first line"),  # a TLS ClientHello
     (b"\x80\x2e\x01\x00\x02", 400, "first line"),  # SSL 2
@@ -294,6 +288,113 @@ def test_refused(data: bytes, status: int, text: str) -> None:
     assert ("Allow" in info.value.response.headers) == (status == 405)
     with pytest.raises(InvalidState):
         parser.feed(b"")
+
+
+OTHER = [
+    (b"POST / HTTP/1.1\r\nHost: h\r\n\r\n", 405, "POST"),
+    (b"HEAD / HTTP/1.1\r\nHost: h\r\n\r\n", 405, "HEAD"),
+    (b"get / HTTP/1.1\r\nHost: h\r\n\r\n", 405, "get"),
+    (b"OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n", 405, "OPTIONS"),
+    (b"OPTIONS / HTTP/1.0\r\n\r\n", 405, "OPTIONS"),  # HAProxy
+    (b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello", 405, "POST"),
+    (b"GET / HTTP/1.0\r\n\r\n", 426, "without Upgrade"),
+    (b"GET / HTTP/1.0\r\nHost: h\r\nConnection: close\r\n\r\n", 426, "without Upgrade"),  # nginx
+    (SAMPLE.replace(b"HTTP/1.1", b"HTTP/1.0"), 426, "without Upgrade"),  # RFC 9110, 7.8
+    # RFC 9112, 6: a body
+    (GET + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, "Transfer-Encoding, got 'chunked'"),
+    (GET + b"transfer-encoding: identity\r\n\r\n", 400, "Transfer-Encoding"),
+    (GET + b"Transfer-Encoding:\r\n\r\n", 400, "Transfer-Encoding"),
+    (GET + b"Content-Length: 1\r\n\r\nx", 400, "Content-Length but 0, once, got '1'"),
+    (GET + b"Content-Length: 0\r\nContent-Length: 0\r\n\r\n", 400, "Content-Length"),
+    (GET + b"Content-Length: 0, 0\r\n\r\n", 400, "Content-Length"),
+    (GET + b"Content-Length: -0\r\n\r\n", 400, "Content-Length"),
+    (GET + b"Content-Length:\r\n\r\n", 400, "Content-Length"),
+]
+"""What is a request, but not for a WebSocket."""
+
+
+@pytest.mark.parametrize(("data", "status", "text"), OTHER, ids=[f"4.2.1-{data[:60]!a}" for data, *_ in OTHER])
+def test_other_requests(data: bytes, status: int, text: str) -> None:
+    raw = check_cuts(data)[0]
+    assert isinstance(raw, bytes)
+    assert raw.partition(b"\r\n\r\n")[0] == data.partition(b"\r\n\r\n")[0]
+    request = RequestParser().feed(data)
+    assert request is not None
+    assert request.method == data.split()[0].decode()
+    assert f"HTTP/{request.http_version}".encode() in data
+    assert request.path == data.split()[1].decode()
+    with pytest.raises(HandshakeRefused, match=text) as info:
+        check_request(request)
+    assert info.value.response.status_code == status
+    check_refusal(info.value.response)
+    assert ("Allow" in info.value.response.headers) == (status == 405)
+
+
+def test_an_error_for_head_has_no_body() -> None:
+    """RFC 9110, 9.3.2; the header tells the length of what GET would get."""
+    with pytest.raises(HandshakeRefused) as info:
+        RequestParser().feed(b"HEAD / HTTP/1.1\r\n\r\n")
+    head, _, body = info.value.response.serialize().partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert not body
+    assert int(info.value.response.headers["Content-Length"]) > 10
+
+
+def test_the_answer_to_head_has_no_body() -> None:
+    response = text_response(200, "hello")
+    assert response.serialize() == response.serialize(with_body=False) + b"hello"
+
+
+@pytest.mark.parametrize(
+    ("limits", "good", "bad", "name"),
+    [
+        (HeadLimits(max_line=30), b"X: " + b"y" * 27, b"X: " + b"y" * 28, "max_line"),
+        (HeadLimits(max_head=100), b"X: " + b"y" * 69, b"X: " + b"y" * 70, "max_head"),
+        (HeadLimits(max_headers=2), b"X: y", b"X: y\r\nY: z", "max_headers"),
+        (HeadLimits(max_line=20_000, max_head=40_000), b"X: " + b"y" * 19_997, b"X: " + b"y" * 19_998, "max_line"),
+        (HeadLimits(max_headers=1000), b"\r\n".join([b"a:"] * 999), b"\r\n".join([b"a:"] * 1000), "max_headers"),
+    ],
+)
+@pytest.mark.parametrize("step", [1, 1_000_000])
+def test_limits(limits: HeadLimits, good: bytes, bad: bytes, name: str, step: int) -> None:
+    def feed(parser: RequestParser | ResponseParser, data: bytes) -> object:
+        return [parser.feed(data[i : i + step]) for i in range(0, len(data), step)][-1]
+
+    def response(lines: bytes) -> bytes:
+        return b"HTTP/1.1 101 O\r\nHost: h\r\n" + lines + b"\r\n\r\n"
+
+    assert feed(RequestParser(limits), GET + good + b"\r\n\r\n") is not None
+    with pytest.raises(HandshakeRefused, match=rf"\({name}\)") as info:
+        feed(RequestParser(limits), GET + bad + b"\r\n\r\n")
+    assert info.value.response.status_code == 431
+    assert f"({name})".encode() in info.value.response.body
+    assert feed(ResponseParser(limits=limits), response(good)) is not None
+    with pytest.raises(InvalidMessage, match=rf"\({name}\)"):
+        feed(ResponseParser(limits=limits), response(bad))
+
+
+@pytest.mark.parametrize("value", [0, -1, "8192", 1.5, None, True])
+@pytest.mark.parametrize("name", ["max_line", "max_head", "max_headers"])
+def test_wrong_limits(name: str, value: object) -> None:
+    with pytest.raises((TypeError, ValueError), match=f"{name} must be"):
+        HeadLimits.checked(**{name: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
+def test_copies(how: Callable[[Any], Any]) -> None:
+    request = RequestParser().feed(SAMPLE)
+    assert request is not None
+    assert request.headers
+    again = how(request)
+    assert (type(again), again.raw, again.headers) == (Request, SAMPLE, request.headers)
+    response = text_response(404, "hello", {"X": "y"})
+    twin = how(response)
+    assert twin.serialize() == response.serialize()
+    refused = refuse(405, "Expected GET", "what", {"Allow": "GET"})
+    refused.add_note("a note")
+    error = how(refused)
+    assert (str(error), error.response.serialize()) == ("what", refused.response.serialize())
+    assert error.__notes__ == ["a note"]
 
 
 def check_refusal(response: Response) -> None:

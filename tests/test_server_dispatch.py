@@ -196,7 +196,7 @@ async def test_offers_and_nothing_in_common(
         assert client.headers["connection"] == "close"
         assert client.headers["content-length"] == str(len(client.body))
         assert client.headers["content-type"].startswith("text/plain")
-        assert server.counters["refused"] == 1
+        assert server.counters["refused"] == {400: 1}
         [record] = [record for record in caplog.records if "refused" in record.getMessage()]
         assert (record.levelname, record.exc_info) == ("INFO", None)
 
@@ -288,7 +288,7 @@ async def test_a_select_subprotocol_may_raise_negotiation_error(caplog: pytest.L
                 assert client.status == 400
                 assert b"supported: a" in client.body
                 assert b"old" not in client.body
-        assert server.counters["refused"] == 2
+        assert server.counters["refused"] == {400: 2}
     told = [record for record in caplog.records if "refused" in record.getMessage()]
     assert [record.levelname for record in told] == ["INFO", "INFO"]
     assert all(r"'too old\r\nX: y'" in record.getMessage() for record in told)

@@ -1,4 +1,4 @@
-"""The numbers of RFC 6455: opcodes, close codes, and who closed a connection.
+"""The numbers of RFC 6455: opcodes, close codes, what a Close frame says, and who closed a connection.
 
 This module owns names for numbers on the wire and imports nothing of the package.
 """
@@ -6,8 +6,9 @@ This module owns names for numbers on the wire and imports nothing of the packag
 from __future__ import annotations
 
 from enum import IntEnum, StrEnum
+from typing import NamedTuple
 
-__all__ = ["CloseCause", "CloseCode", "Opcode"]
+__all__ = ["Close", "CloseCause", "CloseCode", "Opcode"]
 
 
 class Opcode(IntEnum):
@@ -49,6 +50,20 @@ class CloseCode(IntEnum):
     TRY_AGAIN_LATER = 1013
     BAD_GATEWAY = 1014
     TLS_HANDSHAKE = 1015
+
+
+class Close(NamedTuple):
+    """What a Close frame said (RFC 6455, 5.5.1). An empty body has code 1005."""
+
+    code: int
+    reason: str = ""
+
+    def __str__(self) -> str:
+        try:
+            name = f" ({CloseCode(self.code).name})"
+        except ValueError:
+            name = ""
+        return f"{self.code}{name}" + (f" {self.reason!r}" if self.reason else "")
 
 
 class CloseCause(StrEnum):

@@ -7,12 +7,10 @@ allocates nothing else. The rare events have the small classes of this module.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias, Union
+from typing import NamedTuple, TypeAlias, Union
 
-from .codes import CloseCode
-
-if TYPE_CHECKING:
-    from .exceptions import PeerError
+from .codes import Close
+from .exceptions import PeerError
 
 __all__ = ["BytesLike", "Close", "Event", "Fragment", "Inflate", "Ping", "Pong"]
 
@@ -22,7 +20,7 @@ BytesLike: TypeAlias = bytes | bytearray | memoryview
 Inflate: TypeAlias = Callable[[bytes, bool, int], bytes]
 """Decompress a piece of a message: ``inflate(data, fin, limit)``; see `Decoder`."""
 
-Event: TypeAlias = Union[str, bytes, "Ping", "Pong", "Close", "Fragment", "PeerError"]
+Event: TypeAlias = Union[str, bytes, "Ping", "Pong", Close, "Fragment", PeerError]
 """What a decoder returns."""
 
 
@@ -36,20 +34,6 @@ class Pong(NamedTuple):
     """A Pong frame (RFC 6455, 5.5.3). The payload has 0 to 125 bytes."""
 
     payload: bytes
-
-
-class Close(NamedTuple):
-    """What a Close frame said (RFC 6455, 5.5.1). An empty body has code 1005."""
-
-    code: int
-    reason: str = ""
-
-    def __str__(self) -> str:
-        try:
-            name = f" ({CloseCode(self.code).name})"
-        except ValueError:
-            name = ""
-        return f"{self.code}{name}" + (f" {self.reason!r}" if self.reason else "")
 
 
 class Fragment(NamedTuple):

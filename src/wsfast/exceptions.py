@@ -33,11 +33,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .codes import CloseCause, CloseCode
+from .codes import Close, CloseCause, CloseCode
+from .escape import show as show
 
 if TYPE_CHECKING:
-    from .events import Close
-    from .handshake import Response
+    from .http import Response  # whose module loads multidict
 
 __all__ = [
     "BufferFull",
@@ -72,16 +72,6 @@ ONE_RECEIVER = "cannot call {} while another coroutine is already running recv o
 """The text of `ConcurrencyError` where two receive from one connection, the same as in `websockets`."""
 
 
-def show(value: str | bytes, limit: int = 64) -> str:
-    """Escape and shorten what a peer sent, for a log or an exception.
-
-    Args:
-        value: what came.
-        limit: how many characters or bytes to show; default 64.
-    """
-    return ascii(value) if len(value) <= limit else f"{value[:limit]!a}... ({len(value)} bytes)"
-
-
 class WebSocketError(Exception):
     """Base of every exception of wsfast."""
 
@@ -101,7 +91,7 @@ class PeerError(WebSocketError):
         self.reason = reason
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.reason,)
+        return type(self), (self.reason,), self.__dict__
 
 
 class ProtocolError(PeerError):
@@ -231,7 +221,7 @@ class HandshakeRefused(InvalidHandshake):
         self.response: Response = response
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (*self.args, self.response)
+        return type(self), (*self.args, self.response), self.__dict__
 
 
 class InvalidMessage(InvalidHandshake):
@@ -277,7 +267,7 @@ class InvalidOrigin(InvalidHeader):
         super().__init__("Origin", origin)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.value,)
+        return type(self), (self.value,), self.__dict__
 
 
 class InvalidStatus(InvalidHandshake):

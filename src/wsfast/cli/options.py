@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 from wsfast.client.connector import connect
 from wsfast.exceptions import InvalidHandshake, InvalidURI, WebSocketError
-from wsfast.handshake.headers import check_header
 from wsfast.handshake.uri import parse_uri
+from wsfast.http import check_header
 
 __all__ = [
     "add_connection_arguments",

@@ -22,9 +22,11 @@ from ..connection import Side, State
 from ..deflate.negotiate import Deflate, as_deflate, confirm, offer
 from ..dial.dialer import Dialer
 from ..dial.reconnect import backoff, process_exception
-from ..exceptions import InvalidHandshake, InvalidStatus, InvalidURI, RedirectError, show
+from ..escape import show
+from ..exceptions import InvalidHandshake, InvalidStatus, InvalidURI, RedirectError
 from ..handshake import URI, ClientHandshake, Request, Response, parse_uri
 from ..handshake.headers import build_host
+from ..handshake.http11 import MAX_HEAD, MAX_HEADERS, MAX_LINE, HeadLimits
 from ..transport.timers import CoarseTimer
 from .opening import Opening
 
@@ -94,6 +96,9 @@ class _Connector(Generic[_T]):
         ping_interval: float | None = 20.0,
         ping_timeout: float | None = 20.0,
         close_timeout: float | None = 10.0,
+        max_line: int = MAX_LINE,
+        max_head: int = MAX_HEAD,
+        max_headers: int = MAX_HEADERS,
         max_size: int | None = 1048576,
         max_fragments: int | None = None,
         read_limit: int = 65536,
@@ -121,6 +126,7 @@ class _Connector(Generic[_T]):
         if not isinstance(max_redirects, int) or max_redirects < 0:
             raise ValueError(f"max_redirects must be an int of at least 0, got {max_redirects!r}")
         self._max_redirects = max_redirects
+        self._head_limits = HeadLimits.checked(max_line=max_line, max_head=max_head, max_headers=max_headers)
         self._parsed = parse_uri(uri)
         self._headers = None if additional_headers is None else _pairs(additional_headers)
         self._bearer_token = bearer_token
@@ -197,7 +203,7 @@ class _Connector(Generic[_T]):
         def accept(transport: asyncio.Transport, response: Response, trailing: bytes) -> None:
             made.append(self._accept(loop, handshake, transport, response, trailing))
 
-        opening = Opening(handshake, accept, loop)
+        opening = Opening(handshake, accept, loop, self._head_limits)
         openings.append(opening)
         try:
             await self._dialer.dial(uri, opening)
@@ -423,6 +429,9 @@ class connect(_Connector[WebSocket]):  # noqa: N801
         ping_interval: seconds of silence after which a keepalive ping is sent; None for no keepalive. Default: 20.
         ping_timeout: seconds for anything to come after it; else the connection is closed with 1011. Default: 20.
         close_timeout: seconds for the server to answer a Close frame, and to end the connection. Default: 10.
+        max_line: the most bytes of a line of the response's head. Default: 8 KiB.
+        max_head: the most bytes of the response's head in all. Default: 16 KiB.
+        max_headers: the most headers of the response. Default: 128.
         max_size: the most bytes of a received message, after decompression; None for no limit. Default: 1 MiB.
         max_fragments: the most frames of a received message; None, the default, for no limit.
         read_limit: bytes received and not consumed above which reading is paused, until a quarter is left.

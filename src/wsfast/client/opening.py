@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final, cast
 
 from ..exceptions import InvalidMessage
-from ..handshake import ClientHandshake, Response, ResponseParser
+from ..handshake import ClientHandshake, HeadLimits, Response, ResponseParser
 
 __all__ = ["Opening"]
 
@@ -27,6 +27,7 @@ class Opening(asyncio.Protocol):
         accept: called with the transport, the response and the bytes behind it; it sets the protocol that takes over,
             before anything else can arrive.
         loop: the event loop.
+        limits: how large the head of the answer may be.
 
     Attributes:
         transport: None before TCP, and TLS, are set up.
@@ -40,10 +41,11 @@ class Opening(asyncio.Protocol):
         handshake: ClientHandshake,
         accept: Callable[[asyncio.Transport, Response, bytes], None],
         loop: asyncio.AbstractEventLoop,
+        limits: HeadLimits,
     ) -> None:
         self._handshake = handshake
         self._accept = accept
-        self._parser = ResponseParser()
+        self._parser = ResponseParser(limits=limits)
         self._body_timer: asyncio.TimerHandle | None = None
         self._judged = False
         self.transport: asyncio.Transport | None = None

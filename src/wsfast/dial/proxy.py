@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 from urllib.parse import unquote
 
 from ..exceptions import InvalidMessage, InvalidProxy, InvalidURI, ProxyError
-from ..handshake.headers import build_authorization_basic, build_host, check_header
-from ..handshake.http11 import Response, ResponseParser
+from ..handshake.headers import build_authorization_basic, build_host
+from ..handshake.http11 import ResponseParser
 from ..handshake.uri import URI, parse_host, split_uri
+from ..http import Response, check_header
 from .addresses import create_connection
 
 if TYPE_CHECKING:

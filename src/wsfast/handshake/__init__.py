@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from .accept import Origins, Upgrade, accept_response, check_request, select_subprotocol
-from .http11 import Request, RequestParser, Response, ResponseParser, refuse, text_response
+from .http11 import HeadLimits, Request, RequestParser, Response, ResponseParser, refuse, text_response
 from .key import accept_key, generate_key
 from .offer import Agreement, ClientHandshake
 from .uri import URI, parse_uri
@@ -15,6 +15,7 @@ __all__ = [
     "URI",
     "Agreement",
     "ClientHandshake",
+    "HeadLimits",
     "Origins",
     "Request",
     "RequestParser",

@@ -10,19 +10,19 @@ import re
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from ..exceptions import InvalidHeaderFormat, show
-from ._request_py import KEY
+from ..escape import show
+from ..exceptions import InvalidHeaderFormat
+from ..http import Request, check_token
 from .headers import (
     ExtensionHeader,
-    check_token,
     header_line,
     parse_extensions,
     parse_subprotocols,
     parse_tokens,
     parse_upgrade,
 )
-from .http11 import Request, refuse
-from .key import accept_token
+from .http11 import find_fields, refuse
+from .key import KEY, accept_token
 
 __all__ = ["Origins", "Upgrade", "accept_response", "check_request", "select_subprotocol"]
 
@@ -53,17 +53,23 @@ def check_request(request: Request, origins: Origins | None = None) -> Upgrade:
         origins: the origins that are allowed; default all.
 
     Raises:
-        HandshakeRefused: 426 if it asks for no WebSocket or for another version, 403 if its origin is not allowed, 400
-            if it breaks a rule; its `response` is the answer to send.
+        HandshakeRefused: 405 if its method is not GET, 426 if it asks for no WebSocket or for another version, 403 if
+            its origin is not allowed, 400 if it breaks a rule; its `response` is the answer to send.
     """
-    found = request._take_found()
+    fields, request._fields = request._fields, None
+    if fields is None:
+        fields = find_fields(request.raw.decode("latin-1"))
     try:
-        if isinstance(found, dict):
-            key, origin, subprotocols, extensions = _check_fields(found)
-        else:
-            _, key, origin, subprotocols, extensions = found
+        _check_method(request)
+        _check_no_body(fields)
+        _check_upgrade(None if request.http_version == "1.0" else fields.get("Upgrade"))
+        _check_connection(fields.get("Connection"))
+        key = _check_version_and_key(fields)
+        origin = fields.get("Origin")
         if origins is not None or (origin is not None and "\n" in origin):
             _check_origin(origin, origins)
+        subprotocols = fields.get("Sec-WebSocket-Protocol")
+        extensions = fields.get("Sec-WebSocket-Extensions")
         return Upgrade(
             key,
             [] if subprotocols is None else parse_subprotocols(subprotocols.replace("\n", ",")),
@@ -74,11 +80,27 @@ def check_request(request: Request, origins: Origins | None = None) -> Upgrade:
         raise refuse(400, f"Malformed {exc.name} header", str(exc)) from None
 
 
-def _check_fields(fields: dict[str, str]) -> tuple[str, str | None, str | None, str | None]:
-    """Judge a request that is not as most are; return its key, and origin, subprotocols and extensions as they came."""
-    _check_upgrade(fields.get("Upgrade"))
-    _check_connection(fields.get("Connection"))
-    # RFC 6455, 4.2.2, item 4, and 4.4: tell which version is understood.
+def _check_method(request: Request) -> None:
+    # RFC 6455, 4.2.1, item 1: "An HTTP/1.1 or higher GET request".
+    if not request.raw.startswith(b"GET "):
+        # RFC 9110, 15.5.6: "The origin server MUST generate an Allow header field in a 405 response".
+        raise refuse(405, "Expected GET", f"expected method GET, got {show(request.method)}", {"Allow": "GET"})
+
+
+def _check_no_body(fields: dict[str, str]) -> None:
+    # Its bytes would be taken for frames.
+    if "Transfer-Encoding" in fields:
+        coding = _show(fields["Transfer-Encoding"])
+        raise refuse(400, "Unexpected request body", f"expected no Transfer-Encoding, got {coding}")
+    if "Content-Length" in fields and fields["Content-Length"] != "0":
+        length = _show(fields["Content-Length"])
+        raise refuse(400, "Unexpected request body", f"expected no Content-Length but 0, once, got {length}")
+
+
+def _check_version_and_key(fields: dict[str, str]) -> str:
+    # RFC 6455, 4.4: "If the server doesn't support the requested version, it MUST respond with a
+    # |Sec-WebSocket-Version| header field (or multiple |Sec-WebSocket-Version| header fields) containing all versions
+    # it is willing to use."
     version = fields.get("Sec-WebSocket-Version")
     if version != "13":
         came = "none" if version is None else _show(version)
@@ -88,6 +110,8 @@ def _check_fields(fields: dict[str, str]) -> tuple[str, str | None, str | None, 
             f"expected Sec-WebSocket-Version 13, once, got {came}",
             _VERSION,
         )
+    # RFC 6455, 4.2.1, item 5: "A |Sec-WebSocket-Key| header field with a base64-encoded value that, when decoded, is 16
+    # bytes in length."
     key = fields.get("Sec-WebSocket-Key")
     if key is None or KEY.fullmatch(key) is None:
         came = "none" if key is None else _show(key)
@@ -96,7 +120,7 @@ def _check_fields(fields: dict[str, str]) -> tuple[str, str | None, str | None, 
             "Missing or malformed Sec-WebSocket-Key header",
             f"expected one Sec-WebSocket-Key header with 16 bytes in base64, got {came}",
         )
-    return key, fields.get("Origin"), fields.get("Sec-WebSocket-Protocol"), fields.get("Sec-WebSocket-Extensions")
+    return key
 
 
 def _show(value: str) -> str:
@@ -104,7 +128,9 @@ def _show(value: str) -> str:
 
 
 def _check_upgrade(value: str | None) -> None:
-    # RFC 6455, 4.2.1, item 3: "websocket" among the values, in any case.
+    # RFC 6455, 4.2.1, item 3: "An |Upgrade| header field containing the value "websocket", treated as an ASCII
+    # case-insensitive value." RFC 9110, 7.8: "A server MUST ignore an Upgrade header field that is received in an
+    # HTTP/1.0 request."
     if value is None:
         raise refuse(
             426,
@@ -112,12 +138,15 @@ def _check_upgrade(value: str | None) -> None:
             "expected a request for a WebSocket, got one without Upgrade",
             _VERSION,
         )
-    if not any(token.lower() == "websocket" for token in parse_upgrade(value.replace("\n", ","))):
+    if value.lower() != "websocket" and not any(
+        token.lower() == "websocket" for token in parse_upgrade(value.replace("\n", ","))
+    ):
         raise refuse(426, "Expected Upgrade: websocket", f"expected Upgrade: websocket, got {_show(value)}", _VERSION)
 
 
 def _check_connection(value: str | None) -> None:
-    # RFC 6455, 4.2.1, item 4: Firefox sends "keep-alive, Upgrade".
+    # RFC 6455, 4.2.1, item 4: "A |Connection| header field that includes the token "Upgrade", treated as an ASCII
+    # case-insensitive value." Firefox sends "keep-alive, Upgrade".
     tokens = [] if value is None else parse_tokens("Connection", value.replace("\n", ","))
     if not any(token.lower() == "upgrade" for token in tokens):
         came = "none" if value is None else _show(value)
@@ -129,7 +158,7 @@ def _check_connection(value: str | None) -> None:
 
 
 def _check_origin(origin: str | None, origins: Origins | None) -> None:
-    # RFC 6454, 7.3: not more than one Origin.
+    # RFC 6454, 7.3: "the user agent MUST NOT include more than one Origin header field in any HTTP request."
     if origin is not None and "\n" in origin:
         raise refuse(400, "Several Origin headers", f"expected at most one Origin header, got several: {_show(origin)}")
     for allowed in origins or ():

@@ -11,7 +11,9 @@ from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
-from ..exceptions import InvalidHeaderFormat, show
+from ..escape import show
+from ..exceptions import InvalidHeaderFormat
+from ..http import TCHAR, check_header, check_token, is_token
 
 __all__ = [
     "ExtensionHeader",
@@ -21,10 +23,7 @@ __all__ = [
     "build_extensions",
     "build_host",
     "build_subprotocols",
-    "check_header",
-    "check_token",
     "header_line",
-    "is_token",
     "parse_extensions",
     "parse_subprotocols",
     "parse_tokens",
@@ -37,13 +36,9 @@ ExtensionParameter = tuple[str, str | None]
 ExtensionHeader = tuple[str, list[ExtensionParameter]]
 """An extension's name and its parameters, in the order in which they came."""
 
-# RFC 9110, 5.6.2: tchar.
-TCHAR = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 _TOKEN = re.compile(rf"{TCHAR}++")
 # RFC 9110, 7.8: protocol-name ["/" protocol-version].
 _PROTOCOL = re.compile(rf"{TCHAR}++(?:/{TCHAR}++)?")
-# RFC 9110, 5.5: what a field's value may hold; a byte of 0x80 to 0xff (obs-text) is a character of Latin-1 here.
-_BAD_VALUE = re.compile(r"[^\t -~\x80-\xff]")
 # RFC 6455, 9.1: ";" name ["=" value]; RFC 9110, 5.6.4: quoted-string.
 _PARAMETER = re.compile(
     rf"[\t ]*+;[\t ]*+({TCHAR}++)"
@@ -55,53 +50,6 @@ _SPACES = re.compile(r"[\t ]*+")
 
 # Values up to this length are parsed once and remembered: browsers send the same few for ever.
 _CACHED_LENGTH = 128
-
-
-def is_token(value: str) -> bool:
-    """Tell whether a string is a token (RFC 9110, 5.6.2)."""
-    return _TOKEN.fullmatch(value) is not None
-
-
-def check_token(what: str, value: str) -> str:
-    """Return `value`, given by the caller, if it is a token (RFC 9110, 5.6.2).
-
-    Args:
-        what: what it is, for the error's text.
-        value: what was given.
-
-    Raises:
-        TypeError: if it is no `str`.
-        ValueError: if it is no token.
-    """
-    if not isinstance(value, str):
-        raise TypeError(f"expected {what} as str, got {type(value).__name__}")
-    if _TOKEN.fullmatch(value) is None:
-        raise ValueError(f"expected {what} to be a token (RFC 9110, 5.6.2), got {show(value)}")
-    return value
-
-
-def check_header(name: str, value: str) -> None:
-    """Check a header that the caller gives, so that it cannot smuggle another one.
-
-    The error's text does not hold the value: it may be a secret.
-
-    Args:
-        name: must be a token.
-        value: printable ASCII, Latin-1, spaces and tabs; no CR, LF, NUL or other control character.
-
-    Raises:
-        TypeError: if one is no `str`.
-        ValueError: if one has a character that it must not have.
-    """
-    check_token("a header's name", name)
-    if not isinstance(value, str):
-        raise TypeError(f"expected the value of header {name} as str, got {type(value).__name__}")
-    bad = _BAD_VALUE.search(value)
-    if bad is not None:
-        raise ValueError(
-            f"expected the value of header {name} without control characters and within Latin-1, "
-            f"got {bad.group()!a} at index {bad.start()}"
-        )
 
 
 def parse_tokens(name: str, value: str) -> list[str]:

@@ -1,9 +1,8 @@
 """HTTP/1.1 heads as a WebSocket handshake needs them, sans-IO: strict, bounded, and fast for the usual one.
 
-A request that comes whole in one read and is in order, as nearly all are, is read by `read_usual`, in one pass; its
-specification is one regular expression, which is the grammar itself. Everything else goes through `_HeadParser`, which
-reads line by line, resumes where it stopped, and finds what is wrong. Both accept the same: the tests feed every case
-whole and byte by byte.
+A request that comes whole in one read, as nearly all do, is held against one regular expression, which is the grammar
+itself. Everything else goes through `_HeadParser`, which reads line by line, resumes where it stopped, and finds what
+is wrong. Both accept the same: the tests feed every case whole and byte by byte.
 
 The verdict depends on the bytes only, not on how they were cut: the first violation in the stream decides.
 """
@@ -11,47 +10,72 @@ The verdict depends on the bytes only, not on how they were cut: the first viola
 from __future__ import annotations
 
 import re
-from http import HTTPStatus
 from ipaddress import IPv6Address
-from typing import TYPE_CHECKING, NoReturn
+from typing import NamedTuple, NoReturn
 
 import httptools
-from multidict import CIMultiDict, CIMultiDictProxy
 
-from ..codec import IMPLEMENTATION
-from ..exceptions import HandshakeRefused, InvalidMessage, InvalidState, show
-from ._request_py import MAX_HEADERS, MAX_LINE, Usual, find_fields
-from .headers import TCHAR, check_header
-
-if TYPE_CHECKING or IMPLEMENTATION == "python":
-    from ._request_py import read_usual
-else:
-    from ._request import read_usual
+from ..escape import show
+from ..exceptions import HandshakeRefused, InvalidMessage, InvalidState
+from ..http import TCHAR, Request, Response, text_response
 
 __all__ = [
     "MAX_BODY",
     "MAX_HEAD",
     "MAX_HEADERS",
     "MAX_LINE",
+    "HeadLimits",
     "Request",
     "RequestParser",
     "Response",
     "ResponseParser",
+    "find_fields",
     "refuse",
     "text_response",
 ]
 
+MAX_LINE = 8192
+"""The longest line of a head by default, in bytes without its CR LF."""
 MAX_HEAD = 16384
-"""The longest head, in bytes, with the empty line that ends it."""
+"""The longest head by default, in bytes, with the empty line that ends it."""
+MAX_HEADERS = 128
+"""The most headers in a head by default."""
 MAX_BODY = 65536
 """How much of a response's body is kept, in bytes."""
 
 _HEADER = re.compile(rf"{TCHAR}++:".encode())
-# What a line may hold. A request line is all ASCII, so that most of what is no HTTP fails at its first byte.
+# What a line may hold. A request line is all ASCII, so that most of what is not HTTP fails at its first byte.
 _ASCII_LINE = re.compile(rb"[ -~]*+")
 _LINE = re.compile(rb"[\t -~\x80-\xff]*+")
 _METHOD = re.compile(rf"{TCHAR}++".encode())
 _VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]")
+# RFC 9112, 3 and 5: the request line with a target in origin-form, the headers, the empty line. No folded lines, no
+# space before the colon, no bare CR or LF, no NUL or other control character fits it. No group is possessive: CPython
+# 3.11.2, that of Debian 12, resumes after what the last, failed try of it consumed.
+_WHOLE = re.compile(rf"GET /[!\"$-~]*+ HTTP/1\.1\r\n(?:{TCHAR}++:[\t -~\x80-\xff]*+\r\n)*\r\n".encode("latin-1"))
+# The headers that the handshake looks at, in a head that is known to be well-formed.
+_FIELDS = re.compile(
+    r"\n(Host|Upgrade|Connection|Origin|Content-Length|Transfer-Encoding"
+    r"|Sec-WebSocket-(?:Key|Version|Protocol|Extensions)):[\t ]*+([^\r]*+)",
+    re.ASCII | re.IGNORECASE,
+)
+_NAMES = {
+    name.lower(): name
+    for name in (
+        "Host",
+        "Upgrade",
+        "Connection",
+        "Origin",
+        "Content-Length",
+        "Transfer-Encoding",
+        "Sec-WebSocket-Key",
+        "Sec-WebSocket-Version",
+        "Sec-WebSocket-Protocol",
+        "Sec-WebSocket-Extensions",
+    )
+}
+# Most hosts; not an IPv6 address, nor one with an escaped character.
+_PLAIN_HOST = re.compile(r"[0-9A-Za-z\-.]++(?::[0-9]{1,4})?")
 # RFC 3986, 3.2.2: reg-name or IPv4address or "[" IPv6address "]"; a zone is tolerated, as some clients send it.
 _AUTHORITY = (
     r"(?:\[([0-9A-Fa-f:.]++(?:%[0-9A-Za-z\-._~%]++)?)\]|(?:[0-9A-Za-z\-._~!$&'()*+,;=]++|%[0-9A-Fa-f]{2})+)"
@@ -66,161 +90,50 @@ _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([\t -~\x80-\xf
 _MAX_INTERIM = 8
 
 
-def _parse_headers(raw: bytes) -> CIMultiDict[str]:
-    headers: CIMultiDict[str] = CIMultiDict()
-    for line in raw.decode("latin-1").split("\r\n")[1:-2]:
-        name, _, value = line.partition(":")
-        headers.add(name, value.strip("\t "))
-    return headers
+class HeadLimits(NamedTuple):
+    """How large the head of a request or a response may be.
 
-
-class Request:
-    """A request's head, as it came or as it was sent.
-
-    It keeps the bytes and parses them when asked: a connection that is idle for hours holds one.
-
-    Args:
-        raw: the whole head, well-formed, with the empty line that ends it.
+    Single sign-on often needs more than the default: its cookies and tokens pass 8 KiB.
     """
 
-    __slots__ = ("_found", "_headers", "raw")
-
-    def __init__(self, raw: bytes) -> None:
-        self.raw = raw
-        self._headers: CIMultiDictProxy[str] | None = None
-        # What `RequestParser` found, for the check that follows; dropped by it.
-        self._found: Usual | dict[str, str] | None = None
-
-    @property
-    def method(self) -> str:
-        """The method; a server sees only ``"GET"``."""
-        return self.raw[: self.raw.index(b" ")].decode("ascii")
-
-    @property
-    def target(self) -> str:
-        """The request's target as it came, in origin-form or absolute-form (RFC 9112, 3.2)."""
-        return self.raw.split(b" ", 2)[1].decode("ascii")
-
-    @property
-    def path(self) -> str:
-        """The path with the query, still percent-encoded."""
-        target = self.target
-        if target.startswith("/"):
-            return target
-        match = _ABSOLUTE.fullmatch(target)
-        path: str = "" if match is None else match.group(4) or ""
-        return path if path.startswith("/") else f"/{path}"
-
-    @property
-    def headers(self) -> CIMultiDictProxy[str]:
-        """The headers: names without case, repeated ones kept, values in Latin-1. Parsed at the first access."""
-        if self._headers is None:
-            self._headers = CIMultiDictProxy(_parse_headers(self.raw))
-        return self._headers
-
-    def _take_found(self) -> Usual | dict[str, str]:
-        found, self._found = self._found, None
-        return find_fields(self.raw.decode("latin-1")) if found is None else found
-
-    def __repr__(self) -> str:
-        return f"<Request {self.method} {show(self.target)}>"
-
-
-class Response:
-    """A response, to be sent or as it came.
-
-    Args:
-        status_code: 100 to 599.
-        reason_phrase: of the status line; default the usual one of the code.
-        headers: default none.
-        body: default empty. What a client received is cut at 64 KiB.
-
-    Raises:
-        ValueError: if the code is out of range, or the phrase or a header has a character that it must not have.
-    """
-
-    __slots__ = ("body", "headers", "reason_phrase", "status_code")
-
-    def __init__(
-        self,
-        status_code: int,
-        reason_phrase: str | None = None,
-        headers: CIMultiDict[str] | None = None,
-        body: bytes = b"",
-    ) -> None:
-        if not 100 <= status_code <= 599:
-            raise ValueError(f"expected a status code from 100 to 599, got {status_code}")
-        if reason_phrase is None:
-            try:
-                reason_phrase = HTTPStatus(status_code).phrase
-            except ValueError:
-                reason_phrase = ""
-        self.status_code = status_code
-        self.reason_phrase = reason_phrase
-        self.headers: CIMultiDict[str] = CIMultiDict() if headers is None else headers
-        self.body = body
-        self._check()
-
-    def _check(self) -> None:
-        check_header("reason-phrase", self.reason_phrase)
-        for name, value in self.headers.items():
-            check_header(name, value)
+    max_line: int = MAX_LINE
+    """Bytes of a line, without its CR LF. A line can never be longer than the head."""
+    max_head: int = MAX_HEAD
+    """Bytes in all, with the empty line at the end."""
+    max_headers: int = MAX_HEADERS
+    """Headers, each value counted that came in a header of its own."""
 
     @classmethod
-    def from_head(cls, raw: bytes) -> Response:
-        """Make a response of a well-formed head, such as `accept_response` returns."""
-        status_line = raw[: raw.index(b"\r\n")].decode("latin-1")
-        _, status, *reason = status_line.split(" ", 2)
-        return cls(int(status), reason[0] if reason else "", _parse_headers(raw))
-
-    def serialize(self) -> bytes:
-        """Return the bytes to send.
-
-        A final response without framing gets Content-Length, and Connection: close, since wsfast
-        closes a connection that does not become a WebSocket.
+    def checked(cls, **limits: int) -> HeadLimits:
+        """Make one of the values that a user gave.
 
         Raises:
-            ValueError: if a header that was added has a character that it must not have.
+            TypeError, ValueError: a value is no `int`, or not positive; the text names the limit.
         """
-        self._check()
-        lines = [f"HTTP/1.1 {self.status_code} {self.reason_phrase}"]
-        lines += [f"{name}: {value}" for name, value in self.headers.items()]
-        if self.status_code >= 200:
-            # RFC 9110, 8.6: no Content-Length with 204; with 304 it would speak of another body.
-            if (
-                self.status_code not in (204, 304)
-                and "Content-Length" not in self.headers
-                and "Transfer-Encoding" not in self.headers
-            ):
-                lines.append(f"Content-Length: {len(self.body)}")
-            if "Connection" not in self.headers:
-                lines.append("Connection: close")
-        return "\r\n".join([*lines, "", ""]).encode("latin-1") + self.body
-
-    def __repr__(self) -> str:
-        return f"<Response {self.status_code} {show(self.reason_phrase)}>"
+        for name, value in limits.items():
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise TypeError(f"{name} must be int, got {type(value).__name__}")
+            if value < 1:
+                raise ValueError(f"{name} must be positive, got {value}")
+        return cls(**limits)
 
 
-def text_response(status_code: int, text: str, headers: dict[str, str] | None = None) -> Response:
-    """Make a response of plain text that ends the connection.
+_DEFAULT = HeadLimits()
 
-    Args:
-        status_code: 200 to 599.
-        text: the body, sent in UTF-8.
-        headers: more headers; default none.
 
-    Raises:
-        ValueError: if the code is out of range or a header has a character that it must not have.
+def find_fields(head: str) -> dict[str, str]:
+    """Return the values of the headers that the handshake looks at, in a well-formed head.
+
+    A value that came in several headers is joined with a line feed, which no value can hold.
     """
-    body = text.encode()
-    all_headers: CIMultiDict[str] = CIMultiDict(headers or {})
-    if "Upgrade" in all_headers:
-        # RFC 9110, 7.8: who sends Upgrade also names it in Connection.
-        all_headers.add("Connection", "Upgrade")
-    all_headers.add("Connection", "close")
-    all_headers.add("Content-Type", "text/plain; charset=utf-8")
-    all_headers.add("Content-Length", str(len(body)))
-    return Response(status_code, None, all_headers, body)
+    found: list[tuple[str, str]] = _FIELDS.findall(head)
+    fields: dict[str, str] = {}
+    for name, value in found:
+        name = _NAMES[name.lower()]
+        # RFC 9112, 5.1: white space after a value is no part of it.
+        value = value.rstrip("\t ")
+        fields[name] = f"{fields[name]}\n{value}" if name in fields else value
+    return fields
 
 
 def refuse(
@@ -240,14 +153,15 @@ def refuse(
 class _HeadParser:
     """Finds the end of a head in a stream, line by line, and refuses what is wrong at once.
 
-    It holds at most `MAX_HEAD` + 1 bytes and looks at each byte once.
+    It holds at most one byte more than the longest head has, and looks at each byte once.
     """
 
-    __slots__ = ("_buffer", "_count", "_done", "_in_head", "_line", "_position", "_start", "trailing")
+    __slots__ = ("_buffer", "_count", "_done", "_in_head", "_limits", "_line", "_position", "_start", "trailing")
 
     _first_line = _LINE  # what the first line may hold
 
-    def __init__(self) -> None:
+    def __init__(self, limits: HeadLimits = _DEFAULT) -> None:
+        self._limits = limits
         self.trailing = b""
         """The bytes that came after the end, once it was found."""
         self._done = False
@@ -280,7 +194,7 @@ class _HeadParser:
     def _feed_lines(self, data: bytes) -> bytes | None:
         """Take more bytes and return the head if it is complete; then what follows is in `trailing`."""
         buffer = self._begin() if self._buffer is None else self._buffer
-        room = MAX_HEAD + 1 - len(buffer)
+        room = self._limits.max_head + 1 - len(buffer)
         buffer += data[:room]
         end = self._scan(buffer)
         if not end:
@@ -289,18 +203,21 @@ class _HeadParser:
         return bytes(buffer[self._start : end])
 
     def _scan(self, buffer: bytearray) -> int:
-        size = min(len(buffer), MAX_HEAD)
+        max_line, max_head, _ = self._limits
+        size = min(len(buffer), max_head)
         while True:
             match = (_LINE if self._in_head else self._first_line).match(buffer, self._position, size)
             stop = self._position if match is None else match.end()
-            if stop - self._line > MAX_LINE:
+            if stop - self._line > max_line:
                 self._fail_line()
             self._position = stop
             if stop + 1 >= size and (stop == size or buffer[stop] == 13):
                 # The line's end has not come.
-                if len(buffer) > MAX_HEAD:
+                if len(buffer) > max_head:
                     self._fail(
-                        431, f"Headers of more than {MAX_HEAD} bytes", f"expected a head of at most {MAX_HEAD} bytes"
+                        431,
+                        f"Headers of more than {max_head} bytes (max_head)",
+                        f"expected a head of at most {max_head} bytes (max_head)",
                     )
                 return 0
             line = bytes(buffer[self._line : stop])
@@ -321,20 +238,18 @@ class _HeadParser:
 
     def _check_header_line(self, line: bytes) -> None:
         self._count += 1
-        if self._count > MAX_HEADERS:
-            self._fail(431, f"More than {MAX_HEADERS} headers", f"expected at most {MAX_HEADERS} headers")
+        most = self._limits.max_headers
+        if self._count > most:
+            self._fail(431, f"More than {most} headers (max_headers)", f"expected at most {most} headers (max_headers)")
         if _HEADER.match(line) is None:
             # RFC 9112, 5.1 and 5.2: no space before the colon, no folded line.
             self._fail(400, "Malformed header", f"expected a header's name and a colon, got {show(line)}")
 
     def _fail_line(self) -> NoReturn:
+        limit = f"{self._limits.max_line} bytes (max_line)"
         if self._in_head:
-            self._fail(
-                431, f"Header of more than {MAX_LINE} bytes", f"expected header lines of at most {MAX_LINE} bytes"
-            )
-        self._fail(
-            414, f"Request line of more than {MAX_LINE} bytes", f"expected a first line of at most {MAX_LINE} bytes"
-        )
+            self._fail(431, f"Header of more than {limit}", f"expected header lines of at most {limit}")
+        self._fail(414, f"Request line of more than {limit}", f"expected a first line of at most {limit}")
 
     def _fail_byte(self, line: bytes, rest: bytes) -> NoReturn:
         what = "a header" if self._in_head else "the first line"
@@ -343,65 +258,78 @@ class _HeadParser:
 
 
 class RequestParser(_HeadParser):
-    """Parses the request of an opening handshake, on the server's side (RFC 6455, 4.2.1; RFC 9112).
+    """Parses a request on the server's side (RFC 6455, 4.2.1; RFC 9112): its head, whatever it asks for.
+
+    `check_request` judges whether it asks for a WebSocket; another may be a health check, to be answered by HTTP.
+
+    Args:
+        limits: how large the head may be; default those of `HeadLimits`.
 
     Attributes:
         trailing: the bytes that followed the request in what was fed: the first frames.
     """
 
-    __slots__ = ()
+    __slots__ = ("_method",)
 
     _first_line = _ASCII_LINE
+
+    def __init__(self, limits: HeadLimits = _DEFAULT) -> None:
+        super().__init__(limits)
+        self._method = b""
 
     def feed(self, data: bytes | bytearray | memoryview) -> Request | None:
         """Take more bytes, cut anywhere, and return the request once its head is complete.
 
         Raises:
-            HandshakeRefused: if the request is malformed, past a limit, or no GET by HTTP/1.1; its `response` is
-                the answer to send. The parser is of no more use then.
+            HandshakeRefused: if the request is malformed, past a limit, no HTTP/1, or CONNECT; its `response` is the
+                answer to send. The parser is of no more use then.
             InvalidState: if it has returned a request, or failed, before.
         """
         self._check_open()
         if type(data) is not bytes:
             data = bytes(data)
-        if self._buffer is None:
-            usual = read_usual(data)
-            if usual is not None:
-                self._done = True
-                end = usual[0]
-                if end != len(data):
-                    self.trailing = data[end:]
-                    data = data[:end]
-                request = Request(data)
-                request._found = usual
-                return request
         try:
-            head = self._feed_lines(data)
+            head = self._take_whole(data)
             if head is None:
-                return None
+                head = self._feed_lines(data)
+                if head is None:
+                    return None
             self._stop()
-            return self._finish(head, find_fields(head.decode("latin-1")))
+            return self._finish(head)
         except HandshakeRefused:
             self._stop()
             raise
 
-    def _finish(self, head: bytes, fields: dict[str, str]) -> Request:
-        request = Request(head)
-        request._found = fields
-        # RFC 9112, 3.2: exactly one Host, with a valid value.
+    def _take_whole(self, data: bytes) -> bytes | None:
+        """Return the head if it is all there and in order, as most are."""
+        if self._buffer is not None:
+            return None
+        # A head that is no longer than a line may be has no line that is too long.
+        match = _WHOLE.match(data, 0, min(self._limits.max_line, self._limits.max_head))
+        if match is None:
+            return None
+        end = match.end()
+        head = data
+        if end != len(data):
+            self.trailing = data[end:]
+            head = data[:end]
+        return head if head.count(b"\n") - 2 <= self._limits.max_headers else None
+
+    def _finish(self, head: bytes) -> Request:
+        fields = find_fields(head.decode("latin-1"))
         host = fields.get("Host")
+        # RFC 9112, 3.2: "A server MUST respond with a 400 (Bad Request) status code to any HTTP/1.1 request message
+        # that lacks a Host header field and to any request message that contains more than one Host header field line
+        # or a Host header field with an invalid field value."
         if host is None:
-            self._fail(400, "Missing Host header", "expected a Host header, got none")
-        if not _is_host(host):
+            if head[: head.index(b"\r")].endswith(b"1.1"):
+                self._fail(400, "Missing Host header", "expected a Host header, got none")
+        elif _PLAIN_HOST.fullmatch(host) is None and not _is_host(host):
             if "\n" in host:
                 self._fail(400, "Several Host headers", f"expected one Host header, got {_several(host)}")
             self._fail(400, "Malformed Host header", f"expected a host and a port in Host, got {show(host)}")
-        if "Transfer-Encoding" in fields:
-            coding = show(fields["Transfer-Encoding"])
-            self._fail(400, "Unexpected request body", f"expected no Transfer-Encoding, got {coding}")
-        if "Content-Length" in fields and fields["Content-Length"] != "0":
-            length = show(fields["Content-Length"])
-            self._fail(400, "Unexpected request body", f"expected no Content-Length but 0, once, got {length}")
+        request = Request(head)
+        request._fields = fields
         return request
 
     def _check_first_line(self, line: bytes) -> None:
@@ -411,13 +339,17 @@ class RequestParser(_HeadParser):
         if len(parts) != 3 or _METHOD.fullmatch(parts[0]) is None or _VERSION.fullmatch(parts[2]) is None:
             self._fail(400, "Malformed request line", f"expected a request line, got {show(line)}")
         method, target, version = parts
-        if version != b"HTTP/1.1":
+        self._method = method
+        if version not in (b"HTTP/1.1", b"HTTP/1.0"):
             self._fail(505, "Expected HTTP/1.1", f"expected HTTP/1.1, got {show(version)}")
-        if method != b"GET":
+        if method == b"CONNECT":
+            # What it asks for is a proxy, and its target is of a form of its own (RFC 9112, 3.2.3).
             self._fail(405, "Expected GET", f"expected method GET, got {show(method)}")
-        # RFC 6455, 4.2.1, and RFC 9112, 3.2.1 and 3.2.2. A fragment has no place in a request.
+        # RFC 6455, 4.2.1, and RFC 9112, 3.2.1, 3.2.2 and 3.2.4. A fragment has no place in a request.
         if target[:1] == b"/":
             good = b"#" not in target
+        elif target == b"*":
+            good = method == b"OPTIONS"
         else:
             match = _ABSOLUTE.fullmatch(target.decode("ascii"))
             good = match is not None and _is_host(match.group(1))
@@ -425,8 +357,12 @@ class RequestParser(_HeadParser):
             self._fail(400, "Malformed request target", f"expected a path or a URI as the target, got {show(target)}")
 
     def _fail(self, status: int, text: str, log: str) -> NoReturn:
-        # RFC 9110, 15.5.6: Allow comes with 405.
-        raise refuse(status, text, log, {"Allow": "GET"} if status == 405 else None)
+        # RFC 9110, 15.5.6: "The origin server MUST generate an Allow header field in a 405 response".
+        refused = refuse(status, text, log, {"Allow": "GET"} if status == 405 else None)
+        if self._method == b"HEAD":
+            # RFC 9110, 9.3.2: no body, and the Content-Length of the one that GET would get.
+            refused.response.body = b""
+        raise refused
 
 
 def _is_host(value: str) -> bool:
@@ -456,6 +392,7 @@ class ResponseParser(_HeadParser):
 
     Args:
         connect: whether the request was CONNECT: then what follows a 2xx is the tunnel; default False.
+        limits: how large a head may be; default those of `HeadLimits`.
 
     Attributes:
         trailing: the bytes that followed a 101, or a 2xx to CONNECT, in what was fed.
@@ -463,8 +400,8 @@ class ResponseParser(_HeadParser):
 
     __slots__ = ("_body", "_connect", "_http", "_interim", "_response")
 
-    def __init__(self, *, connect: bool = False) -> None:
-        super().__init__()
+    def __init__(self, *, connect: bool = False, limits: HeadLimits = _DEFAULT) -> None:
+        super().__init__(limits)
         self._connect = connect
         self._interim = 0
         self._response: Response | None = None

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 from base64 import b64encode
 from binascii import b2a_base64
 from hashlib import sha1
+from typing import Final
 
-__all__ = ["accept_key", "accept_token", "generate_key"]
+__all__ = ["KEY", "accept_key", "accept_token", "generate_key"]
 
+KEY: Final = re.compile(r"[0-9A-Za-z+/]{22}==")
+"""A Sec-WebSocket-Key (RFC 6455, 4.1, item 7, and the ABNF of 4.3): 16 bytes in base64."""
 # RFC 6455, 1.3.
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from hmac import compare_digest
 from typing import NamedTuple
 
-from ..exceptions import InvalidHandshake, InvalidHeader, InvalidStatus, InvalidUpgrade, NegotiationError, show
-from ._request_py import KEY
+from ..escape import show
+from ..exceptions import InvalidHandshake, InvalidHeader, InvalidStatus, InvalidUpgrade, NegotiationError
+from ..http import Request, Response, check_header
 from .headers import (
     ExtensionHeader,
     ExtensionParameter,
@@ -21,13 +22,11 @@ from .headers import (
     build_extensions,
     build_host,
     build_subprotocols,
-    check_header,
     header_line,
     parse_extensions,
     parse_tokens,
 )
-from .http11 import Request, Response
-from .key import accept_token, generate_key
+from .key import KEY, accept_token, generate_key
 from .uri import URI
 
 __all__ = ["Agreement", "ClientHandshake"]

@@ -12,7 +12,8 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, cast
 
-from ..exceptions import HandshakeRefused, show
+from ..escape import show
+from ..exceptions import HandshakeRefused
 from ..handshake import Request, RequestParser, Response, accept_response, check_request, refuse
 from ..transport.loops import is_plain
 
@@ -43,6 +44,7 @@ class ServerOpening:
         "_protocol",
         "_request",
         "_task",
+        "_with_body",
         "due",
         "server",
         "transport",
@@ -55,7 +57,8 @@ class ServerOpening:
         self._protocol: ConnectionProtocol | None = None
         self._peer: Any = None
         self.due = 0.0
-        self._parser = RequestParser()
+        self._parser = RequestParser(server.head_limits)
+        self._with_body = True  # False where HEAD is answered
         self._task: asyncio.Task[None] | None = None
         self._late = b""  # received while a hook is at work
         self._answered = False
@@ -145,6 +148,7 @@ class ServerOpening:
     def _handle(self, request: Request) -> None:
         server = self.server
         self._request = request
+        self._with_body = not request.raw.startswith(b"HEAD ")
         # Before it is open, a WebSocket knows no transport to ask.
         hooked = server.hooked
         self.ws = server.new_websocket(request, self.peer if hooked else self._peer)
@@ -160,6 +164,8 @@ class ServerOpening:
         elif not isinstance(response, Response):
             raise TypeError(f"process_request must return None or a Response, got {type(response).__name__}")
         else:
+            answered = "connection from %a: process_request answered %r with %d"
+            self.server.logger.debug(answered, self.peer, self._request, response.status_code)
             self._answer(response)
 
     def _after(self, answer: Any, then: Callable[[Any], None]) -> None:
@@ -241,7 +247,6 @@ class ServerOpening:
         server.connect(protocol, self.ws, transport, compression, head, trailing)
 
     def _refuse(self, refused: HandshakeRefused) -> None:
-        self.server.refused += 1
         self.server.logger.info("connection from %a refused: %s", self.peer, refused)
         self._answer(refused.response)
 
@@ -265,11 +270,12 @@ class ServerOpening:
         if transport is None or self._answered:
             return
         try:
-            data = response.serialize()
+            data = response.serialize(with_body=self._with_body)
         except ValueError as exc:  # a hook added a header that must not be
             self._fail(exc)
             return
         self._answered = True
+        self.server.request_answered(response.status_code)
         transport.write(data)
         if not transport.is_closing():
             # Unread bytes in the socket would reset the connection and destroy the response.

@@ -21,10 +21,13 @@ from ..asyncio.websocket import COUNTED, WebSocket
 from ..codes import CloseCause, CloseCode
 from ..connection import Side, encode_close
 from ..deflate import Deflate, PerMessageDeflate, accept, as_deflate
-from ..exceptions import HandshakeRefused, NegotiationError, show
+from ..escape import show
+from ..exceptions import HandshakeRefused, NegotiationError
 from ..handshake import Origins, Request, Response, accept_response, refuse
 from ..handshake import select_subprotocol as first_registered
-from ..handshake.headers import build_extensions, is_token
+from ..handshake.headers import build_extensions
+from ..handshake.http11 import MAX_HEAD, MAX_HEADERS, MAX_LINE, HeadLimits
+from ..http import is_token
 from ..transport.timers import CoarseTimer
 from ..transport.tls import TLSTransport, buffer_of
 from .accepting import ServerOpening
@@ -75,7 +78,10 @@ class Server:
 
     Args:
         process_request: called as ``process_request(ws, request)`` before the upgrade, plain or async: return None to
-            go on, or a `Response` (``ws.respond(200, "OK\\n")``) to answer an ordinary HTTP request.
+            go on, or a `Response` (``ws.respond(200, "OK\\n")``) to answer an ordinary HTTP request. It is asked for
+            every well-formed request, also for HEAD, OPTIONS and HTTP/1.0, as health checks send them: look at
+            ``request.method``. What it leaves, and is no request for a WebSocket, gets 405 or 426. A request's body
+            is not read.
         process_response: called as ``process_response(ws, request, response)`` before any response to a request is
             sent, plain or async. It may change the response's headers and return None, or return another `Response`;
             one with another status than 101 refuses. A response that refused already cannot become a 101.
@@ -85,6 +91,9 @@ class Server:
             preference; returns an offered name that is registered, or None for the handler under None. It may raise
             `NegotiationError` to refuse with 400; its text goes to the log only.
         compression: None, ``"deflate"``, or a `Deflate`.
+        max_line: the most bytes of a line of a request's head; beyond it, 431 (or 414 for the first line).
+        max_head: the most bytes of a request's head in all; beyond it, 431.
+        max_headers: the most headers of a request; beyond it, 431.
         max_size: the most bytes of a received message, after decompression; None for no limit.
         max_fragments: the most frames of a received message; None for no limit.
         read_limit: bytes received and not consumed above which reading is paused, until a quarter is left.
@@ -115,6 +124,9 @@ class Server:
         origins: Origins | None = None,
         select_subprotocol: SelectSubprotocol | None = None,
         compression: Literal["deflate"] | Deflate | None = None,
+        max_line: int = MAX_LINE,
+        max_head: int = MAX_HEAD,
+        max_headers: int = MAX_HEADERS,
         max_size: int | None = 1048576,
         max_fragments: int | None = None,
         read_limit: int = 65536,
@@ -152,6 +164,7 @@ class Server:
         ):
             if hook is not None and not callable(hook):
                 raise TypeError(f"{name} must be callable, got {type(hook).__name__}")
+        self.head_limits = HeadLimits.checked(max_line=max_line, max_head=max_head, max_headers=max_headers)
         self.process_request = process_request
         self.process_response = process_response
         self.origins = None if origins is None else _checked_origins(origins)
@@ -167,7 +180,7 @@ class Server:
         self.logger: Any = logging.getLogger("wsfast.server") if logger is None else logger
         self.timer: CoarseTimer
         self.closing = False
-        self.refused = 0
+        self._refused: dict[int, int] = {}
         self._opened = 0
         self._closed_totals = dict.fromkeys(COUNTED, 0)
         self._causes: dict[str, int] = {}
@@ -414,7 +427,8 @@ class Server:
     def counters(self) -> dict[str, Any]:
         """Totals since the start, as a new dict.
 
-        ``connections`` open now, ``handshakes`` under way, ``opened`` and ``refused`` so far, the sums of what
+        ``connections`` open now, ``handshakes`` under way, ``opened`` so far, ``refused``: how many requests were
+        answered by each HTTP status instead, by `process_request` or because they broke a rule, the sums of what
         `WebSocket.counters` has, ``latency``: the mean of those that are known of the connections that are open (0.0 if
         none is), and ``causes``: how many ended by each `CloseCause`.
         """
@@ -427,7 +441,7 @@ class Server:
             "connections": len(connections),
             "handshakes": len(self._handshakes),
             "opened": self._opened,
-            "refused": self.refused,
+            "refused": dict(self._refused),
             **{name: totals[name] for name in COUNTED},
             "latency": sum(latencies) / len(latencies) if latencies else 0.0,
             "causes": dict(self._causes),
@@ -561,6 +575,10 @@ class Server:
     def handshake_ended(self, handshake: ServerOpening) -> None:
         """Note that a handshake was finished, refused or given up."""
         self._handshakes.discard(handshake)
+
+    def request_answered(self, status_code: int) -> None:
+        """Count a request that was answered by HTTP."""
+        self._refused[status_code] = self._refused.get(status_code, 0) + 1
 
     def connect(
         self,

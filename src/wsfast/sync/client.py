@@ -56,7 +56,7 @@ class _Connector(client._Connector[WebSocket]):
     def _establish(self, uri: URI, handshake: ClientHandshake, deadline: Deadline) -> WebSocket:
         link = self._dialer.open(uri, deadline)
         try:
-            parser = ResponseParser()
+            parser = ResponseParser(limits=self._head_limits)
             link.write(handshake.request.raw)
             response = _receive(link, parser, deadline)
             return self._start(handshake, link, response, parser.trailing)
@@ -179,7 +179,8 @@ def connect(
             Each message counts for 64 bytes more than it has. Default: 64 KiB.
         write_limit: bytes written and not sent above which `send` waits, until a quarter is left. Default: 64 KiB.
         logger: default: ``logging.getLogger("wsfast.client")``.
-        options: `local_addr` (or `source_address`) to connect from, `family`, and `host` and `port` (or `address`) to
+        options: `max_line`, `max_head` and `max_headers`, which limit the response's head as in `wsfast.connect`;
+            `local_addr` (or `source_address`) to connect from, `family`, and `host` and `port` (or `address`) to
             connect to another address than the URI's.
 
     Raises:

@@ -1,0 +1,241 @@
+"""A request and a response of an opening handshake, as values (RFC 9110, RFC 9112).
+
+They are to the handshake what the events are to frames. How they are parsed stands in `handshake.http11`.
+"""
+
+from __future__ import annotations
+
+import re
+from http import HTTPStatus
+from typing import Any
+
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from .escape import show
+
+__all__ = ["TCHAR", "Request", "Response", "check_header", "check_token", "is_token", "parse_headers", "text_response"]
+
+TCHAR = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
+"""A character of a token (RFC 9110, 5.6.2), as a regular expression."""
+_TOKEN = re.compile(rf"{TCHAR}++")
+# RFC 9110, 5.5: what a field's value may hold; a byte of 0x80 to 0xff (obs-text) is a character of Latin-1 here.
+_BAD_VALUE = re.compile(r"[^\t -~\x80-\xff]")
+# RFC 9112, 3.2.2: absolute-form; what it may hold was checked by the parser.
+_ABSOLUTE = re.compile(r"[A-Za-z]++://[^/?]*+(.*)", re.DOTALL)
+
+
+def is_token(value: str) -> bool:
+    """Tell whether a string is a token (RFC 9110, 5.6.2)."""
+    return _TOKEN.fullmatch(value) is not None
+
+
+def check_token(what: str, value: str) -> str:
+    """Return `value`, given by the caller, if it is a token (RFC 9110, 5.6.2).
+
+    Args:
+        what: what it is, for the error's text.
+        value: what was given.
+
+    Raises:
+        TypeError: if it is no `str`.
+        ValueError: if it is no token.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"expected {what} as str, got {type(value).__name__}")
+    if _TOKEN.fullmatch(value) is None:
+        raise ValueError(f"expected {what} to be a token (RFC 9110, 5.6.2), got {show(value)}")
+    return value
+
+
+def check_header(name: str, value: str) -> None:
+    """Check a header that the caller gives, so that it cannot smuggle another one.
+
+    The error's text does not hold the value: it may be a secret.
+
+    Args:
+        name: must be a token.
+        value: printable ASCII, Latin-1, spaces and tabs; no CR, LF, NUL or other control character.
+
+    Raises:
+        TypeError: if one is no `str`.
+        ValueError: if one has a character that it must not have.
+    """
+    check_token("a header's name", name)
+    if not isinstance(value, str):
+        raise TypeError(f"expected the value of header {name} as str, got {type(value).__name__}")
+    bad = _BAD_VALUE.search(value)
+    if bad is not None:
+        raise ValueError(
+            f"expected the value of header {name} without control characters and within Latin-1, "
+            f"got {bad.group()!a} at index {bad.start()}"
+        )
+
+
+def parse_headers(raw: bytes) -> CIMultiDict[str]:
+    """Return the headers of a well-formed head, values in Latin-1."""
+    headers: CIMultiDict[str] = CIMultiDict()
+    for line in raw.decode("latin-1").split("\r\n")[1:-2]:
+        name, _, value = line.partition(":")
+        headers.add(name, value.strip("\t "))
+    return headers
+
+
+class Request:
+    """A request's head, as it came or as it was sent.
+
+    It keeps the bytes and parses them when asked: a connection that is idle for hours holds one. It can be copied and
+    pickled.
+
+    Args:
+        raw: the whole head, well-formed, with the empty line that ends it.
+    """
+
+    __slots__ = ("_fields", "_headers", "raw")
+
+    def __init__(self, raw: bytes) -> None:
+        self.raw = raw
+        self._headers: CIMultiDictProxy[str] | None = None
+        # What `RequestParser` found, for `check_request`, which drops it.
+        self._fields: dict[str, str] | None = None
+
+    @property
+    def method(self) -> str:
+        """The method; that of a request which became a WebSocket connection is ``"GET"``."""
+        return self.raw[: self.raw.index(b" ")].decode("ascii")
+
+    @property
+    def target(self) -> str:
+        """The request's target as it came: in origin-form, absolute-form, or ``"*"`` (RFC 9112, 3.2)."""
+        return self.raw.split(b" ", 2)[1].decode("ascii")
+
+    @property
+    def http_version(self) -> str:
+        """``"1.1"`` or ``"1.0"``."""
+        return self.raw[: self.raw.index(b"\r")][-3:].decode("ascii")
+
+    @property
+    def path(self) -> str:
+        """The path with the query, still percent-encoded; ``"*"`` for a request that is about no path."""
+        target = self.target
+        if target.startswith("/") or target == "*":
+            return target
+        match = _ABSOLUTE.fullmatch(target)
+        path: str = "" if match is None else match.group(1)
+        return path if path.startswith("/") else f"/{path}"
+
+    @property
+    def headers(self) -> CIMultiDictProxy[str]:
+        """The headers: names without case, repeated ones kept, values in Latin-1. Parsed at the first access."""
+        if self._headers is None:
+            self._headers = CIMultiDictProxy(parse_headers(self.raw))
+        return self._headers
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.raw,)
+
+    def __repr__(self) -> str:
+        # A query often has a token in it, which must not get into a log by way of a repr.
+        path, mark, _ = self.target.partition("?")
+        return f"<Request {self.method} {show(f'{path}?...' if mark else path)}>"
+
+
+class Response:
+    """A response, to be sent or as it came. It can be copied and pickled.
+
+    Args:
+        status_code: 100 to 599.
+        reason_phrase: of the status line; default the usual one of the code.
+        headers: default none.
+        body: default empty. What a client received is cut at 64 KiB.
+
+    Raises:
+        ValueError: if the code is out of range, or the phrase or a header has a character that it must not have.
+    """
+
+    __slots__ = ("body", "headers", "reason_phrase", "status_code")
+
+    def __init__(
+        self,
+        status_code: int,
+        reason_phrase: str | None = None,
+        headers: CIMultiDict[str] | None = None,
+        body: bytes = b"",
+    ) -> None:
+        if not 100 <= status_code <= 599:
+            raise ValueError(f"expected a status code from 100 to 599, got {status_code}")
+        if reason_phrase is None:
+            try:
+                reason_phrase = HTTPStatus(status_code).phrase
+            except ValueError:
+                reason_phrase = ""
+        self.status_code = status_code
+        self.reason_phrase = reason_phrase
+        self.headers: CIMultiDict[str] = CIMultiDict() if headers is None else headers
+        self.body = body
+        self._check()
+
+    def _check(self) -> None:
+        check_header("reason-phrase", self.reason_phrase)
+        for name, value in self.headers.items():
+            check_header(name, value)
+
+    @classmethod
+    def from_head(cls, raw: bytes) -> Response:
+        """Make a response of a well-formed head, such as `accept_response` returns."""
+        status_line = raw[: raw.index(b"\r\n")].decode("latin-1")
+        _, status, *reason = status_line.split(" ", 2)
+        return cls(int(status), reason[0] if reason else "", parse_headers(raw))
+
+    def serialize(self, *, with_body: bool = True) -> bytes:
+        """Return the bytes to send.
+
+        A final response without framing gets Content-Length, and Connection: close, since wsfast
+        closes a connection that does not become a WebSocket.
+
+        Args:
+            with_body: False for the answer to HEAD, whose Content-Length is that of the body it leaves out.
+
+        Raises:
+            ValueError: if a header that was added has a character that it must not have.
+        """
+        self._check()
+        lines = [f"HTTP/1.1 {self.status_code} {self.reason_phrase}"]
+        lines += [f"{name}: {value}" for name, value in self.headers.items()]
+        if self.status_code >= 200:
+            # RFC 9110, 8.6: no Content-Length with 204; with 304 it would speak of another body.
+            if (
+                self.status_code not in (204, 304)
+                and "Content-Length" not in self.headers
+                and "Transfer-Encoding" not in self.headers
+            ):
+                lines.append(f"Content-Length: {len(self.body)}")
+            if "Connection" not in self.headers:
+                lines.append("Connection: close")
+        head = "\r\n".join([*lines, "", ""]).encode("latin-1")
+        # RFC 9110, 9.3.2: "the server MUST NOT send content in the response" to HEAD.
+        return head + self.body if with_body else head
+
+    def __repr__(self) -> str:
+        return f"<Response {self.status_code} {show(self.reason_phrase)}>"
+
+
+def text_response(status_code: int, text: str, headers: dict[str, str] | None = None) -> Response:
+    """Make a response of plain text that ends the connection.
+
+    Args:
+        status_code: 200 to 599.
+        text: the body, sent in UTF-8.
+        headers: more headers; default none.
+
+    Raises:
+        ValueError: if the code is out of range or a header has a character that it must not have.
+    """
+    body = text.encode()
+    all_headers: CIMultiDict[str] = CIMultiDict(headers or {})
+    if "Upgrade" in all_headers:
+        # RFC 9110, 7.8: who sends Upgrade also names it in Connection.
+        all_headers.add("Connection", "Upgrade")
+    all_headers.add("Connection", "close")
+    all_headers.add("Content-Type", "text/plain; charset=utf-8")
+    all_headers.add("Content-Length", str(len(body)))
+    return Response(status_code, None, all_headers, body)
