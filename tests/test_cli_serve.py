@@ -87,6 +87,26 @@ def test_health_check(server: Serve) -> None:
     assert fetch("127.0.0.1", server.port, "/healthz")[::2] == (200, "OK\n")
 
 
+@pytest.mark.parametrize(
+    ("request_line", "status"),
+    [
+        ("HEAD /healthz HTTP/1.1", 200),
+        ("GET /healthz HTTP/1.0", 200),
+        ("OPTIONS / HTTP/1.0", 204),
+        ("OPTIONS * HTTP/1.1", 204),
+        ("HEAD / HTTP/1.1", 200),
+        ("POST / HTTP/1.1", 405),
+    ],
+)
+def test_health_checks_of_proxies(server: Serve, request_line: str, status: int) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as sock:
+        sock.sendall(f"{request_line}\r\nHost: h\r\n\r\n".encode())
+        answer = b"".join(iter(lambda: sock.recv(65536), b""))
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    assert not body or "HEAD" not in request_line
+
+
 @pytest.mark.parametrize("path", ["/favicon.ico", "/index.html", "//", "/healthz/", "/%2e%2e/etc/passwd"])
 def test_not_found(server: Serve, path: str) -> None:
     assert fetch("127.0.0.1", server.port, path)[0] == 404

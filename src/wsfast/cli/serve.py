@@ -153,7 +153,12 @@ class _Pages:
         """Answer the page, the health check, or 404; leave to the server what asks for an upgrade."""
         if "websocket" in request.headers.get("Upgrade", "").lower():
             return None
+        if request.method not in ("GET", "HEAD", "OPTIONS"):
+            return None
         path = request.path.partition("?")[0]
+        if request.method == "OPTIONS" and path in ("/", "*", "/healthz"):
+            # RFC 9110, 9.3.7. HAProxy checks by it, unless it is told otherwise.
+            return Response(204, None, CIMultiDict({"Allow": "GET, HEAD, OPTIONS"}))
         if path == "/healthz":
             return ws.respond(200, "OK\n")
         if path != "/":
