@@ -349,7 +349,7 @@ def test_the_answer_to_head_has_no_body() -> None:
     ("limits", "good", "bad", "name"),
     [
         (HeadLimits(max_line=30), b"X: " + b"y" * 27, b"X: " + b"y" * 28, "max_line"),
-        (HeadLimits(max_head=100), b"X: " + b"y" * 69, b"X: " + b"y" * 70, "max_head"),
+        (HeadLimits(max_head=100), b"X: " + b"y" * 68, b"X: " + b"y" * 69, "max_head"),
         (HeadLimits(max_headers=2), b"X: y", b"X: y\r\nY: z", "max_headers"),
         (HeadLimits(max_line=20_000, max_head=40_000), b"X: " + b"y" * 19_997, b"X: " + b"y" * 19_998, "max_line"),
         (HeadLimits(max_headers=1000), b"\r\n".join([b"a:"] * 999), b"\r\n".join([b"a:"] * 1000), "max_headers"),

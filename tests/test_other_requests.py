@@ -91,7 +91,7 @@ async def test_what_nobody_answers(request_line: bytes, status: int, hooked: boo
 async def test_a_websocket_cannot_begin_by_http_1_0() -> None:
     """RFC 9110, 7.8: "A server MUST ignore an Upgrade header field that is received in an HTTP/1.0 request."."""
     async with serving(echo, process_request=health) as server:
-        status, head, _ = await ask(
+        status, _, _ = await ask(
             server,
             b"GET / HTTP/1.0\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
             b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
