@@ -456,7 +456,6 @@ async def test_serve_with_an_option_nobody_has() -> None:
         ({"ping_interval": float("nan")}, ValueError, "ping_interval"),
         ({"ping_timeout": 0.0}, ValueError, "ping_timeout"),
         ({"stop_timeout": 0}, ValueError, "stop_timeout must be a positive number of seconds or None, got 0"),
-        ({"stop_timeout": None}, ValueError, "stop_timeout must be a positive number of seconds, got None"),
         ({"process_request": 5}, TypeError, "process_request must be callable, got int"),
         ({"select_subprotocol": "chat"}, TypeError, "select_subprotocol must be callable, got str"),
         ({"response_headers": {"X": "a\nb"}}, ValueError, "header X without control characters"),
