@@ -6,6 +6,7 @@ WSFAST_SANITIZE=1 builds with the address and undefined-behaviour sanitizers.
 
 import os
 import sys
+from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
@@ -30,7 +31,7 @@ setup(
             Extension(
                 f"wsfast.{name}",
                 [f"src/wsfast/{name.replace('.', '/')}.pyx"],
-                depends=["src/wsfast/_codec_bytes.h", "src/wsfast/_codec_utf8.h", "src/wsfast/asyncio/_socket.h"],
+                depends=[str(header) for header in Path("src/wsfast").rglob("*.h")],
                 include_dirs=["src/wsfast", "src/wsfast/asyncio"],
                 extra_compile_args=compile_args,
                 extra_link_args=link_args,
@@ -43,6 +44,9 @@ setup(
             "language_level": 3,
             "binding": True,
             "embedsignature": False,
+            # What is half made, as by `__new__` alone, raises where it is used, and cannot be copied.
+            "nonecheck": True,
+            "auto_pickle": False,
             "linetrace": coverage,
         },
         build_dir="build",

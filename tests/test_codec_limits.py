@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 import tracemalloc
 from types import ModuleType
@@ -11,7 +12,7 @@ import pytest
 from codec_helpers import cut, decode, feed_all, receive_all, trace
 from vectors import BINARY, CONT, HELLO, PING, TEXT, declare, frame
 
-from wsfast.events import Close, Ping
+from wsfast.events import Close, Fragment, Ping
 from wsfast.exceptions import PayloadTooBig, ProtocolError
 
 KEY = b"\x01\x02\x03\x04"
@@ -48,14 +49,35 @@ class TestMaxSize:
     def test_none_is_no_limit(self, codec: ModuleType) -> None:
         data = bytes((1 << 20) + 1)
         assert decode(codec, frame(BINARY, data), max_size=None) == [data]
-        assert decode(codec, declare(BINARY, 2**63 - 1), max_size=None) == []
+        assert decode(codec, declare(BINARY, sys.maxsize), max_size=None) == []
+
+    @pytest.mark.parametrize("limit", [None, 2**63 - 1, 2**100])
+    def test_none_is_no_more_than_an_object_can_hold(self, codec: ModuleType, limit: int | None) -> None:
+        """A peer of a 32-bit platform can declare more than a process there has addresses."""
+        first = frame(BINARY, b"12345", fin=False)
+        too_much = trace([too_big(sys.maxsize + 1, sys.maxsize)])
+        assert decode(codec, first + declare(CONT, sys.maxsize - 5), max_size=limit) == []
+        assert trace(decode(codec, first + declare(CONT, sys.maxsize - 4), max_size=limit)) == too_much
+        if sys.maxsize < 2**63 - 1:
+            assert trace(decode(codec, declare(BINARY, sys.maxsize + 1), max_size=limit)) == too_much
+            assert trace(decode(codec, declare(TEXT, sys.maxsize + 1), max_size=limit)) == too_much
+
+    def test_pieces_may_be_more_than_an_object_can_hold(self, codec: ModuleType) -> None:
+        decoder = codec.Decoder(masked=False, max_size=None)
+        decoder.streaming = True
+        first, length = frame(BINARY, b"12345", fin=False), min(sys.maxsize * 4, 2**63 - 1)
+        for _ in range(2):
+            assert decoder.feed(first + declare(CONT, length, fin=False)) == [Fragment(b"12345", False)]
+            assert decoder.feed(b"678") == [Fragment(b"678", False)]
+            assert decoder.held == 0
+            decoder = codec.Decoder(masked=False, max_size=2**63 - 1)
+            decoder.streaming = True
+            length -= 5
 
     @pytest.mark.parametrize("limit", [2**31, 2**32, 2**62, 2**63 - 1, 2**63, 2**64, 2**100])
     def test_large_limits(self, codec: ModuleType, limit: int) -> None:
         assert decode(codec, HELLO, max_size=limit) == ["Hello"]
-        decoder = codec.Decoder(masked=False, max_size=limit)
-        events = decoder.feed(declare(BINARY, min(limit, 2**63 - 1)))
-        assert events == []
+        assert decode(codec, declare(BINARY, min(limit, sys.maxsize)), max_size=limit) == []
         if limit < 2**63 - 1:
             events = decode(codec, declare(BINARY, limit + 1), max_size=limit)
             assert trace(events) == trace([too_big(limit + 1, limit)])
@@ -278,7 +300,8 @@ class TestMemory:
 
         def wait() -> None:
             decoder = codec.Decoder(masked=True, max_size=None)
-            assert way(decoder, [declare(opcode, length, key=bytes(4)), b"a" * 1000, b"b" * 1000]) == []
+            head = declare(opcode, min(length, sys.maxsize), key=bytes(4))
+            assert way(decoder, [head, b"a" * 1000, b"b" * 1000]) == []
             assert decoder.held == 2000
 
         assert self.peak(refuse) < 200_000

@@ -5,6 +5,7 @@ from libc.stdint cimport uint8_t, uint64_t
 
 
 cdef int _keep_spare(PyObject *message) except -1
+cdef int _seal(dict names) except -1
 
 
 cdef class Encoder:
@@ -12,6 +13,7 @@ cdef class Encoder:
     cdef size_t _used
     cdef size_t _room
     cdef bint _mask
+    cdef bint _made
 
     cdef uint8_t *_extend(self, size_t n) except NULL
     cdef int _append(self, uint8_t first, const uint8_t *data, size_t n) except -1
@@ -52,8 +54,9 @@ cdef class Decoder:
     cdef uint8_t _fin
     cdef uint8_t _compressed
     cdef uint8_t _largest  # byte of them: from 0x80 on, the text is not ASCII
-    cdef uint8_t _busy
+    cdef uint8_t _busy  # while `inflate` may be running, or UNMADE until `__init__` has run
 
+    cdef int _refuse(self, str call) except -1
     cdef object _lend(self)
     cdef list _filled(self, size_t n)
     cdef int _received_in_place(self, size_t n, Py_ssize_t holders, list events) except -1
@@ -66,6 +69,7 @@ cdef class Decoder:
     cdef Py_ssize_t _parse(self, const uint8_t *p, size_t n, list events) except -1
     cdef object _whole(self, bint text, const uint8_t *data, size_t n, const uint8_t *key)
     cdef Py_ssize_t _frame(self, const uint8_t *p, size_t n, list events) except -1
+    cdef int _too_big(self, uint64_t more, uint64_t limit) except -1
     cdef int _control(self, uint8_t opcode, bytes payload, list events) except -1
     cdef Py_ssize_t _payload(self, const uint8_t *p, size_t n, list events) except -1
     cdef int _reserve(self, size_t needed, uint64_t coming) except -1

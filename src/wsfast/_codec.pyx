@@ -12,6 +12,7 @@ signatures, errors and texts, and is where the rules are explained. Here stands 
 
 import os
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.buffer cimport (
     PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer,
@@ -81,12 +82,17 @@ cdef extern from *:
     void *PyUnicode_Memory "PyUnicode_DATA"(PyObject *obj)
     Py_ssize_t PyUnicode_Length "PyUnicode_GET_LENGTH"(PyObject *obj)
     Py_ssize_t Py_REFCNT(PyObject *obj)
+    Py_ssize_t PY_SSIZE_T_MAX
     object PyUnicode_New(Py_ssize_t n, Py_UCS4 widest)
     object PyUnicode_DecodeUTF8(const char *s, Py_ssize_t n, const char *errors)
     void *PyUnicode_DATA(object text)
     int PyUnicode_KIND(object text)
     bint PyUnicode_IS_ASCII(object text)
     Py_ssize_t PyUnicode_GET_LENGTH(object text)
+
+
+cdef extern from "_seal.h":
+    int wsf_seal(PyObject *sealed) except -1
 
 
 cdef enum:
@@ -96,6 +102,8 @@ cdef enum:
     SPARE_LEAST = 16384
     SPARE_MOST = 1048576 + 14  # 1 MiB, the usual limit, and the head of its frame
     KEY_BLOCK = 4096
+    HEADER = 64  # bytes of an object beside its content, at most
+    UNMADE = 2  # of a Decoder's _busy
 
 cdef uint64_t LONGEST = 0x7FFFFFFFFFFFFFFF
 cdef uint64_t NOT_ASCII = 0x8080808080808080
@@ -120,6 +128,13 @@ cdef int _next_spare = 0
 
 cdef inline size_t _size(PyObject *message) noexcept:
     return PyBytes_Length(message) if PyBytes_Checked(message) else PyUnicode_Length(message)
+
+
+cdef inline PyObject *_new_bytes(size_t n) except NULL:
+    """Return new `bytes` to be filled. On 32-bit platforms a sum of lengths may be more than an object holds."""
+    if n > <size_t>PY_SSIZE_T_MAX - HEADER:
+        raise MemoryError
+    return PyBytes_New(NULL, n)
 
 
 cdef int _keep_spare(PyObject *message) except -1:
@@ -170,7 +185,11 @@ cdef PyObject *_take_spare(bint text, size_t room) except? NULL:
 
 cdef inline PyObject *_new_message(bint text, size_t room) except NULL:
     """Return an object of that many bytes to write a message into; text goes into a `str` for ASCII."""
-    return PyUnicode_Made(room, 127) if text else PyBytes_New(NULL, room)
+    if not text:
+        return _new_bytes(room)
+    if room > <size_t>PY_SSIZE_T_MAX - HEADER:
+        raise MemoryError
+    return PyUnicode_Made(room, 127)
 
 
 cdef inline int _resize(PyObject **message, size_t room) except -1:
@@ -281,7 +300,10 @@ Specified in `_codec_py.py`.
         self._out = NULL
 
     def __init__(self, *, mask=False):
+        if self._made:
+            raise RuntimeError(f"{type(self).__name__}.__init__() was called twice")
         self._mask = bool(mask)
+        self._made = True
 
     def __dealloc__(self):
         Py_XDECREF(self._out)
@@ -291,20 +313,25 @@ Specified in `_codec_py.py`.
 
     cdef uint8_t *_extend(self, size_t n) except NULL:
         """Make room for n more bytes and return where they go; the caller writes all of them."""
-        cdef size_t needed = self._used + n, room
+        cdef size_t needed, room
         cdef uint8_t *start
+        if n > <size_t>PY_SSIZE_T_MAX - self._used:
+            raise MemoryError
+        needed = self._used + n
         if self._out == NULL:
+            if not self._made:
+                raise RuntimeError(f"{type(self).__name__}.__init__() was not called")
             # The first frame gets its exact size: mostly it is the only one, and `take` need not shrink it.
             self._out = _take_spare(False, needed)
             if self._out == NULL:
                 self._out = _new_message(False, needed)
             self._room = needed
         elif needed > self._room:
-            room = max(needed, max(2 * self._room, <size_t>1024))
+            room = max(needed, min(max(2 * self._room, <size_t>1024), <size_t>PY_SSIZE_T_MAX))
             try:
                 PyBytes_Resize(&self._out, room)
-            except MemoryError:
-                self._used = 0  # it was freed
+            except BaseException:
+                self._used = self._room = 0  # it was freed
                 raise
             self._room = room
         start = <uint8_t *>PyBytes_Memory(self._out) + self._used
@@ -430,7 +457,7 @@ def apply_mask(data, mask, out=None):
             if key.len != 4:
                 raise ValueError(f"mask must have 4 bytes, got {key.len}")
             if out is None:
-                masked = <bytes>PyBytes_New(NULL, source.len)
+                masked = <bytes>_new_bytes(source.len)
                 Py_DECREF(masked)
                 wsf_mask(<uint8_t *>PyBytes_AS_STRING(masked), <const uint8_t *>source.buf, source.len,
                          <const uint8_t *>key.buf)
@@ -476,7 +503,7 @@ def encode_frame(opcode, payload=b"", *, fin=True, rsv1=False, mask=None):
         first = _first_byte(opcode, length, fin, rsv1)
         head = (2 if length < 126 else 4 if length < 65536 else 10)
         if mask is None:
-            frame = <bytes>PyBytes_New(NULL, head + length)
+            frame = <bytes>_new_bytes(head + length)
             Py_DECREF(frame)
             out = <uint8_t *>PyBytes_AS_STRING(frame)
             _write_head(out, first, length, False)
@@ -487,7 +514,7 @@ def encode_frame(opcode, payload=b"", *, fin=True, rsv1=False, mask=None):
         try:
             if key.len != 4:
                 raise ValueError(f"mask must have 4 bytes, got {key.len}")
-            frame = <bytes>PyBytes_New(NULL, head + 4 + length)
+            frame = <bytes>_new_bytes(head + 4 + length)
             Py_DECREF(frame)
             out = <uint8_t *>PyBytes_AS_STRING(frame)
             _write_head(out, first, length, True)
@@ -503,6 +530,7 @@ def encode_frame(opcode, payload=b"", *, fin=True, rsv1=False, mask=None):
 # --- Decoding -------------------------------------------------------------------------------------------
 
 
+@cython.final
 cdef class _Lease:
     """Memory of a message under construction, lent to a transport.
 
@@ -544,10 +572,13 @@ Specified in `_codec_py.py`.
     def __cinit__(self):
         self._message = NULL
         self._input = NULL
+        self._busy = UNMADE
 
     def __init__(
         self, *, masked, max_size=1048576, max_fragments=None, max_events=None, inflate=None, buffer=None
     ):
+        if self._busy != UNMADE:
+            raise RuntimeError(f"{type(self).__name__}.__init__() was called twice")
         self._max_size = _limit("max_size", max_size)
         self._max_fragments = _limit("max_fragments", max_fragments)
         self._max_events = _limit("max_events", max_events)
@@ -556,6 +587,7 @@ Specified in `_codec_py.py`.
         self._buffer = None
         if buffer is not None:
             self._buffer = _receive_buffer(buffer)
+        self._busy = False
 
     def __dealloc__(self):
         Py_XDECREF(self._message)
@@ -593,11 +625,16 @@ Specified in `_codec_py.py`.
         """Lend memory to receive into; which memory, and how much, is the decoder's choice."""
         return self._lend()
 
+    cdef int _refuse(self, str call) except -1:
+        if self._busy == UNMADE:
+            raise RuntimeError(f"{type(self).__name__}.__init__() was not called")
+        raise RuntimeError(f"the decoder is at work: {call}() was called from within inflate()")
+
     cdef object _lend(self):
         cdef _Lease lease
         if self._busy:
             # What would be written to it is being parsed.
-            raise RuntimeError("the decoder is at work: get_buffer() was called from within inflate()")
+            self._refuse("get_buffer")
         # In the middle of a large frame, its own memory is lent, up to its end.
         if (
             self._partial and self._remaining >= 4096 and not self._compressed and self._input == NULL
@@ -680,7 +717,7 @@ Specified in `_codec_py.py`.
         self._lent = 0
         self._lent_message = 0
         if self._busy:
-            raise RuntimeError("the decoder is at work: feed() was called from within inflate()")
+            self._refuse("feed")
         if self._done:
             return events
         self._busy = True
@@ -691,7 +728,7 @@ Specified in `_codec_py.py`.
                 # What is kept is less than a head or a control frame, or what max_events left.
                 kept = self._input_end - self._input_start
                 if n:
-                    joined = PyBytes_New(NULL, kept + n)
+                    joined = _new_bytes(kept + n)
                     memcpy(PyBytes_Memory(joined), PyBytes_Memory(self._input) + self._input_start, kept)
                     memcpy(PyBytes_Memory(joined) + kept, data, n)
                     self._drop_input()
@@ -723,7 +760,7 @@ Specified in `_codec_py.py`.
             # Copied only once it has halved, else a long rest would be copied for each max_events.
             self._input_start = self._input_end - left
             return 0
-        kept = PyBytes_New(NULL, left)
+        kept = _new_bytes(left)
         memcpy(PyBytes_Memory(kept), data + used, left)
         self._drop_input()
         self._input = kept
@@ -802,7 +839,7 @@ Specified in `_codec_py.py`.
         cdef uint64_t seen
         cdef wsf_checked checked
         if not text:
-            made = <object>PyBytes_New(NULL, n)
+            made = <object>_new_bytes(n)
             Py_DECREF(made)
             out = <uint8_t *>PyBytes_AS_STRING(made)
             if self._masked:
@@ -872,11 +909,11 @@ Specified in `_codec_py.py`.
         if not control:
             if self._fragments >= self._max_fragments:
                 raise PayloadTooBig(f"message has more than {self._max_fragments} fragments")
-            if (
-                not (reserved if opcode else self._compressed)
-                and length > self._max_size - self._size and self._max_size != UINT64_MAX
-            ):
-                raise PayloadTooBig(f"message has {self._size + length} bytes or more, the limit is {self._max_size}")
+            if not (reserved if opcode else self._compressed):
+                if length > self._max_size - self._size and self._max_size != UINT64_MAX:
+                    self._too_big(length, self._max_size)
+                if length > <uint64_t>PY_SSIZE_T_MAX - self._used and not (self._streaming or self._emitted):
+                    self._too_big(length, PY_SSIZE_T_MAX)
         if self._masked:
             if n - at < 4:
                 return 0
@@ -890,7 +927,7 @@ Specified in `_codec_py.py`.
                 if <uint64_t>len(events) == self._max_events:
                     self._stopped = True
                     return 0
-            payload = <bytes>PyBytes_New(NULL, length)
+            payload = <bytes>_new_bytes(length)
             Py_DECREF(payload)
             if self._masked:
                 wsf_mask(<uint8_t *>PyBytes_AS_STRING(payload), p + at, length, key)
@@ -907,6 +944,9 @@ Specified in `_codec_py.py`.
         self._remaining = length
         self._partial = True
         return at
+
+    cdef int _too_big(self, uint64_t more, uint64_t limit) except -1:
+        raise PayloadTooBig(f"message has {self._size + more} bytes or more, the limit is {limit}")
 
     cdef int _control(self, uint8_t opcode, bytes payload, list events) except -1:
         if opcode == 9:
@@ -948,7 +988,7 @@ Specified in `_codec_py.py`.
                 raise TypeError(f"inflate must return bytes, got {type(plain).__name__}")
             inflated = PyBytes_GET_SIZE(plain)
             if self._max_size != UINT64_MAX and inflated > self._max_size - self._size:
-                raise PayloadTooBig(f"message has {self._size + inflated} bytes or more, the limit is {self._max_size}")
+                self._too_big(inflated, self._max_size)
             if self._max_events != UINT64_MAX:
                 self._inflated += inflated
             if inflated:
@@ -980,25 +1020,30 @@ Specified in `_codec_py.py`.
         Memory follows what arrived, not what was declared: a peer that declares much and sends
         little holds little.
         """
-        cdef size_t least = self._used + needed
+        cdef size_t least
         cdef uint64_t most
         cdef PyObject *other = NULL
+        if needed > <size_t>PY_SSIZE_T_MAX - self._used:
+            self._too_big(needed, PY_SSIZE_T_MAX)
+        least = self._used + needed
         if self._message != NULL and least <= self._room:
             return 0
         most = max(<uint64_t>4096, (4 if least < 16384 else 17) * <uint64_t>least)  # from a read of 64 KiB, 1 MiB
+        # Of 2 GiB that a 32-bit process may have in one piece, only doubling is sure to find memory, if anything is.
+        most = min(most, min(<uint64_t>PY_SSIZE_T_MAX, max(<uint64_t>PY_SSIZE_T_MAX // 16, 2 * <uint64_t>least)))
         if coming:
             most = min(most, self._used + coming)
         elif self._message == NULL:
             most = least
         if not self._fin:
-            most = max(most, 2 * <uint64_t>least)  # more fragments follow
+            most = max(most, min(2 * <uint64_t>least, <uint64_t>PY_SSIZE_T_MAX))  # more fragments follow
         most = max(min(most, self._max_size), <uint64_t>least)
         if self._fin and most == self._used + coming:  # it need not grow any more
             other = _take_spare(self._opcode == 1, most)
         if self._message != NULL and other == NULL and Py_REFCNT(self._message) == 1:
             try:
                 _resize(&self._message, most)
-            except MemoryError:
+            except BaseException:
                 self._give_up()
                 raise
         else:
@@ -1116,3 +1161,15 @@ cdef object _parse_close(bytes payload):
     except UnicodeDecodeError as exc:
         at = exc.start
     raise InvalidPayload(f"close reason is not UTF-8 at byte {at}")
+
+
+cdef int _seal(dict names) except -1:
+    """Refuse to make objects of a module's own types, but for those in its `__all__`, where Python code asks for it."""
+    cdef object value
+    for name, value in names.items():
+        if isinstance(value, type) and value.__module__ == names["__name__"] and name not in names["__all__"]:
+            wsf_seal(<PyObject *>value)
+    return 0
+
+
+_seal(globals())

@@ -23,7 +23,8 @@ import codecs
 import io
 import operator
 import os
-from typing import Final
+import sys
+from typing import Final, NoReturn
 
 from .codes import Opcode
 from .events import BytesLike, Close, Event, Fragment, Inflate, Ping, Pong
@@ -125,8 +126,13 @@ class Encoder:
     __slots__ = ("_mask", "_out")
 
     def __init__(self, *, mask: bool = False) -> None:
+        if hasattr(self, "_mask"):
+            raise RuntimeError(f"{type(self).__name__}.__init__() was called twice")
         self._mask = bool(mask)
         self._out = bytearray()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"cannot pickle {type(self).__name__!r} object")
 
     def __len__(self) -> int:
         """Return the number of bytes that are gathered and not yet taken."""
@@ -173,8 +179,9 @@ class Decoder:
 
     Args:
         masked: True if the peer must mask its frames (it is a client), False if it must not (RFC 6455, 5.1).
-        max_size: the most bytes of a message, after decompression too; None for no limit. A message is
-            refused from the declared length, before any memory is taken.
+        max_size: the most bytes of a message, after decompression too; None for no limit but `sys.maxsize`, which no
+            object exceeds: 2 GiB less one byte on 32-bit platforms. A message is refused from the declared length,
+            before any memory is taken.
         max_fragments: the most frames of a message, empty ones too; None for no limit.
         max_events: the most events that one call returns, a failure not counted; None for no limit. Where more
             may be complete, `pending` is True, and `feed(b"")` returns the next. With a limit, a call also stops
@@ -189,6 +196,7 @@ class Decoder:
     Raises:
         ValueError: a limit is negative or zero, or the buffer is too small or not of a native format.
         TypeError: a limit is no integer, or the buffer is not writable and contiguous.
+        RuntimeError: the decoder was made already.
     """
 
     __slots__ = (
@@ -228,6 +236,8 @@ class Decoder:
         inflate: Inflate | None = None,
         buffer: bytearray | memoryview | None = None,
     ) -> None:
+        if hasattr(self, "_busy"):
+            raise RuntimeError(f"{type(self).__name__}.__init__() was called twice")
         self._masked = bool(masked)
         self._max_size = _limit("max_size", max_size)
         self._max_fragments = _limit("max_fragments", max_fragments)
@@ -254,6 +264,9 @@ class Decoder:
         self._emitted = 0  # of these, delivered as pieces
         self._message = bytearray()  # the others
         self._checked = 0  # of these, whole characters of UTF-8
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"cannot pickle {type(self).__name__!r} object")
 
     @property
     def streaming(self) -> bool:
@@ -429,8 +442,16 @@ class Decoder:
         if self._max_fragments is not None and self._fragments >= self._max_fragments:
             raise PayloadTooBig(f"message has more than {self._max_fragments} fragments")
         # What a compressed frame holds is bounded while it is inflated.
-        if self._max_size is not None and not compressed and length > self._max_size - self._size:
-            raise PayloadTooBig(f"message has {self._size + length} bytes or more, the limit is {self._max_size}")
+        if compressed:
+            return
+        if self._max_size is not None and length > self._max_size - self._size:
+            self._too_big(length, self._max_size)
+        # Pieces that are delivered one by one may be more in all than fits into one object.
+        if length > sys.maxsize - len(self._message) and not (self._streaming or self._emitted):
+            self._too_big(length, sys.maxsize)
+
+    def _too_big(self, more: int, limit: int) -> NoReturn:
+        raise PayloadTooBig(f"message has {self._size + more} bytes or more, the limit is {limit}")
 
     def _control(self, opcode: int, payload: bytes, events: list[Event]) -> None:
         if opcode == Opcode.PING:
@@ -458,12 +479,12 @@ class Decoder:
             plain = self._inflate(plain, ends and self._fin, limit)
             if not isinstance(plain, bytes):
                 raise TypeError(f"inflate must return bytes, got {type(plain).__name__}")
-            if 0 <= limit < len(plain):
-                raise PayloadTooBig(
-                    f"message has {self._size + len(plain)} bytes or more, the limit is {self._max_size}"
-                )
+            if self._max_size is not None and len(plain) > limit:
+                self._too_big(len(plain), self._max_size)
             if self._max_events is not None:
                 self._inflated += len(plain)
+        if len(plain) > sys.maxsize - len(self._message):
+            self._too_big(len(plain), sys.maxsize)
         self._message += plain
         self._size += len(plain)
         if self._opcode == Opcode.TEXT:

@@ -23,7 +23,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport uint8_t, uint64_t
 
-from .._codec cimport Decoder, Encoder, _keep_spare
+from .._codec cimport Decoder, Encoder, _keep_spare, _seal
 
 from ..events import Fragment
 from ..exceptions import ONE_RECEIVER, ConcurrencyError, InvalidState
@@ -82,6 +82,7 @@ cdef enum:
 cdef double SLICE = 0.005  # seconds that the end of one turn may take before others get one
 
 
+@cython.final
 cdef class Turn:
     """The channels of one event loop whose frames wait to be written, and the loop's receive buffer."""
 
@@ -91,7 +92,7 @@ cdef class Turn:
     cdef object done  # a Future that is done
     cdef list _dirty
 
-    def __init__(self, loop, buffer):
+    def __cinit__(self, loop, buffer):
         self.loop = loop
         self.buffer = buffer
         self.done = Future(loop=loop)
@@ -124,6 +125,7 @@ cdef class Turn:
                 break
 
 
+@cython.final
 cdef class _Done:
     """An awaitable that is done already; it stands for a coroutine that never waits."""
 
@@ -311,11 +313,14 @@ cdef class _Characters:
 
     cdef str _text
 
-    def __init__(self, text):
-        self._text = text
-
     def __getbuffer__(self, Py_buffer *view, int flags):
         PyBuffer_FillInfo(view, self, PyUnicode_DATA(self._text), PyUnicode_GET_LENGTH(self._text), 1, flags)
+
+
+cdef _Characters _characters(str text):
+    cdef _Characters memory = _Characters.__new__(_Characters)
+    memory._text = text
+    return memory
 
 
 cdef object _decoded(object message, object decode):
@@ -377,6 +382,10 @@ cdef class Channel:
     cdef readonly uint64_t bytes_received
     cdef readonly uint64_t bytes_sent
     cdef uint64_t _turn_start  # of this turn, in bytes sent
+
+    def __cinit__(self, *args, **kwargs):
+        if type(self) is Channel:
+            raise TypeError("cannot create 'Channel' instances: it is the base class of ConnectionProtocol")
 
     def begin(self, turn, opening):
         """Set the channel up for the opening handshake; called once, before anything else."""
@@ -687,7 +696,7 @@ cdef class Channel:
             sent = max(sent, 0)
         if sent < n:
             self.transport.write(head[sent:])
-        view = memoryview(data if first == 0x82 else _Characters(data))
+        view = memoryview(data if first == 0x82 else _characters(data))
         self.transport.write(view[max(sent - n, 0):])
         return 0
 
@@ -840,6 +849,8 @@ cdef class Endpoint:
     cdef readonly Channel _channel
 
     def __cinit__(self, *args, **kwargs):
+        if type(self) is Endpoint:
+            raise TypeError("cannot create 'Endpoint' instances: it is the base class of WebSocket")
         self._channel = None
 
     def _open(self, Channel channel):
@@ -960,3 +971,6 @@ cdef class Endpoint:
             return False
         channel._write(message)
         return True
+
+
+_seal(globals())

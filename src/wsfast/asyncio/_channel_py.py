@@ -17,7 +17,7 @@ import sys
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from ..codes import Opcode
 from ..events import BytesLike, Event, Fragment
@@ -72,6 +72,9 @@ class Turn:
         self.buffer = buffer
         self.gathering = 0
         self._dirty: list[Channel] = []
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"cannot pickle {type(self).__name__!r} object")
 
     def _add(self, channel: Channel) -> None:
         if not self._dirty:
@@ -169,6 +172,9 @@ class Channel:
         def send_rare(self, data: Any) -> None: ...
         def send_by_thread(self, message: str | bytes, compress: bool | None) -> Awaitable[None]: ...
         def may_buffer(self, message: Any) -> bool: ...
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"cannot pickle {type(self).__name__!r} object")
 
     def begin(self, turn: Turn, opening: Any) -> None:
         """Set the channel up for the opening handshake; called once, before anything else.
@@ -575,6 +581,9 @@ class Endpoint:
         self = super().__new__(cls)
         self._channel = None
         return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"cannot pickle {type(self).__name__!r} object")
 
     def _open(self, channel: Channel) -> None:
         self._channel = channel

@@ -14,6 +14,8 @@ from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release,
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t
 
+from .._codec cimport _seal
+
 __all__ = ["TLSPipe"]
 
 
@@ -53,6 +55,8 @@ cdef class _Memory:
     cdef Py_ssize_t _size
 
     def __getbuffer__(self, Py_buffer *view, int flags):
+        if self._start == NULL:
+            raise BufferError("the memory was given back")
         PyBuffer_FillInfo(view, self, self._start, self._size, 0, flags)
 
 
@@ -72,8 +76,6 @@ cdef class TLSPipe:
     cdef object _incoming
     cdef object _outgoing
     cdef object _buffer
-    cdef uint8_t *_start  # of the buffer
-    cdef Py_ssize_t _size
     cdef _Memory _memory
     cdef list _backlog
     cdef Py_ssize_t _held
@@ -87,13 +89,12 @@ cdef class TLSPipe:
     cdef bint _pumping
     cdef bint _behind  # the transport may have something left to write
 
+    def __cinit__(self, *args, **kwargs):
+        if type(self) is TLSPipe:
+            raise TypeError("cannot create 'TLSPipe' instances: it is the base class of TLSTransport")
+
     def begin(self, app, buffer, context, bint server_side, name):
         """Set it up; called once, before anything else."""
-        cdef Py_buffer view
-        PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE)
-        self._start = <uint8_t *>view.buf
-        self._size = view.len
-        PyBuffer_Release(&view)
         self._buffer = buffer
         self._memory = _Memory.__new__(_Memory)
         self._incoming = ssl.MemoryBIO()
@@ -127,17 +128,24 @@ cdef class TLSPipe:
 
     def buffer_updated(self, Py_ssize_t nbytes):
         """Take in what the transport received."""
-        cdef uint8_t *data = self._start
-        cdef uint8_t *end
+        cdef Py_buffer view
         if self.finished:
             return
-        if not 0 <= nbytes <= self._size:
-            raise ValueError(f"nbytes must be from 0 to the {self._size} bytes lent, got {nbytes}")
-        end = data + nbytes
+        # Held while it is read: whoever else has the buffer could release it.
+        PyObject_GetBuffer(self._buffer, &view, PyBUF_WRITABLE)
+        try:
+            if not 0 <= nbytes <= view.len:
+                raise ValueError(f"nbytes must be from 0 to the {view.len} bytes lent, got {nbytes}")
+            self._received(<uint8_t *>view.buf, nbytes)
+        finally:
+            PyBuffer_Release(&view)
+
+    cdef int _received(self, uint8_t *data, Py_ssize_t nbytes) except -1:
+        cdef uint8_t *end = data + nbytes
         if not self.established:
             self._take_in(data, nbytes, nbytes)
             self.shake_hands()
-            return
+            return 0
         self._pumping = True
         try:
             while data < end and not self.finished:
@@ -149,12 +157,16 @@ cdef class TLSPipe:
         finally:
             self._pumping = False
         self._answer()
+        return 0
 
     cdef Py_ssize_t _take_in(self, uint8_t *data, Py_ssize_t n, Py_ssize_t limit) except -1:
         n = self._follow(data, n, limit)
         self._memory._start = data
         self._memory._size = n
-        self._incoming.write(self._memory)
+        try:
+            self._incoming.write(self._memory)
+        finally:
+            self._memory._start = NULL
         return n
 
     cdef Py_ssize_t _follow(self, const uint8_t *data, Py_ssize_t n, Py_ssize_t limit) noexcept:
@@ -231,6 +243,7 @@ cdef class TLSPipe:
             error = exc.with_traceback(None)
             self.finished = True
         finally:
+            self._memory._start = NULL
             PyBuffer_Release(&view)
         if used:
             if self._app_buffered:
@@ -327,3 +340,6 @@ cdef class TLSPipe:
         if self.transport is None:
             return 0
         return self.transport.get_write_buffer_size() + self._outgoing.pending + sum(map(len, self._backlog))
+
+
+_seal(globals())

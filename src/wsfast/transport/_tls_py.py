@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from ..events import BytesLike
 
@@ -90,6 +90,9 @@ class TLSPipe:
         def read_ended(self) -> None: ...
         def failed(self, exc: Exception) -> None: ...
         def stalled(self, waits: bool) -> None: ...
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"cannot pickle {type(self).__name__!r} object")
 
     def begin(
         self,
