@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import os
 import re
+import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -215,29 +216,43 @@ def test_examples_are_short_and_say_what_they_show(path: Path) -> None:
 # --- The README ---------------------------------------------------------------------------------------------
 
 
-def test_the_server_of_the_readme(tmp_path: Path, unused_port: int) -> None:
-    """It is on the first screen, of ten lines, and works as it stands."""
+def readme_server(tmp_path: Path, port: int) -> Path:
     readme = (ROOT / "README.md").read_text()
     found = re.search(r"```python\n(.*?)```", readme, re.DOTALL)
     assert found
-    assert readme[: found.end()].count("\n") <= 40
+    assert readme[: found.end()].count("\n") <= 40, "it is on the first screen"
     source = found[1]
-    assert len(source.strip().splitlines()) <= 12
-    assert source.count("8765") == 1
+    assert len(source.strip().splitlines()) <= 20
+    assert source.count("8765") == 2
     path = tmp_path / "server.py"
-    path.write_text(source.replace("8765", str(unused_port)))
+    path.write_text(source.replace("8765", str(port)))
+    return path
+
+
+def test_the_server_of_the_readme(tmp_path: Path, unused_port: int) -> None:
+    """As it stands it serves clients that offer no subprotocol, among them the two that the README names next."""
+    path = readme_server(tmp_path, unused_port)
+    uri = f"ws://127.0.0.1:{unused_port}/"
 
     async def run() -> None:
-        async with program(path):
-            uri = f"ws://127.0.0.1:{unused_port}/"
-            while True:
-                try:
-                    async with wsfast.connect(uri, subprotocols=["echo"]) as ws:
-                        await ws.send("a")
-                        assert await ws.recv() == "a"
-                        return
-                except ConnectionRefusedError:
-                    await asyncio.sleep(0.05)  # it does not print when it is ready
+        async with program(path) as process:
+            assert process.stdout is not None
+            line = (await process.stdout.readline()).decode()
+            assert line == f"listening on {uri}, Ctrl-C stops it\n"
+            assert await output("client_hello.py", uri) == "Hello!\n"
+            client = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "wsfast", "--linger", "0.3", uri),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+            )
+            assert await client.communicate(b"hi\n") == (b"hi\n", None)
+            # Ctrl-C closes the connections that are open, and ends it without a traceback.
+            async with wsfast.connect(uri) as ws:
+                process.send_signal(signal.SIGINT)
+                await ws.wait_closed()
+                assert ws.close_code == 1001
+            assert process.stderr is not None
+            assert (await process.stderr.read(), await process.wait()) == (b"", 0)
 
     asyncio.run(run())
 
