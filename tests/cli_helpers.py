@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import IO
 
 
 @dataclass
@@ -22,6 +24,13 @@ class Serve:
     """The port it listens on, 0 if on none."""
     logged: str = ""
     """Its log, once it has ended."""
+    _log: IO[str] | None = None
+
+    def log(self) -> str:
+        """Return what it has logged so far."""
+        if self._log is None or self._log.closed:
+            return self.logged
+        return os.pread(self._log.fileno(), 1 << 24, 0).decode()
 
 
 @contextlib.contextmanager
@@ -48,7 +57,7 @@ def serve(*arguments: str, port: int | None = 0) -> Iterator[Serve]:
                 raise AssertionError(f"it ended with {process.wait()}: {''.join(lines)}{log.read()}")
             printed = "".join(lines)
             found = re.search(r"wss?://[^ /]+:(\d+)/", printed)
-            running = Serve(process, printed, int(found[1]) if found else 0)
+            running = Serve(process, printed, int(found[1]) if found else 0, _log=log)
             yield running
         finally:
             process.terminate()

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import hashlib
 import http.client
+import json
 import logging
 import os
 import re
@@ -68,7 +69,7 @@ def test_the_page_and_its_policy(server: Serve) -> None:
     assert headers["X-Content-Type-Options"] == "nosniff"
     policy = dict(part.strip().split(" ", 1) for part in headers["Content-Security-Policy"].split(";"))
     assert policy["default-src"] == "'none'"
-    assert policy["connect-src"] == "'self'"
+    assert policy["connect-src"] == "'self' ws: wss:", "it can try any server, and load nothing"
     assert "unsafe" not in headers["Content-Security-Policy"]
     for name in ("script", "style"):
         found = re.findall(rf"<{name}>(.*?)</{name}>", body, re.DOTALL)
@@ -149,7 +150,59 @@ def test_an_unknown_subprotocol_is_told_what_is_supported(server: Serve) -> None
         assert refusal.value.response.status_code == 400
         return refusal.value.response.body
 
-    assert b"supported: echo, stream-echo, upper" in asyncio.run(talk())
+    assert b"supported: echo, upper, stream-echo, wsfast.counters" in asyncio.run(talk())
+
+
+def test_connections_are_logged() -> None:
+    async def talk(port: int) -> None:
+        async with websockets.connect(f"ws://127.0.0.1:{port}/a%1bpath?q", subprotocols=["stream-echo"]) as ws:
+            await ws.send("a")
+            await ws.recv()
+            await ws.close(4000, "a \x1b[31mreason")
+        async with websockets.connect(f"ws://127.0.0.1:{port}/") as ws:
+            ws.transport.abort()
+
+    with serve() as running:
+        asyncio.run(talk(running.port))
+        while running.log().count(" closed with ") < 2:
+            pass
+    lines = [line.partition(" INFO ")[2] for line in running.logged.splitlines()]
+    assert re.fullmatch(r"listening on 127\.0\.0\.1:\d+", lines[0])
+    assert re.fullmatch(r"127\.0\.0\.1:\d+ opened /a%1bpath\?q, subprotocol stream-echo", lines[1])
+    peer = lines[1].partition(" ")[0]
+    assert re.fullmatch(
+        re.escape(peer) + r" closed with 4000 'a .*\[31mreason' after \d\.\d s: 1 message in, 1 out", lines[2]
+    )
+    assert re.fullmatch(r"127\.0\.0\.1:\d+ opened /", lines[3])
+    assert any(re.search(r" closed with 1006 after .*: 0 messages in, 0 out", line) for line in lines[4:])
+    assert "\x1b" not in running.logged
+    assert "('127" not in running.logged
+
+
+def test_counters_by_a_subprotocol(server: Serve) -> None:
+    async def talk() -> None:
+        uri = f"ws://127.0.0.1:{server.port}/"
+        async with websockets.connect(uri, subprotocols=["wsfast.counters"]) as watching:
+            first = json.loads(await watching.recv())
+            async with websockets.connect(uri) as ws:
+                await ws.send("a")
+                await ws.recv()
+                await watching.send("what a peer says here is dropped, and does not hurry it")
+                second = json.loads(await watching.recv())
+        assert second["connections"] == first["connections"] + 1
+        assert second["watching"] == 1
+        assert second["opened"] == first["opened"] + 1
+        assert second["messages_received"] > first["messages_received"]
+        assert 0.9 < second["time"] - first["time"] < 5
+
+    asyncio.run(talk())
+
+
+@pytest.mark.parametrize("path", ["/a b", "/é", "/a?b", "/a\nb"])
+def test_a_prefix_that_is_no_path(path: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["serve", "--prefix", path])
+    assert "expected a path, such as /tools, got" in capsys.readouterr().err
 
 
 # --- Its options -------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsfast.exceptions import InvalidURI
-from wsfast.handshake.uri import URI, parse_uri
+from wsfast.handshake.uri import URI, format_address, parse_uri
 
 
 @pytest.mark.parametrize(
@@ -128,3 +128,20 @@ def test_nothing_else_is_raised(text: str, prefix: str) -> None:
     assert parsed.resource_name.isprintable()
     assert parsed.host.isascii()
     assert 1 <= parsed.port <= 65535
+
+
+@pytest.mark.parametrize(
+    ("address", "text"),
+    [
+        (("127.0.0.1", 80), "127.0.0.1:80"),
+        (("::1", 80, 0, 0), "[::1]:80"),
+        (("fe80::1%eth\x1b0", 80, 0, 2), "[fe80::1%eth\\x1b0]:80"),
+        ("/run/a\nb", "/run/a\\nb"),
+        ("", "a Unix socket"),
+        (b"\0abstract", "b'\\x00abstract'"),
+        (None, "an unknown address"),
+        ((1, 2), "(1, 2)"),
+    ],
+)
+def test_addresses_in_logs(address: object, text: str) -> None:
+    assert format_address(address) == text

@@ -133,11 +133,12 @@ def _make_node(directory: Path, upgrade: bool, say: Callable[[str], None]) -> st
     return str(modules)
 
 
-def _compiler() -> str:
+def _compiler() -> list[str]:
+    """Return the words that call the C compiler; $CC may have several, as in "ccache gcc"."""
     found = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if found is None:
         raise EnvironmentFailedError("the load generator needs a C compiler (cc, gcc, clang or $CC); none was found")
-    return found
+    return shlex.split(found)
 
 
 def build_wsload(directory: Path, notes: list[str], say: Callable[[str], None]) -> tuple[str, bool]:
@@ -151,11 +152,11 @@ def build_wsload(directory: Path, notes: list[str], say: Callable[[str], None]) 
     say("compiling the load generator")
     try:
         flags = ["-O2", "-DWSLOAD_TLS", "-o", str(with_tls), str(source), "-lssl", "-lcrypto"]
-        _run([compiler, *flags])
+        _run([*compiler, *flags])
         return str(with_tls), True
     except EnvironmentFailedError as failed:
         if not without.exists():
-            _run([compiler, "-O2", "-o", str(without), str(source)])
+            _run([*compiler, "-O2", "-o", str(without), str(source)])
         reason = str(failed).splitlines()[-1].strip()
         notes.append(f"TLS scenarios left out: OpenSSL 3's headers are missing (Debian: libssl-dev): {reason}")
         return str(without), False
@@ -174,7 +175,7 @@ def _make_uws(directory: Path, python: str, variables: dict[str, str]) -> str:
     source = HERE / "servers/uws.c"
     program = directory / f"uws-{_digest(source)}"
     if not program.exists():
-        _run([_compiler(), "-O2", "-o", str(program), str(source), "-ldl"])
+        _run([*_compiler(), "-O2", "-o", str(program), str(source), "-ldl"])
     _run([str(program), str(library), "--try"])
     return shlex.join([str(program), str(library)])
 

@@ -10,6 +10,7 @@ from ..codes import Opcode
 from ..connection import Side, State
 from ..events import BytesLike
 from ..exceptions import BufferFull, ConcurrencyError, ConnectionClosed
+from ..handshake.uri import format_address
 
 if TYPE_CHECKING:
     from .protocol import ConnectionProtocol
@@ -66,7 +67,7 @@ def broadcast(
             if raise_exceptions:
                 failures.append(exc)
             else:
-                channel.host.logger.warning("broadcast skipped %a: %s", ws.remote_address, exc)
+                channel.host.logger.warning("broadcast skipped %s: %s", format_address(ws.remote_address), exc)
     if failures:
         raise ExceptionGroup("broadcast skipped connections", failures)
 

@@ -6,7 +6,9 @@ import argparse
 import asyncio
 import base64
 import contextlib
+import functools
 import hashlib
+import json
 import logging
 import os
 import re
@@ -15,18 +17,21 @@ import socket
 import ssl
 import stat
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from multidict import CIMultiDict
 
 from .._version import __version__
 from ..asyncio.streams import Reader, Writer
 from ..asyncio.websocket import WebSocket
+from ..exceptions import ConnectionClosed
 from ..handshake import Request, Response
+from ..handshake.uri import format_address
 from ..server import Server
-from .options import whole
+from .options import escape, whole
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -36,6 +41,10 @@ __all__ = ["add_parser", "run"]
 _HOST = "127.0.0.1"
 _PORT = 8765
 _MAX_SIZE = 16 * 1048576
+_COUNTERS: Final = "wsfast.counters"
+"""The subprotocol by which the page is told the server's counters."""
+
+_logger = logging.getLogger("wsfast.serve")
 
 
 def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -53,6 +62,13 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
         "--port", type=whole("a port", 0, 65535), metavar="N", help=f"0 for any free one (default: {_PORT})"
     )
     parser.add_argument("--unix", metavar="PATH", help="listen on a Unix socket instead")
+    parser.add_argument(
+        "--prefix",
+        type=_prefix,
+        default="",
+        metavar="PATH",
+        help="where the page is, behind a proxy that leaves the path as it is: /tools for /tools/ (default: /)",
+    )
     parser.add_argument("--certfile", metavar="PATH", help="certificate chain in PEM, for https:// and wss://")
     parser.add_argument("--keyfile", metavar="PATH", help="the certificate's key in PEM (default: it is in --certfile)")
     parser.add_argument(
@@ -68,6 +84,14 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
         "--log-level", choices=["debug", "info", "warning", "error"], default="info", help="to stderr (default: info)"
     )
     parser.set_defaults(run=run, parser=parser)
+
+
+def _prefix(text: str) -> str:
+    """Parse a path under which the page is: with a slash in front, and none at its end."""
+    path = text.strip("/")
+    if not re.fullmatch(r"[A-Za-z0-9._~!$&'()*+,;=:@%/-]*", path):
+        raise argparse.ArgumentTypeError(f"expected a path, such as /tools, got {text!r}")
+    return f"/{path}" if path else ""
 
 
 class _UnusableError(Exception):
@@ -120,9 +144,75 @@ async def _upper(ws: WebSocket) -> None:
 
 
 async def _stream_echo(reader: Reader, writer: Writer) -> None:
-    while data := await reader.read():
-        await writer.write(data)
-        await writer.flush()
+    with _told(writer.ws):
+        while data := await reader.read():
+            await writer.write(data)
+            await writer.flush()
+
+
+@contextlib.contextmanager
+def _told(ws: WebSocket) -> Iterator[None]:
+    """Log that a connection is open, and how it was closed."""
+    peer, began = format_address(ws.remote_address), time.monotonic()
+    path = "?" if ws.request is None else escape(ws.request.path[:200])
+    agreed = "" if ws.subprotocol is None else f", subprotocol {ws.subprotocol}"
+    _logger.info("%s opened %s%s", peer, path, agreed)
+    try:
+        yield
+    finally:
+        counted = ws.counters
+        _logger.info(
+            "%s closed with %s after %.1f s: %d message%s in, %d out",
+            peer,
+            "no code" if ws.close_code is None else _code(ws),
+            time.monotonic() - began,
+            counted["messages_received"],
+            "" if counted["messages_received"] == 1 else "s",
+            counted["messages_sent"],
+        )
+
+
+def _code(ws: WebSocket) -> str:
+    reason = f" {escape(ws.close_reason)!r}" if ws.close_reason else ""
+    return f"{ws.close_code}{reason}"
+
+
+def _with_log(handler: Callable[[WebSocket], Awaitable[None]]) -> Callable[[WebSocket], Awaitable[None]]:
+    @functools.wraps(handler)
+    async def run(ws: WebSocket) -> None:
+        with _told(ws):
+            await handler(ws)
+
+    return run
+
+
+class _Counters:
+    """Tells the server's counters once a second to those who ask by the subprotocol."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._watching = 0
+
+    async def __call__(self, ws: WebSocket) -> None:
+        self._watching += 1
+        try:
+            with contextlib.suppress(ConnectionClosed):
+                while True:
+                    counters = self._server.counters
+                    causes = {cause.name.lower(): count for cause, count in counters["causes"].items()}
+                    told = {"time": time.time(), "watching": self._watching, **counters, "causes": causes}
+                    await ws.send(json.dumps(told))
+                    await _pause(ws, 1.0)
+        finally:
+            self._watching -= 1
+
+
+async def _pause(ws: WebSocket, seconds: float) -> None:
+    """Wait, but no longer than the connection lasts; what comes meanwhile is dropped."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            while True:
+                await ws.recv()
 
 
 def _csp_source(text: str) -> str:
@@ -132,15 +222,17 @@ def _csp_source(text: str) -> str:
 class _Pages:
     """Answers to ordinary HTTP requests, on the port that WebSocket connections come to."""
 
-    def __init__(self) -> None:
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
         text = resources.files(__package__).joinpath("page.html").read_text("utf-8")
         sources = {name: re.findall(rf"<{name}>(.*?)</{name}>", text, re.DOTALL) for name in ("script", "style")}
-        # Nothing but what stands in the page itself, by its hash, may run or style it; it may reach this server only.
+        # Nothing but what stands in the page itself, by its hash, may run or style it. It loads nothing, and reaches
+        # other servers by WebSocket only, since it is made to try any.
         self._policy = "; ".join(
             [
                 "default-src 'none'",
                 "base-uri 'none'",
-                "connect-src 'self'",
+                "connect-src 'self' ws: wss:",
                 "form-action 'none'",
                 "frame-ancestors 'none'",
                 "img-src data:",
@@ -156,12 +248,17 @@ class _Pages:
         if request.method not in ("GET", "HEAD", "OPTIONS"):
             return None
         path = request.path.partition("?")[0]
-        if request.method == "OPTIONS" and path in ("/", "*", "/healthz"):
+        if request.method == "OPTIONS" and path in (f"{self._prefix}/", "*", f"{self._prefix}/healthz"):
             # RFC 9110, 9.3.7. HAProxy checks by it, unless it is told otherwise.
             return Response(204, None, CIMultiDict({"Allow": "GET, HEAD, OPTIONS"}))
-        if path == "/healthz":
+        if path == f"{self._prefix}/healthz":
             return ws.respond(200, "OK\n")
-        if path != "/":
+        if path == self._prefix:
+            # The page finds its server beside itself: "/tools" and "/tools/" are different places.
+            moved = ws.respond(308, "Moved.\n")
+            moved.headers["Location"] = f"{self._prefix.rpartition('/')[2]}/"
+            return moved
+        if path != f"{self._prefix}/":
             return ws.respond(404, "Not found.\n")
         headers: CIMultiDict[str] = CIMultiDict(
             {
@@ -180,14 +277,14 @@ class _Pages:
 
 async def _serve(args: argparse.Namespace) -> None:
     server = Server(
-        process_request=_Pages().process_request,
+        process_request=_Pages(args.prefix).process_request,
         max_size=args.max_size or None,
         compression=None if args.compression == "none" else args.compression,
     )
-    server.register_handler(None, _echo)
-    server.register_handler("echo", _echo)
+    for name, handler in {None: _echo, "echo": _echo, "upper": _upper}.items():
+        server.register_handler(name, _with_log(handler))
     server.register_stream_handler("stream-echo", _stream_echo)
-    server.register_handler("upper", _upper)
+    server.register_handler(_COUNTERS, _Counters(server))
     context = None if args.certfile is None else _context(args.certfile, args.keyfile)
     secure = "" if context is None else "s"
     with _signals() as stopped, contextlib.ExitStack() as cleaning:
@@ -195,9 +292,9 @@ async def _serve(args: argparse.Namespace) -> None:
             if args.unix is None:
                 host, port = args.host or _HOST, _PORT if args.port is None else args.port
                 await _listening(server.start(host, port, ssl=context), f"{host}:{port}")
-                addresses = [_address(sock) for sock in server.sockets]
+                addresses = [format_address(sock.getsockname()) for sock in server.sockets]
                 told = [f"ws{secure}://{address}/" for address in addresses]
-                told.append(f"open http{secure}://{_reachable(server.sockets[0])}/ in a browser to try it")
+                told.append(f"open http{secure}://{_reachable(server.sockets[0])}{args.prefix}/ in a browser to try it")
             else:
                 _check_unused(args.unix)
                 await _listening(server.start(path=args.unix, ssl=context), args.unix)
@@ -229,15 +326,10 @@ def _context(certfile: str, keyfile: str | None) -> ssl.SSLContext:
     return context
 
 
-def _address(sock: socket.socket) -> str:
-    host, port = sock.getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
 def _reachable(sock: socket.socket) -> str:
     """Return an address that this machine can open: to listen on all interfaces is no address to connect to."""
     host, port = sock.getsockname()[:2]
-    return f"localhost:{port}" if host in ("0.0.0.0", "::") else _address(sock)
+    return f"localhost:{port}" if host in ("0.0.0.0", "::") else format_address(sock.getsockname())
 
 
 def _check_unused(path: str) -> None:

@@ -9,7 +9,7 @@ from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from ..exceptions import InvalidURI
 
-__all__ = ["URI", "parse_host", "parse_uri", "split_uri"]
+__all__ = ["URI", "format_address", "parse_host", "parse_uri", "split_uri"]
 
 # RFC 3986, 2.2 and 2.1: delimiters and what is percent-encoded already stay as they are.
 _SAFE = ":/?[]@!$&'()*+,;=%"
@@ -160,3 +160,19 @@ def _unquote(shown: str, part: str) -> str:
     except UnicodeError as exc:
         raise InvalidURI(shown, "expected a user name and a password in UTF-8") from exc
     return plain
+
+
+def format_address(address: object) -> str:
+    """Return a socket's address as one reads it in a log: ``host:port``, ``[host]:port``, the path of a Unix socket.
+
+    Args:
+        address: what `socket.getpeername` or `socket.getsockname` returned, or None.
+    """
+    if isinstance(address, tuple) and len(address) >= 2 and isinstance(address[0], str):
+        host = ascii(address[0])[1:-1]
+        return f"[{host}]:{address[1]}" if ":" in host else f"{host}:{address[1]}"
+    if address is None:
+        return "an unknown address"
+    if isinstance(address, str):
+        return ascii(address)[1:-1] or "a Unix socket"  # clients' sockets mostly have no name
+    return ascii(address)

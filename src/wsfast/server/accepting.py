@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from ..escape import show
 from ..exceptions import HandshakeRefused
 from ..handshake import Request, RequestParser, Response, accept_response, check_request, refuse
+from ..handshake.uri import format_address
 from ..transport.loops import is_plain
 
 if TYPE_CHECKING:
@@ -119,7 +120,9 @@ class ServerOpening:
             self._task.cancel()
         if not self._answered:
             why = "" if exc is None else f": {show(str(exc))}"
-            self.server.logger.debug("connection from %a ended before its opening handshake%s", self.peer, why)
+            self.server.logger.debug(
+                "connection from %s ended before its opening handshake%s", format_address(self.peer), why
+            )
 
     def on_deadline(self) -> None:
         """Called by the timer when the opening handshake, or what follows its refusal, took too long."""
@@ -127,7 +130,9 @@ class ServerOpening:
             self._expired = True  # the event loop has not come to it yet
             return
         if not self._answered:
-            self.server.logger.info("connection from %a refused: its opening handshake took too long", self.peer)
+            self.server.logger.info(
+                "connection from %s refused: its opening handshake took too long", format_address(self.peer)
+            )
             self._answered = True
             if self._task is not None:
                 self._task.cancel()
@@ -247,7 +252,7 @@ class ServerOpening:
         server.connect(protocol, self.ws, transport, compression, head, trailing)
 
     def _refuse(self, refused: HandshakeRefused) -> None:
-        self.server.logger.info("connection from %a refused: %s", self.peer, refused)
+        self.server.logger.info("connection from %s refused: %s", format_address(self.peer), refused)
         self._answer(refused.response)
 
     def _fail(self, exc: BaseException) -> None:

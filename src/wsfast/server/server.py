@@ -27,6 +27,7 @@ from ..handshake import Origins, Request, Response, accept_response, refuse
 from ..handshake import select_subprotocol as first_registered
 from ..handshake.headers import build_extensions
 from ..handshake.http11 import MAX_HEAD, MAX_HEADERS, MAX_LINE, HeadLimits
+from ..handshake.uri import format_address
 from ..http import is_token
 from ..transport.timers import CoarseTimer
 from ..transport.tls import TLSTransport, buffer_of
@@ -375,7 +376,7 @@ class Server:
             raise RuntimeError("the server was closed before it listened")
         self._listening.append(listening)
         for bound in listening.sockets:
-            self.logger.info("listening on %s", bound.getsockname())
+            self.logger.info("listening on %s", format_address(bound.getsockname()))
         return self
 
     def new_protocol(self) -> asyncio.BaseProtocol:
@@ -656,9 +657,9 @@ class Server:
         self._causes[cause] = self._causes.get(cause, 0) + 1
         failure = connection.failure
         if failure is not None:
-            self.logger.info("connection from %a failed: %s", protocol.ws.remote_address, failure)
+            self.logger.info("connection from %s failed: %s", format_address(protocol.ws.remote_address), failure)
         elif cause in _UNTIMELY:
-            self.logger.info("connection from %a: %s", protocol.ws.remote_address, cause.value)
+            self.logger.info("connection from %s: %s", format_address(protocol.ws.remote_address), cause.value)
         self._forget(protocol)
 
     def _forget(self, protocol: ConnectionProtocol) -> None:
