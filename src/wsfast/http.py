@@ -6,6 +6,7 @@ They are to the handshake what the events are to frames. How they are parsed sta
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any
 
@@ -21,6 +22,7 @@ _TOKEN = re.compile(rf"{TCHAR}++")
 # RFC 9110, 5.5: what a field's value may hold; a byte of 0x80 to 0xff (obs-text) is a character of Latin-1 here.
 _BAD_VALUE = re.compile(r"[^\t -~\x80-\xff]")
 # RFC 9112, 3.2.2: absolute-form; what it may hold was checked by the parser.
+_TARGET = re.compile(r"[!\"$-~]+")
 _ABSOLUTE = re.compile(r"[A-Za-z]++://[^/?]*+(.*)", re.DOTALL)
 
 
@@ -129,6 +131,26 @@ class Request:
         if self._headers is None:
             self._headers = CIMultiDictProxy(parse_headers(self.raw))
         return self._headers
+
+    def rewrite(self, path: str | None = None, headers: Iterable[tuple[str, str]] | None = None) -> None:
+        """Change the request, as a `process_request` may do before it is judged.
+
+        Args:
+            path: the new path with the query, percent-encoded; default: what it is.
+            headers: all of the new headers; default: those that it has.
+
+        Raises:
+            ValueError, TypeError: one of them has a character that it must not have.
+        """
+        target = self.target if path is None else path
+        if _TARGET.fullmatch(target) is None:
+            raise ValueError(f"expected a path of printable ASCII characters but '#', got {show(target)}")
+        lines = [f"{self.method} {target} HTTP/{self.http_version}"]
+        for name, value in self.headers.items() if headers is None else headers:
+            check_header(name, value)
+            lines.append(f"{name}: {value}")
+        self.raw = "\r\n".join([*lines, "", ""]).encode("latin-1")
+        self._headers = self._fields = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.raw,)

@@ -7,12 +7,12 @@ came in several headers of one name is given as one string, joined with commas (
 from __future__ import annotations
 
 import re
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 from ..escape import show
-from ..exceptions import InvalidHeaderFormat
+from ..exceptions import InvalidHeader, InvalidHeaderFormat
 from ..http import TCHAR, check_header, check_token, is_token
 
 __all__ = [
@@ -23,7 +23,9 @@ __all__ = [
     "build_extensions",
     "build_host",
     "build_subprotocols",
+    "build_www_authenticate_basic",
     "header_line",
+    "parse_authorization_basic",
     "parse_extensions",
     "parse_subprotocols",
     "parse_tokens",
@@ -233,6 +235,51 @@ def build_authorization_basic(username: str, password: str) -> str:
     if any(character < " " or character == "\x7f" for character in credentials):
         raise ValueError("expected a user name and a password without control characters")
     return "Basic " + b64encode(credentials.encode()).decode()
+
+
+_BASIC = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) +([0-9A-Za-z\-._~+/]+=*)")
+
+
+def parse_authorization_basic(value: str) -> tuple[str, str]:
+    """Take the user name and the password from a value of Authorization (RFC 7617), in UTF-8.
+
+    Raises:
+        InvalidHeaderFormat: it is not of the form of credentials.
+        InvalidHeader: it is for another scheme, or holds no name and password. The error's text does not hold them.
+    """
+    match = _BASIC.fullmatch(value)
+    if match is None:
+        raise InvalidHeaderFormat("Authorization", "...", "expected a scheme and credentials in base64")
+    scheme, credentials = match.groups()
+    if scheme.lower() != "basic":
+        raise InvalidHeader("Authorization", "...", f"expected the scheme Basic, got {show(scheme)}")
+    try:
+        plain = b64decode(credentials, validate=True).decode()
+    except ValueError:
+        raise InvalidHeader("Authorization", "...", "expected credentials in base64 and UTF-8") from None
+    username, colon, password = plain.partition(":")
+    if not colon:
+        raise InvalidHeader("Authorization", "...", "expected a user name and a password with a colon between them")
+    return username, password
+
+
+_QUOTABLE = re.compile(r"[\t -~]*")
+
+
+def build_www_authenticate_basic(realm: str) -> str:
+    """Build a value of WWW-Authenticate (RFC 7617, 2).
+
+    Raises:
+        ValueError: if the realm has a character that is no printable ASCII.
+        TypeError: if it is no `str`.
+    """
+    if not isinstance(realm, str):
+        raise TypeError(f"expected the realm as str, got {type(realm).__name__}")
+    if _QUOTABLE.fullmatch(realm) is None:
+        raise ValueError(f"expected a realm of printable ASCII characters, got {show(realm)}")
+    # RFC 9110, 5.6.4: quoted-string.
+    quoted = realm.replace("\\", "\\\\").replace('"', '\\"')
+    return f'Basic realm="{quoted}", charset="UTF-8"'
 
 
 _B64TOKEN = re.compile(r"[0-9A-Za-z\-._~+/]++=*+")

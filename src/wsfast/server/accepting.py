@@ -156,7 +156,7 @@ class ServerOpening:
         self._with_body = not request.raw.startswith(b"HEAD ")
         # Before it is open, a WebSocket knows no transport to ask.
         hooked = server.hooked
-        self.ws = server.new_websocket(request, self.peer if hooked else self._peer)
+        self.ws = server.new_websocket(request, self.peer if hooked else self._peer, self.transport)
         if server.process_request is None:
             self._upgrade()
             return

@@ -562,8 +562,8 @@ class Server:
 
     # --- What the protocols call ----------------------------------------------------------------------------
 
-    def new_websocket(self, request: Request, peer: Any) -> WebSocket:
-        """Make what the hooks and the handler of a connection hold."""
+    def new_websocket(self, request: Request, peer: Any, transport: asyncio.Transport | None) -> WebSocket:
+        """Make what the hooks and the handler of a connection hold; hooks run before it has the transport itself."""
         return WebSocket(request, None, peer)
 
     def handshake_began(self, handshake: ServerOpening) -> bool:
@@ -631,11 +631,15 @@ class Server:
         else:
             exc = task.exception()
             if exc is not None:
-                protocol.consumer_failed(exc)
+                self.handler_failed(protocol, exc)
             else:
                 protocol.finish_handler()
         protocol.discard()
         self._forget(protocol)
+
+    def handler_failed(self, protocol: ConnectionProtocol, exc: BaseException) -> None:
+        """Close a connection with 1011 because its handler raised; log it once."""
+        protocol.consumer_failed(exc)
 
     def connection_opened(self, protocol: ConnectionProtocol) -> None:
         """Note a connection that is open from now on."""

@@ -1,0 +1,1 @@
+"""The asyncio client and server of `websockets`, on wsfast."""

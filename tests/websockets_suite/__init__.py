@@ -1,0 +1,1 @@
+"""websockets' own tests, run on `wsfast.websockets`."""

@@ -1,0 +1,159 @@
+"""What websockets' tests of connections build on its inside, on wsfast's instead.
+
+They record the frames that one side receives, and keep bytes that it sends back, by subclasses of the sans-IO protocol
+and by a transport in between. The same is done here by a protocol and a transport in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from websockets.asyncio.connection import Connection
+from websockets.frames import Frame, Opcode
+from websockets.protocol import Protocol
+
+
+class RecordingProtocol(Protocol):
+    """Keeps the frames that came."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._buffer = bytearray()
+        self._frames: list[Frame] = []
+
+    def get_frames_rcvd(self) -> list[Frame]:
+        """Return the frames since the last call."""
+        frames, self._frames = self._frames, []
+        return frames
+
+    def record(self, data: bytes) -> None:
+        """Take the bytes that came."""
+        self._buffer += data
+        while (frame := self._take()) is not None:
+            self._frames.append(frame)
+
+    def _take(self) -> Frame | None:
+        buffer = self._buffer
+        if len(buffer) < 2:
+            return None
+        first, second = buffer[:2]
+        size, start = second & 127, 2
+        if size > 125:
+            start = 4 if size == 126 else 10
+            size = int.from_bytes(buffer[2:start], "big")
+        key = bytes(4)
+        if second & 128:
+            key = bytes(buffer[start : start + 4])
+            start += 4
+        if len(buffer) < start + size:
+            return None
+        data = bytes(byte ^ key[i % 4] for i, byte in enumerate(buffer[start : start + size]))
+        del buffer[: start + size]
+        bits = bool(first & 64), bool(first & 32), bool(first & 16)
+        return Frame(Opcode(first & 15), data, bool(first & 128), *bits)
+
+
+class Tap(asyncio.BufferedProtocol):
+    """Shows what a protocol receives to a `RecordingProtocol`."""
+
+    def __init__(self, protocol: Any, recorder: RecordingProtocol) -> None:
+        self._protocol = protocol
+        self._recorder = recorder
+        self._view = memoryview(b"")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._protocol, name)
+
+    def get_buffer(self, sizehint: int) -> Any:
+        buffer = self._protocol.get_buffer(sizehint)
+        self._view = memoryview(buffer).cast("B")
+        return buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        data = bytes(self._view[:nbytes])
+        self._view = memoryview(b"")
+        self._recorder.record(data)
+        self._protocol.buffer_updated(nbytes)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._protocol.connection_lost(exc)
+
+    def eof_received(self) -> Any:
+        return self._protocol.eof_received()
+
+    def pause_writing(self) -> None:
+        self._protocol.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._protocol.resume_writing()
+
+
+class InterceptingTransport:
+    """Keeps back or drops what is sent."""
+
+    def __init__(self, transport: Any, recorder: RecordingProtocol) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.transport = transport
+        self.recorder = recorder
+        self.delay_write: float | None = None
+        self.delay_write_eof: float | None = None
+        self.drop_write = False
+        self.drop_write_eof = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.transport, name)
+
+    def set_protocol(self, protocol: Any) -> None:
+        self.transport.set_protocol(Tap(protocol, self.recorder))
+
+    def write(self, data: Any) -> None:
+        if self.delay_write is not None:
+            self.loop.call_later(self.delay_write, self.transport.write, bytes(data))
+        elif not self.drop_write:
+            self.transport.write(data)
+
+    def write_eof(self) -> None:
+        if self.delay_write_eof is not None:
+            self.loop.call_later(self.delay_write_eof, self.transport.write_eof)
+        elif not self.drop_write_eof:
+            self.transport.write_eof()
+
+    def close(self) -> None:
+        if self.delay_write_eof is not None:
+            self.loop.call_later(self.delay_write_eof, self.transport.close)
+        elif not self.drop_write_eof:
+            self.transport.close()
+
+
+class InterceptingConnection(Connection):
+    """A connection whose frames can be kept back or dropped on their way out."""
+
+    _between: InterceptingTransport
+
+    def connection_made(self, transport: Any) -> None:
+        self._between = InterceptingTransport(transport, self.protocol)  # type: ignore[arg-type]
+        super().connection_made(self._between)
+
+    @contextlib.contextmanager
+    def _setting(self, name: str, value: Any) -> Iterator[None]:
+        before = getattr(self._between, name)
+        setattr(self._between, name, value)
+        try:
+            yield
+        finally:
+            setattr(self._between, name, before)
+
+    def delay_frames_sent(self, delay: float) -> contextlib.AbstractContextManager[None]:
+        return self._setting("delay_write", delay)
+
+    def delay_eof_sent(self, delay: float) -> contextlib.AbstractContextManager[None]:
+        return self._setting("delay_write_eof", delay)
+
+    def drop_frames_sent(self) -> contextlib.AbstractContextManager[None]:
+        return self._setting("drop_write", True)
+
+    def drop_eof_sent(self) -> contextlib.AbstractContextManager[None]:
+        return self._setting("drop_write_eof", True)

@@ -1,0 +1,108 @@
+# ruff: noqa: N802 - the names are unittest's
+"""Run one module of websockets' tests on `wsfast.websockets`, and print the outcome of each test as JSON."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import signal
+import sys
+import types
+import unittest
+import warnings
+from pathlib import Path
+from typing import Any
+
+PATIENCE = 20
+"""Seconds for one test."""
+
+
+class Result(unittest.TestResult):
+    """Keeps what became of each test."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.outcomes: dict[str, list[str]] = {}
+
+    def _note(self, test: unittest.TestCase, outcome: str, text: str = "") -> None:
+        name = ".".join(test.id().split(".")[-2:])
+        if self.outcomes.get(name, ["passed"])[0] == "passed":
+            self.outcomes[name] = [outcome, text]
+
+    def startTest(self, test: unittest.TestCase) -> None:
+        super().startTest(test)
+        signal.alarm(PATIENCE)
+
+    def stopTest(self, test: unittest.TestCase) -> None:
+        signal.alarm(0)
+        super().stopTest(test)
+
+    def addSuccess(self, test: unittest.TestCase) -> None:
+        self._note(test, "passed")
+
+    def addFailure(self, test: unittest.TestCase, err: Any) -> None:
+        self._note(test, "failed", _text(err))
+
+    addError = addFailure
+
+    def addSkip(self, test: unittest.TestCase, reason: str) -> None:
+        self._note(test, "skipped", reason)
+
+    def addSubTest(self, test: unittest.TestCase, subtest: unittest.TestCase, err: Any) -> None:
+        if err is not None:
+            self._note(test, "failed", _text(err))
+
+
+def _text(err: Any) -> str:
+    return f"{err[0].__name__}: {err[1]}"[:2000]
+
+
+def _late(*args: Any) -> None:
+    raise TimeoutError(f"the test took more than {PATIENCE} s")
+
+
+def adapt() -> None:
+    """Put `adapter` in the place of what reaches into websockets' inside."""
+    here = Path(__file__).parent
+    adapter = types.ModuleType("adapter")
+    exec(compile((here / "adapter.py").read_text(), str(here / "adapter.py"), "exec"), adapter.__dict__)
+    protocol: Any = types.ModuleType("tests.protocol")
+    protocol.RecordingProtocol = adapter.RecordingProtocol  # type: ignore[attr-defined]
+    sys.modules["tests.protocol"] = protocol
+    connection: Any = types.ModuleType("tests.asyncio.connection")
+    connection.InterceptingConnection = adapter.InterceptingConnection  # type: ignore[attr-defined]
+    sys.modules["tests.asyncio.connection"] = connection
+    server: Any = importlib.import_module("tests.asyncio.server")
+
+    def get_uri(running: Any, secure: bool | None = None) -> str:
+        host, port = server.get_host_port(running)
+        if secure is None:
+            secure = running._listen.get("ssl") is not None
+        return f"{'wss' if secure else 'ws'}://{host}:{port}"
+
+    server.get_uri = get_uri
+
+
+def main() -> None:
+    """Run ``child.py CHECKOUT MODULE``."""
+    checkout, module = sys.argv[1:]
+    sys.path[0] = checkout
+    warnings.simplefilter("ignore")
+    importlib.import_module("wsfast.websockets.alias").install()
+    importlib.import_module("tests")
+    logging.disable(logging.NOTSET)
+    result = Result()
+    signal.signal(signal.SIGALRM, _late)
+    try:
+        adapt()
+        suite = unittest.defaultTestLoader.loadTestsFromName(module)
+    except Exception as exc:
+        print(json.dumps({"(the module)": ["failed", f"{type(exc).__name__}: {exc}"]}))
+        return
+    suite.run(result)
+    print(json.dumps(result.outcomes))
+
+
+if __name__ == "__main__":
+    main()
