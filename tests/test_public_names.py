@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import warnings
 from pathlib import Path
 from types import ModuleType
 
@@ -42,7 +43,10 @@ WHOLE = [
 
 
 def load(name: str) -> ModuleType:
-    return importlib.import_module(f"wsfast.{name}")
+    with warnings.catch_warnings():
+        # Some modules of `wsfast.websockets` are there for their deprecation.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return importlib.import_module(f"wsfast.{name}")
 
 
 def reexported() -> dict[str, str]:

@@ -1,4 +1,4 @@
-# ruff: noqa: N802 - the names are unittest's
+# ruff: noqa: N802, N815 - the names are unittest's
 """Run one module of websockets' tests on `wsfast.websockets`, and print the outcome of each test as JSON."""
 
 from __future__ import annotations

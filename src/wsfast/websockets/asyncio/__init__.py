@@ -1,1 +1,5 @@
 """The asyncio client and server of `websockets`, on wsfast."""
+
+from __future__ import annotations
+
+__all__ = ()

@@ -17,8 +17,8 @@ from wsfast.client import connector
 from ..client import ClientProtocol, backoff, process_exception
 from ..datastructures import Headers, HeadersLike
 from ..exceptions import InvalidProxy, InvalidStatus, SecurityError
-from ..extensions.base import ClientExtensionFactory, only_deflate
-from ..extensions.permessage_deflate import enable_client_permessage_deflate
+from ..extensions.base import ClientExtensionFactory
+from ..extensions.permessage_deflate import enable_client_permessage_deflate, only_deflate
 from ..headers import validate_subprotocols
 from ..http11 import USER_AGENT
 from ..translate import translate

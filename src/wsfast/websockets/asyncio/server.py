@@ -17,8 +17,8 @@ from wsfast.exceptions import HandshakeRefused, NegotiationError
 from wsfast.server import auth
 from wsfast.server import server as native
 
-from ..extensions.base import ServerExtensionFactory, only_deflate
-from ..extensions.permessage_deflate import enable_server_permessage_deflate
+from ..extensions.base import ServerExtensionFactory
+from ..extensions.permessage_deflate import enable_server_permessage_deflate, only_deflate
 from ..headers import validate_subprotocols
 from ..http11 import SERVER, Request, Response, plain_response
 from ..protocol import OPEN

@@ -161,3 +161,19 @@ def enable_server_permessage_deflate(
             )
         )
     return present
+
+
+def only_deflate(extensions: Sequence[object] | None) -> deflate.Deflate | None:
+    """Return the settings of permessage-deflate among extensions, or None.
+
+    Raises:
+        NotImplementedError: there is another one.
+    """
+    found: deflate.Deflate | None = None
+    for factory in extensions or ():
+        if not isinstance(factory, ClientPerMessageDeflateFactory | ServerPerMessageDeflateFactory):
+            raise NotImplementedError(
+                f"wsfast has no other extension than permessage-deflate, got {type(factory).__name__} in extensions"
+            )
+        found = factory.deflate() if found is None else found
+    return found

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import warnings
 
+__all__ = ()
+
 warnings.warn(
     "websockets.legacy is deprecated; "
     "see https://websockets.readthedocs.io/en/stable/howto/upgrade.html "
