@@ -37,7 +37,7 @@ setup(
                 extra_link_args=link_args,
                 define_macros=macros,
             )
-            for name in ("_codec", "asyncio._channel", "transport._tls")
+            for name in ("_codec", "asyncio._channel", "topics._topics", "transport._tls")
         ],
         include_path=["src"],
         compiler_directives={

@@ -20,6 +20,7 @@ FLOORS = {
     # What is above this line (later in the list) may use asyncio and sockets; what is below it may not.
     "transport": ["transport", "dial"],
     "asyncio": ["asyncio"],
+    "many": ["bus", "topics"],
     "users": ["server", "client"],
 }
 """The floors of the house. A room, which is a package or a module of the top level, imports from its own floor and from

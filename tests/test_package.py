@@ -21,7 +21,7 @@ import wsfast
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-EXTENSIONS = {"_codec", "asyncio/_channel", "transport/_tls"}
+EXTENSIONS = {"_codec", "asyncio/_channel", "topics/_topics", "transport/_tls"}
 """Paths in the package, without an ending."""
 
 

@@ -14,6 +14,7 @@ from .asyncio.broadcast import broadcast
 from .asyncio.listener import Listener
 from .asyncio.streams import Reader, Writer
 from .asyncio.websocket import WebSocket
+from .bus.interface import Position
 from .client.connector import connect, connect_listener, connect_stream, unix_connect
 from .codec import IMPLEMENTATION, Decoder, Encoder, apply_mask, encode_frame
 from .codes import CloseCause, CloseCode, Opcode
@@ -22,6 +23,7 @@ from .deflate import Deflate, DeflateBudget
 from .events import Close, Fragment, Ping, Pong
 from .exceptions import (
     BufferFull,
+    BusUnavailable,
     CallerError,
     ConcurrencyError,
     ConnectionClosed,
@@ -40,19 +42,27 @@ from .exceptions import (
     InvalidUpgrade,
     InvalidURI,
     NegotiationError,
+    NotAuthorized,
+    NotRecovered,
     PayloadTooBig,
     PeerError,
     ProtocolError,
     ProxyError,
     RedirectError,
+    TooManySubscriptions,
     WebSocketError,
 )
 from .handshake import Request, Response
 from .server.server import Server, serve
+from .topics.numbers import Gap
+from .topics.presence import Present
+from .topics.rules import History
+from .topics.topics import Topics
 
 __all__ = [
     "IMPLEMENTATION",
     "BufferFull",
+    "BusUnavailable",
     "CallerError",
     "Close",
     "CloseCause",
@@ -67,7 +77,9 @@ __all__ = [
     "DeflateBudget",
     "Encoder",
     "Fragment",
+    "Gap",
     "HandshakeRefused",
+    "History",
     "InvalidHandshake",
     "InvalidHeader",
     "InvalidHeaderFormat",
@@ -81,11 +93,15 @@ __all__ = [
     "InvalidUpgrade",
     "Listener",
     "NegotiationError",
+    "NotAuthorized",
+    "NotRecovered",
     "Opcode",
     "PayloadTooBig",
     "PeerError",
     "Ping",
     "Pong",
+    "Position",
+    "Present",
     "ProtocolError",
     "ProxyError",
     "Reader",
@@ -95,6 +111,8 @@ __all__ = [
     "Server",
     "Side",
     "State",
+    "TooManySubscriptions",
+    "Topics",
     "WebSocket",
     "WebSocketError",
     "Writer",

@@ -10,8 +10,12 @@ Whose fault it is shows in the type:
     ├── CallerError                  this program used the library wrongly
     │   ├── InvalidState         (also an `AssertionError`, as in `websockets`)
     │   ├── ConcurrencyError     (also a `RuntimeError`)
-    │   └── BufferFull
+    │   ├── BufferFull
+    │   ├── TooManySubscriptions
+    │   └── NotAuthorized
     ├── ConnectionClosed             `ConnectionClosedOK`, `ConnectionClosedError`
+    ├── BusUnavailable               other processes cannot be reached
+    ├── NotRecovered                 messages that were missed are not kept any more
     ├── InvalidURI                   (also a `ValueError`)
     ├── InvalidProxy                 (also a `ValueError`)
     └── InvalidHandshake
@@ -41,6 +45,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BufferFull",
+    "BusUnavailable",
     "CallerError",
     "ConcurrencyError",
     "ConnectionClosed",
@@ -59,11 +64,14 @@ __all__ = [
     "InvalidURI",
     "InvalidUpgrade",
     "NegotiationError",
+    "NotAuthorized",
+    "NotRecovered",
     "PayloadTooBig",
     "PeerError",
     "ProtocolError",
     "ProxyError",
     "RedirectError",
+    "TooManySubscriptions",
     "WebSocketError",
 ]
 
@@ -126,6 +134,22 @@ class ConcurrencyError(CallerError, RuntimeError):
 
 class BufferFull(CallerError):
     """`send_nowait` would hold more than `max_buffered` bytes unsent."""
+
+
+class TooManySubscriptions(CallerError):
+    """A connection would have more topics, or a process more subscriptions, than their limits."""
+
+
+class NotAuthorized(CallerError):
+    """The hook `authorize` of `Topics` does not allow a connection to subscribe to a topic."""
+
+
+class BusUnavailable(WebSocketError):
+    """Other processes cannot be reached now, so that a message may not get there, or a history cannot be read."""
+
+
+class NotRecovered(WebSocketError):
+    """Messages that were missed cannot be recovered: they are not kept any more, or their history was lost."""
 
 
 class ConnectionClosed(WebSocketError):

@@ -1,4 +1,4 @@
-"""`broadcast`: one message to many connections, encoded once."""
+"""`broadcast`: one message to many connections, encoded once, and what topics share with it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .protocol import ConnectionProtocol
     from .websocket import WebSocket
 
-__all__ = ["broadcast"]
+__all__ = ["Prepared", "broadcast"]
 
 _SERVER: Final = Side.SERVER  # in Python 3.11, to get a member from its class takes a call
 
@@ -52,7 +52,7 @@ def broadcast(
         UnicodeError: it is no text.
         ExceptionGroup: of `ConcurrencyError` and `BufferFull`, if `raise_exceptions` is set.
     """
-    shared = _Shared(message, text, compress)
+    shared = Prepared(message, text, compress)
     frame = shared.frame
     failures: list[Exception] = []
     for ws in connections:
@@ -72,12 +72,28 @@ def broadcast(
         raise ExceptionGroup("broadcast skipped connections", failures)
 
 
-class _Shared:
-    """One message and its encodings."""
+class Prepared:
+    """One message and its encodings, for any number of connections.
 
-    __slots__ = ("_compress", "_packed", "frame", "opcode", "payload")
+    Args:
+        message, text, compress: those of `broadcast`.
+        key: by which topics conflate it.
 
-    def __init__(self, message: str | BytesLike, text: bool | None, compress: bool | None) -> None:
+    Attributes:
+        opcode, payload: the message.
+        frame: as servers send it, uncompressed.
+        key: the argument.
+    """
+
+    __slots__ = ("_compress", "_packed", "frame", "key", "opcode", "payload")
+
+    def __init__(
+        self,
+        message: str | BytesLike,
+        text: bool | None = None,
+        compress: bool | None = None,
+        key: object = None,
+    ) -> None:
         self._compress = compress
         if isinstance(message, str):
             self.opcode = Opcode.BINARY if text is False else Opcode.TEXT
@@ -91,34 +107,42 @@ class _Shared:
             if text:
                 self.payload.decode()
         self.frame = encode_frame(self.opcode, self.payload)
-        self._packed: dict[Any, tuple[bytes, bytes]] = {}
+        self.key = key
+        self._packed: dict[Any, tuple[bytes, bytes]] | None = None
 
-    def send(self, channel: ConnectionProtocol) -> None:
-        """Send it to one connection, if that is open.
+    def send(self, channel: ConnectionProtocol) -> bool:
+        """Send it to one connection, if that is open; tell whether it did.
 
         Raises:
             ConcurrencyError: a message in fragments is under way there.
             BufferFull: too much is unsent there.
         """
-        connection = channel.connection
-        payload, frame, compressed = self.payload, self.frame, False
-        size = len(payload)
-        if not channel.has_room(size):
-            if connection.state is not State.OPEN:
-                return
+        if not channel.has_room(len(self.payload)):
+            if channel.connection.state is not State.OPEN:
+                return False
             if channel.is_sending:
                 raise ConcurrencyError("a message in several steps is being sent")
             try:
-                if not channel.may_buffer(payload):
-                    return
+                if not channel.may_buffer(self.payload):
+                    return False
             except ConnectionClosed:
-                return  # by the policy
+                return False  # by the policy
+        self.put(channel)
+        return True
+
+    def put(self, channel: ConnectionProtocol) -> None:
+        """Send it to a connection that is open and has no message in fragments under way, whatever is unsent."""
+        connection = channel.connection
+        payload, frame, compressed = self.payload, self.frame, False
+        size = len(payload)
         compression: Any = connection.compression
         if compression is not None and (
             compression.should_compress(size) if self._compress is None else self._compress
         ):
             key = compression.shared_key
-            packed = self._packed.get(key) or self._pack(key)
+            packed = self._packed.get(key) if self._packed is not None else None
+            if packed is None:
+                packed = self._pack(key)
             left = len(packed[0])
             compression.judge(size, left)
             if left < size:
@@ -128,6 +152,7 @@ class _Shared:
         if connection.side is _SERVER:
             channel.write_encoded(frame)
         else:
+            channel.settle_gathered()
             connection.send_prepared((self.opcode, payload, compressed))
             channel.count_sent()
             channel.written()
@@ -135,5 +160,7 @@ class _Shared:
     def _pack(self, key: Any) -> tuple[bytes, bytes]:
         """Make the compressed payload for a class of connections, and its frame."""
         payload: bytes = key.compress(self.payload)
+        if self._packed is None:
+            self._packed = {}
         packed = self._packed[key] = payload, encode_frame(self.opcode, payload, rsv1=True)
         return packed

@@ -19,6 +19,8 @@ from ..handshake import Request, Response, text_response
 from .channel import Endpoint
 
 if TYPE_CHECKING:
+    from ..bus.interface import Position
+    from ..topics.topics import Topics
     from .protocol import ConnectionProtocol
     from .streams import Reader, Writer
 
@@ -267,6 +269,78 @@ class WebSocket(Endpoint):
         channel = self._open_channel()
         channel.pong(data)
         await channel.drain()
+
+    # --- Topics ---------------------------------------------------------------------------------------------
+
+    def subscribe(self, topic: str, *, info: str | None = None) -> Awaitable[None]:
+        """Subscribe to a topic: what is published to it from now on is sent to the peer, until the connection ends.
+
+        Without effect if it has subscribed already.
+
+        Args:
+            topic: 1 to 200 of ``A-Z a-z 0-9 _ . : @ / -``.
+            info: what others learn of this connection, in a topic with presence; at most 1024 bytes in UTF-8.
+
+        Returns:
+            An awaitable, which need not be awaited: it is done when the bus, if there is one, has what other processes
+            publish sent here.
+
+        Raises:
+            ValueError, TypeError: the name is not one, or `info` is not fit.
+            NotAuthorized: the hook `authorize` does not allow it.
+            TooManySubscriptions: a limit of `Topics` is reached.
+            ConnectionClosed: the connection is closed.
+            InvalidState: its server has no topics.
+            BusUnavailable: by the awaitable: other processes cannot be reached; this process' messages are sent.
+        """
+        return self._host_topics().subscribe(self, topic, info)
+
+    def unsubscribe(self, topic: str) -> bool:
+        """Unsubscribe from a topic; tell whether it had subscribed. What was published before is sent."""
+        return self._host_topics().unsubscribe(self, topic)
+
+    async def recover(self, topic: str, since: Position | str, *, info: str | None = None) -> int:
+        """Send the peer what it missed of a topic with a history, and subscribe; nothing is left out or sent twice.
+
+        Args:
+            topic, info: those of `subscribe`.
+            since: the position of the latest message that the peer has, or what `str` made of it.
+
+        Returns:
+            How many messages it had missed.
+
+        Raises:
+            NotRecovered: some of them are not kept any more; it is not subscribed.
+            ValueError, TypeError: as `subscribe`, or the topic has no history, or `since` is not a position.
+            BusUnavailable: the history cannot be read now.
+            NotAuthorized, TooManySubscriptions, ConnectionClosed, InvalidState: as `subscribe`.
+        """
+        return await self._host_topics().recover(self, topic, since, info)
+
+    def publish(
+        self,
+        topic: str,
+        message: str | BytesLike,
+        *,
+        key: str | None = None,
+        text: bool | None = None,
+        compress: bool | None = None,
+    ) -> Awaitable[Position | None]:
+        """Send a message to all others who subscribed to a topic; `Topics.publish` has arguments and errors."""
+        topics = self._host_topics()
+        return topics._publish(topic, message, key, text, compress, self._open_channel().member)
+
+    @property
+    def topics(self) -> set[str]:
+        """The topics that it has subscribed to, as a new set."""
+        member = None if self._channel is None else self._open_channel().member
+        return set() if member is None else set(member.topics)
+
+    def _host_topics(self) -> Topics:
+        topics: Topics | None = getattr(self._open_channel().host, "topics", None)
+        if topics is None:
+            raise InvalidState("the connection's server has no topics: give it some, Server(topics=wsfast.Topics())")
+        return topics
 
     # --- Closing ------------------------------------------------------------------------------------------
 

@@ -22,7 +22,8 @@ from ..codes import CloseCause, CloseCode
 from ..connection import Side, encode_close
 from ..deflate import Deflate, PerMessageDeflate, accept, as_deflate
 from ..escape import show
-from ..exceptions import HandshakeRefused, NegotiationError
+from ..events import BytesLike
+from ..exceptions import HandshakeRefused, InvalidState, NegotiationError
 from ..handshake import Origins, Request, Response, accept_response, refuse
 from ..handshake import select_subprotocol as first_registered
 from ..handshake.headers import build_extensions
@@ -35,6 +36,9 @@ from .accepting import ServerOpening
 
 if TYPE_CHECKING:
     from socket import socket
+
+    from ..bus.interface import Position
+    from ..topics.topics import Topics
 
 __all__ = ["Handler", "ListenerFactory", "Server", "StreamHandler", "serve"]
 
@@ -109,6 +113,7 @@ class Server:
         close_timeout: seconds for the peer to answer a Close frame.
         stop_timeout: seconds for `close` to end in: handlers are cancelled when most of it has passed. None waits for
             handlers however long they take.
+        topics: what its connections can subscribe to, a `Topics`; it starts and stops with the server.
         response_headers: headers to add to each opening handshake's response.
         server_header: the value of its Server header; None for none.
         logger: default: ``logging.getLogger("wsfast.server")``.
@@ -139,6 +144,7 @@ class Server:
         ping_timeout: float | None = 20.0,
         close_timeout: float | None = 10.0,
         stop_timeout: float | None = 10.0,
+        topics: Topics | None = None,
         response_headers: Mapping[str, str] | None = None,
         server_header: str | None = "wsfast",
         logger: logging.Logger | logging.LoggerAdapter[Any] | None = None,
@@ -179,6 +185,8 @@ class Server:
                 raise ValueError(f"response_headers must not have {name}: it is part of the handshake")
         accept_response("", headers=self.response_headers, server=server_header)  # raises for what cannot be sent
         self.logger: Any = logging.getLogger("wsfast.server") if logger is None else logger
+        self.topics = topics
+        self._topics_started = False
         self.timer: CoarseTimer
         self.closing = False
         self._refused: dict[int, int] = {}
@@ -353,6 +361,9 @@ class Server:
             RuntimeError: the server is closed, also if that was meanwhile, or runs on another event loop.
         """
         loop = self._attach()
+        if self.topics is not None and not self._topics_started:
+            self._topics_started = True
+            await self.topics.start()
         factory: Callable[[], asyncio.BaseProtocol] = self._new_protocol
         if ssl is not None:
             if not isinstance(ssl, ssl_module.SSLContext):
@@ -412,6 +423,24 @@ class Server:
         elif self._loop is not loop:
             raise RuntimeError("the server runs on another event loop")
         return loop
+
+    def publish(
+        self,
+        topic: str,
+        message: str | BytesLike,
+        *,
+        key: str | None = None,
+        text: bool | None = None,
+        compress: bool | None = None,
+    ) -> Awaitable[Position | None]:
+        """Send a message to all who subscribed to a topic, in all processes; see `Topics.publish`.
+
+        Raises:
+            InvalidState: the server has no topics.
+        """
+        if self.topics is None:
+            raise InvalidState("the server has no topics: give it some, Server(topics=wsfast.Topics())")
+        return self.topics.publish(topic, message, key=key, text=text, compress=compress)
 
     @property
     def sockets(self) -> tuple[socket, ...]:
@@ -522,6 +551,15 @@ class Server:
             await asyncio.shield(self._stopping[-1])
 
     async def _stop(self, code: int, reason: str, close_connections: bool) -> None:
+        try:
+            await self._stop_connections(code, reason, close_connections)
+        finally:
+            if self._topics_started and not self._connections:
+                self._topics_started = False
+                assert self.topics is not None
+                await self.topics.close()
+
+    async def _stop_connections(self, code: int, reason: str, close_connections: bool) -> None:
         for handshake in list(self._handshakes):
             handshake.stop()
         if not close_connections:

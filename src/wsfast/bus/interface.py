@@ -1,0 +1,165 @@
+"""The interface of a bus: what carries messages between the processes of an application.
+
+A bus moves bytes that it does not understand. Numbers, duplicates, gaps, presence and what a message means are the
+business of `Topics`, which is its only user; a bus says truly what it knows: what was taken, what has a place in a
+history, whether it is up. `wsfast.testing.bus` has the tests that a bus must pass.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable
+from typing import NamedTuple, Protocol
+
+__all__ = ["Bus", "Position", "Reading", "Receiver", "Stored"]
+
+
+class Position(NamedTuple):
+    """A place in the history of a topic.
+
+    ``str(position)`` is for clients to keep, and `Position.parse` reads it again.
+    """
+
+    epoch: str
+    """Which life of the history it is: offsets of different epochs have nothing to do with each other."""
+    offset: int
+    """The number of a message within it: the first is 1, and 0 is the place before it."""
+
+    def __str__(self) -> str:
+        return f"{self.epoch}:{self.offset}"
+
+    @classmethod
+    def parse(cls, text: str) -> Position:
+        """Read what `str` made of a position; a client may have sent it.
+
+        Raises:
+            ValueError: it is not one.
+        """
+        epoch, colon, offset = text.partition(":") if isinstance(text, str) else ("", "", "")
+        short = 0 < len(epoch) <= 64 and epoch.isascii() and epoch.isalnum() and 0 < len(offset) <= 18
+        if not (colon and short and offset.isascii() and offset.isdigit()):
+            raise ValueError(f"a position must be an epoch and an offset with a colon between, got {str(text)[:100]!a}")
+        return cls(epoch, int(offset))
+
+
+class Stored(NamedTuple):
+    """A message of a history."""
+
+    position: Position
+    data: bytes
+
+
+class Reading(NamedTuple):
+    """What `Bus.read` found."""
+
+    position: Position
+    """The place of the newest message, offset 0 if there was none in this epoch."""
+    messages: list[Stored]
+    """Those asked for, oldest first, without a gap among them."""
+    complete: bool
+    """Whether nothing is missing between the place that was asked for and the first of them."""
+
+
+class Receiver(Protocol):
+    """What a bus calls, in the event loop's thread."""
+
+    def received(self, topic: str, data: bytes, position: Position | None) -> None:
+        """Take a message of a topic that was subscribed to; `position` is that of a message with a history."""
+
+    def state_changed(self, up: bool, why: str) -> None:
+        """Take note that the bus can, or cannot, reach the others; `why` is for the log."""
+
+    def process_ended(self, origin: int) -> None:
+        """Take note that another process has surely ended; a bus that cannot know calls it never."""
+
+
+class Bus(ABC):
+    """What carries messages between processes.
+
+    All methods are called in the thread of the event loop on which `start` was. None of them waits without end: a
+    message that cannot be taken fails with `BusUnavailable`.
+    """
+
+    @abstractmethod
+    async def start(self, receiver: Receiver, origin: int) -> None:
+        """Begin to work; it goes on in the background where the others cannot be reached yet.
+
+        Args:
+            receiver: what to call.
+            origin: the number of this process among the others.
+
+        Raises:
+            RuntimeError: it runs already.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Send what was taken, for a second at most, and end; what is waited for then fails with `BusUnavailable`."""
+
+    @abstractmethod
+    def subscribe(self, topic: str) -> None:
+        """Ask for the messages of a topic, from now on and over interruptions."""
+
+    @abstractmethod
+    def unsubscribe(self, topic: str) -> None:
+        """Ask for them no more."""
+
+    @abstractmethod
+    async def settled(self) -> None:
+        """Wait until every subscription asked for so far is in force.
+
+        Raises:
+            BusUnavailable: the others cannot be reached.
+        """
+
+    @abstractmethod
+    def publish(self, topic: str, data: bytes) -> Awaitable[None]:
+        """Send a message to the other processes that subscribed, at most once.
+
+        It is queued by the call. Messages of one process arrive in the order of the calls. Whether the sender gets
+        its own is up to the bus.
+
+        Returns:
+            An awaitable, which need not be awaited, that is done when the bus has taken it.
+
+        Raises:
+            BusUnavailable: by the awaitable: it was not taken.
+        """
+
+    @abstractmethod
+    def store(self, topic: str, data: bytes, size: int, ttl: float) -> Awaitable[Position]:
+        """Put a message into a topic's history and send it to all that subscribed, the sender too, at least once.
+
+        All get the messages of a topic in the order of their offsets. It is queued by the call, and tried again over
+        interruptions.
+
+        Args:
+            topic: its topic.
+            data: the message.
+            size: how many messages the history keeps at least.
+            ttl: seconds for which the history is kept after its latest message.
+
+        Returns:
+            An awaitable, which need not be awaited, of its place.
+
+        Raises:
+            BusUnavailable: by the awaitable: it was not taken for 10 s, or more than 1 MiB waits.
+        """
+
+    @abstractmethod
+    async def read(self, topic: str, after: Position | None, limit: int = 1000) -> Reading:
+        """Read a topic's history.
+
+        Args:
+            topic: its topic.
+            after: the place after which to begin; None for the oldest that is there.
+            limit: the most messages to return.
+
+        Raises:
+            BusUnavailable: it cannot be read.
+        """
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """Totals: at least ``reconnects``, and the bytes that wait now, ``outbox``."""
+        return {"reconnects": 0, "outbox": 0}

@@ -1,0 +1,88 @@
+"""The bus of a single process: there are no others, and histories are kept in its memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Generator
+from typing import Any
+
+from .interface import Bus, Position, Reading, Receiver
+from .store import Store
+
+__all__ = ["MemoryBus", "Taken"]
+
+
+class Taken:
+    """The awaitable of what was taken at once."""
+
+    __slots__ = ("position",)
+
+    def __init__(self, position: Position | None = None) -> None:
+        self.position = position
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return self.position
+        yield
+
+
+_TAKEN = Taken()
+
+
+class MemoryBus(Bus):
+    """Keeps histories for one process; what it publishes reaches nobody else.
+
+    Args:
+        store: the histories.
+    """
+
+    def __init__(self, store: Store | None = None) -> None:
+        self._store = Store() if store is None else store
+        self._receiver: Receiver | None = None
+        self._topics: set[str] = set()
+        self._loop: asyncio.AbstractEventLoop
+        self._sweeping: asyncio.TimerHandle | None = None
+
+    async def start(self, receiver: Receiver, origin: int) -> None:
+        """Begin to work."""
+        if self._receiver is not None:
+            raise RuntimeError("the bus runs already")
+        self._receiver = receiver
+        self._loop = asyncio.get_running_loop()
+        self._sweep()
+        receiver.state_changed(True, "alone")
+
+    async def close(self) -> None:
+        """End."""
+        self._receiver = None
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+
+    def subscribe(self, topic: str) -> None:
+        """Ask for the messages of a topic."""
+        self._topics.add(topic)
+
+    def unsubscribe(self, topic: str) -> None:
+        """Ask for them no more."""
+        self._topics.discard(topic)
+
+    async def settled(self) -> None:
+        """Return at once."""
+
+    def publish(self, topic: str, data: bytes) -> Awaitable[None]:
+        """Send it to nobody."""
+        return _TAKEN
+
+    def store(self, topic: str, data: bytes, size: int, ttl: float) -> Awaitable[Position]:
+        """Keep a message, and give it to this process if it subscribed."""
+        position = self._store.append(topic, data, size, ttl, self._loop.time())
+        if self._receiver is not None and topic in self._topics:
+            self._receiver.received(topic, data, position)
+        return Taken(position)
+
+    async def read(self, topic: str, after: Position | None, limit: int = 1000) -> Reading:
+        """Read a history."""
+        return self._store.read(topic, after, limit, self._loop.time())
+
+    def _sweep(self) -> None:
+        self._store.sweep(self._loop.time())
+        self._sweeping = self._loop.call_later(10, self._sweep)

@@ -1,0 +1,188 @@
+"""What waits to be taken by a bus: in order, bounded in bytes and in time, and tried again where that is asked for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Generator
+from typing import Any
+
+from ..exceptions import BusUnavailable
+from .interface import Position
+
+__all__ = ["Entry", "Outbox"]
+
+
+class Entry:
+    """One message on its way; awaiting it waits until it was taken.
+
+    Attributes:
+        topic, data: the message.
+        size, ttl: those of its history; size 0 for a message that has none.
+        due: the time after which it is given up.
+        position: its place in the history, once it is known.
+    """
+
+    __slots__ = ("_done", "_error", "_waiters", "data", "due", "position", "size", "topic", "ttl")
+
+    def __init__(self, topic: str, data: bytes, size: int, ttl: float, due: float) -> None:
+        self.topic = topic
+        self.data = data
+        self.size = size
+        self.ttl = ttl
+        self.due = due
+        self.position: Position | None = None
+        self._done = False
+        self._error: Exception | None = None
+        self._waiters: list[asyncio.Future[None]] | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether it was taken or given up."""
+        return self._done
+
+    def finish(self, position: Position | None = None, error: Exception | None = None) -> None:
+        """Note that it was taken, or given up; only the first time counts."""
+        if self._done:
+            return
+        self._done = True
+        self.position = position
+        self._error = error
+        for waiter in self._waiters or ():
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiters = None
+
+    def __await__(self) -> Generator[Any, None, Position | None]:
+        if not self._done:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            if self._waiters is None:
+                self._waiters = []
+            self._waiters.append(waiter)
+            yield from waiter
+        if self._error is not None:
+            raise BusUnavailable(str(self._error))
+        return self.position
+
+
+class Outbox:
+    """The messages of one process that its bus has not confirmed, in the order of the calls.
+
+    Args:
+        max_bytes: the most that may wait; what comes then is given up at once.
+        max_seconds: for how long one may wait.
+        remember: seconds for which a message with a history is kept after it was confirmed, to be sent again where
+            the history turns out to be lost with those who were to get it.
+    """
+
+    def __init__(self, max_bytes: int = 1048576, max_seconds: float = 10.0, remember: float = 5.0) -> None:
+        self.max_bytes = max_bytes
+        self.max_seconds = max_seconds
+        self.bytes = 0  # waiting or under way
+        self._remember = remember
+        self._waiting: deque[Entry] = deque()
+        self._sent: deque[Entry] = deque()
+        self._recent: deque[tuple[float, Entry]] = deque()
+        self._recent_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def unconfirmed(self) -> int:
+        """How many were sent and not confirmed."""
+        return len(self._sent)
+
+    def add(self, topic: str, data: bytes, size: int, ttl: float, now: float) -> Entry:
+        """Take a message in; one that is too much is given up at once."""
+        entry = Entry(topic, data, size, ttl, now + self.max_seconds)
+        if self.bytes and self.bytes + len(data) > self.max_bytes:
+            entry.finish(error=BusUnavailable(f"{self.bytes} bytes wait for the bus, the limit is {self.max_bytes}"))
+            return entry
+        self.bytes += len(data)
+        self._waiting.append(entry)
+        return entry
+
+    def take(self, count: int) -> list[Entry]:
+        """Return what is to be sent next, and note it as sent."""
+        taken: list[Entry] = []
+        while self._waiting and len(taken) < count:
+            entry = self._waiting.popleft()
+            self._sent.append(entry)
+            taken.append(entry)
+        return taken
+
+    def confirm(self, position: Position | None, now: float) -> Entry:
+        """Note that the oldest that was sent was taken."""
+        entry = self._sent.popleft()
+        self.bytes -= len(entry.data)
+        entry.finish(position)
+        if entry.size:
+            self._recent.append((now, entry))
+            self._recent_bytes += len(entry.data)
+        self._forget(now)
+        return entry
+
+    def refuse(self, error: Exception) -> None:
+        """Note that the oldest that was sent was refused."""
+        entry = self._sent.popleft()
+        self.bytes -= len(entry.data)
+        entry.finish(error=error)
+
+    def interrupted(self, why: str) -> None:
+        """Note that nobody knows what became of what was sent: send it again if it has a history, else give it up."""
+        error = BusUnavailable(why)
+        again = []
+        for entry in self._sent:
+            if entry.size and not entry.done:
+                again.append(entry)
+            else:
+                self.bytes -= len(entry.data)
+                entry.finish(error=error)
+        self._sent.clear()
+        self._waiting.extendleft(reversed(again))
+        for entry in [entry for entry in self._waiting if not entry.size]:
+            self._waiting.remove(entry)
+            self.bytes -= len(entry.data)
+            entry.finish(error=error)
+
+    def lost_history(self, now: float, topics: set[str] | None = None) -> int:
+        """Send again what was confirmed lately, because the history was lost; return how many.
+
+        Args:
+            now: the time.
+            topics: those whose history was lost; None for all.
+        """
+        self._forget(now)
+        again = [entry for _, entry in self._recent if topics is None or entry.topic in topics]
+        self._recent = deque(item for item in self._recent if item[1] not in again) if topics else deque()
+        self._recent_bytes = sum(len(entry.data) for _, entry in self._recent)
+        self.bytes += sum(len(entry.data) for entry in again)
+        self._waiting.extendleft(reversed(again))
+        return len(again)
+
+    def expire(self, now: float) -> None:
+        """Give up what has waited for too long."""
+        error = BusUnavailable(f"the bus has taken nothing for {self.max_seconds} s")
+        while self._waiting and self._waiting[0].due <= now:
+            entry = self._waiting.popleft()
+            self.bytes -= len(entry.data)
+            entry.finish(error=error)
+        for entry in self._sent:  # what becomes of them is not known; who waits is told so
+            if entry.due > now:
+                break
+            entry.finish(error=error)
+
+    def fail(self, why: str) -> None:
+        """Give up all."""
+        error = BusUnavailable(why)
+        for entry in (*self._sent, *self._waiting):
+            entry.finish(error=error)
+        self._sent.clear()
+        self._waiting.clear()
+        self.bytes = 0
+
+    def _forget(self, now: float) -> None:
+        recent = self._recent
+        while recent and (recent[0][0] + self._remember <= now or self._recent_bytes > self.max_bytes):
+            self._recent_bytes -= len(recent.popleft()[1].data)

@@ -1,0 +1,184 @@
+"""Delivery to a connection that is not the plain case: it compresses, is behind, or is busy with another message."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from ..connection import State
+from ..exceptions import BufferFull, ConcurrencyError, ConnectionClosed
+
+if TYPE_CHECKING:
+    from ..asyncio.broadcast import Prepared
+    from .index import Index, Member
+
+__all__ = ["Delivery", "Extra"]
+
+_BUSY = 0.02
+"""Seconds between two looks at a connection on which a `Writer` has a message unfinished: nothing tells its end."""
+
+
+class Extra:
+    """What few connections need beside their subscriptions.
+
+    Attributes:
+        id: who it is, in topics with presence.
+        present: those topics.
+        held: messages that wait for the end of another message of several steps.
+        held_size: their bytes.
+        newest: messages of topics that conflate, which wait until the connection is not behind, by their keys.
+        tasks: those that send them.
+        warned: whether the log has a line about its being behind.
+    """
+
+    __slots__ = ("held", "held_size", "id", "newest", "present", "tasks", "warned")
+
+    def __init__(self) -> None:
+        self.id = ""
+        self.present: dict[str, None] = {}
+        self.held: list[Prepared] | None = None
+        self.held_size = 0
+        self.newest: dict[Any, Prepared] | None = None
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.warned = False
+
+
+class Delivery:
+    """Delivers what the index cannot deliver the plain way.
+
+    Args:
+        logger: where it logs.
+
+    Attributes:
+        index: set once there is one.
+        deliveries, conflated, dropped: totals.
+    """
+
+    def __init__(self, logger: Any) -> None:
+        self.index: Index | None = None
+        self.deliveries = self.conflated = self.dropped = 0
+        self._logger = logger
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @staticmethod
+    def extra(member: Member) -> Extra:
+        """Return a member's extra, made if there is none."""
+        if member.extra is None:
+            member.extra = Extra()
+        extra: Extra = member.extra
+        return extra
+
+    def close(self) -> None:
+        """Give up what waits."""
+        for task in list(self._tasks):
+            task.cancel()
+
+    def left(self, extra: Extra) -> None:
+        """Give up what waits for a connection that has ended."""
+        if extra.held:
+            self.dropped += len(extra.held)
+        extra.held = extra.newest = None
+
+    def slow(self, member: Member, messages: list[Prepared]) -> None:
+        """Send messages, or hold them, or drop them as the connection's policy says."""
+        channel: Any = member.sink
+        extra: Extra | None = member.extra
+        for i, message in enumerate(messages):
+            if channel.connection.state is not State.OPEN:
+                return
+            if (extra is not None and extra.held is not None) or channel.is_sending:
+                self._hold(member, channel, messages[i:])
+                return
+            if message.key is not None and (channel.write_paused or (extra is not None and extra.newest is not None)):
+                self._keep_newest(member, channel, message)
+                continue
+            self._send(member, channel, message)
+
+    def _send(self, member: Member, channel: Any, message: Prepared) -> None:
+        try:
+            if message.send(channel):
+                self.deliveries += 1
+                if member.extra is not None:
+                    member.extra.warned = False
+            elif channel.connection.state is State.OPEN:
+                self.dropped += 1
+        except BufferFull as exc:
+            self.dropped += 1
+            extra = self.extra(member)
+            if not extra.warned:
+                extra.warned = True
+                channel.host.logger.warning("a publish skipped %a: %s", channel.ws.remote_address, exc)
+        except ConcurrencyError:
+            self._hold(member, channel, [message])
+
+    # --- A message in several steps is under way --------------------------------------------------------------
+
+    def _hold(self, member: Member, channel: Any, messages: list[Prepared]) -> None:
+        extra = self.extra(member)
+        started = extra.held is not None
+        held = extra.held if extra.held is not None else []
+        limit = channel.host.limits.max_buffered
+        for message in messages:
+            if limit is not None and extra.held_size + len(message.payload) > limit:
+                self.dropped += 1
+                continue
+            held.append(message)
+            extra.held_size += len(message.payload)
+        extra.held = held
+        if not started:
+            self._spawn(self._send_held(member, channel, extra))
+
+    async def _send_held(self, member: Member, channel: Any, extra: Extra) -> None:
+        try:
+            async with channel.sending():
+                while channel.connection.in_message and channel.connection.state is State.OPEN:  # noqa: ASYNC110
+                    await asyncio.sleep(_BUSY)
+                while extra.held and channel.connection.state is State.OPEN:
+                    held, extra.held = extra.held, []
+                    extra.held_size = 0
+                    for message in held:
+                        message.put(channel)
+                        self.deliveries += 1
+                    await channel.drain()
+        except ConnectionClosed:
+            pass
+        finally:
+            self.dropped += len(extra.held or ())
+            extra.held = None
+            extra.held_size = 0
+
+    # --- It is behind, and only the newest matters ------------------------------------------------------------
+
+    def _keep_newest(self, member: Member, channel: Any, message: Prepared) -> None:
+        extra = self.extra(member)
+        if extra.newest is None:
+            extra.newest = {}
+            self._spawn(self._send_newest(member, channel, extra))
+        if extra.newest.pop(message.key, None) is not None:
+            self.conflated += 1
+        extra.newest[message.key] = message
+
+    async def _send_newest(self, member: Member, channel: Any, extra: Extra) -> None:
+        try:
+            while extra.newest:
+                await channel.drain()
+                while extra.newest and not channel.write_paused and not channel.is_sending:
+                    self._send(member, channel, extra.newest.pop(next(iter(extra.newest))))
+                if extra.newest and channel.is_sending:
+                    async with channel.sending():
+                        pass
+                    await asyncio.sleep(0)
+        except ConnectionClosed:
+            pass
+        finally:
+            extra.newest = None
+
+    def _spawn(self, running: Any) -> None:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(running)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._logger.error("a delivery failed", exc_info=task.exception())

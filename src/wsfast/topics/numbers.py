@@ -1,0 +1,294 @@
+"""The numbers of messages between processes: what was lost, what came twice, and how that is known; sans-IO.
+
+Each process counts its messages of each topic. Who subscribed knows the latest number of each process, so that a number
+that is not higher is a duplicate, and one that is too high is a gap. What was lost at the end shows by the tails: each
+process tells the others regularly, and when asked, which number it has come to in which topic.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any, Final, NamedTuple
+
+__all__ = ["Gap", "Incoming", "Outgoing"]
+
+_IDLE: Final = 600.0
+"""Seconds after its last message from which on a topic's counter may be forgotten."""
+_SETTLES: Final = 12.0
+"""Seconds after which a message that is tried again and again has arrived or was given up."""
+_MAX_TOPICS: Final = 200_000
+_CHUNK: Final = 1000
+_SLACK: Final = 0.25
+"""Seconds that a subscription may have taken to be in force."""
+_PATIENCE: Final = 0.9
+"""Seconds for which what a tail speaks of may be under way still."""
+
+
+class Gap(NamedTuple):
+    """Messages that this process did not get, and so nobody who is connected to it.
+
+    What is lost is told once for each process that sent it, within about two seconds of the next sign of life.
+    """
+
+    topic: str
+    """Where they were published."""
+    missed: int | None
+    """How many; None if that is not known."""
+    recovered: bool = False
+    """Whether they were, or will be, delivered from the topic's history after all."""
+
+
+class _Counter:
+    __slots__ = ("marked", "marked_at", "number", "settles", "told", "used")
+
+    def __init__(self, number: int, settles: bool, now: float) -> None:
+        self.number = number
+        self.told = number  # at the last tail
+        self.used = now
+        self.settles = settles
+        self.marked = number  # where it stood at a time, after which what was sent until then has settled
+        self.marked_at = now
+
+    def reached(self, now: float) -> int:
+        """Return the number up to which messages have arrived by now, or never will."""
+        if not self.settles:
+            return self.number
+        if self.marked_at + _SETTLES <= now:
+            settled, self.marked, self.marked_at = self.marked, self.number, now
+            return settled
+        return self.told
+
+
+class Outgoing:
+    """The numbers of this process' own messages."""
+
+    def __init__(self) -> None:
+        self._counters: OrderedDict[str, _Counter] = OrderedDict()
+        self._touched: dict[str, None] = {}
+        self._floor = 0  # the highest number of a topic that was forgotten
+        self._tails = 0
+
+    def next(self, topic: str, now: float, *, settles: bool = False) -> tuple[int, bool]:
+        """Return the number of a topic's next message, and whether it is the first that others may know of.
+
+        Args:
+            topic: the topic.
+            now: the time.
+            settles: whether the message is tried again where it does not arrive, so that it may take its time.
+        """
+        counter = self._counters.get(topic)
+        first = counter is None
+        if counter is None:
+            counter = self._counters[topic] = _Counter(self._floor, settles, now)
+            if len(self._counters) > _MAX_TOPICS:
+                self._forget(next(iter(self._counters)))
+        counter.number += 1
+        counter.used = now
+        if topic not in self._touched:
+            self._touched[topic] = None
+        return counter.number, first
+
+    def tails(self, now: float, *, whole: bool = False) -> list[dict[str, Any]]:
+        """Return what to tell the others, as messages.
+
+        Args:
+            now: the time.
+            whole: of all topics that are remembered, because somebody asked; else what changed since the last time.
+        """
+        if not whole:
+            self._tails += 1
+            while self._counters:
+                topic, counter = next(iter(self._counters.items()))
+                if counter.used > now - _IDLE or topic in self._touched:
+                    break
+                self._forget(topic)
+        entries = []
+        unsettled: dict[str, None] = {}
+        for topic in self._counters if whole else self._touched:
+            known = self._counters.get(topic)
+            if known is None:
+                continue
+            if whole:
+                reached = known.told if known.settles else known.number
+            else:
+                reached = known.reached(now)
+                if reached < known.number:
+                    unsettled[topic] = None
+                if known.settles and reached == known.told:
+                    continue
+            entries.append([topic, known.told, reached, max(0, round((now - known.used) * 1000))])
+            if not whole:
+                known.told = reached
+                self._counters.move_to_end(topic)
+        if not whole:
+            self._touched = unsettled
+        chunks = [entries[i : i + _CHUNK] for i in range(0, len(entries), _CHUNK)] or [[]]
+        return [{"tail": 0 if whole or i else self._tails, "of": chunk} for i, chunk in enumerate(chunks)]
+
+    def _forget(self, topic: str) -> None:
+        self._floor = max(self._floor, self._counters.pop(topic).number)
+
+
+class _Origin:
+    __slots__ = ("before", "heard", "tail")
+
+    def __init__(self, now: float) -> None:
+        self.heard = now
+        self.tail = 0  # the number of its last tail
+        self.before = now  # when that came
+
+
+class Incoming:
+    """The numbers of other processes' messages, in the topics that this one subscribed to.
+
+    Attributes:
+        duplicates: how many messages were dropped because they had come before.
+    """
+
+    def __init__(self) -> None:
+        self.duplicates = 0
+        self._since: dict[str, float] = {}
+        self._latest: dict[str, dict[int, int]] = {}
+        self._unsure: dict[tuple[str, int], int] = {}  # the number before the first that came
+        self._suspects: list[tuple[float, str, int, int, int | None]] = []
+        self._origins: dict[int, _Origin] = {}
+
+    def join(self, topic: str, now: float) -> None:
+        """Note a subscription."""
+        self._since[topic] = now
+        self._latest[topic] = {}
+
+    def leave(self, topic: str) -> None:
+        """Note its end."""
+        self._since.pop(topic, None)
+        for origin in self._latest.pop(topic, ()):
+            self._unsure.pop((topic, origin), None)
+
+    def heard(self, origin: int, now: float) -> bool:
+        """Note a sign of life of another process; tell whether it is the first."""
+        known = self._origins.get(origin)
+        if known is None:
+            self._origins[origin] = _Origin(now)
+            return True
+        known.heard = now
+        return False
+
+    def silent(self, now: float, seconds: float) -> list[int]:
+        """Forget the processes that were silent for some seconds, and return them."""
+        gone = [origin for origin, known in self._origins.items() if known.heard + seconds <= now]
+        for origin in gone:
+            self.forget(origin)
+        return gone
+
+    def restarted(self, now: float) -> None:
+        """Note that nothing could be heard for a while, which is nobody's silence."""
+        for known in self._origins.values():
+            known.heard = now
+
+    def forget(self, origin: int) -> None:
+        """Forget a process that has ended. What it sent last is still checked by `check`."""
+        self._origins.pop(origin, None)
+
+    def accept(self, topic: str, origin: int, number: int, first: bool, *, ordered: bool = False) -> int | None:
+        """Judge a message by its number.
+
+        Args:
+            topic, origin, number, first: the message's.
+            ordered: whether what is lost is known by other means, so that only duplicates count.
+
+        Returns:
+            None for one that is not to be delivered; else how many are missing before it.
+        """
+        latest = self._latest.get(topic)
+        if latest is None:
+            return None
+        before = latest.get(origin)
+        if before is None:
+            latest[origin] = number
+            if not first and not ordered:
+                self._unsure[topic, origin] = number - 1
+            return 0
+        if number <= before:
+            self.duplicates += 1
+            return None
+        latest[origin] = number
+        return 0 if first or ordered else number - before - 1
+
+    def tail(self, origin: int, number: int, entries: list[Any], now: float) -> bool:
+        """Take in what a process tells of its numbers.
+
+        Args:
+            origin: the process.
+            number: of the tail, 0 for one that was asked for or goes on.
+            entries: for each topic its name, the number at the process' tail before, the number now, and how many
+                milliseconds ago its latest message was.
+            now: the time.
+
+        Returns:
+            Whether a tail before it is missing, so that the process should be asked for all.
+
+        Raises:
+            ValueError: it is malformed.
+        """
+        known = self._origins.get(origin)
+        if known is None:
+            known = self._origins[origin] = _Origin(now)
+            known.tail = number - 1 if number else 0
+        previous = known.before
+        missing = number > known.tail + 1
+        if number:
+            known.tail = number
+            known.before = now
+        for entry in entries:
+            if not isinstance(entry, list) or len(entry) != 4 or not isinstance(entry[0], str):
+                raise ValueError("an entry of a tail must be a list of a topic and three numbers")
+            topic, told, reached, age = entry
+            if not all(type(value) is int and 0 <= value < 1 << 63 for value in (told, reached, age)):
+                raise ValueError("an entry of a tail must be a list of a topic and three numbers")
+            self._compare(topic, origin, told if number else None, reached, age / 1000, previous, now)
+        return missing
+
+    def _compare(
+        self, topic: str, origin: int, told: int | None, reached: int, age: float, previous: float, now: float
+    ) -> None:
+        latest = self._latest.get(topic)
+        if latest is None:
+            return
+        since = self._since[topic] + _SLACK
+        long_enough = told is not None and since < previous
+        unsure = self._unsure.pop((topic, origin), None)
+        if unsure is not None and long_enough and told is not None and unsure > told:
+            self._suspects.append((now, topic, origin, -1, unsure - told))
+        before = latest.get(origin)
+        if before is None:
+            if long_enough and told is not None:
+                self._suspects.append((now, topic, origin, reached, reached - told))
+            elif since < now - age:
+                self._suspects.append((now, topic, origin, reached, None))
+        elif before < reached:
+            self._suspects.append((now, topic, origin, reached, reached - before))
+
+    def check(self, now: float) -> list[Gap]:
+        """Return what is known to be lost by now: tails spoke of it, and it has not come since."""
+        gaps = []
+        left = []
+        for suspect in self._suspects:
+            noted, topic, origin, reached, missed = suspect
+            if noted + _PATIENCE > now:
+                left.append(suspect)
+                continue
+            latest = self._latest.get(topic)
+            if latest is None:
+                continue
+            if reached < 0:
+                gaps.append(Gap(topic, missed))
+                continue
+            before = latest.get(origin)
+            if before is not None and before >= reached:
+                continue  # it was under way, or was told by the number of a later one
+            if before is not None:
+                missed = reached - before
+            latest[origin] = reached
+            gaps.append(Gap(topic, missed))
+        self._suspects = left
+        return gaps

@@ -1,0 +1,172 @@
+"""Who is present in which topic, over all processes; sans-IO.
+
+Each process tells the others who came and went in it, each time with the next version. Who missed a version asks for
+all, and a process that has ended takes its own with it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+__all__ = ["Presence", "Present"]
+
+_CHUNK: Final = 500
+
+
+class Present(NamedTuple):
+    """Somebody who is present in a topic: one connection that subscribed to it."""
+
+    id: str
+    """Which connection it is, as `WebSocket.id` says."""
+    info: str | None
+    """What `WebSocket.subscribe` was told of it."""
+
+
+class Presence:
+    """Who is present.
+
+    Args:
+        origin: this process.
+    """
+
+    def __init__(self, origin: int) -> None:
+        self.version = 0
+        self._origin = origin
+        self._topics: dict[str, dict[str, tuple[int, str | None]]] = {}
+        self._of: dict[int, dict[tuple[str, str], None]] = {}
+        self._versions: dict[int, int] = {}
+        self._changes: list[list[Any]] = []
+
+    def present(self, topic: str) -> list[Present]:
+        """Return who is present in a topic, in the order in which this process learnt of them."""
+        return [Present(id_, info) for id_, (_, info) in self._topics.get(topic, {}).items()]
+
+    # --- This process' own ----------------------------------------------------------------------------------
+
+    def come(self, topic: str, id_: str, info: str | None) -> None:
+        """Note that somebody came in this process."""
+        self._put(self._origin, topic, id_, info)
+        self._changes.append([topic, id_, info])
+
+    def go(self, topic: str, id_: str) -> None:
+        """Note that somebody left in this process."""
+        if self._take(self._origin, topic, id_) is not None:
+            self._changes.append([topic, id_])
+
+    def changes(self) -> list[dict[str, Any]]:
+        """Return what to tell the others of what changed since the last call, as messages."""
+        changes, self._changes = self._changes, []
+        messages = []
+        for i in range(0, len(changes), _CHUNK):
+            self.version += 1
+            messages.append({"presence": self.version, "changes": changes[i : i + _CHUNK]})
+        return messages
+
+    def all(self) -> list[dict[str, Any]]:
+        """Return all of this process' own, as messages; what changed since `changes` is in it too."""
+        mine = [[topic, id_, self._topics[topic][id_][1]] for topic, id_ in self._of.get(self._origin, ())]
+        chunks = [mine[i : i + _CHUNK] for i in range(0, len(mine), _CHUNK)] or [[]]
+        return [
+            {"presence": self.version, "all": chunk, "part": i, "parts": len(chunks)} for i, chunk in enumerate(chunks)
+        ]
+
+    # --- Others' --------------------------------------------------------------------------------------------
+
+    def is_behind(self, origin: int, version: int) -> bool:
+        """Tell whether changes of another process, which is at a version, are missing here."""
+        return self._versions.get(origin, 0) != version
+
+    def take_in(self, origin: int, content: dict[str, Any]) -> tuple[bool, list[tuple[str, Present, bool]]]:
+        """Take in what another process told.
+
+        Returns:
+            Whether something before it is missing, so that the process should be asked for all; and who came (True) or
+            left (False) where.
+
+        Raises:
+            ValueError: it is malformed.
+        """
+        version = content.get("presence")
+        if type(version) is not int or version < 0:
+            raise ValueError("a presence's version must be a number")
+        happened: list[tuple[str, Present, bool]] = []
+        if "all" in content:
+            entries = [self._checked(entry, 3) for entry in self._list(content["all"])]
+            if content.get("part") == 0:
+                kept = {(topic, id_) for topic, id_, _ in entries}
+                if content.get("parts") == 1:
+                    for topic, id_ in [pair for pair in self._of.get(origin, ()) if pair not in kept]:
+                        self._left(origin, topic, id_, happened)
+                else:
+                    for topic, id_ in list(self._of.get(origin, ())):
+                        self._left(origin, topic, id_, happened)
+            for topic, id_, info in entries:
+                self._came(origin, topic, id_, info, happened)
+            self._versions[origin] = version
+            return False, happened
+        known = self._versions.get(origin, 0)
+        if version <= known:
+            return False, happened
+        if version != known + 1:
+            return True, happened
+        for entry in self._list(content.get("changes")):
+            if isinstance(entry, list) and len(entry) == 2:
+                topic, id_ = self._checked(entry, 2)
+                self._left(origin, topic, id_, happened)
+            else:
+                topic, id_, info = self._checked(entry, 3)
+                self._came(origin, topic, id_, info, happened)
+        self._versions[origin] = version
+        return False, happened
+
+    def forget(self, origin: int) -> list[tuple[str, Present, bool]]:
+        """Take away all of a process that has ended; return who left where."""
+        happened: list[tuple[str, Present, bool]] = []
+        for topic, id_ in list(self._of.get(origin, ())):
+            self._left(origin, topic, id_, happened)
+        self._versions.pop(origin, None)
+        return happened
+
+    @staticmethod
+    def _list(value: Any) -> list[Any]:
+        if not isinstance(value, list):
+            raise ValueError("a presence must be a list")
+        return value
+
+    @staticmethod
+    def _checked(entry: Any, length: int) -> list[Any]:
+        strings = isinstance(entry, list) and len(entry) == length and all(isinstance(one, str) for one in entry[:2])
+        if not strings or (length == 3 and not isinstance(entry[2], (str, type(None)))):
+            raise ValueError("an entry of a presence must be a topic, an id and an info")
+        return entry  # type: ignore[no-any-return]
+
+    def _came(
+        self, origin: int, topic: str, id_: str, info: str | None, happened: list[tuple[str, Present, bool]]
+    ) -> None:
+        before = self._topics.get(topic, {}).get(id_)
+        if before is not None and before[0] != origin:
+            return  # an id is one process' own
+        self._put(origin, topic, id_, info)
+        if before is None:
+            happened.append((topic, Present(id_, info), True))
+
+    def _left(self, origin: int, topic: str, id_: str, happened: list[tuple[str, Present, bool]]) -> None:
+        gone = self._take(origin, topic, id_)
+        if gone is not None:
+            happened.append((topic, gone, False))
+
+    def _put(self, origin: int, topic: str, id_: str, info: str | None) -> None:
+        self._topics.setdefault(topic, {})[id_] = (origin, info)
+        self._of.setdefault(origin, {})[topic, id_] = None
+
+    def _take(self, origin: int, topic: str, id_: str) -> Present | None:
+        of = self._of.get(origin)
+        if of is None or (topic, id_) not in of:
+            return None
+        del of[topic, id_]
+        if not of:
+            del self._of[origin]
+        _, info = self._topics[topic].pop(id_)
+        if not self._topics[topic]:
+            del self._topics[topic]
+        return Present(id_, info)

@@ -1,0 +1,106 @@
+"""What holds for which topics: names, and rules by prefix."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+__all__ = ["History", "Rule", "Rules", "check_name"]
+
+_NAME: Final = re.compile(r"[A-Za-z0-9_.:@/-]{1,200}\Z")
+_PATTERN: Final = re.compile(r"[A-Za-z0-9_.:@/-]{0,200}\*?\Z")
+_CACHED: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """That, and for how long, the messages of a topic are kept.
+
+    Args:
+        size: how many of the latest messages are kept.
+        ttl: seconds for which they are kept after the latest.
+
+    Raises:
+        ValueError, TypeError: a value is out of range; the text names it.
+    """
+
+    size: int = 100
+    ttl: float = 300.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.size, int) or isinstance(self.size, bool):
+            raise TypeError(f"size must be int, got {type(self.size).__name__}")
+        if not 1 <= self.size <= 100_000:
+            raise ValueError(f"size must be from 1 to 100000, got {self.size}")
+        if not isinstance(self.ttl, (int, float)) or isinstance(self.ttl, bool):
+            raise TypeError(f"ttl must be a number of seconds, got {type(self.ttl).__name__}")
+        if not 1 <= self.ttl <= 31_536_000:
+            raise ValueError(f"ttl must be from 1 to 31536000 seconds, got {self.ttl}")
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What holds for a topic."""
+
+    history: History | None = None
+    presence: bool = False
+    conflate: bool = False
+
+
+def check_name(name: object) -> str:
+    """Return a topic's name if it is one.
+
+    Raises:
+        ValueError, TypeError: it is not.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"a topic's name must be str, got {type(name).__name__}")
+    if not _NAME.match(name):
+        raise ValueError(f"a topic's name must have 1 to 200 of A-Z a-z 0-9 _ . : @ / -, got {name[:250]!a}")
+    return name
+
+
+class Rules:
+    """The rules of topics: the longest prefix counts, and an exact name more than any."""
+
+    def __init__(self) -> None:
+        self._exact: dict[str, Rule] = {}
+        self._prefixes: list[tuple[str, Rule]] = []  # the longest first
+        self._cache: dict[str, Rule] = {}
+        self._default = Rule()
+
+    def add(self, pattern: str, rule: Rule) -> None:
+        """Add a rule for a name, or for a prefix with ``*`` behind it.
+
+        Raises:
+            ValueError, TypeError: the pattern is not one, or has a rule already.
+        """
+        if not isinstance(pattern, str):
+            raise TypeError(f"a pattern must be str, got {type(pattern).__name__}")
+        if not pattern or not _PATTERN.match(pattern):
+            raise ValueError(f"a pattern must be a topic's name, or a prefix with * behind it, got {pattern[:250]!a}")
+        if pattern.endswith("*"):
+            prefix = pattern[:-1]
+            if any(prefix == other for other, _ in self._prefixes):
+                raise ValueError(f"{pattern!r} has a rule already")
+            self._prefixes.append((prefix, rule))
+            self._prefixes.sort(key=lambda one: len(one[0]), reverse=True)
+        elif pattern in self._exact:
+            raise ValueError(f"{pattern!r} has a rule already")
+        else:
+            self._exact[pattern] = rule
+        self._cache.clear()
+
+    def of(self, name: str) -> Rule:
+        """Return what holds for a topic."""
+        rule = self._cache.get(name)
+        if rule is None:
+            check_name(name)
+            rule = self._exact.get(name) or next(
+                (rule for prefix, rule in self._prefixes if name.startswith(prefix)), self._default
+            )
+            if len(self._cache) >= _CACHED:
+                self._cache.clear()
+            self._cache[name] = rule
+        return rule

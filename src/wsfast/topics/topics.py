@@ -1,0 +1,974 @@
+"""`Topics`: subscriptions, publishing, histories and presence of one process, and its part among others."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+
+from ..asyncio.broadcast import Prepared
+from ..asyncio.protocol import turn_of
+from ..bus.interface import Bus, Position
+from ..bus.memory import MemoryBus, Taken
+from ..codes import Opcode
+from ..connection import State
+from ..events import BytesLike
+from ..exceptions import (
+    BusUnavailable,
+    ConcurrencyError,
+    InvalidState,
+    NotAuthorized,
+    NotRecovered,
+    TooManySubscriptions,
+)
+from .delivery import Delivery
+from .envelope import CONTROL, BadEnvelope, Envelope, Sealer
+from .index import Index, Member
+from .numbers import Gap, Incoming, Outgoing
+from .presence import Presence, Present
+from .rules import History, Rule, Rules, check_name
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from ..asyncio.websocket import WebSocket
+
+__all__ = ["Published", "Topics"]
+
+_BEAT: Final = 1.0
+"""Seconds between two signs of life of a process."""
+_DEAD: Final = 3.0
+"""Seconds of silence after which a process is taken to have ended."""
+_TURN: Final = 256
+"""Publishes of which awaiting one gives others a turn of the loop."""
+_MAX_INFO: Final = 1024
+_MAX_KEY: Final = 200
+_MAX_MINE: Final = 10_000
+_CATCHING: Final = 64
+"""Histories that are read at once after an interruption."""
+_QUIET: Final = 1.0
+"""Seconds between two lines in the log about the same kind of trouble."""
+
+
+class Published(NamedTuple):
+    """A message of a topic's history."""
+
+    message: str | bytes
+    """What was published: `str` is text, `bytes` is binary."""
+    position: Position
+    """Its place."""
+
+
+class _Pause:
+    """An awaitable that gives others a turn of the loop."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[Any, None, None]:
+        yield
+
+
+class _Subscribing:
+    """What `WebSocket.subscribe` returns: awaiting it waits until the subscription is in force everywhere."""
+
+    __slots__ = ("_topic", "_topics")
+
+    def __init__(self, topics: Topics, topic: str) -> None:
+        self._topics = topics
+        self._topic = topic
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return self._topics._settled(self._topic).__await__()
+
+
+_TAKEN: Final = Taken()
+_PAUSE: Final = _Pause()
+
+
+class _Followed:
+    """A topic with a history that this process subscribed to."""
+
+    __slots__ = ("behind", "newest", "position", "task")
+
+    def __init__(self) -> None:
+        self.behind = False  # something before `newest` is missing, and is read by `task`
+        self.position: Position | None = None  # of the latest message that was delivered, once that is known
+        self.newest: Position | None = None  # of the latest that came while what is before it was read
+        self.task: asyncio.Task[None] | None = None
+
+
+class Topics:
+    """Messages to all who subscribed to a topic: in this process, and by a bus in others.
+
+    ::
+
+        topics = wsfast.Topics()
+        server = wsfast.Server(topics=topics)
+
+        @server.handler(None)
+        async def room(ws):
+            ws.subscribe("room.1")
+            async for message in ws:
+                ws.publish("room.1", message)
+
+    A server that is given a `Topics` starts and stops it; several servers of one event loop may share it. Without a
+    server, ``async with topics:`` does. It belongs to one event loop, and its methods to that loop's thread.
+
+    Args:
+        bus: what carries messages to other processes, such as `LocalBus` or `RedisBus`; None for a single process.
+        authorize: called as ``authorize(ws, topic)`` before each subscription by `WebSocket.subscribe`; must return
+            True to allow it, or False. For topics whose names a client chose.
+        encode: called as ``encode(topic, message, position)`` once for each message and process, to make what its
+            subscribers are sent, `str` or `bytes`; `position` is None in topics without a history. Default: the message
+            itself.
+        key: a secret of 1 to 64 bytes, the same in all processes, with which messages on the bus are signed; those with
+            a wrong signature are dropped. None for no signatures.
+        max_topics: how many topics one connection may subscribe to.
+        max_subscriptions: how many subscriptions there may be in this process.
+        max_size: the most bytes of a message that is taken from the bus.
+        on_gap: called with a `Gap` when messages of other processes are known to be lost.
+        on_presence: called as ``on_presence(topic, present, came)`` when somebody came (True) or left (False), in
+            topics with presence; `present` is a `Present`.
+        logger: default: ``logging.getLogger("wsfast.topics")``.
+
+    Attributes:
+        on_gap, on_presence: the arguments; they may be set at any time.
+
+    Raises:
+        ValueError, TypeError: an option is out of range; the text names it.
+    """
+
+    def __init__(
+        self,
+        bus: Bus | None = None,
+        *,
+        authorize: Callable[[WebSocket, str], bool] | None = None,
+        encode: Callable[[str, str | bytes, Position | None], str | bytes] | None = None,
+        key: bytes | None = None,
+        max_topics: int = 1000,
+        max_subscriptions: int = 1_000_000,
+        max_size: int = 16_777_216,
+        on_gap: Callable[[Gap], object] | None = None,
+        on_presence: Callable[[str, Present, bool], object] | None = None,
+        logger: logging.Logger | logging.LoggerAdapter[Any] | None = None,
+    ) -> None:
+        if bus is not None and not isinstance(bus, Bus):
+            raise TypeError(f"bus must be a Bus or None, got {type(bus).__name__}")
+        hooks = {"authorize": authorize, "encode": encode, "on_gap": on_gap, "on_presence": on_presence}
+        for name, hook in hooks.items():
+            if hook is not None and not callable(hook):
+                raise TypeError(f"{name} must be callable, got {type(hook).__name__}")
+        limits = {"max_topics": max_topics, "max_subscriptions": max_subscriptions, "max_size": max_size}
+        for name, value in limits.items():
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise TypeError(f"{name} must be int, got {type(value).__name__}")
+            if value < 1:
+                raise ValueError(f"{name} must be positive, got {value}")
+        self.on_gap = on_gap
+        self.on_presence = on_presence
+        self._alone = bus is None
+        self._bus: Bus = MemoryBus() if bus is None else bus
+        self._authorize = authorize
+        self._encode = encode
+        self._max_topics = max_topics
+        self._max_subscriptions = max_subscriptions
+        self._sealer = Sealer(max_size, key)
+        self._rules = Rules()
+        self._logger: Any = logging.getLogger("wsfast.topics") if logger is None else logger
+        self._origin = secrets.randbits(63) | 1
+        self._outgoing = Outgoing()
+        self._incoming = Incoming()
+        self._presence = Presence(self._origin)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._index: Index
+        self._users = 0
+        self._running = False
+        self._closed = False
+        self._up = False
+        self._was_up = False
+        self._beating: asyncio.TimerHandle | None = None
+        self._telling = False
+        self._answering: set[str] = set()
+        self._followed: dict[str, _Followed] = {}
+        self._mine: OrderedDict[tuple[str, int], Member] = OrderedDict()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._is_up = asyncio.Event()
+        self._publishes = self._gaps = self._recovered = self._refused = 0
+        self._lag = 0.0
+        self._quiet: dict[str, tuple[float, int]] = {}
+        self._delivery = Delivery(self._logger)
+
+    def configure(
+        self, pattern: str, *, history: History | None = None, presence: bool = False, conflate: bool = False
+    ) -> None:
+        """Say what holds for a topic, or for all whose names have a prefix; the longest one counts.
+
+        The same must hold in all processes. To be called before the start.
+
+        Args:
+            pattern: a topic's name, or a prefix with ``*`` behind it.
+            history: that messages are kept, numbered and delivered in one order everywhere; None for not.
+            presence: that it is known everywhere who subscribed.
+            conflate: that of the messages with the same key only the newest matters: it takes the place of one that is
+                not sent yet.
+
+        Raises:
+            ValueError, TypeError: the pattern is not one, has a rule already, or `history` comes with `conflate`.
+            InvalidState: it was started already.
+        """
+        if history is not None and not isinstance(history, History):
+            raise TypeError(f"history must be a History or None, got {type(history).__name__}")
+        for name, value in (("presence", presence), ("conflate", conflate)):
+            if not isinstance(value, bool):
+                raise TypeError(f"{name} must be bool, got {type(value).__name__}")
+        if history is not None and conflate:
+            raise ValueError("a topic with a history delivers every message, which conflate does not")
+        if self._loop is not None:
+            raise InvalidState("topics are configured before they are started")
+        self._rules.add(pattern, Rule(history, presence, conflate))
+
+    # --- Life -----------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Begin to work, on the running event loop; called once more, only count.
+
+        A bus that cannot be reached yet is no error: what is published reaches this process, `health` says
+        ``"degraded"``, and the bus goes on trying.
+
+        Raises:
+            InvalidState: it was closed, or runs on another event loop.
+        """
+        loop = asyncio.get_running_loop()
+        if self._closed:
+            raise InvalidState("the topics are closed")
+        if self._loop is None:
+            self._loop = loop
+            self._index = Index(turn_of(loop), self._delivery.slow, self._emptied, self._left)
+            self._delivery.index = self._index
+        elif self._loop is not loop:
+            raise InvalidState("the topics run on another event loop")
+        self._users += 1
+        if self._users > 1:
+            return
+        self._running = True
+        await self._bus.start(_Link(self), self._origin)
+        if not self._alone:
+            self._bus.subscribe(CONTROL)
+            self._beating = loop.call_later(_BEAT, self._beat)
+
+    async def close(self) -> None:
+        """End, if nobody else who started it still uses it. What is pending is sent."""
+        if self._users > 1:
+            self._users -= 1
+            return
+        if not self._running:
+            self._closed = True
+            return
+        self._users = 0
+        self._index.flush()
+        if not self._alone:
+            self._tell({"bye": 1})
+        self._running = False
+        self._closed = True
+        if self._beating is not None:
+            self._beating.cancel()
+        for task in list(self._tasks):
+            task.cancel()
+        self._delivery.close()
+        await self._bus.close()
+
+    async def __aenter__(self) -> Self:
+        """Start, and return itself."""
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close."""
+        await self.close()
+
+    def _working(self) -> None:
+        if not self._running:
+            raise InvalidState("the topics are closed" if self._closed else "the topics are not started")
+
+    # --- Subscribing, which `WebSocket` calls ---------------------------------------------------------------
+
+    def subscribe(self, ws: WebSocket, topic: str, info: str | None = None) -> Awaitable[None]:
+        """Subscribe a connection to a topic; see `WebSocket.subscribe`."""
+        self._working()
+        rule = self._rules.of(topic)
+        if info is not None:
+            if not isinstance(info, str):
+                raise TypeError(f"info must be str or None, got {type(info).__name__}")
+            if len(info.encode()) > _MAX_INFO:
+                raise ValueError(f"info must have at most {_MAX_INFO} bytes in UTF-8, got {len(info.encode())}")
+            if not rule.presence:
+                raise ValueError(f"info is for topics with presence, which {topic!r} is not")
+        channel: Any = ws._open_channel()
+        if channel.connection.state is not State.OPEN:
+            raise channel.connection.closed_error()
+        index, member = self._index, channel.member
+        if member is not None and member.has(topic):
+            return _TAKEN if self._alone else _Subscribing(self, topic)
+        if member is not None and member.size >= self._max_topics:
+            raise TooManySubscriptions(f"the connection has {member.size} topics, which is the limit")
+        if index.subscriptions >= self._max_subscriptions:
+            raise TooManySubscriptions(f"this process has {index.subscriptions} subscriptions, which is the limit")
+        if self._authorize is not None:
+            allowed = self._authorize(ws, topic)
+            if not isinstance(allowed, bool):
+                if asyncio.iscoroutine(allowed):
+                    allowed.close()
+                raise TypeError(f"authorize must return True or False, got {type(allowed).__name__}")
+            if not allowed:
+                raise NotAuthorized(f"the connection may not subscribe to {topic!r}")
+        if member is None:
+            member = channel.member = Member(index, channel)
+        index.subscribe(member, topic, rule.conflate)
+        if index.count(topic) == 1:
+            self._join(topic, rule)
+        if rule.presence:
+            extra = self._delivery.extra(member)
+            extra.id = str(ws.id)
+            extra.present[topic] = None
+            self._presence.come(topic, extra.id, info)
+            self._presence_changed(topic, Present(extra.id, info), True)
+        return _TAKEN if self._alone else _Subscribing(self, topic)
+
+    def unsubscribe(self, ws: WebSocket, topic: str) -> bool:
+        """End a subscription; see `WebSocket.unsubscribe`."""
+        check_name(topic)
+        member = ws._open_channel().member
+        if member is None or not self._running or not member.has(topic):
+            return False
+        extra = member.extra
+        if extra is not None and topic in extra.present:
+            del extra.present[topic]
+            self._go(topic, extra.id)
+        self._index.unsubscribe(member, topic)
+        return True
+
+    def _join(self, topic: str, rule: Rule) -> None:
+        """Note that the first has subscribed in this process."""
+        assert self._loop is not None
+        if rule.history is not None:
+            self._followed[topic] = followed = _Followed()
+            self._incoming.join(topic, self._loop.time())
+            self._bus.subscribe(topic)
+            followed.task = self._spawn(self._catch_up(topic, followed))
+        elif not self._alone:
+            self._incoming.join(topic, self._loop.time())
+            self._bus.subscribe(topic)
+
+    def _emptied(self, topic: str) -> None:
+        """Note that the last has unsubscribed in this process; the index calls it."""
+        followed = self._followed.pop(topic, None)
+        if followed is not None and followed.task is not None:
+            followed.task.cancel()
+        if followed is not None or not self._alone:
+            self._incoming.leave(topic)
+            if self._running:
+                self._bus.unsubscribe(topic)
+
+    def _left(self, member: Member) -> None:
+        """Note that a connection has ended; the index calls it."""
+        extra = member.extra
+        if extra is not None:
+            self._delivery.left(extra)
+            present, extra.present = extra.present, {}
+            for topic in present:
+                self._go(topic, extra.id)
+
+    async def _settled(self, topic: str) -> None:
+        await self._bus.settled()
+        followed = self._followed.get(topic)
+        if followed is not None and followed.position is None and followed.task is not None:
+            await asyncio.wait([followed.task], timeout=10)
+
+    # --- Publishing -----------------------------------------------------------------------------------------
+
+    def publish(
+        self,
+        topic: str,
+        message: str | BytesLike,
+        *,
+        key: str | None = None,
+        text: bool | None = None,
+        compress: bool | None = None,
+    ) -> Awaitable[Position | None]:
+        """Send a message to all who subscribed to a topic, in all processes.
+
+        It is queued by the call, behind what was sent and published before, and goes out by the end of the loop's
+        turn. What is to be done with a connection that has too much unsent is said by its `overflow`.
+
+        Args:
+            topic: the topic's name.
+            message: `str` for a text message, bytes-like for a binary one.
+            key: in a topic that conflates, which messages replace each other: those with the same key; at most 200
+                bytes in UTF-8. Default: all of the topic.
+            text: True sends bytes-like, which must be UTF-8, as text; False sends `str` as binary. Default: by type.
+            compress: whether to compress it for this process' connections where that was agreed on; None leaves the
+                choice to `compression`.
+
+        Returns:
+            An awaitable, which need not be awaited: it is done when the bus has taken the message, and its result is
+            the message's `Position` in a topic with a history, else None.
+
+        Raises:
+            ValueError, TypeError, UnicodeError: the topic's name, the message or the key is not one.
+            InvalidState: the topics are not started, or closed.
+            BusUnavailable: by the awaitable: other processes may not get it.
+        """
+        return self._publish(topic, message, key, text, compress, None)
+
+    def _publish(
+        self,
+        topic: str,
+        message: str | BytesLike,
+        key: str | None,
+        text: bool | None,
+        compress: bool | None,
+        but: Member | None,
+    ) -> Awaitable[Position | None]:
+        self._working()
+        assert self._loop is not None
+        rule = self._rules.of(topic)
+        if key is not None:
+            if not isinstance(key, str):
+                raise TypeError(f"key must be str or None, got {type(key).__name__}")
+            if len(key.encode()) > _MAX_KEY:
+                raise ValueError(f"key must have at most {_MAX_KEY} bytes in UTF-8, got {len(key.encode())}")
+            if not rule.conflate:
+                key = None
+        mark = (topic, key) if rule.conflate else None
+        prepared = Prepared(message, text, compress, mark)
+        self._publishes += 1
+        if rule.history is not None:
+            return self._store(topic, prepared, rule.history, but)
+        if self._encode is None:
+            self._index.publish(topic, prepared, but)
+        elif self._index.count(topic):
+            self._index.publish(topic, self._encoded(topic, prepared, None, compress), but)
+        if self._alone:
+            return _TAKEN if self._publishes % _TURN else _PAUSE
+        number, first = self._outgoing.next(topic, self._loop.time())
+        is_text = prepared.opcode is Opcode.TEXT
+        data = self._sealer.seal(topic, self._origin, number, prepared.payload, text=is_text, first=first, key=key)
+        return self._bus.publish(topic, data)
+
+    def _store(self, topic: str, prepared: Prepared, history: History, but: Member | None) -> Awaitable[Position]:
+        assert self._loop is not None
+        number, first = self._outgoing.next(topic, self._loop.time(), settles=True)
+        is_text = prepared.opcode is Opcode.TEXT
+        data = self._sealer.seal(topic, self._origin, number, prepared.payload, text=is_text, first=first, key=None)
+        if but is not None and topic in self._followed:
+            self._mine[topic, number] = but
+            if len(self._mine) > _MAX_MINE:
+                self._mine.popitem(last=False)
+        return self._bus.store(topic, data, history.size, float(history.ttl))
+
+    def _encoded(self, topic: str, prepared: Prepared, position: Position | None, compress: bool | None) -> Prepared:
+        assert self._encode is not None
+        message: str | bytes = prepared.payload
+        if prepared.opcode is Opcode.TEXT:
+            message = prepared.payload.decode()
+        made = self._encode(topic, message, position)
+        if not isinstance(made, (str, bytes)):
+            raise TypeError(f"encode must return str or bytes, got {type(made).__name__}")
+        return Prepared(made, None, compress, prepared.key)
+
+    # --- Histories ------------------------------------------------------------------------------------------
+
+    async def history(self, topic: str, since: Position | str | None = None) -> AsyncIterator[Published]:
+        """Iterate over the messages that are kept of a topic, oldest first, up to the newest.
+
+        Args:
+            topic: a topic with a history.
+            since: the place after which to begin, or what `str` made of it; None for the oldest that is kept.
+
+        Raises:
+            NotRecovered: some that came after `since` are not kept any more.
+            ValueError, TypeError: the topic has no history, or `since` is not a position.
+            BusUnavailable: it cannot be read.
+        """
+        position = self._checked_since(topic, since)
+        seen: dict[int, int] = {}
+        while True:
+            reading = await self._bus.read(topic, position)
+            if position is not None and not reading.complete:
+                raise NotRecovered(f"messages of {topic!r} after {position} are not kept any more")
+            for stored in reading.messages:
+                envelope = self._opened(topic, stored.data)
+                position = stored.position
+                if envelope is not None and seen.get(envelope.origin, 0) < envelope.number:
+                    seen[envelope.origin] = envelope.number
+                    yield Published(envelope.payload.decode() if envelope.text else envelope.payload, position)
+            if not reading.messages or position == reading.position:
+                return
+
+    async def recover(self, ws: WebSocket, topic: str, since: Position | str, info: str | None = None) -> int:
+        """Send a connection what it missed, and subscribe it; see `WebSocket.recover`."""
+        self._working()
+        position = self._checked_since(topic, since)
+        assert position is not None
+        channel: Any = ws._open_channel()
+        if channel.member is not None and channel.member.has(topic):
+            raise InvalidState(f"the connection has subscribed to {topic!r} already")
+        anchor = Member(self._index, _Nothing())
+        if self._index.subscribe(anchor, topic, False) and self._index.count(topic) == 1:
+            self._join(topic, self._rules.of(topic))
+        try:
+            return await self._recover(ws, channel, topic, position, info)
+        finally:
+            anchor.leave()
+
+    async def _recover(self, ws: WebSocket, channel: Any, topic: str, position: Position, info: str | None) -> int:
+        await self._settled(topic)
+        seen: dict[int, int] = {}
+        count = 0
+        for _ in range(100):
+            reading = await self._bus.read(topic, position)
+            if not reading.complete:
+                raise NotRecovered(f"messages of {topic!r} after {position} are not kept any more")
+            followed = self._followed.get(topic)
+            here = None if followed is None else followed.position
+            if here is None or here.epoch != position.epoch:
+                raise NotRecovered(f"{topic!r} has begun a new history")
+            for stored in reading.messages:
+                if stored.position.offset > here.offset:
+                    break  # it is on its way to this process
+                position = stored.position
+                envelope = self._opened(topic, stored.data)
+                if envelope is None or seen.get(envelope.origin, 0) >= envelope.number:
+                    continue
+                seen[envelope.origin] = envelope.number
+                prepared = self._prepared(topic, envelope, position)
+                try:
+                    prepared.send(channel)
+                except ConcurrencyError:
+                    raise InvalidState("a message in fragments is unfinished") from None
+                count += 1
+            if position.offset >= here.offset:
+                # What this process delivers from now on is what follows.
+                self.subscribe(ws, topic, info)
+                self._recovered += count
+                return count
+            await channel.drain()
+        raise NotRecovered(f"{topic!r} is faster than its history can be read")
+
+    def _checked_since(self, topic: str, since: Position | str | None) -> Position | None:
+        self._working()
+        if self._rules.of(topic).history is None:
+            raise ValueError(f"{topic!r} has no history; see Topics.configure")
+        if since is None or isinstance(since, Position):
+            return since
+        if not isinstance(since, str):
+            raise TypeError(f"since must be a Position, str or None, got {type(since).__name__}")
+        return Position.parse(since)
+
+    async def _catch_up(self, topic: str, followed: _Followed) -> None:
+        """Find out where a history stands, or deliver what is missing from it."""
+        try:
+            while self._running:
+                try:
+                    if followed.position is None:
+                        await self._bus.settled()
+                        reading = await self._bus.read(topic, None, 1)
+                        if followed.position is None:
+                            followed.position = reading.position
+                        if not followed.behind:
+                            return
+                        continue
+                    before = followed.position
+                    reading = await self._bus.read(topic, before)
+                except BusUnavailable:
+                    # It is read when the bus is up again; `_catch_up_all` does that.
+                    return
+                if followed.position != before:
+                    continue
+                self._take_reading(topic, followed, before, reading)
+                newest = followed.newest
+                done = newest is None or (
+                    newest.epoch == followed.position.epoch and newest.offset <= followed.position.offset
+                )
+                if done and (not reading.messages or followed.position == reading.position):
+                    return
+                if not reading.messages and newest is not None and newest.epoch != reading.position.epoch:
+                    return
+        finally:
+            if followed.task is asyncio.current_task():
+                followed.task = None
+                followed.newest = None
+                followed.behind = False
+
+    def _take_reading(self, topic: str, followed: _Followed, before: Position, reading: Any) -> None:
+        if not reading.complete:
+            first = reading.messages[0].position if reading.messages else reading.position
+            if first.epoch == before.epoch:
+                self._told(Gap(topic, max(0, first.offset - before.offset - 1) or None))
+            elif first.offset > 1 or (first.offset and not reading.messages):
+                self._told(Gap(topic, None))
+            # A new epoch whose first message is there: what was lost of the old one, if anything, the tails tell.
+        followed.position = reading.position if not reading.messages else before
+        for stored in reading.messages:
+            followed.position = stored.position
+            envelope = self._opened(topic, stored.data)
+            if envelope is None:
+                continue
+            accepted = self._incoming.accept(topic, envelope.origin, envelope.number, envelope.first, ordered=True)
+            if accepted is not None:
+                self._recovered += 1
+                self._deliver(topic, envelope, stored.position)
+
+    async def _catch_up_all(self) -> None:
+        """After an interruption: see that nothing is missing in any history."""
+        waiting = list(self._followed.items())
+        for i in range(0, len(waiting), _CATCHING):
+            tasks = []
+            for topic, followed in waiting[i : i + _CATCHING]:
+                if self._followed.get(topic) is followed and followed.task is None:
+                    followed.behind = followed.position is not None
+                    followed.task = self._spawn(self._catch_up(topic, followed))
+                    tasks.append(followed.task)
+            if tasks:
+                await asyncio.wait(tasks)
+
+    # --- Presence -------------------------------------------------------------------------------------------
+
+    def present(self, topic: str) -> list[Present]:
+        """Return who is present in a topic, in all processes, as far as this one knows.
+
+        Args:
+            topic: a topic with presence.
+
+        Raises:
+            ValueError, TypeError: it has none, or its name is not one.
+        """
+        if not self._rules.of(topic).presence:
+            raise ValueError(f"{topic!r} has no presence; see Topics.configure")
+        return self._presence.present(topic)
+
+    def _go(self, topic: str, id_: str) -> None:
+        infos = [one for one in self._presence.present(topic) if one.id == id_]
+        self._presence.go(topic, id_)
+        for one in infos:
+            self._presence_changed(topic, one, False)
+
+    def _presence_changed(self, topic: str, present: Present, came: bool) -> None:
+        """Note who came or left in this process; the others are told at the end of the turn."""
+        if self._alone:
+            self._presence.changes()
+        elif not self._telling and self._running:
+            assert self._loop is not None
+            self._telling = True
+            self._loop.call_soon(self._tell_presence)
+        self._tell_user(topic, present, came)
+
+    def _tell_user(self, topic: str, present: Present, came: bool) -> None:
+        if self.on_presence is not None:
+            try:
+                self.on_presence(topic, present, came)
+            except Exception as exc:
+                self._logger.error("on_presence raised", exc_info=exc)
+
+    def _tell_presence(self) -> None:
+        self._telling = False
+        if self._running and self._up:
+            for content in self._presence.changes():
+                self._tell(content)
+
+    # --- Other processes ------------------------------------------------------------------------------------
+
+    def _tell(self, content: dict[str, Any]) -> None:
+        self._bus.publish(CONTROL, self._sealer.seal_control(self._origin, content))
+
+    def _beat(self) -> None:
+        assert self._loop is not None
+        now = self._loop.time()
+        self._beating = self._loop.call_later(_BEAT, self._beat)
+        if not self._up:
+            return
+        contents = self._outgoing.tails(now)
+        contents[0]["at"] = time.time()
+        self._tell_presence()
+        contents[0]["version"] = self._presence.version
+        for content in contents:
+            self._tell(content)
+        for origin in self._incoming.silent(now, _DEAD):
+            self._ended(origin)
+        for gap in self._incoming.check(now):
+            self._told(gap)
+
+    def _received(self, topic: str, data: bytes, position: Position | None) -> None:
+        if not self._running:
+            return
+        try:
+            if topic == CONTROL:
+                self._control(*self._sealer.open_control(data))
+                return
+            envelope = self._sealer.open(topic, data)
+            rule = self._rules.of(topic)
+        except ValueError as exc:
+            self._refuse(topic, exc)
+            return
+        if position is not None:
+            self._take_stored(topic, envelope, position)
+            return
+        if envelope.origin == self._origin:
+            return
+        if rule.history is not None:
+            self._refuse(topic, BadEnvelope("it has no position, and the topic has a history here"))
+            return
+        missed = self._incoming.accept(topic, envelope.origin, envelope.number, envelope.first)
+        if missed is None:
+            return
+        if missed:
+            self._told(Gap(topic, missed))
+        self._deliver(topic, envelope, None)
+
+    def _take_stored(self, topic: str, envelope: Envelope, position: Position) -> None:
+        followed = self._followed.get(topic)
+        if followed is None:
+            return
+        if followed.behind:
+            followed.newest = position
+            return
+        base = followed.position
+        if base is not None:
+            if position.epoch == base.epoch and position.offset <= base.offset:
+                self._incoming.duplicates += 1
+                return
+            if position.epoch != base.epoch or position.offset != base.offset + 1:
+                followed.newest = position
+                followed.behind = True
+                if followed.task is None:
+                    followed.task = self._spawn(self._catch_up(topic, followed))
+                return
+        followed.position = position
+        accepted = self._incoming.accept(topic, envelope.origin, envelope.number, envelope.first, ordered=True)
+        if accepted is not None:
+            self._deliver(topic, envelope, position)
+
+    def _deliver(self, topic: str, envelope: Envelope, position: Position | None) -> None:
+        if not self._index.count(topic):
+            return
+        but = None
+        if envelope.origin == self._origin:
+            but = self._mine.pop((topic, envelope.number), None)
+        try:
+            prepared = self._prepared(topic, envelope, position)
+        except Exception as exc:
+            self._logger.error("encode raised for a message of %r", topic, exc_info=exc)
+            return
+        self._index.publish(topic, prepared, but)
+
+    def _prepared(self, topic: str, envelope: Envelope, position: Position | None) -> Prepared:
+        mark = (topic, envelope.key) if self._rules.of(topic).conflate else None
+        prepared = Prepared(envelope.payload, envelope.text, None, mark)
+        return prepared if self._encode is None else self._encoded(topic, prepared, position, None)
+
+    def _opened(self, topic: str, data: bytes) -> Envelope | None:
+        try:
+            return self._sealer.open(topic, data)
+        except BadEnvelope as exc:
+            self._refuse(topic, exc)
+            return None
+
+    def _control(self, origin: int, content: dict[str, Any]) -> None:
+        assert self._loop is not None
+        now = self._loop.time()
+        if origin == self._origin:
+            at = content.get("at")
+            if isinstance(at, float):
+                self._lag = max(0.0, time.time() - at)
+            return
+        if "bye" in content:
+            self._ended(origin)
+            return
+        new = self._incoming.heard(origin, now)
+        if "tail" in content:
+            number, entries, version = content["tail"], content.get("of"), content.get("version")
+            if type(number) is not int or not isinstance(entries, list):
+                raise BadEnvelope("a tail must have a number and a list")
+            if self._incoming.tail(origin, number, entries, now):
+                self._ask("tails")
+            if type(version) is int and (new or self._presence.is_behind(origin, version)):
+                self._ask("presence")
+        elif "presence" in content:
+            missing, happened = self._presence.take_in(origin, content)
+            for topic, present, came in happened:
+                self._tell_user(topic, present, came)
+            if missing:
+                self._ask("presence")
+        elif content.get("ask") in ("tails", "presence"):
+            self._answer(content["ask"])
+
+    def _ask(self, what: str) -> None:
+        """Ask the others for all they have to tell, at most once in a beat."""
+        self._later("ask " + what, lambda: self._tell({"ask": what}))
+
+    def _answer(self, what: str) -> None:
+        self._later(what, lambda: self._tell_all(what))
+
+    def _later(self, name: str, call: Callable[[], None]) -> None:
+        """Call something soon, unless that is to happen already; what is asked meanwhile is answered by the same."""
+        assert self._loop is not None
+        if name in self._answering:
+            return
+        self._answering.add(name)
+
+        def run() -> None:
+            self._answering.discard(name)
+            if self._running and self._up:
+                call()
+
+        self._loop.call_later(0.05, run)
+
+    def _tell_all(self, what: str) -> None:
+        assert self._loop is not None
+        if what == "tails":
+            contents = self._outgoing.tails(self._loop.time(), whole=True)
+        else:
+            self._tell_presence()
+            contents = self._presence.all()
+        for content in contents:
+            self._tell(content)
+
+    def _ended(self, origin: int) -> None:
+        """Take note that another process has ended, or is taken to have."""
+        self._incoming.forget(origin)
+        for topic, present, came in self._presence.forget(origin):
+            self._tell_user(topic, present, came)
+
+    def _state_changed(self, up: bool, why: str) -> None:
+        if up == self._up or not self._running:
+            return
+        self._up = up
+        if self._alone:
+            return
+        assert self._loop is not None
+        self._logger.log(logging.INFO if up else logging.WARNING, "bus is %s: %s", "up" if up else "down", why)
+        if not up:
+            return
+        self._incoming.restarted(self._loop.time())
+        self._ask("presence")
+        self._answer("presence")
+        if self._was_up:
+            self._ask("tails")
+            self._answer("tails")
+            self._spawn(self._catch_up_all())
+        self._was_up = True
+
+    def _told(self, gap: Gap) -> None:
+        """Tell the user of a loss."""
+        self._gaps += 1
+        self._log_quietly("gap", "messages were lost in %a: %s", gap.topic, gap.missed or "an unknown number")
+        if self.on_gap is not None:
+            try:
+                self.on_gap(gap)
+            except Exception as exc:
+                self._logger.error("on_gap raised", exc_info=exc)
+
+    def _refuse(self, topic: str, exc: ValueError) -> None:
+        self._refused += 1
+        self._log_quietly("refused", "a message from the bus in %a was dropped: %s", topic, str(exc)[:200])
+
+    def _log_quietly(self, kind: str, text: str, *args: object) -> None:
+        """Log a line, but not more than one of its kind in a second; the next tells how many were not."""
+        assert self._loop is not None
+        now = self._loop.time()
+        since, left_out = self._quiet.get(kind, (-_QUIET, 0))
+        if now - since < _QUIET:
+            self._quiet[kind] = (since, left_out + 1)
+            return
+        self._quiet[kind] = (now, 0)
+        more = f" (and {left_out} more before)" if left_out else ""
+        self._logger.warning(text + more, *args)
+
+    def _spawn(self, running: Any) -> asyncio.Task[Any]:
+        assert self._loop is not None
+        task: asyncio.Task[Any] = self._loop.create_task(running)
+        self._tasks.add(task)
+        task.add_done_callback(self._spawned)
+        return task
+
+    def _spawned(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._logger.error("topics: an internal task failed", exc_info=task.exception())
+
+    # --- What can be seen ------------------------------------------------------------------------------------
+
+    @property
+    def health(self) -> str:
+        """``"up"``; ``"degraded"`` while the bus cannot reach other processes; ``"closed"`` if it does not run."""
+        if not self._running:
+            return "closed"
+        return "up" if self._up else "degraded"
+
+    @property
+    def counters(self) -> dict[str, int | float]:
+        """Totals since the start, as a new dict.
+
+        ``topics`` and ``subscriptions`` of this process now; ``publishes`` by it, ``deliveries`` to its connections and
+        the ``writes`` that they took, ``conflated`` messages that a newer one replaced, and those ``dropped`` because a
+        connection had too much unsent; ``gaps`` that were told, ``duplicates`` from the bus, messages ``recovered``
+        from histories, and those ``refused`` because they were malformed; ``bus_lag``, the seconds of the last round
+        trip over the bus, 0 where it does not return what was sent; its ``reconnects``, and the bytes in its
+        ``outbox``.
+        """
+        running = self._loop is not None
+        index = self._index if running else None
+        delivery = self._delivery
+        return {
+            "topics": len(index.topics) if index is not None else 0,
+            "subscriptions": index.subscriptions if index is not None else 0,
+            "publishes": self._publishes,
+            "deliveries": (index.deliveries if index is not None else 0) + delivery.deliveries,
+            "writes": index.writes if index is not None else 0,
+            "conflated": (index.conflated if index is not None else 0) + delivery.conflated,
+            "dropped": delivery.dropped,
+            "gaps": self._gaps,
+            "duplicates": self._incoming.duplicates,
+            "recovered": self._recovered,
+            "refused": self._refused,
+            "bus_lag": self._lag,
+            "reconnects": 0,
+            "outbox": 0,
+            **self._bus.counters,
+        }
+
+
+class _Nothing:
+    """A member's sink that takes everything and sends nothing."""
+
+    __slots__ = ()
+
+    def send_gathered(self, frames: bytes, count: int, cork: bool = False) -> bool:
+        return True
+
+    def transport_failed(self, exc: BaseException) -> None:
+        raise AssertionError("it cannot fail") from exc
+
+
+class _Link:
+    """What the bus calls."""
+
+    __slots__ = ("_topics",)
+
+    def __init__(self, topics: Topics) -> None:
+        self._topics = topics
+
+    def received(self, topic: str, data: bytes, position: Position | None) -> None:
+        self._topics._received(topic, data, position)
+
+    def state_changed(self, up: bool, why: str) -> None:
+        self._topics._state_changed(up, why)
+
+    def process_ended(self, origin: int) -> None:
+        self._topics._ended(origin)

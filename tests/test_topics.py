@@ -1,0 +1,584 @@
+"""Topics of one process, over real connections."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from client_helpers import until, url_of
+
+import wsfast
+from wsfast.bus import Position
+from wsfast.topics.envelope import BadEnvelope, Sealer
+from wsfast.topics.rules import Rules
+
+pytestmark = pytest.mark.anyio
+
+
+class World:
+    """A server with topics, and clients whose server's ends are known."""
+
+    def __init__(self, server: wsfast.Server, topics: wsfast.Topics) -> None:
+        self.server = server
+        self.topics = topics
+        self.opened: list[wsfast.WebSocket] = []
+
+    async def client(self, **options: Any) -> tuple[wsfast.WebSocket, wsfast.WebSocket]:
+        """Return a new connection: the client's end, and the server's."""
+        before = len(self.opened)
+        ws = await wsfast.connect(url_of(self.server), **options)
+        await until(lambda: len(self.opened) > before)
+        return ws, self.opened[before]
+
+
+@contextlib.asynccontextmanager
+async def world(topics: wsfast.Topics | None = None, **options: Any) -> AsyncIterator[World]:
+    topics = wsfast.Topics() if topics is None else topics
+    server = wsfast.Server(topics=topics, **options)
+    made = World(server, topics)
+
+    @server.handler(None)
+    async def hold(ws: wsfast.WebSocket) -> None:
+        made.opened.append(ws)
+        await ws.wait_closed()
+
+    async with server:
+        await server.start("127.0.0.1", 0)
+        yield made
+
+
+async def take(ws: wsfast.WebSocket, count: int) -> list[str | bytes]:
+    async with asyncio.timeout(10):
+        return [await ws.recv() for _ in range(count)]
+
+
+async def test_to_all_others() -> None:
+    async with world() as w:
+        (a, at_a), (b, at_b) = await w.client(), await w.client()
+        for ws in (at_a, at_b):
+            await ws.subscribe("room.1")
+        assert at_a.topics == {"room.1"}
+        at_a.publish("room.1", "from a")
+        w.server.publish("room.1", b"from the server")
+        w.topics.publish("room.1", bytearray(b"text"), text=True)
+        assert await take(b, 3) == ["from a", b"from the server", "text"]
+        assert await take(a, 2) == [b"from the server", "text"]
+        assert at_b.unsubscribe("room.1")
+        assert not at_b.unsubscribe("room.1")
+        w.server.publish("room.1", "2")
+        await at_b.send("end")
+        assert await take(a, 1) == ["2"]
+        assert await take(b, 1) == ["end"]
+        assert w.topics.counters["publishes"] == 4
+        assert w.topics.counters["deliveries"] == 6
+        assert w.topics.health == "up"
+    assert w.topics.health == "closed"
+
+
+@pytest.mark.parametrize("compression", [None, "deflate"])
+async def test_the_order_of_the_calls(compression: Any) -> None:
+    """Whatever way a connection is sent something: by topics, by itself, by broadcast, in fragments."""
+    async with world(compression=compression) as w:
+        ws, ours = await w.client(compression=compression)
+        ours.subscribe("a")
+        ours.subscribe("b")
+        expected = []
+        for number in range(300):
+            text = f"{number}" * (1 + number % 50)
+            expected.append(text)
+            match number % 6:
+                case 0:
+                    w.server.publish("a", text)
+                case 1:
+                    w.server.publish("b", text)
+                case 2:
+                    ours.send_nowait(text)
+                case 3:
+                    wsfast.broadcast([ours], text)
+                case 4:
+                    await ours.send([text[:1], text[1:]])
+                case 5:
+                    await ours.send(bytearray(text.encode()), text=True)
+        assert await take(ws, 300) == expected
+
+
+async def test_what_was_published_before_a_close_arrives() -> None:
+    async with world() as w:
+        ws, ours = await w.client()
+        ours.subscribe("a")
+        w.server.publish("a", "last words")
+        ours.close_nowait()
+        w.server.publish("a", "too late")
+        assert [message async for message in ws] == ["last words"]
+        await ours.wait_closed()
+        assert ours.topics == set()
+        assert w.topics.counters["subscriptions"] == 0
+
+
+async def test_what_was_published_before_the_server_stops_arrives() -> None:
+    async with world() as w:
+        ws, ours = await w.client()
+        ours.subscribe("a")
+        w.server.publish("a", "last words")
+        w.server.close()
+        assert [message async for message in ws] == ["last words"]
+
+
+async def test_a_listener_and_a_stream_take_part() -> None:
+    topics = wsfast.Topics()
+    server = wsfast.Server(topics=topics)
+
+    class Room(wsfast.Listener):
+        def on_open(self) -> None:
+            self.ws.subscribe("room")
+
+        def on_message(self, message: str | bytes) -> None:
+            self.ws.publish("room", message)
+
+    server.register_listener("listener", Room)
+    writers: list[Any] = []
+
+    @server.stream_handler("stream")
+    async def stream(reader: wsfast.Reader, writer: wsfast.Writer) -> None:
+        writers.append(writer)
+        while data := await reader.read():
+            await writer.write(data)
+            await writer.flush()
+
+    async with server:
+        await server.start("127.0.0.1", 0)
+        one = await wsfast.connect(url_of(server), subprotocols=["listener"])
+        two = await wsfast.connect(url_of(server), subprotocols=["stream"])
+        await until(lambda: len(server.connections) == 2 and writers)
+        (at_two,) = [ws for ws in server.connections if ws.writer is not None]
+        at_two.subscribe("room")
+        await one.send("1")
+        assert await take(two, 1) == ["1"]
+        # While a message of the stream is unfinished, nothing can come in between: it waits.
+        await writers[0].write(bytes(100_000))
+        server.publish("room", "2")
+        await writers[0].flush()
+        assert [len(message) for message in await take(two, 2)] == [100_000, 1]
+
+
+async def test_a_message_in_fragments_is_not_cut() -> None:
+    """What is published while it is under way comes behind it, in order, bounded."""
+    async with world(max_buffered=200_000) as w:
+        ws, ours = await w.client()
+        ours.subscribe("a")
+        go = asyncio.Event()
+
+        async def pieces() -> AsyncIterator[str]:
+            yield "one "
+            await go.wait()
+            yield "message"
+
+        sending = asyncio.create_task(ours.send(pieces()))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        for number in range(10):
+            w.server.publish("a", f"{number}")
+            await asyncio.sleep(0)
+        for _ in range(3):
+            w.server.publish("a", "x" * 90_000)
+            await asyncio.sleep(0)
+        go.set()
+        await sending
+        assert (await take(ws, 11)) == ["one message", *(f"{number}" for number in range(10))]
+        assert [len(message) for message in await take(ws, 2)] == [90_000, 90_000]
+        assert w.topics.counters["dropped"] == 1
+        w.server.publish("a", "end")
+        assert await take(ws, 1) == ["end"]
+
+
+async def test_one_write_for_all_of_a_turn() -> None:
+    async with world() as w:
+        clients = [await w.client() for _ in range(3)]
+        for _, ours in clients:
+            ours.subscribe("a")
+            ours.subscribe("b")
+        for number in range(50):
+            w.server.publish("ab"[number % 2], f"{number:08}")
+        for ws, _ in clients:
+            assert await take(ws, 50) == [f"{number:08}" for number in range(50)]
+        assert w.topics.counters["writes"] == 3
+        assert w.topics.counters["deliveries"] == 150
+
+
+async def test_compressed_once() -> None:
+    async with world(compression="deflate") as w:
+        clients = [await w.client(compression="deflate") for _ in range(4)] + [await w.client()]
+        for _, ours in clients:
+            ours.subscribe("a")
+        text = "compress me " * 100
+        before = w.server.counters["bytes_sent"]
+        w.server.publish("a", text)
+        for ws, _ in clients:
+            assert await take(ws, 1) == [text]
+        assert w.server.counters["bytes_sent"] - before < 2 * len(text)
+
+
+async def test_over_tls(certs: Any) -> None:
+    topics = wsfast.Topics()
+    server = wsfast.Server(topics=topics)
+    opened: list[wsfast.WebSocket] = []
+
+    @server.handler(None)
+    async def hold(ws: wsfast.WebSocket) -> None:
+        opened.append(ws)
+        ws.subscribe("a")
+        await ws.wait_closed()
+
+    async with server:
+        await server.start("127.0.0.1", 0, ssl=certs.server_context())
+        ws = await wsfast.connect(url_of(server, scheme="wss", host="localhost"), ssl=certs.client_context())
+        await until(lambda: opened)
+        for number in range(100):
+            server.publish("a", f"{number}")
+        assert await take(ws, 100) == [f"{number}" for number in range(100)]
+        await ws.close()
+
+
+# --- Limits and errors -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["", "a b", "room.*", "ü", "x" * 201, "a\n", "!", "a\x00"])
+async def test_names(name: str) -> None:
+    async with world() as w:
+        _, ours = await w.client()
+        for call in (ours.subscribe, ours.unsubscribe, lambda topic: w.server.publish(topic, "")):
+            with pytest.raises(ValueError, match="a topic's name must have 1 to 200 of"):
+                call(name)
+        with pytest.raises(TypeError, match="a topic's name must be str"):
+            ours.subscribe(name.encode())  # type: ignore[arg-type]
+
+
+async def test_limits() -> None:
+    async with world(wsfast.Topics(max_topics=3, max_subscriptions=4)) as w:
+        (_, a), (_, b) = await w.client(), await w.client()
+        for name in "xyz":
+            a.subscribe(name)
+        with pytest.raises(wsfast.TooManySubscriptions, match="has 3 topics, which is the limit"):
+            a.subscribe("w")
+        a.subscribe("x")
+        b.subscribe("x")
+        with pytest.raises(wsfast.TooManySubscriptions, match="4 subscriptions"):
+            b.subscribe("y")
+        a.unsubscribe("y")
+        b.subscribe("y")
+        assert (a.topics, b.topics) == ({"x", "z"}, {"x", "y"})
+
+
+async def test_authorize() -> None:
+    asked: list[str] = []
+
+    def may(ws: wsfast.WebSocket, topic: str) -> Any:
+        asked.append(topic)
+        return {"yes": True, "no": False}.get(topic, topic)
+
+    async def later(ws: wsfast.WebSocket, topic: str) -> bool:
+        return False
+
+    async with world(wsfast.Topics(authorize=may)) as w:
+        _, ours = await w.client()
+        ours.subscribe("yes")
+        with pytest.raises(wsfast.NotAuthorized, match="may not subscribe to 'no'"):
+            ours.subscribe("no")
+        with pytest.raises(TypeError, match="authorize must return True or False, got str"):
+            ours.subscribe("maybe")
+        assert (ours.topics, asked) == ({"yes"}, ["yes", "no", "maybe"])
+    async with world(wsfast.Topics(authorize=later)) as w:  # type: ignore[arg-type]
+        _, ours = await w.client()
+        with pytest.raises(TypeError, match="authorize must return True or False, got coroutine"):
+            ours.subscribe("yes")
+        assert ours.topics == set()
+
+
+async def test_without_topics_and_out_of_time() -> None:
+    server = wsfast.Server()
+    with pytest.raises(wsfast.InvalidState, match=r"Server\(topics=wsfast.Topics\(\)\)"):
+        server.publish("a", "")
+    topics = wsfast.Topics()
+    with pytest.raises(wsfast.InvalidState, match="are not started"):
+        topics.publish("a", "")
+    async with topics:
+        with pytest.raises(wsfast.InvalidState, match="before they are started"):
+            topics.configure("a", presence=True)
+        topics.publish("a", "to nobody")
+    with pytest.raises(wsfast.InvalidState, match="are closed"):
+        topics.publish("a", "")
+    with pytest.raises(wsfast.InvalidState, match="are closed"):
+        await topics.start()
+    async with world() as w:
+        ws, ours = await w.client()
+        await ws.close()
+        await ours.wait_closed()
+        with pytest.raises(wsfast.ConnectionClosed):
+            ours.subscribe("a")
+
+
+async def test_wrong_arguments() -> None:
+    with pytest.raises(TypeError, match="bus must be a Bus or None"):
+        wsfast.Topics("redis://")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="max_topics must be positive"):
+        wsfast.Topics(max_topics=0)
+    with pytest.raises(ValueError, match="1 to 64 bytes"):
+        wsfast.Topics(key=b"")
+    topics = wsfast.Topics()
+    with pytest.raises(ValueError, match="conflate"):
+        topics.configure("a", history=wsfast.History(), conflate=True)
+    with pytest.raises(TypeError, match="history must be a History"):
+        topics.configure("a", history=100)  # type: ignore[arg-type]
+    topics.configure("a*")
+    with pytest.raises(ValueError, match="has a rule already"):
+        topics.configure("a*")
+    for pattern in ("", "a*b", "a b*", "*a"):
+        with pytest.raises(ValueError, match="a pattern must be"):
+            topics.configure(pattern)
+    for size, ttl in ((0, 1), (1, 0), (10**6, 1)):
+        with pytest.raises(ValueError, match="must be from"):
+            wsfast.History(size, ttl)
+    async with world() as w:
+        with pytest.raises(TypeError, match="a message must be"):
+            w.server.publish("a", 5)  # type: ignore[arg-type]
+        with pytest.raises(UnicodeDecodeError):
+            w.server.publish("a", b"\xff", text=True)
+        with pytest.raises(ValueError, match="no presence"):
+            w.topics.present("a")
+        with pytest.raises(ValueError, match="no history"):
+            await anext(w.topics.history("a"))
+        _, ours = await w.client()
+        with pytest.raises(ValueError, match="info is for topics with presence"):
+            ours.subscribe("a", info="me")
+
+
+def test_the_longest_prefix_counts() -> None:
+    rules = Rules()
+    rules.add("a.*", "short")  # type: ignore[arg-type]
+    rules.add("a.b.*", "long")  # type: ignore[arg-type]
+    rules.add("a.b.c", "exact")  # type: ignore[arg-type]
+    assert [rules.of(name) for name in ("a.x", "a.b.x", "a.b.c")] == ["short", "long", "exact"]
+    assert rules.of("b").history is None
+
+
+# --- Slow peers ---------------------------------------------------------------------------------------------------
+
+
+async def slow_client(w: World, topic: str) -> tuple[socket.socket, wsfast.WebSocket]:
+    """Return a raw connection that reads nothing, subscribed to a topic, and the server's end."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.setblocking(False)
+    loop = asyncio.get_running_loop()
+    before = len(w.opened)
+    await loop.sock_connect(sock, w.server.sockets[0].getsockname())
+    await loop.sock_sendall(
+        sock,
+        b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
+    )
+    await until(lambda: len(w.opened) > before)
+    ours = w.opened[before]
+    ours.subscribe(topic)
+    return sock, ours
+
+
+@pytest.mark.parametrize("overflow", ["error", "drop", "close"])
+async def test_a_slow_peer_keeps_nobody_waiting(overflow: Any, caplog: pytest.LogCaptureFixture) -> None:
+    async with world(overflow=overflow, max_buffered=300_000, stop_timeout=1) as w:
+        sock, slow = await slow_client(w, "a")
+        with sock:
+            ws, ours = await w.client()
+            ours.subscribe("a")
+            with caplog.at_level(logging.WARNING):
+                for number in range(100):
+                    w.server.publish("a", f"{number:04}" * 25_000)
+                    message = await asyncio.wait_for(ws.recv(), 10)
+                    assert message[:4] == f"{number:04}"
+            assert slow.buffered_amount <= 300_000
+            if overflow == "close":
+                assert slow.close_cause is wsfast.CloseCause.OVERFLOW
+            else:
+                assert w.topics.counters["dropped"] > 50
+                told = [record for record in caplog.records if "a publish skipped" in record.getMessage()]
+                assert len(told) == (overflow == "error")
+
+
+async def test_a_slow_peer_gets_the_newest() -> None:
+    topics = wsfast.Topics()
+    topics.configure("price.*", conflate=True)
+    async with world(topics, max_buffered=10_000_000) as w:
+        sock, slow = await slow_client(w, "price.x")
+        with sock:
+            for number in range(2000):
+                for key in ("a", "b"):
+                    w.server.publish("price.x", f"{key}{number:05}" * 200, key=key)
+                await asyncio.sleep(0)
+            assert slow.buffered_amount < 1_000_000
+            assert w.topics.counters["conflated"] > 1000
+            # Once it reads, it gets the newest of each key.
+            received = b""
+            loop = asyncio.get_running_loop()
+            async with asyncio.timeout(10):
+                while b"a01999" * 200 not in received or b"b01999" * 200 not in received:
+                    received = received[-10_000:] + await loop.sock_recv(sock, 65536)
+
+
+# --- History ------------------------------------------------------------------------------------------------------
+
+
+def with_history(**options: Any) -> wsfast.Topics:
+    topics = wsfast.Topics(**options)
+    topics.configure("room.*", history=wsfast.History(size=10, ttl=60))
+    return topics
+
+
+async def test_history() -> None:
+    async with world(with_history()) as w:
+        ws, ours = await w.client()
+        ours.subscribe("room.1")
+        positions = [await w.server.publish("room.1", f"{number}") for number in range(15)]
+        await ours.publish("room.1", b"its own")
+        assert await take(ws, 15) == [f"{number}" for number in range(15)]
+        kept = [item async for item in w.topics.history("room.1")]
+        assert [item.message for item in kept] == [*(f"{number}" for number in range(6, 15)), b"its own"]
+        first, last = positions[7], positions[-1]
+        assert first is not None
+        assert last is not None
+        assert kept[1].position == first
+        after = [item.message async for item in w.topics.history("room.1", since=str(first))]
+        assert after == [*(f"{number}" for number in range(8, 15)), b"its own"]
+        assert [item.message async for item in w.topics.history("room.1", since=last)] == [b"its own"]
+        with pytest.raises(wsfast.NotRecovered, match="not kept any more"):
+            _ = [item async for item in w.topics.history("room.1", since=positions[3])]
+        with pytest.raises(wsfast.NotRecovered):
+            _ = [item async for item in w.topics.history("room.1", since=Position("other", 3))]
+        with pytest.raises(wsfast.NotRecovered):
+            _ = [item async for item in w.topics.history("room.1", since=Position(last.epoch, 1000))]
+        for wrong in ("", "a", "a:", ":1", "a:b", "a:-1", "a b:1", "a:" + "1" * 30, "ü:1"):
+            with pytest.raises(ValueError, match="a position must be"):
+                _ = [item async for item in w.topics.history("room.1", since=wrong)]
+        assert [item async for item in w.topics.history("room.2")] == []
+
+
+async def test_recovering() -> None:
+    """Who comes back gets what it missed, and what comes meanwhile once, in order."""
+
+    def encode(topic: str, message: str | bytes, position: Position | None) -> str:
+        return f"{position} {message!s}"
+
+    topics = wsfast.Topics(encode=encode)
+    topics.configure("room.*", history=wsfast.History(size=10_000))
+    async with world(topics) as w:
+        ws, ours = await w.client()
+        await ours.subscribe("room.1")
+        for number in range(10):
+            w.server.publish("room.1", f"{number}")
+        since = str((await take(ws, 3))[-1]).split()[0]
+        await ws.close()
+        busy = True
+
+        async def publish() -> None:
+            number = 10
+            while busy:
+                w.server.publish("room.1", f"{number}")
+                number += 1
+                await asyncio.sleep(0)
+
+        publishing = asyncio.create_task(publish())
+        await asyncio.sleep(0.05)
+        ws, ours = await w.client()
+        assert await ours.recover("room.1", since) > 7
+        await asyncio.sleep(0.05)
+        busy = False
+        await publishing
+        ours.send_nowait("end")
+        got = []
+        while (message := (await take(ws, 1))[0]) != "end":
+            got.append(int(str(message).split()[1]))
+        assert got == list(range(3, 3 + len(got)))
+        assert len(got) > 20
+        with pytest.raises(wsfast.InvalidState, match=r"has subscribed to 'room\.1' already"):
+            await ours.recover("room.1", since)
+        _, other = await w.client()
+        with pytest.raises(wsfast.NotRecovered):
+            await other.recover("room.1", "gone:3")
+        assert other.topics == set()
+        assert w.topics.counters["subscriptions"] == 1
+
+
+# --- Presence -----------------------------------------------------------------------------------------------------
+
+
+async def test_presence() -> None:
+    happened: list[tuple[str, str | None, bool]] = []
+    topics = wsfast.Topics(on_presence=lambda topic, present, came: happened.append((topic, present.info, came)))
+    topics.configure("room.*", presence=True)
+    async with world(topics) as w:
+        (_, a), (b_ws, b) = await w.client(), await w.client()
+        a.subscribe("room.1", info="Ada")
+        b.subscribe("room.1", info="Bob")
+        b.subscribe("room.2")
+        assert topics.present("room.1") == [wsfast.Present(str(a.id), "Ada"), wsfast.Present(str(b.id), "Bob")]
+        a.unsubscribe("room.1")
+        assert [one.info for one in topics.present("room.1")] == ["Bob"]
+        await b_ws.close()
+        await b.wait_closed()
+        assert topics.present("room.1") == topics.present("room.2") == []
+        with pytest.raises(ValueError, match="at most 1024 bytes"):
+            a.subscribe("room.1", info="x" * 1025)
+    assert happened == [
+        ("room.1", "Ada", True),
+        ("room.1", "Bob", True),
+        ("room.2", None, True),
+        ("room.1", "Ada", False),
+        *[(f"room.{n}", {1: "Bob", 2: None}[n], False) for n in (1, 2)],
+    ]
+
+
+# --- Envelopes ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", [None, b"secret"])
+def test_envelopes(key: bytes | None) -> None:
+    sealer = Sealer(1000, key)
+    data = sealer.seal("room", 7, 9, "text ☃".encode(), text=True, first=True, key="k")
+    assert sealer.open("room", data) == (7, 9, True, True, "k", "text ☃".encode())
+    data = sealer.seal("room", 7, 9, b"\xff", text=False, first=False, key=None)
+    assert sealer.open("room", data) == (7, 9, False, False, None, b"\xff")
+    assert sealer.open_control(sealer.seal_control(7, {"ask": "tails"})) == (7, {"ask": "tails"})
+
+
+def test_hostile_envelopes() -> None:
+    """Whatever comes from the bus, it is an envelope or a `BadEnvelope`."""
+    plain, signed = Sealer(1000), Sealer(1000, b"secret")
+    good = plain.seal("room", 7, 9, b"payload", text=True, first=False, key="k")
+    bad = [good[:n] for n in range(20)]
+    bad += [b"\x02" + good[1:], good[:1] + b"\xff" + good[2:], bytes(2000)]
+    bad += [plain.seal("room", 7, 9, b"\xff", text=True, first=False, key=None)]
+    bad += [plain.seal("room", 7, 0, b"", text=True, first=False, key=None)]
+    bad += [signed.seal("room", 7, 9, b"", text=True, first=False, key=None), plain.seal_control(7, {})]
+    for data in bad:
+        with pytest.raises(BadEnvelope):
+            plain.open("room", data)
+    sealed = signed.seal("room", 7, 9, b"payload", text=True, first=False, key=None)
+    for wrong in [
+        good,
+        sealed[:-1],
+        *(sealed[:n] + bytes([sealed[n] ^ 1]) + sealed[n + 1 :] for n in range(len(sealed))),
+    ]:
+        with pytest.raises(BadEnvelope):
+            signed.open("room", wrong)
+    with pytest.raises(BadEnvelope, match="signature"):
+        signed.open("other", sealed)
+    for content in (b"[]", b"{", b"5", b"[" * 100_000):
+        data = plain._signed("!", 3, 7, 0, content)[:1400]
+        with pytest.raises(BadEnvelope):
+            plain.open_control(data)
+    with pytest.raises(BadEnvelope):
+        plain.open_control(good)
