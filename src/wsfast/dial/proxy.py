@@ -1,25 +1,28 @@
-"""Proxies on a client's way to the server: which one to use, HTTP CONNECT (RFC 9110, 9.3.6), and SOCKS."""
+"""Proxies on a client's way to the server: which one to use, what is said to it and judged, without input and output."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
-import urllib.request
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
-from urllib.parse import unquote
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import Any, Final, NamedTuple
 
-from ..exceptions import InvalidMessage, InvalidProxy, InvalidURI, ProxyError
+from ..exceptions import InvalidProxy, InvalidURI, ProxyError
 from ..handshake.headers import build_authorization_basic, build_host
-from ..handshake.http11 import ResponseParser
-from ..handshake.uri import URI, parse_host, split_uri
+from ..handshake.uri import URI, got, mask, parse_host, split_uri, unquoted
 from ..http import Response, check_header
-from .addresses import create_connection
 
-if TYPE_CHECKING:
-    import socket
-
-__all__ = ["Proxy", "connect_request", "connect_socks", "find_proxy", "open_tunnel", "parse_proxy", "socks_arguments"]
+__all__ = [
+    "Proxy",
+    "bypasses",
+    "check_tunnel",
+    "connect_request",
+    "find_proxy",
+    "parse_proxy",
+    "socks_arguments",
+    "socks_needed",
+]
 
 _PORTS: Final = {"http": 80, "https": 443, "socks4": 1080, "socks4a": 1080, "socks5": 1080, "socks5h": 1080}
 
@@ -40,8 +43,11 @@ class Proxy(NamedTuple):
         """Whether it speaks SOCKS, not HTTP."""
         return self.scheme.startswith("socks")
 
+    def __repr__(self) -> str:
+        return f"<Proxy {self}>"
+
     def __str__(self) -> str:
-        # Without the password: this is for errors and logs.
+        # Without user name and password: this is for errors and logs.
         return f"{self.scheme}://{build_host(self.host, self.port, False, always_include_port=True)}"
 
 
@@ -53,67 +59,157 @@ def parse_proxy(proxy: str) -> Proxy:
             socks4a (the proxy does).
 
     Raises:
-        InvalidProxy: it is no such address; the text does not hold its password.
+        InvalidProxy: it is not valid. Neither its text nor a chained exception holds its user name or password.
     """
-    scheme, separator, rest = proxy.partition("://")
-    shown = f"{scheme}{separator}{rest.rpartition('@')[2]}"
+    shown = mask(proxy)
     bad = next((character for character in proxy if character <= " " or character == "\x7f"), None)
     if bad is not None:
         # urlsplit drops some of them silently.
         raise InvalidProxy(shown, f"expected no spaces and control characters, got {bad!r}")
-    try:
-        parts = split_uri(proxy)
-        port = parts.port
-    except ValueError as exc:
-        raise InvalidProxy(shown, "expected a host and a port from 1 to 65535") from exc
+    parts = split_uri(proxy)
+    if parts is None:
+        raise InvalidProxy(shown, "expected a host and a port from 1 to 65535")
     if parts.scheme not in _PORTS:
-        raise InvalidProxy(shown, f"expected a scheme among {', '.join(_PORTS)}, got {parts.scheme!r}")
+        raise InvalidProxy(shown, f"expected a scheme among {', '.join(_PORTS)}{got(shown, parts.scheme)}")
     if not parts.hostname:
         raise InvalidProxy(shown, "expected a host")
     if parts.path not in ("", "/") or parts.query or parts.fragment:
         raise InvalidProxy(shown, "expected nothing after the port")
-    if port == 0:
+    if parts.port == 0:
         raise InvalidProxy(shown, "expected a port from 1 to 65535, got 0")
     try:
         host = parse_host(shown, parts.hostname)
     except InvalidURI as exc:
-        raise InvalidProxy(shown, exc.message) from exc
+        wrong = exc.message
+    else:
+        wrong = ""
+    if wrong:
+        raise InvalidProxy(shown, wrong)
     username, password = parts.username, parts.password
     if username is not None:
-        try:
-            username, password = unquote(username, errors="strict"), unquote(password or "", errors="strict")
-            if parts.scheme.startswith("http"):
-                build_authorization_basic(username, password)  # what cannot be sent is found here
-        except UnicodeError as exc:
-            raise InvalidProxy(shown, "expected a user name and a password in UTF-8") from exc
-        except ValueError as exc:
-            raise InvalidProxy(shown, str(exc)) from exc
-    return Proxy(parts.scheme, host, _PORTS[parts.scheme] if port is None else port, username, password)
+        username, password = unquoted(username), unquoted(password or "")
+        if username is None or password is None:
+            raise InvalidProxy(shown, "expected a user name and a password in UTF-8")
+        _check_credentials(shown, parts.scheme, username, password)
+    port = _PORTS[parts.scheme] if parts.port is None else parts.port
+    return Proxy(parts.scheme, host, port, username, password)
+
+
+def _check_credentials(shown: str, scheme: str, username: str, password: str) -> None:
+    """Find what cannot be sent before there is a connection to the proxy."""
+    if any(character < " " or character == "\x7f" for character in username + password):
+        raise InvalidProxy(shown, "expected a user name and a password without control characters")
+    if scheme.startswith("http"):
+        if ":" in username:
+            raise InvalidProxy(shown, "expected a user name without a colon")  # RFC 7617, 2
+    elif max(len(username.encode()), len(password.encode())) > 255:
+        raise InvalidProxy(shown, "expected a user name and a password of at most 255 bytes")  # RFC 1929, 2
 
 
 def find_proxy(uri: URI) -> str | None:
     """Return the address of the proxy that the environment, or the operating system, names for a server, or None.
 
     The first of these that is set counts: for wss ``wss_proxy``, ``socks_proxy`` and ``https_proxy``; for ws
-    ``ws_proxy``, ``socks_proxy``, ``https_proxy`` and ``http_proxy``, as RFC 6455, 4.1, item 3 has it.
-    Servers that ``no_proxy`` names are connected to directly.
+    ``ws_proxy``, ``socks_proxy``, ``https_proxy`` and ``http_proxy``, as RFC 6455, 4.1, item 3 has it. An address
+    without a scheme is that of an HTTP proxy. Servers that ``no_proxy`` names are connected to directly; see
+    `bypasses`.
     """
     schemes = ("wss", "socks", "https") if uri.secure else ("ws", "socks", "https", "http")
-    if sys.platform not in ("darwin", "win32") and not any(
-        os.environ.get(name) for scheme in schemes for name in (f"{scheme}_proxy", f"{scheme}_proxy".upper())
-    ):
-        return None  # urllib would walk through the whole environment, twice
+    found = next(((scheme, proxy) for scheme in schemes if (proxy := _of_environment(f"{scheme}_proxy"))), None)
+    if found is None:
+        return _of_the_system(schemes, uri) if sys.platform in ("darwin", "win32") else None
+    if bypasses(_of_environment("no_proxy"), uri.host, uri.port):
+        return None
+    return _with_scheme(*found)
+
+
+def _with_scheme(scheme: str, proxy: str) -> str:
+    if scheme == "socks" and (proxy.startswith("http://") or "://" not in proxy):
+        # Operating systems name SOCKS proxies so.
+        return f"socks5h://{proxy.removeprefix('http://')}"
+    # As curl and Go have it.
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def _of_environment(name: str) -> str:
+    """Return a variable of the environment, of which that in lower case counts first, also if it is empty."""
+    value = os.environ.get(name)
+    if value is None:
+        if name == "http_proxy" and "REQUEST_METHOD" in os.environ:
+            return ""  # a CGI program, which gets the header "Proxy" of its client so
+        value = os.environ.get(name.upper(), "")
+    return value.strip()
+
+
+def _of_the_system(schemes: Sequence[str], uri: URI) -> str | None:
+    import urllib.request  # which takes longer to load than all of wsfast
+
     proxies = urllib.request.getproxies()
     for scheme in schemes:
         found = proxies.get(scheme)
         if found:
-            if urllib.request.proxy_bypass(f"{uri.host}:{uri.port}"):
-                return None
-            # Operating systems name SOCKS proxies so.
-            if scheme == "socks" and found.startswith("http://"):
-                return "socks5h" + found[4:]
-            return found
+            bypassed = urllib.request.proxy_bypass(f"{uri.host}:{uri.port}")
+            return None if bypassed else _with_scheme(scheme, found)
     return None
+
+
+def bypasses(no_proxy: str, host: str, port: int) -> bool:
+    """Tell whether ``no_proxy`` names a server, so that it is connected to directly, as curl and Go understand it.
+
+    Args:
+        no_proxy: ``"*"`` for all, or a list, separated by commas or spaces, of names (``example.com`` and
+            ``.example.com`` stand for the name and what is below it, ``*.example.com`` for what is below it),
+            addresses (IPv6 in any spelling, with or without brackets) and networks (``10.0.0.0/8``). A name or an
+            address may be followed by a port.
+        host: of the server: a name in lower case, or an address.
+        port: of the server.
+    """
+    address = _address(host)
+    name = host.rstrip(".").lower()
+    for entry in no_proxy.replace(",", " ").lower().split():
+        if entry == "*":
+            return True
+        if "/" in entry:
+            if address is not None and _in_network(address, entry):
+                return True
+            continue
+        wanted, wanted_port = _split_port(entry)
+        if wanted_port and wanted_port != str(port):
+            continue
+        other = _address(wanted)
+        if other is not None or address is not None:
+            if other == address:
+                return True
+            continue
+        below = wanted.removeprefix("*").strip(".")
+        if below and (name.endswith(f".{below}") or (name == below and not wanted.startswith("*"))):
+            return True
+    return False
+
+
+def _split_port(entry: str) -> tuple[str, str]:
+    """Take a port off; an IPv6 address without brackets has none."""
+    if entry.startswith("["):
+        host, _, rest = entry[1:].partition("]")
+        return host, rest.removeprefix(":")
+    host, colon, port = entry.rpartition(":")
+    return (host, port) if colon and ":" not in host else (entry, "")
+
+
+def _address(host: str) -> IPv4Address | IPv6Address | None:
+    try:
+        address = ip_address(host.strip("[]").partition("%")[0])
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return address if mapped is None else mapped
+
+
+def _in_network(address: IPv4Address | IPv6Address, entry: str) -> bool:
+    try:
+        return address in ip_network(entry.replace("[", "").replace("]", ""), strict=False)
+    except ValueError:
+        return False
 
 
 # ----------------------------------------------------------------------------------------------------- HTTP CONNECT
@@ -135,101 +231,31 @@ def connect_request(proxy: Proxy, host: str, port: int, user_agent_header: str |
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
-class _TunnelProtocol(asyncio.Protocol):
-    """The client's side of CONNECT, until the proxy has answered."""
-
-    def __init__(self, request: bytes, loop: asyncio.AbstractEventLoop) -> None:
-        self._request = request
-        self._parser = ResponseParser(connect=True)
-        self.transport: asyncio.Transport | None = None
-        self.response: asyncio.Future[Response] = loop.create_future()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
-        self.transport.write(self._request)
-
-    def data_received(self, data: bytes) -> None:
-        if self.response.done():
-            # The server waits for the client's request, or for its ClientHello, and sends nothing before.
-            self._fail(ProxyError("expected nothing from the proxy before the handshake with the server"))
-            return
-        try:
-            response = self._parser.feed(data)
-        except InvalidMessage as exc:
-            self._fail(_wrong(exc))
-            return
-        if response is not None:
-            self._finish(response)
-
-    def eof_received(self) -> bool:
-        if not self.response.done():
-            try:
-                self._finish(self._parser.feed_eof())
-            except InvalidMessage as exc:
-                exc.__cause__ = EOFError("the proxy ended the connection")
-                self._fail(_wrong(exc, exc.__cause__))
-        return False
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if not self.response.done():
-            error = ProxyError("expected an answer from the proxy, got the end of the connection")
-            error.__cause__ = exc or EOFError("the proxy ended the connection")
-            self._fail(error)
-
-    def _finish(self, response: Response) -> None:
-        if 200 <= response.status_code < 300:
-            if self._parser.trailing:
-                self._fail(ProxyError("expected nothing from the proxy before the handshake with the server"))
-            else:
-                self.response.set_result(response)
-            return
-        error = ProxyError(f"proxy answered HTTP {response.status_code}, expected 200")
-        error.response = response
-        self._fail(error)
-
-    def _fail(self, error: ProxyError) -> None:
-        if not self.response.done():
-            self.response.set_exception(error)
-        assert self.transport is not None
-        self.transport.abort()
-
-
-def _wrong(exc: InvalidMessage, cause: BaseException | None = None) -> ProxyError:
-    error = ProxyError(f"proxy gave no valid answer: {exc}")
-    error.__cause__ = cause or exc
-    return error
-
-
-async def open_tunnel(
-    proxy: Proxy, host: str, port: int, user_agent_header: str | None, options: dict[str, Any]
-) -> asyncio.Transport:
-    """Connect to an HTTP proxy and have it connect to a server; the caller sets a protocol on the transport.
+def check_tunnel(response: Response, trailing: bytes) -> None:
+    """Judge a proxy's answer to CONNECT (RFC 9110, 9.3.6).
 
     Args:
-        proxy: whose scheme is http or https.
-        host, port: of the server.
-        user_agent_header: the value of User-Agent; None for none.
-        options: for `create_connection`, with the TLS to the proxy if there is any.
+        response: the answer.
+        trailing: what came after it.
 
     Raises:
-        ProxyError: the proxy could not be reached, refused, or answered what is no HTTP.
+        ProxyError: the proxy refused, or sent something before this side did.
     """
-    loop = asyncio.get_running_loop()
-    tunnel = _TunnelProtocol(connect_request(proxy, host, port, user_agent_header), loop)
-    try:
-        await create_connection(lambda: tunnel, proxy.host, proxy.port, **options)
-    except OSError as exc:
-        raise ProxyError(f"could not connect to the proxy {proxy}: {exc}") from exc
-    assert tunnel.transport is not None
-    try:
-        await tunnel.response
-    except BaseException:
-        tunnel.transport.abort()
-        raise
-    return tunnel.transport
+    if not 200 <= response.status_code < 300:
+        error = ProxyError(f"proxy answered HTTP {response.status_code}, expected 200")
+        error.response = response
+        raise error
+    if trailing:
+        # The server waits for the client's request, or for its ClientHello, and sends nothing before.
+        raise ProxyError("expected nothing from the proxy before the handshake with the server")
 
 
 # ------------------------------------------------------------------------------------------------------------ SOCKS
+
+
+def socks_needed() -> ImportError:
+    """Return what is to be raised where python-socks is not installed."""
+    return ImportError("SOCKS proxies need python-socks: pip install 'wsfast[proxy]'")
 
 
 def socks_arguments(proxy: Proxy) -> tuple[Any, ...]:
@@ -238,30 +264,3 @@ def socks_arguments(proxy: Proxy) -> tuple[Any, ...]:
 
     kind = ProxyType.SOCKS4 if proxy.scheme.startswith("socks4") else ProxyType.SOCKS5
     return kind, proxy.host, proxy.port, proxy.username, proxy.password, proxy.scheme in ("socks4a", "socks5h")
-
-
-async def connect_socks(
-    proxy: Proxy, host: str, port: int, local_addr: tuple[str, int] | None, timeout: float | None
-) -> socket.socket:
-    """Connect to a server through a SOCKS proxy and return the socket.
-
-    Args:
-        proxy: whose scheme is one of SOCKS.
-        host, port: of the server.
-        local_addr: to connect to the proxy from; None for any.
-        timeout: seconds; None for no limit.
-
-    Raises:
-        ImportError: python-socks is not installed.
-        ProxyError: the proxy could not be reached, or refused.
-    """
-    try:
-        from python_socks.async_.asyncio import Proxy as Connector
-    except ImportError as exc:
-        raise ImportError("SOCKS proxies need python-socks: pip install 'wsfast[proxy]'") from exc
-    connector = Connector(*socks_arguments(proxy))
-    try:
-        # python-socks has a limit of its own, of 60 s, which must not be shorter than the caller's.
-        return await connector.connect(host, port, timeout=timeout or 1e6, local_addr=local_addr)
-    except Exception as exc:
-        raise ProxyError(f"could not connect through the proxy {proxy}: {exc}") from exc

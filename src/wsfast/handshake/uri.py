@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from ipaddress import IPv6Address
+from ipaddress import ip_address
 from typing import NamedTuple
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from ..exceptions import InvalidURI
 
-__all__ = ["URI", "format_address", "parse_host", "parse_uri", "split_uri"]
+__all__ = ["URI", "format_address", "got", "is_address", "mask", "parse_host", "parse_uri", "split_uri", "unquoted"]
 
 # RFC 3986, 2.2 and 2.1: delimiters and what is percent-encoded already stay as they are.
 _SAFE = ":/?[]@!$&'()*+,;=%"
@@ -17,7 +17,10 @@ _SAFE = ":/?[]@!$&'()*+,;=%"
 _NAME = re.compile(r"[0-9A-Za-z_\-]{1,63}(?:\.[0-9A-Za-z_\-]{1,63})*\.?")
 # RFC 3986, 3.2.2 and 3.2.3: nothing but a port follows an address in brackets; older versions of urlsplit drop it.
 _HOST_AND_PORT = re.compile(r"[^\[\]]*|\[[^\[\]]*\](?::[^:]*)?")
-_CREDENTIALS = re.compile(r"//[^/?#]*@")
+_SCHEME = re.compile(r"[A-Za-z][0-9A-Za-z+.\-]*+:/{0,2}+(?=.*@)|[A-Za-z][0-9A-Za-z+.\-]*+://", re.DOTALL)
+_AFTER_PATH = re.compile(r"([?#]).+", re.DOTALL)
+# What is in the place of a port, and has other characters than digits.
+_NO_PORT = re.compile(r"^((?:\[[^\]]*\]|[^/:\[\]]*):)(?!-?\d*(?:/|$))[^/]+")
 
 
 class URI(NamedTuple):
@@ -50,8 +53,10 @@ class URI(NamedTuple):
         return None if self.username is None else (self.username, self.password or "")
 
     def __repr__(self) -> str:
-        # A password must not get into a log by way of a repr.
-        fields = self._replace(password="***") if self.password else self
+        # What may be a secret must not get into a log by way of a repr; a user name without a password often is a token.
+        fields = self._replace(
+            query=self.query and "...", username=self.username and "***", password=self.password and "***"
+        )
         parts = ", ".join(f"{name}={value!r}" for name, value in zip(self._fields, fields, strict=True))
         return f"URI({parts})"
 
@@ -65,27 +70,29 @@ def parse_uri(uri: str) -> URI:
         uri: the URI.
 
     Raises:
-        InvalidURI: if it is none; the text does not hold its password.
+        InvalidURI: if it is not valid. Neither its text nor a chained exception holds a user name, a password, a query
+            or a fragment.
         TypeError: if it is no `str`.
     """
     if not isinstance(uri, str):
         raise TypeError(f"expected the URI as str, got {type(uri).__name__}")
-    shown = _CREDENTIALS.sub("//***@", uri, count=1)
+    shown = mask(uri)
     bad = next((character for character in uri if character <= " " or character == "\x7f"), None)
     if bad is not None:
         # urlsplit drops some of them silently.
         raise InvalidURI(shown, f"expected no spaces and control characters, got {bad!r}")
-    try:
-        parts = split_uri(uri)
-        port = parts.port
-    except ValueError as exc:
-        # The text of the standard library may hold what it could not parse, the password as well.
-        raise InvalidURI(shown, "expected a host and a port from 1 to 65535") from exc
+    parts = split_uri(uri)
+    if parts is None:
+        raise InvalidURI(shown, "expected a host and a port from 1 to 65535")
+    # RFC 6455, 3: "the "ws" or "wss" URI scheme".
     if parts.scheme not in ("ws", "wss"):
-        raise InvalidURI(shown, f"expected scheme ws or wss, got {parts.scheme!r}")
+        raise InvalidURI(shown, f"expected scheme ws or wss{got(shown, parts.scheme)}")
+    # RFC 6455, 3: "Fragment identifiers are meaningless in the context of WebSocket URIs and MUST NOT be used on these
+    # URIs. As with any URI scheme, the character "#", when not indicating the start of a fragment, MUST be escaped as
+    # %23." This also is one with nothing after it.
     if "#" in uri:
-        # RFC 6455, 3: "#" must be escaped as %23, also with nothing after it.
         raise InvalidURI(shown, "expected no fragment")
+    port = parts.port
     if port == 0:
         raise InvalidURI(shown, "expected a port from 1 to 65535, got 0")
     if not parts.hostname:
@@ -93,35 +100,61 @@ def parse_uri(uri: str) -> URI:
     secure = parts.scheme == "wss"
     username, password = parts.username, parts.password
     if username is not None:
-        username, password = _unquote(shown, username), _unquote(shown, password or "")
+        username, password = unquoted(username), unquoted(password or "")
+        if username is None or password is None:
+            raise InvalidURI(shown, "expected a user name and a password in UTF-8")
+    path, query = _quoted(parts.path), _quoted(parts.query)
+    if path is None or query is None:
+        raise InvalidURI(shown, "expected a path and a query that UTF-8 can hold")
     return URI(
         secure=secure,
         host=parse_host(shown, parts.hostname),
         port=port if port is not None else 443 if secure else 80,
-        path=_quote(shown, parts.path),
-        query=_quote(shown, parts.query),
+        path=path,
+        query=query,
         username=username,
         password=password,
     )
 
 
-def split_uri(uri: str) -> SplitResult:
-    """Take any URI apart, as `urllib.parse.urlsplit` does.
+def mask(uri: str) -> str:
+    """Return a URI, or an address of a proxy, as it may be shown: without user name, password, query and fragment.
 
-    Raises:
-        ValueError: if brackets are not around an address.
+    Where it is not valid, nobody can tell what was meant: a password may hold ``/``, ``?``, ``#`` and ``@`` that had to
+    be escaped. So everything up to the last ``@`` is left out, and so is what stands for a port and is none.
     """
-    parts = urlsplit(uri)
-    if _HOST_AND_PORT.fullmatch(parts.netloc.rpartition("@")[2]) is None:
-        raise ValueError("expected brackets around an address only")
-    return parts
+    match = _SCHEME.match(uri)
+    scheme, rest = (match.group(), uri[match.end() :]) if match else ("", uri)
+    credentials, at, rest = rest.rpartition("@")
+    rest = _AFTER_PATH.sub(r"\1...", rest)
+    rest = _NO_PORT.sub(r"\1...", rest, count=1)
+    return f"{scheme}{'***@' if at else ''}{rest}"
+
+
+def got(shown: str, part: str) -> str:
+    """Return the end of an error's text, which tells what came: if it stands in what is shown, for it may be secret."""
+    return f", got {part!r}" if part and part.lower() in shown.lower() else ""
+
+
+def split_uri(uri: str) -> SplitResult | None:
+    """Take any URI apart, as `urllib.parse.urlsplit` does; None if that cannot be done, or its port is out of range.
+
+    The errors of the standard library hold what could not be parsed, the password as well: no exception must refer to
+    one of them, not even as its context.
+    """
+    try:
+        parts = urlsplit(uri)
+        _ = parts.port
+    except ValueError:
+        return None
+    return None if _HOST_AND_PORT.fullmatch(parts.netloc.rpartition("@")[2]) is None else parts
 
 
 def parse_host(shown: str, host: str) -> str:
     """Return a host as it is looked up and sent: in ASCII, an IPv6 address without brackets.
 
     Args:
-        shown: the URI, for the error.
+        shown: the URI, for the error; see `mask`.
         host: as `urllib.parse.urlsplit` gives it.
 
     Raises:
@@ -130,35 +163,34 @@ def parse_host(shown: str, host: str) -> str:
     if ":" in host:
         # RFC 6874: a zone follows "%25"; a bare "%" is what most people write.
         address, percent, zone = host.partition("%")
-        host = f"{address}%{zone.removeprefix('25')}" if percent else address
-        try:
-            IPv6Address(host)
-        except ValueError as exc:
-            raise InvalidURI(shown, f"expected an IPv6 address in brackets, got {host!r}") from exc
-        return host
-    if not host.isascii():
-        try:
-            host = host.encode("idna").decode("ascii")
-        except UnicodeError as exc:
-            raise InvalidURI(shown, f"expected a host name by IDNA, got {host!r}") from exc
-    if _NAME.fullmatch(host) is None:
-        raise InvalidURI(shown, f"expected a host name or an address, got {host!r}")
-    return host
+        parsed = f"{address}%{zone.removeprefix('25')}" if percent else address
+        if not is_address(parsed):
+            raise InvalidURI(shown, f"expected an IPv6 address in brackets{got(shown, host)}")
+        return parsed
+    ascii_host = _to_ascii(host)
+    if ascii_host is None:
+        raise InvalidURI(shown, f"expected a host name by IDNA{got(shown, host)}")
+    if _NAME.fullmatch(ascii_host) is None:
+        raise InvalidURI(shown, f"expected a host name or an address{got(shown, host)}")
+    return ascii_host
 
 
-def _quote(shown: str, part: str) -> str:
+def is_address(host: str) -> bool:
+    """Tell whether a host is an IPv4 or IPv6 address, a zone allowed."""
     try:
-        return quote(part, safe=_SAFE)
-    except UnicodeEncodeError as exc:
-        raise InvalidURI(shown, f"expected text that UTF-8 can hold, got {part!r}") from exc
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
-def _unquote(shown: str, part: str) -> str:
+def unquoted(part: str) -> str | None:
+    """Decode what is percent-encoded; None if that, or what stands there, is no UTF-8."""
     try:
         plain = unquote(part, errors="strict")
         plain.encode()  # a lone surrogate would only be found when the request is made
-    except UnicodeError as exc:
-        raise InvalidURI(shown, "expected a user name and a password in UTF-8") from exc
+    except UnicodeError:
+        return None
     return plain
 
 
@@ -176,3 +208,19 @@ def format_address(address: object) -> str:
     if isinstance(address, str):
         return ascii(address)[1:-1] or "a Unix socket"  # clients' sockets mostly have no name
     return ascii(address)
+
+
+def _quoted(part: str) -> str | None:
+    try:
+        return quote(part, safe=_SAFE)
+    except UnicodeEncodeError:
+        return None
+
+
+def _to_ascii(host: str) -> str | None:
+    if host.isascii():
+        return host
+    try:
+        return host.encode("idna").decode("ascii")
+    except UnicodeError:
+        return None

@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar
 
-from wsfast.dial.addresses import STAGGER, alternate, none_answers
+from wsfast.dial.eyeballs import STAGGER, alternate, none_answers
 
 __all__ = ["Deadline", "Link", "bounded", "open_tcp", "open_unix"]
 
