@@ -15,7 +15,8 @@ from client_helpers import Peer, echo, nothing_left, port_of, scripted, url_of
 from proxies import proxy
 
 import wsfast
-from wsfast.dial.proxy import Proxy, _TunnelProtocol, connect_request, find_proxy, parse_proxy
+from wsfast.dial.proxy import Proxy, bypasses, connect_request, find_proxy, parse_proxy
+from wsfast.dial.tunnel import _TunnelProtocol
 from wsfast.handshake.uri import parse_uri
 from wsfast.testing import Pipe
 
@@ -109,6 +110,12 @@ def test_request_for_a_tunnel() -> None:
         # Lower case counts first, and what a CGI program finds may be a header that the client sent.
         ({"WS_PROXY": "http://a", "ws_proxy": ""}, "ws://h", None),
         ({"HTTP_PROXY": "http://a", "REQUEST_METHOD": "GET"}, "ws://h", None),
+        ({"http_proxy": "a:3128"}, "ws://h", "http://a:3128"),
+        ({"http_proxy": "u:p@a:3128"}, "ws://h", "http://u:p@a:3128"),
+        ({"https_proxy": "localhost"}, "wss://h", "http://localhost"),
+        ({"socks_proxy": "a:1080"}, "wss://h", "socks5h://a:1080"),
+        ({"http_proxy": "http://a", "NO_PROXY": "10.0.0.0/8"}, "ws://10.1.2.3", None),
+        ({"http_proxy": "http://a", "NO_PROXY": "*", "no_proxy": ""}, "ws://h", "http://a"),
     ],
 )
 def test_environment(
@@ -117,6 +124,62 @@ def test_environment(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert find_proxy(parse_uri(uri)) == expected
+
+
+@pytest.mark.parametrize(
+    ("no_proxy", "host", "port", "expected"),
+    [
+        ("", "h", 80, False),
+        (",", "h", 80, False),
+        ("*", "::1", 80, True),
+        ("a, *", "h", 80, True),
+        # names
+        ("example.com", "example.com", 80, True),
+        ("example.com", "www.example.com", 80, True),
+        ("example.com", "notexample.com", 80, False),
+        ("example.com", "example.com.evil", 80, False),
+        (".example.com", "www.example.com", 80, True),
+        (".example.com", "example.com", 80, True),
+        ("*.example.com", "www.example.com", 80, True),
+        ("*.example.com", "example.com", 80, False),
+        ("EXAMPLE.com", "www.example.com", 80, True),
+        ("example.com.", "example.com", 80, True),
+        ("example.com", "example.com.", 80, True),
+        ("a b,c\td", "d", 80, True),
+        ("example.com:8080", "www.example.com", 8080, True),
+        ("example.com:8080", "www.example.com", 80, False),
+        ("*.example.com:80", "www.example.com", 80, True),
+        # addresses
+        ("127.0.0.1", "127.0.0.1", 80, True),
+        ("127.0.0.1", "127.0.0.11", 80, False),
+        ("0.0.1", "127.0.0.1", 80, False),
+        ("127.0.0.1:81", "127.0.0.1", 80, False),
+        ("127.0.0.1:80", "127.0.0.1", 80, True),
+        ("::1", "::1", 80, True),
+        ("[::1]", "::1", 80, True),
+        ("[::1]:80", "::1", 80, True),
+        ("[::1]:81", "::1", 80, False),
+        ("0:0:0:0:0:0:0:1", "::1", 80, True),
+        ("2001:DB8::0001", "2001:db8::1", 80, True),
+        ("::ffff:10.0.0.1", "10.0.0.1", 80, True),
+        ("fe80::1", "fe80::1%eth0", 80, True),
+        ("1", "::1", 80, False),
+        # networks
+        ("10.0.0.0/8", "10.255.0.1", 80, True),
+        ("10.0.0.0/8", "11.0.0.1", 80, False),
+        ("10.1.2.3/8", "10.255.0.1", 80, True),
+        ("10.0.0.0/8", "h", 80, False),
+        ("fd00::/8", "fd12::1", 80, True),
+        ("[fd00::]/8", "fd12::1", 80, True),
+        ("fd00::/8", "fe80::1", 80, False),
+        ("::/0", "10.0.0.1", 80, False),
+        ("10.0.0.0/99", "10.0.0.1", 80, False),
+        ("http://example.com", "example.com", 80, False),
+    ],
+)
+def test_no_proxy_as_curl_and_go_read_it(no_proxy: str, host: str, port: int, expected: bool) -> None:
+    assert bypasses(no_proxy, host, port) is expected
+    assert bypasses(f"other.example,{no_proxy}", host, port) is expected
 
 
 # --- HTTP -------------------------------------------------------------------------------------------------------

@@ -506,9 +506,7 @@ def test_log_text_is_escaped_and_short() -> None:
     assert str(info.value) == "expected a request line, got b'GET /'"
     with pytest.raises(HandshakeRefused) as info:
         RequestParser().feed(GET + b"A: " + b"b" * 5000 + b"\x1b]0;x\x07\r\n\r\n")
-    assert str(info.value) == (
-        "expected CR LF at the end of a header, got b'\\x1b' after b'A: " + "b" * 61 + "'... (5003 bytes)"
-    )
+    assert str(info.value) == ("expected CR LF at the end of a header, got b'\\x1b' after b'A' and 5002 bytes more")
     assert b"\x1b" not in info.value.response.serialize()
 
 

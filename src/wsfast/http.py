@@ -52,7 +52,7 @@ def check_token(what: str, value: str) -> str:
 def check_header(name: str, value: str) -> None:
     """Check a header that the caller gives, so that it cannot smuggle another one.
 
-    The error's text does not hold the value: it may be a secret.
+    The error's text holds neither: the value may be a secret, and stand in the place of the name.
 
     Args:
         name: must be a token.
@@ -62,7 +62,15 @@ def check_header(name: str, value: str) -> None:
         TypeError: if one is no `str`.
         ValueError: if one has a character that it must not have.
     """
-    check_token("a header's name", name)
+    if isinstance(name, str):
+        match = _TOKEN.match(name)
+        end = match.end() if match else 0
+        if end < len(name) or not name:
+            # A name with the value behind it is a common mistake.
+            came = f"{name[end]!a} at index {end}" if name else "none"
+            raise ValueError(f"expected a header's name to be a token (RFC 9110, 5.6.2), got {came}")
+    else:
+        raise TypeError(f"expected a header's name as str, got {type(name).__name__}")
     if not isinstance(value, str):
         raise TypeError(f"expected the value of header {name} as str, got {type(value).__name__}")
     bad = _BAD_VALUE.search(value)

@@ -6,26 +6,23 @@ import asyncio
 import logging
 import os
 import ssl as ssl_module
-import sys
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Generic, Literal, TypeVar
-from urllib.parse import urljoin
 
-from .._version import __version__
 from ..asyncio.listener import Listener
 from ..asyncio.protocol import ConnectionProtocol, Limits, Overflow
 from ..asyncio.streams import Reader, Writer
 from ..asyncio.websocket import WebSocket
 from ..codes import CloseCause
 from ..connection import Side, State
-from ..deflate.negotiate import Deflate, as_deflate, confirm, offer
+from ..deflate.negotiate import Deflate, as_deflate
 from ..dial.dialer import Dialer
-from ..dial.reconnect import backoff, process_exception
-from ..escape import show
-from ..exceptions import InvalidHandshake, InvalidStatus, InvalidURI, RedirectError
-from ..handshake import URI, ClientHandshake, Request, Response, parse_uri
-from ..handshake.headers import build_host
+from ..dial.reconnect import backoff, describe, process_exception
+from ..dial.redirect import hop
+from ..dial.settings import USER_AGENT, ClientSettings
+from ..exceptions import InvalidStatus
+from ..handshake import URI, ClientHandshake, Request, Response
 from ..handshake.http11 import MAX_HEAD, MAX_HEADERS, MAX_LINE, HeadLimits
 from ..transport.timers import CoarseTimer
 from .opening import Opening
@@ -35,12 +32,8 @@ __all__ = ["connect", "connect_listener", "connect_stream", "unix_connect"]
 _T = TypeVar("_T")
 _L = TypeVar("_L", bound=Listener)
 
-_USER_AGENT: Final = f"Python/{sys.version_info[0]}.{sys.version_info[1]} wsfast/{__version__}"
-_REDIRECTS: Final = frozenset({300, 301, 302, 303, 307, 308})
 _STABLE: Final = 5.0
 """Seconds after which a connection that the peer ends counts as one that worked."""
-_SECRETS: Final = frozenset({"authorization", "cookie", "proxy-authorization", "host"})
-"""Headers that belong to one origin (RFC 9110, 15.4)."""
 
 _timers: dict[asyncio.AbstractEventLoop, CoarseTimer] = {}
 
@@ -73,10 +66,10 @@ class _Client:
         self.logger.debug("connection to %a: %s", protocol.ws.remote_address, failure or cause.value)
 
 
-class _Connector(Generic[_T]):
+class _Connector(ClientSettings, Generic[_T]):
     """What `connect`, `connect_listener` and `connect_stream` have in common; `connect` documents it."""
 
-    _dialer_type: type[Dialer] = Dialer
+    _dialer: Dialer
 
     def __init__(
         self,
@@ -86,7 +79,7 @@ class _Connector(Generic[_T]):
         subprotocols: Sequence[str] | None = None,
         compression: Literal["deflate"] | Deflate | None = None,
         additional_headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
-        user_agent_header: str | None = _USER_AGENT,
+        user_agent_header: str | None = USER_AGENT,
         bearer_token: str | None = None,
         proxy: str | bool | None = True,
         process_exception: Callable[[Exception], Exception | None] = process_exception,
@@ -109,7 +102,6 @@ class _Connector(Generic[_T]):
         ssl: ssl_module.SSLContext | bool | None = None,
         **options: Any,
     ) -> None:
-        self.uri = uri
         self._limits = Limits(
             max_size=max_size,
             max_fragments=max_fragments,
@@ -123,42 +115,30 @@ class _Connector(Generic[_T]):
             close_timeout=close_timeout,
             compression=as_deflate(compression),
         )
-        if not isinstance(max_redirects, int) or max_redirects < 0:
-            raise ValueError(f"max_redirects must be an int of at least 0, got {max_redirects!r}")
-        self._max_redirects = max_redirects
-        self._head_limits = HeadLimits.checked(max_line=max_line, max_head=max_head, max_headers=max_headers)
-        self._parsed = parse_uri(uri)
-        self._headers = None if additional_headers is None else _pairs(additional_headers)
-        self._bearer_token = bearer_token
-        self._origin = origin
-        # A `str` is kept for the handshake to refuse; no subprotocols are the same as none.
-        self._subprotocols = subprotocols if isinstance(subprotocols, str) else tuple(subprotocols or ()) or None
-        self._user_agent = user_agent_header
+        super().__init__(
+            uri,
+            self._limits,
+            HeadLimits.checked(max_line=max_line, max_head=max_head, max_headers=max_headers),
+            Dialer,
+            origin=origin,
+            subprotocols=subprotocols,
+            additional_headers=additional_headers,
+            user_agent_header=user_agent_header,
+            bearer_token=bearer_token,
+            proxy=proxy,
+            max_redirects=max_redirects,
+            logger=logger,
+            options={"ssl": ssl, **options},
+        )
         self._process_exception = process_exception
         self._reconnect_delays = reconnect_delays
-        self._logger: Any = logging.getLogger("wsfast.client") if logger is None else logger
-        self._dialer = self._dialer_type(proxy, user_agent_header, open_timeout, close_timeout, {"ssl": ssl, **options})
-        self._dialer.check(self._parsed)
         self._entered: WebSocket | None = None
-        # Wrong headers, subprotocols or credentials are the caller's mistake: it learns of them here.
-        self._handshake(self._parsed, self._headers, self._bearer_token)
 
     def _shape(self, protocol: ConnectionProtocol) -> _T:
         """Make what the caller gets of a connection that is open from now on."""
         raise NotImplementedError  # pragma: no cover - each subclass has its own
 
     # --- The opening handshake ----------------------------------------------------------------------------
-
-    def _handshake(self, uri: URI, headers: list[tuple[str, str]] | None, bearer_token: str | None) -> ClientHandshake:
-        return ClientHandshake(
-            uri,
-            origin=self._origin,
-            subprotocols=self._subprotocols,
-            extensions=offer(self._limits.compression),
-            user_agent_header=self._user_agent,
-            additional_headers=headers,
-            bearer_token=bearer_token,
-        )
 
     async def _connect(self) -> tuple[WebSocket, _T]:
         opening: list[Opening] = []
@@ -193,7 +173,7 @@ class _Connector(Generic[_T]):
                 if target is None:
                     raise
                 openings.pop().abort()
-                uri, headers, bearer_token = _hop(uri, target, headers, bearer_token)
+                uri, headers, bearer_token = hop(uri, target, headers, bearer_token)
         raise RuntimeError("a redirect was followed beyond the limit")  # pragma: no cover - `_redirected` refuses it
 
     async def _open(self, uri: URI, handshake: ClientHandshake, openings: list[Opening]) -> tuple[WebSocket, _T]:
@@ -223,12 +203,7 @@ class _Connector(Generic[_T]):
         trailing: bytes,
     ) -> tuple[WebSocket, _T]:
         """Judge the response and hand the transport over (RFC 6455, 4.1)."""
-        agreement = handshake.check_response(response)
-        try:
-            compression = confirm(self._limits.compression, agreement.extensions)
-        except InvalidHandshake as exc:
-            exc.response = response
-            raise
+        agreement, compression = self._judge(handshake, response)
         ws = self._new_websocket(handshake.request, agreement.subprotocol, transport.get_extra_info("peername"))
         ws.response = response
         client = _Client(self._limits, self._logger, _timer_of(loop))
@@ -246,33 +221,6 @@ class _Connector(Generic[_T]):
 
     def _new_websocket(self, request: Request, subprotocol: str | None, peer: Any) -> WebSocket:
         return WebSocket(request, subprotocol, peer)
-
-    def _redirected(self, uri: URI, exc: InvalidStatus, followed: int) -> URI | None:
-        """Return where a response sends to, None if it does not redirect.
-
-        Raises:
-            RedirectError: it does, but where this must not go.
-        """
-        response = exc.response
-        locations = response.headers.getall("Location", [])
-        if response.status_code not in _REDIRECTS or not locations or not self._max_redirects:
-            return None
-        try:
-            if len(locations) > 1:
-                raise RedirectError(f"expected one Location header, got {len(locations)}")
-            target = _resolve(uri, locations[0])
-            shown = show(f"{'wss' if target.secure else 'ws'}://{build_host(target.host, target.port, target.secure)}")
-            if followed == self._max_redirects:
-                raise RedirectError(f"expected at most {self._max_redirects} redirects, got another to {shown}")
-            if uri.secure and not target.secure:
-                raise RedirectError(f"a redirect from wss to ws is not followed, to {shown}")
-            fixed = self._dialer.fixed
-            if self._dialer.one_time or (fixed is not None and _origin(target) != _origin(uri)):
-                raise RedirectError(f"a redirect cannot be followed where {fixed} is given, to {shown}")
-        except RedirectError as error:
-            error.response = response
-            raise error from exc
-        return target
 
     # --- await, async with, async for ---------------------------------------------------------------------
 
@@ -312,7 +260,7 @@ class _Connector(Generic[_T]):
                 delay = next(delays, None)
                 if delay is None:
                     raise
-                failure = f"{type(exc).__name__}: {exc}"
+                failure = describe(exc)
             else:
                 opened = loop.time()
                 try:
@@ -334,54 +282,6 @@ class _Connector(Generic[_T]):
                 failure = f"the connection ended after {loop.time() - opened:.1f} s"
             self._logger.info("connecting again in %.1f s: %s", delay, failure)
             await asyncio.sleep(delay)
-
-
-def _pairs(headers: Mapping[str, str] | Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    # `items` of a multidict tells each header once for every value.
-    pairs = list(headers.items() if isinstance(headers, Mapping) else headers)
-    if not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in pairs):
-        raise TypeError("additional_headers must be a mapping, or pairs of a name and a value")
-    return pairs
-
-
-def _origin(uri: URI) -> tuple[bool, str, int]:
-    # RFC 6454, 4
-    return uri.secure, uri.host, uri.port
-
-
-def _hop(
-    uri: URI, target: URI, headers: list[tuple[str, str]] | None, bearer_token: str | None
-) -> tuple[URI, list[tuple[str, str]] | None, str | None]:
-    """Return where a redirect from `uri` to `target` leads, and what of the credentials goes along."""
-    if _origin(target) != _origin(uri):
-        # RFC 9110, 15.4: what was meant for one origin is not for another.
-        return target, headers and [(name, value) for name, value in headers if name.lower() not in _SECRETS], None
-    if target.username is None:
-        target = target._replace(username=uri.username, password=uri.password)
-    return target, headers, bearer_token
-
-
-def _resolve(uri: URI, location: str) -> URI:
-    """Take the value of Location relative to the URI that it came from (RFC 9110, 10.2.2).
-
-    Raises:
-        RedirectError: it leads to no WebSocket URI.
-    """
-    base = f"{'wss' if uri.secure else 'ws'}://{build_host(uri.host, uri.port, uri.secure)}{uri.resource_name}"
-    try:
-        text = location.encode("latin-1").decode()
-    except UnicodeDecodeError:
-        text = location
-    try:
-        joined = urljoin(base, text).partition("#")[0]
-        scheme, separator, rest = joined.partition(":")
-        # RFC 6455, 4.1: what answers is an HTTP server, and may name itself so.
-        scheme = {"http": "ws", "https": "wss"}.get(scheme.lower(), scheme)
-        return parse_uri(f"{scheme}{separator}{rest}")
-    except InvalidURI as exc:
-        raise RedirectError(f"expected a redirect to a WebSocket URI: {exc.message}") from exc
-    except ValueError as exc:
-        raise RedirectError(f"expected a redirect to a WebSocket URI, got {show(location)}") from exc
 
 
 class connect(_Connector[WebSocket]):  # noqa: N801

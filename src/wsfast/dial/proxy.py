@@ -1,4 +1,4 @@
-"""Proxies on a client's way to the server: which one to use, what is said to it and judged, without input and output."""
+"""Proxies on a client's way to the server: which one to use, what is asked of it, and how its answer is judged."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from ..exceptions import InvalidMessage, InvalidStatus, ProxyError
 
-__all__ = ["backoff", "process_exception"]
+__all__ = ["backoff", "describe", "process_exception"]
 
 # RFC 9110, 15.6: answers of servers and gateways that may be other ones soon. 501 and 505 stay.
 _TRANSIENT = frozenset({500, 502, 503, 504})
@@ -51,3 +51,17 @@ def process_exception(exc: Exception) -> Exception | None:
     if isinstance(exc, (InvalidStatus, ProxyError)) and exc.response is not None:
         return None if exc.response.status_code in _TRANSIENT else exc
     return exc
+
+
+def describe(exc: BaseException) -> str:
+    """Return what failed and what that was due to, for a line of the log.
+
+    Args:
+        exc: what `connect` raised. That a server refuses a client's certificate, for example, is known from the alert
+            only, which is the cause of the exception about the answer that did not come.
+    """
+    told = f"{type(exc).__name__}: {exc}"
+    cause = exc.__cause__
+    if cause is None or str(cause) in told:
+        return told
+    return f"{told} (caused by {describe(cause)})"

@@ -20,9 +20,9 @@ __all__ = ["connect_socks", "open_tunnel"]
 class _TunnelProtocol(asyncio.Protocol):
     """The client's side of CONNECT, until the proxy has answered."""
 
-    def __init__(self, request: bytes, loop: asyncio.AbstractEventLoop, limits: HeadLimits) -> None:
+    def __init__(self, request: bytes, loop: asyncio.AbstractEventLoop, limits: HeadLimits | None = None) -> None:
         self._request = request
-        self._parser = ResponseParser(connect=True, limits=limits)
+        self._parser = ResponseParser(connect=True, limits=limits or HeadLimits())
         self.transport: asyncio.Transport | None = None
         self.response: asyncio.Future[Response] = loop.create_future()
 

@@ -47,7 +47,8 @@ _HEADER = re.compile(rf"{TCHAR}++:".encode())
 # What a line may hold. A request line is all ASCII, so that most of what is not HTTP fails at its first byte.
 _ASCII_LINE = re.compile(rb"[ -~]*+")
 _LINE = re.compile(rb"[\t -~\x80-\xff]*+")
-_METHOD = re.compile(rf"{TCHAR}++".encode())
+_METHOD = _NAME = re.compile(rf"{TCHAR}++".encode())
+_SECRET = re.compile(rb"(//)[^ ]*@|([?#])[^ ]++")
 _VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]")
 # RFC 9112, 3 and 5: the request line with a target in origin-form, the headers, the empty line. No folded lines, no
 # space before the colon, no bare CR or LF, no NUL or other control character fits it. No group is possessive: CPython
@@ -243,7 +244,7 @@ class _HeadParser:
             self._fail(431, f"More than {most} headers (max_headers)", f"expected at most {most} headers (max_headers)")
         if _HEADER.match(line) is None:
             # RFC 9112, 5.1 and 5.2: no space before the colon, no folded line.
-            self._fail(400, "Malformed header", f"expected a header's name and a colon, got {show(line)}")
+            self._fail(400, "Malformed header", f"expected a header's name and a colon, got {_show_header(line)}")
 
     def _fail_line(self) -> NoReturn:
         limit = f"{self._limits.max_line} bytes (max_line)"
@@ -254,7 +255,8 @@ class _HeadParser:
     def _fail_byte(self, line: bytes, rest: bytes) -> NoReturn:
         what = "a header" if self._in_head else "the first line"
         bad = rest if rest[:1] == b"\r" else rest[:1]
-        self._fail(400, "Malformed HTTP", f"expected CR LF at the end of {what}, got {bad!r} after {show(line)}")
+        after = _show_header(line) if self._in_head else show(line.partition(b"?")[0])
+        self._fail(400, "Malformed HTTP", f"expected CR LF at the end of {what}, got {bad!r} after {after}")
 
 
 class RequestParser(_HeadParser):
@@ -337,7 +339,7 @@ class RequestParser(_HeadParser):
             self._fail(400, "Expected HTTP/1.1, got HTTP/2", "expected HTTP/1.1, got the preface of HTTP/2")
         parts = line.split(b" ")
         if len(parts) != 3 or _METHOD.fullmatch(parts[0]) is None or _VERSION.fullmatch(parts[2]) is None:
-            self._fail(400, "Malformed request line", f"expected a request line, got {show(line)}")
+            self._fail(400, "Malformed request line", f"expected a request line, got {_show_line(line)}")
         method, target, version = parts
         self._method = method
         if version not in (b"HTTP/1.1", b"HTTP/1.0"):
@@ -354,7 +356,8 @@ class RequestParser(_HeadParser):
             match = _ABSOLUTE.fullmatch(target.decode("ascii"))
             good = match is not None and _is_host(match.group(1))
         if not good:
-            self._fail(400, "Malformed request target", f"expected a path or a URI as the target, got {show(target)}")
+            came = _show_line(target)
+            self._fail(400, "Malformed request target", f"expected a path or a URI as the target, got {came}")
 
     def _fail(self, status: int, text: str, log: str) -> NoReturn:
         # RFC 9110, 15.5.6: "The origin server MUST generate an Allow header field in a 405 response".
@@ -363,6 +366,18 @@ class RequestParser(_HeadParser):
             # RFC 9110, 9.3.2: no body, and the Content-Length of the one that GET would get.
             refused.response.body = b""
         raise refused
+
+
+def _show_header(line: bytes) -> str:
+    """Show a header without its value, which may be a secret."""
+    name = _NAME.match(line)
+    end = name.end() if name else 0
+    return show(line) if end == len(line) else f"{show(line[:end])} and {len(line) - end} bytes more"
+
+
+def _show_line(line: bytes) -> str:
+    """Show a request line, or its target, without what may be a secret: a query, a fragment, a user name."""
+    return show(_SECRET.sub(lambda match: (match[1] or match[2]) + b"...", line))
 
 
 def _is_host(value: str) -> bool:

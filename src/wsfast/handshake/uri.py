@@ -17,7 +17,10 @@ _SAFE = ":/?[]@!$&'()*+,;=%"
 _NAME = re.compile(r"[0-9A-Za-z_\-]{1,63}(?:\.[0-9A-Za-z_\-]{1,63})*\.?")
 # RFC 3986, 3.2.2 and 3.2.3: nothing but a port follows an address in brackets; older versions of urlsplit drop it.
 _HOST_AND_PORT = re.compile(r"[^\[\]]*|\[[^\[\]]*\](?::[^:]*)?")
-_SCHEME = re.compile(r"[A-Za-z][0-9A-Za-z+.\-]*+:/{0,2}+(?=.*@)|[A-Za-z][0-9A-Za-z+.\-]*+://", re.DOTALL)
+_SCHEME = re.compile(r"[A-Za-z][0-9A-Za-z+.\-]*+://")
+_SCHEMES = frozenset(
+    f"{name}://" for name in ("ws", "wss", "http", "https", "socks4", "socks4a", "socks5", "socks5h", "ftp")
+)
 _AFTER_PATH = re.compile(r"([?#]).+", re.DOTALL)
 # What is in the place of a port, and has other characters than digits.
 _NO_PORT = re.compile(r"^((?:\[[^\]]*\]|[^/:\[\]]*):)(?!-?\d*(?:/|$))[^/]+")
@@ -53,7 +56,7 @@ class URI(NamedTuple):
         return None if self.username is None else (self.username, self.password or "")
 
     def __repr__(self) -> str:
-        # What may be a secret must not get into a log by way of a repr; a user name without a password often is a token.
+        # A secret must not get into a log by way of a repr; a user name without a password often is a token.
         fields = self._replace(
             query=self.query and "...", username=self.username and "***", password=self.password and "***"
         )
@@ -125,10 +128,13 @@ def mask(uri: str) -> str:
     """
     match = _SCHEME.match(uri)
     scheme, rest = (match.group(), uri[match.end() :]) if match else ("", uri)
-    credentials, at, rest = rest.rpartition("@")
+    _, at, rest = rest.rpartition("@")
     rest = _AFTER_PATH.sub(r"\1...", rest)
     rest = _NO_PORT.sub(r"\1...", rest, count=1)
-    return f"{scheme}{'***@' if at else ''}{rest}"
+    if at:
+        # Without "://" at its end, or of a kind that nobody knows, it may be a user name.
+        return f"{scheme}***@{rest}" if scheme.lower() in _SCHEMES else f"***@{rest}"
+    return f"{scheme}{rest}"
 
 
 def got(shown: str, part: str) -> str:

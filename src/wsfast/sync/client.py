@@ -10,14 +10,16 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal
 
-from wsfast.client import connector as client
+from wsfast.asyncio.protocol import Limits
 from wsfast.codes import CloseCause
 from wsfast.connection import State
-from wsfast.deflate.negotiate import Deflate, confirm
-from wsfast.dial.reconnect import backoff
+from wsfast.deflate.negotiate import Deflate, as_deflate
+from wsfast.dial.reconnect import backoff, describe
 from wsfast.dial.reconnect import process_exception as default_process_exception
-from wsfast.exceptions import InvalidHandshake, InvalidMessage, InvalidStatus
-from wsfast.handshake import URI, ClientHandshake, Response, ResponseParser
+from wsfast.dial.redirect import hop
+from wsfast.dial.settings import USER_AGENT, ClientSettings
+from wsfast.exceptions import InvalidMessage, InvalidStatus
+from wsfast.handshake import URI, ClientHandshake, HeadLimits, Response, ResponseParser
 
 from .dial import SyncDialer
 from .link import Deadline, Link
@@ -31,11 +33,14 @@ _STABLE: Final = 5.0
 """Seconds after which a connection that the server ends counts as one that worked."""
 
 
-class _Connector(client._Connector[WebSocket]):
+class _Connector(ClientSettings):
     """One server, and how to connect to it: the settings are those of the client on asyncio."""
 
     _dialer: SyncDialer
-    _dialer_type = SyncDialer
+
+    def __init__(self, uri: str, limits: Limits, head_limits: HeadLimits, **settings: Any) -> None:
+        super().__init__(uri, limits, head_limits, SyncDialer, **settings)
+        self._limits = limits
 
     def connect(self) -> WebSocket:
         """Connect, by way of redirects."""
@@ -50,7 +55,7 @@ class _Connector(client._Connector[WebSocket]):
                 target = self._redirected(uri, exc, followed)
                 if target is None:
                     raise
-                uri, headers, bearer_token = client._hop(uri, target, headers, bearer_token)
+                uri, headers, bearer_token = hop(uri, target, headers, bearer_token)
                 followed += 1
 
     def _establish(self, uri: URI, handshake: ClientHandshake, deadline: Deadline) -> WebSocket:
@@ -65,12 +70,7 @@ class _Connector(client._Connector[WebSocket]):
             raise
 
     def _start(self, handshake: ClientHandshake, link: Link, response: Response, trailing: bytes) -> WebSocket:
-        agreement = handshake.check_response(response)
-        try:
-            compression = confirm(self._limits.compression, agreement.extensions)
-        except InvalidHandshake as exc:
-            exc.response = response
-            raise
+        agreement, compression = self._judge(handshake, response)
         return WebSocket(
             link,
             self._limits,
@@ -121,7 +121,7 @@ def connect(
     subprotocols: Sequence[str] | None = None,
     compression: Literal["deflate"] | Deflate | None = None,
     additional_headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
-    user_agent_header: str | None = client._USER_AGENT,
+    user_agent_header: str | None = USER_AGENT,
     bearer_token: str | None = None,
     proxy: str | bool | None = True,
     proxy_ssl: ssl_module.SSLContext | bool | None = None,
@@ -206,27 +206,30 @@ def connect(
         "proxy_server_hostname": proxy_server_hostname,
     }
     options |= {name: value for name, value in given.items() if value is not None}
+    head = {name: options.pop(name) for name in HeadLimits._fields if name in options}
     return _Connector(
         uri,
+        Limits(
+            max_size=max_size,
+            max_fragments=max_fragments,
+            read_limit=read_limit,
+            write_limit=write_limit,
+            open_timeout=open_timeout,
+            ping_interval=ping_interval,
+            ping_timeout=ping_timeout,
+            close_timeout=close_timeout,
+            compression=as_deflate(compression),
+        ),
+        HeadLimits.checked(**head),
         origin=origin,
         subprotocols=subprotocols,
-        compression=compression,
         additional_headers=additional_headers,
         user_agent_header=user_agent_header,
         bearer_token=bearer_token,
         proxy=proxy,
         max_redirects=max_redirects,
-        open_timeout=open_timeout,
-        ping_interval=ping_interval,
-        ping_timeout=ping_timeout,
-        close_timeout=close_timeout,
-        max_size=max_size,
-        max_fragments=max_fragments,
-        read_limit=read_limit,
-        write_limit=write_limit,
         logger=logger,
-        ssl=ssl,
-        **options,
+        options={"ssl": ssl, **options},
     ).connect()
 
 
@@ -301,7 +304,7 @@ def reconnect(
             delay = next(delays, None)
             if delay is None:
                 raise
-            failure = f"{type(exc).__name__}: {exc}"
+            failure = describe(exc)
         else:
             opened = time.monotonic()
             try:

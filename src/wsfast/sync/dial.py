@@ -6,8 +6,16 @@ import os
 import ssl as ssl_module
 from typing import Any, cast
 
-from wsfast.dial.dialer import Dialer, as_context, certificate_name
-from wsfast.dial.proxy import Proxy, connect_request, find_proxy, parse_proxy, socks_arguments
+from wsfast.dial.proxy import (
+    Proxy,
+    check_tunnel,
+    connect_request,
+    find_proxy,
+    parse_proxy,
+    socks_arguments,
+    socks_needed,
+)
+from wsfast.dial.route import Route, as_context, certificate_name
 from wsfast.exceptions import InvalidMessage, InvalidURI, ProxyError
 from wsfast.handshake.http11 import ResponseParser
 from wsfast.handshake.uri import URI
@@ -16,33 +24,11 @@ from .link import Deadline, Link, bounded, open_tcp, open_unix
 
 __all__ = ["SyncDialer"]
 
-_KNOWN = frozenset({"sock", "path", "family", "local_addr"})
 
+class SyncDialer(Route):
+    """How to reach servers; arguments are those of `Route`, with fewer options for TCP."""
 
-class SyncDialer(Dialer):
-    """How to reach servers; arguments are those of `Dialer`, with fewer options for TCP.
-
-    Raises:
-        TypeError: an option is not known; else those of `Dialer`.
-    """
-
-    def __init__(
-        self,
-        proxy: str | bool | None,
-        user_agent_header: str | None,
-        timeout: float | None,
-        close_timeout: float | None,
-        options: dict[str, Any],
-    ) -> None:
-        super().__init__(proxy, user_agent_header, timeout, close_timeout, options)
-        for given, known, prefix in (
-            (self._tcp, _KNOWN, ""),
-            (self._tls, {"server_hostname", "ssl_handshake_timeout", "ssl_shutdown_timeout"}, ""),
-            (self._proxy_tls, {"server_hostname", "ssl_handshake_timeout", "ssl_shutdown_timeout"}, "proxy_"),
-        ):
-            for name in given:
-                if name not in known:
-                    raise TypeError(f"connect() got an unexpected keyword argument '{prefix}{name}'")
+    known = Route.known - {"all_errors", "flags", "happy_eyeballs_delay", "interleave", "proto"}
 
     def open(self, uri: URI, deadline: Deadline) -> Link:
         """Connect to a server, by way of the proxy, up to the end of the TLS handshake.
@@ -93,7 +79,7 @@ class SyncDialer(Dialer):
         try:
             from python_socks.sync import Proxy as Connector
         except ImportError as exc:
-            raise ImportError("SOCKS proxies need python-socks: pip install 'wsfast[proxy]'") from exc
+            raise socks_needed() from exc
         connector = Connector(*socks_arguments(proxy))
         local_addr = self._tcp.get("local_addr")
         left = deadline.left()
@@ -133,10 +119,9 @@ class SyncDialer(Dialer):
             raise
         return link
 
-    @staticmethod
-    def _ask(link: Link, request: bytes, deadline: Deadline) -> None:
+    def _ask(self, link: Link, request: bytes, deadline: Deadline) -> None:
         """Send CONNECT and wait for the answer (RFC 9110, 9.3.6)."""
-        parser = ResponseParser(connect=True)
+        parser = ResponseParser(connect=True, limits=self._head_limits)
         link.write(request)
         response = None
         try:
@@ -150,10 +135,4 @@ class SyncDialer(Dialer):
                 response = parser.feed(data) if data else parser.feed_eof()
         except InvalidMessage as exc:
             raise ProxyError(f"proxy gave no valid answer: {exc}") from exc
-        if not 200 <= response.status_code < 300:
-            error = ProxyError(f"proxy answered HTTP {response.status_code}, expected 200")
-            error.response = response
-            raise error
-        if parser.trailing:
-            # The server waits for the client's request, or for its ClientHello, and sends nothing before.
-            raise ProxyError("expected nothing from the proxy before the handshake with the server")
+        check_tunnel(response, parser.trailing)

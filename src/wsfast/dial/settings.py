@@ -1,0 +1,151 @@
+"""What a client asks of a server, and where it follows it to, whatever it runs on."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, Protocol
+
+from .._version import __version__
+from ..deflate.context import PerMessageDeflate
+from ..deflate.negotiate import Deflate, confirm, offer
+from ..exceptions import InvalidHandshake, InvalidStatus, RedirectError
+from ..handshake import URI, Agreement, ClientHandshake, HeadLimits, Response, parse_uri
+from .redirect import REDIRECTS, origin_of, resolve, shown
+from .route import Route
+
+__all__ = ["USER_AGENT", "ClientSettings", "Limits"]
+
+USER_AGENT: Final = f"Python/{sys.version_info[0]}.{sys.version_info[1]} wsfast/{__version__}"
+"""The value of User-Agent, unless another is asked for."""
+
+
+class Limits(Protocol):
+    """What of the limits of a connection matters before it is open."""
+
+    @property
+    def open_timeout(self) -> float | None: ...
+
+    @property
+    def close_timeout(self) -> float | None: ...
+
+    @property
+    def compression(self) -> Deflate | None: ...
+
+
+class ClientSettings:
+    """What the clients on asyncio and without an event loop have in common, before they connect.
+
+    Args:
+        uri, origin, subprotocols, additional_headers, user_agent_header, bearer_token, proxy, max_redirects, logger,
+        options: those of `wsfast.connect`.
+        limits: of the connections.
+        head_limits: of the response.
+        route: makes the way to the server of the proxy, the user agent, the limits and the options.
+
+    Raises:
+        InvalidURI, InvalidProxy, ValueError, TypeError: one of them is wrong.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        limits: Limits,
+        head_limits: HeadLimits,
+        route: type[Route],
+        *,
+        origin: str | None,
+        subprotocols: Sequence[str] | None,
+        additional_headers: Mapping[str, str] | Iterable[tuple[str, str]] | None,
+        user_agent_header: str | None,
+        bearer_token: str | None,
+        proxy: str | bool | None,
+        max_redirects: int,
+        logger: logging.Logger | logging.LoggerAdapter[Any] | None,
+        options: Mapping[str, Any],
+    ) -> None:
+        self.uri = uri
+        if not isinstance(max_redirects, int) or max_redirects < 0:
+            raise ValueError(f"max_redirects must be an int of at least 0, got {max_redirects!r}")
+        self._max_redirects = max_redirects
+        self._head_limits = head_limits
+        self._compression = limits.compression
+        self._parsed = parse_uri(uri)
+        self._headers = None if additional_headers is None else _pairs(additional_headers)
+        self._bearer_token = bearer_token
+        self._origin = origin
+        # A `str` is kept for the handshake to refuse; no subprotocols are the same as none.
+        self._subprotocols = subprotocols if isinstance(subprotocols, str) else tuple(subprotocols or ()) or None
+        self._user_agent = user_agent_header
+        self._logger: Any = logging.getLogger("wsfast.client") if logger is None else logger
+        self._dialer = route(
+            proxy, user_agent_header, limits.open_timeout, limits.close_timeout, dict(options), head_limits=head_limits
+        )
+        self._dialer.check(self._parsed)
+        # Wrong headers, subprotocols or credentials are the caller's mistake: it learns of them here. It serves for the
+        # first attempt to connect; each further one draws a key of its own (RFC 6455, 4.1, item 7).
+        self._prepared: ClientHandshake | None = None
+        self._prepared = self._handshake(self._parsed, self._headers, self._bearer_token)
+
+    def _handshake(self, uri: URI, headers: list[tuple[str, str]] | None, bearer_token: str | None) -> ClientHandshake:
+        prepared, self._prepared = self._prepared, None
+        if prepared is not None and (uri, headers, bearer_token) == (self._parsed, self._headers, self._bearer_token):
+            return prepared
+        return ClientHandshake(
+            uri,
+            origin=self._origin,
+            subprotocols=self._subprotocols,
+            extensions=offer(self._compression),
+            user_agent_header=self._user_agent,
+            additional_headers=headers,
+            bearer_token=bearer_token,
+        )
+
+    def _judge(self, handshake: ClientHandshake, response: Response) -> tuple[Agreement, PerMessageDeflate | None]:
+        """Judge a response (RFC 6455, 4.1); each exception has it as its `response`.
+
+        Raises:
+            InvalidHandshake: it is not the right one.
+        """
+        agreement = handshake.check_response(response)
+        try:
+            return agreement, confirm(self._compression, agreement.extensions)
+        except InvalidHandshake as exc:
+            exc.response = response
+            raise
+
+    def _redirected(self, uri: URI, exc: InvalidStatus, followed: int) -> URI | None:
+        """Return where a response sends to, None if it does not redirect.
+
+        Raises:
+            RedirectError: it does, but where this must not go.
+        """
+        response = exc.response
+        locations = response.headers.getall("Location", [])
+        if response.status_code not in REDIRECTS or not locations or not self._max_redirects:
+            return None
+        try:
+            if len(locations) > 1:
+                raise RedirectError(f"expected one Location header, got {len(locations)}")
+            target = resolve(uri, locations[0])
+            where = shown(target)
+            if followed == self._max_redirects:
+                raise RedirectError(f"expected at most {self._max_redirects} redirects, got another to {where}")
+            if uri.secure and not target.secure:
+                raise RedirectError(f"a redirect from wss to ws is not followed, to {where}")
+            fixed = self._dialer.fixed
+            if self._dialer.one_time or (fixed is not None and origin_of(target) != origin_of(uri)):
+                raise RedirectError(f"a redirect cannot be followed where {fixed} is given, to {where}")
+        except RedirectError as error:
+            error.response = response
+            raise error from exc
+        return target
+
+
+def _pairs(headers: Mapping[str, str] | Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    # `items` of a multidict tells each header once for every value.
+    pairs = list(headers.items() if isinstance(headers, Mapping) else headers)
+    if not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in pairs):
+        raise TypeError("additional_headers must be a mapping, or pairs of a name and a value")
+    return [(name, value) for name, value in pairs]

@@ -1,0 +1,54 @@
+"""What is said of an option that is not known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Final
+
+__all__ = ["refuse_unknown"]
+
+_ELSEWHERE: Final = {
+    "autoping": ("ping_interval",),
+    "cookie": ("additional_headers",),
+    "enable_multithread": (),
+    "extensions": ("compression",),
+    "extra_headers": ("additional_headers", "response_headers"),
+    "header": ("additional_headers",),
+    "headers": ("additional_headers", "response_headers"),
+    "heartbeat": ("ping_interval",),
+    "http_proxy_host": ("proxy",),
+    "max_field_size": ("max_line",),
+    "max_line_size": ("max_line",),
+    "max_message_size": ("max_size",),
+    "max_msg_size": ("max_size",),
+    "max_queue": ("read_limit",),
+    "protocols": ("subprotocols",),
+    "source_address": ("local_addr",),
+    "ssl_context": ("ssl",),
+    "sslopt": ("ssl",),
+    "timeout": ("open_timeout", "close_timeout"),
+    "user_agent": ("user_agent_header",),
+}
+"""Options of other libraries, above all `websockets`, and what they are called here."""
+
+
+def refuse_unknown(call: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Check that options are known.
+
+    Args:
+        call: what they were given to, such as ``"connect()"``.
+        given: their names.
+        known: the names of those that there are.
+
+    Raises:
+        TypeError: one is not known; the text names the one that was most likely meant.
+    """
+    names = sorted(known)
+    for name in given:
+        if name in names:
+            continue
+        meant = [other for other in _ELSEWHERE.get(name, ()) if other in names]
+        meant = meant or get_close_matches(name, names, n=1, cutoff=0.6)
+        hint = f": did you mean {' or '.join(map(repr, meant))}?" if meant else ""
+        raise TypeError(f"{call} got an unexpected keyword argument {name!r}{hint}")

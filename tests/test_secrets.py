@@ -1,0 +1,249 @@
+"""No credential gets into a text: of an exception, those it is chained to, a repr, or a line of a log."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hostile import Peer, echo, serving
+
+import wsfast
+import wsfast.sync
+from wsfast.dial.proxy import parse_proxy
+from wsfast.handshake import ClientHandshake, RequestParser, parse_uri
+from wsfast.http import check_header
+
+pytestmark = pytest.mark.anyio
+
+CANARY = "CaNaRy"
+
+WRONG = [
+    "ws://u:{}/x@h/",
+    "ws://u:{}?x@h/",
+    "ws://u:{}#x@h/",
+    "ws://u:x/{}@h/",
+    "ws://{}/x#@h/",
+    "ws://{}@h/#f",
+    "ws://u:{}@h:99999/",
+    "ws://u:{}@h:port/",
+    "ws://u:{}@/",
+    "ws://u:{}@[::1/",
+    "ws://u:{}@[::g]/",
+    "ws://u:{}@a..b/",
+    "ws://u:{}@a b/",
+    "ws://u:{} @h/",
+    "ws://u:{}\n@h/",
+    "ws://u:{}\x00@h/",
+    "ws://u:{}@h/\ud800",
+    "ws://u:{}@h/?\ud800",
+    "ws://u:{}%FF@h/",
+    "ws://{}%FF:p@h/",
+    "ws://u:{}\udcff@h/",
+    "ws://u:{}@\u3002\u3002/",
+    "ws://u:[{}@h/",
+    "ws://u:]{}@h/",
+    "ws://[{}]:x@h#/",
+    "ws://u\u2100:{}@h/",
+    "ws://u:{}\u2100h/",
+    "ws://u:{}\uff03@h/",
+    "http://u:{}@h/",
+    "{}://u@h/",
+    "u:{}@h",
+    "{}@h",
+    "ws:u:{}@h",
+    "ws:/u:{}@h/",
+    "://u:{}@h/",
+    "ws://u:{}%40h/",
+    "ws://u:{}",
+    "ws://h/#access_token={}",
+    "ws://h:99999/?token={}",
+    "ws://u@{}@h/#f",
+]
+"""Addresses that are not valid, with a secret in each."""
+
+
+def told(exc: BaseException | None, seen: set[int] | None = None) -> Iterator[str]:
+    """Yield every text of an exception and of those that it is chained to."""
+    seen = set() if seen is None else seen
+    if exc is None or id(exc) in seen:
+        return
+    seen.add(id(exc))
+    yield from (str(exc), repr(exc), repr(exc.args), repr(exc.__dict__), *getattr(exc, "__notes__", ()))
+    yield from told(exc.__cause__, seen)
+    yield from told(exc.__context__, seen)
+
+
+def check(exc: BaseException) -> None:
+    for text in told(exc):
+        assert CANARY.lower() not in text.lower()
+
+
+@pytest.mark.parametrize("form", WRONG, ids=ascii)
+def test_uris(form: str) -> None:
+    uri = form.format(CANARY)
+    with pytest.raises(wsfast.InvalidURI) as info:
+        parse_uri(uri)
+    check(info.value)
+    for connect in (wsfast.connect, wsfast.sync.connect):
+        with pytest.raises(wsfast.InvalidURI) as info:
+            connect(uri)
+        check(info.value)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https", "socks5", "socks5h", "socks4", "ftp"])
+@pytest.mark.parametrize("form", WRONG, ids=ascii)
+def test_proxies(form: str, scheme: str) -> None:
+    proxy = form.format(CANARY).replace("ws:", f"{scheme}:", 1)
+    if not proxy.startswith("http:") or "?" in proxy or "#" in proxy:
+        with pytest.raises(wsfast.InvalidProxy) as info:
+            parse_proxy(proxy)
+        check(info.value)
+    for connect in (wsfast.connect, wsfast.sync.connect):
+        try:
+            parse_proxy(proxy)
+        except wsfast.InvalidProxy:
+            with pytest.raises(wsfast.InvalidProxy) as info:
+                connect("ws://h/", proxy=proxy)
+            check(info.value)
+
+
+@pytest.mark.parametrize(
+    "proxy", ["http://u%3A{}:p@h", "http://u:{}%00@h", "socks5://u:{}%0d@h", "socks5://u:" + "{}" * 50 + "@h"]
+)
+def test_credentials_that_a_proxy_cannot_be_sent(proxy: str) -> None:
+    with pytest.raises(wsfast.InvalidProxy) as info:
+        parse_proxy(proxy.replace("{}", CANARY))
+    check(info.value)
+
+
+async def test_a_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ws_proxy", "socks_proxy", "https_proxy", "http_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ws_proxy", f"http://u:{CANARY}/x@h")
+    with pytest.raises(wsfast.InvalidProxy) as info:
+        await wsfast.connect("ws://server.test/")
+    check(info.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("Authorization", f"Bearer {CANARY}\r\nX: y"),
+        ("Authorization", f"Bearer {CANARY}\ud800"),
+        ("Authorization", CANARY.encode()),
+        (f"Authorization: Bearer {CANARY}", ""),
+        (f"Authorization: Bearer {CANARY}", None),
+        (f"Cookie={CANARY}", "x"),
+        (f"{CANARY}:", "x"),
+    ],
+)
+def test_headers(name: Any, value: Any) -> None:
+    with pytest.raises((TypeError, ValueError)) as info:
+        check_header(name, value)
+    if not name.startswith(CANARY):
+        check(info.value)
+    for options in ({"additional_headers": [(name, value)]}, {"additional_headers": {name: value}}):
+        with pytest.raises((TypeError, ValueError)) as info:
+            wsfast.connect("ws://h/", **options)  # type: ignore[arg-type]
+        check(info.value)
+
+
+@pytest.mark.parametrize("token", [f"{CANARY} x", f"{CANARY}\n", CANARY.encode(), f"{CANARY}\xe9"])
+def test_tokens(token: Any) -> None:
+    with pytest.raises((TypeError, ValueError)) as info:
+        wsfast.connect("ws://h/", bearer_token=token)
+    check(info.value)
+
+
+def test_reprs() -> None:
+    uri = parse_uri(f"ws://{CANARY}:{CANARY}@h/?{CANARY}")
+    token = parse_uri(f"ws://{CANARY}@h/")
+    handshake = ClientHandshake(uri, bearer_token=CANARY, additional_headers={"Cookie": CANARY})
+    connector = wsfast.connect(f"ws://{CANARY}:{CANARY}@h/", bearer_token=CANARY, proxy=f"http://u:{CANARY}@h")
+    for thing in (uri, token, handshake, handshake.request, connector, parse_proxy(f"http://{CANARY}:{CANARY}@h")):
+        assert CANARY not in repr(thing)
+        assert CANARY not in str(thing)
+    assert repr(parse_uri("ws://h/")).startswith("URI(secure=False, host='h', port=80")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        f"GET / HTTP/1.1\r\nHost: h\r\nAuthorization : Bearer {CANARY}\r\n\r\n",
+        f"GET / HTTP/1.1\r\nHost: h\r\nCookie: a={CANARY}\x00\r\n\r\n",
+        f"GET / HTTP/1.1\r\nHost: h\r\nCookie: a=\r\n b={CANARY}\r\n\r\n",
+        f"GET / HTTP/1.1\r\nHost: h\r\nCookie a={CANARY}\r\n\r\n",
+        f"GET /?token={CANARY} HTTP/1.1 x\r\nHost: h\r\n\r\n",
+        f"GET /?token={CANARY}\x00 HTTP/1.1\r\nHost: h\r\n\r\n",
+        f"GET /#token={CANARY} HTTP/1.1\r\nHost: h\r\n\r\n",
+        f"GET http://u:{CANARY}@h/ HTTP/1.1\r\nHost: h\r\n\r\n",
+    ],
+)
+async def test_what_a_client_sends_to_a_server(data: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    with pytest.raises(wsfast.HandshakeRefused) as info:
+        RequestParser().feed(data.encode())
+    check(info.value)
+    async with serving(echo) as server:
+        peer = await Peer.dial(server)
+        await peer.send(data.encode())
+        assert CANARY.encode() not in await peer.read_to_end()
+        peer.close()
+    assert any("refused" in record.getMessage() for record in caplog.records)
+    assert CANARY not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "location", ["ws://u:{}/x@h/", "http://u:{}@[::1/", "ws://u:{}@h\u2100/", "//u:{}@h:port/", "ftp://u:{}@h/"]
+)
+async def test_redirects(location: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+
+    def redirect(ws: wsfast.WebSocket, request: wsfast.Request) -> wsfast.Response:
+        response = ws.respond(302, "elsewhere\n")
+        response.headers["Location"] = location.format(CANARY).encode().decode("latin-1")
+        return response
+
+    async with serving(echo, process_request=redirect) as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(wsfast.RedirectError) as info:
+            await wsfast.connect(f"ws://127.0.0.1:{port}/")
+        check(info.value)
+    assert CANARY not in caplog.text
+
+
+async def test_lines_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """All that is logged of a connection that is made with secrets, of one that fails, and of one that is refused."""
+    caplog.set_level(logging.DEBUG)
+    secrets: dict[str, Any] = {"additional_headers": {"Cookie": CANARY}}
+
+    def refuse(ws: wsfast.WebSocket, request: wsfast.Request) -> wsfast.Response | None:
+        return ws.respond(403, "No\n") if request.path.startswith("/no") else None
+
+    async with serving(echo, process_request=refuse) as server:
+        at = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with wsfast.connect(f"ws://u:{CANARY}@{at}/?{CANARY}", **secrets) as ws:
+            await ws.send("hello")
+            assert await ws.recv() == "hello"
+            assert CANARY not in repr(ws)
+        with pytest.raises(wsfast.InvalidStatus) as info:
+            await wsfast.connect(f"ws://u:{CANARY}@{at}/no?{CANARY}", **secrets)
+        check(info.value)
+
+        async def again() -> None:
+            delays = iter((0.0,))
+            async for _ in wsfast.connect(
+                f"ws://u:{CANARY}@{at}/no?{CANARY}",
+                process_exception=lambda exc: None,
+                reconnect_delays=lambda: delays,
+                **secrets,
+            ):
+                raise AssertionError("it was refused")
+
+        with pytest.raises(wsfast.InvalidStatus):
+            await again()
+    assert "connecting again" in caplog.text
+    assert "process_request answered" in caplog.text
+    assert CANARY not in caplog.text
