@@ -154,7 +154,7 @@ class _Transport:
 
 class _Host:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        from wsfast.asyncio.protocol import Limits
+        from wsfast.session import Limits
         from wsfast.transport.timers import CoarseTimer
 
         self.limits = Limits(ping_interval=None)

@@ -31,6 +31,7 @@ from hostile import (
 
 import wsfast
 from wsfast import ConnectionClosed
+from wsfast.session import GRACE
 
 pytestmark = pytest.mark.anyio
 
@@ -373,12 +374,12 @@ async def test_on_writable_comes_when_what_is_unsent_has_gone() -> None:
 
 
 async def test_close_works_while_reading_is_paused() -> None:
-    """What is unread is dropped, so that the peer's Close frame can be seen."""
+    """What nobody takes for a while is dropped, so that the peer's Close frame can be seen."""
     took: list[str] = []
 
     async def handler(ws: wsfast.WebSocket) -> None:
         await until(lambda: ws._channel.paused)
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(GRACE + 1):
             await ws.close(3000)
         took.append(str(ws.close_cause))
         # What was held before the close is still there for who wants it.

@@ -693,8 +693,8 @@ async def test_waiters_that_were_cancelled_are_let_go() -> None:
                 with pytest.raises(TimeoutError):
                     async with asyncio.timeout(0):
                         await waiting
-        assert not channel._closed_waiters
-        assert not channel._drain_waiters
+        assert not channel._end
+        assert not channel.outbox._drain
         ws.abort()
 
 
@@ -766,7 +766,7 @@ async def test_ping_cut_at_every_suspension() -> None:
             await peer.send(frame(PONG, payload))
             cancelled, latency = await cutting
             assert cancelled is (k == 1)
-            await until(lambda: ws._channel._pings is None)
+            await until(lambda: ws._channel.session._pings is None)
             assert ws.latency > 0
             assert cancelled or latency > 0
 
@@ -821,7 +821,7 @@ async def test_pong_cut_at_every_suspension() -> None:
             while (opcode := (await peer.read())[0]) != TEXT:
                 assert opcode != PONG
             assert pongs == [b"beat"]
-            assert not ws._channel._drain_waiters
+            assert not ws._channel.outbox._drain
         if not cancelled:
             break
         k += 1

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from vectors import ACCEPTED_CLOSE_CODES, BINARY, CLOSE, CONT, PING, PONG, RFC_KEY, TEXT, frame, xor
 
+from wsfast.closing import encode_close
 from wsfast.codes import CloseCause, CloseCode
-from wsfast.connection import TABLE, Action, Connection, Input, Side, State, encode_close
+from wsfast.connection import TABLE, Action, Connection, Input, Side, State
 from wsfast.events import Close, Fragment, Ping, Pong
 from wsfast.exceptions import (
     ConnectionClosed,
@@ -106,13 +107,13 @@ RECEIVED: dict[tuple[State, Input], Expected] = {
     (State.OPEN, Input.MESSAGE): (State.OPEN, True, []),
     (State.OPEN, Input.PING): (State.OPEN, True, [(0x8A, b"p")]),
     (State.OPEN, Input.PONG): (State.OPEN, True, []),
-    (State.OPEN, Input.CLOSE): (State.DRAINING, True, [(0x88, b"\x0b\xb8")]),
+    (State.OPEN, Input.CLOSE): (State.DRAINING, True, [(0x88, b"\x0b\xb8" + EVENTS[Input.CLOSE].reason.encode())]),
     (State.OPEN, Input.FAILURE): (
         State.DRAINING,
         True,
         [(0x88, b"\x03\xeftext message is not UTF-8 at byte 0")],
     ),
-    (State.CLOSING, Input.MESSAGE): (State.CLOSING, False, []),
+    (State.CLOSING, Input.MESSAGE): (State.CLOSING, True, []),
     (State.CLOSING, Input.PING): (State.CLOSING, False, []),
     (State.CLOSING, Input.PONG): (State.CLOSING, True, []),
     (State.CLOSING, Input.CLOSE): (State.DRAINING, True, []),
@@ -209,13 +210,12 @@ def test_a_wrong_close_is_refused_in_every_state(state: State, side: Side) -> No
 
 @pytest.mark.parametrize("side", SIDES)
 @pytest.mark.parametrize("code", [*sorted(ACCEPTED_CLOSE_CODES)[:12], 3000, 4999])
-def test_the_close_code_is_echoed(side: Side, code: int) -> None:
+def test_code_and_reason_of_a_close_are_echoed(side: Side, code: int) -> None:
     connection = Connection(side)
     events = connection.receive_data(from_peer(side, CLOSE, code.to_bytes(2, "big") + b"so"))
     assert events == [Close(code, "so")]
-    assert sent(connection) == [(0x88, code.to_bytes(2, "big"))]
-    assert connection.close_rcvd == Close(code, "so")
-    assert connection.close_sent == Close(code)
+    assert sent(connection) == [(0x88, code.to_bytes(2, "big") + b"so")]
+    assert connection.close_rcvd == connection.close_sent == Close(code, "so")
     assert connection.rcvd_then_sent is True
     assert connection.cause is (CloseCause.REJECTED if code in (1002, 1003, 1007, 1009, 1010) else CloseCause.PEER)
 
@@ -586,4 +586,4 @@ def test_every_cut_of_a_conversation_gives_the_same(side: Side) -> None:
     for cut in range(len(data) + 1):
         connection = Connection(side)
         assert connection.receive_data(data[:cut]) + connection.receive_data(data[cut:]) == expected
-        assert sent(connection) == [(0x8A, b"1"), (0x88, b"\x03\xe8")]
+        assert sent(connection) == [(0x8A, b"1"), (0x88, b"\x03\xe8ok")]

@@ -111,7 +111,7 @@ class AgainstPeer(RuleBasedStateMachine):
     @rule(message=MESSAGES, cut=st.integers(0, 30))
     def peer_sends(self, message: str | bytes, cut: int) -> None:
         opcode, _, payload = as_frame(message)
-        if self.model.state == "open":
+        if self.model.state in ("open", "closing") and not self.peer_done:
             self.model.events.append(message)
         self.peer(opcode, payload, cut)
 
@@ -120,7 +120,7 @@ class AgainstPeer(RuleBasedStateMachine):
         first = self.peer_fragment is None
         whole = (self.peer_fragment or "") + text
         self.peer_fragment = None if fin else whole
-        if fin and self.model.state == "open":
+        if fin and self.model.state in ("open", "closing") and not self.peer_done:
             self.model.events.append(whole)
         self.peer(1 if first else 0, text.encode(), cut, fin=fin)
 
@@ -147,7 +147,7 @@ class AgainstPeer(RuleBasedStateMachine):
         if self.model.state in ("open", "closing") and not self.peer_done:
             self.model.events.append(Close(1005 if code is None else code, reason))
             if self.model.state == "open":
-                self.model.frames.append((8, True, body(code)))
+                self.model.frames.append((8, True, body(code, reason)))
                 self.model.ok = code in (None, 1000, 1001)
             else:
                 self.model.ok = code in (None, 1000, 1001) and self.closed_with in (None, 1000, 1001)

@@ -226,10 +226,10 @@ async def test_without_ping_timeout_nobody_is_closed_and_nothing_piles_up() -> N
         for _ in range(20):
             assert (await peer.read())[0] == PING
         assert server.counters["connections"] == 1
-        ws._channel._pings = {b"%d" % i: (None, 0.0) for i in range(64)}
+        ws._channel.session._pings = {b"%d" % i: (None, 0.0) for i in range(64)}
         for _ in range(5):
             assert (await peer.read())[0] == PING
-        assert len(ws._channel._pings) <= 64
+        assert len(ws._channel.session._pings) <= 64
 
 
 async def test_without_ping_interval_there_is_no_ping() -> None:

@@ -15,6 +15,8 @@ from hostile import (
     BINARY,
     CONT,
     FORMS,
+    PING,
+    PONG,
     TEXT,
     Echo,
     Peer,
@@ -644,11 +646,44 @@ SIZES = ["max_size", "max_fragments", "read_limit", "write_limit", "max_buffered
 TIMES = ["open_timeout", "ping_interval", "ping_timeout", "close_timeout", "stop_timeout"]
 
 
-@pytest.mark.parametrize("option", [*SIZES, *TIMES])
-@pytest.mark.parametrize("value", [0, -1])
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *((option, -1) for option in [*SIZES, *TIMES]),
+        *((option, 0) for option in [*SIZES, "open_timeout", "stop_timeout"]),
+    ],
+)
 async def test_limits_must_be_positive(option: str, value: int) -> None:
     with pytest.raises(ValueError, match=option):
         wsfast.Server(**{option: value})  # type: ignore[arg-type]
+
+
+async def test_no_time_at_all_for_the_answer_to_a_close() -> None:
+    """As in websockets: the Close frame goes out, and the connection is dropped."""
+    async with serving(FORMS, close_timeout=0) as server:
+        peer = await Peer.open(server)
+        (ws,) = server.connections
+        await asyncio.wait_for(ws.close(4000), 1)
+        assert ws.close_cause is CloseCause.TIMEOUT
+        assert (await peer.read_close())[0] == 4000
+
+
+async def test_no_time_at_all_for_the_answer_to_a_ping() -> None:
+    async with serving(FORMS, ping_interval=0.05, ping_timeout=0) as server:
+        peer = await Peer.open(server)
+        assert (await peer.read())[0] == PING
+        assert (await peer.read_close())[0] == 1011
+        await until(lambda: not server.connections)
+        assert server.counters["causes"] == {CloseCause.KEEPALIVE: 1}
+
+
+async def test_no_time_between_pings() -> None:
+    async with serving(FORMS, ping_interval=0, ping_timeout=5) as server:
+        peer = await Peer.open(server)
+        for _ in range(20):
+            opcode, payload = await peer.read()
+            assert opcode == PING
+            await peer.send(frame(PONG, payload))
 
 
 @pytest.mark.parametrize("option", TIMES)

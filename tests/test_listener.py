@@ -72,7 +72,7 @@ async def test_the_life_of_a_listener() -> None:
         client.send(text("é"), binary(b"x"), ping(), text("a", fin=False), frame(CONT, b"b", key=b"TEST"))
         client.send(close(1001, "bye"))
         assert (await client.receive()).opcode == PONG
-        assert await client.receive_close() == (1001, "")
+        assert await client.receive_close() == (1001, "bye")
         await client.receive_eof()
         client.abort()
         await listener.closed.wait()
@@ -105,11 +105,11 @@ async def test_on_close_after_ours() -> None:
     async with listening() as (listener, client):
         listener.ws.close_nowait(3000, "enough")
         assert await client.receive_close() == (3000, "enough")
-        client.send(text("dropped"), close(3001, "so be it"))
+        client.send(text("under way"), close(3001, "so be it"))
         await client.receive_eof()
         client.abort()
         await listener.closed.wait()
-        assert listener.calls == ["open", (3001, "so be it")]
+        assert listener.calls == ["open", "under way", (3001, "so be it")]
 
 
 async def test_on_close_when_the_server_stops() -> None:

@@ -602,7 +602,7 @@ async def test_a_stall() -> None:
 
 @pytest.mark.parametrize("side", ["client", "server"])
 async def test_a_test_that_reads_nothing_does_not_hold_up_the_end(side: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wsfast.testing._PATIENCE", 0.05)
+    monkeypatch.setattr("wsfast.testing.pair._PATIENCE", 0.05)
     loop = asyncio.get_running_loop()
     async with pair() as ends:
         getattr(ends.pipe, side).pause_reading()

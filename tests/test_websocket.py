@@ -66,10 +66,10 @@ async def test_before_the_handshake() -> None:
     assert (ws.latency, ws.buffered_amount) == (0, 0)
     assert set(ws.counters.values()) == {0}
     assert "CONNECTING" in repr(ws)
-    for call in (ws.recv, lambda: ws.send("x"), lambda: ws.send_nowait("x"), ws.recv_streaming, ws.close_nowait):
+    for call in (lambda: ws.send_nowait("x"), ws.recv_streaming, ws.close_nowait):
         with pytest.raises(InvalidState, match="handshake is not finished"):
             call()
-    for make in (ws.ping, ws.pong, ws.close, ws.wait_closed):
+    for make in (ws.recv, lambda: ws.send("x"), ws.ping, ws.pong, ws.close, ws.wait_closed):
         with pytest.raises(InvalidState, match="handshake is not finished"):
             await make()
 
@@ -933,9 +933,9 @@ async def test_messages_compressed_in_a_thread_and_others_at_once() -> None:
     async with compressing() as (ws, client):
         messages = [f"{number} " * (1 if number % 3 == 0 else 50 if number % 3 == 1 else 5000) for number in range(60)]
         sending = asyncio.gather(*(ws.send(message) for message in messages), ws.send(each("frag", "ments")))
-        received = {await client.recv() for _ in range(61)}
+        received = [await client.recv() for _ in range(61)]
         await sending
-        assert received == {*messages, "fragments"}
+        assert received == [*messages, "fragments"]
 
 
 async def test_a_large_message_that_is_compressed_here_fills_its_turn() -> None:
@@ -1006,7 +1006,8 @@ async def test_random_pings_differ(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_send_nowait_while_a_thread_compresses() -> None:
     async with compressing() as (ws, client):
         sending = asyncio.ensure_future(ws.send("large " * 1_000_000))
-        assert ws._open_channel().is_sending  # from the call on, so that nothing overtakes it
+        await turns(1)
+        assert ws._open_channel().is_sending  # from its first step on, so that nothing overtakes it
         with pytest.raises(ConcurrencyError, match="several steps"):
             ws.send_nowait("small")
         await sending
@@ -1017,8 +1018,8 @@ async def test_send_nowait_while_a_thread_compresses() -> None:
 async def test_a_send_that_is_cancelled_while_a_thread_compresses() -> None:
     async with compressing() as (ws, client):
         sending = asyncio.ensure_future(ws.send("cancelled " * 1_000_000))
-        assert ws._open_channel().is_sending
         await turns(1)
+        assert ws._open_channel().is_sending
         sending.cancel()
         with pytest.raises(asyncio.CancelledError):
             await sending
@@ -1033,8 +1034,8 @@ async def test_the_end_while_a_thread_compresses() -> None:
     async with compressing() as (ws, client):
         sending = asyncio.ensure_future(ws.send("lost " * 1_000_000))
         waiting = asyncio.ensure_future(ws.send("lost too"))
-        assert ws._open_channel().is_sending
         await turns(1)
+        assert ws._open_channel().is_sending
         client.transport.abort()
         await ws.wait_closed()
         for one in (sending, waiting):

@@ -6,7 +6,7 @@ This module owns names for numbers on the wire and imports nothing of the packag
 from __future__ import annotations
 
 from enum import IntEnum, StrEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 __all__ = ["Close", "CloseCause", "CloseCode", "Opcode"]
 
@@ -66,6 +66,10 @@ class Close(NamedTuple):
         return f"{self.code}{name}" + (f" {self.reason!r}" if self.reason else "")
 
 
+NO_CLOSE: Final = Close(CloseCode.ABNORMAL_CLOSURE)
+"""What the peer is taken to have said if no Close frame came (RFC 6455, 7.1.5): 1006, which no frame ever has."""
+
+
 class CloseCause(StrEnum):
     """Who or what ended a connection, for logs, counters and exceptions."""
 
@@ -74,7 +78,9 @@ class CloseCause(StrEnum):
     LOCAL = "closed by us"
     """This side called `close`, or its handler returned."""
     PROTOCOL_ERROR = "peer broke the protocol"
-    """The peer sent what RFC 6455 or a limit forbids; this side failed the connection."""
+    """The peer sent what RFC 6455 forbids; this side failed the connection (1002 or 1007)."""
+    TOO_BIG = "message too big"
+    """A message passed `max_size` or `max_fragments` of this side, which failed the connection (1009)."""
     REJECTED = "peer rejected our data"
     """The peer closed with 1002, 1003, 1007, 1009 or 1010: it blames this side."""
     HANDLER_ERROR = "handler raised"

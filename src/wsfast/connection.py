@@ -7,7 +7,7 @@ without the rest of wsfast. The opening handshake comes before and stands in `ha
 The rules, all in `TABLE`:
 
 * OPEN        both sides may send messages.
-* CLOSING     this side sent a Close frame and awaits the peer's; what else comes is dropped (5.5.1).
+* CLOSING     this side sent a Close frame and awaits the peer's; messages that are under way are delivered (7.1.1).
 * DRAINING    no more frames either way: both Close frames were exchanged, or the peer broke the protocol and was
               told so. The server's side ends the transport (7.1.1), as does a side that failed the connection (7.1.7).
 * CLOSED      the transport has ended.
@@ -21,12 +21,16 @@ from collections.abc import Callable
 from enum import Enum, IntEnum
 from typing import Final, NoReturn, Protocol, TypeAlias
 
+from .closing import cause_of_close, cause_of_failure, encode_close, ended_well, shorten_reason
 from .codec import Decoder, Encoder
-from .codes import CloseCause, CloseCode, Opcode
+from .codes import NO_CLOSE, CloseCause, CloseCode, Opcode
 from .events import BytesLike, Close, Event, Fragment, Ping, Pong
 from .exceptions import ConnectionClosed, ConnectionClosedError, ConnectionClosedOK, InvalidState, PeerError
 
-__all__ = ["Action", "Compression", "Connection", "Input", "Side", "State", "encode_close"]
+__all__ = ["Action", "Compression", "Connection", "Input", "Prepared", "Side", "State"]
+
+Prepared: TypeAlias = tuple[Opcode, bytes, bool]
+"""A message ready to be encoded: its opcode, its payload, and whether that is compressed."""
 
 
 class Side(Enum):
@@ -94,7 +98,7 @@ TABLE: Final[dict[State, dict[Input, tuple[State, Action]]]] = {
         _I.CLOSE_CALL: (_S.CLOSING, _A.START_CLOSE),
     },
     _S.CLOSING: {
-        _I.MESSAGE: (_S.CLOSING, _A.DROP),
+        _I.MESSAGE: (_S.CLOSING, _A.DELIVER),
         _I.PING: (_S.CLOSING, _A.DROP),
         _I.PONG: (_S.CLOSING, _A.DELIVER),
         _I.CLOSE: (_S.DRAINING, _A.FINISH),
@@ -136,10 +140,6 @@ _INPUT_OF: Final[dict[type, Input]] = {
     Close: Input.CLOSE,
 }
 
-# RFC 6455, 7.4.1: what a peer says when it blames this side.
-_BLAME: Final = frozenset({1002, 1003, 1007, 1009, 1010})
-_OK: Final = frozenset({CloseCode.NORMAL_CLOSURE, CloseCode.GOING_AWAY, CloseCode.NO_STATUS_RCVD})
-
 
 class Compression(Protocol):
     """What a connection needs of an extension that compresses messages (RFC 7692)."""
@@ -163,38 +163,6 @@ class Compression(Protocol):
     def should_compress(self, nbytes: int, /) -> bool:
         """Tell whether a message of this size is worth compressing."""
         ...
-
-
-def encode_close(code: int | None, reason: str = "") -> bytes:
-    """Encode the body of a Close frame (RFC 6455, 5.5.1).
-
-    Args:
-        code: 1000 to 1003, 1007 to 1014 or 3000 to 4999; None or 1005 for a Close frame without a body.
-        reason: at most 123 bytes of UTF-8.
-
-    Raises:
-        ValueError: another code, a reason without a code, or one that is too long.
-        TypeError: a code that is no `int`, or a reason that is no `str`.
-    """
-    if not isinstance(reason, str):
-        raise TypeError(f"reason must be str, got {type(reason).__name__}")
-    if code is None or code == CloseCode.NO_STATUS_RCVD:
-        if reason:
-            raise ValueError("a close reason needs a close code")
-        return b""
-    if not isinstance(code, int):
-        raise TypeError(f"code must be int, got {type(code).__name__}")
-    if not (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999):
-        raise ValueError(f"code must be 1000-1003, 1007-1014 or 3000-4999, got {code}")
-    body = code.to_bytes(2, "big") + reason.encode()
-    if len(body) > 125:
-        raise ValueError(f"reason must have at most 123 bytes in UTF-8, got {len(body) - 2}")
-    return body
-
-
-def _shorten(reason: str) -> str:
-    """Cut a reason of our own to what fits into a Close frame."""
-    return reason.encode()[:123].decode(errors="ignore")
 
 
 class Connection:
@@ -312,7 +280,7 @@ class Connection:
 
     def prepare_message(
         self, data: str | BytesLike, text: bool | None = None, compress: bool | None = None
-    ) -> tuple[Opcode, bytes, bool]:
+    ) -> Prepared:
         """Do the costly part of `send_message`; only this may be called from another thread.
 
         What is returned must be given to `send_prepared` before anything else is prepared or sent.
@@ -327,7 +295,7 @@ class Connection:
             return opcode, compression.compress(payload), True
         return opcode, payload, False
 
-    def send_prepared(self, prepared: tuple[Opcode, bytes, bool]) -> None:
+    def send_prepared(self, prepared: Prepared) -> None:
         """Encode what `prepare_message` returned; errors are those of `send_message`."""
         self._step(Input.SEND, None)
         opcode, payload, compressed = prepared
@@ -406,8 +374,17 @@ class Connection:
     @property
     def closed_ok(self) -> bool:
         """Whether it ended well: Close frames with 1000 or 1001, or without a code, both ways."""
-        rcvd, sent = self.close_rcvd, self.close_sent
-        return rcvd is not None and sent is not None and rcvd.code in _OK and sent.code in _OK
+        return ended_well(self.close_rcvd, self.close_sent)
+
+    @property
+    def close_code(self) -> int | None:
+        """The peer's close code, 1005 without one, 1006 without a Close frame (RFC 6455, 7.1.5); None while open."""
+        return None if self.state < State.DRAINING else (self.close_rcvd or NO_CLOSE).code
+
+    @property
+    def close_reason(self) -> str | None:
+        """The reason of the peer's Close frame, ``""`` without one (RFC 6455, 7.1.6); None while open."""
+        return None if self.state < State.DRAINING else (self.close_rcvd or NO_CLOSE).reason
 
     def closed_error(self) -> ConnectionClosed:
         """Make the exception that tells how the connection ended."""
@@ -432,12 +409,11 @@ class Connection:
             self.encoder.frame(Opcode.PONG, event.payload)
 
     def _echo(self, event: Close) -> None:
-        # RFC 6455, 5.5.1: the answer typically echoes the code.
-        self.close_rcvd = event
+        # RFC 6455, 5.5.1: "the endpoint typically echos the status code it received"; the reason goes with it.
+        self.close_rcvd = self.close_sent = event
         self.rcvd_then_sent = True
-        self.cause = CloseCause.REJECTED if event.code in _BLAME else CloseCause.PEER
-        self.encoder.frame(Opcode.CLOSE, encode_close(event.code))
-        self.close_sent = Close(event.code) if event.reason else event
+        self.cause = cause_of_close(event)
+        self.encoder.frame(Opcode.CLOSE, encode_close(event.code, event.reason))
 
     def _finish(self, event: Close) -> None:
         self.close_rcvd = event
@@ -446,8 +422,8 @@ class Connection:
     def _report(self, event: PeerError) -> None:
         # RFC 6455, 7.1.7
         self.failure = event
-        self.cause = CloseCause.PROTOCOL_ERROR
-        self._send_close(encode_close(event.code, _shorten(event.reason)))
+        self.cause = cause_of_failure(event)
+        self._send_close(encode_close(event.code, shorten_reason(event.reason)))
 
     def _fail(self, event: PeerError) -> None:
         # RFC 6455, 7.1.7: no Close frame after the one that was sent, but the transport is ended.

@@ -37,7 +37,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .codes import Close, CloseCause, CloseCode
+from .codes import NO_CLOSE, Close, CloseCause, CloseCode
 from .escape import show as show
 
 if TYPE_CHECKING:
@@ -179,11 +179,11 @@ class ConnectionClosed(WebSocketError):
 
     @property
     def code(self) -> int:
-        return CloseCode.ABNORMAL_CLOSURE if self.rcvd is None else self.rcvd.code
+        return (self.rcvd or NO_CLOSE).code
 
     @property
     def reason(self) -> str:
-        return "" if self.rcvd is None else self.rcvd.reason
+        return (self.rcvd or NO_CLOSE).reason
 
     def __str__(self) -> str:
         got = "no close frame received" if self.rcvd is None else f"received {self.rcvd}"

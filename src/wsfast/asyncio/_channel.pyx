@@ -7,14 +7,15 @@ consumes them, frames into the encoder, and the encoder's bytes to the transport
 
 * Frames go to the socket by send(2), at once, as long as the transport itself has nothing left to write.
 * The last frame goes out with the end of the stream, where it is sure that nothing follows either way.
-* A task that waits in `recv` is resumed from the transport's callback itself: no new Future, no handle and no further
-  turn of the loop for each message. A message that is alone stands beside the queue, and `async for` steps through an
-  object of its own.
+* A task that waits for a message is resumed from the transport's callback itself where nobody can tell (see
+  `Turn._may_resume`): no new Future, no handle and no further turn of the loop for each message. A message that is alone
+  stands beside the queue, and `async for` steps through an object of its own.
 """
 
 import asyncio
 from asyncio import CancelledError, Future, sleep
 from time import perf_counter
+from types import FunctionType
 
 cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo
@@ -60,6 +61,14 @@ cdef extern from *:
         PYGEN_ERROR
         PYGEN_NEXT
     void wsf_set_slots(PyObject *type, void *send, void *next)
+    unsigned long PyThread_get_thread_ident()
+
+
+cdef extern from *:
+    """
+    static unsigned int wsf_version(PyObject *type) { return ((PyTypeObject *)type)->tp_version_tag; }
+    """
+    unsigned int wsf_version(object type)
 
 
 cdef enum:
@@ -91,6 +100,10 @@ cdef class Turn:
     cdef public int gathering  # indexes of topics that have messages for the end of this turn
     cdef object done  # a Future that is done
     cdef list _dirty
+    cdef unsigned long _thread  # in which the loop runs
+    cdef bint _stock  # the loop is of a kind that nobody runs within itself, as of `_version` of its class
+    cdef unsigned int _version
+    cdef bint _resuming  # a task is being resumed from a transport's callback
 
     def __cinit__(self, loop, buffer):
         self.loop = loop
@@ -98,6 +111,35 @@ cdef class Turn:
         self.done = Future(loop=loop)
         self.done.set_result(None)
         self._dirty = []
+        self._thread = PyThread_get_thread_ident()
+
+    cdef int _check_thread(self) except -1:
+        if PyThread_get_thread_ident() != self._thread:
+            self._other_thread()
+        return 0
+
+    def check_thread(self):
+        """Raise RuntimeError in any thread but the event loop's."""
+        self._check_thread()
+
+    def _other_thread(self):
+        if asyncio._get_running_loop() is not self.loop:
+            raise RuntimeError(OTHER_THREAD)
+        self._thread = PyThread_get_thread_ident()  # a loop may run in one thread after another
+
+    cdef bint _may_resume(self) except -1:
+        """Whether nobody can tell that a task was resumed from a transport's callback, not by a handle of the loop.
+
+        A handler that runs the loop within itself (nest_asyncio, GUIs) would find the callback on the stack, with frames
+        held back; and in debug mode, what takes long would bear the callback's name.
+        """
+        cdef object kind = type(self.loop)
+        if self._resuming:
+            return False
+        if self._version != wsf_version(kind) or self._version == 0:
+            self._stock = _is_stock(kind)
+            self._version = wsf_version(kind)
+        return self._stock and not self.loop.get_debug()
 
     cdef int _add(self, Channel channel) except -1:
         if not self._dirty:
@@ -125,29 +167,28 @@ cdef class Turn:
                 break
 
 
-@cython.final
-cdef class _Done:
-    """An awaitable that is done already; it stands for a coroutine that never waits."""
-
-    def __await__(self):
-        return _EMPTY
-
-    def send(self, value):
-        raise StopIteration
-
-    def throw(self, kind, value=None, traceback=None):
-        raise kind if value is None else value
-
-    def close(self):
-        pass
+OTHER_THREAD = (
+    "this acts at once, so it must be called in the thread of the connection's event loop: "
+    "use loop.call_soon_threadsafe(), or asyncio.run_coroutine_threadsafe() with send()"
+)
 
 
-cdef object _EMPTY = iter(())
+def _is_stock(kind):
+    """Tell whether a class of event loops is asyncio's or uvloop's own, and unchanged."""
+    module = "asyncio.unix_events" if kind.__name__ == "_UnixSelectorEventLoop" else "uvloop"
+    if kind.__module__ != module or kind.__name__ not in ("_UnixSelectorEventLoop", "Loop"):
+        return False
+    for name in ("run_forever", "run_until_complete", "_run_once", "_check_running"):
+        method = getattr(kind, name, None)
+        if isinstance(method, FunctionType) and method.__module__.partition(".")[0] != "asyncio":
+            return False
+    return True
+
+
 cdef object _remove_done_callback = Future.remove_done_callback
 # From Python 3.14 on a Future refers to who waits for it, until the wake-up that it is the argument of.
 cdef object _discard_from_awaited_by = getattr(asyncio.futures, "future_discard_from_awaited_by", None)
 cdef list _NO_QUEUE = []  # of all channels that hold no more than one message
-cdef _Done _DONE = _Done()
 
 
 @cython.freelist(64)
@@ -242,17 +283,22 @@ cdef class Receive:
         return 0
 
     cdef int _wake(self) except -1:
-        """Resume the task that waits, at once if no other task is running.
+        """Resume the task that waits: at once if nobody can tell, else by the loop.
 
-        The task waits for a Future that never gets done: its wake-up is taken off the Future and called. It takes
-        the wake-up's argument for the result of what it waited for, so it is given a Future that is done.
+        At once: the task waits for a Future that never completes. Its wake-up callback is removed and called with a Future
+        that has completed, which the task takes for the one that it waited for.
         """
         cdef Channel channel = self._channel
         cdef object future = channel._future, wakeup = channel._wakeup, context = channel._context
         if not self._waiting:
             return 0
         self._waiting = False
-        # A task's wake-ups are equal: that of the last time takes this one's off, unless another task waits now.
+        if not channel._resumes or not channel.turn._may_resume():
+            channel._forget_waiting()
+            if not future.done():
+                future.set_result(None)
+            return 0
+        # Wake-ups of one task compare equal, so the cached one removes the new one, unless another task waits.
         if wakeup is None or _remove_done_callback(future, wakeup) != 1:
             channel._forget_waiting()
             if future.done():
@@ -266,6 +312,7 @@ cdef class Receive:
             channel._future = future
         if _discard_from_awaited_by is not None:
             _discard_from_awaited_by(future, getattr(wakeup, "__self__", None))
+        channel.turn._resuming = True
         try:
             PyContext_Enter(context)
             try:
@@ -278,6 +325,8 @@ cdef class Receive:
             future.add_done_callback(wakeup, context=context)
             future.set_result(None)
             return 0
+        finally:
+            channel.turn._resuming = False
         if channel._receiver is None:
             # It does not wait here any more, and might have ended: nothing is kept of it.
             channel._wakeup = channel._context = None
@@ -358,6 +407,7 @@ cdef class Channel:
     cdef object _wakeup  # of the task that was resumed from it and waits for it again, and the task's context
     cdef object _context
     cdef int _fd
+    cdef bint _resumes  # whether the transport hands on what is raised in its callback, to the loop and whoever runs it
     cdef readonly int paused
     cdef uint8_t _corked
     cdef uint8_t _dirty
@@ -401,6 +451,7 @@ cdef class Channel:
         self._encoder = connection.encoder
         self._queue = _NO_QUEUE
         self._fd = fd
+        self._resumes = fd >= 0
         self.high_water = read_limit
         # A character takes up to four bytes.
         self._easy = PY_SSIZE_T_MAX if max_buffered is None else max(0, (max_buffered - write_limit) // 4)
@@ -835,9 +886,12 @@ cdef class Iteration:
         if receive is None or Py_REFCNT(receive) > 2:
             receive = self._latest = self._endpoint._step()
         else:
-            # Nobody but this function knows of it any more.
+            # Nobody else refers to it any more.
             receive._finished = receive._started = False
         return receive
+
+    async def aclose(self):
+        """Do nothing: what was received stays for the next who asks. `contextlib.aclosing` calls it."""
 
 
 cdef class Endpoint:
@@ -847,6 +901,7 @@ cdef class Endpoint:
     """
 
     cdef readonly Channel _channel
+    cdef dict __dict__  # for what a program keeps with the connection; made when it is used
 
     def __cinit__(self, *args, **kwargs):
         if type(self) is Endpoint:
@@ -859,7 +914,10 @@ cdef class Endpoint:
     def _send_encoded(self, bytes frame not None):
         """Send a frame made for many connections of servers, if this one may get it as it is; tell whether it did."""
         cdef Channel channel = self._channel
-        if channel is None or not channel.sendable or channel._encoder._mask or not channel._has_room(len(frame)):
+        if channel is None:
+            return False
+        channel.turn._check_thread()
+        if not channel.sendable or channel._encoder._mask or not channel._has_room(len(frame)):
             return False
         channel._write_encoded(frame)
         return True
@@ -883,21 +941,8 @@ cdef class Endpoint:
     def __anext__(self):
         return self._step()
 
-    def recv(self, decode=None):
-        """Receive a message.
-
-        Args:
-            decode: None for `str` from a text message and `bytes` from a binary one; True for `str`, False for `bytes`
-                always.
-
-        Returns:
-            An awaitable of the message. Cancelling it loses no message.
-
-        Raises:
-            ConnectionClosed: the connection is closed and no message is left.
-            ConcurrencyError: another task waits in `recv` already.
-            UnicodeDecodeError: with ``decode=True``, a binary message is not UTF-8.
-        """
+    def _receive(self, decode):
+        """Return the awaitable of the next message; see `WebSocket.recv`."""
         cdef Receive receive = Receive.__new__(Receive)
         receive._channel = self._opened()
         receive._decode = decode
@@ -909,43 +954,25 @@ cdef class Endpoint:
         receive._pieces = True
         return receive
 
-    def send(self, message, *, text=None, compress=None):
-        """Send a message, and wait while more than `write_limit` is unsent.
-
-        A `str` or `bytes` is queued by the call itself; awaiting it is what makes the program wait for a slow
-        peer. A message is sent whole or not at all, whatever is cancelled.
-
-        Args:
-            message: `str` for a text message, bytes-like for a binary one, or an iterable or asynchronous iterable of
-                either, each item being sent as a fragment of one message.
-            text: True sends bytes-like, which must be UTF-8, as text; False sends `str` as binary.
-            compress: whether to compress it; None leaves the choice to `compression`. Without effect
-                where the peer did not agree to compression.
-
-        Raises:
-            ConnectionClosed: the connection is closed.
-            TypeError: `message` is of another type.
-            UnicodeError: `message` is no text.
-        """
+    def _send_first(self, message, text, compress):
+        """Send a message if that takes one step; return what is to be awaited for the rest, or None."""
         cdef Channel channel = self._opened()
         if text is not None or not (type(message) is str or type(message) is bytes):
             return self._send(message, text, compress)
         if not channel.sendable:
-            if not channel.packs:
+            if not channel.packs or not channel._pack(message, compress, channel.thread_size):
                 return self._send(message, text, compress)
-            if not channel._pack(message, compress, channel.thread_size):
-                return channel.send_by_thread(message, compress)
             if channel.write_paused:
                 return self._drain()
             if channel.turn_full or not channel.messages_sent % TURN_PACKED:
                 return channel.next_turn()
-            return _DONE
+            return None
         channel._write(message)
         if channel.write_paused:
             return self._drain()
         if channel.turn_full or not channel.messages_sent % TURN_SENDS:
             return channel.next_turn()
-        return _DONE
+        return None
 
     def send_nowait(self, message):
         """Send a message without waiting; it goes out by the end of the loop's turn.
@@ -961,8 +988,10 @@ cdef class Endpoint:
             ConnectionClosed: the connection is closed, or was closed now because `overflow` is ``"close"``.
             InvalidState: a message in fragments is unfinished.
             TypeError: `message` is of another type.
+            RuntimeError: this is another thread than the event loop's.
         """
         cdef Channel channel = self._opened()
+        channel.turn._check_thread()
         if (
             channel.write_paused or not (channel.sendable or channel.packs)
             or not (type(message) is str or type(message) is bytes)  # the length of others is not in bytes

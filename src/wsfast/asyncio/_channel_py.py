@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from time import perf_counter
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from ..codes import Opcode
 from ..events import BytesLike, Event, Fragment
 from ..exceptions import ONE_RECEIVER, ConcurrencyError, ConnectionClosedOK, InvalidState
+from ..session import weight
 
 if TYPE_CHECKING:
     from ..connection import Connection
@@ -46,8 +48,11 @@ SLICE: Final = 0.005
 """Seconds that the end of one turn may take before others get one."""
 SLICE_WRITES: Final = 32
 """Writes of the end of a turn, between two looks at the clock."""
-OVERHEAD: Final = 64
-"""Bytes that a held message counts for beside its own."""
+
+OTHER_THREAD: Final = (
+    "this acts at once, so it must be called in the thread of the connection's event loop: "
+    "use loop.call_soon_threadsafe(), or asyncio.run_coroutine_threadsafe() with send()"
+)
 
 # Why reading is paused:
 PAUSED_HELD: Final = 1  # the consumer is behind
@@ -65,13 +70,21 @@ class Turn:
         gathering: how many indexes of topics have messages for the end of this turn.
     """
 
-    __slots__ = ("_dirty", "buffer", "gathering", "loop")
+    __slots__ = ("_dirty", "_thread", "buffer", "gathering", "loop")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, buffer: memoryview) -> None:
         self.loop = loop
         self.buffer = buffer
         self.gathering = 0
         self._dirty: list[Channel] = []
+        self._thread = threading.get_ident()
+
+    def check_thread(self) -> None:
+        """Raise RuntimeError in any thread but the event loop's."""
+        if threading.get_ident() != self._thread:
+            if asyncio._get_running_loop() is not self.loop:
+                raise RuntimeError(OTHER_THREAD)
+            self._thread = threading.get_ident()  # a loop may run in one thread after another
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(f"cannot pickle {type(self).__name__!r} object")
@@ -101,8 +114,7 @@ class Channel:
     """One open connection's way between its transport and the consumer of its messages.
 
     A class that derives from it provides what is rare: `handle_event`, `handle_fragment`, `is_terminal`,
-    `settle_later`, `consumer_failed`, `transport_failed`, `transport_reading`, `send_rare`,
-    `send_by_thread` and `may_buffer`.
+    `settle_later`, `consumer_failed`, `transport_failed`, `transport_reading`, `send_rare` and `may_buffer`.
 
     Attributes:
         opening: what takes the bytes of the opening handshake, by `data_received`; None once the connection is open.
@@ -170,7 +182,6 @@ class Channel:
         def transport_failed(self, exc: BaseException) -> None: ...
         def transport_reading(self, wanted: bool) -> None: ...
         def send_rare(self, data: Any) -> None: ...
-        def send_by_thread(self, message: str | bytes, compress: bool | None) -> Awaitable[None]: ...
         def may_buffer(self, message: Any) -> bool: ...
 
     def __reduce__(self) -> NoReturn:
@@ -338,7 +349,7 @@ class Channel:
     def put_back(self, event: Any) -> None:
         """Put a message, or a piece of one, at the end of the queue."""
         self._queue.append(event)
-        self.held += _weight(event)
+        self.held += weight(event)
 
     def take_queue(self) -> list[Any]:
         """Return what is in the queue, and empty it."""
@@ -349,7 +360,7 @@ class Channel:
 
     def _pop(self) -> Any:
         message = self._queue.popleft()
-        self.held -= _weight(message)
+        self.held -= weight(message)
         self.owes = True
         if self.paused & PAUSED_HELD and self.held * 4 <= self.high_water:
             self.unpause(PAUSED_HELD)
@@ -565,14 +576,28 @@ class Channel:
         self.ended = True
 
 
-def _weight(event: Any) -> int:
-    return len(event.data if type(event) is Fragment else event) + OVERHEAD
+class Iteration:
+    """What ``async for`` steps through."""
+
+    __slots__ = ("_endpoint",)
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+
+    def __aiter__(self) -> Iteration:
+        return self
+
+    async def __anext__(self) -> str | bytes:
+        return await self._endpoint.__anext__()
+
+    async def aclose(self) -> None:
+        """Do nothing: what was received stays for the next who asks. `contextlib.aclosing` calls it."""
 
 
 class Endpoint:
     """The fast part of `WebSocket`: receiving and sending whole messages."""
 
-    __slots__ = ("_channel",)
+    __slots__ = ("__dict__", "_channel")
 
     _channel: Any
 
@@ -596,14 +621,17 @@ class Endpoint:
     def _send_encoded(self, frame: bytes) -> bool:
         """Send a frame made for many connections of servers, if this one may get it as it is; tell whether it did."""
         channel = self._channel
-        if channel is None or not channel.sendable or channel._encoder._mask or not channel.has_room(len(frame)):
+        if channel is None:
+            return False
+        channel.turn.check_thread()
+        if not channel.sendable or channel._encoder._mask or not channel.has_room(len(frame)):
             return False
         channel.write_encoded(frame)
         return True
 
     def __aiter__(self) -> AsyncIterator[str | bytes]:
         """Iterate over messages until the connection is closed."""
-        return self
+        return Iteration(self)
 
     async def __anext__(self) -> str | bytes:
         try:
@@ -611,61 +639,30 @@ class Endpoint:
         except ConnectionClosedOK:
             raise StopAsyncIteration from None
 
-    def recv(self, decode: bool | None = None) -> Awaitable[Any]:
-        """Receive a message.
-
-        Args:
-            decode: None for `str` from a text message and `bytes` from a binary one; True for `str`, False for `bytes`
-                always.
-
-        Returns:
-            An awaitable of the message. Cancelling it loses no message.
-
-        Raises:
-            ConnectionClosed: the connection is closed and no message is left.
-            ConcurrencyError: another task waits in `recv` already.
-            UnicodeDecodeError: with ``decode=True``, a binary message is not UTF-8.
-        """
+    def _receive(self, decode: bool | None) -> Awaitable[Any]:
+        """Return the awaitable of the next message; see `WebSocket.recv`."""
         return self._opened().receive(decode)  # type: ignore[no-any-return]
 
     def _recv_piece(self) -> Awaitable[Any]:
         return self._opened().receive(None, pieces=True)  # type: ignore[no-any-return]
 
-    def send(self, message: Any, *, text: bool | None = None, compress: bool | None = None) -> Awaitable[None]:
-        """Send a message, and wait while more than `write_limit` is unsent.
-
-        A `str` or `bytes` is queued by the call itself; awaiting it is what makes the program wait for a slow
-        peer. A message is sent whole or not at all, whatever is cancelled.
-
-        Args:
-            message: `str` for a text message, bytes-like for a binary one, or an iterable or asynchronous iterable of
-                either, each item being sent as a fragment of one message.
-            text: True sends bytes-like, which must be UTF-8, as text; False sends `str` as binary.
-            compress: whether to compress it; None leaves the choice to `compression`. Without effect
-                where the peer did not agree to compression.
-
-        Raises:
-            ConnectionClosed: the connection is closed.
-            TypeError: `message` is of another type.
-            UnicodeError: `message` is no text.
-        """
+    def _send_first(self, message: Any, text: bool | None, compress: bool | None) -> Awaitable[None] | None:
+        """Send a message if that takes one step; return what is to be awaited for the rest, or None."""
         channel = self._opened()
         if text is not None or not (type(message) is str or type(message) is bytes):
             return self._send(message, text, compress)
         turn_sends = TURN_SENDS
         if channel.sendable:
             channel.write(message)
-        elif not channel.packs:
-            return self._send(message, text, compress)
-        elif channel._pack(message, compress, channel.thread_size):
+        elif channel.packs and channel._pack(message, compress, channel.thread_size):
             turn_sends = TURN_PACKED
         else:
-            return channel.send_by_thread(message, compress)  # type: ignore[no-any-return]
+            return self._send(message, text, compress)
         if channel.write_paused:
             return self._drain()
         if channel.turn_full or not channel.messages_sent % turn_sends:
             return channel.next_turn()  # type: ignore[no-any-return]
-        return _done()
+        return None
 
     def send_nowait(self, message: str | BytesLike) -> bool:
         """Send a message without waiting; it goes out by the end of the loop's turn.
@@ -681,8 +678,10 @@ class Endpoint:
             ConnectionClosed: the connection is closed, or was closed now because `overflow` is ``"close"``.
             InvalidState: a message in fragments is unfinished.
             TypeError: `message` is of another type.
+            RuntimeError: this is another thread than the event loop's.
         """
         channel = self._opened()
+        channel.turn.check_thread()
         if (
             channel.write_paused
             or not (channel.sendable or channel.packs)
@@ -697,7 +696,3 @@ class Endpoint:
 
         def _send(self, message: Any, text: bool | None, compress: bool | None) -> Awaitable[None]: ...
         def _drain(self) -> Awaitable[None]: ...
-
-
-async def _done() -> None:
-    """Return at once."""

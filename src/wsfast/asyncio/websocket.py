@@ -9,7 +9,7 @@ import logging
 import uuid
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self, overload
 
 from ..codes import CloseCause, CloseCode
 from ..connection import Connection, State
@@ -35,6 +35,7 @@ COUNTED: Final = (
     "pings_sent",
 )
 """What is counted for each connection, and in all by a server."""
+_OF_SESSION: Final = frozenset({"pings_received", "pings_sent"})
 
 
 class WebSocket(Endpoint):
@@ -61,7 +62,7 @@ class WebSocket(Endpoint):
     connection_type: ClassVar[type[Connection]] = Connection
     """The sans-IO state machine that a connection is made with."""
 
-    # Inherited from Endpoint, where they are fast: __aiter__, __anext__, recv, send, send_nowait.
+    # Inherited from Endpoint, where they are fast: __aiter__, __anext__, send_nowait.
 
     def __init__(self, request: Request | None = None, subprotocol: str | None = None, peer: Any = None) -> None:
         self.request = request
@@ -128,18 +129,12 @@ class WebSocket(Endpoint):
     @property
     def close_code(self) -> int | None:
         """The close code that the peer sent, 1005 without one, 1006 without a Close frame; None while it is open."""
-        if self._channel is None or self.state < State.DRAINING:
-            return None
-        rcvd = self._channel.connection.close_rcvd
-        return CloseCode.ABNORMAL_CLOSURE if rcvd is None else rcvd.code
+        return None if self._channel is None else self._channel.connection.close_code
 
     @property
     def close_reason(self) -> str | None:
         """The close reason that the peer sent, ``""`` without one; None while the connection is open."""
-        if self._channel is None or self.state < State.DRAINING:
-            return None
-        rcvd = self._channel.connection.close_rcvd
-        return "" if rcvd is None else rcvd.reason
+        return None if self._channel is None else self._channel.connection.close_reason
 
     @property
     def close_exc(self) -> ConnectionClosed | None:
@@ -156,7 +151,7 @@ class WebSocket(Endpoint):
     @property
     def latency(self) -> float:
         """Seconds of the latest ping's round trip, a keepalive's or one by `ping`; 0 before the first."""
-        return 0.0 if self._channel is None else self._open_channel().latency
+        return 0.0 if self._channel is None else self._open_channel().session.latency
 
     @property
     def buffered_amount(self) -> int:
@@ -166,9 +161,44 @@ class WebSocket(Endpoint):
     @property
     def counters(self) -> dict[str, int]:
         """Messages, bytes (of frames, before TLS) and pings, received and sent so far, as a new dict."""
-        return {name: 0 if self._channel is None else getattr(self._channel, name) for name in COUNTED}
+        if self._channel is None:
+            return dict.fromkeys(COUNTED, 0)
+        channel = self._open_channel()
+        return {name: getattr(channel.session if name in _OF_SESSION else channel, name) for name in COUNTED}
 
     # --- Receiving ----------------------------------------------------------------------------------------
+
+    @overload
+    async def recv(self, decode: Literal[True]) -> str: ...
+
+    @overload
+    async def recv(self, decode: Literal[False]) -> bytes: ...
+
+    @overload
+    async def recv(self, decode: bool | None = None) -> str | bytes: ...
+
+    async def recv(self, decode: bool | None = None) -> str | bytes:
+        """Receive the next message. Cancelling it loses none.
+
+        Args:
+            decode: None for `str` from a text message and `bytes` from a binary one; True for `str`, False for `bytes`
+                always.
+
+        Raises:
+            ConnectionClosed: the connection is closed and no message is left.
+            ConcurrencyError: another task waits in `recv` already.
+            UnicodeDecodeError: with ``decode=True``, a binary message is not UTF-8.
+        """
+        return await self._receive(decode)  # type: ignore[no-any-return]
+
+    @overload
+    def recv_streaming(self, decode: Literal[True]) -> AsyncIterator[str]: ...
+
+    @overload
+    def recv_streaming(self, decode: Literal[False]) -> AsyncIterator[bytes]: ...
+
+    @overload
+    def recv_streaming(self, decode: bool | None = None) -> AsyncIterator[str | bytes]: ...
 
     def recv_streaming(self, decode: bool | None = None) -> AsyncIterator[str | bytes]:
         """Receive one message in pieces, as they arrive, so that it need not fit into memory.
@@ -190,13 +220,41 @@ class WebSocket(Endpoint):
 
     # --- Sending ------------------------------------------------------------------------------------------
 
+    async def send(
+        self,
+        message: str | BytesLike | Iterable[str | BytesLike] | AsyncIterable[str | BytesLike],
+        *,
+        text: bool | None = None,
+        compress: bool | None = None,
+    ) -> None:
+        """Send a message, and wait while more than `write_limit` is unsent.
+
+        Messages go out in the order in which their `send` was first awaited. A message is sent whole or not at all,
+        whatever is cancelled.
+
+        Args:
+            message: `str` for a text message, bytes-like for a binary one, or an iterable or asynchronous iterable of
+                either, each item being sent as a fragment of one message.
+            text: True sends bytes-like, which must be UTF-8, as text; False sends `str` as binary.
+            compress: whether to compress it; None leaves the choice to `compression`. Without effect
+                where the peer did not agree to compression.
+
+        Raises:
+            ConnectionClosed: the connection is closed; where it is closing, this waits for the end to tell how it was.
+            TypeError: `message` is of another type.
+            UnicodeError: `message` is not text.
+        """
+        rest = self._send_first(message, text, compress)
+        if rest is not None:
+            await rest
+
     async def _send(
         self,
         message: str | BytesLike | Iterable[str | BytesLike] | AsyncIterable[str | BytesLike],
         text: bool | None,
         compress: bool | None,
     ) -> None:
-        """Send what `Endpoint.send` does not send by itself: all but a plain `str` or `bytes`."""
+        """Send what does not take one step: all but a plain `str` or `bytes` on an open connection."""
         channel = self._open_channel()
         if isinstance(message, str) or _is_bytes_like(message):
             await channel.send_whole(message, text, compress)  # type: ignore[arg-type]
@@ -215,7 +273,7 @@ class WebSocket(Endpoint):
         channel = self._open_channel()
         kind: type[str | bytes] | None = None
         async with channel.sending():
-            if channel.connection.in_message and channel.connection.state is State.OPEN:
+            if channel.connection.in_message:
                 raise InvalidState("a message in fragments is unfinished")  # a `Writer` is at it
             try:
                 async for piece in pieces:
@@ -239,8 +297,8 @@ class WebSocket(Endpoint):
         """Send a fragment of the one message that a `Writer` is at."""
         self._open_channel().send_fragment(data, fin=fin, text=text, compress=None)
 
-    def _drain(self) -> Awaitable[None]:
-        return self._open_channel().drain()
+    async def _drain(self) -> None:
+        await self._open_channel().drain()
 
     async def ping(self, data: str | BytesLike | None = None) -> Awaitable[float]:
         """Send a Ping frame.
@@ -257,7 +315,7 @@ class WebSocket(Endpoint):
             ConcurrencyError: a ping with the same data is unanswered.
             ValueError: `data` is too long.
         """
-        return self._open_channel().ping(data)
+        return await self._open_channel().ping(data)
 
     async def pong(self, data: str | BytesLike = b"") -> None:
         """Send an unsolicited Pong frame: a heartbeat that asks for no answer (RFC 6455, 5.5.3).
@@ -266,9 +324,7 @@ class WebSocket(Endpoint):
             ConnectionClosed: the connection is closed.
             ValueError: `data` has more than 125 bytes.
         """
-        channel = self._open_channel()
-        channel.pong(data)
-        await channel.drain()
+        await self._open_channel().pong(data)
 
     # --- Topics ---------------------------------------------------------------------------------------------
 
@@ -361,8 +417,14 @@ class WebSocket(Endpoint):
         await channel.wait_closed()
 
     def close_nowait(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
-        """Start the closing handshake and return; arguments and errors are those of `close`."""
-        self._open_channel().start_close(code, reason, CloseCause.LOCAL)
+        """Start the closing handshake and return; arguments and errors are those of `close`.
+
+        Raises:
+            RuntimeError: this is another thread than the event loop's.
+        """
+        channel = self._open_channel()
+        channel.turn.check_thread()
+        channel.start_close(code, reason, CloseCause.LOCAL)
 
     async def __aenter__(self) -> Self:
         """Return the connection itself; the end of the block closes it: with 1011 if it raised, else with 1000."""
@@ -387,8 +449,14 @@ class WebSocket(Endpoint):
         await self._open_channel().wait_closed()
 
     def abort(self) -> None:
-        """Drop the connection at once, without a closing handshake; what is unsent is lost."""
-        self._open_channel().abort(CloseCause.LOCAL)
+        """Drop the connection at once, without a closing handshake; what is unsent is lost.
+
+        Raises:
+            RuntimeError: this is another thread than the event loop's.
+        """
+        channel = self._open_channel()
+        channel.turn.check_thread()
+        channel.abort(CloseCause.LOCAL)
 
     def respond(self, status: http.HTTPStatus | int, text: str) -> Response:
         """Make a plain text response for `process_request` to return instead of None."""

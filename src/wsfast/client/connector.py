@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Final, Generic, Literal, TypeVar
 
 from ..asyncio.listener import Listener
-from ..asyncio.protocol import ConnectionProtocol, Limits, Overflow
+from ..asyncio.protocol import ConnectionProtocol
 from ..asyncio.streams import Reader, Writer
 from ..asyncio.websocket import WebSocket
 from ..codes import CloseCause
@@ -24,6 +24,7 @@ from ..dial.settings import USER_AGENT, ClientSettings
 from ..exceptions import InvalidStatus
 from ..handshake import URI, ClientHandshake, Request, Response
 from ..handshake.http11 import MAX_HEAD, MAX_HEADERS, MAX_LINE, HeadLimits
+from ..session import Limits, Overflow
 from ..transport.timers import CoarseTimer
 from .opening import Opening
 

@@ -15,11 +15,12 @@ from types import CoroutineType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self, TypeAlias, TypeVar
 
 from ..asyncio.listener import Listener
-from ..asyncio.protocol import ConnectionProtocol, Limits, Overflow
+from ..asyncio.protocol import ConnectionProtocol
 from ..asyncio.streams import Reader, Writer
 from ..asyncio.websocket import COUNTED, WebSocket
+from ..closing import encode_close
 from ..codes import CloseCause, CloseCode
-from ..connection import Side, encode_close
+from ..connection import Side
 from ..deflate import Deflate, PerMessageDeflate, accept, as_deflate
 from ..escape import show
 from ..events import BytesLike
@@ -30,6 +31,7 @@ from ..handshake.headers import build_extensions
 from ..handshake.http11 import MAX_HEAD, MAX_HEADERS, MAX_LINE, HeadLimits
 from ..handshake.uri import format_address
 from ..http import is_token
+from ..session import Limits, Overflow
 from ..transport.timers import CoarseTimer
 from ..transport.tls import TLSTransport, buffer_of
 from .accepting import ServerOpening
@@ -692,8 +694,8 @@ class Server:
         totals["messages_sent"] += protocol.messages_sent
         totals["bytes_received"] += protocol.bytes_received
         totals["bytes_sent"] += protocol.bytes_sent
-        totals["pings_received"] += protocol.pings_received
-        totals["pings_sent"] += protocol.pings_sent
+        totals["pings_received"] += protocol.session.pings_received
+        totals["pings_sent"] += protocol.session.pings_sent
         connection = protocol.connection
         cause = connection.cause or CloseCause.LOST
         self._causes[cause] = self._causes.get(cause, 0) + 1

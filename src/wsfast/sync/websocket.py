@@ -19,12 +19,12 @@ from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, Final, Literal, Self, cast, overload
 
-from wsfast.asyncio.protocol import Limits
 from wsfast.codes import CloseCause, CloseCode
 from wsfast.connection import Compression, Connection, Side, State
 from wsfast.events import BytesLike, Event, Fragment, Pong
 from wsfast.exceptions import ConcurrencyError, ConnectionClosed, ConnectionClosedOK, InvalidState
 from wsfast.handshake import Request, Response
+from wsfast.session import Limits
 
 from .link import Link
 
@@ -755,7 +755,8 @@ class WebSocket:
         self._heard += len(data)
         before = connection.state
         for event in connection.receive_data(data):
-            self._deliver(event)
+            if before is State.OPEN or not isinstance(event, (str, bytes, Fragment)):
+                self._deliver(event)
         self._pending = connection.decoder.pending
         self._waits = False
         self._decoded.notify_all()

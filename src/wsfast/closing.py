@@ -1,0 +1,76 @@
+"""What Close frames say (RFC 6455, 5.5.1, 7.1 and 7.4): legal codes, bodies, and what the end of a connection means.
+
+Sans-IO, and without any state: `connection` says when a Close frame is sent, `session` how long the peer's is awaited.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from .codes import CloseCause, CloseCode
+from .events import Close
+from .exceptions import PayloadTooBig, PeerError
+
+__all__ = ["cause_of_close", "cause_of_failure", "encode_close", "ended_well", "shorten_reason"]
+
+# RFC 6455, 7.4.1: what a peer says when it blames this side.
+_BLAME: Final = frozenset(
+    {
+        CloseCode.PROTOCOL_ERROR,
+        CloseCode.UNSUPPORTED_DATA,
+        CloseCode.INVALID_DATA,
+        CloseCode.MESSAGE_TOO_BIG,
+        CloseCode.MANDATORY_EXTENSION,
+    }
+)
+_WELL: Final = frozenset({CloseCode.NORMAL_CLOSURE, CloseCode.GOING_AWAY, CloseCode.NO_STATUS_RCVD})
+
+
+def encode_close(code: int | None, reason: str = "") -> bytes:
+    """Encode the body of a Close frame (RFC 6455, 5.5.1).
+
+    Args:
+        code: 1000 to 1003, 1007 to 1014 or 3000 to 4999; None or 1005 for a Close frame without a body.
+        reason: at most 123 bytes of UTF-8.
+
+    Raises:
+        ValueError: another code, a reason without a code, or one that is too long.
+        TypeError: `code` is not an `int`, or `reason` is not a `str`.
+    """
+    if not isinstance(reason, str):
+        raise TypeError(f"reason must be str, got {type(reason).__name__}")
+    # RFC 6455, 7.4.1: 1005 "MUST NOT be set as a status code in a Close control frame by an endpoint".
+    if code is None or code == CloseCode.NO_STATUS_RCVD:
+        if reason:
+            raise ValueError("a close reason needs a close code")
+        return b""
+    if not isinstance(code, int):
+        raise TypeError(f"code must be int, got {type(code).__name__}")
+    # RFC 6455, 7.4.2: 0-999 "are not used", 1000-2999 are the protocol's own, of which 1004-1006 and 1015 are reserved.
+    if not (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999):
+        raise ValueError(f"code must be 1000-1003, 1007-1014 or 3000-4999, got {code}")
+    body = code.to_bytes(2, "big") + reason.encode()
+    # RFC 6455, 5.5: "All control frames MUST have a payload length of 125 bytes or less".
+    if len(body) > 125:
+        raise ValueError(f"reason must have at most 123 bytes in UTF-8, got {len(body) - 2}")
+    return body
+
+
+def shorten_reason(reason: str) -> str:
+    """Cut a reason to the 123 bytes of UTF-8 that fit into a Close frame."""
+    return reason.encode()[:123].decode(errors="ignore")
+
+
+def cause_of_close(rcvd: Close) -> CloseCause:
+    """Tell what the peer means by a Close frame that came first: that it is done, or that it blames this side."""
+    return CloseCause.REJECTED if rcvd.code in _BLAME else CloseCause.PEER
+
+
+def cause_of_failure(failure: PeerError) -> CloseCause:
+    """Tell why this side fails the connection: the peer broke a rule, or passed a limit that this program has set."""
+    return CloseCause.TOO_BIG if isinstance(failure, PayloadTooBig) else CloseCause.PROTOCOL_ERROR
+
+
+def ended_well(rcvd: Close | None, sent: Close | None) -> bool:
+    """Tell whether a connection ended well: Close frames with 1000, 1001 or no code, both ways."""
+    return rcvd is not None and sent is not None and rcvd.code in _WELL and sent.code in _WELL

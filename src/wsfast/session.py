@@ -1,0 +1,419 @@
+"""How an open connection behaves in time (RFC 6455, 5.5 and 7): keepalive, the closing handshake, the end. Sans-IO.
+
+`connection` says what a frame means. A `Session` adds the clock, which it never reads: every call that depends on time
+is given `now`, in seconds of any clock that only goes forward. A shell (asyncio, threads, trio, a loop of your own)
+does three things:
+
+* it hands in what happens, and obeys the `Do` that the call returns;
+* it calls `on_time` when `deadline` has come, and looks at `deadline` again after each call;
+* it tells how many bytes were received, sent and not taken (`received`, `sent`, `unsent`), before `on_time` at the
+  latest.
+
+Rules, each in one place:
+
+* A ping goes out every `ping_interval`. Whatever is heard, or taken from what was unsent, is a sign of life. Without
+  one for `ping_timeout` from a ping on, the peer is lost. While this program does not read (`deaf`), nothing is held
+  against the peer.
+* From this side's Close frame on, the peer has `close_timeout` to answer it and to end the transport.
+* A Close frame or a failure that came behind messages may be kept back until these are answered, for `GRACE` at most.
+* The side that ends the transport ends its sending side first and reads on for `LINGER`: to close a socket with unread
+  bytes would reset it, and a reset can destroy the Close frame on its way.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from math import inf
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+from .codes import CloseCause, CloseCode
+from .connection import Connection, Side, State
+from .events import BytesLike, Event, Fragment, Ping, Pong
+from .exceptions import ConcurrencyError, InvalidState
+
+if TYPE_CHECKING:
+    from .connection import Compression
+    from .deflate import Deflate
+
+__all__ = ["GRACE", "LINGER", "MAX_EVENTS", "MAX_PINGS", "Do", "Limits", "OnPong", "Overflow", "Session", "weight"]
+
+GRACE: Final = 1.0
+"""Seconds for which the consumer of messages is waited for: to answer what came before a Close frame or a failure, and,
+while this side closes, to take what came before the peer's Close frame."""
+LINGER: Final = 2.0
+"""Seconds for which the peer may go on sending after this side has ended its sending side, before it is dropped."""
+MAX_EVENTS: Final = 256
+"""Messages, pings and pongs of one connection that are handled before others have a turn."""
+MAX_PINGS: Final = 64
+"""Pings that may be unanswered."""
+
+Overflow: TypeAlias = Literal["error", "drop", "close"]
+OnPong: TypeAlias = Callable[[float | None], object]
+"""Called with the seconds of a ping's round trip, or with None if the connection has ended before the pong."""
+
+_OVERHEAD: Final = 64
+
+
+def weight(message: str | bytes | Fragment) -> int:
+    """Return the bytes that a received message counts for while it is held: its length and 64 for the object.
+
+    A character of text counts for one byte: to know more would take a look at each.
+    """
+    return len(message.data if isinstance(message, Fragment) else message) + _OVERHEAD
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Limits and times of a connection, in bytes and seconds; `Server` and `connect` document them.
+
+    Raises:
+        ValueError, TypeError: a value is out of range, or of another type; the text names it.
+    """
+
+    max_size: int | None = 1048576
+    max_fragments: int | None = None
+    read_limit: int = 65536
+    write_limit: int = 65536
+    max_buffered: int | None = 4194304
+    overflow: Overflow = "error"
+    open_timeout: float | None = 10.0
+    ping_interval: float | None = 20.0
+    ping_timeout: float | None = 20.0
+    close_timeout: float | None = 10.0
+    compression: Deflate | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("max_size", "max_fragments", "read_limit", "write_limit", "max_buffered"):
+            value = getattr(self, name)
+            if value is None and name.startswith("max"):
+                continue
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise TypeError(f"{name} must be int{' or None' * name.startswith('max')}, got {type(value).__name__}")
+            if value < 1:
+                raise ValueError(f"{name} must be positive, got {value}")
+        for name in ("open_timeout", "ping_interval", "ping_timeout", "close_timeout"):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if not isinstance(value, (int, float)) or isinstance(value, bool):
+                raise TypeError(f"{name} must be a number of seconds or None, got {type(value).__name__}")
+            # A handshake needs some time; the others mean "at once" by 0, as in websockets.
+            if not (0 < value < inf if name == "open_timeout" else 0 <= value < inf):
+                kind = "a positive number" if name == "open_timeout" else "a number"
+                raise ValueError(f"{name} must be {kind} of seconds or None, got {value}")
+        if self.overflow not in ("error", "drop", "close"):
+            raise ValueError(f"overflow must be 'error', 'drop' or 'close', got {self.overflow!r}")
+
+
+class Do(IntEnum):
+    """What a shell is to do after a call of a `Session`; each but NOTHING and DROP includes FLUSH."""
+
+    NOTHING = 0
+    """Nothing."""
+    FLUSH = 1
+    """Send what `connection.encoder` holds."""
+    SETTLE = 2
+    """The consumer had its time. Hand in what was kept back (`keep_back`); drop what it has not taken, and read on."""
+    DRAINED = 3
+    """No more frames follow either way, and the peer is to end the transport: tell the consumer of the end, read on."""
+    END = 4
+    """As DRAINED, but this side ends the transport: end the sending side, call `sending_ended`, read on and drop it."""
+    DROP = 5
+    """End the transport at once, after one attempt to send what the encoder holds."""
+
+
+class Session:
+    """One side of a WebSocket connection after its opening handshake, with a clock that is passed in.
+
+    Args:
+        side: which end of the connection this is.
+        limits: sizes and times; those that the opening handshake or the shell obeys are ignored here.
+        now: the time at which the opening handshake was finished.
+        compression: what permessage-deflate negotiated, or None.
+        buffer: memory to receive into; see `Decoder`.
+        connection_type: the class of `connection`, for who extends it.
+
+    Attributes:
+        connection: the `Connection`: state, codec, and how it ended.
+        limits: the argument.
+        received: bytes received so far. `receive_data` counts; a shell that feeds the decoder itself sets it.
+        sent: bytes handed to the transport so far, for the shell to set.
+        unsent: those of them that the peer, or the operating system, has not taken, for the shell to set.
+        deaf: whether this program has stopped reading because its consumer is behind, for the shell to set.
+        latency: seconds of the latest ping's round trip; 0 before the first.
+        pings_received, pings_sent: Ping frames so far.
+    """
+
+    __slots__ = (
+        "_answer_by",
+        "_drop_at",
+        "_grace_until",
+        "_heard",
+        "_ping_at",
+        "_pings",
+        "_taken",
+        "connection",
+        "deaf",
+        "latency",
+        "limits",
+        "pings_received",
+        "pings_sent",
+        "received",
+        "sent",
+        "unsent",
+    )
+
+    def __init__(
+        self,
+        side: Side,
+        limits: Limits,
+        now: float,
+        *,
+        compression: Compression | None = None,
+        buffer: memoryview | None = None,
+        connection_type: type[Connection] = Connection,
+    ) -> None:
+        self.connection = connection_type(
+            side,
+            max_size=limits.max_size,
+            max_fragments=limits.max_fragments,
+            max_events=MAX_EVENTS,
+            compression=compression,
+            buffer=buffer,
+        )
+        self.limits = limits
+        self.received = self.sent = self.unsent = 0
+        self.deaf = False
+        self.latency = 0.0
+        self.pings_received = self.pings_sent = 0
+        self._pings: dict[bytes, tuple[OnPong | None, float]] | None = None
+        self._ping_at = None if limits.ping_interval is None else now + limits.ping_interval
+        self._answer_by: float | None = None
+        self._grace_until: float | None = None
+        self._drop_at: float | None = None
+        self._heard = self._taken = 0
+
+    # --- Time -------------------------------------------------------------------------------------------
+
+    @property
+    def deadline(self) -> float | None:
+        """When to call `on_time`; None for never. It may change with every other call."""
+        first = self._ping_at
+        for when in (self._answer_by, self._grace_until, self._drop_at):
+            if when is not None and (first is None or when < first):
+                first = when
+        return first
+
+    def on_time(self, now: float) -> Do:
+        """Do what is due. Called too early, it does nothing; called too late, it does it once."""
+        if self._drop_at is not None and now >= self._drop_at:
+            self._drop_at = None
+            connection = self.connection
+            unanswered = connection.state is State.CLOSING and connection.cause is CloseCause.LOCAL
+            connection.abandon(CloseCause.TIMEOUT if unanswered else connection.cause or CloseCause.LOST)
+            return Do.DROP
+        if self._grace_until is not None and now >= self._grace_until:
+            self._grace_until = None
+            return Do.SETTLE
+        due = self._ping_at is not None and now >= self._ping_at
+        if due or (self._answer_by is not None and now >= self._answer_by):
+            return self._keep_alive(now, ping=due)
+        return Do.NOTHING
+
+    def _keep_alive(self, now: float, *, ping: bool) -> Do:
+        connection, limits = self.connection, self.limits
+        taken = self.sent - self.unsent
+        if self.received != self._heard or self.deaf or (self.unsent and taken > self._taken):
+            self._answer_by = None
+        self._heard, self._taken = self.received, taken
+        if self._answer_by is not None and now >= self._answer_by:
+            # RFC 6455, 7.1.7, asks for no Close frame to a peer that is gone; a live one learns the reason.
+            self._stop_pings()
+            connection.close(CloseCode.INTERNAL_ERROR, "keepalive ping timeout", CloseCause.KEEPALIVE)
+            return Do.DROP
+        if not ping or limits.ping_interval is None:
+            return Do.NOTHING
+        self._ping_at = now + limits.ping_interval
+        if limits.ping_timeout is not None and self._answer_by is None:
+            self._answer_by = now + limits.ping_timeout
+        if connection.congested:
+            return Do.NOTHING  # a ping would wait behind what the peer does not take
+        payload = self._unused_payload()
+        if self._pings is None or len(self._pings) < MAX_PINGS:
+            self._note_ping(payload, None, now)
+        connection.send_ping(payload)
+        self.pings_sent += 1
+        return Do.FLUSH
+
+    def _stop_pings(self) -> None:
+        self._ping_at = self._answer_by = None
+
+    # --- What the peer does -----------------------------------------------------------------------------
+
+    def receive_data(self, data: BytesLike, now: float) -> tuple[list[Event], Do]:
+        """Take in received bytes; return the events for the application, in order, and what to do.
+
+        At most `MAX_EVENTS` are handled at once: call it with ``b""`` while `connection.decoder.pending`.
+        """
+        self.received += len(data)
+        events: list[Event] = []
+        do = Do.NOTHING
+        for event in self.connection.decoder.feed(data):
+            wanted, then = self._handle(event, now)
+            do = max(do, then)
+            if wanted:
+                events.append(event)
+        return events, do
+
+    def handle(self, event: Event, now: float) -> Do:
+        """Do what one event asks for, where the shell feeds the decoder itself; messages need not be handed in."""
+        return self._handle(event, now)[1]
+
+    def _handle(self, event: Event, now: float) -> tuple[bool, Do]:
+        connection = self.connection
+        before = connection.state
+        if isinstance(event, Ping):
+            self.pings_received += 1
+        elif isinstance(event, Pong):
+            self._take_pong(event.payload, now)
+        wanted = connection.handle(event)
+        if connection.state is State.DRAINING and before is not State.DRAINING:
+            return wanted, self._drained(now)
+        return wanted, Do.FLUSH if len(connection.encoder) else Do.NOTHING
+
+    def _drained(self, now: float) -> Do:
+        """No frames follow either way: whose duty is it to end the transport (RFC 6455, 7.1.1)?"""
+        self._stop_pings()
+        self._grace_until = None
+        if self.connection.should_end_transport:
+            self._drop_at = self._after(now, self.limits.close_timeout)
+            return Do.END
+        if self.connection.rcvd_then_sent:
+            self._drop_at = self._after(now, self.limits.close_timeout)
+        # Else this side's Close frame came first, and its `close_timeout` is for all of the closing.
+        return Do.DRAINED
+
+    def sending_ended(self, now: float) -> None:
+        """Note that this side's sending side was ended, as `Do.END` asks; `unsent` bytes may still wait."""
+        if not self.unsent:
+            timeout = self.limits.close_timeout
+            self._drop_at = now + (LINGER if timeout is None else min(timeout, LINGER))
+
+    def receive_end(self, now: float) -> Do:
+        """Note that the peer has ended its sending side, and that this side will end the transport once all is sent."""
+        if self.connection.state is State.OPEN:
+            self._stop_pings()
+            # A peer that reads nothing could put that off for ever.
+            self._drop_at = now + (self.limits.close_timeout or LINGER)
+        return Do.FLUSH
+
+    def receive_eof(self) -> None:
+        """Note that the transport has ended, in whatever way. It may be told more than once."""
+        self.connection.receive_eof()
+        self._stop_pings()
+        self._grace_until = self._drop_at = None
+        pings, self._pings = self._pings, None
+        for on_pong, _ in (pings or {}).values():
+            if on_pong is not None:
+                on_pong(None)
+
+    # --- The consumer of messages -----------------------------------------------------------------------
+
+    def keep_back(self, now: float) -> None:
+        """Wait for the consumer, but not for long: `Do.SETTLE` comes after `GRACE`, unless `settled` comes before."""
+        if self._grace_until is None:
+            self._grace_until = now + GRACE
+
+    def settled(self) -> None:
+        """Note that the consumer is no longer waited for."""
+        self._grace_until = None
+
+    # --- What this program does -------------------------------------------------------------------------
+
+    def ping(self, now: float, data: str | BytesLike | None = None, on_pong: OnPong | None = None) -> Do:
+        """Send a Ping frame (RFC 6455, 5.5.2).
+
+        Args:
+            now: the time.
+            data: at most 125 bytes; None for four random ones.
+            on_pong: called once: with the seconds of the round trip, or with None when the connection has ended first.
+
+        Raises:
+            ConnectionClosed: the connection is not open.
+            ConcurrencyError: a ping with the same data is unanswered.
+            InvalidState: `MAX_PINGS` pings are unanswered.
+            ValueError: `data` is too long.
+        """
+        if data is None:
+            payload = self._unused_payload()
+        else:
+            payload = data.encode() if isinstance(data, str) else bytes(memoryview(data))
+        if self._pings is not None:
+            if payload in self._pings:
+                raise ConcurrencyError("already waiting for a pong with the same data")
+            if len(self._pings) >= MAX_PINGS:
+                raise InvalidState(f"{MAX_PINGS} pings are unanswered")
+        self.connection.send_ping(payload)
+        self.pings_sent += 1
+        self._note_ping(payload, on_pong, now)
+        return Do.FLUSH
+
+    def _unused_payload(self) -> bytes:
+        payload = os.urandom(4)
+        while self._pings is not None and payload in self._pings:
+            payload = os.urandom(4)
+        return payload
+
+    def _note_ping(self, payload: bytes, on_pong: OnPong | None, now: float) -> None:
+        if self._pings is None:
+            self._pings = {}  # an idle connection has none
+        self._pings[payload] = on_pong, now
+
+    def _take_pong(self, payload: bytes, now: float) -> None:
+        if self._pings is None or payload not in self._pings:
+            return
+        # RFC 6455, 5.5.3: a peer "MAY elect to send a Pong frame for only the most recently processed Ping frame", so
+        # that it answers the earlier ones, too.
+        while payload in self._pings:
+            on_pong, sent = self._pings.pop(next(iter(self._pings)))
+            self.latency = now - sent
+            if on_pong is not None:
+                on_pong(self.latency)
+        if not self._pings:
+            self._pings = None
+
+    def close(self, now: float, code: int | None, reason: str, cause: CloseCause) -> Do:
+        """Start the closing handshake (RFC 6455, 7.1.2); without effect once the connection is closing.
+
+        Messages that are under way are still for the consumer, until the peer's Close frame.
+
+        Raises:
+            ValueError, TypeError: those of `encode_close`, whatever the state.
+        """
+        connection = self.connection
+        was_open = connection.state is State.OPEN
+        connection.close(code, reason, cause)
+        if not was_open:
+            return Do.NOTHING
+        self._stop_pings()
+        self._grace_until = None
+        self._drop_at = self._after(now, self.limits.close_timeout)
+        return Do.FLUSH
+
+    def abort(self, cause: CloseCause | None = None) -> Do:
+        """End the connection without a closing handshake; it is CLOSED from now on.
+
+        Args:
+            cause: why; None where that is known already.
+        """
+        if cause is not None:
+            self.connection.abandon(cause)
+        self.receive_eof()
+        return Do.DROP
+
+    @staticmethod
+    def _after(now: float, timeout: float | None) -> float | None:
+        return None if timeout is None else now + timeout
