@@ -8,8 +8,8 @@ consumes them, frames into the encoder, and the encoder's bytes to the transport
 * Frames go to the socket by send(2), at once, as long as the transport itself has nothing left to write.
 * The last frame goes out with the end of the stream, where it is sure that nothing follows either way.
 * A task that waits for a message is resumed from the transport's callback itself where nobody can tell (see
-  `Turn._may_resume`): no new Future, no handle and no further turn of the loop for each message. A message that is alone
-  stands beside the queue, and `async for` steps through an object of its own.
+  `Turn._may_resume`): no new Future, no handle and no further turn of the loop for each message. A message that is
+  alone stands beside the queue, and `async for` steps through an object of its own.
 """
 
 import asyncio
@@ -130,8 +130,8 @@ cdef class Turn:
     cdef bint _may_resume(self) except -1:
         """Whether nobody can tell that a task was resumed from a transport's callback, not by a handle of the loop.
 
-        A handler that runs the loop within itself (nest_asyncio, GUIs) would find the callback on the stack, with frames
-        held back; and in debug mode, what takes long would bear the callback's name.
+        A handler that runs the loop within itself (nest_asyncio, GUIs) would find the callback on the stack, with
+        frames held back; and in debug mode, what takes long would bear the callback's name.
         """
         cdef object kind = type(self.loop)
         if self._resuming:
@@ -285,8 +285,8 @@ cdef class Receive:
     cdef int _wake(self) except -1:
         """Resume the task that waits: at once if nobody can tell, else by the loop.
 
-        At once: the task waits for a Future that never completes. Its wake-up callback is removed and called with a Future
-        that has completed, which the task takes for the one that it waited for.
+        At once: the task waits for a Future that never completes. Its wake-up callback is removed and called with a
+        Future that has completed, which the task takes for the one that it waited for.
         """
         cdef Channel channel = self._channel
         cdef object future = channel._future, wakeup = channel._wakeup, context = channel._context

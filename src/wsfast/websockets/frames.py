@@ -6,10 +6,10 @@ import dataclasses
 import os
 from collections.abc import Sequence
 
+from wsfast.closing import encode_close
 from wsfast.codec import encode_frame
 from wsfast.codes import Close as NativeClose
 from wsfast.codes import CloseCode, Opcode
-from wsfast.connection import encode_close
 from wsfast.events import BytesLike
 
 from .exceptions import ProtocolError

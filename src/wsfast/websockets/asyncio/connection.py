@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from wsfast import connection as native
 from wsfast import handshake
 from wsfast.asyncio import broadcast as sending
-from wsfast.asyncio.protocol import ConnectionProtocol, Limits
+from wsfast.asyncio.protocol import ConnectionProtocol
 from wsfast.asyncio.websocket import WebSocket
+from wsfast.session import Limits
 from wsfast.transport.timers import CoarseTimer
 
 from ..exceptions import ConnectionClosed
