@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal
 
-from wsfast.asyncio.protocol import Limits
 from wsfast.codes import CloseCause
 from wsfast.connection import State
 from wsfast.deflate.negotiate import Deflate, as_deflate
@@ -20,6 +19,7 @@ from wsfast.dial.redirect import hop
 from wsfast.dial.settings import USER_AGENT, ClientSettings
 from wsfast.exceptions import InvalidMessage, InvalidStatus
 from wsfast.handshake import URI, ClientHandshake, HeadLimits, Response, ResponseParser
+from wsfast.session import Limits
 
 from .dial import SyncDialer
 from .link import Deadline, Link
