@@ -58,6 +58,7 @@ from .topics.numbers import Gap
 from .topics.presence import Present
 from .topics.rules import History
 from .topics.topics import Topics
+from .workers.run import run
 
 __all__ = [
     "IMPLEMENTATION",
@@ -123,6 +124,7 @@ __all__ = [
     "connect_listener",
     "connect_stream",
     "encode_frame",
+    "run",
     "serve",
     "unix_connect",
 ]

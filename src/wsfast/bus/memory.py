@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Generator
 from typing import Any
 
+from ..exceptions import BusUnavailable
 from .interface import Bus, Position, Reading, Receiver
+from .outbox import given_up
 from .store import Store
 
 __all__ = ["MemoryBus", "Taken"]
@@ -38,6 +40,7 @@ class MemoryBus(Bus):
     def __init__(self, store: Store | None = None) -> None:
         self._store = Store() if store is None else store
         self._receiver: Receiver | None = None
+        self._closed = False
         self._topics: set[str] = set()
         self._loop: asyncio.AbstractEventLoop
         self._sweeping: asyncio.TimerHandle | None = None
@@ -54,6 +57,7 @@ class MemoryBus(Bus):
     async def close(self) -> None:
         """End."""
         self._receiver = None
+        self._closed = True
         if self._sweeping is not None:
             self._sweeping.cancel()
 
@@ -70,10 +74,14 @@ class MemoryBus(Bus):
 
     def publish(self, topic: str, data: bytes) -> Awaitable[None]:
         """Send it to nobody."""
+        if self._closed:
+            return given_up("the bus was closed")
         return _TAKEN
 
     def store(self, topic: str, data: bytes, size: int, ttl: float) -> Awaitable[Position]:
         """Keep a message, and give it to this process if it subscribed."""
+        if self._closed:
+            return given_up("the bus was closed")
         position = self._store.append(topic, data, size, ttl, self._loop.time())
         if self._receiver is not None and topic in self._topics:
             self._receiver.received(topic, data, position)
@@ -81,6 +89,8 @@ class MemoryBus(Bus):
 
     async def read(self, topic: str, after: Position | None, limit: int = 1000) -> Reading:
         """Read a history."""
+        if self._closed:
+            raise BusUnavailable("the bus was closed")
         return self._store.read(topic, after, limit, self._loop.time())
 
     def _sweep(self) -> None:

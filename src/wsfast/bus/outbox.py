@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Awaitable, Generator
 from typing import Any
 
 from ..exceptions import BusUnavailable
 from .interface import Position
 
-__all__ = ["Entry", "Outbox"]
+__all__ = ["Entry", "Outbox", "given_up"]
 
 
 class Entry:
@@ -63,6 +63,13 @@ class Entry:
         if self._error is not None:
             raise BusUnavailable(str(self._error))
         return self.position
+
+
+def given_up(why: str) -> Awaitable[Any]:
+    """Return an awaitable of `BusUnavailable`, for a message that cannot be taken."""
+    entry = Entry("", b"", 0, 0.0, 0.0)
+    entry.finish(error=BusUnavailable(why))
+    return entry
 
 
 class Outbox:

@@ -13,12 +13,12 @@ import sys
 from collections.abc import Callable, Sequence
 
 from .._version import __version__
-from . import bench, client, serve
+from . import bench, client, run, serve
 from .options import complain, discard_output
 
 __all__ = ["main"]
 
-_COMMANDS = (client, serve, bench)
+_COMMANDS = (client, serve, run, bench)
 
 
 def _parser() -> tuple[argparse.ArgumentParser, frozenset[str]]:
@@ -49,12 +49,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # A URI, and perhaps options, without a command: talk to it. Of a wrong scheme, say what is wrong with it.
         given.insert(0, client.NAME)
     args = parser.parse_args(given)
-    run: Callable[[argparse.Namespace], int] = args.run
+    command: Callable[[argparse.Namespace], int] = args.run
     if sys.stdout is None:
         # It was closed by whoever started the program, who wants no output.
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     try:
-        status = run(args)
+        status = command(args)
         sys.stdout.flush()
     except KeyboardInterrupt:
         return 130

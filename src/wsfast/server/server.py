@@ -543,6 +543,25 @@ class Server:
             self._stopping.append(self._loop.create_task(self._stop(code, reason, close_connections)))
         self._told.set()
 
+    async def drain(self, timeout: float) -> None:
+        """Accept no more connections, and wait until the opening handshakes under way are finished.
+
+        Connections go on; `close` ends them. So nobody is refused where another process takes over.
+
+        Args:
+            timeout: the most seconds to wait.
+        """
+        for listening in self._listening:
+            listening.close()
+        if self._loop is None:
+            return
+        end = self._loop.time() + timeout
+        # What the event loop has accepted already becomes a handshake within its next turns.
+        for _ in range(3):
+            await asyncio.sleep(0)
+        while self._handshakes and self._loop.time() < end:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
     async def wait_closed(self) -> None:
         """Wait until the server has stopped: `close` was called, and no connection and no handler is left."""
         if self._loop is None:

@@ -1,0 +1,640 @@
+"""A bus for the processes of one host: Unix streams from each to each, and no engine.
+
+The processes meet in a directory, in which each has a socket. Each opens a stream to every other, on which it sends; on
+those that others opened it receives. It tells them what it subscribed to, so that nothing is sent in vain. The end of a
+stream is the end of a process.
+
+Histories are kept in memory by one of the processes, which holds a lock on a file in the directory: the keeper. All
+that is stored goes through it, so that there is one order. When it ends, another takes the lock and begins anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+import sys
+import tempfile
+from collections.abc import Awaitable
+from pathlib import Path
+from struct import Struct
+from typing import Any, Final
+
+from ..exceptions import BusUnavailable
+from .interface import Bus, Position, Reading, Receiver, Stored
+from .memory import Taken
+from .outbox import Outbox, given_up
+from .store import Store
+
+if sys.platform != "win32":  # pragma: no branch - the tests run on Linux
+    import fcntl
+
+__all__ = ["LocalBus"]
+
+_VERSION: Final = 1
+_HEAD: Final = Struct("<IBB")  # bytes that follow these six, what it is, bytes of the topic
+_HELLO: Final = Struct("<BQ")  # version, origin
+_STORE: Final = Struct("<QId")  # id, size, ttl
+_PLACE: Final = Struct("<QQ")  # epoch, offset
+_READ: Final = Struct("<QBQQI")  # id, whether there is a place, the place, limit
+_READING: Final = Struct("<QBQQI")  # id, complete, the place of the newest, how many follow
+_ID: Final = Struct("<Q")
+_LENGTH: Final = Struct("<I")
+
+# What a frame is:
+_F_HELLO: Final = 1
+_F_KEEPER: Final = 2
+_F_SUBSCRIBE: Final = 3
+_F_UNSUBSCRIBE: Final = 4
+_F_MESSAGE: Final = 5
+_F_SYNC: Final = 6
+_F_SYNCED: Final = 7
+_F_STORE: Final = 8
+_F_STORED: Final = 9
+_F_HISTORY: Final = 10
+_F_READ: Final = 11
+_F_READING: Final = 12
+
+_MAX_FRAME: Final = 134_217_728
+_MAX_UNSENT: Final = 16_777_216
+"""Bytes that may wait for a process that does not read; it misses what comes then, and learns that it did."""
+_BATCH: Final = 256
+_TICK: Final = 0.25
+_PATIENCE: Final = 5.0
+"""Seconds after which what another process should have answered fails."""
+
+
+def _frame(kind: int, topic: str, body: bytes) -> bytes:
+    name = topic.encode()
+    return _HEAD.pack(len(name) + len(body), kind, len(name)) + name + body
+
+
+def _epoch_text(epoch: int) -> str:
+    return f"{epoch:016x}"
+
+
+def _epoch_number(epoch: str) -> int:
+    """Return an epoch's number; 0, which none has, for what is not one of these."""
+    try:
+        return int(epoch, 16) if len(epoch) == 16 else 0
+    except ValueError:
+        return 0
+
+
+class _Stream(asyncio.Protocol):
+    """A stream that another process opened: what it sends."""
+
+    def __init__(self, bus: LocalBus) -> None:
+        self._bus = bus
+        self._rest = b""
+        self.origin = 0
+        self.transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]
+        self._bus._streams.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._rest:
+            data = self._rest + data
+        at, end = 0, len(data)
+        unpack, head = _HEAD.unpack_from, _HEAD.size
+        handle = self._bus._handle
+        try:
+            while end - at >= head:
+                size, kind, named = unpack(data, at)
+                if size > _MAX_FRAME or named > size:
+                    raise ValueError(f"a frame of {size} bytes")
+                start = at + head
+                if end - start < size:
+                    break
+                at = start + size
+                handle(self, kind, data[start : start + named].decode("ascii"), data[start + named : at])
+        except Exception as exc:
+            self._bus._complain(exc)
+            assert self.transport is not None
+            self.transport.abort()
+            at = end
+        self._rest = data[at:]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._bus._streams.discard(self)
+        self._rest = b""
+        self._bus._stream_ended(self)
+
+
+class _Peer(asyncio.Protocol):
+    """Another process, and the stream on which this one sends to it."""
+
+    def __init__(self, bus: LocalBus, origin: int) -> None:
+        self._bus = bus
+        self.origin = origin
+        self.topics: set[str] = set()
+        self.out: list[bytes] = []
+        self.lost = 0
+        self.transport: asyncio.Transport | None = None
+        self.connecting: asyncio.Task[None] | None = None
+        self.stuck = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]
+        transport.set_write_buffer_limits(_MAX_UNSENT, 0)  # type: ignore[attr-defined]
+
+    def pause_writing(self) -> None:
+        self.stuck = True
+
+    def resume_writing(self) -> None:
+        self.stuck = False
+
+    def send(self, frame: bytes, *, may_miss: bool = False) -> None:
+        """Queue a frame until the end of the turn; `may_miss` drops it where too much waits already."""
+        if may_miss and self.stuck:
+            self.lost += 1
+            return
+        self.out.append(frame)
+        self._bus._dirty(self)
+
+    def flush(self) -> None:
+        if self.transport is not None and self.out:
+            out, self.out = self.out, []
+            self.transport.write(out[0] if len(out) == 1 else b"".join(out))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.transport = None
+        self._bus._peer_ended(self)
+
+
+class LocalBus(Bus):
+    """Carries messages between the processes of one host.
+
+    Args:
+        directory: where they meet; it is made if it is not there. It must belong to this user and be closed to others.
+            Default: what `wsfast.run` chose for its workers; without it a new one, in which a process is alone.
+        max_history: the most bytes of all histories together.
+
+    Raises:
+        NotImplementedError: the platform has no Unix sockets.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str] | None = None, *, max_history: int = 268_435_456) -> None:
+        if sys.platform == "win32":  # pragma: no cover - the tests run on Linux
+            raise NotImplementedError("LocalBus needs Unix sockets")
+        given = os.environ.get("WSFAST_BUS_DIRECTORY") if directory is None else os.fspath(directory)
+        self._given = given
+        self._max_history = max_history
+        self._receiver: Receiver | None = None
+        self._closed = False
+        self._loop: asyncio.AbstractEventLoop
+        self._topics: set[str] = set()
+        self._interested: dict[str, list[_Peer]] = {}
+        self._peers: dict[int, _Peer] = {}
+        self._streams: set[_Stream] = set()
+        self._waiting_dirty: list[_Peer] = []
+        self._origin = 0
+        self._server: asyncio.AbstractServer | None = None
+        self._path: Path | None = None
+        self._lock = -1
+        self._store: Store | None = None  # of the keeper
+        self._keeper: int | None = None  # the origin of the keeper, if it is known
+        self._epoch = 0  # of the keeper
+        self._last_epoch = 0
+        self._outbox = Outbox()
+        self._pumping = False
+        self._ticking: asyncio.TimerHandle | None = None
+        self._ids = 0
+        self._syncs: dict[int, tuple[asyncio.Future[None], set[int]]] = {}
+        self._reads: dict[int, asyncio.Future[Reading]] = {}
+        self._reconnects = 0
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+
+    # --- Life -----------------------------------------------------------------------------------------------
+
+    async def start(self, receiver: Receiver, origin: int) -> None:
+        """Meet the others."""
+        if self._receiver is not None:
+            raise RuntimeError("the bus runs already")
+        self._loop = asyncio.get_running_loop()
+        if self._given is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="wsfast-bus-")
+            directory = Path(self._temporary.name)
+        else:
+            directory = Path(self._given)
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        info = directory.stat()
+        if info.st_uid != os.geteuid() or stat.S_IMODE(info.st_mode) & 0o077:
+            raise PermissionError(f"{directory} must belong to this user and be closed to others (chmod 700)")
+        self._receiver = receiver
+        self._origin = origin
+        self._path = directory / f"{origin:016x}.sock"
+        self._server = await self._loop.create_unix_server(lambda: _Stream(self), self._path)
+        self._lock = os.open(directory / "keeper.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._try_keeping()
+        for name in os.listdir(directory):
+            stem, dot, ending = name.partition(".")
+            if dot and ending == "sock" and len(stem) == 16:
+                other = int(stem, 16)
+                if other != origin:
+                    self._meet(other)
+        waiting = [peer.connecting for peer in self._peers.values() if peer.connecting is not None]
+        if waiting:
+            await asyncio.wait(waiting, timeout=_PATIENCE)
+        self._ticking = self._loop.call_later(_TICK, self._tick)
+
+    async def close(self) -> None:
+        """Send what was taken, and end."""
+        if self._receiver is None or self._closed:
+            return
+        deadline = self._loop.time() + 1
+        while (len(self._outbox) or self._outbox.unconfirmed) and self._loop.time() < deadline:
+            self._pump()
+            await asyncio.sleep(0.005)
+        self._closed = True
+        self._outbox.fail("the bus was closed")
+        if self._ticking is not None:
+            self._ticking.cancel()
+        if self._server is not None:
+            self._server.close()
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+        for peer in list(self._peers.values()):
+            if peer.connecting is not None:
+                peer.connecting.cancel()
+            peer.flush()
+            if peer.transport is not None:
+                peer.transport.close()
+        for stream in list(self._streams):
+            if stream.transport is not None:
+                stream.transport.close()
+        error = BusUnavailable("the bus was closed")
+        waiters: list[asyncio.Future[Any]] = [future for future, _ in self._syncs.values()]
+        for future in (*waiters, *self._reads.values()):
+            if not future.done():
+                future.set_exception(error)
+                future.exception()
+        while (self._streams or any(peer.transport for peer in self._peers.values())) and self._loop.time() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        for peer in list(self._peers.values()):
+            if peer.transport is not None:
+                peer.transport.abort()
+        os.close(self._lock)  # which gives the lock back
+        self._store = None
+        if self._temporary is not None:
+            self._temporary.cleanup()
+
+    def _complain(self, exc: Exception) -> None:
+        assert self._receiver is not None
+        self._loop.call_exception_handler({"message": "a process on the local bus talks nonsense", "exception": exc})
+
+    def _tick(self) -> None:
+        now = self._loop.time()
+        self._ticking = self._loop.call_later(_TICK, self._tick)
+        self._outbox.expire(now)
+        if self._store is not None:
+            self._store.sweep(now)
+        elif self._keeper is None:
+            self._try_keeping()
+        self._pump()
+
+    # --- Others ---------------------------------------------------------------------------------------------
+
+    def _meet(self, origin: int) -> None:
+        """Open a stream to another process, unless there is one."""
+        if origin in self._peers or origin == self._origin or self._closed:
+            return
+        peer = self._peers[origin] = _Peer(self, origin)
+        peer.send(_frame(_F_HELLO, "", _HELLO.pack(_VERSION, self._origin)))
+        if self._store is not None:
+            peer.send(_frame(_F_KEEPER, "", _ID.pack(self._epoch)))
+        for topic in self._topics:
+            peer.send(_frame(_F_SUBSCRIBE, topic, b""))
+        peer.connecting = self._loop.create_task(self._connect(peer))
+
+    async def _connect(self, peer: _Peer) -> None:
+        assert self._path is not None
+        path = self._path.with_name(f"{peer.origin:016x}.sock")
+        try:
+            await self._loop.create_unix_connection(lambda: peer, str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            path.unlink(missing_ok=True)  # of a process that was killed
+            self._peer_ended(peer)
+        except OSError:
+            self._peer_ended(peer)
+        else:
+            peer.flush()
+        finally:
+            peer.connecting = None
+
+    def _dirty(self, peer: _Peer) -> None:
+        if len(peer.out) == 1:
+            if not self._waiting_dirty:
+                self._loop.call_soon(self._flush)
+            self._waiting_dirty.append(peer)
+
+    def _flush(self) -> None:
+        peers, self._waiting_dirty = self._waiting_dirty, []
+        for peer in peers:
+            peer.flush()
+
+    def _peer_ended(self, peer: _Peer) -> None:
+        if self._peers.get(peer.origin) is not peer:
+            return
+        del self._peers[peer.origin]
+        for topic in peer.topics:
+            self._lose_interest(peer, topic)
+        for future, missing in list(self._syncs.values()):
+            missing.discard(peer.origin)
+            if not missing and not future.done():
+                future.set_result(None)
+        if self._keeper == peer.origin:
+            self._keeper_ended()
+
+    def _stream_ended(self, stream: _Stream) -> None:
+        if not stream.origin or self._closed:
+            return
+        if any(other.origin == stream.origin for other in self._streams):
+            return
+        peer = self._peers.get(stream.origin)
+        if peer is not None:
+            if peer.transport is not None:
+                peer.transport.abort()
+            self._peer_ended(peer)
+        assert self._receiver is not None
+        self._receiver.process_ended(stream.origin)
+
+    def _lose_interest(self, peer: _Peer, topic: str) -> None:
+        peers = self._interested.get(topic)
+        if peers is not None and peer in peers:
+            peers.remove(peer)
+            if not peers:
+                del self._interested[topic]
+
+    # --- The keeper -----------------------------------------------------------------------------------------
+
+    def _try_keeping(self) -> None:
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return
+        self._store = Store(self._max_history)
+        frame = _frame(_F_KEEPER, "", _ID.pack(int(self._store.epoch, 16)))
+        for peer in self._peers.values():
+            peer.send(frame)
+        self._keeper_is(self._origin, int(self._store.epoch, 16))
+
+    def _keeper_is(self, origin: int, epoch: int) -> None:
+        assert self._receiver is not None
+        if self._keeper == origin and self._epoch == epoch:
+            return
+        if self._keeper is not None:
+            self._keeper_ended()
+        self._keeper = origin
+        self._epoch = epoch
+        if self._last_epoch not in (0, epoch):
+            self._reconnects += 1
+            self._outbox.lost_history(self._loop.time())
+        self._last_epoch = epoch
+        self._receiver.state_changed(True, "histories are kept here" if origin == self._origin else "met the others")
+        self._pump()
+
+    def _keeper_ended(self) -> None:
+        self._keeper = None
+        self._outbox.interrupted("the process that keeps the histories has ended")
+        error = BusUnavailable("the process that keeps the histories has ended")
+        for future in self._reads.values():
+            if not future.done():
+                future.set_exception(error)
+        self._reads.clear()
+        if self._receiver is not None and not self._closed:
+            self._receiver.state_changed(False, "the process that keeps the histories has ended")
+            self._loop.call_soon(self._tick_keeping)
+
+    def _tick_keeping(self) -> None:
+        if self._keeper is None and not self._closed:
+            self._try_keeping()
+
+    # --- What others send -----------------------------------------------------------------------------------
+
+    def _handle(self, stream: _Stream, kind: int, topic: str, body: bytes) -> None:
+        receiver = self._receiver
+        if receiver is None or self._closed:
+            return
+        if kind == _F_MESSAGE:
+            if topic in self._topics:
+                receiver.received(topic, body, None)
+            return
+        if kind == _F_HELLO:
+            version, origin = _HELLO.unpack(body)
+            if version != _VERSION or origin == self._origin:
+                raise ValueError(f"version {version} of the local bus")
+            stream.origin = origin
+            self._meet(origin)
+            return
+        if not stream.origin:
+            raise ValueError("no greeting")
+        if kind == _F_HISTORY:
+            epoch, offset = _PLACE.unpack_from(body)
+            if topic in self._topics:
+                receiver.received(topic, body[_PLACE.size :], Position(_epoch_text(epoch), offset))
+            return
+        if kind == _F_STORED:
+            id_, epoch, offset = _ID.unpack_from(body)[0], *_PLACE.unpack_from(body, _ID.size)
+            self._confirmed(id_, Position(_epoch_text(epoch), offset))
+            return
+        if kind == _F_KEEPER:
+            self._keeper_is(stream.origin, _ID.unpack(body)[0])
+            return
+        if kind == _F_SYNCED:
+            waiting = self._syncs.get(_ID.unpack(body)[0])
+            if waiting is not None:
+                waiting[1].discard(stream.origin)
+                if not waiting[1] and not waiting[0].done():
+                    waiting[0].set_result(None)
+            return
+        if kind == _F_READING:
+            self._take_reading(body)
+            return
+        peer = self._peers.get(stream.origin)
+        if peer is None:
+            return  # its end is known already
+        if kind == _F_SUBSCRIBE:
+            if topic not in peer.topics:
+                peer.topics.add(topic)
+                self._interested.setdefault(topic, []).append(peer)
+        elif kind == _F_UNSUBSCRIBE:
+            peer.topics.discard(topic)
+            self._lose_interest(peer, topic)
+        elif kind == _F_SYNC:
+            peer.send(_frame(_F_SYNCED, "", body))
+        elif kind == _F_STORE:
+            id_, size, ttl = _STORE.unpack_from(body)
+            position = self._keep(topic, body[_STORE.size :], size, ttl)
+            if position is not None:
+                place = _PLACE.pack(_epoch_number(position.epoch), position.offset)
+                peer.send(_frame(_F_STORED, "", _ID.pack(id_) + place))
+        elif kind == _F_READ:
+            id_, placed, epoch, offset, limit = _READ.unpack(body)
+            if self._store is not None:
+                after = Position(_epoch_text(epoch), offset) if placed else None
+                reading = self._store.read(topic, after, limit, self._loop.time())
+                parts = [
+                    _READING.pack(
+                        id_,
+                        reading.complete,
+                        _epoch_number(reading.position.epoch),
+                        reading.position.offset,
+                        len(reading.messages),
+                    )
+                ]
+                for message in reading.messages:
+                    parts += (_ID.pack(message.position.offset), _LENGTH.pack(len(message.data)), message.data)
+                peer.send(_frame(_F_READING, "", b"".join(parts)))
+        else:
+            raise ValueError(f"an unknown frame, {kind}")
+
+    def _take_reading(self, body: bytes) -> None:
+        id_, complete, epoch, newest, count = _READING.unpack_from(body)
+        future = self._reads.pop(id_, None)
+        if future is None or future.done():
+            return
+        text = _epoch_text(epoch)
+        at = _READING.size
+        messages = []
+        for _ in range(count):
+            (offset,) = _ID.unpack_from(body, at)
+            (size,) = _LENGTH.unpack_from(body, at + _ID.size)
+            at += _ID.size + _LENGTH.size
+            messages.append(Stored(Position(text, offset), body[at : at + size]))
+            at += size
+        future.set_result(Reading(Position(text, newest), messages, bool(complete)))
+
+    # --- Subscribing and publishing -------------------------------------------------------------------------
+
+    def subscribe(self, topic: str) -> None:
+        """Ask for the messages of a topic."""
+        if topic not in self._topics:
+            self._topics.add(topic)
+            self._to_all(_frame(_F_SUBSCRIBE, topic, b""))
+
+    def unsubscribe(self, topic: str) -> None:
+        """Ask for them no more."""
+        if topic in self._topics:
+            self._topics.discard(topic)
+            self._to_all(_frame(_F_UNSUBSCRIBE, topic, b""))
+
+    def _to_all(self, frame: bytes) -> None:
+        for peer in self._peers.values():
+            peer.send(frame)
+
+    async def settled(self) -> None:
+        """Wait until the others know what was subscribed to."""
+        if not self._peers:
+            return
+        self._ids += 1
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._syncs[self._ids] = (future, set(self._peers))
+        id_ = self._ids
+        self._to_all(_frame(_F_SYNC, "", _ID.pack(id_)))
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                await future
+        except TimeoutError:
+            raise BusUnavailable("another process on the local bus does not answer") from None
+        finally:
+            self._syncs.pop(id_, None)
+
+    def publish(self, topic: str, data: bytes) -> Awaitable[None]:
+        """Send a message to the others that subscribed."""
+        if self._closed:
+            return given_up("the bus was closed")
+        peers = self._interested.get(topic)
+        if peers:
+            name = topic.encode()
+            frame = _HEAD.pack(len(name) + len(data), _F_MESSAGE, len(name)) + name + data
+            for peer in peers:
+                if peer.stuck:
+                    peer.lost += 1
+                    continue
+                out = peer.out
+                out.append(frame)
+                if len(out) == 1:
+                    self._dirty(peer)
+        return _DONE
+
+    def store(self, topic: str, data: bytes, size: int, ttl: float) -> Awaitable[Position]:
+        """Have the keeper store a message, and send it to all that subscribed."""
+        if self._closed:
+            return given_up("the bus was closed")
+        entry = self._outbox.add(topic, data, size, ttl, self._loop.time())
+        if not self._pumping:
+            self._pumping = True
+            self._loop.call_soon(self._pump)
+        return entry  # type: ignore[return-value]
+
+    def _pump(self) -> None:
+        self._pumping = False
+        if self._store is not None:
+            while len(self._outbox):
+                for entry in self._outbox.take(_BATCH):
+                    position = self._keep(entry.topic, entry.data, entry.size, entry.ttl)
+                    self._outbox.confirm(position, self._loop.time())
+            return
+        peer = None if self._keeper is None else self._peers.get(self._keeper)
+        if peer is None:
+            return
+        for entry in self._outbox.take(len(self._outbox)):
+            head = _STORE.pack(0, entry.size, entry.ttl)
+            peer.send(_frame(_F_STORE, entry.topic, head + entry.data))
+
+    def _confirmed(self, id_: int, position: Position) -> None:
+        if self._outbox.unconfirmed:
+            self._outbox.confirm(position, self._loop.time())
+
+    def _keep(self, topic: str, data: bytes, size: int, ttl: float) -> Position | None:
+        """Store a message, as the keeper, and send it to all that subscribed."""
+        if self._store is None:
+            return None
+        position = self._store.append(topic, data, size, ttl, self._loop.time())
+        place = _PLACE.pack(_epoch_number(position.epoch), position.offset)
+        peers = self._interested.get(topic)
+        if peers:
+            frame = _frame(_F_HISTORY, topic, place + data)
+            for peer in peers:
+                peer.send(frame, may_miss=True)
+        if topic in self._topics and self._receiver is not None:
+            self._receiver.received(topic, data, position)
+        return position
+
+    async def read(self, topic: str, after: Position | None, limit: int = 1000) -> Reading:
+        """Read a history."""
+        if self._closed:
+            raise BusUnavailable("the bus was closed")
+        if self._store is not None:
+            return self._store.read(topic, after, limit, self._loop.time())
+        peer = None if self._keeper is None else self._peers.get(self._keeper)
+        if peer is None:
+            raise BusUnavailable("no process keeps the histories now")
+        self._ids += 1
+        id_ = self._ids
+        future: asyncio.Future[Reading] = self._loop.create_future()
+        self._reads[id_] = future
+        place = (0, 0) if after is None else (_epoch_number(after.epoch), after.offset)
+        peer.send(_frame(_F_READ, topic, _READ.pack(id_, after is not None, *place, limit)))
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                return await future
+        except TimeoutError:
+            raise BusUnavailable("the process that keeps the histories does not answer") from None
+        finally:
+            self._reads.pop(id_, None)
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """Totals: ``reconnects`` to another keeper, bytes in the ``outbox``, and ``missed`` by others that hang."""
+        return {
+            "reconnects": self._reconnects,
+            "outbox": self._outbox.bytes,
+            "missed": sum(peer.lost for peer in self._peers.values()),
+        }
+
+
+_DONE: Final = Taken()

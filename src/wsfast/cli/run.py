@@ -1,0 +1,68 @@
+"""``python -m wsfast run``: a program in many processes."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from .options import complain, positive, whole
+
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction
+
+__all__ = ["add_parser", "run"]
+
+
+def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command and its options."""
+    parser = commands.add_parser(
+        "run",
+        help="serve a program, in any number of processes",
+        description="Serve a wsfast.Server or an ASGI application. SIGHUP replaces the workers one after the other,"
+        " without refusing a connection; SIGTERM and SIGINT stop in order.",
+    )
+    parser.add_argument("target", metavar="MODULE:NAME", help="the program: a server, or a callable that returns one")
+    parser.add_argument(
+        "--workers", type=whole("a number of processes", 1, 1024), default=1, metavar="N", help="(default: 1)"
+    )
+    parser.add_argument("--host", default="127.0.0.1", metavar="NAME", help="where to listen (default: 127.0.0.1)")
+    parser.add_argument(
+        "--port", type=whole("a port", 0, 65535), default=8765, metavar="N", help="0 for any free one (default: 8765)"
+    )
+    parser.add_argument("--unix", metavar="PATH", help="listen on a Unix socket instead")
+    parser.add_argument("--certfile", metavar="PATH", help="certificate chain in PEM, for wss://")
+    parser.add_argument("--keyfile", metavar="PATH", help="the certificate's key in PEM (default: it is in --certfile)")
+    parser.add_argument("--uvloop", action="store_true", help="run on uvloop, which must be installed")
+    parser.add_argument("--reload", action="store_true", help="replace the workers when a Python file changes")
+    parser.add_argument("--directory", metavar="PATH", help="from where MODULE is imported (default: the current one)")
+    parser.add_argument(
+        "--stop-timeout", type=positive, default=30.0, metavar="SECONDS", help="before workers are killed (default: 30)"
+    )
+    parser.add_argument(
+        "--hang-timeout",
+        type=positive,
+        default=30.0,
+        metavar="SECONDS",
+        help="without a sign of life before a worker is replaced (default: 30)",
+    )
+    parser.add_argument(
+        "--log-level", choices=["debug", "info", "warning", "error"], default="info", help="to stderr (default: info)"
+    )
+    parser.set_defaults(run=run, parser=parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until SIGINT or SIGTERM; return the exit status."""
+    from ..workers import run as run_workers
+
+    if args.keyfile is not None and args.certfile is None:
+        args.parser.error("--keyfile goes with --certfile")
+    options = {name: value for name, value in vars(args).items() if name not in ("command", "run", "parser", "target")}
+    try:
+        run_workers(args.target, **options)
+    except ValueError as exc:
+        complain(str(exc))
+        return 2
+    except SystemExit as exc:
+        return int(exc.code or 0)
+    return 0

@@ -1,0 +1,76 @@
+"""The program to serve: found by its name, and told by what it is."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from typing import Any
+
+from ..server import Server
+
+__all__ = ["TargetError", "load", "resolve"]
+
+
+class TargetError(Exception):
+    """There is nothing to serve under the name; the text is for the user."""
+
+
+def load(name: str) -> Any:
+    """Import the object that ``module:attribute`` names.
+
+    Raises:
+        TargetError: there is none.
+    """
+    module_name, colon, path = name.partition(":")
+    if not (module_name and colon and path):
+        raise TargetError(f"expected the program as module:attribute, such as app:server, got {name!r}")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as exc:
+        if exc.name is None or not (module_name == exc.name or module_name.startswith(exc.name + ".")):
+            raise  # what it imports is missing
+        raise TargetError(f"there is no module {module_name!r}") from None
+    target: Any = module
+    for attribute in path.split("."):
+        try:
+            target = getattr(target, attribute)
+        except AttributeError:
+            raise TargetError(f"{name!r}: {module_name!r} has no {path!r}") from None
+    return target
+
+
+async def resolve(target: Any) -> Any:
+    """Return the `Server` that a target is, or makes, or the ASGI application that it is.
+
+    Raises:
+        TargetError: it is neither.
+    """
+    if isinstance(target, Server) or is_asgi(target):
+        return target
+    if callable(target):
+        made = target()
+        if inspect.isawaitable(made):
+            made = await made
+        if isinstance(made, Server) or is_asgi(made):
+            return made
+        raise TargetError(
+            f"the program must make a wsfast.Server or an ASGI application, it made {type(made).__name__}"
+        )
+    raise TargetError(f"the program must be a wsfast.Server or an ASGI application, got {type(target).__name__}")
+
+
+def is_asgi(target: Any) -> bool:
+    """Tell whether something is an ASGI application: what takes a scope and two functions."""
+    if isinstance(target, (type, Server)) or not callable(target):
+        return False
+    call = target if inspect.isroutine(target) else type(target).__call__
+    try:
+        signature = inspect.signature(call)
+    except (TypeError, ValueError):
+        return False
+    arguments = [None] * (3 if inspect.isroutine(target) else 4)
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        return False
+    return True

@@ -1,0 +1,412 @@
+"""`wsfast.run` and `python -m wsfast run`: the supervisor and its workers, as processes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import wsfast
+from wsfast.sync import connect
+from wsfast.workers import systemd
+from wsfast.workers.reload import Watch
+from wsfast.workers.settings import Settings
+from wsfast.workers.target import TargetError, load
+
+PROGRAM = """
+import os, sys
+import wsfast
+from wsfast.bus import LocalBus
+
+VERSION = 1
+topics = wsfast.Topics(LocalBus())
+topics.configure("room.*", history=wsfast.History(1000, 60), presence=True)
+server = wsfast.Server(topics=topics, stop_timeout=5)
+
+@server.handler(None)
+async def talk(ws):
+    async for message in ws:
+        match message.split():
+            case ["who"]:
+                await ws.send(f"{os.getpid()} {VERSION}")
+            case ["join", topic]:
+                await ws.subscribe(topic)
+                await ws.send("joined")
+            case ["present", topic]:
+                await ws.send(" ".join(sorted(one.id for one in topics.present(topic))) or "nobody")
+            case ["publish", topic, text]:
+                position = await ws.publish(topic, text)
+                await ws.send(f"published {position}")
+            case ["recover", topic, since]:
+                await ws.send(f"recovered {await ws.recover(topic, since)}")
+            case ["hang"]:
+                import time
+                time.sleep(60)
+            case ["exit"]:
+                os._exit(9)
+
+def make():
+    return server
+
+async def make_later():
+    return server
+
+wrong = 5
+"""
+
+
+class Running:
+    """A supervisor, its log and its address."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.lines: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.lines.append(line.rstrip())
+
+    @property
+    def log(self) -> str:
+        return "\n".join(self.lines)
+
+    def wait(self, condition: Callable[[], Any], seconds: float = 20) -> Any:
+        end = time.monotonic() + seconds
+        while not (result := condition()):
+            assert time.monotonic() < end, self.log
+            time.sleep(0.01)
+        return result
+
+    def wait_log(self, pattern: str) -> re.Match[str]:
+        found: re.Match[str] = self.wait(lambda: re.search(pattern, self.log))
+        return found
+
+    @property
+    def port(self) -> int:
+        return int(self.wait_log(r"listening on 127\.0\.0\.1:(\d+)")[1])
+
+    def connect(self, **options: Any) -> Any:
+        return connect(f"ws://127.0.0.1:{self.port}/", **options)
+
+    def ask(self, text: str) -> str:
+        with self.connect() as ws:
+            ws.send(text)
+            return str(ws.recv(10))
+
+    def pids(self) -> list[int]:
+        """Return the process of each worker that was started, in order."""
+        return [int(pid) for pid in re.findall(r"worker \d+ is process (\d+)", self.log)]
+
+    def end(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(20)
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    path = tmp_path / "app.py"
+    path.write_text(PROGRAM)
+    return path
+
+
+@contextlib.contextmanager
+def running(program: Path, *arguments: str, target: str = "app:server", **environment: str) -> Iterator[Running]:
+    command = [sys.executable, "-m", "wsfast", "run", target, "--port", "0", "--directory", str(program.parent)]
+    process = subprocess.Popen(
+        [*command, *arguments], stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}
+    )
+    made = Running(process)
+    try:
+        yield made
+    finally:
+        process.kill()
+        process.wait()
+        made._reader.join(10)
+        assert process.stderr is not None
+        process.stderr.close()
+
+
+@pytest.mark.parametrize("options", [[], ["--uvloop"]], ids=["asyncio", "uvloop"])
+def test_workers_share_the_connections(program: Path, options: list[str]) -> None:
+    with running(program, "--workers", "2", *options) as run:
+        run.wait_log("2 workers are ready")
+        who = {run.ask("who").split()[0] for _ in range(40)}
+        assert who == {str(pid) for pid in run.pids()}
+        assert run.end() == 0
+        assert "Traceback" not in run.log
+        assert "exit status 0" in run.log
+
+
+def test_messages_history_and_presence_between_workers(program: Path) -> None:
+    with running(program, "--workers", "2") as run:
+        run.wait_log("2 workers are ready")
+        clients = {}
+        while len(clients) < 2:
+            ws = run.connect()
+            ws.send("who")
+            clients[ws.recv(10)] = ws
+        one, two = clients.values()
+        for ws in (one, two):
+            for topic in ("plain", "room.1"):
+                ws.send(f"join {topic}")
+                assert ws.recv(10) == "joined"
+        one.send("publish plain hello")
+        assert one.recv(10) == "published None"
+        assert two.recv(10) == "hello"
+        positions = []
+        for number in range(5):
+            one.send(f"publish room.1 {number}")
+            positions.append(one.recv(10).split()[1])
+            assert two.recv(10) == str(number)
+        assert [position.split(":")[1] for position in positions] == list("12345")
+
+        def present(ws: Any) -> int:
+            ws.send("present room.1")
+            return len(ws.recv(10).split())
+
+        assert run.wait(lambda: present(one) == present(two) == 2)
+        # A worker is killed: who was there is gone, and the history is not, since the supervisor keeps it.
+        killed = int(next(who for who, ws in clients.items() if ws is two).split()[0])
+        os.kill(killed, signal.SIGKILL)
+        start = time.monotonic()
+        assert run.wait(lambda: present(one) == 1)
+        assert time.monotonic() - start < 1
+        run.wait(lambda: len(run.pids()) == 3)
+        with run.connect() as ws:
+            ws.send(f"recover room.1 {positions[1]}")
+            assert [ws.recv(10) for _ in range(4)] == ["2", "3", "4", "recovered 3"]
+
+
+def test_a_rolling_restart_refuses_nobody(program: Path) -> None:
+    with running(program, "--workers", "2") as run:
+        run.wait_log("2 workers are ready")
+        port = run.port
+        failures: list[BaseException] = []
+        served = [0]
+        stop = threading.Event()
+
+        def load_it() -> None:
+            while not stop.is_set():
+                try:
+                    with connect(f"ws://127.0.0.1:{port}/", open_timeout=10):
+                        served[0] += 1
+                except BaseException as exc:
+                    failures.append(exc)
+
+        threads = [threading.Thread(target=load_it) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        program.write_text(PROGRAM.replace("VERSION = 1", "VERSION = 2"))
+        for number in range(2):
+            before = len(run.pids())
+            run.process.send_signal(signal.SIGHUP)
+            run.wait(lambda before=before: len(run.pids()) == before + 2, 40)  # type: ignore[misc]
+            run.wait(lambda number=number: len(re.findall("has ended", run.log)) == 2 * (number + 1), 40)  # type: ignore[misc]
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert not failures, failures[:3]
+        assert served[0] > 20
+        assert {run.ask("who").split()[1] for _ in range(10)} == {"2"}
+        assert run.end() == 0
+
+
+def test_what_does_not_start_replaces_nothing(program: Path) -> None:
+    with running(program) as run:
+        run.wait_log("1 workers are ready")
+        program.write_text("import nothing_like_this")
+        run.process.send_signal(signal.SIGHUP)
+        run.wait_log("the new worker 1 does not start: the old ones go on")
+        assert run.ask("who").endswith(" 1")
+
+
+def test_one_that_ends_is_replaced(program: Path) -> None:
+    with running(program) as run:
+        run.wait_log("workers are ready")
+        for number in range(2, 4):
+            with contextlib.suppress(wsfast.ConnectionClosed):
+                run.ask("exit")
+            run.wait(lambda number=number: len(run.pids()) == number)  # type: ignore[misc]
+            assert run.ask("who").split()[0] == str(run.pids()[-1])
+        assert "exit status 9" in run.log
+
+
+def test_one_that_hangs_is_replaced(program: Path) -> None:
+    with running(program, "--hang-timeout", "2.5") as run:
+        run.wait_log("workers are ready")
+        with contextlib.suppress(wsfast.ConnectionClosed):
+            run.ask("hang")
+        run.wait_log("worker 1 hangs, and is killed")
+        run.wait(lambda: len(run.pids()) == 2)
+        assert run.ask("who").endswith(" 1")
+
+
+def test_workers_end_with_their_supervisor(program: Path) -> None:
+    with running(program, "--workers", "2") as run:
+        run.wait_log("workers are ready")
+        pids = run.pids()
+        run.process.kill()
+        run.process.wait()
+        run.wait(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids))
+
+
+def test_reloading(program: Path) -> None:
+    with running(program, "--reload") as run:
+        run.wait_log("workers are ready")
+        assert run.ask("who").endswith(" 1")
+        program.write_text(PROGRAM.replace("VERSION = 1", "VERSION = 22"))
+        run.wait_log(r"changed: app\.py")
+        run.wait_log("has ended")
+        assert run.ask("who").endswith(" 22")
+
+
+@pytest.mark.parametrize("target", ["app:make", "app:make_later"])
+def test_programs_that_make_a_server(program: Path, target: str) -> None:
+    with running(program, target=target) as run:
+        assert run.ask("who").endswith(" 1")
+
+
+@pytest.mark.parametrize(
+    ("target", "why"),
+    [
+        ("app:wrong", "got int"),
+        ("app:nothing", "has no 'nothing'"),
+        ("nowhere:server", "there is no module 'nowhere'"),
+    ],
+)
+def test_programs_that_are_none(program: Path, target: str, why: str) -> None:
+    with running(program, target=target) as run:
+        assert run.process.wait(20) == 1
+        run.wait_log(re.escape(why))
+        assert "Traceback" not in run.log
+
+
+def test_a_service_of_systemd(program: Path, tmp_path: Path) -> None:
+    """Readiness, reload and the end are told; the socket is the one that was passed."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager, socket.socket() as listening:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(20)
+        listening.bind(("127.0.0.1", 0))
+        port = listening.getsockname()[1]
+        listening.listen()
+        launcher = (
+            "import os, sys\n"
+            f"os.dup2({listening.fileno()}, 3)\n"
+            "os.environ['LISTEN_PID'] = str(os.getpid())\n"
+            "os.execv(sys.executable, [sys.executable, '-m', 'wsfast', 'run', 'app:server', '--directory',"
+            f" {str(program.parent)!r}])"
+        )
+        process = subprocess.Popen(
+            [sys.executable, "-c", launcher],
+            stderr=subprocess.PIPE,
+            text=True,
+            pass_fds=[listening.fileno()],
+            env={
+                **os.environ,
+                "LISTEN_FDS": "1",
+                "NOTIFY_SOCKET": str(tmp_path / "notify"),
+                "WATCHDOG_USEC": "200000",
+            },
+        )
+        run = Running(process)
+        try:
+            told: list[str] = []
+
+            def wait_for(text: str) -> None:
+                while not any(text in one for one in told):
+                    told.append(manager.recv(1000).decode())
+
+            wait_for("READY=1")
+            wait_for("WATCHDOG=1")
+            with connect(f"ws://127.0.0.1:{port}/") as ws:
+                ws.send("who")
+                assert ws.recv(10)
+            told.clear()
+            process.send_signal(signal.SIGHUP)
+            wait_for("RELOADING=1")
+            wait_for("READY=1")
+            process.send_signal(signal.SIGTERM)
+            wait_for("STOPPING=1")
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+            process.wait()
+            run._reader.join(10)
+            assert process.stderr is not None
+            process.stderr.close()
+
+
+def test_a_unix_socket(program: Path, tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+    with running(program, "--unix", path, "--workers", "2") as run:
+        run.wait_log("workers are ready")
+        from wsfast.sync import unix_connect
+
+        with unix_connect(path) as ws:
+            ws.send("who")
+            assert ws.recv(10)
+        assert run.end() == 0
+    assert not os.path.exists(path)
+
+
+def test_notify_without_a_service_manager(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    assert not systemd.notify(READY=1)
+    monkeypatch.setenv("NOTIFY_SOCKET", "/nowhere/at/all")
+    assert not systemd.notify(READY=1)
+    monkeypatch.setenv("WATCHDOG_USEC", "3000000")
+    monkeypatch.delenv("WATCHDOG_PID", raising=False)
+    assert systemd.watchdog_interval() == 1.5
+    monkeypatch.setenv("WATCHDOG_PID", "1")
+    assert systemd.watchdog_interval() is None
+    monkeypatch.setenv("LISTEN_PID", "1")
+    monkeypatch.setenv("LISTEN_FDS", "1")
+    assert systemd.activated_sockets() == []
+    assert "LISTEN_FDS" not in os.environ
+
+
+def test_what_is_watched(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("1")
+    (tmp_path / ".hidden").mkdir()
+    (tmp_path / "env").mkdir()
+    (tmp_path / "env" / "pyvenv.cfg").write_text("")
+    watch = Watch(str(tmp_path))
+    assert watch.changed() == []
+    (tmp_path / "a.py").write_text("22")
+    (tmp_path / "b.py").write_text("1")
+    (tmp_path / "notes.txt").write_text("1")
+    (tmp_path / ".hidden" / "c.py").write_text("1")
+    (tmp_path / "env" / "d.py").write_text("1")
+    assert watch.changed() == ["a.py", "b.py"]
+    (tmp_path / "b.py").unlink()
+    assert watch.changed() == ["b.py"]
+
+
+def test_wrong_arguments() -> None:
+    with pytest.raises(ValueError, match="module:attribute"):
+        wsfast.run("app")
+    with pytest.raises(TypeError, match="give its name"):
+        wsfast.run(wsfast.Server(), workers=2)
+    for options in ({"workers": 0}, {"port": 70_000}, {"stop_timeout": 0}, {"log_level": "loud"}, {"keyfile": "k"}):
+        with pytest.raises(ValueError, match=next(iter(options))):
+            wsfast.run("app:server", **options)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="workers must be int"):
+        wsfast.run("app:server", workers="2")  # type: ignore[arg-type]
+    settings = Settings(target="a:b", unix="/x", workers=3)
+    assert Settings.load(settings.dump()) == settings
+    with pytest.raises(TargetError, match="module:attribute"):
+        load("os")
