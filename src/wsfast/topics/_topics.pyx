@@ -156,7 +156,6 @@ cdef class Topic:
         return 0
 
     cdef bytes _join(self):
-        cdef uint32_t i
         if self._joined is None:
             self._joined = _joined(self._items, self._used)
         return self._joined
