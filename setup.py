@@ -32,12 +32,12 @@ setup(
                 f"wsfast.{name}",
                 [f"src/wsfast/{name.replace('.', '/')}.pyx"],
                 depends=[str(header) for header in Path("src/wsfast").rglob("*.h")],
-                include_dirs=["src/wsfast", "src/wsfast/asyncio"],
+                include_dirs=["src/wsfast", "src/wsfast/transport"],
                 extra_compile_args=compile_args,
                 extra_link_args=link_args,
                 define_macros=macros,
             )
-            for name in ("_codec", "asyncio._channel", "topics._topics", "transport._tls")
+            for name in ("_codec", "asyncio._channel", "topics._topics", "transport._socket", "transport._tls")
         ],
         include_path=["src"],
         compiler_directives={

@@ -281,29 +281,6 @@ async def test_server_with_a_wrong_certificate_behind_a_proxy(certs: Certificate
             )
 
 
-async def test_tls_that_ends_as_soon_as_it_is_set_up(certs: Certificates, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The loops have no transport to return if they notice in the same turn."""
-    loop = asyncio.get_running_loop()
-    start_tls = loop.start_tls
-
-    async def start(*args: Any, **options: Any) -> None:
-        transport: Any = await start_tls(*args, **options)
-        transport.abort()
-
-    monkeypatch.setattr(loop, "start_tls", start)
-    async with (
-        wsfast.serve(echo, "127.0.0.1", 0, ssl=certs.server_context()) as server,
-        proxy("http") as tunnels,
-        nothing_left(tunnels.port),
-    ):
-        with pytest.raises(ConnectionResetError, match="during the TLS handshake"):
-            await wsfast.connect(
-                url_of(server, scheme="wss", host="localhost"),
-                proxy=f"http://127.0.0.1:{tunnels.port}",
-                ssl=certs.client_context(),
-            )
-
-
 async def test_nothing_behind_the_proxy() -> None:
     async with proxy("http") as tunnels, nothing_left(tunnels.port):
         with pytest.raises(wsfast.ProxyError, match="502"):

@@ -244,12 +244,12 @@ CASES = {
     "released: the buffer of TLS": """
         class Pipe(_tls.TLSPipe):
             def shake_hands(self): sys.exit("it was read")
-        memory = memoryview(bytearray(1 << 20))
         pipe = Pipe()
-        pipe.begin(object(), memory, ssl.create_default_context(), False, "localhost")
+        refused(TypeError, pipe.begin, object(), memoryview(bytearray(9)), ssl.create_default_context(), False, "a")
+        pipe.begin(object(), _tls.ReceiveBuffer(1 << 20), ssl.create_default_context(), False, "localhost")
         pipe.get_buffer(-1).release()
+        refused(BufferError, pipe.get_buffer(-1).obj.clear)
         gc.collect()
-        refused(ValueError, pipe.buffer_updated, 1 << 20)
         for nbytes in (-1, (1 << 20) + 1):
             refused(ValueError, pipe.buffer_updated, nbytes)
     """,
@@ -282,8 +282,8 @@ CASES = {
     """,
     "not begun: a transport of TLS": """
         transport = TLSTransport.__new__(TLSTransport)
-        refused(Exception, transport.get_buffer(-1) and transport.buffer_updated, 1)
-        refused(Exception, transport.buffer_updated, 0)
+        refused(Exception, transport.get_buffer, -1)
+        refused(Exception, transport.buffer_updated, 1)
         prod(transport)
     """,
     "out of range: levels of vector code, and lengths": """

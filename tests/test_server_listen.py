@@ -76,24 +76,23 @@ async def test_several_addresses(server: wsfast.Server, tmp_path: Path) -> None:
 
 async def test_closed_while_it_begins_to_listen(server: wsfast.Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """To look a host up takes time, and `close` may be called in it."""
-    bound: list[Any] = []
     loop = asyncio.get_running_loop()
-    create_server = loop.create_server
+    getaddrinfo = loop.getaddrinfo
 
-    async def create(*args: Any, **options: Any) -> asyncio.Server:
-        listening: asyncio.Server = await create_server(*args, **options)
-        bound.extend(sock.getsockname() for sock in listening.sockets)
+    async def look_up(*args: Any, **options: Any) -> Any:
         server.close()
         await server.wait_closed()
-        return listening
+        return await getaddrinfo(*args, **options)
 
-    monkeypatch.setattr(loop, "create_server", create)
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    monkeypatch.setattr(loop, "getaddrinfo", look_up)
     with pytest.raises(RuntimeError, match="the server was closed before it listened"):
-        await server.start("127.0.0.1", 0)
+        await server.start("localhost", port)
+    monkeypatch.undo()
     assert server.sockets == ()
-    [address] = bound
     with pytest.raises(ConnectionRefusedError):
-        await asyncio.open_connection(*address)
+        await asyncio.open_connection("127.0.0.1", port)
 
 
 async def test_a_path_goes_without_a_host(server: wsfast.Server, tmp_path: Path) -> None:
@@ -286,7 +285,7 @@ async def test_a_port_that_is_taken(server: wsfast.Server) -> None:
 
 async def test_no_address(server: wsfast.Server) -> None:
     async with server:
-        with pytest.raises(ValueError, match="host/port"):
+        with pytest.raises(ValueError, match="expected an address: host and port, path or sock"):
             await server.start()
 
 

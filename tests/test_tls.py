@@ -86,7 +86,7 @@ class Pair:
             options.setdefault("server_hostname", "localhost")
         here.maximum_version = here.minimum_version = version
         self.app = app
-        self.tls = module.TLSTransport(app, memoryview(bytearray(memory)), here, server_side=server_side, **options)
+        self.tls = module.TLSTransport(app, module.ReceiveBuffer(memory), here, server_side=server_side, **options)
         self.below = Below(self.tls)
         self.peer = Peer(there, server_side=not server_side)
 
@@ -111,7 +111,7 @@ class Pair:
 
 def stub_pair(module: ModuleType, app: App) -> tuple[Any, Below, StubObject]:
     """Make a transport of no encryption."""
-    tls = module.TLSTransport(app, memoryview(bytearray(65536)), StubContext(), server_side=True)
+    tls = module.TLSTransport(app, module.ReceiveBuffer(65536), StubContext(), server_side=True)
     below = Below(tls)
     tls.connection_made(below)
     assert app.told == ["made"]
@@ -152,7 +152,7 @@ def parameters(function: Any) -> list[tuple[str, Any, Any]]:
 
 
 def test_names_and_signatures() -> None:
-    assert _tls.__all__ == _tls_py.__all__ == ["TLSPipe"]
+    assert _tls.__all__ == _tls_py.__all__ == ["ReceiveBuffer", "TLSPipe"]
     ours, theirs = _tls_py.TLSPipe, _tls.TLSPipe
     assert members(theirs) == members(ours)
     compared = 0
@@ -270,6 +270,7 @@ async def test_a_large_message_is_handed_on_in_portions(tls: ModuleType, certs: 
 @pytest.mark.parametrize("nbytes", [-1, 11])
 async def test_more_than_was_lent(tls: ModuleType, certs: Certificates, nbytes: int) -> None:
     pair = Pair(tls, certs, PlainApp(), memory=10).open()
+    pair.tls.get_buffer(-1)
     with pytest.raises(ValueError, match=f"from 0 to the 10 bytes lent, got {nbytes}"):
         pair.tls.buffer_updated(nbytes)
 

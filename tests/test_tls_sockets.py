@@ -39,6 +39,7 @@ def tls(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Modu
     """Let servers and clients use `wsfast.transport.tls` on each twin."""
     module = load_tls(request.param)
     monkeypatch.setattr("wsfast.server.server.TLSTransport", module.TLSTransport)
+    monkeypatch.setattr("wsfast.server.server.buffer_of", module.buffer_of)
     monkeypatch.setattr("wsfast.dial.dialer.connect", module.connect)
     return module
 

@@ -5,7 +5,7 @@ consumes them, frames into the encoder, and the encoder's bytes to the transport
 (control frames, closing, timers, compression) is left to `protocol.py`, whose class derives from `Channel`.
 `_channel_py.py` is where the rules are explained; what is different here is only:
 
-* Frames go to the socket by send(2), at once, as long as the transport itself has nothing left to write.
+* With the transport of wsfast, memory is filled and frames are sent without a call of Python in between.
 * The last frame goes out with the end of the stream, where it is sure that nothing follows either way.
 * A task that waits for a message is resumed from the transport's callback itself where nobody can tell (see
   `Turn._may_resume`): no new Future, no handle and no further turn of the loop for each message. A message that is
@@ -18,24 +18,19 @@ from time import perf_counter
 from types import FunctionType
 
 cimport cython
-from cpython.buffer cimport PyBuffer_FillInfo
+from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport uint8_t, uint64_t
 
 from .._codec cimport Decoder, Encoder, _keep_spare, _seal
+from ..transport._socket cimport Receiver, SocketTransport
 
 from ..events import Fragment
 from ..exceptions import ONE_RECEIVER, ConcurrencyError, InvalidState
 
 __all__ = ["Channel", "Endpoint", "Turn"]
-
-
-cdef extern from "_socket.h" nogil:
-    Py_ssize_t wsf_send(int fd, const char *data, Py_ssize_t n, bint last)
-    Py_ssize_t wsf_send2(int fd, const char *head, Py_ssize_t n, const char *data, Py_ssize_t m)
-    bint wsf_nothing_unread(int fd)
 
 
 cdef extern from *:
@@ -74,6 +69,7 @@ cdef extern from *:
 cdef enum:
     CORK_SIZE = 65536  # bytes gathered that are written without waiting for the end of the turn
     LARGE = 32768  # bytes of a message that is not copied into the encoder
+    COMING = 16384  # bytes still to come of a frame for which reading goes on at once
     TURN_SIZE = 131072  # bytes written of one turn after which a task that sends gives others one
     MANY_FRAGMENTS = 1024  # of one message, from which on each read ends its turn
     TURN_SENDS = 2048  # messages after which a task that sends without end gives others a turn
@@ -104,8 +100,12 @@ cdef class Turn:
     cdef bint _stock  # the loop is of a kind that nobody runs within itself, as of `_version` of its class
     cdef unsigned int _version
     cdef bint _resuming  # a task is being resumed from a transport's callback
+    cdef Py_buffer _view  # of what is below the buffer: held to the end, so that nobody can resize it
 
     def __cinit__(self, loop, buffer):
+        PyObject_GetBuffer(memoryview(buffer).obj, &self._view, PyBUF_WRITABLE)
+        if self._view.len != len(buffer):
+            raise ValueError("expected a view of all of a buffer")
         self.loop = loop
         self.buffer = buffer
         self.done = Future(loop=loop)
@@ -140,6 +140,9 @@ cdef class Turn:
             self._stock = _is_stock(kind)
             self._version = wsf_version(kind)
         return self._stock and not self.loop.get_debug()
+
+    def __dealloc__(self):
+        PyBuffer_Release(&self._view)
 
     cdef int _add(self, Channel channel) except -1:
         if not self._dirty:
@@ -387,7 +390,7 @@ cdef inline Py_ssize_t _weight(object event) except -1:
     return len(event.data) + OVERHEAD
 
 
-cdef class Channel:
+cdef class Channel(Receiver):
     """One open connection's way between its transport and the consumer of its messages.
 
     Specified in `_channel_py.py`.
@@ -406,12 +409,11 @@ cdef class Channel:
     cdef object _future  # what a task that receives waits for; it serves again and again, and is not done
     cdef object _wakeup  # of the task that was resumed from it and waits for it again, and the task's context
     cdef object _context
-    cdef int _fd
     cdef bint _resumes  # whether the transport hands on what is raised in its callback, to the loop and whoever runs it
+    cdef SocketTransport _link  # the transport, if it is one of wsfast
     cdef readonly int paused
     cdef uint8_t _corked
     cdef uint8_t _dirty
-    cdef uint8_t _backlog
     cdef public bint turn_full
     cdef readonly object connection
     cdef readonly object transport
@@ -442,7 +444,7 @@ cdef class Channel:
         self.turn = turn
         self.opening = opening
 
-    def attach(self, connection, transport, fd, read_limit, max_buffered, write_limit):
+    def attach(self, connection, transport, read_limit, max_buffered, write_limit):
         """Set the channel up for messages; called once."""
         self.opening = None
         self.connection = connection
@@ -450,16 +452,15 @@ cdef class Channel:
         self._decoder = connection.decoder
         self._encoder = connection.encoder
         self._queue = _NO_QUEUE
-        self._fd = fd
-        self._resumes = fd >= 0
+        self._link = transport if isinstance(transport, SocketTransport) else None
+        # One of wsfast, and TLS above it, does.
+        self._resumes = self._link is not None or isinstance(getattr(transport, "transport", None), SocketTransport)
         self.high_water = read_limit
         # A character takes up to four bytes.
         self._easy = PY_SSIZE_T_MAX if max_buffered is None else max(0, (max_buffered - write_limit) // 4)
         self.thread_size = PY_SSIZE_T_MAX
         self.receiving = True
         self.sendable = True
-        # What was written through the transport before may wait there: a client's request, answered too early.
-        self._backlog = True
 
     def consume(self, on_message):
         """Hand each message to a callable instead of queueing it for `recv`."""
@@ -472,6 +473,30 @@ cdef class Channel:
         if self.opening is not None:
             return self.turn.buffer
         return self._decoder._lend()
+
+    cdef char *_lend_memory(self, Py_ssize_t *size) except NULL:
+        cdef object memory
+        cdef Py_buffer view
+        cdef char *start
+        if self.opening is None:
+            memory = self._decoder._lend()
+            if memory is not self.turn.buffer:
+                # The message's own memory: the decoder keeps it where it is until it is filled.
+                PyObject_GetBuffer(memory, &view, PyBUF_WRITABLE)
+                start = <char *>view.buf
+                size[0] = view.len
+                PyBuffer_Release(&view)
+                return start
+        size[0] = self.turn._view.len
+        return <char *>self.turn._view.buf
+
+    cdef bint _memory_filled(self, Py_ssize_t n) except -1:
+        if self.opening is not None:
+            self.opening.data_received(bytes(self.turn.buffer[:n]))
+            return False
+        self.bytes_received += n
+        self._deliver(self._decoder._filled(n))
+        return self._decoder._partial and self._decoder._remaining >= COMING
 
     def buffer_updated(self, Py_ssize_t nbytes):
         """Take in what the transport received."""
@@ -725,31 +750,24 @@ cdef class Channel:
     cdef int _write_large(self, uint8_t first, object data, const char *payload, Py_ssize_t m) except -1:
         """Send a large message from where it is, not through the encoder: `bytes`, or `str` of ASCII."""
         cdef bytes head
-        cdef Py_ssize_t n, sent = 0
-        cdef object view
         self.messages_sent += 1
         self._dirty = False
         self._encoder._head(first, m)
         head = self._encoder._take()
-        n = PyBytes_GET_SIZE(head)
-        if self.transport is None or self.transport.is_closing():
+        if self._is_closing():
             return 0
-        self.bytes_sent += n + m
+        self.bytes_sent += PyBytes_GET_SIZE(head) + m
         self._fill_turn()
-        if self._fd < 0:
+        if self._link is not None:
+            self._link._send_two(head, data if first == 0x82 else _characters(data), payload, m)
+        else:
             self.transport.writelines((head, data if first == 0x82 else (<str>data).encode()))
-            return 0
-        if self._direct():
-            sent = wsf_send2(self._fd, PyBytes_AS_STRING(head), n, payload, m)
-            if sent == n + m:
-                return 0
-            self._backlog = True
-            sent = max(sent, 0)
-        if sent < n:
-            self.transport.write(head[sent:])
-        view = memoryview(data if first == 0x82 else _characters(data))
-        self.transport.write(view[max(sent - n, 0):])
         return 0
+
+    cdef bint _is_closing(self) except -1:
+        if self._link is not None:
+            return self._link._closing or self._link._broken
+        return self.transport is None or self.transport.is_closing()
 
     cdef inline void _fill_turn(self) noexcept:
         if self.bytes_sent - self._turn_start >= TURN_SIZE:
@@ -807,7 +825,7 @@ cdef class Channel:
 
     def flush_last(self):
         """Write what the encoder holds; tell whether the transport may be closed now, which is then to be done."""
-        cdef bint may_close = self._fd >= 0 and wsf_nothing_unread(self._fd)
+        cdef bint may_close = self._link is not None and self._link._nothing_unread()
         self._flush(may_close)
         return may_close
 
@@ -826,29 +844,14 @@ cdef class Channel:
         self.bytes_sent = 0
 
     cdef int _put(self, bytes data, bint last=False) except -1:
-        cdef Py_ssize_t n = PyBytes_GET_SIZE(data), sent
-        if self.transport is None or self.transport.is_closing():
+        if self._is_closing():
             return 0
-        self.bytes_sent += n
-        if self._direct():
-            sent = wsf_send(self._fd, PyBytes_AS_STRING(data), n, last)
-            if sent == n:
-                return 0
-            # What the socket did not take, or its error, is for the transport.
-            self._backlog = True
-            if sent > 0:
-                self.transport.write(memoryview(data)[sent:])
-                return 0
-        self.transport.write(data)
+        self.bytes_sent += PyBytes_GET_SIZE(data)
+        if self._link is not None:
+            self._link._send(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), data, last)
+        else:
+            self.transport.write(data)
         return 0
-
-    cdef bint _direct(self) except -1:
-        """Whether a frame may go to the socket beside the transport: it has nothing left to write."""
-        if self._fd < 0:
-            return False
-        if self._backlog and self.transport.get_write_buffer_size() == 0:
-            self._backlog = False
-        return not self._backlog
 
     @property
     def buffered(self):
@@ -863,7 +866,7 @@ cdef class Channel:
             self.member.leave()
         self.transport = None
         self.on_message = None
-        self._fd = -1
+        self._link = None
         self.receiving = False
         self.sendable = False
         self.packs = False

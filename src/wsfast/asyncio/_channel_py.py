@@ -202,7 +202,6 @@ class Channel:
         self,
         connection: Connection,
         transport: asyncio.Transport,
-        fd: int,
         read_limit: int,
         max_buffered: int | None,
         write_limit: int,
@@ -211,7 +210,6 @@ class Channel:
 
         Args:
             connection, transport: the attributes.
-            fd: the descriptor of the transport's socket if frames may be sent on it beside the transport, else -1.
             read_limit: bytes held above which reading is paused, until a quarter is left.
             max_buffered, write_limit: those of `Limits`.
         """

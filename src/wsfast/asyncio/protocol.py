@@ -21,7 +21,7 @@ from ..connection import Side, State
 from ..events import BytesLike, Close, Event, Fragment
 from ..exceptions import BufferFull, ConcurrencyError, ConnectionClosed, PeerError
 from ..session import Do, Limits, Session
-from ..transport.loops import in_kernel, plain_socket
+from ..transport.loops import PerLoop
 from ..transport.timers import CoarseTimer
 from .channel import PAUSED_HELD, PAUSED_WRITING, Channel, Turn
 from .outbox import Outbox, Waiters, size_of
@@ -63,17 +63,9 @@ class Opening(Protocol):
     def connection_lost(self, exc: Exception | None, /) -> None: ...
 
 
-_turns: dict[asyncio.AbstractEventLoop, Turn] = {}
-
-
-def turn_of(loop: asyncio.AbstractEventLoop) -> Turn:
-    """Return what the connections of a loop share: the receive buffer, and the list of those with frames to write."""
-    turn = _turns.get(loop)
-    if turn is None:
-        for old in [old for old in _turns if old.is_closed()]:
-            del _turns[old]
-        turn = _turns[loop] = Turn(loop, memoryview(bytearray(_RECEIVE_SIZE)))
-    return turn
+_turns = PerLoop(lambda loop: Turn(loop, memoryview(bytearray(_RECEIVE_SIZE))))
+turn_of = _turns.of
+"""Return what the connections of a loop share: the receive buffer, and the list of those with frames to write."""
 
 
 class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
@@ -144,7 +136,6 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         self.attach(
             session.connection,
             transport,
-            plain_socket(transport),
             limits.read_limit,
             limits.max_buffered,
             limits.write_limit,
@@ -252,7 +243,8 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
             return
         session.received = self.bytes_received
         session.sent = self.bytes_sent
-        session.unsent = transport.get_write_buffer_size() + in_kernel(transport)
+        unacknowledged = getattr(transport, "unacknowledged", None)  # of other transports it is not known
+        session.unsent = transport.get_write_buffer_size() + (0 if unacknowledged is None else unacknowledged())
         # If it is the peer that keeps this program from going on, silence is its own.
         session.deaf = bool(self.paused & ~PAUSED_WRITING) and not self.write_paused
         self.connection.congested = self.write_paused

@@ -25,6 +25,7 @@ from ..exceptions import InvalidStatus
 from ..handshake import URI, ClientHandshake, Request, Response
 from ..handshake.http11 import MAX_HEAD, MAX_HEADERS, MAX_LINE, HeadLimits
 from ..session import Limits, Overflow
+from ..transport.loops import PerLoop
 from ..transport.timers import CoarseTimer
 from .opening import Opening
 
@@ -36,16 +37,7 @@ _L = TypeVar("_L", bound=Listener)
 _STABLE: Final = 5.0
 """Seconds after which a connection that the peer ends counts as one that worked."""
 
-_timers: dict[asyncio.AbstractEventLoop, CoarseTimer] = {}
-
-
-def _timer_of(loop: asyncio.AbstractEventLoop) -> CoarseTimer:
-    timer = _timers.get(loop)
-    if timer is None:
-        for old in [old for old in _timers if old.is_closed()]:
-            del _timers[old]
-        timer = _timers[loop] = CoarseTimer(loop)
-    return timer
+_timer_of = PerLoop(CoarseTimer).of
 
 
 class _Client:

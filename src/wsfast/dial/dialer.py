@@ -7,8 +7,9 @@ from typing import Any
 
 from ..exceptions import InvalidURI
 from ..handshake.uri import URI
-from ..transport.tls import buffer_of, connect
-from .addresses import create_connection
+from ..transport.sockets import begin_transport
+from ..transport.tls import connect, secure
+from .addresses import create_connection, create_unix_connection
 from .proxy import find_proxy, parse_proxy
 from .route import Route, as_context, certificate_name
 from .tunnel import connect_socks, open_tunnel
@@ -32,7 +33,6 @@ class Dialer(Route):
             ProxyError: the proxy could not be reached, refused, or answered what is no HTTP.
             ImportError: python-socks is needed and not installed.
         """
-        loop = asyncio.get_running_loop()
         host = uri.host if self._host is None else self._host
         port = uri.port if self._port is None else self._port
         tls: dict[str, Any] = {}
@@ -41,17 +41,16 @@ class Dialer(Route):
             if tls.get("server_hostname") is None:
                 tls["server_hostname"] = certificate_name(uri)
 
-        buffer = buffer_of(loop)
         if self._unix:
-            await connect(loop.create_unix_connection, protocol, buffer, **self._tcp, **tls)
+            await connect(create_unix_connection, protocol, **self._tcp, **tls)
             return
         address = find_proxy(uri) if self._proxy is True else self._proxy
         if address is None:
             if self._tcp.get("sock") is not None:
-                await connect(loop.create_connection, protocol, buffer, **self._tcp, **tls)
+                await connect(create_connection, protocol, host, port, **self._tcp, **tls)
             else:
                 try:
-                    await connect(create_connection, protocol, buffer, host, port, **self._tcp, **tls)
+                    await connect(create_connection, protocol, host, port, **self._tcp, **tls)
                 except UnicodeError as exc:
                     # Labels that are too long are found when the name is looked up.
                     raise InvalidURI(str(host), f"expected a host name: {exc}") from exc
@@ -60,7 +59,7 @@ class Dialer(Route):
         if proxy.is_socks:
             sock = await connect_socks(proxy, host, port, self._tcp.get("local_addr"), self._timeout)
             try:
-                await connect(loop.create_connection, protocol, buffer, sock=sock, **tls)
+                await connect(begin_transport, protocol, sock, **tls)
             except BaseException:
                 sock.close()
                 raise
@@ -69,14 +68,8 @@ class Dialer(Route):
         if proxy.scheme == "https":
             options |= {"ssl": as_context(self._proxy_ssl, "proxy_ssl"), **self._proxy_tls}
         transport = await open_tunnel(proxy, host, port, self._user_agent, self._head_limits, options)
-        transport.set_protocol(protocol)
         if tls:
-            try:
-                secured = await loop.start_tls(transport, protocol, tls.pop("ssl"), **tls)
-            except BaseException:
-                transport.abort()
-                raise
-            if secured is None:
-                raise ConnectionResetError("the connection ended during the TLS handshake")
-            transport = secured
-        protocol.connection_made(transport)
+            await secure(transport, protocol, **tls)
+        else:
+            transport.set_protocol(protocol)
+            protocol.connection_made(transport)

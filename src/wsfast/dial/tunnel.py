@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from ..exceptions import InvalidMessage, ProxyError
 from ..handshake.http11 import HeadLimits, ResponseParser
 from ..http import Response
+from ..transport.tls import connect
 from .addresses import create_connection
 from .proxy import Proxy, check_tunnel, connect_request, socks_arguments, socks_needed
 
@@ -97,7 +98,9 @@ async def open_tunnel(
     loop = asyncio.get_running_loop()
     tunnel = _TunnelProtocol(connect_request(proxy, host, port, user_agent_header), loop, limits)
     try:
-        await create_connection(lambda: tunnel, proxy.host, proxy.port, **options)
+        if options.get("ssl") is not None and options.get("server_hostname") is None:
+            options = {**options, "server_hostname": proxy.host.rstrip(".")}
+        await connect(create_connection, tunnel, proxy.host, proxy.port, **options)
     except OSError as exc:
         raise ProxyError(f"could not connect to the proxy {proxy}: {exc}") from exc
     assert tunnel.transport is not None

@@ -16,7 +16,7 @@ from ..escape import show
 from ..exceptions import HandshakeRefused
 from ..handshake import Request, RequestParser, Response, accept_response, check_request, refuse
 from ..handshake.uri import format_address
-from ..transport.loops import is_plain
+from ..transport.sockets import SocketTransport
 
 if TYPE_CHECKING:
     from ..asyncio.protocol import ConnectionProtocol
@@ -72,8 +72,8 @@ class ServerOpening:
     def accepted(self, transport: asyncio.Transport) -> None:
         """Called when TCP is set up, and TLS may not be."""
         self.transport = transport
-        if not is_plain(transport):
-            self._peer = transport.get_extra_info("peername")  # a transport above another forgets it before the end
+        if not isinstance(transport, SocketTransport):
+            self._peer = transport.get_extra_info("peername")  # others may forget it before the end
         if not self.server.handshake_began(self):
             transport.abort()
         elif self._expired:

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from inspect import isawaitable
 from math import inf
 from types import CoroutineType, TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self, TypeAlias, TypeVar, cast
 
 from ..asyncio.listener import Listener
 from ..asyncio.protocol import ConnectionProtocol
@@ -35,6 +35,8 @@ from ..session import Limits, Overflow
 from ..transport.timers import CoarseTimer
 from ..transport.tls import TLSTransport, buffer_of
 from .accepting import ServerOpening
+from .listening import Listening
+from .listening import listen as begin_listening
 
 if TYPE_CHECKING:
     from socket import socket
@@ -196,7 +198,7 @@ class Server:
         self._closed_totals = dict.fromkeys(COUNTED, 0)
         self._causes: dict[str, int] = {}
         self._registered: dict[str | None, _Registration] = {}
-        self._listening: list[asyncio.Server] = []
+        self._listening: list[Listening | asyncio.Server] = []
         self._handshakes: set[ServerOpening] = set()
         self._connections: dict[ConnectionProtocol, None] = {}  # used as a set, see _Bucket of timers
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -355,14 +357,15 @@ class Server:
             sock: a bound socket, instead of host and port.
             ssl: for wss://, a server's context.
             backlog: connections that the operating system may hold before they are accepted.
-            listen: what `loop.create_server`, or `loop.create_unix_server`, takes besides.
+            listen: with host and port, `family`, `flags`, `reuse_address`, `reuse_port` and `keep_alive` as
+                `loop.create_server` takes them; in any case ``start_serving=False`` to bind only.
 
         Raises:
             OSError: the address is not to be had.
             ValueError: `path` is given together with host or port, or nothing at all; `ssl` is a client's context.
             RuntimeError: the server is closed, also if that was meanwhile, or runs on another event loop.
         """
-        loop = self._attach()
+        self._attach()
         if self.topics is not None and not self._topics_started:
             self._topics_started = True
             await self.topics.start()
@@ -376,13 +379,19 @@ class Server:
                 if name in listen:
                     raise TypeError(f"{name} is no option: open_timeout and close_timeout are for TLS too")
             factory = functools.partial(self._new_tls_transport, ssl)
-        if path is not None:
-            if host is not None or port is not None:
-                raise ValueError("path goes without host and port")
-            listening = await loop.create_unix_server(factory, path, sock=sock, backlog=backlog, **listen)
-        else:
-            create_server: Any = loop.create_server  # whose types know either an address or a socket, not both
-            listening = await create_server(factory, host, port, sock=sock, backlog=backlog, **listen)
+        if path is not None and (host is not None or port is not None):
+            raise ValueError("path goes without host and port")
+        listening = await begin_listening(
+            factory,
+            host,
+            port,
+            path=path,
+            sock=sock,
+            backlog=backlog,
+            logger=self.logger,
+            has_room=self._has_room,
+            **listen,
+        )
         if self.closing:
             # `close` was called while the address was looked up, and did not know of this one.
             listening.close()
@@ -391,6 +400,9 @@ class Server:
         for bound in listening.sockets:
             self.logger.info("listening on %s", format_address(bound.getsockname()))
         return self
+
+    def _has_room(self) -> bool:
+        return True
 
     def new_protocol(self) -> asyncio.BaseProtocol:
         """Make the asyncio protocol of one more connection, for a transport that the server did not accept itself.
@@ -447,7 +459,7 @@ class Server:
     @property
     def sockets(self) -> tuple[socket, ...]:
         """The sockets it listens on, of all addresses: ``server.sockets[0].getsockname()[1]`` is the first port."""
-        return tuple(sock for listening in self._listening for sock in listening.sockets)
+        return tuple(cast("socket", sock) for listening in self._listening for sock in listening.sockets)
 
     @property
     def connections(self) -> set[WebSocket]:

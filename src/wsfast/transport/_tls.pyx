@@ -2,7 +2,7 @@
 
 What is different here is only:
 
-* Records go to the socket by send(2), at once, as long as the transport itself has nothing left to write.
+* With the transport of wsfast below, and a protocol of wsfast above, bytes move without a call of Python in between.
 * What is called for each message is below `ssl.SSLObject`, whose methods only call it.
 """
 
@@ -15,12 +15,9 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t
 
 from .._codec cimport _seal
+from ._socket cimport Receiver, SocketTransport, as_receiver
 
-__all__ = ["TLSPipe"]
-
-
-cdef extern from "_socket.h" nogil:
-    Py_ssize_t wsf_send(int fd, const char *data, Py_ssize_t n, bint last)
+__all__ = ["ReceiveBuffer", "TLSPipe"]
 
 
 cdef enum:
@@ -30,6 +27,8 @@ cdef enum:
     PIECE = 65536  # bytes that are encrypted in one go
     HELD = 81920  # bytes of records that are sent without waiting for the end of the batch
     OVERHEAD = 32  # bytes of a record, about, that are not the protocol's
+    SPARE = 18432  # bytes of memory for a connection while another one is at work on the shared memory
+    OWN = 65536  # bytes that the peer may make TLS itself say while it takes none of it
     NONE = -1  # missing of a record that is none
     ANY = 1 << 30  # records
 
@@ -60,7 +59,24 @@ cdef class _Memory:
         PyBuffer_FillInfo(view, self, self._start, self._size, 0, flags)
 
 
-cdef class TLSPipe:
+cdef class ReceiveBuffer:
+    """The memory that the TLS connections of a loop receive into, and whether one of them is at work on it."""
+
+    cdef bytearray _memory
+    cdef Py_buffer _view  # held to the end, so that nobody can resize it
+    cdef bint _busy
+
+    def __cinit__(self, Py_ssize_t size):
+        if size < 1:
+            raise ValueError(f"size must be positive, got {size}")
+        self._memory = bytearray(size)
+        PyObject_GetBuffer(self._memory, &self._view, PyBUF_WRITABLE)
+
+    def __dealloc__(self):
+        PyBuffer_Release(&self._view)
+
+
+cdef class TLSPipe(Receiver):
     """One TLS connection's way between its transport and its protocol.
 
     Specified in `_tls_py.py`.
@@ -75,25 +91,29 @@ cdef class TLSPipe:
     cdef object _ssl  # what the methods of _object call
     cdef object _incoming
     cdef object _outgoing
-    cdef object _buffer
+    cdef ReceiveBuffer _buffer
+    cdef ReceiveBuffer _lent  # it, or other memory; None while nothing is lent
+    cdef uint8_t *_rest  # of what was received and is not taken in
+    cdef Py_ssize_t _left
     cdef _Memory _memory
     cdef list _backlog
     cdef Py_ssize_t _held
+    cdef Py_ssize_t _own
     cdef Py_ssize_t _whole
     cdef Py_ssize_t _missing
     cdef uint8_t _head[HEAD]
     cdef uint8_t _head_size
-    cdef int _fd
+    cdef SocketTransport _link  # the transport, if it is one of wsfast
+    cdef Receiver _receiver  # the protocol above, if its memory can be had without a call of Python
     cdef bint _app_buffered
     cdef bint _at_end
     cdef bint _pumping
-    cdef bint _behind  # the transport may have something left to write
 
     def __cinit__(self, *args, **kwargs):
         if type(self) is TLSPipe:
             raise TypeError("cannot create 'TLSPipe' instances: it is the base class of TLSTransport")
 
-    def begin(self, app, buffer, context, bint server_side, name):
+    def begin(self, app, ReceiveBuffer buffer not None, context, bint server_side, name):
         """Set it up; called once, before anything else."""
         self._buffer = buffer
         self._memory = _Memory.__new__(_Memory)
@@ -102,61 +122,90 @@ cdef class TLSPipe:
         self._object = context.wrap_bio(self._incoming, self._outgoing, server_side, name)
         self._ssl = self._object._sslobj if type(self._object) is ssl.SSLObject else self._object
         self._backlog = []
-        self._fd = -1
         self.set_protocol(app)
 
-    def attach(self, transport, int fd):
+    def attach(self, transport):
         """Set the transport; called once, when TCP is set up."""
         self.transport = transport
-        self._fd = fd
+        self._link = transport if isinstance(transport, SocketTransport) else None
 
     def detach(self):
         """Forget the transport, which has ended."""
         self.transport = None
-        self._fd = -1
+        self._link = None
 
     cpdef set_protocol(self, protocol):
         """Let another protocol have what comes from now on."""
         self.app = protocol
+        self._receiver = as_receiver(protocol)
         self._app_buffered = isinstance(protocol, asyncio.BufferedProtocol)
 
     # --- Receiving
 
+    cdef char *_lend_memory(self, Py_ssize_t *size) except NULL:
+        # In a nested loop, what another connection received stands in the shared memory, and is not taken in.
+        self._lent = ReceiveBuffer(SPARE) if self._buffer._busy else self._buffer
+        size[0] = self._lent._view.len
+        return <char *>self._lent._view.buf
+
+    cdef bint _memory_filled(self, Py_ssize_t n) except -1:
+        self._filled(n)
+        return False
+
     def get_buffer(self, sizehint):
         """Lend the transport memory to receive into."""
-        return self._buffer
+        cdef Py_ssize_t size
+        self._lend_memory(&size)
+        return memoryview(self._lent._memory)
 
     def buffer_updated(self, Py_ssize_t nbytes):
         """Take in what the transport received."""
-        cdef Py_buffer view
-        if self.finished:
-            return
-        # Held while it is read: whoever else has the buffer could release it.
-        PyObject_GetBuffer(self._buffer, &view, PyBUF_WRITABLE)
-        try:
-            if not 0 <= nbytes <= view.len:
-                raise ValueError(f"nbytes must be from 0 to the {view.len} bytes lent, got {nbytes}")
-            self._received(<uint8_t *>view.buf, nbytes)
-        finally:
-            PyBuffer_Release(&view)
+        cdef Py_ssize_t size = 0 if self._lent is None else self._lent._view.len
+        if not 0 <= nbytes <= size:
+            raise ValueError(f"nbytes must be from 0 to the {size} bytes lent, got {nbytes}")
+        if nbytes:
+            self._filled(nbytes)
 
-    cdef int _received(self, uint8_t *data, Py_ssize_t nbytes) except -1:
-        cdef uint8_t *end = data + nbytes
+    cdef int _filled(self, Py_ssize_t nbytes) except -1:
+        cdef ReceiveBuffer lent = self._lent
+        cdef uint8_t *data = <uint8_t *>lent._view.buf
+        cdef Py_ssize_t n
+        cdef bint outer = self._pumping, shared = lent is self._buffer
+        self._lent = None
+        if self.finished:
+            return 0
         if not self.established:
             self._take_in(data, nbytes, nbytes)
             self.shake_hands()
             return 0
+        if shared:
+            self._buffer._busy = True
         self._pumping = True
         try:
-            while data < end and not self.finished:
-                data += self._take_in(data, end - data, PORTION)
+            self._take_rest()
+            self._rest = data
+            self._left = nbytes
+            while self._left and not self.finished:
+                n = self._take_in(self._rest, self._left, PORTION)
+                self._rest += n
+                self._left -= n
                 self._hand_all_on(False)
-        except BaseException:
-            self._take_in(data, end - data, end - data)
-            raise
         finally:
-            self._pumping = False
+            try:
+                self._take_rest()
+            finally:
+                self._pumping = outer
+                if shared:
+                    self._buffer._busy = False
         self._answer()
+        return 0
+
+    cdef int _take_rest(self) except -1:
+        """Take in what is left: because of an exception, or because a nested loop reads on before it is handled."""
+        cdef Py_ssize_t n = self._left
+        self._left = 0
+        if n and not self.finished:
+            self._take_in(self._rest, n, n)
         return 0
 
     cdef Py_ssize_t _take_in(self, uint8_t *data, Py_ssize_t n, Py_ssize_t limit) except -1:
@@ -193,13 +242,14 @@ cdef class TLSPipe:
 
     cpdef pump(self, bint drain):
         """Decrypt what was taken in and hand it to the protocol, many records at a time."""
+        cdef bint outer = self._pumping
         if not self._incoming.pending and not self._ssl.pending():
             self._whole = 0
         self._pumping = True
         try:
             self._hand_all_on(drain)
         finally:
-            self._pumping = False
+            self._pumping = outer
         self._answer()
 
     cdef int _answer(self) except -1:
@@ -215,38 +265,59 @@ cdef class TLSPipe:
         return 0
 
     cdef bint _hand_on(self) except -1:
-        cdef Py_ssize_t n, used = 0
-        cdef object memory, error = None
-        cdef bint ended = False
+        cdef Py_ssize_t n, used = 0, size, before = 0
+        cdef object memory = None, error = None
+        cdef bint ended = False, nothing = False, behind
+        cdef Receiver receiver = self._receiver
+        cdef uint8_t *start
         cdef Py_buffer view
         if self._at_end:
             self.read_ended()
             return False
         if not self._whole:
             return False
-        memory = self.app.get_buffer(-1) if self._app_buffered else bytearray(PIECE)
-        PyObject_GetBuffer(memory, &view, PyBUF_WRITABLE)
+        behind = self._is_behind()
+        if behind:
+            before = self._outgoing.pending
+        else:
+            self._own = 0
+        if receiver is not None:
+            start = <uint8_t *>receiver._lend_memory(&size)
+        else:
+            memory = self.app.get_buffer(-1) if self._app_buffered else bytearray(PIECE)
+            PyObject_GetBuffer(memory, &view, PyBUF_WRITABLE)
+            start = <uint8_t *>view.buf
+            size = view.len
         try:
-            while used < view.len and self._whole and not ended:
-                self._memory._start = <uint8_t *>view.buf + used
-                self._memory._size = view.len - used
-                n = self._ssl.read(view.len - used, self._memory)
+            while used < size and self._whole and not ended:
+                self._memory._start = start + used
+                self._memory._size = size - used
+                n = self._ssl.read(size - used, self._memory)
                 used += n
                 ended = not n
-                if used < view.len or not self._ssl.pending():
+                if used < size or not self._ssl.pending():
                     self._whole -= 1
         except SSLWantReadError:
             self._whole = 0
-            if not used:
-                return False
+            nothing = not used
         except Exception as exc:
             error = exc.with_traceback(None)
             self.finished = True
         finally:
             self._memory._start = NULL
-            PyBuffer_Release(&view)
+            if receiver is None:
+                PyBuffer_Release(&view)
+        if behind:
+            self._own += <Py_ssize_t>self._outgoing.pending - before
+            if self._own > OWN and error is None:
+                error = ConnectionAbortedError("the peer makes TLS say more than it takes")
+                self.finished = True
+        if nothing and error is None:
+            return False
         if used:
-            if self._app_buffered:
+            if receiver is not None:
+                receiver._memory_filled(used)
+            elif self._app_buffered:
                 self.app.buffer_updated(used)
             else:
                 self.app.data_received(bytes(memoryview(memory)[:used]))
@@ -254,8 +325,14 @@ cdef class TLSPipe:
             raise RuntimeError("get_buffer() returned an empty buffer")
         if error is not None:
             self.failed(error)
-        self._at_end = ended
+        if ended:
+            self._at_end = True
         return True
+
+    cdef bint _is_behind(self) except -1:
+        if self._link is not None:
+            return self._link._buffered > 0
+        return self.transport is not None and self.transport.get_write_buffer_size() > 0
 
     # --- Sending
 
@@ -318,21 +395,11 @@ cdef class TLSPipe:
 
     cdef int _flush(self) except -1:
         cdef bytes data = self._outgoing.read()
-        cdef Py_ssize_t n = PyBytes_GET_SIZE(data), sent
         self._held = 0
-        if not n or self.transport is None or self.transport.is_closing():
-            return 0
-        if self._behind and self.transport.get_write_buffer_size() == 0:
-            self._behind = False
-        if self._fd >= 0 and not self._behind:
-            sent = wsf_send(self._fd, PyBytes_AS_STRING(data), n, False)
-            if sent == n:
-                return 0
-            # What the socket did not take, or its error, is for the transport.
-            if sent > 0:
-                data = data[sent:]
-        self._behind = True
-        self.transport.write(data)
+        if self._link is not None:
+            self._link._send(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), data, False)
+        elif data and self.transport is not None and not self.transport.is_closing():
+            self.transport.write(data)
         return 0
 
     def get_write_buffer_size(self):

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from ..events import BytesLike
 
-__all__ = ["TLSPipe"]
+__all__ = ["ReceiveBuffer", "TLSPipe"]
 
 HEAD: Final = 5
 """Bytes of a record's head (RFC 8446, 5.1)."""
@@ -34,6 +34,11 @@ HELD: Final = 81920
 """Bytes of records that are sent without waiting for the end of the batch; 64 KiB and a frame's head make fewer."""
 OVERHEAD: Final = 32
 """Bytes of a record, about, that are not the protocol's."""
+
+SPARE: Final = 18432
+"""Bytes of memory for a connection while another one is at work on the shared memory."""
+OWN: Final = 65536
+"""Bytes that the peer may make TLS itself say (answers to its KeyUpdates, for example) while it takes none of it."""
 
 NONE: Final = -1
 """In place of a length: this is no record, and `ssl` may find what is wrong."""
@@ -49,6 +54,27 @@ def following(head: bytes) -> int:
         return 0
     length = int.from_bytes(head[3:])
     return length if 0 < length <= LONGEST else NONE
+
+
+class ReceiveBuffer:
+    """The memory that the TLS connections of a loop receive into, and whether one of them is at work on it.
+
+    A handler that runs a nested loop lets other connections receive in the middle of that: they get other memory.
+
+    Args:
+        size: bytes.
+
+    Raises:
+        ValueError: `size` is not positive.
+    """
+
+    __slots__ = ("_busy", "_memory")
+
+    def __init__(self, size: int) -> None:
+        if size < 1:
+            raise ValueError(f"size must be positive, got {size}")
+        self._memory = memoryview(bytearray(size))
+        self._busy = False
 
 
 class TLSPipe:
@@ -72,10 +98,13 @@ class TLSPipe:
         "_head",
         "_held",
         "_incoming",
+        "_lent",
         "_missing",
         "_object",
         "_outgoing",
+        "_own",
         "_pumping",
+        "_rest",
         "_whole",
         "app",
         "established",
@@ -97,7 +126,7 @@ class TLSPipe:
     def begin(
         self,
         app: asyncio.BaseProtocol,
-        buffer: memoryview,
+        buffer: ReceiveBuffer,
         context: ssl.SSLContext,
         server_side: bool,
         name: str | None,
@@ -106,8 +135,8 @@ class TLSPipe:
 
         Args:
             app: the attribute.
-            buffer: memory to receive into, which may be used for something else between two calls, but not by the
-                protocol for what it receives.
+            buffer: memory to receive into, which other connections may use between two calls, but not the protocol
+                for what it receives.
             context: for this side.
             server_side: whether it is a server's.
             name: what a client expects in the server's certificate.
@@ -117,6 +146,9 @@ class TLSPipe:
         self._outgoing = ssl.MemoryBIO()
         self._object = context.wrap_bio(self._incoming, self._outgoing, server_side, name)
         self._backlog: list[bytes] = []
+        self._lent = memoryview(b"")
+        self._rest = memoryview(b"")  # received, and not taken in
+        self._own = 0  # bytes that TLS said by itself while the peer did not take what was sent to it
         self._held = 0  # bytes that were encrypted and not sent
         self._whole = 0  # records that were taken in and not decrypted, at most
         self._missing = 0  # bytes of the record after them
@@ -129,12 +161,11 @@ class TLSPipe:
         self.transport: asyncio.Transport | None = None
         self.set_protocol(app)
 
-    def attach(self, transport: asyncio.Transport, fd: int) -> None:
+    def attach(self, transport: asyncio.Transport) -> None:
         """Set the transport; called once, when TCP is set up.
 
         Args:
             transport: the attribute.
-            fd: the descriptor of its socket, if records may be sent on it beside the transport, else -1.
         """
         self.transport = transport
 
@@ -151,31 +182,45 @@ class TLSPipe:
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Lend the transport memory to receive into."""
-        return self._buffer
+        # In a nested loop, what another connection received stands in the shared memory, and is not taken in.
+        self._lent = memoryview(bytearray(SPARE)) if self._buffer._busy else self._buffer._memory
+        return self._lent
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take in what the transport received."""
+        lent, self._lent = self._lent, memoryview(b"")
+        if not 0 <= nbytes <= len(lent):
+            raise ValueError(f"nbytes must be from 0 to the {len(lent)} bytes lent, got {nbytes}")
         if self.finished:
             return  # until the peer ends its side too
-        size = len(self._buffer)
-        if not 0 <= nbytes <= size:
-            raise ValueError(f"nbytes must be from 0 to the {size} bytes lent, got {nbytes}")
-        data = self._buffer[:nbytes]
         if not self.established:
-            self._take_in(data, nbytes)
+            self._take_in(lent[:nbytes], nbytes)
             self.shake_hands()
             return
+        outer, shared = self._pumping, lent is self._buffer._memory
+        if shared:
+            self._buffer._busy = True
         self._pumping = True
         try:
-            while data and not self.finished:
-                data = data[self._take_in(data, PORTION) :]
+            self._take_rest()
+            self._rest = lent[:nbytes]
+            while self._rest and not self.finished:
+                self._rest = self._rest[self._take_in(self._rest, PORTION) :]
                 self._hand_all_on(False)
-        except BaseException:
-            self._take_in(data, nbytes)  # if somebody catches it, there is a way on
-            raise
         finally:
-            self._pumping = False
+            try:
+                self._take_rest()
+            finally:
+                self._pumping = outer
+                if shared:
+                    self._buffer._busy = False
         self._answer()
+
+    def _take_rest(self) -> None:
+        """Take in what is left: because of an exception, or because a nested loop reads on before it is handled."""
+        rest, self._rest = self._rest, memoryview(b"")
+        if rest and not self.finished:
+            self._take_in(rest, len(rest))
 
     def _take_in(self, data: memoryview, limit: int) -> int:
         """Give data to `ssl` up to the end of the record that reaches the limit; return where that is."""
@@ -214,11 +259,11 @@ class TLSPipe:
         """
         if not self._incoming.pending and not self._object.pending():
             self._whole = 0  # those counted were the handshake's
-        self._pumping = True
+        outer, self._pumping = self._pumping, True
         try:
             self._hand_all_on(drain)
         finally:
-            self._pumping = False
+            self._pumping = outer
         self._answer()
 
     def _answer(self) -> None:
@@ -239,10 +284,14 @@ class TLSPipe:
             return False
         if not self._whole:
             return False
+        behind = self.transport is not None and self.transport.get_write_buffer_size() > 0
+        before = self._outgoing.pending
+        if not behind:
+            self._own = 0
         view = self.app.get_buffer(-1) if self._app_buffered else memoryview(bytearray(PIECE))
         used = 0
         error: Exception | None = None
-        ended = False
+        ended = nothing = False
         try:
             while used < len(view) and self._whole and not ended:
                 n: int = self._object.read(len(view) - used, view[used:])  # type: ignore[assignment]
@@ -252,11 +301,17 @@ class TLSPipe:
                     self._whole -= 1
         except ssl.SSLWantReadError:
             self._whole = 0  # what was counted held nothing for the protocol
-            if not used:
-                return False
+            nothing = not used
         except Exception as exc:  # ssl.SSLError, and what a hook of the context raises
             error = exc.with_traceback(None)  # which refers to this frame, and the frame to the error
             self.finished = True  # what came before is handed on, but nothing can be sent any more
+        if behind:
+            self._own += self._outgoing.pending - before
+            if self._own > OWN and error is None:
+                error = ConnectionAbortedError("the peer makes TLS say more than it takes")
+                self.finished = True
+        if nothing and error is None:
+            return False
         if used:
             if self._app_buffered:
                 self.app.buffer_updated(used)
@@ -266,7 +321,8 @@ class TLSPipe:
             raise RuntimeError("get_buffer() returned an empty buffer")
         if error is not None:
             self.failed(error)
-        self._at_end = ended  # which is told when reading is not paused
+        if ended:
+            self._at_end = True  # which is told when reading is not paused
         return True
 
     # --- Sending ------------------------------------------------------------------------------------------

@@ -1,53 +1,39 @@
-"""What is known of the event loops' transports beyond asyncio's interface: what is below them."""
+"""What belongs to an event loop: one thing of a kind for each, whatever threads they run in."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
-from functools import cache
-from typing import Any, Final
+import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar
+from weakref import WeakKeyDictionary
 
-if sys.platform == "linux":  # pragma: no branch - the tests run on Linux
-    import fcntl
-    import termios
+__all__ = ["PerLoop"]
 
-__all__ = ["in_kernel", "is_plain", "plain_socket"]
-
-_PLAIN: Final = frozenset(
-    {
-        ("asyncio.selector_events", "_SelectorSocketTransport"),
-        ("uvloop.loop", "TCPTransport"),
-        ("uvloop.loop", "UnixTransport"),
-    }
-)
+_T = TypeVar("_T")
 
 
-def plain_socket(transport: asyncio.Transport) -> int:
-    """Return the descriptor of a transport that is nothing but a stream socket, or -1."""
-    if not is_plain(transport):
-        return -1
-    sock = transport.get_extra_info("socket")
-    return -1 if sock is None else int(sock.fileno())
+class PerLoop(Generic[_T]):
+    """One thing for each event loop, made when it is first asked for, and let go with the loop, or once that is closed.
 
+    Args:
+        make: makes it for a loop, in any thread.
+    """
 
-def is_plain(transport: asyncio.Transport) -> bool:
-    """Tell whether a transport is the event loop's own, and nothing but a stream socket."""
-    kind: Any = type(transport)
-    return _is_plain(kind)
+    def __init__(self, make: Callable[[asyncio.AbstractEventLoop], _T]) -> None:
+        self._make = make
+        self._made: WeakKeyDictionary[asyncio.AbstractEventLoop, _T] = WeakKeyDictionary()
+        self._lock = threading.Lock()
 
-
-@cache
-def _is_plain(kind: Any) -> bool:
-    return (kind.__module__, kind.__name__) in _PLAIN and os.name != "nt"
-
-
-def in_kernel(transport: asyncio.Transport) -> int:
-    """Return how many bytes the operating system holds that the peer's has not acknowledged; 0 if it does not tell."""
-    if sys.platform != "linux":
-        return 0  # pragma: no cover - the tests run on Linux
-    sock = transport.get_extra_info("socket")
-    try:
-        return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
-    except (AttributeError, OSError, ValueError):
-        return 0  # no socket, or one that is closed
+    def of(self, loop: asyncio.AbstractEventLoop) -> _T:
+        """Return that of a loop."""
+        made = self._made.get(loop)
+        if made is None:
+            with self._lock:
+                # What is made refers to its loop, mostly, and so keeps the weak reference alive.
+                for old in [old for old in self._made if old.is_closed()]:
+                    del self._made[old]
+                made = self._made.get(loop)
+                if made is None:
+                    made = self._made[loop] = self._make(loop)
+        return made

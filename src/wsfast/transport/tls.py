@@ -14,15 +14,14 @@ import ssl
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, cast
-from weakref import WeakKeyDictionary
 
 from ..codec import IMPLEMENTATION
-from .loops import plain_socket
+from .loops import PerLoop
 
 if TYPE_CHECKING or IMPLEMENTATION == "python":
-    from ._tls_py import TLSPipe
+    from ._tls_py import ReceiveBuffer, TLSPipe
 else:
-    from ._tls import TLSPipe
+    from ._tls import ReceiveBuffer, TLSPipe
 
 __all__ = ["TLSTransport", "buffer_of", "connect"]
 
@@ -36,15 +35,9 @@ _LINGER: Final = 2.0
 _BELOW_FULL: Final = 1  # the transport below has more unsent than it should
 _STALLED: Final = 2  # nothing can be encrypted for now
 
-_buffers: WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview] = WeakKeyDictionary()
-
-
-def buffer_of(loop: asyncio.AbstractEventLoop) -> memoryview:
-    """Return the memory that the TLS connections of a loop receive into."""
-    buffer = _buffers.get(loop)
-    if buffer is None:
-        buffer = _buffers[loop] = memoryview(bytearray(_RECEIVE_SIZE))
-    return buffer
+_buffers: PerLoop[ReceiveBuffer] = PerLoop(lambda loop: ReceiveBuffer(_RECEIVE_SIZE))
+buffer_of = _buffers.of
+"""Return the memory that the TLS connections of a loop receive into."""
 
 
 class TLSTransport(TLSPipe, asyncio.BufferedProtocol):
@@ -54,7 +47,7 @@ class TLSTransport(TLSPipe, asyncio.BufferedProtocol):
 
     Args:
         app: the protocol above.
-        buffer: memory to receive into, which the connections of one event loop may share, but not with their protocols.
+        buffer: memory to receive into, which the connections of one event loop share.
         context: of this side.
         server_side: whether it is a server's.
         server_hostname: what a client tells the server (RFC 6066, 3) and expects in its certificate.
@@ -71,7 +64,7 @@ class TLSTransport(TLSPipe, asyncio.BufferedProtocol):
     def __init__(
         self,
         app: asyncio.BaseProtocol,
-        buffer: memoryview,
+        buffer: ReceiveBuffer,
         context: ssl.SSLContext,
         *,
         server_side: bool,
@@ -97,7 +90,7 @@ class TLSTransport(TLSPipe, asyncio.BufferedProtocol):
         """Called by the event loop when TCP is set up."""
         self._loop = asyncio.get_running_loop()
         below = cast(asyncio.Transport, transport)  # uvloop's classes do not derive from it
-        self.attach(below, plain_socket(below))
+        self.attach(below)
         if self._accepted is not None:
             # It need not be kept: no reference leads back from this transport to what made it.
             accepted, self._accepted = self._accepted, None
@@ -302,7 +295,6 @@ class TLSTransport(TLSPipe, asyncio.BufferedProtocol):
 async def connect(
     create: Callable[..., Any],
     app: asyncio.BaseProtocol,
-    buffer: memoryview,
     *args: Any,
     ssl: ssl.SSLContext | None = None,
     server_hostname: str | None = None,
@@ -315,7 +307,6 @@ async def connect(
     Args:
         create: ``loop.create_connection`` or ``loop.create_unix_connection``.
         app: the protocol.
-        buffer: that of `TLSTransport`.
         args, options: for `create`.
         ssl: a client's context; None for no TLS.
         server_hostname: that of `TLSTransport`.
@@ -328,16 +319,45 @@ async def connect(
     if ssl is None:
         await create(lambda: app, *args, **options)
         return
-    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    tls = TLSTransport(app, buffer, ssl, server_side=False, server_hostname=server_hostname or None, done=done)
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+    tls = TLSTransport(app, buffer_of(loop), ssl, server_side=False, server_hostname=server_hostname or None, done=done)
     await create(lambda: tls, *args, **options)
+    await _shaken(tls, done, ssl_handshake_timeout)
+
+
+async def secure(
+    transport: asyncio.Transport,
+    app: asyncio.BaseProtocol,
+    *,
+    ssl: ssl.SSLContext,
+    server_hostname: str | None = None,
+    ssl_handshake_timeout: float | None = None,
+    ssl_shutdown_timeout: float | None = None,
+) -> None:
+    """Go on with TLS on a client's transport, and hand it to a protocol by ``app.connection_made``.
+
+    Args:
+        transport: connected, and still; it is aborted where this raises.
+        app, ssl, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout: those of `connect`.
+
+    Raises:
+        OSError: the TLS handshake failed.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+    tls = TLSTransport(app, buffer_of(loop), ssl, server_side=False, server_hostname=server_hostname or None, done=done)
+    transport.set_protocol(tls)
+    tls.connection_made(transport)
+    await _shaken(tls, done, ssl_handshake_timeout)
+
+
+async def _shaken(tls: TLSTransport, done: asyncio.Future[None], timeout: float | None) -> None:
     try:
-        async with asyncio.timeout(ssl_handshake_timeout):
+        async with asyncio.timeout(timeout):
             await done
     except BaseException as exc:
         tls.abort()
         if isinstance(exc, TimeoutError) and done.cancelled():
-            raise ConnectionAbortedError(
-                f"the TLS handshake took longer than {ssl_handshake_timeout} seconds"
-            ) from None
+            raise ConnectionAbortedError(f"the TLS handshake took longer than {timeout} seconds") from None
         raise

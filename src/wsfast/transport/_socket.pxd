@@ -1,0 +1,47 @@
+"""The transport's classes as other extension modules of wsfast see them; `_socket.pyx` explains them."""
+
+
+cdef class Receiver:
+    cdef char *_lend_memory(self, Py_ssize_t *size) except NULL
+    cdef bint _memory_filled(self, Py_ssize_t n) except -1
+
+
+cdef Receiver as_receiver(object protocol)
+
+
+cdef class SocketTransport:
+    cdef object _loop
+    cdef object _protocol
+    cdef Receiver _receiver  # the protocol, if its memory can be had without a call of Python
+    cdef object _owner  # a socket that is to be closed with this one
+    cdef object _socket  # what `get_extra_info` handed out
+    cdef object _pieces  # a list of what waits to be sent, or None
+    cdef Py_ssize_t _offset  # of the first of them, what was sent
+    cdef readonly Py_ssize_t _buffered
+    cdef Py_ssize_t _high
+    cdef Py_ssize_t _low
+    cdef int _fd
+    cdef bint _buffered_protocol
+    cdef bint _registered  # the loop calls when there is something to read
+    cdef bint _writing  # the loop calls when there is room
+    cdef bint _read_paused
+    cdef bint _protocol_paused
+    cdef bint _eof
+    cdef bint _closing
+    cdef bint _broken  # nothing can be sent any more
+    cdef unsigned int _peer[8]  # a `wsf_address`
+    cdef object __weakref__
+
+    cdef int _send(self, const char *data, Py_ssize_t n, bytes owner, bint last) except -1
+    cdef int _send_two(self, bytes head, object owner, const char *data, Py_ssize_t m) except -1
+    cdef int _keep(self, object owner, const char *data, Py_ssize_t n, Py_ssize_t sent) except -1
+    cdef int _wait_for_room(self) except -1
+    cdef int _write_failed(self, int number) except -1
+    cdef int _set_protocol(self, object protocol) except -1
+    cpdef _read_ready(self)
+    cdef Py_ssize_t _receive(self) except -2
+    cdef int _failed(self, object exc, object message) except -1
+    cdef int _begin(self) except -1
+    cdef int _stop_reading(self) except -1
+    cdef int _stop_writing(self) except -1
+    cdef bint _nothing_unread(self) noexcept

@@ -1,0 +1,3 @@
+from ._socket_py import Receiver as Receiver
+from ._socket_py import SocketTransport as SocketTransport
+from ._socket_py import accept as accept

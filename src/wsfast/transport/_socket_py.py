@@ -1,0 +1,620 @@
+"""A stream socket as an asyncio transport, in plain Python: the readable specification.
+
+The socket belongs to the transport from `accept` or `connect` to the end: nobody else reads from it, writes to it or
+closes it, so that its descriptor is never somebody else's. It works on every loop that has ``add_reader`` and
+``add_writer``. `_socket.pyx` is its fast reading, with the same names and the same behaviour.
+
+Reading: once for each call of the loop, into the memory that the protocol lends; in Cython again at once while a large
+message is under way.
+
+Writing: at once; what the system does not take is kept here, counted, and sent when there is room. When the peer has
+gone, what it sent before is read all the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+import sys
+import warnings
+from asyncio.trsock import TransportSocket
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from ..events import BytesLike
+
+if sys.platform == "linux":  # pragma: no branch - the tests run on Linux
+    import fcntl
+    import termios
+
+__all__ = ["Receiver", "SocketTransport", "accept"]
+
+SCRATCH: Final = 65536
+"""Bytes received at a time for a protocol that lends no memory."""
+SHARE: Final = 1048576
+"""Bytes that are read of a peer that has gone."""
+KEEP: Final = 16384
+"""Bytes from which on what waits is kept as it is, not copied."""
+GATHERED: Final = 65536
+"""Bytes of what waits that are put together."""
+PARTS: Final = 64
+"""Pieces that one call sends."""
+MOST: Final = 0x7FFFFFFF
+"""Of a limit."""
+
+LATER: Final = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS, errno.ENOMEM})
+"""Errors after which the call may be tried again: nothing is there, there is no room, or no memory."""
+NOBODY: Final = frozenset(
+    getattr(errno, name, -1)
+    for name in (
+        "ECONNABORTED",
+        "EINTR",
+        "EPERM",
+        "ENETDOWN",
+        "EPROTO",
+        "ENOPROTOOPT",
+        "EHOSTDOWN",
+        "ENONET",
+        "EHOSTUNREACH",
+        "EOPNOTSUPP",
+        "ENETUNREACH",
+        "ETIMEDOUT",
+    )
+)
+"""Errors of `accept` that are those of the one connection, which has ended by now; accept(2) has the list."""
+
+
+class Receiver:
+    """A protocol whose memory is filled without calls of Python; in Python there is none."""
+
+    __slots__ = ()
+
+
+class SocketTransport:
+    """A stream socket as an asyncio transport.
+
+    Args:
+        loop: the event loop, which has ``add_reader`` and ``add_writer``.
+        sock: a connected stream socket. The transport takes it over: to the caller it is closed.
+        protocol: an `asyncio.Protocol` or an `asyncio.BufferedProtocol`.
+        owner: closed, by ``owner.close()``, when the transport closes its socket; or None.
+
+    Raises:
+        ValueError: `sock` is closed, or no stream socket.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_broken",
+        "_buffered",
+        "_buffered_protocol",
+        "_closing",
+        "_eof",
+        "_high",
+        "_loop",
+        "_low",
+        "_offset",
+        "_owner",
+        "_peer",
+        "_pieces",
+        "_protocol",
+        "_protocol_paused",
+        "_read_paused",
+        "_registered",
+        "_sock",
+        "_writing",
+    )
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, protocol: asyncio.BaseProtocol, owner: Any = None
+    ) -> None:
+        self._sock: socket.socket | None = None
+        if sock.type & 0xF != socket.SOCK_STREAM:
+            raise ValueError(f"expected a stream socket, got {sock!r}")
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setblocking(False)
+        family, kind, proto = sock.family, sock.type, sock.proto
+        fd = sock.detach()
+        if fd < 0:
+            raise ValueError("the socket is closed")
+        self._sock = socket.socket(family, kind, proto, fileno=fd)
+        self._sock.setblocking(False)
+        self._loop: asyncio.AbstractEventLoop | None = loop
+        self._owner = owner
+        self._pieces: list[Any] = []
+        self._offset = 0  # of the first of them, what was sent
+        self._buffered = 0
+        self._high, self._low = 65536, 16384
+        self._registered = False  # the loop calls when there is something to read
+        self._writing = False  # the loop calls when there is room
+        self._read_paused = self._protocol_paused = self._eof = self._closing = False
+        self._broken = False  # nothing can be sent any more
+        try:
+            self._peer: Any = self._sock.getpeername()
+        except OSError:
+            self._peer = None
+        self.set_protocol(protocol)
+
+    def begin(self) -> None:
+        """Call ``protocol.connection_made`` and begin to read; called once."""
+        try:
+            self._protocol.connection_made(self)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self._failed(exc, "protocol.connection_made() raised")
+        if self._sock is not None and not self._closing and not self._read_paused and not self._registered:
+            self._watch()
+
+    def __del__(self) -> None:
+        if self._sock is not None:
+            warnings.warn(f"unclosed transport {self!r}", ResourceWarning, stacklevel=2, source=self)
+            self._end_socket()
+
+    def __repr__(self) -> str:
+        if self._sock is None:
+            return "<SocketTransport closed>"
+        state = "closing" if self._closing else "reading" if self.is_reading() else "paused"
+        return f"<SocketTransport fd={self._sock.fileno()} {state}, {self._buffered} bytes unsent>"
+
+    # --- Receiving ----------------------------------------------------------------------------------------
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """Let another protocol have what comes from now on."""
+        self._protocol: Any = protocol
+        self._buffered_protocol = isinstance(protocol, asyncio.BufferedProtocol)
+
+    def get_protocol(self) -> Any:
+        """Return the protocol; None once it was told of the end."""
+        return self._protocol
+
+    def _watch(self) -> None:
+        assert self._loop is not None
+        self._loop.add_reader(self._sock, _Reader(self))  # type: ignore[arg-type]
+        self._registered = True
+
+    def _stop_reading(self) -> None:
+        if self._registered:
+            self._registered = False
+            assert self._loop is not None
+            if not self._loop.is_closed():
+                self._loop.remove_reader(self._sock)  # type: ignore[arg-type]
+
+    def _stop_writing(self) -> None:
+        if self._writing:
+            self._writing = False
+            assert self._loop is not None
+            if not self._loop.is_closed():
+                self._loop.remove_writer(self._sock)  # type: ignore[arg-type]
+
+    def _reader_dropped(self) -> None:
+        self._registered = False
+        if self._sock is not None and not self._closing and self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon(self._read_rest)
+
+    def _read_rest(self) -> None:
+        """Read on though the loop would not call again."""
+        if not self._may_read() or self._registered:
+            return
+        n = self._receive()
+        if not self._may_read() or self._registered:
+            return
+        assert self._loop is not None
+        if n is None:
+            self._loop.remove_reader(self._sock)  # type: ignore[arg-type]
+            self._watch()
+        elif n:
+            self._loop.call_soon(self._read_rest)
+
+    def _may_read(self) -> bool:
+        return self._sock is not None and not self._closing and not self._read_paused
+
+    def _read_ready(self) -> None:
+        if self._closing or self._sock is None:
+            return
+        if self._read_paused:
+            # Only now: reading that is paused for a moment costs nothing.
+            self._stop_reading()
+            return
+        self._receive()
+
+    def _receive(self) -> int | None:
+        """Read what is there, once; return how much, 0 at the end, and None if there was nothing."""
+        assert self._sock is not None
+        try:
+            buffer = memoryview(self._protocol.get_buffer(-1) if self._buffered_protocol else bytearray(SCRATCH))
+            if not buffer.nbytes:
+                raise RuntimeError("get_buffer() returned an empty buffer")
+            try:
+                n = self._sock.recv_into(buffer)
+            except OSError as exc:
+                if exc.errno in LATER:
+                    return None
+                if not self._broken:  # else `_read_to_end` tells why
+                    self._force_close(exc)
+                return 0
+            if not n:
+                self._end_reached()
+            elif self._buffered_protocol:
+                del buffer
+                self._protocol.buffer_updated(n)
+            else:
+                self._protocol.data_received(bytes(buffer[:n]))
+            return n
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self._failed(exc, "the protocol raised")
+            return 0
+
+    def _end_reached(self) -> None:
+        if self._broken:
+            return  # `_read_to_end` tells why
+        keep_open = self._protocol.eof_received()
+        if self._closing or self._sock is None:
+            return
+        if keep_open:
+            self._read_paused = True
+            self._stop_reading()
+        else:
+            self.close()
+
+    def _failed(self, exc: BaseException, message: str) -> None:
+        """Drop the connection because its protocol raised, which it must not."""
+        loop = self._loop
+        if loop is None:
+            raise exc
+        self._force_close(exc if isinstance(exc, Exception) else None)
+        loop.call_exception_handler(
+            {"message": message, "exception": exc, "transport": self, "protocol": self._protocol}
+        )
+
+    def is_reading(self) -> bool:
+        """Tell whether the protocol is handed what comes."""
+        return not self._read_paused and not self._closing and self._sock is not None
+
+    def pause_reading(self) -> None:
+        """Hand nothing to the protocol for now."""
+        self._read_paused = True
+
+    def resume_reading(self) -> None:
+        """Go on."""
+        if self._read_paused:
+            self._read_paused = False
+            if not self._registered and not self._closing and self._sock is not None:
+                self._watch()
+
+    def nothing_unread(self) -> bool:
+        """Tell whether it is sure that nothing waits to be read, not even the end."""
+        if self._sock is None or self._closing:
+            return False
+        try:
+            self._sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass
+        return False
+
+    # --- Sending ------------------------------------------------------------------------------------------
+
+    def write(self, data: BytesLike) -> None:
+        """Send data; what the system does not take now is kept, and sent when there is room.
+
+        Without effect once the connection is closing, or has failed.
+
+        Raises:
+            RuntimeError: `write_eof` was called.
+            TypeError: data is not bytes-like.
+        """
+        if not isinstance(data, (bytes, bytearray, memoryview)):
+            raise TypeError(f"data must be bytes-like, got {type(data).__name__}")
+        if self._closing or self._broken or not len(data):
+            return
+        if self._eof:
+            raise RuntimeError("Cannot call write() after write_eof()")
+        assert self._sock is not None
+        assert self._loop is not None
+        view = memoryview(data).cast("B")
+        if not self._buffered:
+            try:
+                sent = self._sock.send(view)
+            except OSError as exc:
+                if exc.errno not in LATER:
+                    self._write_failed(exc)
+                    return
+                sent = 0
+            view = view[sent:]
+            if not view:
+                return
+        self._keep(view)
+        if not self._writing:
+            self._loop.add_writer(self._sock, self._write_ready)
+            self._writing = True
+        if self._buffered > self._high and not self._protocol_paused:
+            self._pause_protocol()
+
+    def _keep(self, view: memoryview) -> None:
+        """Keep what the system did not take: small pieces put together."""
+        if not self._pieces:
+            self._offset = 0
+        n = len(view)
+        if n >= KEEP:
+            self._pieces.append(bytes(view))
+        elif self._pieces and type(self._pieces[-1]) is bytearray and len(self._pieces[-1]) + n <= GATHERED:
+            self._pieces[-1] += view
+        else:
+            self._pieces.append(bytearray(view))
+        self._buffered += n
+
+    def writelines(self, parts: Iterable[BytesLike]) -> None:
+        """Do the same with several parts."""
+        self.write(b"".join(parts))
+
+    def _pause_protocol(self) -> None:
+        self._protocol_paused = True
+        try:
+            self._protocol.pause_writing()
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self._report(exc, "protocol.pause_writing() raised")
+
+    def _resume_protocol(self) -> None:
+        self._protocol_paused = False
+        try:
+            self._protocol.resume_writing()
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self._report(exc, "protocol.resume_writing() raised")
+
+    def _report(self, exc: BaseException, message: str) -> None:
+        assert self._loop is not None
+        self._loop.call_exception_handler(
+            {"message": message, "exception": exc, "transport": self, "protocol": self._protocol}
+        )
+
+    def _write_ready(self) -> None:
+        if self._sock is None or not self._writing or self._broken:
+            return
+        assert self._loop is not None
+        parts = self._pieces[:PARTS]
+        sizes = [len(part) for part in parts]
+        views = [memoryview(part) for part in parts]
+        views[0] = views[0][self._offset :]
+        try:
+            sent = self._sock.sendmsg(views)
+        except OSError as exc:
+            del views
+            if exc.errno not in LATER:
+                self._write_failed(exc)
+            return
+        finally:
+            views = []
+        self._buffered -= sent
+        sent += self._offset
+        count = 0
+        for size in sizes:
+            if sent < size:
+                break
+            sent -= size
+            count += 1
+        del self._pieces[:count]
+        self._offset = sent
+        if self._protocol_paused and self._buffered <= self._low:
+            self._resume_protocol()  # which may write
+        if self._sock is not None and not self._buffered:
+            self._stop_writing()
+            if self._closing:
+                self._loop.call_soon(self._lost, None)
+            elif self._eof:
+                self._end_sending()
+
+    def _write_failed(self, exc: OSError) -> None:
+        """Note that nothing can be sent any more; what the peer sent before it went is read all the same."""
+        assert self._loop is not None
+        self._broken = True
+        self._pieces = []
+        self._buffered = 0
+        self._stop_writing()
+        self._loop.call_soon(self._lost if self._closing else self._read_to_end, exc)
+
+    def _read_to_end(self, exc: OSError) -> None:
+        total = 0
+        while self._may_read() and total < SHARE:
+            n = self._receive()
+            if not n:
+                break
+            total += n
+        self._force_close(exc)
+
+    def can_write_eof(self) -> bool:
+        """Return True: `write_eof` can be called."""
+        return True
+
+    def write_eof(self) -> None:
+        """End the sending side once all is sent."""
+        if self._closing or self._eof or self._broken:
+            return
+        self._eof = True
+        if not self._buffered:
+            self._end_sending()
+
+    def _end_sending(self) -> None:
+        assert self._sock is not None
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError as exc:
+            self._write_failed(exc)
+
+    def get_write_buffer_size(self) -> int:
+        """Return how many bytes wait here for the system to take them."""
+        return self._buffered
+
+    def get_write_buffer_limits(self) -> tuple[int, int]:
+        """Return from how many unsent bytes on the protocol is told to go on and to pause: low and high."""
+        return self._low, self._high
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Set from how many unsent bytes on the protocol is told to pause, and to go on.
+
+        Args:
+            high: 64 KiB by default, or four times `low`; more than 2 GiB is the same as 2 GiB.
+            low: a quarter of `high` by default.
+
+        Raises:
+            ValueError: `low` is more than `high`, or negative.
+        """
+        if high is None:
+            high = 65536 if low is None else 4 * low
+        if low is None:
+            low = high // 4
+        if not high >= low >= 0:
+            raise ValueError(f"expected high >= low >= 0, got high={high!r} and low={low!r}")
+        self._high = min(high, MOST)
+        self._low = min(low, MOST)
+        if self._buffered > self._high and not self._protocol_paused:
+            self._pause_protocol()
+
+    def unacknowledged(self) -> int:
+        """Return how many bytes the system holds that the peer's has not acknowledged; 0 if it does not tell."""
+        if sys.platform != "linux" or self._sock is None:
+            return 0
+        try:
+            return int.from_bytes(fcntl.ioctl(self._sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+        except OSError:
+            return 0
+
+    # --- The end ------------------------------------------------------------------------------------------
+
+    def is_closing(self) -> bool:
+        """Tell whether the connection has ended, or will without more being done."""
+        return self._closing or self._broken or self._sock is None
+
+    def close(self) -> None:
+        """End the connection once all is sent."""
+        if self._closing or self._sock is None:
+            return
+        assert self._loop is not None
+        self._closing = True
+        self._stop_reading()
+        if not self._buffered:
+            self._stop_writing()
+            self._loop.call_soon(self._lost, None)
+
+    def abort(self) -> None:
+        """End the connection at once."""
+        self._force_close(None)
+
+    def _force_close(self, exc: Exception | None) -> None:
+        if self._sock is None or (self._closing and not self._buffered):
+            return
+        assert self._loop is not None
+        self._closing = True
+        self._pieces = []
+        self._buffered = 0
+        self._stop_writing()
+        self._stop_reading()
+        self._loop.call_soon(self._lost, exc)
+
+    def _lost(self, exc: Exception | None) -> None:
+        """Tell the protocol, and close the socket."""
+        if self._sock is None:
+            return
+        try:
+            self._protocol.connection_lost(exc)
+        finally:
+            self._end_socket()
+            self._protocol = self._loop = None
+
+    def _end_socket(self) -> None:
+        sock, self._sock = self._sock, None
+        self._closing = True
+        if sock is not None:
+            sock.close()
+        owner, self._owner = self._owner, None
+        if owner is not None:
+            owner.close()
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """Return what is known of the connection: ``socket``, ``peername`` or ``sockname``.
+
+        The peer's address is known after the end, too. The socket is for asking and for setting options: it can
+        neither be closed nor be taken out of the transport.
+        """
+        if name == "peername" and self._peer is not None:
+            return self._peer
+        if self._sock is None:
+            return default
+        try:
+            if name == "socket":
+                return TransportSocket(self._sock)
+            if name == "sockname":
+                return self._sock.getsockname()
+            if name == "peername":
+                return self._sock.getpeername()
+        except OSError:
+            pass
+        return default
+
+
+class _Reader:
+    """What the loop calls when there is something to read; it sees to it that a loop which forgets it is found out.
+
+    libuv calls once for a socket that failed, and never again: what is left in it has to be read all the same.
+    """
+
+    __slots__ = ("_transport",)
+
+    def __init__(self, transport: SocketTransport) -> None:
+        self._transport = transport
+
+    def __call__(self) -> None:
+        self._transport._read_ready()
+
+    def __repr__(self) -> str:
+        return f"<reader of {self._transport!r}>"
+
+    def __del__(self) -> None:
+        if self._transport._registered:
+            self._transport._reader_dropped()
+
+
+def accept(
+    loop: asyncio.AbstractEventLoop, listening: socket.socket, factory: Callable[[], asyncio.BaseProtocol]
+) -> bool:
+    """Accept one connection, if one waits, and begin it.
+
+    Args:
+        loop: the event loop.
+        listening: a listening socket that does not block.
+        factory: makes the protocol; what it raises is for the loop's exception handler.
+
+    Returns:
+        False if none waits.
+
+    Raises:
+        OSError: the system refuses: it is out of descriptors or memory, or the socket is none that listens.
+    """
+    try:
+        sock, _ = listening.accept()
+    except OSError as exc:
+        if exc.errno in NOBODY:
+            return True
+        if exc.errno in (errno.EAGAIN, errno.EWOULDBLOCK):
+            return False
+        raise OSError(exc.errno, os.strerror(exc.errno or 0)) from None
+    try:
+        transport = SocketTransport(loop, sock, factory())
+    except BaseException as exc:
+        sock.close()
+        if not isinstance(exc, Exception):
+            raise
+        loop.call_exception_handler({"message": "the protocol of a connection could not be made", "exception": exc})
+    else:
+        transport.begin()
+    return True

@@ -1,0 +1,86 @@
+"""Sockets as transports: the choice of the twin, listening, and what is done where a loop knows no readers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ..codec import IMPLEMENTATION
+
+if TYPE_CHECKING or IMPLEMENTATION == "python" or os.name == "nt":
+    from ._socket_py import SocketTransport, accept
+else:
+    from ._socket import SocketTransport, accept
+
+__all__ = ["SocketTransport", "accept", "begin_transport", "has_readers", "look_up"]
+
+_has_readers: dict[type[asyncio.AbstractEventLoop], bool] = {}
+
+
+def has_readers(loop: asyncio.AbstractEventLoop) -> bool:
+    """Tell whether a loop calls back when a descriptor is ready, which our transport needs; the Proactor's does not."""
+    kind = type(loop)
+    known = _has_readers.get(kind)
+    if known is None:
+        known = _has_readers[kind] = os.name != "nt" and _try_reader(loop)
+    return known
+
+
+def _try_reader(loop: asyncio.AbstractEventLoop) -> bool:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        try:
+            loop.add_reader(ours, bool)
+        except NotImplementedError:
+            return False
+        loop.remove_reader(ours)
+    return True
+
+
+async def begin_transport(
+    factory: Callable[[], asyncio.BaseProtocol], sock: socket.socket, *, shared: bool = False
+) -> asyncio.BaseProtocol:
+    """Set a protocol on a connected socket, which is taken over.
+
+    Args:
+        factory: makes the protocol.
+        sock: the socket. Where this raises, it is left as it is.
+        shared: whether somebody else has the socket too, and may close it or read its address. Then the transport has a
+            descriptor of its own, and closes both at the end.
+
+    Returns:
+        The protocol, whose ``connection_made`` was called.
+
+    Raises:
+        OSError: the socket is not connected, or the system is out of descriptors.
+    """
+    loop = asyncio.get_running_loop()
+    if not has_readers(loop):
+        _, protocol = await loop.create_connection(factory, sock=sock)
+        return protocol
+    sock.getpeername()  # raises where it is not connected
+    protocol = factory()
+    SocketTransport(loop, sock.dup() if shared else sock, protocol, sock if shared else None).begin()
+    return protocol
+
+
+async def look_up(loop: asyncio.AbstractEventLoop, host: str | None, port: int | None, **options: Any) -> list[Any]:
+    """Do what ``loop.getaddrinfo`` does for stream sockets; an address that stands there as such needs no thread.
+
+    Args:
+        host, port: of an address.
+        options: `family`, `proto` and `flags`.
+
+    Raises:
+        OSError: the name is not known.
+    """
+    if host is not None:
+        numeric = {**options, "flags": options.get("flags", 0) | socket.AI_NUMERICHOST}
+        try:
+            return list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, **numeric))
+        except OSError:
+            pass  # it is a name
+    return list(await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, **options))
