@@ -20,6 +20,7 @@ from types import FunctionType
 cimport cython
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport uint8_t, uint64_t
@@ -100,10 +101,13 @@ cdef class Turn:
     cdef bint _stock  # the loop is of a kind that nobody runs within itself, as of `_version` of its class
     cdef unsigned int _version
     cdef bint _resuming  # a task is being resumed from a transport's callback
-    cdef Py_buffer _view  # of what is below the buffer: held to the end, so that nobody can resize it
+    cdef Py_buffer *_view  # of what is below the buffer: held to the end, so that nobody can resize it
 
     def __cinit__(self, loop, buffer):
-        PyObject_GetBuffer(memoryview(buffer).obj, &self._view, PyBUF_WRITABLE)
+        self._view = <Py_buffer *>PyMem_Calloc(1, sizeof(Py_buffer))
+        if self._view == NULL:
+            raise MemoryError
+        PyObject_GetBuffer(memoryview(buffer).obj, self._view, PyBUF_WRITABLE)
         if self._view.len != len(buffer):
             raise ValueError("expected a view of all of a buffer")
         self.loop = loop
@@ -142,7 +146,9 @@ cdef class Turn:
         return self._stock and not self.loop.get_debug()
 
     def __dealloc__(self):
-        PyBuffer_Release(&self._view)
+        if self._view != NULL:
+            PyBuffer_Release(self._view)
+            PyMem_Free(self._view)
 
     cdef int _add(self, Channel channel) except -1:
         if not self._dirty:

@@ -12,6 +12,7 @@ import ssl
 cimport cython
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.stdint cimport uint8_t
 
 from .._codec cimport _seal
@@ -63,17 +64,22 @@ cdef class ReceiveBuffer:
     """The memory that the TLS connections of a loop receive into, and whether one of them is at work on it."""
 
     cdef bytearray _memory
-    cdef Py_buffer _view  # held to the end, so that nobody can resize it
+    cdef Py_buffer *_view  # held to the end, so that nobody can resize it; Cython would let go of a view of its own
     cdef bint _busy
 
     def __cinit__(self, Py_ssize_t size):
         if size < 1:
             raise ValueError(f"size must be positive, got {size}")
         self._memory = bytearray(size)
-        PyObject_GetBuffer(self._memory, &self._view, PyBUF_WRITABLE)
+        self._view = <Py_buffer *>PyMem_Calloc(1, sizeof(Py_buffer))
+        if self._view == NULL:
+            raise MemoryError
+        PyObject_GetBuffer(self._memory, self._view, PyBUF_WRITABLE)
 
     def __dealloc__(self):
-        PyBuffer_Release(&self._view)
+        if self._view != NULL:
+            PyBuffer_Release(self._view)
+            PyMem_Free(self._view)
 
 
 cdef class TLSPipe(Receiver):
