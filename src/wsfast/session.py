@@ -57,12 +57,12 @@ OnPong: TypeAlias = Callable[[float | None], object]
 _OVERHEAD: Final = 64
 
 
-def weight(message: str | bytes | Fragment) -> int:
+def weight(message: str | bytes | Fragment, overhead: int = _OVERHEAD) -> int:
     """Return the bytes that a received message counts for while it is held: its length and 64 for the object.
 
     A character of text counts for one byte: to know more would take a look at each.
     """
-    return len(message.data if isinstance(message, Fragment) else message) + _OVERHEAD
+    return len(message.data if isinstance(message, Fragment) else message) + overhead
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

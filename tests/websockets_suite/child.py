@@ -62,8 +62,8 @@ def _late(*args: Any) -> None:
     raise TimeoutError(f"the test took more than {PATIENCE} s")
 
 
-def adapt() -> None:
-    """Put `adapter` in the place of what reaches into websockets' inside."""
+def adapt() -> Any:
+    """Put `adapter` in the place of what reaches into websockets' inside, and return it."""
     here = Path(__file__).parent
     adapter = types.ModuleType("adapter")
     exec(compile((here / "adapter.py").read_text(), str(here / "adapter.py"), "exec"), adapter.__dict__)
@@ -82,6 +82,7 @@ def adapt() -> None:
         return f"{'wss' if secure else 'ws'}://{host}:{port}"
 
     server.get_uri = get_uri
+    return adapter
 
 
 def main() -> None:
@@ -95,7 +96,9 @@ def main() -> None:
     result = Result()
     signal.signal(signal.SIGALRM, _late)
     try:
-        adapt()
+        adapter = adapt()
+        if module == "tests.asyncio.test_connection":
+            adapter.soften(importlib.import_module(module))
         suite = unittest.defaultTestLoader.loadTestsFromName(module)
     except Exception as exc:
         print(json.dumps({"(the module)": ["failed", f"{type(exc).__name__}: {exc}"]}))

@@ -388,12 +388,12 @@ cdef object _decoded(object message, object decode):
     return (<str>message).encode() if type(message) is str else message
 
 
-cdef inline Py_ssize_t _weight(object event) except -1:
+cdef inline Py_ssize_t _size(object event) except -1:
     if type(event) is bytes:
-        return PyBytes_GET_SIZE(event) + OVERHEAD
+        return PyBytes_GET_SIZE(event)
     if type(event) is str:
-        return PyUnicode_GET_LENGTH(event) + OVERHEAD
-    return len(event.data) + OVERHEAD
+        return PyUnicode_GET_LENGTH(event)
+    return len(event.data)
 
 
 cdef class Channel(Receiver):
@@ -433,6 +433,7 @@ cdef class Channel(Receiver):
     cdef readonly Turn turn
     cdef readonly Py_ssize_t held
     cdef readonly Py_ssize_t high_water
+    cdef public Py_ssize_t overhead
     cdef Py_ssize_t _easy
     cdef public Py_ssize_t thread_size
     cdef readonly uint64_t messages_received
@@ -462,6 +463,7 @@ cdef class Channel(Receiver):
         # One of wsfast, and TLS above it, does.
         self._resumes = self._link is not None or isinstance(getattr(transport, "transport", None), SocketTransport)
         self.high_water = read_limit
+        self.overhead = OVERHEAD
         # A character takes up to four bytes.
         self._easy = PY_SSIZE_T_MAX if max_buffered is None else max(0, (max_buffered - write_limit) // 4)
         self.thread_size = PY_SSIZE_T_MAX
@@ -627,7 +629,7 @@ cdef class Channel(Receiver):
                 # Of a consumer that is always behind, the queue is never empty.
                 del self._queue[:self._head]
                 self._head = 0
-        self.held -= _weight(message)
+        self.held -= _size(message) + self.overhead
         self.owes = True
         if self.paused & PAUSED_HELD and self.held * 4 <= self.high_water:
             self.unpause(PAUSED_HELD)
@@ -641,7 +643,7 @@ cdef class Channel(Receiver):
             self._queue = [event]
         else:
             self._queue.append(event)
-        self.held += _weight(event)
+        self.held += _size(event) + self.overhead
 
     cdef int _empty(self) except -1:
         self._next = None

@@ -134,6 +134,7 @@ class Channel:
         write_paused: whether the transport has more unsent than it should.
         ended: whether no more messages will come than those that are queued.
         paused: the reasons why reading is paused, as bits.
+        overhead: bytes that a held message counts for beside its own; to be set before there is one.
         held: the bytes of the messages that are queued, each with its overhead.
         messages_received, messages_sent, bytes_received, bytes_sent: totals.
     """
@@ -159,6 +160,7 @@ class Channel:
         "messages_sent",
         "on_message",
         "opening",
+        "overhead",
         "owes",
         "packs",
         "paused",
@@ -225,6 +227,7 @@ class Channel:
         self._dirty = False
         self.turn_full = False
         self.high_water = read_limit
+        self.overhead = OVERHEAD
         # What is surely below max_buffered without asking the transport; a character takes up to four bytes.
         self._easy = sys.maxsize if max_buffered is None else max(0, (max_buffered - write_limit) // 4)
         self.on_message: Callable[[Any], object] | None = None
@@ -347,7 +350,7 @@ class Channel:
     def put_back(self, event: Any) -> None:
         """Put a message, or a piece of one, at the end of the queue."""
         self._queue.append(event)
-        self.held += weight(event)
+        self.held += weight(event, self.overhead)
 
     def take_queue(self) -> list[Any]:
         """Return what is in the queue, and empty it."""
@@ -358,7 +361,7 @@ class Channel:
 
     def _pop(self) -> Any:
         message = self._queue.popleft()
-        self.held -= weight(message)
+        self.held -= weight(message, self.overhead)
         self.owes = True
         if self.paused & PAUSED_HELD and self.held * 4 <= self.high_water:
             self.unpause(PAUSED_HELD)

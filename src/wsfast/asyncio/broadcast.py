@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from ..codec import encode_frame
@@ -52,9 +52,22 @@ def broadcast(
         UnicodeError: it is no text.
         ExceptionGroup: of `ConcurrencyError` and `BufferFull`, if `raise_exceptions` is set.
     """
+    failures = []
+    for ws, exc in broadcast_each(connections, message, text, compress):
+        if raise_exceptions:
+            failures.append(exc)
+        else:
+            ws._channel.host.logger.warning("broadcast skipped %s: %s", format_address(ws.remote_address), exc)
+    if failures:
+        raise ExceptionGroup("broadcast skipped connections", failures)
+
+
+def broadcast_each(
+    connections: Iterable[WebSocket], message: str | BytesLike, text: bool | None, compress: bool | None
+) -> Iterator[tuple[WebSocket, ConcurrencyError | BufferFull]]:
+    """Do the work of `broadcast`; yield each connection that was skipped though it is open, and why."""
     shared = Prepared(message, text, compress)
     frame = shared.frame
-    failures: list[Exception] = []
     for ws in connections:
         if ws._send_encoded(frame):
             continue
@@ -64,12 +77,7 @@ def broadcast(
         try:
             shared.send(channel)
         except (ConcurrencyError, BufferFull) as exc:
-            if raise_exceptions:
-                failures.append(exc)
-            else:
-                channel.host.logger.warning("broadcast skipped %s: %s", format_address(ws.remote_address), exc)
-    if failures:
-        raise ExceptionGroup("broadcast skipped connections", failures)
+            yield ws, exc
 
 
 class Prepared:
@@ -121,7 +129,7 @@ class Prepared:
             if channel.connection.state is not State.OPEN:
                 return False
             if channel.is_sending:
-                raise ConcurrencyError("a message in several steps is being sent")
+                raise ConcurrencyError("sending a fragmented message")
             try:
                 if not channel.may_buffer(self.payload):
                     return False

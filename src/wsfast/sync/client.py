@@ -37,6 +37,7 @@ class _Connector(ClientSettings):
     """One server, and how to connect to it: the settings are those of the client on asyncio."""
 
     _dialer: SyncDialer
+    _websocket_type: Callable[..., WebSocket] = WebSocket
 
     def __init__(self, uri: str, limits: Limits, head_limits: HeadLimits, **settings: Any) -> None:
         super().__init__(uri, limits, head_limits, SyncDialer, **settings)
@@ -71,7 +72,7 @@ class _Connector(ClientSettings):
 
     def _start(self, handshake: ClientHandshake, link: Link, response: Response, trailing: bytes) -> WebSocket:
         agreement, compression = self._judge(handshake, response)
-        return WebSocket(
+        return self._websocket_type(
             link,
             self._limits,
             compression=compression,

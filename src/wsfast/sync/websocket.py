@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import Any, Final, Literal, Self, cast, overload
+from typing import Any, ClassVar, Final, Literal, Self, cast, overload
 
 from wsfast.codes import CloseCause, CloseCode
 from wsfast.connection import Compression, Connection, Side, State
@@ -30,8 +32,6 @@ from .link import Link
 
 __all__ = ["PingWaiter", "WebSocket"]
 
-_OVERHEAD: Final = 64
-"""Bytes that a held message counts for beside its own; the same as on asyncio."""
 _MAX_EVENTS: Final = 256
 """Messages, pings and pongs that are handled before it is asked again whether the program is behind."""
 _MAX_PINGS: Final = 64
@@ -105,6 +105,11 @@ class WebSocket:
         logger: where the connection logs to.
     """
 
+    connection_type: ClassVar[type[Connection]] = Connection
+    """The sans-IO state machine that a connection is made with."""
+    _overhead: ClassVar[int] = 64
+    """Bytes that a held message counts for beside its own; the same as on asyncio."""
+
     def __init__(
         self,
         link: Link,
@@ -121,12 +126,13 @@ class WebSocket:
         self.response = response
         self.subprotocol = subprotocol
         self.latency = 0.0
+        self._id: uuid.UUID | None = None
         self.logger = logger
         self._limits = limits
         self._link = link
         self._remote_address = _address(link.sock.getpeername)
         self._local_address = _address(link.sock.getsockname)
-        self._connection = Connection(
+        self._connection = self.connection_type(
             Side.CLIENT,
             max_size=limits.max_size,
             max_fragments=limits.max_fragments,
@@ -201,6 +207,23 @@ class WebSocket:
             return None
         rcvd = self._connection.close_rcvd
         return "" if rcvd is None else rcvd.reason
+
+    @property
+    def close_exc(self) -> ConnectionClosed | None:
+        """What `recv` and `send` raise from now on, as a new exception; None while the connection is open."""
+        return None if self.state < State.DRAINING else self._connection.closed_error()
+
+    @property
+    def socket(self) -> socket.socket:
+        """The socket, to look at and to set options of; what it carries belongs to the connection."""
+        return self._link.sock
+
+    @property
+    def id(self) -> uuid.UUID:
+        """A random identifier of the connection, for logs; made when it is first asked for."""
+        if self._id is None:
+            self._id = uuid.uuid4()
+        return self._id
 
     @property
     def close_cause(self) -> CloseCause | None:
@@ -368,7 +391,7 @@ class WebSocket:
         if event is None:
             self._queue.put(None)  # for the next who asks
             raise self._connection.closed_error()
-        self._taken += _weight(event)
+        self._taken += _weight(event) + self._overhead
         if self._paused and (self._put - self._taken) * 4 <= self._limits.read_limit:
             with self._lock:
                 # In this order: if Ctrl-C comes between the two, the next call does it again.
@@ -766,7 +789,7 @@ class WebSocket:
 
     def _deliver(self, event: Event) -> None:
         if isinstance(event, (str, bytes, Fragment)):
-            self._put += _weight(event)
+            self._put += _weight(event) + self._overhead
             if self._put - self._taken > self._limits.read_limit and self._connection.state is State.OPEN:
                 self._paused = True
             self._queue.put(event)
@@ -854,7 +877,7 @@ class WebSocket:
 
 
 def _weight(event: str | bytes | Fragment) -> int:
-    return (len(event.data) if isinstance(event, Fragment) else len(event)) + _OVERHEAD
+    return len(event.data) if isinstance(event, Fragment) else len(event)
 
 
 def _converted(message: str | bytes, decode: bool | None) -> str | bytes:

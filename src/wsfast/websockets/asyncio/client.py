@@ -3,36 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import traceback
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Literal
-from urllib.parse import urljoin
 
-from wsfast import exceptions as native
 from wsfast import handshake
 from wsfast.client import connector
 
 from ..client import ClientProtocol, backoff, process_exception
-from ..datastructures import Headers, HeadersLike
-from ..exceptions import InvalidProxy, InvalidStatus, SecurityError
+from ..datastructures import HeadersLike
+from ..dialing import MAX_REDIRECTS, Dialing, MaxQueue, WriteLimit
 from ..extensions.base import ClientExtensionFactory
-from ..extensions.permessage_deflate import enable_client_permessage_deflate, only_deflate
-from ..headers import validate_subprotocols
 from ..http11 import USER_AGENT
 from ..translate import translate
 from ..typing import LoggerLike, Origin, PathLike, Subprotocol
-from ..uri import parse_uri
-from .connection import Connection, MaxQueue, WriteLimit, limits
+from .connection import Connection
 
 __all__ = ["ClientConnection", "connect", "unix_connect"]
-
-MAX_REDIRECTS = int(os.environ.get("WEBSOCKETS_MAX_REDIRECTS", "10"))
-
-_SECRETS = frozenset({"authorization", "cookie", "proxy-authorization"})
-# What the handshake says anyway; some programs say it once more.
-_SAID = {"upgrade": "websocket", "connection": "upgrade", "sec-websocket-version": "13"}
 
 
 class ClientConnection(Connection):
@@ -46,7 +34,7 @@ class ClientConnection(Connection):
     protocol: ClientProtocol
 
 
-class connect(connector.connect):  # noqa: N801
+class connect(Dialing, connector.connect):  # noqa: N801
     """Connect to a WebSocket server: ``await``, ``async with`` or, to connect again and again, ``async for``.
 
     Args:
@@ -93,58 +81,32 @@ class connect(connector.connect):  # noqa: N801
         create_connection: Callable[..., ClientConnection] | None = None,
         **kwargs: Any,
     ) -> None:
-        self.ws_uri = parse_uri(uri)
-        _check_tls(self.ws_uri.secure, proxy, kwargs)
-        if subprotocols is not None:
-            validate_subprotocols(subprotocols)
-        if compression == "deflate":
-            extensions = enable_client_permessage_deflate(extensions)
-        elif compression is not None:
-            raise ValueError(f"unsupported compression: {compression}")
-        self.additional_headers = additional_headers
         self.user_agent_header = user_agent_header
         self.proxy = proxy
         self.process_exception = process_exception
         self.open_timeout = open_timeout
         self.reconnect_delays = reconnect_delays
-        self.create_connection_kwargs = kwargs
         self._create_connection = ClientConnection if create_connection is None else create_connection
-        self._made_with: dict[str, Any] = {
-            "origin": origin,
-            "extensions": extensions,
-            "subprotocols": subprotocols,
-            "max_size": max_size,
-            "logger": logger,
-        }
-        self.logger: Any = self._protocol().logger
-        self._times: dict[str, Any] = {
-            "ping_interval": ping_interval,
-            "ping_timeout": ping_timeout,
-            "close_timeout": close_timeout,
-        }
-        self._sizes: dict[str, Any] = {"max_queue": max_queue, "write_limit": write_limit}
-        try:
-            super().__init__(
-                uri,
-                origin=origin,
-                subprotocols=subprotocols,
-                compression=only_deflate(extensions),
-                additional_headers=_pairs(additional_headers),
-                user_agent_header=user_agent_header,
-                proxy=proxy,
-                max_redirects=MAX_REDIRECTS,
-                open_timeout=open_timeout,
-                logger=self.logger,
-                **limits(max_size=max_size, **self._times, **self._sizes),
-                **kwargs,
-            )
-        except native.InvalidProxy as exc:
-            raise InvalidProxy(exc.proxy, _proxy_words(exc)) from None
+        options = self.prepare(
+            uri,
+            origin=origin,
+            extensions=extensions,
+            subprotocols=subprotocols,
+            compression=compression,
+            additional_headers=additional_headers,
+            user_agent_header=user_agent_header,
+            proxy=proxy,
+            open_timeout=open_timeout,
+            times={"ping_interval": ping_interval, "ping_timeout": ping_timeout, "close_timeout": close_timeout},
+            max_size=max_size,
+            sizes={"max_queue": max_queue, "write_limit": write_limit},
+            logger=logger,
+            max_redirects=MAX_REDIRECTS,
+            kwargs=kwargs,
+        )
+        super().__init__(uri, **options)
 
     # --- What the opening handshake calls -----------------------------------------------------------------
-
-    def _protocol(self) -> ClientProtocol:
-        return ClientProtocol(self.ws_uri, **self._made_with)
 
     def _new_websocket(self, request: handshake.Request, subprotocol: str | None, peer: Any) -> ClientConnection:
         ws = self._create_connection(self._protocol(), **self._times, **self._sizes)
@@ -152,56 +114,6 @@ class connect(connector.connect):  # noqa: N801
         ws.subprotocol = subprotocol
         ws._peer = peer
         return ws
-
-    def _redirected(self, uri: handshake.URI, exc: native.InvalidStatus, followed: int) -> handshake.URI | None:
-        status = translate(exc)
-        assert isinstance(status, InvalidStatus)
-        headers = self.additional_headers
-        answer = self.process_redirect(status)
-        if isinstance(answer, Exception):
-            if answer is status:
-                raise status from exc.__cause__
-            raise answer from status
-        if followed + 1 >= self._max_redirects:
-            raise SecurityError(f"more than {self._max_redirects} redirects") from status
-        self.uri = answer
-        self.ws_uri = parse_uri(answer)
-        self._parsed = handshake.parse_uri(answer)
-        if self.additional_headers is not headers:
-            self._headers = _pairs(self.additional_headers)
-        return self._parsed
-
-    def process_redirect(self, exc: Exception) -> Exception | str:
-        """Return the URI to go on with after an attempt to connect has failed, or the exception to raise.
-
-        It may be overridden, to follow other redirects, or none.
-
-        Args:
-            exc: what the attempt raised; an `InvalidStatus` if it may be a redirect.
-        """
-        if (
-            not isinstance(exc, InvalidStatus)
-            or exc.response.status_code not in (300, 301, 302, 303, 307, 308)
-            or "Location" not in exc.response.headers
-        ):
-            return exc
-        old = self.ws_uri
-        new_uri = urljoin(self.uri, exc.response.headers["Location"])
-        new = parse_uri(new_uri)
-        options = self.create_connection_kwargs
-        if options.get("sock") is not None:
-            return ValueError(f"cannot follow redirect to {new_uri} with a preexisting socket")
-        if old.secure and not new.secure:
-            return SecurityError(f"cannot follow redirect to non-secure URI {new_uri}")
-        if (old.secure, old.host, old.port) != (new.secure, new.host, new.port):
-            if options.get("unix", False):
-                return ValueError(f"cannot follow cross-origin redirect to {new_uri} with a Unix socket")
-            if options.get("host") is not None or options.get("port") is not None:
-                return ValueError(f"cannot follow cross-origin redirect to {new_uri} with an explicit host or port")
-            if self.additional_headers is not None:
-                kept = Headers(self.additional_headers).raw_items()
-                self.additional_headers = Headers((name, value) for name, value in kept if name.lower() not in _SECRETS)
-        return new_uri
 
     async def _connect(self) -> tuple[Any, Any]:
         try:
@@ -264,31 +176,6 @@ class connect(connector.connect):  # noqa: N801
                 await asyncio.sleep(delay)
             else:
                 delays = None
-
-
-def _check_tls(secure: bool, proxy: str | bool | None, options: dict[str, Any]) -> None:
-    if not secure and options.get("ssl") is not None:
-        raise ValueError("ssl argument is incompatible with a ws:// URI")
-    if secure and options.get("ssl", True) is None:
-        raise ValueError("ssl=None is incompatible with a wss:// URI")
-    if isinstance(proxy, str):
-        if proxy.startswith("http://") and options.get("proxy_ssl") is not None:
-            raise ValueError("proxy_ssl argument is incompatible with an http:// proxy")
-        if proxy.startswith("https://") and options.get("proxy_ssl", True) is None:
-            raise ValueError("proxy_ssl=None is incompatible with an https:// proxy")
-
-
-def _proxy_words(exc: native.InvalidProxy) -> str:
-    scheme, separator, _ = exc.proxy.partition("://")
-    known = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
-    return f"scheme {scheme} isn't supported" if separator and scheme not in known else exc.message
-
-
-def _pairs(headers: HeadersLike | None) -> list[tuple[str, str]] | None:
-    if headers is None:
-        return None
-    pairs = Headers(headers).raw_items()
-    return [(name, value) for name, value in pairs if _SAID.get(name.lower()) != value.lower()]
 
 
 def unix_connect(path: PathLike | None = None, uri: str | None = None, **kwargs: Any) -> connect:

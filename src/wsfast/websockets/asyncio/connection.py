@@ -3,51 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import uuid
 from collections.abc import AsyncIterator, Iterable
 from typing import TYPE_CHECKING, Any
 
 from wsfast import connection as native
-from wsfast import handshake
 from wsfast.asyncio import broadcast as sending
 from wsfast.asyncio.protocol import ConnectionProtocol
 from wsfast.asyncio.websocket import WebSocket
+from wsfast.codes import CloseCode
 from wsfast.session import Limits
 from wsfast.transport.timers import CoarseTimer
 
-from ..exceptions import ConnectionClosed
-from ..http11 import Request, Response
-from ..protocol import SERVER, Machine, Protocol, State
+from ..described import Described
+from ..dialing import HELD, MaxQueue, WriteLimit, limits
+from ..protocol import SERVER, Machine, Protocol
 
 if TYPE_CHECKING:
     from wsfast.events import BytesLike
 
 __all__ = ["Connection"]
-
-MaxQueue = int | tuple[int | None, int | None] | None
-WriteLimit = int | tuple[int, int | None]
-
-_NO_LIMIT = 2**62
-
-
-def limits(
-    *,
-    max_size: int | tuple[int | None, int | None] | None = 2**20,
-    max_queue: MaxQueue = 16,
-    write_limit: WriteLimit = 2**15,
-    **others: Any,
-) -> dict[str, Any]:
-    """Turn limits of `websockets` into those of wsfast, of which each is one number."""
-    high = max_queue[0] if isinstance(max_queue, tuple) else max_queue
-    write_high = write_limit[0] if isinstance(write_limit, tuple) else write_limit
-    return {
-        "max_size": max_size[0] if isinstance(max_size, tuple) else max_size,
-        "read_limit": _NO_LIMIT if high is None else max(4096 * high, 1),
-        "write_limit": max(write_high, 1),
-        "max_buffered": None,
-        **others,
-    }
 
 
 class _Host:
@@ -65,7 +39,7 @@ class _Host:
         """Nothing is to be noted."""
 
 
-class Connection(WebSocket):
+class Connection(Described, WebSocket):  # type: ignore[misc]
     """A connection, with the names and the behaviour of `websockets`.
 
     It can be used as an asyncio protocol too: then it is open as soon as its transport is.
@@ -87,33 +61,16 @@ class Connection(WebSocket):
         max_queue: MaxQueue = 16,
         write_limit: WriteLimit = 2**15,
     ) -> None:
-        self._native_request: Any = None
-        self._request: Request | None = None
+        self.describe(protocol)
         super().__init__()
-        self.protocol = protocol
-        protocol._websocket = self
         self.ping_interval = ping_interval
         self.ping_timeout = ping_timeout
         self.close_timeout = close_timeout
         self.max_queue = max_queue
         self.write_limit = write_limit
-        self._kept_response: Response | None = None
         self._transport: asyncio.Transport | None = None  # before it is open
-        self._adapter: logging.LoggerAdapter[Any] | None = None
 
     # --- What it is ---------------------------------------------------------------------------------------
-
-    @property
-    def id(self) -> uuid.UUID:
-        """A random identifier of the connection, for logs."""
-        return self.protocol.id
-
-    @property
-    def logger(self) -> logging.LoggerAdapter[Any]:
-        """An adapter of the logger; records that it makes have the connection as ``websocket``."""
-        if self._adapter is None:
-            self._adapter = logging.LoggerAdapter(self.protocol.logger, {"websocket": self})
-        return self._adapter
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -125,61 +82,25 @@ class Connection(WebSocket):
         return None if self._channel is None else self._channel.connection
 
     @property
-    def state(self) -> State:  # type: ignore[override]
-        """A `State`: CONNECTING, OPEN, CLOSING or CLOSED."""
-        return self.protocol.state
-
-    @property
-    def close_code(self) -> int | None:
-        """The close code that the peer sent, 1006 without a Close frame; None while the connection is open."""
-        return self.protocol.close_code
-
-    @property
-    def close_reason(self) -> str | None:
-        """The close reason that the peer sent; None while the connection is open."""
-        return self.protocol.close_reason
-
-    @property
-    def close_exc(self) -> ConnectionClosed:
-        """What `recv` and `send` raise once the connection is closed."""
-        return self.protocol.close_exc
-
-    @property
     def transport(self) -> asyncio.Transport | None:
         """The asyncio transport; None once the connection is closed."""
         return self._transport if self._channel is None else self._channel.transport
 
-    @property
-    def request(self) -> Any:
-        """The opening handshake's `Request`."""
-        if self._request is None and self._native_request is not None:
-            self._request = Request.of(self._native_request)
-        return self._request
+    async def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
+        """Close the connection with the closing handshake and wait for its end, for at most `close_timeout`.
 
-    @request.setter
-    def request(self, request: Any) -> None:
-        if isinstance(request, handshake.Request):
-            self._native_request, self._request = request, None
-        else:
-            self._request = request
+        In the middle of a message that is sent in fragments, the code is 1011.
 
-    @property
-    def response(self) -> Any:
-        """The opening handshake's `Response`."""
-        if self._kept_response is None:
-            response = super().response
-            if response is None:
-                return None
-            self._kept_response = Response.of(response)
-        return self._kept_response
-
-    @response.setter
-    def response(self, response: Any) -> None:
-        if isinstance(response, Response):
-            self._kept_response = response
-        else:
-            self._kept_response = None
-            WebSocket.response.__set__(self, response)  # type: ignore[attr-defined]
+        Args:
+            code: the close code.
+            reason: the close reason.
+        """
+        machine = self._machine
+        if machine is None:
+            return
+        if machine.in_message:
+            code, reason = CloseCode.INTERNAL_ERROR, "close during fragmented message"
+        await super().close(code, reason)
 
     # --- Messages -----------------------------------------------------------------------------------------
 
@@ -189,6 +110,13 @@ class Connection(WebSocket):
 
     async def aclose(self) -> None:
         """End an iteration, as ``aclosing(aiter(ws))`` does; the connection stays open."""
+
+    def _open(self, channel: Any) -> None:
+        # Both are marks of websockets; `limits` has chosen the high-water mark of the first so that messages count.
+        channel.overhead = HELD
+        if isinstance(self.write_limit, tuple):
+            channel.transport.set_write_buffer_limits(*self.write_limit)
+        super()._open(channel)
 
     # --- As an asyncio protocol ---------------------------------------------------------------------------
 
@@ -226,7 +154,14 @@ def broadcast(
         text: True sends bytes-like as text, False sends `str` as binary.
         raise_exceptions: raise in an `ExceptionGroup` what would be logged otherwise.
     """
-    sending.broadcast(connections, message, raise_exceptions, text=text)
+    failures = []
+    for ws, exc in sending.broadcast_each(connections, message, text, None):
+        if raise_exceptions:
+            failures.append(exc)
+        else:
+            ws.logger.warning("skipped broadcast: %s", exc)
+    if failures:
+        raise ExceptionGroup("skipped broadcast", failures)
 
 
 broadcast.__module__ = "wsfast.websockets.asyncio.server"

@@ -17,6 +17,7 @@ from wsfast.exceptions import HandshakeRefused, NegotiationError
 from wsfast.server import auth
 from wsfast.server import server as native
 
+from ..dialing import MaxQueue, WriteLimit, limits
 from ..extensions.base import ServerExtensionFactory
 from ..extensions.permessage_deflate import enable_server_permessage_deflate, only_deflate
 from ..headers import validate_subprotocols
@@ -24,7 +25,7 @@ from ..http11 import SERVER, Request, Response, plain_response
 from ..protocol import OPEN
 from ..server import ServerProtocol
 from ..typing import LoggerLike, Origin, PathLike, StatusLike, Subprotocol
-from .connection import Connection, MaxQueue, WriteLimit, broadcast, limits
+from .connection import Connection, broadcast
 
 __all__ = ["Server", "ServerConnection", "basic_auth", "broadcast", "serve", "unix_serve"]
 

@@ -1,0 +1,103 @@
+"""`Described`: what a connection tells of itself in `websockets`, the same on asyncio and in threads."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from typing import Any
+
+from wsfast import connection as native
+from wsfast import handshake
+
+from .exceptions import ConnectionClosed
+from .http11 import Request, Response
+from .protocol import Protocol, State
+
+__all__ = ["Described"]
+
+
+class Described:
+    """A connection's names of `websockets`; a class puts it in front of wsfast's own."""
+
+    protocol: Protocol
+
+    def describe(self, protocol: Protocol) -> None:
+        """Begin; called before the other's constructor."""
+        self.protocol = protocol
+        protocol._websocket = self
+        self._native_request: handshake.Request | None = None
+        self._request: Request | None = None
+        self._native_response: handshake.Response | bytes | None = None
+        self._known_response: Response | None = None
+        self._adapter: logging.LoggerAdapter[Any] | None = None
+
+    @property
+    def _machine(self) -> native.Connection | None:
+        raise NotImplementedError  # pragma: no cover - each subclass has its own
+
+    @property
+    def id(self) -> uuid.UUID:
+        """A random identifier of the connection, for logs."""
+        return self.protocol.id
+
+    @property
+    def logger(self) -> logging.LoggerAdapter[Any]:
+        """An adapter of the logger; records that it makes have the connection as ``websocket``."""
+        if self._adapter is None:
+            self._adapter = logging.LoggerAdapter(self.protocol.logger, {"websocket": self})
+        return self._adapter
+
+    @logger.setter
+    def logger(self, logger: Any) -> None:
+        """Nothing: it is the protocol's."""
+
+    @property
+    def state(self) -> State:
+        """A `State`: CONNECTING, OPEN, CLOSING or CLOSED."""
+        return self.protocol.state
+
+    @property
+    def close_code(self) -> int | None:
+        """The close code that the peer sent, 1006 without a Close frame; None while the connection is open."""
+        return self.protocol.close_code
+
+    @property
+    def close_reason(self) -> str | None:
+        """The close reason that the peer sent; None while the connection is open."""
+        return self.protocol.close_reason
+
+    @property
+    def close_exc(self) -> ConnectionClosed:
+        """What `recv` and `send` raise once the connection is closed."""
+        return self.protocol.close_exc
+
+    @property
+    def request(self) -> Any:
+        """The opening handshake's `Request`."""
+        if self._request is None and self._native_request is not None:
+            self._request = Request.of(self._native_request)
+        return self._request
+
+    @request.setter
+    def request(self, request: Any) -> None:
+        if isinstance(request, handshake.Request):
+            self._native_request, self._request = request, None
+        else:
+            self._request = request
+
+    @property
+    def response(self) -> Any:
+        """The opening handshake's `Response`."""
+        if self._known_response is None and self._native_response is not None:
+            response = self._native_response
+            if isinstance(response, bytes):
+                response = handshake.Response.from_head(response)
+            self._known_response = Response.of(response)
+        return self._known_response
+
+    @response.setter
+    def response(self, response: Any) -> None:
+        if isinstance(response, Response):
+            self._known_response = response
+        else:
+            self._native_response, self._known_response = response, None

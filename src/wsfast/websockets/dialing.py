@@ -1,0 +1,207 @@
+"""What the clients of `websockets` do before they connect, the same on asyncio and in threads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urljoin
+
+from wsfast import exceptions as native
+from wsfast import handshake
+from wsfast.dial.proxy import parse_proxy
+
+from .client import ClientProtocol
+from .datastructures import Headers, HeadersLike
+from .exceptions import InvalidProxy, InvalidStatus, SecurityError
+from .extensions.permessage_deflate import enable_client_permessage_deflate, only_deflate
+from .headers import validate_subprotocols
+from .translate import translate
+from .uri import WebSocketURI, parse_uri
+
+__all__ = ["MAX_REDIRECTS", "Dialing", "limits"]
+
+MAX_REDIRECTS = int(os.environ.get("WEBSOCKETS_MAX_REDIRECTS", "10"))
+
+MaxQueue = int | tuple[int | None, int | None] | None
+WriteLimit = int | tuple[int, int | None]
+
+_SECRETS = frozenset({"authorization", "cookie", "proxy-authorization"})
+# What the handshake says anyway; some programs say it once more.
+_SAID = {"upgrade": "websocket", "connection": "upgrade", "sec-websocket-version": "13"}
+_NO_LIMIT = 2**62
+HELD = 2**20
+"""What each message that waits to be received counts for, beside its bytes: so that it is them that are counted."""
+
+
+def limits(
+    *,
+    max_size: int | tuple[int | None, int | None] | None = 2**20,
+    max_queue: MaxQueue = 16,
+    write_limit: WriteLimit = 2**15,
+    **others: Any,
+) -> dict[str, Any]:
+    """Turn limits of `websockets` into those of wsfast, of which each is one number."""
+    high = max_queue[0] if isinstance(max_queue, tuple) else max_queue
+    write_high = write_limit[0] if isinstance(write_limit, tuple) else write_limit
+    return {
+        "max_size": max_size[0] if isinstance(max_size, tuple) else max_size,
+        "read_limit": _NO_LIMIT if high is None else HELD * high + HELD // 2,
+        "write_limit": max(write_high, 1),
+        "max_buffered": None,
+        **others,
+    }
+
+
+class Dialing:
+    """One server, and how to connect to it; a class puts it in front of wsfast's own."""
+
+    uri: str
+    ws_uri: WebSocketURI
+    additional_headers: HeadersLike | None
+    _parsed: handshake.URI
+    _headers: list[tuple[str, str]] | None
+
+    def prepare(
+        self,
+        uri: str,
+        *,
+        origin: Any,
+        extensions: Sequence[Any] | None,
+        subprotocols: Sequence[Any] | None,
+        compression: str | None,
+        additional_headers: HeadersLike | None,
+        user_agent_header: str | None,
+        proxy: Any,
+        open_timeout: float | None,
+        times: dict[str, Any],
+        max_size: Any,
+        sizes: dict[str, Any],
+        logger: Any,
+        max_redirects: int,
+        kwargs: dict[str, Any],
+    ) -> dict[str, Any]:
+        """Check what `connect` was given, and return the options of wsfast's.
+
+        Raises:
+            InvalidURI, ValueError, TypeError: an argument is wrong.
+        """
+        self.ws_uri = parse_uri(uri)
+        _check_tls(self.ws_uri.secure, proxy, kwargs)
+        if subprotocols is not None:
+            validate_subprotocols(subprotocols)
+        if compression == "deflate":
+            extensions = enable_client_permessage_deflate(extensions)
+        elif compression is not None:
+            raise ValueError(f"unsupported compression: {compression}")
+        self.additional_headers = additional_headers
+        self.create_connection_kwargs = kwargs
+        self._made_with: dict[str, Any] = {
+            "origin": origin,
+            "extensions": extensions,
+            "subprotocols": subprotocols,
+            "max_size": max_size,
+            "logger": logger,
+        }
+        self.logger: Any = self._protocol().logger
+        self._times = times
+        self._sizes = sizes
+        self._most_redirects = max_redirects
+        _check_proxy(proxy)
+        return {
+            "origin": origin,
+            "subprotocols": subprotocols,
+            "compression": only_deflate(extensions),
+            "additional_headers": _pairs(additional_headers),
+            "user_agent_header": user_agent_header,
+            "proxy": proxy,
+            "max_redirects": max_redirects,
+            "open_timeout": open_timeout,
+            "logger": self.logger,
+            **limits(max_size=max_size, **times, **sizes),
+            **kwargs,
+        }
+
+    def _protocol(self) -> ClientProtocol:
+        return ClientProtocol(self.ws_uri, **self._made_with)
+
+    def _redirected(self, uri: handshake.URI, exc: native.InvalidStatus, followed: int) -> handshake.URI | None:
+        status = translate(exc)
+        assert isinstance(status, InvalidStatus)
+        headers = self.additional_headers
+        answer = self.process_redirect(status)
+        if isinstance(answer, Exception):
+            if answer is status:
+                raise status from exc.__cause__
+            raise answer from status
+        if followed + 1 >= self._most_redirects:
+            raise SecurityError(f"more than {self._most_redirects} redirects") from status
+        self.uri = answer
+        self.ws_uri = parse_uri(answer)
+        self._parsed = handshake.parse_uri(answer)
+        if self.additional_headers is not headers:
+            self._headers = _pairs(self.additional_headers)
+        return self._parsed
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        """Return the URI to go on with after an attempt to connect has failed, or the exception to raise.
+
+        It may be overridden, to follow other redirects, or none.
+
+        Args:
+            exc: what the attempt raised; an `InvalidStatus` if it may be a redirect.
+        """
+        if (
+            not isinstance(exc, InvalidStatus)
+            or exc.response.status_code not in (300, 301, 302, 303, 307, 308)
+            or "Location" not in exc.response.headers
+        ):
+            return exc
+        old = self.ws_uri
+        new_uri = urljoin(self.uri, exc.response.headers["Location"])
+        new = parse_uri(new_uri)
+        options = self.create_connection_kwargs
+        if options.get("sock") is not None:
+            return ValueError(f"cannot follow redirect to {new_uri} with a preexisting socket")
+        if old.secure and not new.secure:
+            return SecurityError(f"cannot follow redirect to non-secure URI {new_uri}")
+        if (old.secure, old.host, old.port) != (new.secure, new.host, new.port):
+            if options.get("unix", False):
+                return ValueError(f"cannot follow cross-origin redirect to {new_uri} with a Unix socket")
+            if options.get("host") is not None or options.get("port") is not None:
+                return ValueError(f"cannot follow cross-origin redirect to {new_uri} with an explicit host or port")
+            if self.additional_headers is not None:
+                kept = Headers(self.additional_headers).raw_items()
+                self.additional_headers = Headers((name, value) for name, value in kept if name.lower() not in _SECRETS)
+        return new_uri
+
+
+def _check_tls(secure: bool, proxy: str | bool | None, options: dict[str, Any]) -> None:
+    if not secure and options.get("ssl") is not None:
+        raise ValueError("ssl argument is incompatible with a ws:// URI")
+    if secure and options.get("ssl", True) is None:
+        raise ValueError("ssl=None is incompatible with a wss:// URI")
+    if isinstance(proxy, str):
+        if proxy.startswith("http://") and options.get("proxy_ssl") is not None:
+            raise ValueError("proxy_ssl argument is incompatible with an http:// proxy")
+        if proxy.startswith("https://") and options.get("proxy_ssl", True) is None:
+            raise ValueError("proxy_ssl=None is incompatible with an https:// proxy")
+
+
+def _check_proxy(proxy: Any) -> None:
+    if not isinstance(proxy, str):
+        return
+    try:
+        parse_proxy(proxy)
+    except native.InvalidProxy as exc:
+        scheme, separator, _ = exc.proxy.partition("://")
+        known = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
+        words = f"scheme {scheme} isn't supported" if separator and scheme not in known else exc.message
+        raise InvalidProxy(exc.proxy, words) from None
+
+
+def _pairs(headers: HeadersLike | None) -> list[tuple[str, str]] | None:
+    if headers is None:
+        return None
+    pairs = Headers(headers).raw_items()
+    return [(name, value) for name, value in pairs if _SAID.get(name.lower()) != value.lower()]
