@@ -1,0 +1,1 @@
+"""Programs of others that use `websockets`, run unchanged on `wsfast.websockets`."""
