@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from tests.programs.__main__ import PROGRAMS, run
+from programs.__main__ import PROGRAMS, run
 
 pytestmark = [
     pytest.mark.programs,
