@@ -1,7 +1,7 @@
 """``python -m tests.programs [NAME ...]`` runs programs of others on `wsfast.websockets`.
 
-Each has an environment of its own. They are made by pip, once, in a folder that the environment variable WSFAST_PROGRAMS
-names; without it, in one that is gone afterwards.
+Each has an environment of its own. They are made by pip, once, in a folder that WSFAST_PROGRAMS in the process'
+environment names; without it, in one that is gone afterwards.
 """
 
 from __future__ import annotations

@@ -1,0 +1,171 @@
+"""`wsfast.websockets` in threads, and the old implementation's names, do what `websockets` does."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import uuid
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sync_helpers import Running, running
+
+import wsfast
+from wsfast.websockets.exceptions import (
+    ConnectionClosedError,
+    ConnectionClosedOK,
+    InvalidStatus,
+    InvalidURI,
+    SecurityError,
+)
+from wsfast.websockets.extensions.permessage_deflate import PerMessageDeflate
+from wsfast.websockets.http11 import Request, Response
+from wsfast.websockets.protocol import State
+from wsfast.websockets.sync.client import ClientConnection, connect, reconnect, unix_connect
+
+
+async def serve_all(ws: wsfast.WebSocket) -> None:
+    assert ws.request is not None
+    if ws.request.path == "/close":
+        await ws.close(3456, "bye")
+    async for message in ws:
+        await ws.send(message)
+
+
+def hook(ws: wsfast.WebSocket, request: wsfast.Request) -> wsfast.Response | None:
+    if request.path == "/no":
+        return ws.respond(403, "no\n")
+    if request.path in ("/from", "/round"):
+        response = ws.respond(302, "")
+        response.headers["Location"] = "/to" if request.path == "/from" else "/round"
+        return response
+    return None
+
+
+@pytest.fixture
+def server() -> Iterator[Running]:
+    with running(serve_all, compression="deflate", process_request=hook) as one:
+        yield one
+
+
+def test_defaults(server: Running) -> None:
+    with connect(f"{server.uri}path") as ws:
+        assert isinstance(ws, ClientConnection)
+        assert ws.state is ws.protocol.state is State.OPEN
+        assert [type(one) for one in ws.protocol.extensions] == [PerMessageDeflate]
+        assert isinstance(ws.id, uuid.UUID)
+        assert isinstance(ws.request, Request)
+        assert isinstance(ws.response, Response)
+        assert ws.request.path == "/path"
+        assert ws.socket.getpeername() == ws.remote_address
+        assert ws.logger.logger.name == "websockets.client"
+        assert ws.close_code is ws.close_reason is ws.subprotocol is None
+        ws.send("hi")
+        assert ws.recv(timeout=10) == "hi"
+    assert ws.state is State.CLOSED
+    with pytest.raises(ConnectionClosedOK, match=r"^sent 1000 \(OK\); then received 1000 \(OK\)$"):
+        ws.recv()
+
+
+def test_texts(server: Running) -> None:
+    with connect(f"{server.uri}close") as ws:
+        with pytest.raises(ConnectionClosedError) as caught:
+            ws.recv(timeout=10)
+        assert str(caught.value) == "received 3456 (registered) bye; then sent 3456 (registered) bye"
+        assert ws.close_code == 3456
+        assert str(ws.protocol.close_exc) == str(caught.value)
+
+
+def test_what_goes_wrong(server: Running) -> None:
+    with pytest.raises(InvalidStatus, match=r"^server rejected WebSocket connection: HTTP 403$") as caught:
+        connect(f"{server.uri}no")
+    assert caught.value.response.body == b"no\n"
+    with pytest.raises(InvalidURI, match=r"^http://a/ isn't a valid URI: scheme isn't ws or wss$"):
+        connect("http://a/")
+    with pytest.raises(SecurityError, match=r"^more than 10 redirects$"):
+        connect(f"{server.uri}round")
+    with pytest.raises(ValueError, match=r"^missing path argument$"):
+        unix_connect()
+    with pytest.raises(ValueError, match=r"^unsupported compression: False$"):
+        connect(server.uri, compression=False)  # type: ignore[arg-type]
+    with pytest.raises(NotImplementedError, match="use reconnect"):
+        connect(server.uri, legacy=False)
+    with connect(f"{server.uri}from") as ws:
+        assert ws.request.path == "/to"
+
+
+def test_create_connection(server: Running) -> None:
+    class Mine(ClientConnection):
+        extra = 1
+
+    with connect(server.uri, create_connection=Mine, max_queue=2) as ws:
+        assert isinstance(ws, Mine)
+
+
+def test_reconnect(server: Running) -> None:
+    seen: list[Exception] = []
+
+    def process_exception(exc: Exception) -> Exception | None:
+        seen.append(exc)
+        return None if len(seen) == 1 else exc
+
+    rounds = reconnect(f"{server.uri}no", process_exception=process_exception, reconnect_delays=lambda: iter([0.01]))
+    with pytest.raises(InvalidStatus):
+        next(rounds)
+    assert len(seen) == 2
+    for ws in reconnect(server.uri):
+        ws.send("x")
+        assert ws.recv(timeout=10) == "x"
+        break
+
+
+# --- The old implementation's names -----------------------------------------------------------------------
+
+
+def legacy(name: str) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return importlib.import_module(f"wsfast.websockets.legacy.{name}")
+
+
+def test_the_old_client_and_server() -> None:
+    client, server, auth, exceptions = map(legacy, ("client", "server", "auth", "exceptions"))
+
+    async def handler(ws: Any, path: str) -> None:
+        await ws.send(f"{path} {ws.path} {ws.open} {ws.request_headers['X-A']}")
+
+    async def main() -> None:
+        async def process_request(path: str, headers: Any) -> Any:
+            return (200, {"X-B": "1"}, b"OK\n") if path == "/health" else None
+
+        async with (
+            asyncio.timeout(20),
+            server.serve(
+                handler, "127.0.0.1", 0, process_request=process_request, extra_headers={"X-C": "2"}
+            ) as listening,
+        ):
+            port = listening.sockets[0].getsockname()[1]
+            async with client.connect(f"ws://127.0.0.1:{port}/p", extra_headers={"X-A": "a"}) as ws:
+                assert await ws.recv() == "/p /p True a"
+                assert ws.response_headers["X-C"] == "2"
+                await ws.wait_closed()
+                assert ws.closed
+            with pytest.raises(exceptions.InvalidStatusCode) as caught:
+                await client.connect(f"ws://127.0.0.1:{port}/health")
+            assert caught.value.status_code == 200
+            assert caught.value.headers["X-B"] == "1"
+
+        async def greet(ws: Any) -> None:
+            await ws.send(ws.username)
+
+        protected = auth.basic_auth_protocol_factory(realm="r", credentials=("a", "b"))
+        async with asyncio.timeout(20), server.serve(greet, "127.0.0.1", 0, create_protocol=protected) as listening:
+            port = listening.sockets[0].getsockname()[1]
+            async with client.connect(f"ws://a:b@127.0.0.1:{port}/") as ws:
+                assert await ws.recv() == "a"
+            with pytest.raises(exceptions.InvalidStatusCode, match="HTTP 401"):
+                await client.connect(f"ws://127.0.0.1:{port}/")
+
+    asyncio.run(main())
