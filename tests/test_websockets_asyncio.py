@@ -133,7 +133,7 @@ async def test_extensions_of_others_are_refused_with_a_reason() -> None:
             "http://localhost/ isn't a valid URI: scheme isn't ws or wss",
         ),
         (lambda: connect("ws:///x"), InvalidURI, "ws:///x isn't a valid URI: hostname isn't provided"),
-        (lambda: connect("ws://a/#b"), InvalidURI, "ws://a/#b isn't a valid URI: fragment identifier is meaningless"),
+        (lambda: connect("ws://a/#b"), InvalidURI, "ws://a/#... isn't a valid URI: fragment identifier is meaningless"),
         (lambda: connect("ws://a/", ssl=True), ValueError, "ssl argument is incompatible with a ws:// URI"),
         (lambda: connect("wss://a/", ssl=None), ValueError, "ssl=None is incompatible with a wss:// URI"),
         (

@@ -38,7 +38,19 @@ if TYPE_CHECKING:
     from .connection import Compression
     from .deflate import Deflate
 
-__all__ = ["GRACE", "LINGER", "MAX_EVENTS", "MAX_PINGS", "Do", "Limits", "OnPong", "Overflow", "Session", "weight"]
+__all__ = [
+    "GRACE",
+    "LINGER",
+    "MAX_EVENTS",
+    "MAX_PINGS",
+    "OVERHEAD",
+    "Do",
+    "Limits",
+    "OnPong",
+    "Overflow",
+    "Session",
+    "weight",
+]
 
 GRACE: Final = 1.0
 """Seconds for which the consumer of messages is waited for: to answer what came before a Close frame or a failure, and,
@@ -54,10 +66,11 @@ Overflow: TypeAlias = Literal["error", "drop", "close"]
 OnPong: TypeAlias = Callable[[float | None], object]
 """Called with the seconds of a ping's round trip, or with None if the connection has ended before the pong."""
 
-_OVERHEAD: Final = 64
+OVERHEAD: Final = 64
+"""Bytes that a held message counts for beside its own, unless a channel counts otherwise."""
 
 
-def weight(message: str | bytes | Fragment, overhead: int = _OVERHEAD) -> int:
+def weight(message: str | bytes | Fragment, overhead: int = OVERHEAD) -> int:
     """Return the bytes that a received message counts for while it is held: its length and 64 for the object.
 
     A character of text counts for one byte: to know more would take a look at each.

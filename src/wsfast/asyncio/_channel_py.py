@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from ..codes import Opcode
 from ..events import BytesLike, Event, Fragment
 from ..exceptions import ONE_RECEIVER, ConcurrencyError, ConnectionClosedOK, InvalidState
-from ..session import weight
+from ..session import OVERHEAD, weight
 
 if TYPE_CHECKING:
     from ..connection import Connection
