@@ -134,6 +134,6 @@ if not TYPE_CHECKING:  # pragma: no branch # else every misspelt name would be A
 
     def __getattr__(name: str) -> object:
         # `wsfast.sync` and `wsfast.testing` are there without an import of their own, but cost nothing until then.
-        if name in ("sync", "testing"):
+        if name in ("sync", "testing", "asgi", "uvicorn"):
             return importlib.import_module(f"{__name__}.{name}")
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -192,6 +192,7 @@ def accept_response(
     *,
     date: str | None = None,
     server: str | None = None,
+    lines: bytes = b"",
 ) -> bytes:
     """Build the response that accepts a request (RFC 6455, 4.2.2, item 5).
 
@@ -204,11 +205,12 @@ def accept_response(
         headers: more headers; default none.
         date: the value of Date, as RFC 9110, 5.6.7 has it; default none.
         server: the value of Server; default none.
+        lines: more headers, ready to be sent and not checked, each line with CR LF in front; default none.
 
     Raises:
         ValueError: if one of them has a character that it must not have.
     """
-    response = _ACCEPT + accept_token(key.encode("latin-1"))
+    response = _ACCEPT + accept_token(key.encode("latin-1")) + lines
     if subprotocol is not None:
         response += header_line("Sec-WebSocket-Protocol", check_token("the subprotocol", subprotocol))
     if extensions is not None:

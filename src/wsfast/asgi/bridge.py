@@ -1,0 +1,545 @@
+"""Between an open connection and an ASGI application, on asyncio.
+
+A `Bridge` handles one connection: it reads the opening handshake, calls the application, and turns messages into events
+and events into messages. What an application may do when stands in `conversation`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
+
+from ..asyncio.protocol import ConnectionProtocol, Limits
+from ..asyncio.websocket import WebSocket
+from ..codes import CloseCause, CloseCode
+from ..connection import Side, State
+from ..deflate import accept as accept_deflate
+from ..exceptions import ConnectionClosed, HandshakeRefused
+from ..handshake import RequestParser, accept_response, check_request
+from ..handshake.headers import build_extensions
+from ..transport.timers import CoarseTimer
+from .conversation import (
+    Accept,
+    Answer,
+    ClientDisconnected,
+    Close,
+    Conversation,
+    Cut,
+    Event,
+    Message,
+    Phase,
+    Start,
+    message_of,
+    refusal,
+    status_line,
+)
+from .scope import Address, Scope, websocket_scope
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from ..events import BytesLike
+    from ..handshake import Request, Upgrade
+
+    Application: TypeAlias = Callable[
+        [Scope, Callable[[], Awaitable[Event]], Callable[[Event], Awaitable[None]]], Awaitable[Any]
+    ]
+
+__all__ = ["Bridge", "BridgeProtocol", "Host"]
+
+EXTENSION: Final = "wsfast"
+"""The key of a scope's extensions under which the `WebSocket` stands."""
+STOP_TIMEOUT: Final = 2.0
+"""Seconds that a peer has for the closing handshake, and its application to end, when the server stops."""
+_LINGER: Final = 2.0
+"""Seconds for which a peer may go on sending after it was refused."""
+
+
+class Host:
+    """What the connections of one server with one application share.
+
+    Args:
+        app: the ASGI application.
+        limits: of every connection.
+        loop: the event loop.
+        logger: for access lines, errors of the application and what peers do.
+        version: of ASGI, that the application is written for.
+        root_path: where the application is mounted.
+        state: of the lifespan.
+        stop_timeout: seconds after which an application is cancelled when the server stops; None never does it.
+        fresh_context: whether each application runs in a context of its own that begins empty.
+    """
+
+    def __init__(
+        self,
+        app: Application,
+        limits: Limits,
+        loop: asyncio.AbstractEventLoop,
+        logger: logging.Logger,
+        *,
+        version: str = "3.0",
+        root_path: str = "",
+        state: dict[str, Any] | None = None,
+        stop_timeout: float | None = STOP_TIMEOUT,
+        fresh_context: bool = False,
+    ) -> None:
+        self.app = app
+        self.limits = limits
+        self.loop = loop
+        self.logger = logger
+        self.timer = CoarseTimer(loop)
+        self.version = version
+        self.root_path = root_path
+        self.state = state
+        self.stop_timeout = stop_timeout
+        self.fresh_context = fresh_context
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    def header_lines(self) -> bytes:
+        """Return headers for every response, each line with CR LF in front."""
+        return b""
+
+    def is_full(self) -> bool:
+        """Tell whether no more connections are to be taken: they get 503."""
+        return False
+
+    def log_access(self, scope: Scope, outcome: str) -> None:
+        """Log what the application did with a request."""
+        if self.logger.isEnabledFor(logging.INFO):
+            client = scope["client"]
+            where = "%s:%d" % client if client else ""  # noqa: UP031 - as uvicorn does
+            query = scope["query_string"]
+            target = scope["raw_path"].decode("latin-1") + (f"?{query.decode()}" if query else "")
+            self.logger.info('%s - "WebSocket %s" %s', where, target, outcome)
+
+    def run(self, bridge: Bridge) -> asyncio.Task[None]:
+        """Run the application for one connection."""
+        if self.fresh_context:
+            task = self.loop.create_task(bridge.run(), context=contextvars.Context())
+        else:
+            task = self.loop.create_task(bridge.run())
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        return task
+
+    def connection_opened(self, protocol: ConnectionProtocol) -> None:
+        """Called by a connection that is open from now on."""
+
+    def connection_closed(self, protocol: ConnectionProtocol) -> None:
+        """Called by a connection that has ended."""
+        connection = protocol.connection
+        if connection.failure is not None:
+            self.logger.info("connection from %a failed: %s", protocol.ws.remote_address, connection.failure)
+        elif connection.cause in (CloseCause.LOST, CloseCause.KEEPALIVE, CloseCause.TIMEOUT):
+            self.logger.debug("connection from %a: %s", protocol.ws.remote_address, connection.cause.value)
+
+
+class Bridge:
+    """One connection and one call of the application.
+
+    Args:
+        host: what it shares with others.
+
+    Attributes:
+        transport: the transport, until the connection is open or has ended.
+        protocol, ws: the connection; `ws` from the request on.
+        conversation: what the application has decided.
+    """
+
+    __slots__ = (
+        "_early",
+        "_ended",
+        "_opened",
+        "_parser",
+        "_stopping",
+        "_task",
+        "_upgrade",
+        "_waiters",
+        "conversation",
+        "due",
+        "host",
+        "protocol",
+        "scope",
+        "transport",
+        "ws",
+    )
+
+    protocol: BridgeProtocol
+    ws: WebSocket
+    _upgrade: Upgrade
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.conversation = Conversation()
+        self.scope: Scope | None = None  # until the access line was written
+        self.due = 0.0
+        self.transport: asyncio.Transport | None = None
+        self._parser: RequestParser | None = RequestParser()
+        self._early = b""  # received before the application has accepted
+        self._opened = False
+        self._ended = False
+        self._task: asyncio.Task[None] | None = None
+        self._stopping: list[asyncio.TimerHandle] | None = None
+        self._waiters: list[asyncio.Future[None]] | None = None
+
+    # --- Until the connection is open ----------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport, protocol: ConnectionProtocol) -> None:
+        """Called when TCP, and TLS, are set up."""
+        self.protocol = cast(BridgeProtocol, protocol)
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's classes do not derive from it
+
+    def data_received(self, data: bytes) -> None:
+        """Called with what the peer sent."""
+        transport = self.transport
+        if transport is None:
+            return
+        if self._parser is None:
+            if self.conversation.phase is Phase.CLOSED:
+                return  # it was answered, and is being closed
+            self._early += data
+            if len(self._early) > self.host.limits.read_limit:
+                transport.pause_reading()
+            return
+        try:
+            request = self._parser.feed(data)
+            if request is None:
+                return
+            self._early, self._parser = self._parser.trailing, None
+            self._upgrade = check_request(request)
+        except HandshakeRefused as exc:
+            self._parser = None
+            self.conversation.phase = Phase.CLOSED
+            self.host.logger.info("connection from %a refused: %s", transport.get_extra_info("peername"), exc)
+            self._write(exc.response.serialize(), last=True)
+            return
+        if self.host.is_full():
+            self.host.logger.warning("Exceeded concurrency limit.")
+            self.conversation.phase = Phase.CLOSED
+            self._respond(refusal(503))
+            return
+        self._begin(request, transport)
+
+    def _begin(self, request: Request, transport: asyncio.Transport) -> None:
+        host = self.host
+        self.ws = WebSocket(request)
+        self.conversation.offers = self._upgrade.subprotocols
+        self.scope = websocket_scope(
+            request,
+            self._upgrade.subprotocols,
+            scheme="wss" if transport.get_extra_info("sslcontext") else "ws",
+            client=_address(transport, "peername"),
+            server=_address(transport, "sockname"),
+            root_path=host.root_path,
+            version=host.version,
+            state=host.state,
+        )
+        self.scope["extensions"][EXTENSION] = {"websocket": self.ws}
+        self._task = host.run(self)
+
+    def _open(self, accepted: Accept) -> None:
+        host, transport, upgrade, limits = self.host, self.transport, self._upgrade, self.host.limits
+        assert transport is not None
+        extension = compression = None
+        if limits.compression is not None and upgrade.extensions:
+            agreed = accept_deflate(limits.compression, upgrade.extensions)
+            if agreed is not None:
+                extension, compression = build_extensions([agreed[0]]), agreed[1]
+        self.ws.subprotocol = accepted.subprotocol
+        head = accept_response(
+            upgrade.key, accepted.subprotocol, extension, accepted.headers, lines=host.header_lines()
+        )
+        early, self._early = self._early, b""
+        if not transport.is_reading():
+            transport.resume_reading()
+        self.transport = None
+        self._opened = True
+        del self._upgrade
+        self.protocol.open(host, Side.SERVER, self.ws, transport, compression, head)
+        self.protocol.opened(transport)
+        self._wake()
+        if early:
+            self.protocol.feed(early)
+
+    def _log(self, outcome: object) -> None:
+        """Log what the application did with the request, once."""
+        scope, self.scope = self.scope, None
+        if scope is not None:
+            self.host.log_access(scope, str(outcome))
+
+    def _respond(self, answer: Answer) -> None:
+        head = b""
+        if answer.status:
+            self._log(answer.status)
+            head = status_line(answer.status) + self.host.header_lines() + b"\r\n" + answer.headers + b"\r\n"
+        self._write(head + answer.body, last=answer.last)
+
+    def _write(self, data: bytes, *, last: bool) -> None:
+        """Write of an HTTP response; after the last of it, close in steps, so that the peer can read it."""
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return
+        transport.write(data)
+        if not last:
+            return
+        self._early = b""
+        self._wake()
+        if transport.is_closing():
+            return
+        # Unread bytes in the socket would reset the connection and destroy the response.
+        if not transport.is_reading():
+            transport.resume_reading()
+        if transport.can_write_eof():
+            try:
+                transport.write_eof()
+            except OSError:  # the peer has gone
+                transport.abort()
+        else:
+            transport.close()
+        self.host.timer.set(self, _LINGER)
+
+    def on_deadline(self) -> None:
+        """Called by the timer when a peer that was refused does not go."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called when the transport has ended, before the connection was open or after."""
+        self.host.timer.clear(self)
+        self.transport = None
+        self._ended = True
+        self.conversation.gone = True
+        if self.conversation.phase < Phase.OPEN:
+            self.conversation.disconnect(CloseCode.ABNORMAL_CLOSURE)
+        self._wake()
+        if self._task is None:
+            self.forget()
+
+    def forget(self) -> None:
+        """Let go of what makes circles: the connection and the application have both ended."""
+        if self._opened:
+            del self.protocol.ws
+        for handle in self._stopping or ():
+            handle.cancel()
+        self._stopping = self.transport = self.scope = None
+        for name in ("protocol", "ws", "_upgrade"):
+            if hasattr(self, name):
+                delattr(self, name)
+
+    # --- The application -----------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Call the application, and do what is left to do when it ends."""
+        logger, conversation = self.host.logger, self.conversation
+        failed = True
+        try:
+            assert self.scope is not None
+            result = await self.host.app(self.scope, self.receive, self.send)
+            if result is not None:
+                logger.error("ASGI callable should return None, but returned '%s'.", result)
+            elif conversation.phase is Phase.CONNECTING and not conversation.gone:
+                logger.error("ASGI callable returned without completing handshake.")
+            else:
+                failed = False
+        except BaseException as exc:
+            if not _is_end(exc) and not (self._stopping is not None and isinstance(exc, asyncio.CancelledError)):
+                logger.error("Exception in ASGI application\n", exc_info=exc)
+            if not isinstance(exc, Exception):
+                raise
+        finally:
+            self._task = None
+            self._leave(failed)
+
+    def _leave(self, failed: bool) -> None:
+        action = self.conversation.leave(failed=failed)
+        if isinstance(action, Answer):
+            self._respond(action)
+        elif isinstance(action, Close):
+            cause = CloseCause.HANDLER_ERROR if failed else CloseCause.LOCAL
+            self.protocol.start_close(action.code, action.reason, cause)
+        elif isinstance(action, Cut) and self.transport is not None:
+            self.transport.abort()
+        self._wake()
+        if self._opened:
+            self.protocol.discard()
+            self.protocol.end_receiving()
+        if self._ended:
+            self.forget()
+
+    async def receive(self) -> Event:
+        """Receive an event: ASGI's ``receive``. Cancelling it loses nothing."""
+        conversation = self.conversation
+        if not conversation.greeted:
+            conversation.greeted = True
+            return {"type": "websocket.connect"}
+        while conversation.end is None:
+            if conversation.phase is Phase.OPEN:
+                try:
+                    message = await self.ws.recv()
+                except ConnectionClosed:
+                    if conversation.end is None:
+                        self._note_end()
+                    continue
+                if type(message) is str:
+                    return {"type": "websocket.receive", "text": message}
+                return {"type": "websocket.receive", "bytes": message}
+            await self._change()
+        return conversation.end.copy()
+
+    def _note_end(self) -> None:
+        """Say why there are no more messages: by what this side found wrong, or what the peer said."""
+        connection = self.protocol.connection
+        if connection.failure is not None:
+            self.conversation.disconnect(connection.failure.code, connection.failure.reason)
+        elif connection.cause is CloseCause.KEEPALIVE and connection.close_sent is not None:
+            self.conversation.disconnect(*connection.close_sent)
+        elif connection.close_rcvd is not None:
+            self.conversation.disconnect(*connection.close_rcvd)
+        else:
+            self.conversation.disconnect(CloseCode.ABNORMAL_CLOSURE)
+
+    async def send(self, event: Event) -> None:
+        """Send an event: ASGI's ``send``.
+
+        Raises:
+            ClientDisconnected: the connection has ended; it is an `OSError`.
+            RuntimeError: it is not the time for such an event.
+            TypeError, ValueError: the event is malformed.
+        """
+        conversation = self.conversation
+        if conversation.phase is Phase.OPEN and not conversation.gone:
+            if type(event) is dict and event.get("type") == "websocket.send":
+                await self._send(*message_of(event))
+                return
+            self.protocol.settle()  # the peer's Close frame may have been kept back
+            if self.protocol.connection.state is not State.OPEN:
+                raise ClientDisconnected("the connection has ended")
+        elif conversation.phase < Phase.OPEN and (self.transport is None or self.transport.is_closing()):
+            raise ClientDisconnected("the connection has ended")
+        action = conversation.take(event)
+        if isinstance(action, Close):
+            self.protocol.start_close(action.code, action.reason, CloseCause.LOCAL)
+            self.protocol.end_receiving()
+        elif isinstance(action, Accept):
+            self._log("[accepted]")
+            self._open(action)
+        elif isinstance(action, Start):
+            self._log(action.status)
+        elif isinstance(action, Answer):
+            self._respond(action)
+            while not action.last and not self._ended and self.protocol.write_paused:
+                await self._change()
+        elif isinstance(action, Message):
+            await self._send(*action)
+        else:
+            raise AssertionError(f"no event of an application leads to {action!r}")
+
+    async def _send(self, data: str | BytesLike, compress: bool | None) -> None:
+        protocol = self.protocol
+        try:
+            if protocol.write_paused:
+                await protocol.drain()
+            await self.ws.send(data, compress=compress)
+        except ConnectionClosed as exc:
+            raise ClientDisconnected("the connection has ended") from exc
+
+    async def _change(self) -> None:
+        """Wait until something has changed: the application's decision, the end, or room for what is written."""
+        waiter = self.host.loop.create_future()
+        if self._waiters is None:
+            self._waiters = []
+        self._waiters.append(waiter)
+        try:
+            await waiter
+        finally:
+            if self._waiters is not None and waiter in self._waiters:
+                self._waiters.remove(waiter)
+
+    def _wake(self) -> None:
+        waiters, self._waiters = self._waiters, None
+        for waiter in waiters or ():
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def resume(self) -> None:
+        """Note that there is room for what is written."""
+        self._wake()
+
+    def stop(self) -> None:
+        """Begin to end, because the server stops: the application is told at once, and in the end is cancelled."""
+        if self._stopping is not None or self._ended:
+            return
+        self._stopping = []
+        call_later, conversation = self.host.loop.call_later, self.conversation
+        if self._opened:
+            conversation.disconnect(CloseCode.SERVICE_RESTART)
+            self.protocol.start_close(CloseCode.SERVICE_RESTART, "", CloseCause.STOP)
+            self.protocol.end_receiving()
+            self._stopping.append(call_later(STOP_TIMEOUT, self.protocol.abort, CloseCause.STOP))
+        elif self._task is None:
+            if self.transport is not None and conversation.phase is not Phase.CLOSED:
+                self.transport.close()  # no request has come
+        elif conversation.phase is Phase.CONNECTING:
+            conversation.disconnect(CloseCode.ABNORMAL_CLOSURE)
+            self._respond(refusal(503))
+        if self._task is not None and self.host.stop_timeout is not None:
+            self._stopping.append(call_later(self.host.stop_timeout, self._task.cancel))
+
+
+class BridgeProtocol(ConnectionProtocol):
+    """The asyncio protocol of a connection that an ASGI application serves.
+
+    Args:
+        host: what it shares with others.
+    """
+
+    __slots__ = ("bridge",)
+
+    def __init__(self, host: Host) -> None:
+        self.bridge = Bridge(host)
+        super().__init__(host.loop, self.bridge)
+
+    def data_received(self, data: bytes) -> None:
+        """Called where the transport does not know of `get_buffer`, or by what read the request before."""
+        if self.opening is not None:
+            self.opening.data_received(data)
+        else:
+            self.feed(data)
+
+    def opened(self, transport: asyncio.Transport) -> None:
+        """Called when the connection is open."""
+
+    def resume_writing(self) -> None:
+        """Called by the transport when less than a quarter of `write_limit` is unsent."""
+        super().resume_writing()
+        self.bridge.resume()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the transport when it has ended."""
+        opened = self.opening is None
+        super().connection_lost(exc)
+        if opened:
+            self.bridge.connection_lost(exc)
+
+    def end_receiving(self) -> None:
+        """Hand out no more messages, and let who waits for one learn it."""
+        self.ended = True
+        self.wake_receiver()
+
+
+def _is_end(exc: BaseException) -> bool:
+    """Tell whether an exception, or each one of a group, says no more than that the peer has gone."""
+    if isinstance(exc, BaseExceptionGroup):
+        return all(_is_end(one) for one in exc.exceptions)
+    return isinstance(exc, ClientDisconnected)
+
+
+def _address(transport: asyncio.Transport, name: str) -> Address | None:
+    address = transport.get_extra_info(name)
+    if isinstance(address, str) and address and name == "sockname":
+        return address, None  # of a Unix socket
+    if isinstance(address, (tuple, list)) and len(address) >= 2:
+        return str(address[0]), int(address[1])
+    return None

@@ -1,0 +1,111 @@
+"""`HTTP`: a connection that is wsfast's from its first byte, and given to uvicorn's protocol if it is no WebSocket."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING, Any, cast
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from ..handshake.http11 import RequestParser
+from .protocol import Protocol, host_of
+
+if TYPE_CHECKING:
+    from uvicorn.config import Config
+    from uvicorn.server import ServerState
+
+__all__ = ["HTTP"]
+
+
+class HTTP(Protocol):
+    """A connection, for uvicorn's option ``--http wsfast.uvicorn:HTTP``.
+
+    It reads the first request. One for a WebSocket it serves itself, with the frames that came behind it; all other
+    connections are given to uvicorn's httptools protocol. The options are those of the class that ``--ws`` names, if
+    `configure` made it; if ``--ws`` names another implementation, or ``none``, that is obeyed.
+    """
+
+    __slots__ = ("_config",)
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        kind = chosen(config)
+        if kind is not None and kind is not HTTP:
+            self.bridge.host = host_of(kind, config, server_state, app_state, self.bridge.host.loop)
+        self._config = config
+        self.opening = _First(self, kind is not None)
+
+    def give_away(self, data: bytes) -> None:
+        """Let uvicorn's own protocol go on with a connection that is not for a WebSocket, or not yet."""
+        state, host, transport = self._state, self.bridge.host, self.bridge.transport
+        assert transport is not None
+        state.connections.discard(self)
+        self.bridge.forget()
+        http = _HTTPTools(self._config, state, host.state or {}, host.loop)
+        kind = chosen(self._config)
+        if kind is not None:
+            http.ws_protocol_class = cast(Any, kind)
+        http.connection_made(transport)
+        transport.set_protocol(http)
+        # uvloop chooses how to read when it starts to: now it sees that there is no `get_buffer`.
+        transport.pause_reading()
+        transport.resume_reading()
+        http.data_received(data)
+
+
+class _First:
+    """What handles a connection until its first bytes show what it is for."""
+
+    __slots__ = ("_protocol", "_wanted")
+
+    def __init__(self, protocol: HTTP, wanted: bool) -> None:
+        self._protocol = protocol
+        self._wanted = wanted
+
+    def connection_made(self, transport: asyncio.BaseTransport, protocol: Any) -> None:
+        self._protocol.bridge.connection_made(transport, protocol)
+
+    def data_received(self, data: bytes) -> None:
+        protocol = self._protocol
+        protocol.opening = protocol.bridge
+        if self._wanted and RequestParser.is_usual(data):
+            protocol.bridge.data_received(data)
+        else:
+            protocol.give_away(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._protocol.bridge.connection_lost(exc)
+
+
+class _HTTPTools(HttpToolsProtocol):
+    """uvicorn's protocol, which drops the frames that come right behind a request for a WebSocket."""
+
+    def data_received(self, data: bytes) -> None:
+        self._data = data
+        super().data_received(data)
+        self._data = b""
+
+    def handle_websocket_upgrade(self) -> None:
+        transport, upgraded = self.transport, sys.exception()
+        super().handle_websocket_upgrade()
+        protocol = transport.get_protocol()
+        # httptools tells where the request has ended.
+        trailing = self._data[upgraded.args[0] :] if isinstance(upgraded, httptools.HttpParserUpgrade) else b""
+        if trailing and isinstance(protocol, Protocol):
+            protocol.data_received(trailing)
+
+
+def chosen(config: Config) -> type[Protocol] | None:
+    """Return the class that is to serve WebSockets; None if uvicorn was told to have others, or nobody, do it."""
+    if config.ws == "auto":
+        return Protocol
+    kind = config.ws_protocol_class
+    return kind if isinstance(kind, type) and issubclass(kind, Protocol) else None

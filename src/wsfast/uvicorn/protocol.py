@@ -1,0 +1,207 @@
+"""`Protocol`: what uvicorn makes for each WebSocket connection."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypedDict, Unpack
+
+from ..asgi.bridge import STOP_TIMEOUT, BridgeProtocol, Host
+from ..asyncio.protocol import Limits, Overflow
+from ..deflate import Deflate, as_deflate
+from ..handshake.headers import header_line
+
+if TYPE_CHECKING:
+    from uvicorn.config import Config
+    from uvicorn.server import ServerState
+
+__all__ = ["Options", "Protocol", "UvicornHost", "configure"]
+
+
+class Options(TypedDict, total=False):
+    """The options of `configure`."""
+
+    compression: Literal["deflate"] | Deflate | None
+    max_size: int | None
+    max_fragments: int | None
+    read_limit: int
+    write_limit: int
+    max_buffered: int | None
+    overflow: Overflow
+    ping_interval: float | None
+    ping_timeout: float | None
+    close_timeout: float | None
+
+
+_NAMES: Final = frozenset(field.name for field in fields(Limits)) - {"open_timeout"}
+
+
+class UvicornHost(Host):
+    """What the connections of one uvicorn server share.
+
+    Args:
+        config, state: uvicorn's.
+        app_state: the state of the lifespan.
+        options: those of `configure`, which go before uvicorn's.
+        loop: the event loop.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        state: ServerState,
+        app_state: dict[str, Any] | None,
+        options: Mapping[str, Any],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        graceful = config.timeout_graceful_shutdown
+        super().__init__(
+            config.loaded_app,
+            limits_of(config, options),
+            loop,
+            logging.getLogger("uvicorn.error"),
+            version=config.asgi_version,
+            root_path=config.root_path,
+            state=app_state,
+            stop_timeout=STOP_TIMEOUT if graceful is None else None,  # else uvicorn cancels them itself
+            fresh_context=getattr(config, "reset_contextvars", False),
+        )
+        self.tasks = state.tasks
+        self._limit = config.limit_concurrency
+        self._connections: set[Any] = state.connections
+        self._state = state
+        self._headers: list[tuple[bytes, bytes]] | None = None
+        self._lines = b""
+
+    def header_lines(self) -> bytes:
+        """Return uvicorn's headers: Date, Server and those of ``--header``."""
+        headers = self._state.default_headers
+        if headers is not self._headers:  # uvicorn makes a new list each second
+            pairs = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers)
+            self._lines = b"".join(header_line(name, value) for name, value in pairs)
+            self._headers = headers
+        return self._lines
+
+    def is_full(self) -> bool:
+        """Tell whether ``limit_concurrency`` is reached, as uvicorn counts it for HTTP."""
+        limit = self._limit
+        return limit is not None and (len(self._connections) >= limit or len(self.tasks) >= limit)
+
+
+def limits_of(config: Config, options: Mapping[str, Any]) -> Limits:
+    """Return the limits that uvicorn's options and those of `configure` ask for."""
+    # uvicorn's 0 means what None means.
+    asked: dict[str, Any] = {
+        "max_size": config.ws_max_size or None,
+        "ping_interval": config.ws_ping_interval or None,
+        "ping_timeout": config.ws_ping_timeout or None,
+        "compression": Deflate() if config.ws_per_message_deflate else None,
+        **options,
+    }
+    return Limits(**asked)
+
+
+class Protocol(BridgeProtocol):
+    """A WebSocket connection, for uvicorn's option ``--ws wsfast.uvicorn:Protocol`` or ``uvicorn.run(ws=Protocol)``.
+
+    uvicorn makes one for each connection; its arguments are uvicorn's.
+    """
+
+    __slots__ = ("_plain", "_state")
+
+    options: ClassVar[Mapping[str, Any]] = {}
+    """What `configure` was given."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        if not config.loaded:
+            config.load()
+        loop = asyncio.get_running_loop() if _loop is None else _loop
+        super().__init__(host_of(type(self), config, server_state, app_state, loop))
+        self._state = server_state
+        self._plain = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the transport, or by uvicorn's HTTP protocol before it hands the transport over."""
+        self._state.connections.add(self)  # type: ignore[arg-type]
+        super().connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Called by uvicorn's HTTP protocol, and by a transport that began to read for that one."""
+        if self.opening is not None:
+            self._plain = True
+        super().data_received(data)
+
+    def opened(self, transport: asyncio.Transport) -> None:
+        """Called when the connection is open."""
+        if self._plain and type(transport).__module__.startswith("uvloop"):
+            # uvloop chooses how to read when it starts to: now it sees `get_buffer`.
+            transport.pause_reading()
+            transport.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the transport when it has ended."""
+        self._state.connections.discard(self)
+        super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """Called by uvicorn when it stops."""
+        self.bridge.stop()
+
+
+def host_of(
+    kind: type[Protocol],
+    config: Config,
+    state: ServerState,
+    app_state: dict[str, Any] | None,
+    loop: asyncio.AbstractEventLoop,
+) -> UvicornHost:
+    """Return what the connections of one class share on one server."""
+    hosts: dict[type[Protocol], UvicornHost] = state.__dict__.setdefault("wsfast_hosts", {})
+    host = hosts.get(kind)
+    if host is None:
+        host = hosts[kind] = UvicornHost(config, state, app_state, kind.options, loop)
+    return host
+
+
+def configure(**options: Unpack[Options]) -> type[Protocol]:
+    """Make a `Protocol` with options of its own, for ``--ws myapp:ws``.
+
+    ::
+
+        ws = wsfast.uvicorn.configure(write_limit=262144, ping_interval=60)
+
+    What is not given is as uvicorn's options say, or else wsfast's default.
+
+    Args:
+        compression: ``"deflate"`` or a `Deflate`; None for none. Else: ``--ws-per-message-deflate``.
+        max_size: the most bytes of a received message; None for no limit. Else: ``--ws-max-size``.
+        max_fragments: the most frames of a received message; None for no limit. Default: None.
+        read_limit: bytes received and not consumed above which reading is paused. Default: 65536.
+        write_limit: bytes written and not sent above which ``send`` waits. Default: 65536.
+        max_buffered: bytes unsent beyond which `send_nowait` and `broadcast` obey `overflow`; None for no limit.
+            Default: 4194304.
+        overflow: what they then do: ``"error"``, ``"drop"`` or ``"close"``. Default: ``"error"``.
+        ping_interval: seconds of silence after which a ping is sent; None for none. Else: ``--ws-ping-interval``.
+        ping_timeout: seconds for anything to come after it. Else: ``--ws-ping-timeout``.
+        close_timeout: seconds for the peer to answer a Close frame; None for no limit. Default: 10.
+
+    Raises:
+        TypeError: there is no such option, or it is of the wrong type.
+        ValueError: it is out of range.
+    """
+    for name in options:
+        if name not in _NAMES:
+            raise TypeError(f"configure() has no option {name!r}; it has {', '.join(sorted(_NAMES))}")
+    checked: dict[str, Any] = dict(options)
+    if "compression" in checked:
+        checked["compression"] = as_deflate(checked["compression"])
+    Limits(**checked)  # raises for what is out of range
+    return type("Protocol", (Protocol,), {"__slots__": (), "options": checked, "__doc__": Protocol.__doc__})
