@@ -298,7 +298,7 @@ class Bridge:
                 transport.abort()
         else:
             transport.close()
-        self.host.timer.set(self, _LINGER)
+        self.host.timer.set(self, _LINGER if self._stopping is None else _LINGER / 4)
 
     def on_deadline(self) -> None:
         """Called by the timer when a peer that was refused does not go."""
@@ -319,6 +319,7 @@ class Bridge:
 
     def forget(self) -> None:
         """Let go of what makes circles: the connection and the application have both ended."""
+        self.protocol.finished()
         if self._opened:
             del self.protocol.ws
         for handle in self._stopping or ():
@@ -469,11 +470,13 @@ class Bridge:
 
     def stop(self) -> None:
         """Begin to end, because the server stops: the application is told at once, and in the end is cancelled."""
-        if self._stopping is not None or self._ended:
+        if self._stopping is not None:
             return
         self._stopping = []
         call_later, conversation = self.host.loop.call_later, self.conversation
-        if self._opened:
+        if self._ended:
+            pass
+        elif self._opened:
             conversation.disconnect(CloseCode.SERVICE_RESTART)
             self.protocol.start_close(CloseCode.SERVICE_RESTART, "", CloseCause.STOP)
             self.protocol.end_receiving()
@@ -482,8 +485,8 @@ class Bridge:
             if self.transport is not None and conversation.phase is not Phase.CLOSED:
                 self.transport.close()  # no request has come
         elif conversation.phase is Phase.CONNECTING:
-            conversation.disconnect(CloseCode.ABNORMAL_CLOSURE)
             self._respond(refusal(503))
+            conversation.disconnect(CloseCode.ABNORMAL_CLOSURE)
         if self._task is not None and self.host.stop_timeout is not None:
             self._stopping.append(call_later(self.host.stop_timeout, self._task.cancel))
 
@@ -510,6 +513,9 @@ class BridgeProtocol(ConnectionProtocol):
 
     def opened(self, transport: asyncio.Transport) -> None:
         """Called when the connection is open."""
+
+    def finished(self) -> None:
+        """Called when the connection and the application have both ended."""
 
     def resume_writing(self) -> None:
         """Called by the transport when less than a quarter of `write_limit` is unsent."""

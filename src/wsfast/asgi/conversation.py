@@ -315,9 +315,8 @@ def message_of(event: Event) -> Message:
     if compress is not None and not isinstance(compress, bool):
         raise TypeError(f"expected True, False or None as 'compress' of 'websocket.send', got {compress!r}")
     if (data is None) is (text is None):
-        raise ValueError(
-            f"expected either 'bytes' or 'text' in 'websocket.send', got {'none' if data is None else 'both'}"
-        )
+        came = "neither" if data is None else "both"
+        raise ValueError(f"expected either 'bytes' or 'text' in 'websocket.send', got {came}")
     if text is not None:
         if not isinstance(text, str):
             raise TypeError(f"expected str as 'text' of 'websocket.send', got {type(text).__name__}")

@@ -47,7 +47,6 @@ class HTTP(Protocol):
         """Let uvicorn's own protocol go on with a connection that is not for a WebSocket, or not yet."""
         state, host, transport = self._state, self.bridge.host, self.bridge.transport
         assert transport is not None
-        state.connections.discard(self)
         self.bridge.forget()
         http = _HTTPTools(self._config, state, host.state or {}, host.loop)
         kind = chosen(self._config)

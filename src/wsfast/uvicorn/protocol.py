@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import copyreg
 import logging
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypedDict, Unpack, cast
 
 from ..asgi.bridge import STOP_TIMEOUT, BridgeProtocol, Host
 from ..asyncio.protocol import Limits, Overflow
@@ -146,10 +147,9 @@ class Protocol(BridgeProtocol):
             transport.pause_reading()
             transport.resume_reading()
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Called by the transport when it has ended."""
+    def finished(self) -> None:
+        """Called when the connection and the application have both ended: until then, uvicorn's stop reaches it."""
         self._state.connections.discard(self)
-        super().connection_lost(exc)
 
     def shutdown(self) -> None:
         """Called by uvicorn when it stops."""
@@ -204,4 +204,20 @@ def configure(**options: Unpack[Options]) -> type[Protocol]:
     if "compression" in checked:
         checked["compression"] = as_deflate(checked["compression"])
     Limits(**checked)  # raises for what is out of range
-    return type("Protocol", (Protocol,), {"__slots__": (), "options": checked, "__doc__": Protocol.__doc__})
+    namespace = {"__slots__": (), "__doc__": Protocol.__doc__, "options": checked}
+    return cast(type[Protocol], _Configured("Protocol", (Protocol,), namespace))
+
+
+class _Configured(type):
+    """The class of the classes that `configure` makes, which a worker process makes again."""
+
+
+def _reduce(kind: Any) -> tuple[Any, ...]:
+    return _again, (dict(kind.options),)
+
+
+def _again(options: Options) -> type[Protocol]:
+    return configure(**options)
+
+
+copyreg.pickle(_Configured, _reduce)
