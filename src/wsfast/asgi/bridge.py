@@ -19,6 +19,8 @@ from ..deflate import accept as accept_deflate
 from ..exceptions import ConnectionClosed, HandshakeRefused
 from ..handshake import RequestParser, accept_response, check_request
 from ..handshake.headers import build_extensions
+from ..handshake.http11 import HeadLimits
+from ..handshake.uri import format_address
 from ..transport.timers import CoarseTimer
 from .conversation import (
     Accept,
@@ -51,6 +53,8 @@ __all__ = ["Bridge", "BridgeProtocol", "Host"]
 
 EXTENSION: Final = "wsfast"
 """The key of a scope's extensions under which the `WebSocket` stands."""
+HEAD_LIMITS: Final = HeadLimits(max_line=32768, max_head=65536)
+"""How large a request may be: cookies and tokens of single sign-on are long, and servers of HTTP let them pass."""
 STOP_TIMEOUT: Final = 2.0
 """Seconds that a peer has for the closing handshake, and its application to end, when the server stops."""
 _LINGER: Final = 2.0
@@ -129,11 +133,11 @@ class Host:
 
     def connection_closed(self, protocol: ConnectionProtocol) -> None:
         """Called by a connection that has ended."""
-        connection = protocol.connection
+        connection, peer = protocol.connection, protocol.ws.remote_address
         if connection.failure is not None:
-            self.logger.info("connection from %a failed: %s", protocol.ws.remote_address, connection.failure)
+            self.logger.info("connection from %s failed: %s", format_address(peer), connection.failure)
         elif connection.cause in (CloseCause.LOST, CloseCause.KEEPALIVE, CloseCause.TIMEOUT):
-            self.logger.debug("connection from %a: %s", protocol.ws.remote_address, connection.cause.value)
+            self.logger.debug("connection from %s: %s", format_address(peer), connection.cause.value)
 
 
 class Bridge:
@@ -176,7 +180,7 @@ class Bridge:
         self.scope: Scope | None = None  # until the access line was written
         self.due = 0.0
         self.transport: asyncio.Transport | None = None
-        self._parser: RequestParser | None = RequestParser()
+        self._parser: RequestParser | None = RequestParser(HEAD_LIMITS)
         self._early = b""  # received before the application has accepted
         self._opened = False
         self._ended = False
@@ -207,28 +211,34 @@ class Bridge:
             request = self._parser.feed(data)
             if request is None:
                 return
-            self._early, self._parser = self._parser.trailing, None
-            self._upgrade = check_request(request)
+            trailing, self._parser = self._parser.trailing, None
+            upgrade = check_request(request)
         except HandshakeRefused as exc:
             self._parser = None
             self.conversation.phase = Phase.CLOSED
-            self.host.logger.info("connection from %a refused: %s", transport.get_extra_info("peername"), exc)
+            self.host.logger.info(
+                "connection from %s refused: %s", format_address(transport.get_extra_info("peername")), exc
+            )
             self._write(exc.response.serialize(), last=True)
             return
-        if self.host.is_full():
-            self.host.logger.warning("Exceeded concurrency limit.")
+        self.begin(request, upgrade, trailing)
+
+    def begin(self, request: Request, upgrade: Upgrade, trailing: bytes) -> None:
+        """Call the application for a request; `trailing` is what came behind it."""
+        host, transport = self.host, self.transport
+        assert transport is not None
+        self._parser = None
+        if host.is_full():
+            host.logger.warning("Exceeded concurrency limit.")
             self.conversation.phase = Phase.CLOSED
             self._respond(refusal(503))
             return
-        self._begin(request, transport)
-
-    def _begin(self, request: Request, transport: asyncio.Transport) -> None:
-        host = self.host
+        self._upgrade, self._early = upgrade, trailing
         self.ws = WebSocket(request)
-        self.conversation.offers = self._upgrade.subprotocols
+        self.conversation.offers = upgrade.subprotocols
         self.scope = websocket_scope(
             request,
-            self._upgrade.subprotocols,
+            upgrade.subprotocols,
             scheme="wss" if transport.get_extra_info("sslcontext") else "ws",
             client=_address(transport, "peername"),
             server=_address(transport, "sockname"),

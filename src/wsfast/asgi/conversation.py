@@ -18,9 +18,9 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from ..codes import CloseCode
 from ..connection import encode_close
+from ..escape import show
 from ..events import BytesLike
-from ..exceptions import show
-from ..handshake.headers import is_token
+from ..http import is_token
 
 __all__ = [
     "TABLE",

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, cast
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from ..handshake.http11 import RequestParser
+from ..asgi.bridge import HEAD_LIMITS
+from ..exceptions import HandshakeRefused
+from ..handshake import RequestParser, check_request
 from .protocol import Protocol, host_of
 
 if TYPE_CHECKING:
@@ -75,10 +77,17 @@ class _First:
     def data_received(self, data: bytes) -> None:
         protocol = self._protocol
         protocol.opening = protocol.bridge
-        if self._wanted and RequestParser.is_usual(data):
-            protocol.bridge.data_received(data)
-        else:
-            protocol.give_away(data)
+        # What is no such request, or not whole, uvicorn's protocol reads again.
+        if self._wanted and b"ebsocket" in data:
+            parser = RequestParser(HEAD_LIMITS)
+            try:
+                request = parser.feed(data)
+                if request is not None:
+                    protocol.bridge.begin(request, check_request(request), parser.trailing)
+                    return
+            except HandshakeRefused:
+                pass
+        protocol.give_away(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._protocol.bridge.connection_lost(exc)
