@@ -103,6 +103,9 @@ class Verdict:
 def _judge(target: Target, results: Results) -> Verdict:
     records = results.records.get(target.scenario, {})
     ours = summarise(records.get(target.ours, []), target.metric)
+    if ours is not None and not target.peers:
+        figure = f"{ours.median:.2f}"
+        return Verdict(target, ours.median <= target.plus, "", figure, ours.low, ours.median, ours.high)
     theirs = {name: found for name in target.peers if (found := summarise(records.get(name, []), target.metric))}
     if ours is None or not theirs:
         return Verdict(target, None)

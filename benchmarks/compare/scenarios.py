@@ -62,6 +62,12 @@ def _peers() -> Iterator[Peer]:
         yield Peer(f"picows-ws/{loop}", f"{server}picows_ws {{port}} {loop}")
         yield Peer(f"websockets/{loop}", f"{server}websockets_lib {{port}} {loop}")
         yield Peer(f"aiohttp/{loop}", f"{server}aiohttp_lib {{port}} {loop}")
+    for loop in ("uvloop", "asyncio"):
+        for ws in ("wsfast", "wsfast-http", "sansio", "wsproto"):
+            for app in ("bare", "fastapi", "bare-shared", "fastapi-shared"):
+                if not app.endswith("shared") or ws.startswith("wsfast"):
+                    command = f"{server}asgi_lib {{port}} {loop} --form {ws}:{app}"
+                    yield Peer(f"{app}:{ws}/{loop}", command, "wsfast" if ws.startswith("wsfast") else "python")
     yield Peer("uws/c", "{uws} {port}", "uws")
     yield Peer("uws/node", "node {here}/servers/uws.js {port}", "uws-node")
     yield Peer("ws/node", "node {here}/servers/node_ws.js {port}", "node")
@@ -204,14 +210,48 @@ def _scenarios() -> Iterator[Scenario]:
         )
 
 
-SCENARIOS = {scenario.name: scenario for scenario in _scenarios()}
+def _asgi_scenarios() -> Iterator[Scenario]:
+    """ASGI applications under uvicorn: by wsfast, and by uvicorn's own `websockets-sansio`."""
+    metrics = Scenario.metrics
+    handshake = ("cpu_us", "per_cpu_s", "per_s", "p50_us", "p99_us")
+    for app in ("bare", "fastapi"):
+        usual = (f"{app}:wsfast/uvloop", f"{app}:sansio/uvloop")
+        with_http = (usual[0], f"{app}:wsfast-http/uvloop", usual[1])
+        for name, args, more, peers, shown, title in (
+            ("pingpong-64", "-s 64 -c 100", "", usual, metrics, "64 B ping-pong, 100 connections"),
+            ("pipelined-64", "-s 64 -c 10 -k 64", "", usual, metrics, "64 B, 10 connections with 64 in flight"),
+            ("pingpong-4k", "-s 4096 -c 50", "", usual, metrics, "4 KiB ping-pong, 50 connections"),
+            ("large-64k", "-s 65536 -c 4", "", usual, metrics, "64 KiB echo, 4 connections"),
+            (
+                "broadcast",
+                "-m broadcast -s 64 -c 1000",
+                "--broadcast",
+                (usual[0], f"{app}-shared:wsfast/uvloop", usual[1]),
+                metrics,
+                "64 B to 1,000 connections, per delivery",
+            ),
+            ("handshake", "-m connect -s 64 -c 20", "", with_http, handshake, "connect, upgrade, one echo, close"),
+            ("idle", "-m idle -c 2000", "", with_http, ("kb_per_conn", "idle_cpu_ms_per_s"), "memory when idle"),
+            (
+                "idle-browser",
+                "-m idle -c 2000 -B",
+                "",
+                with_http,
+                ("kb_per_conn", "idle_cpu_ms_per_s"),
+                "memory when idle, compression offered",
+            ),
+        ):
+            yield Scenario(f"asgi-{app}-{name}", f"ASGI, {app}: {title}", args, peers, shown, more, reference=usual[1])
+
+
+SCENARIOS = {scenario.name: scenario for scenario in (*_scenarios(), *_asgi_scenarios())}
 
 
 @dataclass(frozen=True)
 class Target:
     """What wsfast is to reach: `metric` of `ours` at most `ratio` times that of the best of `peers`, plus `plus`.
 
-    For a metric of which more is better it is at least `ratio` times. `strict`: equal is not enough ("ahead of").
+    Without peers it is at most `plus`. For a metric of which more is better it is at least `ratio` times. `strict`: equal is not enough ("ahead of").
     """
 
     scenario: str
@@ -281,4 +321,26 @@ def _targets() -> Iterator[Target]:
         )
 
 
-TARGETS = tuple(_targets())
+def _asgi_targets() -> Iterator[Target]:
+    for app, ratios in (
+        ("bare", {"pingpong-64": 0.47, "pipelined-64": 1 / 20, "pingpong-4k": 0.45, "large-64k": 0.5}),
+        ("fastapi", {"pingpong-64": 0.55, "pipelined-64": 1 / 7, "pingpong-4k": 0.5, "large-64k": 0.5}),
+    ):
+        ours, stock = f"{app}:wsfast/uvloop", (f"{app}:sansio/uvloop",)
+        for name, ratio in ratios.items():
+            yield Target(f"asgi-{app}-{name}", ours, stock, ratio, text=f"<= {ratio:.2f}x uvicorn's")
+        own, shared = (0.75, 0.6) if app == "bare" else (0.6, 0.5)
+        yield Target(f"asgi-{app}-broadcast", ours, stock, own, text=f"<= {own}x uvicorn's")
+        yield Target(
+            f"asgi-{app}-broadcast", f"{app}-shared:wsfast/uvloop", stock, shared, text=f"<= {shared}x uvicorn's"
+        )
+        through = 0.5 if app == "bare" else 0.62
+        yield Target(f"asgi-{app}-handshake", ours, stock, through, text=f"<= {through}x uvicorn's")
+        for name, most in (("idle", 7.5), ("idle-browser", 10)) if app == "bare" else (("idle-browser", 20),):
+            yield Target(f"asgi-{app}-{name}", ours, (), plus=most, metric="kb_per_conn", text=f"<= {most:g} KB")
+    yield Target(
+        "asgi-bare-handshake", "bare:wsfast-http/uvloop", ("bare:sansio/uvloop",), 0.38, text="<= 0.38x uvicorn's"
+    )
+
+
+TARGETS = (*_targets(), *_asgi_targets())
