@@ -251,7 +251,8 @@ SCENARIOS = {scenario.name: scenario for scenario in (*_scenarios(), *_asgi_scen
 class Target:
     """What wsfast is to reach: `metric` of `ours` at most `ratio` times that of the best of `peers`, plus `plus`.
 
-    Without peers it is at most `plus`. For a metric of which more is better it is at least `ratio` times. `strict`: equal is not enough ("ahead of").
+    Without peers it is at most `plus`. For a metric of which more is better it is at least `ratio` times. `strict`:
+    equal is not enough ("ahead of").
     """
 
     scenario: str

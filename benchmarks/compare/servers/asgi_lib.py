@@ -1,8 +1,8 @@
 """ASGI applications under uvicorn. --form WS:APP.
 
-WS is who serves WebSockets: wsfast (--ws), wsfast-http (--http), sansio or wsproto; APP is bare, or fastapi, which takes
-the calls of FastAPI's WebSocket. With --broadcast, the application sends what comes to every connection; `shared` behind
-APP, as in wsfast:bare-shared, does so by `wsfast.asgi.broadcast`.
+WS is who serves WebSockets: wsfast (--ws), wsfast-http (--http), sansio or wsproto; APP is bare, or fastapi, which
+takes the calls of FastAPI's WebSocket. With --broadcast, the application sends what comes to every connection; `shared`
+behind APP, as in wsfast:bare-shared, does so by `wsfast.asgi.broadcast`.
 """
 
 import argparse

@@ -11,7 +11,7 @@ import contextvars
 import logging
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
-from ..asyncio.protocol import ConnectionProtocol, Limits
+from ..asyncio.protocol import ConnectionProtocol
 from ..asyncio.websocket import WebSocket
 from ..codes import CloseCause, CloseCode
 from ..connection import Side, State
@@ -21,6 +21,7 @@ from ..handshake import RequestParser, accept_response, check_request
 from ..handshake.headers import build_extensions
 from ..handshake.http11 import HeadLimits
 from ..handshake.uri import format_address
+from ..session import LINGER, Limits
 from ..transport.timers import CoarseTimer
 from .conversation import (
     Accept,
@@ -55,10 +56,9 @@ EXTENSION: Final = "wsfast"
 """The key of a scope's extensions under which the `WebSocket` stands."""
 HEAD_LIMITS: Final = HeadLimits(max_line=32768, max_head=65536)
 """How large a request may be: cookies and tokens of single sign-on are long, and servers of HTTP let them pass."""
+_ENDS: Final = frozenset({"WebSocketDisconnect", "WebSocketDisconnected"})  # of Starlette and Litestar; of Falcon
 STOP_TIMEOUT: Final = 2.0
 """Seconds that a peer has for the closing handshake, and its application to end, when the server stops."""
-_LINGER: Final = 2.0
-"""Seconds for which a peer may go on sending after it was refused."""
 
 
 class Host:
@@ -308,7 +308,7 @@ class Bridge:
                 transport.abort()
         else:
             transport.close()
-        self.host.timer.set(self, _LINGER if self._stopping is None else _LINGER / 4)
+        self.host.timer.set(self, LINGER if self._stopping is None else LINGER / 4)
 
     def on_deadline(self) -> None:
         """Called by the timer when a peer that was refused does not go."""
@@ -355,13 +355,20 @@ class Bridge:
             else:
                 failed = False
         except BaseException as exc:
-            if not _is_end(exc) and not (self._stopping is not None and isinstance(exc, asyncio.CancelledError)):
+            if self._stopping is not None and isinstance(exc, asyncio.CancelledError):
+                pass
+            elif self._has_peer_gone() and _is_end(exc):
+                logger.debug("ASGI application ended with its connection: %r", exc)
+            else:
                 logger.error("Exception in ASGI application\n", exc_info=exc)
             if not isinstance(exc, Exception):
                 raise
         finally:
             self._task = None
             self._leave(failed)
+
+    def _has_peer_gone(self) -> bool:
+        return self.conversation.gone or (self._opened and self.protocol.connection.state is not State.OPEN)
 
     def _leave(self, failed: bool) -> None:
         action = self.conversation.leave(failed=failed)
@@ -374,7 +381,6 @@ class Bridge:
             self.transport.abort()
         self._wake()
         if self._opened:
-            self.protocol.discard()
             self.protocol.end_receiving()
         if self._ended:
             self.forget()
@@ -540,7 +546,8 @@ class BridgeProtocol(ConnectionProtocol):
             self.bridge.connection_lost(exc)
 
     def end_receiving(self) -> None:
-        """Hand out no more messages, and let who waits for one learn it."""
+        """Hand out no more messages, drop those that come, and let who waits for one learn it."""
+        self.discard()
         self.ended = True
         self.wake_receiver()
 
@@ -549,7 +556,8 @@ def _is_end(exc: BaseException) -> bool:
     """Tell whether an exception, or each one of a group, says no more than that the peer has gone."""
     if isinstance(exc, BaseExceptionGroup):
         return all(_is_end(one) for one in exc.exceptions)
-    return isinstance(exc, ClientDisconnected)
+    # What frameworks raise in an endpoint that receives or sends then; many endpoints do not catch it.
+    return isinstance(exc, ClientDisconnected) or any(kind.__name__ in _ENDS for kind in type(exc).__mro__)
 
 
 def _address(transport: asyncio.Transport, name: str) -> Address | None:

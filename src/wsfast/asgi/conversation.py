@@ -16,8 +16,8 @@ from enum import IntEnum
 from http import HTTPStatus
 from typing import Any, Final, NamedTuple, TypeAlias
 
+from ..closing import encode_close
 from ..codes import CloseCode
-from ..connection import encode_close
 from ..escape import show
 from ..events import BytesLike
 from ..http import is_token

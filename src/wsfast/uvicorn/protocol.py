@@ -10,9 +10,9 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypedDict, Unpack, cast
 
 from ..asgi.bridge import STOP_TIMEOUT, BridgeProtocol, Host
-from ..asyncio.protocol import Limits, Overflow
 from ..deflate import Deflate, as_deflate
 from ..handshake.headers import header_line
+from ..session import Limits, Overflow
 
 if TYPE_CHECKING:
     from uvicorn.config import Config
