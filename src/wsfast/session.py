@@ -337,7 +337,7 @@ class Session:
 
     def keep_back(self, now: float) -> None:
         """Wait for the consumer, but not for long: `Do.SETTLE` comes after `GRACE`, unless `settled` comes before."""
-        if self._grace_until is None:
+        if self._grace_until is None and self.connection.state < State.DRAINING:
             self._grace_until = now + GRACE
 
     def settled(self) -> None:

@@ -1,0 +1,319 @@
+"""What a user takes for a coroutine behaves like one: nothing happens before it is awaited, in the loop's thread.
+
+And the other way round: what acts at the call, acts in the loop's thread only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+from unittest.mock import AsyncMock, create_autospec
+
+import pytest
+from hostile import until
+
+import wsfast
+from wsfast import ConcurrencyError, ConnectionClosedError, ConnectionClosedOK, Deflate, State
+
+pytestmark = pytest.mark.anyio
+
+LAZY = ["send", "recv", "ping", "pong", "close", "wait_closed"]
+
+
+@asynccontextmanager
+async def pair(**options: Any) -> AsyncIterator[tuple[wsfast.WebSocket, wsfast.WebSocket]]:
+    """Open a connection over a real socket: the client's end and the server's."""
+    opened: asyncio.Future[wsfast.WebSocket] = asyncio.get_running_loop().create_future()
+    over = asyncio.Event()
+
+    async def handler(ws: wsfast.WebSocket) -> None:
+        opened.set_result(ws)
+        await over.wait()
+
+    async with asyncio.timeout(30), wsfast.serve(handler, "127.0.0.1", 0, stop_timeout=1, **options) as server:
+        port = server.sockets[0].getsockname()[1]
+        known = {name: options[name] for name in ("compression", "close_timeout") if name in options}
+        async with wsfast.connect(f"ws://127.0.0.1:{port}/", max_size=None, **known) as client:
+            yield client, await opened
+            over.set()
+
+
+# --- Nothing happens before it is awaited ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", LAZY)
+def test_they_are_coroutine_functions(name: str) -> None:
+    method = getattr(wsfast.WebSocket, name)
+    assert inspect.iscoroutinefunction(method)
+    assert asyncio.iscoroutinefunction(method)
+    assert isinstance(getattr(AsyncMock(spec=wsfast.WebSocket), name), AsyncMock)
+    assert isinstance(getattr(create_autospec(wsfast.WebSocket, instance=True), name), Callable)  # type: ignore[arg-type]
+
+
+async def test_the_order_is_that_of_awaiting() -> None:
+    async with pair() as (client, server):
+        late = client.send("late")
+        await client.send("early")
+        await late
+        assert [await server.recv(), await server.recv()] == ["early", "late"]
+
+
+@pytest.mark.parametrize("message", ["text", b"bytes", bytearray(b"others"), ["frag", "ments"]], ids=repr)
+async def test_what_is_cancelled_before_it_ran_has_sent_nothing(message: Any) -> None:
+    async with pair() as (client, server):
+        sending = asyncio.create_task(client.send(message))
+        pinging = asyncio.create_task(client.ping())
+        closing = asyncio.create_task(client.close())
+        for task in (sending, pinging, closing):
+            task.cancel()
+        await asyncio.wait([sending, pinging, closing])
+        await client.send("only this")
+        assert await server.recv() == "only this"
+        assert client.counters["pings_sent"] == 0
+        assert client.state is State.OPEN
+
+
+@pytest.mark.parametrize("name", LAZY)
+async def test_what_is_never_awaited_warns_and_does_nothing(name: str) -> None:
+    async with pair() as (client, server):
+        with pytest.warns(RuntimeWarning, match=f"WebSocket.{name}' was never awaited"):
+            getattr(client, name)(*["x"] * (name == "send"))
+        await client.send("only this")
+        assert await server.recv() == "only this"
+        assert client.state is State.OPEN
+
+
+@pytest.mark.parametrize("size", [10, 70_000])
+@pytest.mark.parametrize("compression", [None, Deflate(executor_threshold=50_000)], ids=["plain", "deflate"])
+async def test_sending_from_threads(size: int, compression: Deflate | None) -> None:
+    """The usual way from another thread: each message arrives whole, and none twice."""
+    loop = asyncio.get_running_loop()
+    async with pair(compression=compression) as (client, server):
+
+        def work(letter: bytes) -> None:
+            for _ in range(100):
+                asyncio.run_coroutine_threadsafe(client.send(letter * size), loop).result(20)
+
+        working = asyncio.gather(*(asyncio.to_thread(work, letter) for letter in (b"a", b"b", b"c")))
+        received = [await server.recv() for _ in range(300)]
+        await working
+        assert sorted(received) == sorted([letter * size for letter in (b"a", b"b", b"c")] * 100)
+
+
+async def test_receiving_from_a_thread() -> None:
+    loop = asyncio.get_running_loop()
+    async with pair() as (client, server):
+        waiting = asyncio.to_thread(lambda: asyncio.run_coroutine_threadsafe(server.recv(), loop).result(20))
+        task = asyncio.create_task(waiting)
+        await client.send("here")
+        assert await task == "here"
+
+
+async def test_they_can_be_tasks_and_be_gathered() -> None:
+    async with pair() as (client, server):
+        async with asyncio.TaskGroup() as group:
+            taken = group.create_task(server.recv())
+            group.create_task(client.send("x"))
+        assert taken.result() == "x"
+        assert await asyncio.wait_for(asyncio.gather(client.send("y"), server.recv()), 5) == [None, "y"]
+
+
+async def test_the_iterator_can_be_closed() -> None:
+    async with pair() as (client, server):
+        await client.send("1")
+        await client.send("2")
+        async with aclosing(aiter(server)) as messages:
+            async for message in messages:
+                assert message == "1"
+                break
+        assert await server.recv() == "2"
+
+
+# --- What acts at the call ----------------------------------------------------------------------------------------
+
+AT_ONCE: dict[str, Callable[[wsfast.WebSocket], object]] = {
+    "send_nowait": lambda ws: ws.send_nowait("x"),
+    "broadcast": lambda ws: wsfast.broadcast([ws], "x"),
+    "close_nowait": lambda ws: ws.close_nowait(),
+    "abort": lambda ws: ws.abort(),
+}
+
+
+@pytest.mark.parametrize("name", AT_ONCE)
+async def test_what_acts_at_once_refuses_other_threads(name: str) -> None:
+    async with pair() as (client, server):
+        with pytest.raises(RuntimeError, match="call_soon_threadsafe"):
+            await asyncio.to_thread(AT_ONCE[name], client)
+        assert client.state is State.OPEN
+        await client.send("only this")
+        assert await server.recv() == "only this"
+
+
+def test_a_loop_that_goes_on_in_another_thread() -> None:
+    """A loop belongs to the thread that runs it, one after the other."""
+    loop = asyncio.new_event_loop()
+    failed: list[BaseException] = []
+    server = wsfast.Server()
+
+    @server.handler(None)
+    async def handler(ws: wsfast.WebSocket) -> None:
+        await ws.wait_closed()
+
+    async def begin() -> wsfast.WebSocket:
+        await server.start("127.0.0.1", 0)
+        return await wsfast.connect(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
+
+    client = loop.run_until_complete(begin())
+
+    async def go_on() -> None:
+        assert client.send_nowait("x")
+        await client.close()
+        server.close()
+        await server.wait_closed()
+
+    def run() -> None:
+        try:
+            loop.run_until_complete(go_on())
+        except BaseException as exc:
+            failed.append(exc)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(20)
+    assert not failed
+    assert not thread.is_alive()
+    loop.close()
+
+
+# --- Order behind a gate -------------------------------------------------------------------------------------------
+
+
+async def pieces(*parts: str) -> AsyncIterator[str]:
+    for part in parts:
+        await asyncio.sleep(0)
+        yield part
+
+
+async def test_all_ways_of_sending_keep_the_order_in_which_they_were_awaited() -> None:
+    """Compressed in a thread, sent in fragments, large or small: one queue."""
+    async with pair(compression=Deflate(executor_threshold=1000)) as (client, server):
+        messages: list[Any] = []
+        for n in range(30):
+            messages += [f"{n} small", f"{n} large " * 1000, f"{n} bytes".encode(), [f"{n} ", "fragments"]]
+            messages += [pieces(f"{n} ", "later"), bytearray(b"%d" % n) * 2000]
+        expected = [
+            message if isinstance(message, (str, bytes)) else bytes(message) if isinstance(message, bytearray) else None
+            for message in messages
+        ]
+        for n in range(30):
+            expected[6 * n + 3], expected[6 * n + 4] = f"{n} fragments", f"{n} later"
+        tasks = [asyncio.create_task(client.send(message)) for message in messages]
+        received = [await server.recv() for _ in messages]
+        await asyncio.gather(*tasks)
+        assert received == expected
+
+
+async def test_a_cancelled_one_leaves_the_queue_and_the_others_go_on() -> None:
+    gate = asyncio.Event()
+
+    async def slow() -> AsyncIterator[str]:
+        yield "first "
+        await gate.wait()
+        yield "message"
+
+    async with pair() as (client, server):
+        tasks = [asyncio.create_task(client.send(slow()))]
+        tasks += [asyncio.create_task(client.send(f"{n}")) for n in range(10)]
+        await asyncio.sleep(0)
+        for n in (1, 4, 10):
+            tasks[n].cancel()
+        await asyncio.sleep(0)
+        gate.set()
+        assert await server.recv() == "first message"
+        assert [await server.recv() for _ in range(7)] == ["1", "2", "4", "5", "6", "7", "8"]
+        done = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [isinstance(one, asyncio.CancelledError) for one in done] == [n in (1, 4, 10) for n in range(11)]
+
+
+async def test_one_that_is_cancelled_as_its_turn_comes_hands_it_on() -> None:
+    gate = asyncio.Event()
+
+    async def slow() -> AsyncIterator[str]:
+        yield "first"
+        await gate.wait()
+        # In the turn in which its turn comes, before it runs.
+        asyncio.get_running_loop().call_soon(waiting[0].cancel)
+
+    async with pair() as (client, server):
+        sending = asyncio.create_task(client.send(slow()))
+        await asyncio.sleep(0)
+        waiting = [asyncio.create_task(client.send(f"{n}")) for n in range(3)]
+        await asyncio.sleep(0)
+        gate.set()
+        assert [await server.recv() for _ in range(3)] == ["first", "1", "2"]
+        await asyncio.wait([sending, *waiting])
+        assert [task.cancelled() for task in waiting] == [True, False, False]
+
+
+async def test_nothing_overtakes_by_send_nowait() -> None:
+    async with pair(compression=Deflate(executor_threshold=1000)) as (client, server):
+        sending = asyncio.create_task(client.send("large " * 100_000))
+        await asyncio.sleep(0)
+        with pytest.raises(ConcurrencyError):
+            client.send_nowait("small")
+        await sending
+        assert await server.recv() == "large " * 100_000
+
+
+# --- Sending while this side closes -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("call", ["send", "bytearray", "fragments", "ping", "pong"])
+async def test_who_sends_while_this_side_closes_learns_how_it_ended(call: str) -> None:
+    """As in websockets: it waits for the end, and raises ConnectionClosedOK where that was a good one."""
+    calls: dict[str, Callable[[wsfast.WebSocket], Any]] = {
+        "send": lambda ws: ws.send("x"),
+        "bytearray": lambda ws: ws.send(bytearray(b"x")),
+        "fragments": lambda ws: ws.send(["x", "y"]),
+        "ping": lambda ws: ws.ping(),
+        "pong": lambda ws: ws.pong(),
+    }
+    async with pair() as (client, _):
+        client.close_nowait()
+        assert client.state is State.CLOSING
+        with pytest.raises(ConnectionClosedOK):
+            await calls[call](client)
+        assert client.state is State.CLOSED
+
+
+async def test_who_sends_while_this_side_closes_learns_of_a_bad_end() -> None:
+    async with pair(close_timeout=0.1) as (client, server):
+        server._open_channel().transport.pause_reading()  # the peer does not answer
+        client.close_nowait()
+        with pytest.raises(ConnectionClosedError, match="close timeout"):
+            await client.send("x")
+
+
+# --- A place for the user's own ---------------------------------------------------------------------------------------
+
+
+async def test_attributes_of_the_program() -> None:
+    seen: list[Any] = []
+
+    def process_request(ws: wsfast.WebSocket, request: wsfast.Request) -> None:
+        ws.user = "ada"  # type: ignore[attr-defined]
+
+    async def handler(ws: wsfast.WebSocket) -> None:
+        seen.append(ws.user)  # type: ignore[attr-defined]
+
+    async with wsfast.serve(handler, "127.0.0.1", 0, process_request=process_request) as server:
+        async with wsfast.connect(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/") as ws:
+            await ws.wait_closed()
+            with pytest.raises(AttributeError):
+                ws.user  # type: ignore[attr-defined]  # noqa: B018
+        await until(lambda: seen)
+    assert seen == ["ada"]

@@ -1,0 +1,506 @@
+"""`Session`: keepalive, closing and the end, by a clock that the test holds; no loop, no socket, no sleep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from wsfast._codec_py import encode_frame
+from wsfast.codes import CloseCause, CloseCode
+from wsfast.connection import Side, State
+from wsfast.events import Close, Ping, Pong
+from wsfast.exceptions import (
+    ConcurrencyError,
+    ConnectionClosed,
+    ConnectionClosedError,
+    ConnectionClosedOK,
+    InvalidState,
+)
+from wsfast.session import GRACE, LINGER, MAX_EVENTS, MAX_PINGS, Do, Limits, Session
+
+START = 1000.0
+CLOSE, PING, PONG, TEXT = 8, 9, 10, 1
+SIDES = pytest.mark.parametrize("side", list(Side), ids=lambda side: side.value)
+
+
+def frame(session: Session, opcode: int, payload: bytes = b"") -> bytes:
+    """Make a frame as the peer of a session sends it."""
+    return encode_frame(opcode, payload, mask=b"mask" if session.connection.side is Side.SERVER else None)
+
+
+def broken(session: Session) -> bytes:
+    """Make a frame whose opcode is reserved (RFC 6455, 5.2)."""
+    return b"\x83\x80mask" if session.connection.side is Side.SERVER else b"\x83\x00"
+
+
+def sent(session: Session) -> list[tuple[int, bytes]]:
+    """Take what the session has sent: opcodes and payloads of small frames."""
+    data = session.connection.encoder.take()
+    frames = []
+    while data:
+        masked, size = data[1] >> 7, data[1] & 127
+        payload = data[2 + 4 * masked : 2 + 4 * masked + size]
+        if masked:
+            key = data[2:6]
+            payload = bytes(byte ^ key[i % 4] for i, byte in enumerate(payload))
+        frames.append((data[0] & 15, payload))
+        data = data[2 + 4 * masked + size :]
+    return frames
+
+
+def make(side: Side = Side.SERVER, **limits: Any) -> Session:
+    return Session(side, Limits(**limits), START)
+
+
+@dataclass
+class Clock:
+    """Calls `on_time` whenever the session asks for it, as a shell does, and records what it was told."""
+
+    session: Session
+    now: float = START
+    done: list[tuple[float, Do]] = field(default_factory=list)
+    frames: list[tuple[float, int, bytes]] = field(default_factory=list)
+
+    def run(self, until: float, heard: Callable[[float], None] | None = None) -> None:
+        for _ in range(10000):
+            deadline = self.session.deadline
+            if deadline is None or deadline > START + until:
+                self.now = START + until
+                return
+            self.now = deadline
+            do = self.session.on_time(self.now)
+            when = round(self.now - START, 6)
+            if do is not Do.NOTHING:
+                self.done.append((when, do))
+            self.frames += [(when, *one) for one in sent(self.session)]
+            if heard is not None:
+                heard(self.now)
+        raise AssertionError("the session asks for one moment again and again")
+
+    def pings(self) -> list[float]:
+        return [when for when, opcode, _ in self.frames if opcode == PING]
+
+
+# --- Keepalive ------------------------------------------------------------------------------------------
+
+
+@SIDES
+@pytest.mark.parametrize(("interval", "timeout"), [(1, 8), (1, 1), (20, 20), (8, 1), (30, 300), (5, None)])
+def test_a_ping_goes_out_every_interval_of_silence(side: Side, interval: float, timeout: float | None) -> None:
+    """Whatever `ping_timeout` is (RFC 6455, 5.5.2: "as a keepalive or as a means to verify that it is responsive")."""
+    session = make(side, ping_interval=interval, ping_timeout=timeout)
+    clock = Clock(session)
+
+    def answer(now: float) -> None:
+        for when, opcode, payload in clock.frames[-1:]:
+            if opcode == PING and when == round(now - START, 6):
+                session.receive_data(frame(session, PONG, payload), now)
+
+    clock.run(interval * 10, answer)
+    assert clock.pings() == [interval * n for n in range(1, 11)]
+    assert {do for _, do in clock.done} == {Do.FLUSH}
+    assert session.connection.state is State.OPEN
+    assert session.pings_sent == 10
+
+
+@SIDES
+@pytest.mark.parametrize(("interval", "timeout"), [(1, 8), (1, 1), (20, 20), (8, 1), (30, 300)])
+def test_a_dead_peer_is_known_a_timeout_after_the_ping_it_did_not_answer(
+    side: Side, interval: float, timeout: float
+) -> None:
+    session = make(side, ping_interval=interval, ping_timeout=timeout)
+    clock = Clock(session)
+    clock.run(1000)
+    assert clock.done[-1] == (interval + timeout, Do.DROP)
+    assert clock.frames[-1] == (interval + timeout, CLOSE, b"\x03\xf3keepalive ping timeout")
+    assert clock.pings() == [interval * n for n in range(1, 400) if interval * n < interval + timeout]
+    assert session.connection.cause is CloseCause.KEEPALIVE
+    session.receive_eof()
+    assert session.deadline is None
+    assert session.connection.close_code == CloseCode.ABNORMAL_CLOSURE
+
+
+@pytest.mark.parametrize("alive_for", [0, 1, 2, 5])
+def test_the_timeout_counts_from_the_first_ping_without_any_answer(alive_for: int) -> None:
+    session = make(ping_interval=1, ping_timeout=3)
+    clock = Clock(session)
+
+    def heard(now: float) -> None:
+        if now <= START + alive_for:
+            session.received += 1
+
+    clock.run(100, heard)
+    assert clock.done[-1] == (max(1, alive_for + 1) + 3, Do.DROP)
+
+
+@pytest.mark.parametrize("what", ["message", "pong of nothing", "ping", "one byte"])
+def test_whatever_is_heard_is_a_sign_of_life(what: str) -> None:
+    session = make(ping_interval=1, ping_timeout=1)
+    clock = Clock(session)
+    data = {
+        "message": frame(session, TEXT, b"hi"),
+        "pong of nothing": frame(session, PONG),
+        "ping": frame(session, PING),
+        "one byte": frame(session, TEXT, bytes(125)),
+    }[what]
+
+    def heard(now: float) -> None:
+        nonlocal data
+        piece, data = (data[:1], data[1:]) if what == "one byte" else (data, data)
+        session.receive_data(piece, now)
+
+    clock.run(50, heard)
+    assert session.connection.state is State.OPEN
+    assert len(clock.pings()) == 50
+
+
+def test_latency_is_measured_on_a_busy_connection() -> None:
+    session = make(ping_interval=1, ping_timeout=1)
+    clock = Clock(session)
+    for n in range(1, 30):
+        clock.run(n / 10)
+        session.receive_data(frame(session, TEXT, b"busy"), clock.now)
+        for when, _, payload in [one for one in clock.frames if one[1] == PING]:
+            clock.frames.clear()
+            session.receive_data(frame(session, PONG, payload), START + when + 0.25)
+    assert session.latency == 0.25
+
+
+@pytest.mark.parametrize("case", ["deaf", "takes", "unsent and stuck", "takes all at once"])
+def test_what_is_held_against_the_peer(case: str) -> None:
+    """Nothing, while this program does not read; and a peer that takes what waits for it is alive."""
+    session = make(ping_interval=1, ping_timeout=1)
+    session.sent, session.unsent = 1000, 1000 if case != "takes all at once" else 0
+    session.deaf = case == "deaf"
+    clock = Clock(session)
+
+    def heard(now: float) -> None:
+        if case == "takes":
+            session.unsent -= 1
+        elif case == "takes all at once":
+            session.sent += 10  # the system takes what a dead peer never sees
+
+    clock.run(20, heard)
+    assert (session.connection.state is State.OPEN) is (case in ("deaf", "takes"))
+
+
+def test_no_ping_waits_behind_what_the_peer_does_not_take() -> None:
+    session = make(ping_interval=1, ping_timeout=5)
+    session.connection.congested = True
+    clock = Clock(session)
+    clock.run(100)
+    assert clock.pings() == []
+    assert clock.done == [(6, Do.DROP)]
+
+
+def test_without_an_interval_there_is_no_deadline() -> None:
+    session = make(ping_interval=None)
+    assert session.deadline is None
+    assert session.on_time(START + 1e9) is Do.NOTHING
+
+
+def test_without_a_timeout_nothing_piles_up() -> None:
+    session = make(ping_interval=1, ping_timeout=None)
+    clock = Clock(session)
+    clock.run(200)
+    assert len(clock.pings()) == 200
+    with pytest.raises(InvalidState, match="64 pings"):
+        session.ping(clock.now)
+
+
+def test_zero_as_in_websockets() -> None:
+    session = make(ping_interval=0, ping_timeout=0)
+    assert session.on_time(START) is Do.FLUSH
+    assert session.on_time(START) is Do.DROP
+    session = make(close_timeout=0)
+    assert session.close(START, 1000, "", CloseCause.LOCAL) is Do.FLUSH
+    assert session.deadline == START
+    assert session.on_time(START) is Do.DROP
+    assert session.connection.cause is CloseCause.TIMEOUT
+
+
+@pytest.mark.parametrize("late", [0, 0.3, 100])
+def test_a_late_call_does_once_what_is_due(late: float) -> None:
+    session = make(ping_interval=1, ping_timeout=10)
+    assert session.on_time(START + 0.999) is Do.NOTHING
+    assert session.on_time(START + 1 + late) is Do.FLUSH
+    assert session.on_time(START + 1 + late) is Do.NOTHING
+    assert [opcode for opcode, _ in sent(session)] == [PING]
+
+
+# --- Pings of the program ---------------------------------------------------------------------------------
+
+
+@SIDES
+def test_the_round_trip_of_a_ping(side: Side) -> None:
+    session = make(side)
+    trips: list[float | None] = []
+    assert session.ping(START, "data", trips.append) is Do.FLUSH
+    assert sent(session) == [(PING, b"data")]
+    with pytest.raises(ConcurrencyError, match="same data"):
+        session.ping(START, b"data")
+    events, do = session.receive_data(frame(session, PONG, b"data"), START + 0.5)
+    assert (events, do) == ([Pong(b"data")], Do.NOTHING)
+    assert trips == [0.5]
+    assert session.latency == 0.5
+    session.ping(START, b"data")  # the ledger has forgotten it
+
+
+def test_a_pong_answers_the_pings_before_it() -> None:
+    """RFC 6455, 5.5.3: a peer may answer only the latest."""
+    session = make()
+    trips: list[tuple[str, float | None]] = []
+    for n, name in enumerate("abcd"):
+        session.ping(START + n, name, lambda trip, name=name: trips.append((name, trip)))
+    session.receive_data(frame(session, PONG, b"c"), START + 10)
+    assert trips == [("a", 10), ("b", 9), ("c", 8)]
+    session.receive_eof()
+    assert trips[3:] == [("d", None)]
+
+
+def test_a_ping_that_cannot_be_sent_is_not_in_the_ledger() -> None:
+    session = make()
+    with pytest.raises(ValueError, match="125"):
+        session.ping(START, bytes(126))
+    session.close(START, 1000, "", CloseCause.LOCAL)
+    with pytest.raises(ConnectionClosed):
+        session.ping(START, b"x")
+    assert session.pings_sent == 0
+
+
+@SIDES
+def test_pings_of_the_peer_are_answered_and_counted(side: Side) -> None:
+    session = make(side)
+    events, do = session.receive_data(frame(session, PING, b"1") + frame(session, PING, b"2"), START)
+    assert (events, do) == ([Ping(b"1"), Ping(b"2")], Do.FLUSH)
+    assert sent(session) == [(PONG, b"1"), (PONG, b"2")]
+    assert session.pings_received == 2
+
+
+# --- Closing ------------------------------------------------------------------------------------------------
+
+
+@SIDES
+def test_this_side_closes_first(side: Side) -> None:
+    session = make(side, close_timeout=7)
+    assert session.close(START, 4000, "done", CloseCause.LOCAL) is Do.FLUSH
+    assert sent(session) == [(CLOSE, b"\x0f\xa0done")]
+    assert session.deadline == START + 7
+    assert session.close(START + 1, 4001, "", CloseCause.LOCAL) is Do.NOTHING
+    assert session.deadline == START + 7
+    # RFC 6455, 7.1.1: what was under way is the application's.
+    data = frame(session, TEXT, b"under way") + frame(session, CLOSE, b"\x0f\xa0")
+    events, do = session.receive_data(data, START + 2)
+    assert events == ["under way", Close(4000)]
+    # RFC 6455, 7.1.1: "the server MUST close the connection immediately", the client waits for it.
+    assert do is (Do.END if side is Side.SERVER else Do.DRAINED)
+    if side is Side.SERVER:
+        session.sending_ended(START + 2)
+        assert session.deadline == START + 2 + LINGER
+    else:
+        assert session.deadline == START + 7  # `close_timeout` is for all of the closing
+    session.receive_eof()
+    assert session.deadline is None
+    assert session.connection.close_code == 4000
+    assert session.connection.cause is CloseCause.LOCAL
+
+
+@SIDES
+def test_the_peer_closes_first(side: Side) -> None:
+    session = make(side, close_timeout=7)
+    events, do = session.receive_data(frame(session, CLOSE, b"\x03\xe8bye"), START)
+    assert events == [Close(1000, "bye")]
+    assert sent(session) == [(CLOSE, b"\x03\xe8bye")]
+    assert do is (Do.END if side is Side.SERVER else Do.DRAINED)
+    assert session.deadline == START + 7
+    assert isinstance(session.connection.closed_error(), ConnectionClosedOK)
+    assert session.on_time(START + 7) is Do.DROP
+    assert session.connection.cause is CloseCause.PEER
+
+
+@SIDES
+def test_the_peer_breaks_a_rule(side: Side) -> None:
+    """RFC 6455, 7.1.7: who fails the connection ends the transport, on either side."""
+    session = make(side)
+    events, do = session.receive_data(broken(session), START)
+    assert [type(event).__name__ for event in events] == ["ProtocolError"]
+    assert do is Do.END
+    assert session.connection.cause is CloseCause.PROTOCOL_ERROR
+
+
+def test_a_message_past_this_programs_limit_is_no_broken_rule() -> None:
+    session = make(max_size=10)
+    _, do = session.receive_data(frame(session, TEXT, bytes(11)), START)
+    assert do is Do.END
+    assert session.connection.cause is CloseCause.TOO_BIG
+    assert sent(session)[0][1][:2] == (1009).to_bytes(2, "big")
+
+
+@pytest.mark.parametrize("close_timeout", [None, 0.5, 10])
+@pytest.mark.parametrize("unsent", [0, 100])
+def test_how_long_a_peer_may_go_on_after_the_end(close_timeout: float | None, unsent: int) -> None:
+    session = make(close_timeout=close_timeout)
+    session.receive_data(frame(session, CLOSE), START)
+    session.unsent = unsent
+    session.sending_ended(START + 1)
+    if unsent:
+        # Its Close frame may be behind what the peer takes slowly.
+        assert session.deadline == (None if close_timeout is None else START + close_timeout)
+    else:
+        assert session.deadline == START + 1 + min(LINGER, close_timeout or LINGER)
+
+
+@SIDES
+def test_no_answer_to_a_close(side: Side) -> None:
+    session = make(side, close_timeout=3)
+    session.close(START, 1000, "", CloseCause.LOCAL)
+    assert session.on_time(START + 2.9) is Do.NOTHING
+    assert session.on_time(START + 3) is Do.DROP
+    assert session.connection.cause is CloseCause.TIMEOUT
+    session.receive_eof()
+    assert isinstance(session.connection.closed_error(), ConnectionClosedError)
+
+
+@pytest.mark.parametrize("cause", [CloseCause.STOP, CloseCause.HANDLER_ERROR, CloseCause.OVERFLOW])
+def test_a_cause_that_is_known_stays(cause: CloseCause) -> None:
+    session = make(close_timeout=3)
+    session.close(START, 1001, "", cause)
+    assert session.on_time(START + 3) is Do.DROP
+    session.receive_eof()
+    assert session.connection.cause is cause
+
+
+def test_no_keepalive_while_closing() -> None:
+    session = make(ping_interval=1, ping_timeout=1, close_timeout=None)
+    session.close(START, 1000, "", CloseCause.LOCAL)
+    assert session.deadline is None
+    sent(session)
+    assert session.on_time(START + 100) is Do.NOTHING
+    assert sent(session) == []
+
+
+def test_the_peer_ends_its_sending_side_only() -> None:
+    session = make(close_timeout=4, ping_interval=1)
+    assert session.receive_end(START) is Do.FLUSH
+    assert session.deadline == START + 4
+    assert session.on_time(START + 4) is Do.DROP
+    assert session.connection.cause is CloseCause.LOST
+
+
+def test_abort_is_the_end_at_once() -> None:
+    session = make()
+    trips: list[float | None] = []
+    session.ping(START, None, trips.append)
+    assert session.abort(CloseCause.LOCAL) is Do.DROP
+    connection = session.connection
+    assert (connection.state, connection.close_code, connection.cause) == (State.CLOSED, 1006, CloseCause.LOCAL)
+    assert trips == [None]
+    assert session.deadline is None
+
+
+# --- The consumer -------------------------------------------------------------------------------------------
+
+
+def test_a_close_that_is_kept_back_is_settled_after_a_while() -> None:
+    session = make(ping_interval=None)
+    session.keep_back(START)
+    session.keep_back(START + 0.5)  # the first one counts
+    assert session.deadline == START + GRACE
+    assert session.on_time(START + GRACE) is Do.SETTLE
+    assert session.deadline is None
+
+
+def test_a_consumer_that_is_done_is_not_waited_for() -> None:
+    session = make(ping_interval=None)
+    session.keep_back(START)
+    session.settled()
+    assert session.deadline is None
+
+
+def test_while_closing_the_consumer_is_waited_for_within_the_close_timeout() -> None:
+    session = make(close_timeout=GRACE * 3)
+    session.close(START, 1000, "", CloseCause.LOCAL)
+    session.keep_back(START)
+    assert session.on_time(START + GRACE) is Do.SETTLE
+    assert session.on_time(START + GRACE * 3) is Do.DROP
+
+
+# --- All of it ------------------------------------------------------------------------------------------------
+
+EVENTS: dict[str, Callable[[Session, float], object]] = {
+    "message": lambda s, now: s.receive_data(frame(s, TEXT, b"m"), now),
+    "ping": lambda s, now: s.receive_data(frame(s, PING), now),
+    "pong": lambda s, now: s.receive_data(frame(s, PONG), now),
+    "close": lambda s, now: s.receive_data(frame(s, CLOSE), now),
+    "failure": lambda s, now: s.receive_data(broken(s), now),
+    "end": lambda s, now: s.receive_end(now),
+    "eof": lambda s, now: s.receive_eof(),
+    "call of close": lambda s, now: s.close(now, 1000, "", CloseCause.LOCAL),
+    "abort": lambda s, now: s.abort(CloseCause.LOCAL),
+    "keep back": lambda s, now: s.keep_back(now),
+    "sending ended": lambda s, now: s.sending_ended(now) if s.connection.should_end_transport else None,
+    "time": lambda s, now: s.on_time(now),
+}
+
+
+def reach(side: Side, state: State) -> Session:
+    session = make(side, ping_interval=1, ping_timeout=1, close_timeout=2)
+    if state is State.CLOSING:
+        session.close(START, 1000, "", CloseCause.LOCAL)
+    elif state is State.DRAINING:
+        session.receive_data(frame(session, CLOSE), START)
+    elif state is State.CLOSED:
+        session.receive_eof()
+    sent(session)
+    return session
+
+
+@SIDES
+@pytest.mark.parametrize("state", [State.OPEN, State.CLOSING, State.DRAINING, State.CLOSED], ids=lambda s: s.name)
+@pytest.mark.parametrize("when", [0.0, 0.5, 1.0, 2.0, 50.0])
+@pytest.mark.parametrize("second", EVENTS)
+@pytest.mark.parametrize("first", EVENTS)
+def test_every_state_every_two_events_every_time(
+    first: str, second: str, when: float, state: State, side: Side
+) -> None:
+    """States go forward only, a CLOSED session wants nothing, and every other one ends by itself if nobody answers."""
+    session = reach(side, state)
+    told = []
+    for n, name in enumerate((first, second)):
+        before = session.connection.state
+        told.append(EVENTS[name](session, START + when * (n + 1)))
+        assert session.connection.state >= before
+        if session.connection.state is not State.CLOSED and Do.DROP not in told:
+            assert session.deadline is not None
+    clock = Clock(session, START + 2 * when)
+    if session.connection.state is State.CLOSED:
+        assert session.deadline is None
+        assert session.on_time(START + 1e6) is Do.NOTHING
+        return
+    clock.run(1e6)
+    assert session.deadline is None
+    assert [*told, *(do for _, do in clock.done)].count(Do.DROP) == 1
+    session.receive_eof()
+    assert session.connection.state is State.CLOSED
+    assert session.connection.cause is not None
+
+
+def test_one_call_handles_a_bounded_number_of_events() -> None:
+    session = make()
+    data = frame(session, TEXT, b"x") * (MAX_EVENTS + 10)
+    events, _ = session.receive_data(data, START)
+    assert len(events) == MAX_EVENTS
+    assert session.connection.decoder.pending
+    events, _ = session.receive_data(b"", START)
+    assert len(events) == 10
+
+
+def test_the_ledger_is_bounded() -> None:
+    session = make()
+    for _ in range(MAX_PINGS):
+        session.ping(START)
+    with pytest.raises(InvalidState, match="unanswered"):
+        session.ping(START)
