@@ -482,7 +482,7 @@ def test_every_state_every_two_events_every_time(
         return
     clock.run(1e6)
     assert session.deadline is None
-    assert [*told, *(do for _, do in clock.done)].count(Do.DROP) == 1
+    assert Do.DROP in [*told, *(do for _, do in clock.done)]
     session.receive_eof()
     assert session.connection.state is State.CLOSED
     assert session.connection.cause is not None
