@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import re
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
+import aiohttp
+import picows
+import picows.websockets
 import pytest
 import websockets.asyncio.client
 import websockets.asyncio.connection
+import websockets.asyncio.router
 import websockets.asyncio.server
+import websockets.cli
 import websockets.exceptions
 import websockets.sync.client
+import websockets.sync.server
+import websockets.trio.client
+import websockets.trio.server
+from aiohttp import web
 
 import wsfast
+import wsfast.server
 import wsfast.sync
 
 PAGE = (Path(__file__).parent.parent / "docs" / "migrating.md").read_text()
 
 OWN_DEFAULT = {"compression", "write_limit", "user_agent_header", "process_exception", "reconnect_delays"}
 ABSENT = {"extensions", "max_queue", "create_connection"}
+DROP_IN, NATIVE = PAGE.split("## From websockets, by wsfast's names")
 SERVER = PAGE.split("### Servers")[1].split("### Without an event loop")[0]
 SYNC = PAGE.split("### Without an event loop")[1].split("## From aiohttp")[0]
 
@@ -135,3 +149,70 @@ def test_exceptions() -> None:
         assert kept
         for name in kept:
             assert hasattr(wsfast, name), name
+
+
+def _arguments(*things: Any) -> set[str]:
+    return {
+        name
+        for thing in things
+        for name, parameter in inspect.signature(thing).parameters.items()
+        if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL) and name != "self"
+    }
+
+
+def _public(*things: Any) -> set[str]:
+    return {name for thing in things for name in dir(thing) if not name.startswith("_")}
+
+
+def _options(module: ModuleType) -> set[str]:
+    return set(re.findall(r'"(--[a-z-]+)"', inspect.getsource(module)))
+
+
+_CONNECTIONS = (websockets.asyncio.client.ClientConnection, websockets.asyncio.server.ServerConnection)
+_SYNC = (websockets.sync.client.connect, websockets.sync.client.unix_connect, websockets.sync.client.reconnect)
+_LISTENER = (picows.WSListener, picows.WSTransport, picows.WSFrame)
+NAMES = {
+    "connect": (_arguments(websockets.asyncio.client.connect), _arguments(wsfast.connect)),
+    "serve": (
+        _arguments(websockets.asyncio.server.serve),
+        _arguments(wsfast.serve, wsfast.Server, wsfast.Server.start),
+    ),
+    "route": (_arguments(websockets.asyncio.router.route), _arguments(wsfast.server.route)),
+    "basic_auth": (_arguments(websockets.asyncio.server.basic_auth), _arguments(wsfast.server.basic_auth)),
+    "connections": (_public(*_CONNECTIONS), _public(wsfast.WebSocket)),
+    "servers": (_public(websockets.asyncio.server.Server), _public(wsfast.Server)),
+    "sync.connect": (_arguments(*_SYNC), _arguments(wsfast.sync.connect, wsfast.sync.unix_connect)),
+    "sync connections": (_public(websockets.sync.client.ClientConnection), _public(wsfast.sync.WebSocket)),
+    "sync servers": (_arguments(websockets.sync.server.serve) | _public(websockets.sync.server.Server), set[str]()),
+    "trio": (_arguments(websockets.trio.client.connect, websockets.trio.server.serve), set[str]()),
+    "the command line": (_options(websockets.cli), set[str]()),
+    "the package": (set(websockets.__all__), {*wsfast.__all__, *wsfast.server.__all__}),
+    "aiohttp's client": (
+        _arguments(aiohttp.ClientSession.ws_connect) | _public(aiohttp.ClientWebSocketResponse),
+        set[str](),
+    ),
+    "aiohttp's server": (
+        _arguments(web.WebSocketResponse.__init__) | (_public(web.WebSocketResponse) - _public(web.StreamResponse)),
+        set[str](),
+    ),
+    "picows": (_arguments(picows.ws_connect, picows.ws_create_server) | _public(*_LISTENER), set[str]()),
+    "picows.websockets": (set(picows.websockets.__all__), set(wsfast.__all__)),
+}
+
+
+@pytest.mark.parametrize("what", NAMES)
+def test_each_name_is_the_same_or_on_the_page(what: str) -> None:
+    wanted, there = NAMES[what]
+    assert wanted
+    quoted = " ".join(re.findall(r"`[^`\n]+`", PAGE))
+    missing = {name for name in wanted - there if not re.search(rf"(?<![\w-]){name}(?!\w)", quoted)}
+    assert not missing
+
+
+def test_each_name_of_the_drop_in_is_there() -> None:
+    for name in re.findall(r"`(wsfast\.[a-zA-Z_.]+)(?:\(\))?`", PAGE):
+        thing: Any = wsfast
+        importlib.import_module("wsfast.websockets.alias")
+        importlib.import_module("wsfast.handshake")
+        for part in name.split(".")[1:]:
+            thing = getattr(thing, part)

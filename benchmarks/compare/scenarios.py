@@ -56,6 +56,7 @@ def _peers() -> Iterator[Peer]:
     for loop in ("uvloop", "asyncio"):
         for form in ("listener", "message"):
             yield Peer(f"wsfast-{form}/{loop}", f"{server}wsfast_lib {{port}} {loop} --form {form}", "wsfast")
+        yield Peer(f"wsfast-websockets/{loop}", f"{server}wsfast_websockets {{port}} {loop}", "wsfast")
         yield Peer(f"raw/{loop}", f"{server}raw {{port}} {loop}", raw=True)
         yield Peer(f"raw-aiofastnet/{loop}", f"{server}raw {{port}} {loop} --form aiofastnet", raw=True)
         yield Peer(f"picows/{loop}", f"{server}picows_core {{port}} {loop}")
@@ -79,6 +80,8 @@ def _peers() -> Iterator[Peer]:
                 "wsfast",
                 client=True,
             )
+        command = f"{client}wsfast_websockets {{port}} {loop} --size {{size}}"
+        yield Peer(f"client:wsfast-websockets/{loop}", command, "wsfast", client=True)
         for name, module in (
             ("picows", "picows_core"),
             ("picows-ws", "picows_ws"),
@@ -95,16 +98,18 @@ _WSFAST = ("wsfast-listener/uvloop", "wsfast-message/uvloop")
 _WSFAST_ASYNCIO = ("wsfast-listener/asyncio", "wsfast-message/asyncio")
 _PYTHON = ("picows/uvloop", "picows-ws/uvloop", "websockets/uvloop", "aiohttp/uvloop")
 _OTHERS = ("uws/c", "uws/node", "ws/node")
-_USUAL = (*_WSFAST, "raw/uvloop", *_PYTHON, *_OTHERS)
+_DROP_IN = "wsfast-websockets/uvloop"
+_USUAL = (*_WSFAST, _DROP_IN, "raw/uvloop", *_PYTHON, *_OTHERS)
 _ASYNCIO = (
     *_WSFAST_ASYNCIO,
+    "wsfast-websockets/asyncio",
     "raw/asyncio",
     "picows/asyncio",
     "picows-ws/asyncio",
     "websockets/asyncio",
     "aiohttp/asyncio",
 )
-_CLIENTS = tuple(f"client:{name}" for name in (*_WSFAST, *_PYTHON))
+_CLIENTS = tuple(f"client:{name}" for name in (*_WSFAST, _DROP_IN, *_PYTHON))
 
 
 @dataclass(frozen=True)
@@ -293,6 +298,8 @@ def _targets() -> Iterator[Target]:
             yield Target(name, listener, either, strict=True, text="ahead of picows")
             yield Target(name, message, ("raw/uvloop",), 1.5, text="<= 1.5x raw uvloop echo")
             yield Target(name, message, _PYTHON, strict=True, text="ahead of every Python peer")
+    for name in ("pipelined-64", "pingpong-64", "pingpong-4k", "large-64k", "tls-64"):
+        yield Target(name, _DROP_IN, (message,), 1.03, text="<= 1.03x the same by wsfast's own names")
     for name in ("tls-64", "tls-64k"):
         yield Target(name, listener, ("picows/uvloop",), strict=True, text="ahead of picows core")
         yield Target(name, message, ("picows-ws/uvloop",), strict=True, text="ahead of picows' websockets API")
