@@ -1,0 +1,71 @@
+"""Sphinx' configuration; `python -m docs` builds the site.
+
+Sphinx generates the reference from the docstrings, MyST lets pages be Markdown that also reads well in a repository's
+browser, and furo works on phones, in the dark and without JavaScript.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "src"))
+# The Python twins have the same names and texts as the extensions, and signatures that can be read.
+os.environ["WSFAST_PURE_PYTHON"] = "1"
+
+import wsfast  # noqa: E402
+
+project = "wsfast"
+author = "The wsfast developers"
+copyright = "the wsfast developers, Apache-2.0"  # noqa: A001
+version = release = wsfast.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
+source_suffix = {".md": "markdown"}
+exclude_patterns = ["_build", "__main__.py"]
+nitpicky = False
+default_role = "py:obj"
+# A name such as WebSocket has two homes, and a docstring means the one of its own module.
+suppress_warnings = ["ref.python"]
+
+myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist"]
+myst_heading_anchors = 4
+
+autodoc_member_order = "groupwise"
+autodoc_typehints = "signature"
+autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_preserve_defaults = True
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_rtype = False
+napoleon_custom_sections = [("Attributes", "params_style")]
+python_maximum_signature_line_length = 88
+
+html_theme = "furo"
+html_title = f"wsfast {version}"
+html_static_path = ["_static"]
+html_css_files = ["wsfast.css"]
+html_theme_options = {
+    "light_css_variables": {"color-brand-primary": "#0b6e4f", "color-brand-content": "#0b6e4f"},
+    "dark_css_variables": {"color-brand-primary": "#4cc38a", "color-brand-content": "#4cc38a"},
+}
+html_show_sourcelink = False
+copybutton_exclude = ".linenos, .gp, .go"
+copybutton_prompt_text = "$ "
+
+linkcheck_timeout = 20
+linkcheck_ignore = [r"https?://(127\.0\.0\.1|localhost|example\.com|chat\.example\.com)"]
+
+
+def _only_pages_that_exist(app: object, docname: str, source: list[str]) -> None:
+    """Leave out of the first page's navigation what this checkout does not have."""
+    if docname == "index":
+        wanted = ("deploying", "asgi", "topics", "peers")
+        gone = {name for name in wanted if not (ROOT / "docs" / f"{name}.md").exists()}
+        source[0] = "\n".join(line for line in source[0].split("\n") if line not in gone)
+
+
+def setup(app: Any) -> None:
+    """Called by Sphinx."""
+    app.connect("source-read", _only_pages_that_exist)

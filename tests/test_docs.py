@@ -1,0 +1,247 @@
+"""The documentation: its code runs, its commands exist, its reference has every public name, and it builds.
+
+Every block of Python in README.md and docs/ runs as it stands, from top to bottom of its page. The blocks of a page
+share their names, as in one program, and may await; a block with `asyncio.run(` is a program of its own, and one that
+begins with a comment such as `# chat.py` is a file. What a page says about its code is checked by further code, in
+comments of HTML: `<!-- test ... -->`. Port 8765 stands for a free one.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import contextlib
+import importlib
+import inspect
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import textwrap
+import types
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import wsfast
+from wsfast.cli import _parser
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+MEASUREMENTS = {"docs/comparison.md", "docs/performance.md"}
+"""Pages that name commands of the day on which they were measured."""
+FRAGMENTS = {"docs/migrating.md"}
+"""Pages that put code beside that of another library, in pieces; `tests/test_migrating.py` holds what they say."""
+
+_BLOCK = re.compile(
+    r"^( *)(`{3,}|:{3,}) *\{?(\w[\w-]*)?\}?[^\n]*\n(.*?)^\1\2 *$|<!-- test\n(.*?)-->", re.MULTILINE | re.DOTALL
+)
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def blocks(path: Path, *languages: str) -> list[tuple[str, str]]:
+    """Return the fenced blocks of a page, and its tests, as (language, text); a test's language is "test"."""
+    found = []
+    for _, _, language, text, test in _BLOCK.findall(path.read_text()):
+        if test:
+            found.append(("test", test))
+        elif language in languages:
+            found.append((language, textwrap.dedent(text)))
+    return found
+
+
+def unused_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.asynccontextmanager
+async def running(file: str | Path, *arguments: str, **environment: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run a program until it says that it is ready; stop it by Ctrl-C, which must end it without a word."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, *(["-u", str(file)] if str(file).endswith(".py") else ["-um", str(file)]), *arguments),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **environment},
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        async with asyncio.timeout(60):
+            line = await process.stdout.readline()
+            if not line:
+                raise AssertionError((await process.stderr.read()).decode())
+            yield process
+            if process.returncode is None:
+                process.send_signal(signal.SIGINT)
+            errors = (await process.stderr.read()).decode()
+            assert "Traceback" not in errors, errors
+            assert await process.wait() == 0, errors
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.communicate()
+
+
+async def run(path: Path, directory: Path) -> int:
+    """Run the code of a page, and return how many blocks there were."""
+    port = str(unused_port())
+    module = types.ModuleType("page")  # dataclasses look their module up
+    sys.modules["page"] = module
+    names: dict[str, Any] = module.__dict__
+    names |= {"running": running, "port": int(port)}
+    count = 0
+    for language, text in blocks(path, "python"):
+        source = text.replace("8765", port)
+        count += 1
+        where = f"{name_of(path)}, block {count}"
+        saved = re.match(r"# ([\w/]+\.py)\b", source)
+        if saved:
+            file = directory / saved[1]
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(source)
+            sys.modules.pop(saved[1].removesuffix(".py").replace("/", "."), None)
+            importlib.invalidate_caches()
+            compile(source, where, "exec")
+        elif language == "python" and "asyncio.run(" in source:
+            file = directory / f"program{count}.py"
+            file.write_text(source)
+            async with running(file):
+                pass
+        else:
+            code = compile(source, where, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+            if code.co_flags & inspect.CO_COROUTINE:
+                async with asyncio.timeout(60):
+                    await eval(code, names)
+            else:
+                exec(code, names)
+    return count
+
+
+WITH_CODE = [path for path in PAGES if blocks(path, "python") and name_of(path) not in FRAGMENTS]
+
+
+@pytest.mark.parametrize("path", WITH_CODE, ids=name_of)
+def test_the_code_of_a_page_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = set(sys.modules)
+    try:
+        assert asyncio.run(run(path, tmp_path))
+    finally:
+        for name in set(sys.modules) - before:
+            if str(getattr(sys.modules[name], "__file__", "")).startswith(str(tmp_path)):
+                del sys.modules[name]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name_of)
+def test_code_is_marked_as_what_it_is(path: Path) -> None:
+    """So that no block escapes the tests by the name of its language."""
+    known = {
+        *("python", "javascript", "html", "console", "sh", "json", "text", "toml", "ini", "yaml", "nginx", "haproxy"),
+        *("apache", "caddy", "dockerfile", "systemd", "sql", "diff", "toctree", "eval-rst", "raw", "note", "tip"),
+        *("warning", "include", "mermaid", "ini", "conf"),
+    }
+    for _, fence, language, _, test in _BLOCK.findall(path.read_text()):
+        assert test or language in known, f"{name_of(path)}: a block is marked as {language!r}"
+        assert fence or test
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
+@pytest.mark.parametrize("path", [path for path in PAGES if blocks(path, "javascript")], ids=name_of)
+def test_javascript_can_be_parsed(path: Path) -> None:
+    for _, text in [found for found in blocks(path, "javascript") if found[0] == "javascript"]:
+        with tempfile.NamedTemporaryFile("w", suffix=".mjs") as file:
+            file.write(text)
+            file.flush()
+            done = subprocess.run(["node", "--check", file.name], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+def commands(path: Path) -> list[list[str]]:
+    """Return the arguments of each `python -m wsfast` that a page names in its code."""
+    found = []
+    for line in re.findall(r"(?:python3?|-um?|-m) wsfast((?: [^\n`│|]+)?)", path.read_text()):
+        words = shlex.split(line.split(" #")[0].split(" |")[0].split(" >")[0].split(" && ")[0].strip(), comments=False)
+        if words and words[0] not in ("…", "..."):
+            found.append(words)
+    return found
+
+
+@pytest.mark.parametrize("path", [p for p in PAGES if commands(p) and name_of(p) not in MEASUREMENTS], ids=name_of)
+def test_commands_can_be_parsed(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    parser, names = _parser()
+    for words in commands(path):
+        if any("…" in word or word.isupper() for word in words):
+            continue  # a placeholder
+        given = words if words[0] in names or words[0] in ("--help", "--version") else ["connect", *words]
+        with contextlib.suppress(SystemExit):
+            parser.parse_args(given)
+        assert capsys.readouterr().err == "", f"{name_of(path)}: {' '.join(words)}"
+
+
+# --- The site -----------------------------------------------------------------------------------------------
+
+
+REFERENCE = "\n".join(path.read_text() for path in (ROOT / "docs" / "reference").glob("*.md"))
+PUBLIC = ["wsfast", "wsfast.sync", "wsfast.testing"]
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_the_reference_has_every_public_name(module: str) -> None:
+    names = set(importlib.import_module(module).__all__) - {"__version__", "Side"}
+    found = set(re.findall(rf"^\.\. auto\w+:: {re.escape(module)}\.(\w+)$", REFERENCE, re.MULTILINE))
+    assert names <= found, f"not in docs/reference/: {sorted(names - found)}"
+
+
+def test_the_reference_has_nothing_else() -> None:
+    for what in re.findall(r"^\.\. auto\w+:: (\S+)$", REFERENCE, re.MULTILINE):
+        module, _, name = what.rpartition(".")
+        assert name in importlib.import_module(module).__all__, what
+
+
+def test_every_option_has_a_default_and_a_word_of_explanation() -> None:
+    """The reference is made of the docstrings: each parameter of what users call is in them."""
+    calls: list[Callable[..., Any]] = [
+        wsfast.Server,
+        wsfast.Server.start,
+        wsfast.connect,
+        wsfast.broadcast,
+        wsfast.serve,
+    ]
+    for call in [*calls, wsfast.Deflate, wsfast.sync.connect, wsfast.testing.pair]:
+        text = inspect.getdoc(call) or ""
+        for name, parameter in inspect.signature(call).parameters.items():
+            if name != "self" and parameter.kind is not inspect.Parameter.VAR_KEYWORD:
+                assert re.search(rf"\b{name}\b", text), f"{call.__qualname__}: {name}"
+
+
+def test_the_faq_has_what_it_promises() -> None:
+    questions = re.findall(r"^### (.+)$", (ROOT / "docs" / "faq.md").read_text(), re.MULTILINE)
+    assert len(questions) >= 30
+    assert len(set(questions)) == len(questions)
+    assert all(question.endswith("?") for question in questions)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("sphinx") is None, reason="needs Sphinx: pip install -e '.[docs]'")
+def test_it_builds_without_a_warning(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "docs", str(tmp_path / "site")], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    site = tmp_path / "site"
+    assert json.dumps(wsfast.__version__)[1:-1] in (site / "index.html").read_text()
+    assert "ping_interval" in (site / "reference" / "client.html").read_text()
