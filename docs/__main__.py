@@ -28,6 +28,7 @@ def main() -> int:
     trees = HERE.parent / "build" / "doctrees"
     arguments = [
         "-q",
+        "-E",
         "-W",
         "--keep-going",
         "-b",
