@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import contextlib
 import functools
 import os
@@ -35,7 +36,7 @@ from sync_helpers import (
 )
 
 import wsfast
-from wsfast import encode_frame
+from wsfast import encode_frame, session
 from wsfast.sync import WebSocket, connect, reconnect, unix_connect
 
 
@@ -123,6 +124,44 @@ def test_fragments(server: Running) -> None:
         ws.send([])  # no message
         with pytest.raises(TypeError, match="all fragments must be str"):
             ws.send(["a", b"b"])
+        ws.send("after")
+        assert ws.recv() == "after"
+
+
+@pytest.mark.parametrize(
+    "message", [[None], [1], [["a"]], [{"a": 1}], [object()], iter([None]), ["a", None], ["a", 1], ["a", ["b"]]]
+)
+def test_what_is_no_fragment(server: Running, message: Any) -> None:
+    """Nothing of the message was sent, so that the connection stays open."""
+    with connect(server.uri) as ws:
+        with pytest.raises(TypeError, match="all fragments must be"):
+            ws.send(message)
+        ws.send("after")
+        assert ws.recv() == "after"
+
+
+@pytest.mark.parametrize("message", [[], (), set(), iter([]), (piece for piece in ())])
+def test_no_fragments_are_no_message(server: Running, message: Any) -> None:
+    with connect(server.uri) as ws:
+        ws.send(message)
+        ws.send("after")
+        assert ws.recv() == "after"
+
+
+def test_other_bytes_like_objects_are_whole(server: Running) -> None:
+    with connect(server.uri) as ws:
+        ws.send(array.array("H", [1, 2]))
+        assert ws.recv() == array.array("H", [1, 2]).tobytes()
+
+
+def test_a_generator_that_raises_before_its_first_piece(server: Running) -> None:
+    def pieces() -> Iterator[str]:
+        raise KeyError("mine")
+        yield "never"
+
+    with connect(server.uri) as ws:
+        with pytest.raises(KeyError, match="mine"):
+            ws.send(pieces())
         ws.send("after")
         assert ws.recv() == "after"
 
@@ -251,6 +290,130 @@ def test_a_close_that_is_never_answered() -> None:
         assert ws.close_cause is wsfast.CloseCause.TIMEOUT
         assert ws.close_code == 1006
         ws.close()  # without effect
+
+
+def test_no_time_to_close() -> None:
+    """With `close_timeout` 0 the Close frame is sent, and its answer is not waited for."""
+
+    def script(peer: Peer) -> None:
+        peer.accept()
+        seen.append(peer.until_end())
+
+    seen: list[bytes] = []
+    with scripted(script) as port:
+        ws = connect(f"ws://127.0.0.1:{port}", close_timeout=0)
+        began = time.monotonic()
+        ws.close()
+        assert time.monotonic() - began < 1
+        assert ws.close_cause is wsfast.CloseCause.TIMEOUT
+    (close,) = wsfast.Decoder(masked=True).feed(seen[0])
+    assert close == wsfast.Close(1000)
+
+
+def test_no_time_for_a_pong() -> None:
+    def script(peer: Peer) -> None:
+        peer.accept()
+        seen.append(peer.until_end())
+
+    seen: list[bytes] = []
+    with scripted(script) as port:
+        ws = connect(f"ws://127.0.0.1:{port}", ping_interval=0.01, ping_timeout=0)
+        with pytest.raises(wsfast.ConnectionClosedError, match="keepalive"):
+            ws.recv(timeout=PATIENCE)
+        assert ws.wait_closed(PATIENCE)
+    ping, close = wsfast.Decoder(masked=True).feed(seen[0])
+    assert isinstance(ping, wsfast.Ping)
+    assert close == wsfast.Close(1011, "keepalive ping timeout")
+
+
+def test_no_interval_between_pings(server: Running) -> None:
+    """One ping follows the other, and yet the thread sleeps most of the time."""
+    with connect(server.uri, ping_interval=0) as ws:
+        began = time.thread_time(), time.process_time()
+        until(lambda: ws._session.pings_sent >= 5)
+        assert time.process_time() - began[1] < 1
+        assert ws.latency > 0
+        ws.send("x")
+        assert ws.recv() == "x"
+
+
+# --- Messages under way when one side closes
+
+
+def test_answers_that_are_under_way_when_this_side_closes(server: Running) -> None:
+    """RFC 6455, 7.1.1: what the peer sent before its own Close frame reaches the program."""
+    ws = connect(server.uri)
+    for i in range(5):
+        ws.send(str(i))
+    ws.close()
+    assert list(ws) == ["0", "1", "2", "3", "4"]
+    assert ws.close_code == 1000
+
+
+def test_more_under_way_than_there_is_room_for() -> None:
+    """What is taken in time is received; the rest is dropped, and the closing handshake ends well."""
+
+    def script(peer: Peer) -> None:
+        peer.accept()
+        peer.sock.sendall(b"".join(encode_frame(1, f"{i:1000}") for i in range(2000)))
+        decoder = wsfast.Decoder(masked=True)
+        while not any(isinstance(event, wsfast.Close) for event in decoder.feed(peer.sock.recv(65536))):
+            pass
+        peer.sock.sendall(encode_frame(8, b"\x03\xe8"))
+
+    with scripted(script) as port:
+        ws = connect(f"ws://127.0.0.1:{port}", read_limit=5000)
+        began = time.monotonic()
+        ws.close()
+        assert session.GRACE <= time.monotonic() - began < 5
+        assert ws.close_code == 1000
+        messages = list(ws)
+        assert 5 <= len(messages) < 2000
+        assert messages == [f"{i:1000}" for i in range(len(messages))]
+
+
+def test_who_receives_on_gets_all_that_is_under_way() -> None:
+    def script(peer: Peer) -> None:
+        peer.accept()
+        peer.sock.sendall(b"".join(encode_frame(1, f"{i:1000}") for i in range(2000)) + encode_frame(8, b"\x03\xe8"))
+        peer.until_end()
+
+    with scripted(script) as port:
+        ws = connect(f"ws://127.0.0.1:{port}", read_limit=5000, close_timeout=0.5)
+        until(lambda: ws._paused)
+        closing = in_thread(ws.close)
+        until(lambda: ws.state is wsfast.State.CLOSING)
+        assert list(ws) == [f"{i:1000}" for i in range(2000)]
+        closing.join(PATIENCE)
+        assert not closing.is_alive()
+
+
+def test_a_close_frame_waits_for_the_answers_to_what_came_before_it() -> None:
+    seen: list[Any] = []
+
+    def script(peer: Peer) -> None:
+        peer.accept()
+        peer.sock.sendall(b"".join(encode_frame(1, str(i)) for i in range(3)) + encode_frame(8, b"\x03\xe8"))
+        seen.extend(wsfast.Decoder(masked=True).feed(peer.until_end()))
+
+    with scripted(script) as port, connect(f"ws://127.0.0.1:{port}", close_timeout=0.2) as ws:
+        for message in ws:
+            ws.send(message)
+    assert seen == ["0", "1", "2", wsfast.Close(1000)]
+
+
+def test_a_close_frame_does_not_wait_for_long() -> None:
+    def script(peer: Peer) -> None:
+        peer.accept()
+        peer.sock.sendall(encode_frame(1, "x") + encode_frame(8, b"\x03\xe8"))
+        peer.until_end()
+
+    with scripted(script) as port, connect(f"ws://127.0.0.1:{port}", close_timeout=0.1) as ws:
+        assert ws.recv(timeout=PATIENCE) == "x"
+        assert ws.state is wsfast.State.OPEN
+        assert ws.wait_closed(PATIENCE)
+        with pytest.raises(wsfast.ConnectionClosedOK):
+            ws.send("y")
 
 
 def test_a_server_that_never_ends_the_connection() -> None:
@@ -779,7 +942,7 @@ def test_what_one_read_brought_has_come() -> None:
     data += encode_frame(1, "a", fin=False) + encode_frame(0, "b", fin=False) * 1000
     with scripted(script) as port, connect(f"ws://127.0.0.1:{port}", close_timeout=0.1) as ws:
         until(lambda: ws._pending)
-        assert ws._heard == len(data)
+        assert ws._session.received == len(data)
         assert [ws.recv(timeout=0) for _ in range(5000)] == [str(i % 10) for i in range(5000)]
         for timeout in (0, 0.2):
             began = time.monotonic()
@@ -795,7 +958,7 @@ def test_what_one_read_brought_has_come() -> None:
     data = packed(20)
     with scripted(bombs) as port, connect(f"ws://127.0.0.1:{port}", compression="deflate", close_timeout=0.1) as ws:
         until(lambda: ws._pending)
-        assert ws._heard == len(data)
+        assert ws._session.received == len(data)
         assert [int(ws.recv(timeout=0, decode=False)[:8]) for _ in range(20)] == list(range(20))
 
 

@@ -604,6 +604,16 @@ async def test_what_is_no_message(message: Any) -> None:
         assert await client.receive_message() == "fine"
 
 
+@pytest.mark.parametrize("piece", [None, 1, ["a"], {"a": 1}, object()])
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_what_is_no_fragment(piece: Any, asynchronous: bool) -> None:
+    async with pair() as (ws, client):
+        with pytest.raises(TypeError, match="all fragments must be str or bytes-like, got"):
+            await ws.send(each(piece) if asynchronous else [piece])
+        await ws.send("fine")
+        assert await client.receive_message() == "fine"
+
+
 @pytest.mark.parametrize("message", ["\ud800", b"\xff"])
 async def test_what_is_no_text(message: Any) -> None:
     async with pair() as (ws, client):

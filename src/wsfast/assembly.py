@@ -1,14 +1,19 @@
-"""Puts pieces of received messages together, or drops them, where nobody takes them one by one (RFC 6455, 5.4).
+"""Messages in pieces (RFC 6455, 5.4), sans-IO.
 
-Sans-IO. A decoder in streaming mode returns `Fragment`s. When streaming begins or ends within a message, its consumer
-may want it whole, or not want the rest of it.
+Received: a decoder in streaming mode returns `Fragment`s. When streaming begins or ends within a message, its consumer
+may want it whole, or not want the rest of it; an `Assembler` puts the pieces together, or drops them.
+
+Sent: a program may give a message whole, or as an iterable of pieces. `is_whole` tells which, a `PieceCheck` looks at
+each piece before any of it is sent.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from .events import Fragment
 
-__all__ = ["Assembler"]
+__all__ = ["Assembler", "PieceCheck", "is_bytes_like", "is_whole"]
 
 
 class Assembler:
@@ -37,11 +42,70 @@ class Assembler:
         self._data = None
         self._skipping = True
 
-    def begun(self) -> Fragment | None:
-        """Return what there is of a message that is not complete, and forget it; None if there is nothing."""
-        return None if self._data is None else Fragment(self._take(), False)
+    @property
+    def skipping(self) -> bool:
+        """Whether the next piece is one of a message whose rest is dropped."""
+        return self._skipping
+
+    @property
+    def holding(self) -> bool:
+        """Whether there is some of a message that is not complete."""
+        return self._data is not None
+
+    def take(self) -> Fragment:
+        """Return what there is of a message that is not complete, and forget it; only while `holding`."""
+        return Fragment(self._take(), False)
 
     def _take(self) -> str | bytes:
         data, self._data = self._data, None
         assert data is not None
         return data.decode() if self._text else bytes(data)
+
+
+def is_bytes_like(message: object) -> bool:
+    """Tell whether an object is bytes-like: whether it has memory that can be read."""
+    try:
+        memoryview(message).release()  # type: ignore[arg-type]
+    except TypeError:
+        return False
+    return True
+
+
+def is_whole(message: object) -> bool:
+    """Tell whether a message is given whole, as `str` or bytes-like; False for an iterable of pieces.
+
+    Raises:
+        TypeError: it is neither, or a dict, whose keys nobody wants to send.
+    """
+    if isinstance(message, (str, bytes)) or is_bytes_like(message):
+        return True
+    if isinstance(message, Iterable) and not isinstance(message, dict):
+        return False
+    raise TypeError(f"a message must be str, bytes-like or an iterable of these, got {type(message).__name__}")
+
+
+class PieceCheck:
+    """Checks the pieces of one message, one after the other.
+
+    Attributes:
+        kind: `str` or `bytes`, as the first piece was; None before it.
+    """
+
+    __slots__ = ("kind",)
+
+    def __init__(self) -> None:
+        self.kind: type[str | bytes] | None = None
+
+    def __call__(self, piece: object) -> None:
+        """Check the next piece.
+
+        Raises:
+            TypeError: it is neither `str` nor bytes-like, or not of the kind of the first.
+        """
+        if not isinstance(piece, (str, bytes)) and not is_bytes_like(piece):
+            raise TypeError(f"all fragments must be str or bytes-like, got {type(piece).__name__}")
+        kind: type[str | bytes] = str if isinstance(piece, str) else bytes
+        if self.kind is None:
+            self.kind = kind
+        elif kind is not self.kind:
+            raise TypeError(f"all fragments must be {self.kind.__name__}, got {type(piece).__name__}")

@@ -66,6 +66,8 @@ Overflow: TypeAlias = Literal["error", "drop", "close"]
 OnPong: TypeAlias = Callable[[float | None], object]
 """Called with the seconds of a ping's round trip, or with None if the connection has ended before the pong."""
 
+_BREATH: Final = 0.05
+"""Seconds between two keepalive pings at least: an interval of 0 must not keep a processor busy."""
 OVERHEAD: Final = 64
 """Bytes that a held message counts for beside its own, unless a channel counts otherwise."""
 
@@ -249,7 +251,7 @@ class Session:
             return Do.DROP
         if not ping or limits.ping_interval is None:
             return Do.NOTHING
-        self._ping_at = now + limits.ping_interval
+        self._ping_at = now + max(limits.ping_interval, _BREATH)
         if limits.ping_timeout is not None and self._answer_by is None:
             self._answer_by = now + limits.ping_timeout
         if connection.congested:

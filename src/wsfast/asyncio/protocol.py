@@ -370,9 +370,8 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         """Deliver the next message in pieces."""
         self.streaming = True
         self.connection.decoder.streaming = True
-        begun = None if self._assembler is None else self._assembler.begun()
-        if begun is not None:
-            self.put_back(begun)
+        if self._assembler is not None and self._assembler.holding:
+            self.put_back(self._assembler.take())
 
     def end_streaming(self, *, skip: bool) -> None:
         """Deliver messages whole again; `skip` drops the rest of the message of which a piece was taken."""

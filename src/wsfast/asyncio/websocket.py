@@ -11,6 +11,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self, overload
 
+from ..assembly import PieceCheck, is_bytes_like, is_whole
 from ..codes import CloseCause, CloseCode
 from ..connection import Connection, State
 from ..events import BytesLike, Fragment
@@ -256,36 +257,29 @@ class WebSocket(Endpoint):
     ) -> None:
         """Send what does not take one step: all but a plain `str` or `bytes` on an open connection."""
         channel = self._open_channel()
-        if isinstance(message, str) or _is_bytes_like(message):
-            await channel.send_whole(message, text, compress)  # type: ignore[arg-type]
-        elif isinstance(message, dict):
-            raise TypeError("a message must be str, bytes-like or an iterable of these, got dict")
-        elif isinstance(message, AsyncIterable):
+        if isinstance(message, AsyncIterable) and not is_bytes_like(message):
             await self._send_fragments(message, text, compress)
-        elif isinstance(message, Iterable):
-            await self._send_fragments(_each(message), text, compress)  # type: ignore[arg-type]
+        elif is_whole(message):
+            await channel.send_whole(message, text, compress)  # type: ignore[arg-type]
         else:
-            raise TypeError(f"a message must be str, bytes-like or an iterable of these, got {type(message).__name__}")
+            await self._send_fragments(_each(message), text, compress)  # type: ignore[arg-type]
 
     async def _send_fragments(
         self, pieces: AsyncIterable[str | BytesLike], text: bool | None, compress: bool | None
     ) -> None:
         channel = self._open_channel()
-        kind: type[str | bytes] | None = None
+        check = PieceCheck()
         async with channel.sending():
             if channel.connection.in_message:
                 raise InvalidState("a message in fragments is unfinished")  # a `Writer` is at it
             try:
                 async for piece in pieces:
-                    if kind is None:
-                        kind = str if isinstance(piece, str) else bytes
-                    elif isinstance(piece, str) != (kind is str):
-                        raise TypeError(f"all fragments must be {kind.__name__}, got {type(piece).__name__}")
+                    check(piece)
                     # At once, and an empty one at the end: the next piece may be long in coming.
                     channel.send_fragment(piece, fin=False, text=text, compress=compress)
                     await channel.drain()
-                if kind is not None:
-                    channel.send_fragment(kind(), fin=True, text=text, compress=compress)
+                if check.kind is not None:
+                    channel.send_fragment(check.kind(), fin=True, text=text, compress=compress)
                     await channel.drain()
             except BaseException:
                 # A message that was begun can neither be finished nor taken back (RFC 6455, 5.4).
@@ -529,14 +523,6 @@ class _Pieces(AsyncIterator["str | bytes"]):
         if self._begun and not self._done:
             self._finish(skip=True)
         self._done = True
-
-
-def _is_bytes_like(message: object) -> bool:
-    try:
-        memoryview(message).release()  # type: ignore[arg-type]
-    except TypeError:
-        return False
-    return True
 
 
 async def _each(items: Iterable[str | BytesLike]) -> AsyncIterator[str | BytesLike]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal
 
 from wsfast.codes import CloseCause
-from wsfast.connection import State
+from wsfast.connection import Side, State
 from wsfast.deflate.negotiate import Deflate, as_deflate
 from wsfast.dial.reconnect import backoff, describe
 from wsfast.dial.reconnect import process_exception as default_process_exception
@@ -74,6 +74,7 @@ class _Connector(ClientSettings):
         agreement, compression = self._judge(handshake, response)
         return self._websocket_type(
             link,
+            Side.CLIENT,
             self._limits,
             compression=compression,
             request=handshake.request,

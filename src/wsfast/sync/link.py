@@ -140,7 +140,6 @@ class Link:
     """
 
     __slots__ = (
-        "_ended",
         "_events",
         "_held",
         "_layers",
@@ -149,6 +148,8 @@ class Link:
         "_wake_in",
         "_wake_out",
         "broken",
+        "ended",
+        "sent",
         "sock",
     )
 
@@ -161,7 +162,10 @@ class Link:
         self._layers: list[_Tls] = []
         self._unsent: deque[memoryview] = deque()
         self._held = 0
-        self._ended = False
+        self.ended = False
+        """Whether the sending side was ended, or will be once what is kept was sent."""
+        self.sent = 0
+        """Bytes that were to be sent so far, as they are on the wire."""
         self.broken: OSError | None = None
         """The error by which writing has failed, if it has."""
         self._wake_in, self._wake_out = socket.socketpair()
@@ -202,7 +206,7 @@ class Link:
 
     def write(self, data: bytes) -> None:
         """Send, or keep what the operating system does not take at once. It never raises: see `broken`."""
-        if self.broken is not None or self._ended:
+        if self.broken is not None or self.ended:
             return
         if self._layers:
             self._layers[-1].write(data)
@@ -224,17 +228,17 @@ class Link:
             return
         except OSError as exc:
             self._fail(exc)
-        if self._ended and self.broken is None:
+        if self.ended and self.broken is None:
             self._shut_down()
 
     def end(self) -> None:
         """End the sending side, after what is kept was sent; the peer may still be read."""
-        if self._ended or self.broken is not None:
+        if self.ended or self.broken is not None:
             return
         for layer in reversed(self._layers):
             layer.end()
             self._push()  # before the layer below ends, which takes nothing more then
-        self._ended = True
+        self.ended = True
         if not self._unsent:
             self._shut_down()
 
@@ -259,6 +263,7 @@ class Link:
                 self._send(data)
 
     def _send(self, data: bytes) -> None:
+        self.sent += len(data)
         if self._unsent:
             self._unsent.append(memoryview(data))
             self._held += len(data)

@@ -1,8 +1,8 @@
-"""`WebSocket` without an event loop: what `wsfast.sync.connect` returns.
+"""`WebSocket` without an event loop: what `wsfast.sync.connect` returns, and what handlers of `wsfast.sync.serve` get.
 
-A thread of its own moves the bytes of each connection: it receives, answers pings, keeps the connection alive and
-keeps the deadlines, whatever the program does meanwhile. Whoever sends does so itself; what the operating system does
-not take at once is left to that thread. One lock guards the state; nobody waits for the network with it held.
+A thread of its own moves the bytes of each connection: it receives, answers pings, and does what the `Session` says
+when it is due, whatever the program does meanwhile. Whoever sends does so itself; what the operating system does not
+take at once is left to that thread. One lock guards the state; nobody waits for the network with it held.
 
 While the program is behind, nothing is read, and what one read brought is not decoded any further: a few bytes of it
 can hold megabytes. Only the thread decodes, for Ctrl-C never comes to it.
@@ -11,33 +11,28 @@ can hold megabytes. Only the thread decodes, for Ctrl-C never comes to it.
 from __future__ import annotations
 
 import logging
-import os
-import socket
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import Any, ClassVar, Final, Literal, Self, cast, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, overload
 
+from wsfast.assembly import Assembler, PieceCheck, is_whole
 from wsfast.codes import CloseCause, CloseCode
 from wsfast.connection import Compression, Connection, Side, State
-from wsfast.events import BytesLike, Event, Fragment, Pong
-from wsfast.exceptions import ConcurrencyError, ConnectionClosed, ConnectionClosedOK, InvalidState
+from wsfast.events import BytesLike, Close, Event, Fragment
+from wsfast.exceptions import ConcurrencyError, ConnectionClosed, ConnectionClosedOK, PeerError
 from wsfast.handshake import Request, Response
-from wsfast.session import Limits
+from wsfast.session import OVERHEAD, Do, Limits, Session, weight
 
 from .link import Link
 
-__all__ = ["PingWaiter", "WebSocket"]
+if TYPE_CHECKING:
+    import socket
 
-_MAX_EVENTS: Final = 256
-"""Messages, pings and pongs that are handled before it is asked again whether the program is behind."""
-_MAX_PINGS: Final = 64
-"""Pings of `ping` that may be unanswered."""
-_LINGER: Final = 2.0
-"""Seconds for which the peer may go on sending after the last frame, before its connection is dropped."""
+__all__ = ["PingWaiter", "WebSocket"]
 
 
 class PingWaiter:
@@ -47,18 +42,17 @@ class PingWaiter:
         latency: seconds of the round trip; None before the pong has come.
     """
 
-    __slots__ = ("_condition", "_error", "ack_on_close", "latency", "sent")
+    __slots__ = ("_ack_on_close", "_ended", "_ws", "latency")
 
-    def __init__(self, condition: threading.Condition, sent: float, ack_on_close: bool) -> None:
-        self._condition = condition
-        self._error: Callable[[], Exception] | None = None
-        self.sent = sent
-        self.ack_on_close = ack_on_close
+    def __init__(self, ws: WebSocket, ack_on_close: bool) -> None:
+        self._ws = ws
+        self._ack_on_close = ack_on_close
+        self._ended = False
         self.latency: float | None = None
 
     def is_set(self) -> bool:
         """Tell whether the pong has come, or, with `ack_on_close`, the connection has ended."""
-        return self.latency is not None or (self.ack_on_close and self._error is not None)
+        return self.latency is not None or (self._ack_on_close and self._ended)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait for the pong.
@@ -72,15 +66,19 @@ class PingWaiter:
         Raises:
             ConnectionClosed: the connection ended first, and `ack_on_close` is not set.
         """
-        with self._condition:
-            self._condition.wait_for(lambda: self.latency is not None or self._error is not None, timeout)
-            if self.latency is None and self._error is not None and not self.ack_on_close:
-                raise self._error()
+        ws = self._ws
+        with ws._answered:
+            # A pong may be behind what this program has not taken, but who waits for it may be who is to take that.
+            ws._answered.wait_for(lambda: self.latency is not None or self._ended or ws._waits, timeout)
+            if self.latency is None and (self._ended or ws._waits) and not self._ack_on_close:
+                raise ws._connection.closed_error()
             return self.is_set()
 
-    def fail(self, error: Callable[[], Exception]) -> None:
-        """Note that the connection has ended; `error` makes the exception."""
-        self._error = error
+    def _done(self, latency: float | None) -> None:
+        """Note the pong, or, by None, that the connection has ended before it; the connection's lock is held."""
+        self.latency = latency
+        self._ended = latency is None
+        self._ws._answered.notify_all()
 
 
 class WebSocket:
@@ -101,18 +99,20 @@ class WebSocket:
         request: the opening handshake's `Request`.
         response: the opening handshake's `Response`.
         subprotocol: the name that was agreed on, or None.
-        latency: seconds of the latest ping's round trip, a keepalive's or one by `ping`; 0 before the first.
+        username: who the client is, where a server's hook found out; else None.
+        id: a random identifier of the connection, for logs.
         logger: where the connection logs to.
     """
 
     connection_type: ClassVar[type[Connection]] = Connection
     """The sans-IO state machine that a connection is made with."""
-    _overhead: ClassVar[int] = 64
+    _overhead: ClassVar[int] = OVERHEAD
     """Bytes that a held message counts for beside its own; the same as on asyncio."""
 
     def __init__(
         self,
         link: Link,
+        side: Side,
         limits: Limits,
         *,
         compression: Compression | None = None,
@@ -125,20 +125,17 @@ class WebSocket:
         self.request = request
         self.response = response
         self.subprotocol = subprotocol
-        self.latency = 0.0
-        self._id: uuid.UUID | None = None
+        self.username: str | None = None
+        self.id = uuid.uuid4()
         self.logger = logger
         self._limits = limits
         self._link = link
         self._remote_address = _address(link.sock.getpeername)
         self._local_address = _address(link.sock.getsockname)
-        self._connection = self.connection_type(
-            Side.CLIENT,
-            max_size=limits.max_size,
-            max_fragments=limits.max_fragments,
-            max_events=_MAX_EVENTS,
-            compression=compression,
+        self._session = Session(
+            side, limits, time.monotonic(), compression=compression, connection_type=self.connection_type
         )
+        self._connection = self._session.connection
         self._lock = threading.Lock()
         self._writable = threading.Condition(self._lock)  # little is unsent, or the connection has ended
         self._answered = threading.Condition(self._lock)  # a pong has come, or none will
@@ -155,18 +152,12 @@ class WebSocket:
         self._waits = False  # writing has failed, and the program is given time to take what had come
         self._ended = False  # the end was put into the queue
         self._streamer: int | None = None  # the thread that is in recv_streaming
-        self._skip = False  # the rest of a message that recv_streaming left
-        self._parts: list[str | bytes] = []  # of a message that began to arrive in pieces
-        self._pings: dict[bytes, PingWaiter | float] = {}
-        self._due: float | None = None
-        self._keepalive_sent = False
-        self._heard = 0
-        self._heard_before = 0
-        self._unsent_before = 0
+        self._assembler = Assembler()
+        self._owing = False  # a message was taken, and the next was not asked for: an answer may come
+        self._kept: Event | None = None  # a Close frame or a failure behind messages that are not answered yet
+        self._discarding = False  # what comes before the peer's Close frame is dropped
         self._over = False
         with self._lock:
-            if limits.ping_interval is not None:
-                self._due = time.monotonic() + limits.ping_interval
             if trailing:
                 self._received(trailing)
         self._thread = threading.Thread(target=self._run, name="wsfast", daemon=True)
@@ -195,18 +186,12 @@ class WebSocket:
     @property
     def close_code(self) -> int | None:
         """The close code that the peer sent, 1005 without one, 1006 without a Close frame; None while it is open."""
-        if self.state < State.DRAINING:
-            return None
-        rcvd = self._connection.close_rcvd
-        return CloseCode.ABNORMAL_CLOSURE if rcvd is None else rcvd.code
+        return self._connection.close_code
 
     @property
     def close_reason(self) -> str | None:
         """The close reason that the peer sent, ``""`` without one; None while the connection is open."""
-        if self.state < State.DRAINING:
-            return None
-        rcvd = self._connection.close_rcvd
-        return "" if rcvd is None else rcvd.reason
+        return self._connection.close_reason
 
     @property
     def close_exc(self) -> ConnectionClosed | None:
@@ -214,21 +199,19 @@ class WebSocket:
         return None if self.state < State.DRAINING else self._connection.closed_error()
 
     @property
-    def socket(self) -> socket.socket:
-        """The socket, to look at and to set options of; what it carries belongs to the connection."""
-        return self._link.sock
-
-    @property
-    def id(self) -> uuid.UUID:
-        """A random identifier of the connection, for logs; made when it is first asked for."""
-        if self._id is None:
-            self._id = uuid.uuid4()
-        return self._id
-
-    @property
     def close_cause(self) -> CloseCause | None:
         """Who or what closed the connection; None while it is open."""
         return self._connection.cause
+
+    @property
+    def latency(self) -> float:
+        """Seconds of the latest ping's round trip, a keepalive's or one by `ping`; 0 before the first."""
+        return self._session.latency
+
+    @property
+    def socket(self) -> socket.socket:
+        """The connection's socket, to look at: TLS and frames are not its own, so nothing may be read or written."""
+        return self._link.sock
 
     @property
     def buffered_amount(self) -> int:
@@ -304,16 +287,10 @@ class WebSocket:
         """Take the next whole message; the turnstile is held."""
         while True:
             event = self._next(end)
-            if not isinstance(event, Fragment):
-                return event
-            if self._skip:
-                self._skip = not event.final
-            else:
-                # It began to arrive in pieces, for a `recv_streaming` that never saw them.
-                self._parts.append(event.data)
-                if event.final:
-                    parts, self._parts = self._parts, []
-                    return _joined(parts)
+            # It began to arrive in pieces, for a `recv_streaming` that never saw them, or left them.
+            message = self._assembler.add(event) if isinstance(event, Fragment) else event
+            if message is not None:
+                return message
 
     @overload
     def recv_streaming(self, decode: Literal[True]) -> Iterator[str]: ...
@@ -347,34 +324,35 @@ class WebSocket:
                 self._streamer = threading.get_ident()
                 self._connection.decoder.streaming = True
                 while not final:
-                    if self._parts:
+                    event: str | bytes | Fragment
+                    if self._assembler.holding:
                         begun = True  # first: if Ctrl-C comes between the two, the rest is dropped
-                        piece = self._parts.pop(0)
+                        event = self._assembler.take()
                     else:
                         event = self._next(None)
-                        piece, last = event if isinstance(event, Fragment) else (event, True)
-                        if self._skip:
-                            self._skip = not last
-                            continue
-                        final = last
-                        begun = not final
+                    if isinstance(event, Fragment) and self._assembler.skipping:
+                        self._assembler.add(event)
+                        continue
+                    piece, final = (event.data, event.final) if isinstance(event, Fragment) else (event, True)
+                    begun = not final
                     yield _converted(piece, decode)
             finally:
                 if begun and not final:
-                    self._skip = True
-                    self._parts.clear()
+                    self._assembler.skip()
                 self._streamer = None
                 self._connection.decoder.streaming = False
 
     def _next(self, end: float | None) -> str | bytes | Fragment:
         """Wait for the next thing in the queue and take it; the turnstile is held."""
-        if self._paused and self._queue.empty():
+        self._owing = False  # before `_kept` is looked at: see `_keep_back`
+        if self._queue.empty() and (self._paused or self._kept is not None):
             with self._lock:
-                if self._paused and self._queue.empty():
-                    # Ctrl-C came between taking a message and counting it.
-                    self._taken = self._put
-                    self._link.wake()
-                    self._paused = False
+                if self._queue.empty():
+                    if self._paused:
+                        # Ctrl-C came between taking a message and counting it.
+                        self._taken = self._put
+                        self._unpause()
+                    self._obey(self._hand_in())
         try:
             if end is None:
                 event = self._queue.get()
@@ -391,13 +369,20 @@ class WebSocket:
         if event is None:
             self._queue.put(None)  # for the next who asks
             raise self._connection.closed_error()
-        self._taken += _weight(event) + self._overhead
+        self._owing = True
+        self._taken += weight(event, self._overhead)
         if self._paused and (self._put - self._taken) * 4 <= self._limits.read_limit:
             with self._lock:
-                # In this order: if Ctrl-C comes between the two, the next call does it again.
-                self._link.wake()
-                self._paused = False
+                self._unpause()
         return event
+
+    def _unpause(self) -> None:
+        """Read on; the lock is held."""
+        # In this order: if Ctrl-C comes between the two, the next call does it again.
+        self._link.wake()
+        self._paused = False
+        if self._connection.state is State.CLOSING:
+            self._session.settled()
 
     def _catch_up(self) -> None:
         """Wait for the thread to decode what has come already, as far as to a message: that takes no time."""
@@ -436,22 +421,17 @@ class WebSocket:
     def _send(
         self, message: str | BytesLike | Iterable[str | BytesLike], text: bool | None, compress: bool | None
     ) -> None:
-        if isinstance(message, (str, bytes, bytearray, memoryview)) or hasattr(message, "__buffer__"):
-            self._check_sender()
-            with self._gate:
+        whole = is_whole(message)
+        self._check_sender()
+        with self._gate:
+            if whole:
                 self._send_whole(message, text, compress)  # type: ignore[arg-type]
-        elif isinstance(message, dict):
-            raise TypeError("a message must be str, bytes-like or an iterable of these, got dict")
-        elif isinstance(message, Iterable):
-            self._check_sender()
-            with self._gate:
-                self._sender = threading.get_ident()
-                try:
-                    self._send_fragments(message, text, compress)
-                finally:
-                    self._sender = None
-        else:
-            raise TypeError(f"a message must be str, bytes-like or an iterable of these, got {type(message).__name__}")
+                return
+            self._sender = threading.get_ident()
+            try:
+                self._send_fragments(message, text, compress)  # type: ignore[arg-type]
+            finally:
+                self._sender = None
 
     def _final_error(self) -> ConnectionClosed:
         """Wait for the end of a connection that is closing, and make the exception that tells how it ended."""
@@ -485,22 +465,19 @@ class WebSocket:
             raise
 
     def _send_fragments(self, pieces: Iterable[str | BytesLike], text: bool | None, compress: bool | None) -> None:
-        kind: type | None = None
-        held: str | BytesLike | None = None
+        check = PieceCheck()
+        held: list[str | BytesLike] = []
         started = False
         try:
             for piece in pieces:
-                if kind is None:
-                    kind = str if isinstance(piece, str) else bytes
-                elif isinstance(piece, str) != (kind is str):
-                    raise TypeError(f"all fragments must be {kind.__name__}, got {type(piece).__name__}")
-                if held is not None:
+                check(piece)
+                if held:
                     started = True
-                    self._send_fragment(held, False, text, compress)
+                    self._send_fragment(held.pop(), False, text, compress)
                     self._drain()
-                held = piece
-            if held is not None:
-                self._send_fragment(held, True, text, compress)
+                held.append(piece)
+            if held:
+                self._send_fragment(held.pop(), True, text, compress)
         except BaseException:
             # A message that was begun can neither be finished nor taken back (RFC 6455, 5.4).
             if started:
@@ -559,21 +536,9 @@ class WebSocket:
             ValueError: `data` is too long.
         """
         with self._lock:
-            if data is None:
-                payload = os.urandom(4)
-                while payload in self._pings:
-                    payload = os.urandom(4)
-            else:
-                payload = data.encode() if isinstance(data, str) else bytes(memoryview(data))
-            if payload in self._pings:
-                raise ConcurrencyError("already waiting for a pong with the same data")
-            if len(self._pings) >= _MAX_PINGS:
-                raise InvalidState(f"{_MAX_PINGS} pings are unanswered")
             if self._connection.state is State.OPEN and self._link.broken is None:
-                self._connection.send_ping(payload)
-                waiter = PingWaiter(self._answered, time.monotonic(), ack_on_close)
-                self._pings[payload] = waiter
-                self._flush()
+                waiter = PingWaiter(self, ack_on_close)
+                self._obey(self._session.ping(time.monotonic(), data, waiter._done))
                 return waiter
         raise self._final_error()
 
@@ -596,8 +561,10 @@ class WebSocket:
     def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
         """Close the connection with the closing handshake and wait for its end, for at most `close_timeout`.
 
-        Without effect on a connection that is closed or closing, but that it waits. Messages that were received before
-        can still be received after. If the wait is interrupted, by Ctrl-C, the connection is dropped.
+        Without effect on a connection that is closed or closing, but that it waits. What the peer sent before its own
+        Close frame can still be received after, up to `read_limit`: where that is not enough, the rest is dropped,
+        unless another thread receives it within a second. If the wait is interrupted, by Ctrl-C, the connection is
+        dropped.
 
         Args:
             code: 1000 to 1003, 1007 to 1014 or 3000 to 4999; 1005 for a Close frame without a code.
@@ -647,24 +614,24 @@ class WebSocket:
             raise
 
     def _start_close(self, code: int, reason: str, cause: CloseCause) -> None:
-        connection = self._connection
-        was_open = connection.state is State.OPEN
-        connection.close(code, reason, cause)
-        if was_open:
-            self._flush()
-            self._set_deadline(self._limits.close_timeout)
-            # What still comes is dropped, but the peer's Close frame is behind it.
-            self._paused = False
-            self._link.wake()
+        # What the peer sent last comes first, though it was kept back: then the connection is closing already.
+        self._obey(self._hand_in())
+        do = self._session.close(time.monotonic(), code, reason, cause)
+        if do is Do.NOTHING:
+            return
+        if self._paused:
+            self._session.keep_back(time.monotonic())
+        self._obey(do)
+        self._link.wake()  # there is a deadline now
 
     def _abort(self, cause: CloseCause | None) -> None:
         """End the transport; the lock is held."""
         if self._over:
             return
-        if cause is not None:
-            self._connection.abandon(cause)
+        self._kept = None
         # In this order: who is interrupted between the two can do it again, and the thread is not left asleep.
         self._link.wake()
+        self._session.abort(cause)
         self._end()
 
     def _end(self) -> None:
@@ -674,28 +641,85 @@ class WebSocket:
         """
         self._over = True
         connection = self._connection
-        connection.receive_eof()
+        self._hand_in()
+        self._session.receive_eof()
         if connection.compression is not None:
             connection.compression.close()
         self._pending = False
         self._put_end()
-        self._fail_senders()
-        for condition in (self._finished, self._decoded):
+        for condition in (self._writable, self._finished, self._decoded):
             condition.notify_all()
-
-    def _fail_senders(self) -> None:
-        """Tell who sends, or waits for a pong, that there is no use in it any more."""
-        for waiter in self._pings.values():
-            if isinstance(waiter, PingWaiter):
-                waiter.fail(self._connection.closed_error)
-        self._pings.clear()
-        self._writable.notify_all()
-        self._answered.notify_all()
 
     def _put_end(self) -> None:
         if not self._ended:
             self._ended = True
             self._queue.put(None)
+
+    # --- The session; the lock is held ------------------------------------------------------------------------
+
+    def _obey(self, do: Do) -> None:
+        """Do what the session says."""
+        if do is Do.NOTHING:
+            return
+        if do is Do.SETTLE:
+            self._settle()
+            return
+        self._flush()
+        if do is Do.DROP:
+            self._end()
+        elif do is not Do.FLUSH:
+            self._drained(do)
+
+    def _settle(self) -> None:
+        """Wait for the program no longer: it has neither answered nor taken what came."""
+        self._obey(self._hand_in())
+        if self._paused and self._connection.state is State.CLOSING:
+            # The peer's Close frame is behind what there is no room for.
+            self._discarding = True
+            self._paused = False
+
+    def _keep_back(self, event: Event) -> Do:
+        """Keep a Close frame or a failure until what came before it is answered."""
+        self._kept = event
+        self._session.keep_back(time.monotonic())
+        # Looked at after `_kept` was set: the thread that receives does both in the other order, without the lock.
+        return Do.NOTHING if self._owing or self._taken != self._put else self._hand_in()
+
+    def _hand_in(self) -> Do:
+        """Hand in what was kept back, if anything was."""
+        event, self._kept = self._kept, None
+        if event is None:
+            return Do.NOTHING
+        self._session.settled()
+        return self._session.handle(event, time.monotonic())
+
+    def _drained(self, do: Do) -> None:
+        """No frames follow either way: wake who waits, and end the transport if that is this side's duty."""
+        self._paused = False
+        self._put_end()
+        if do is Do.END:
+            self._link.end()
+            self._sending_ended()
+        self._link.wake()
+
+    def _sending_ended(self) -> None:
+        """Note that the sending side was ended, or will be once what is unsent is sent."""
+        if self._connection.rcvd_then_sent and not self._link.unsent:
+            # RFC 6455, 5.5.1: nothing follows the peer's Close frame.
+            self._end()
+        else:
+            self._session.unsent = self._link.unsent
+            self._session.sending_ended(time.monotonic())
+
+    def _on_time(self) -> None:
+        """Have the session do what is due."""
+        session, link = self._session, self._link
+        if session.deadline is None or time.monotonic() < session.deadline:
+            return
+        session.sent, session.unsent = link.sent, link.unsent
+        # If it is the peer that keeps this program from going on, silence is its own.
+        session.deaf = self._paused and not self._connection.congested
+        self._obey(session.on_time(time.monotonic()))
 
     # --- The thread -----------------------------------------------------------------------------------------
 
@@ -719,9 +743,11 @@ class WebSocket:
             if broken and not read and not self._waits:
                 # What the system has received already may hold more than there is room for: give the program time.
                 self._waits = True
-                self._fail_senders()
-                self._set_deadline(self._limits.close_timeout)
-            timeout = None if self._due is None else max(0.0, self._due - time.monotonic())
+                self._writable.notify_all()
+                self._answered.notify_all()
+                self._session.receive_end(time.monotonic())
+            deadline = self._session.deadline
+            timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
             ready = read and (broken or self._pending)
         readable = ready or self._link.wait(read, write, timeout)
         with self._lock:
@@ -740,9 +766,7 @@ class WebSocket:
             elif readable and not self._read():
                 self._end()
                 return False
-            if self._due is not None and time.monotonic() >= self._due:
-                self._due = None
-                self._on_deadline()
+            self._on_time()
             return not self._over
 
     def _read(self) -> bool:
@@ -774,40 +798,31 @@ class WebSocket:
         return self._connection.state < State.DRAINING
 
     def _received(self, data: bytes) -> None:
-        connection = self._connection
-        self._heard += len(data)
-        before = connection.state
-        for event in connection.receive_data(data):
-            if before is State.OPEN or not isinstance(event, (str, bytes, Fragment)):
+        session, connection = self._session, self._connection
+        session.received += len(data)
+        now = time.monotonic()
+        do = Do.NOTHING
+        for event in connection.decoder.feed(data):
+            if isinstance(event, (str, bytes, Fragment)):
                 self._deliver(event)
+            elif connection.state is State.OPEN and isinstance(event, (Close, PeerError)):
+                do = max(do, self._keep_back(event))
+            else:
+                do = max(do, session.handle(event, now))
         self._pending = connection.decoder.pending
         self._waits = False
         self._decoded.notify_all()
-        self._flush()
-        if connection.state >= State.DRAINING and before < State.DRAINING:
-            self._drained()
+        self._obey(do)
 
-    def _deliver(self, event: Event) -> None:
-        if isinstance(event, (str, bytes, Fragment)):
-            self._put += _weight(event) + self._overhead
-            if self._put - self._taken > self._limits.read_limit and self._connection.state is State.OPEN:
-                self._paused = True
-            self._queue.put(event)
-        elif isinstance(event, Pong):
-            self._take_pong(event.payload)
-
-    def _drained(self) -> None:
-        """No frames follow either way: wake who waits, and end the transport if that is this side's duty."""
-        timeout = self._limits.close_timeout
-        if self._connection.should_end_transport:
-            # Closing with unread bytes in the socket resets the connection, and the reset can overtake the Close frame:
-            # end the sending side, read on for a while, and let the peer end the rest.
-            self._link.end()
-            self._set_deadline(_LINGER if timeout is None else min(timeout, _LINGER))
-        elif self._connection.rcvd_then_sent:
-            self._set_deadline(timeout)
-        self._paused = False
-        self._put_end()
+    def _deliver(self, message: str | bytes | Fragment) -> None:
+        if self._discarding:
+            return
+        self._put += weight(message, self._overhead)
+        if self._put - self._taken > self._limits.read_limit and not self._paused:
+            self._paused = True
+            if self._connection.state is State.CLOSING:
+                self._session.keep_back(time.monotonic())
+        self._queue.put(message)
 
     def _sent_more(self) -> None:
         limit = self._limits.write_limit
@@ -819,65 +834,8 @@ class WebSocket:
             self._flush()
         if self._link.unsent * 4 <= limit:
             self._writable.notify_all()
-
-    def _take_pong(self, payload: bytes) -> None:
-        # RFC 6455, 5.5.3: a peer may answer only the latest ping; the earlier ones are answered with it.
-        now = time.monotonic()
-        while payload in self._pings:
-            waiter = self._pings.pop(next(iter(self._pings)))
-            if isinstance(waiter, PingWaiter):
-                waiter.latency = self.latency = now - waiter.sent
-            else:
-                self.latency = now - waiter
-        self._answered.notify_all()
-
-    # --- Time -----------------------------------------------------------------------------------------------
-
-    def _set_deadline(self, delay: float | None) -> None:
-        self._due = None if delay is None else time.monotonic() + delay
-
-    def _on_deadline(self) -> None:
-        """Keep alive while the connection is open; while it closes, patience is at its end."""
-        connection = self._connection
-        if connection.state is State.OPEN and self._link.broken is None:
-            self._keep_alive()
-        elif connection.state is State.CLOSING and connection.cause is CloseCause.LOCAL:
-            self._abort(CloseCause.TIMEOUT)
-        else:
-            self._abort(connection.cause)
-
-    def _keep_alive(self) -> None:
-        limits = self._limits
-        # Nothing can be heard while nothing is read, and a peer that takes what was sent to it is alive.
-        unsent = self._link.unsent
-        progressed = unsent > 0 and unsent < self._unsent_before
-        silent = self._heard == self._heard_before and not self._paused and not progressed
-        self._heard_before = self._heard
-        self._unsent_before = unsent
-        if not silent:
-            self._keepalive_sent = False
-        elif self._keepalive_sent:
-            connection = self._connection
-            connection.close(CloseCode.INTERNAL_ERROR, "keepalive ping timeout", CloseCause.KEEPALIVE)
-            self._flush()
-            self._abort(CloseCause.KEEPALIVE)
-            return
-        else:
-            if unsent <= limits.write_limit:
-                payload = os.urandom(4)
-                if payload not in self._pings:
-                    self._connection.send_ping(payload)
-                    self._pings[payload] = time.monotonic()
-                    self._flush()
-            if limits.ping_timeout is not None:
-                self._keepalive_sent = True
-                self._set_deadline(limits.ping_timeout)
-                return
-        self._set_deadline(limits.ping_interval)
-
-
-def _weight(event: str | bytes | Fragment) -> int:
-    return len(event.data) if isinstance(event, Fragment) else len(event)
+        if self._link.ended and not self._link.unsent:
+            self._sending_ended()
 
 
 def _converted(message: str | bytes, decode: bool | None) -> str | bytes:
@@ -886,12 +844,6 @@ def _converted(message: str | bytes, decode: bool | None) -> str | bytes:
     if decode is False and isinstance(message, str):
         return message.encode()
     return message
-
-
-def _joined(parts: list[str | bytes]) -> str | bytes:
-    if isinstance(parts[0], bytes):
-        return b"".join(cast("list[bytes]", parts))
-    return "".join(cast("list[str]", parts))
 
 
 def _address(ask: Callable[[], Any]) -> Any:
