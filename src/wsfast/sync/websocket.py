@@ -100,7 +100,6 @@ class WebSocket:
         response: the opening handshake's `Response`.
         subprotocol: the name that was agreed on, or None.
         username: who the client is, where a server's hook found out; else None.
-        id: a random identifier of the connection, for logs.
         logger: where the connection logs to.
     """
 
@@ -126,7 +125,7 @@ class WebSocket:
         self.response = response
         self.subprotocol = subprotocol
         self.username: str | None = None
-        self.id = uuid.uuid4()
+        self._id: uuid.UUID | None = None
         self.logger = logger
         self._limits = limits
         self._link = link
@@ -202,6 +201,13 @@ class WebSocket:
     def close_cause(self) -> CloseCause | None:
         """Who or what closed the connection; None while it is open."""
         return self._connection.cause
+
+    @property
+    def id(self) -> uuid.UUID:
+        """A random identifier of the connection, for logs; made when it is first asked for."""
+        if self._id is None:
+            self._id = uuid.uuid4()
+        return self._id
 
     @property
     def latency(self) -> float:
