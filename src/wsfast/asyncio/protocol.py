@@ -611,7 +611,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
             return
         connection = self.connection
         ws = self.ws
-        ws._peer = ws.remote_address  # which the transport will not know any more
+        ws._keep_addresses()
         self.host.timer.clear(self)
         self.take_rest()
         self.settle()

@@ -9,7 +9,7 @@ import logging
 import uuid
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NamedTuple, Self, overload
 
 from ..assembly import PieceCheck, is_bytes_like, is_whole
 from ..codes import CloseCause, CloseCode
@@ -39,6 +39,24 @@ COUNTED: Final = (
 _OF_SESSION: Final = frozenset({"pings_received", "pings_sent"})
 
 
+class Known(NamedTuple):
+    """What is known of the two ends of a connection, apart from its transport."""
+
+    remote: Any
+    """The peer's address, None on a Unix socket."""
+    local: Any
+    """This side's address."""
+    transport: asyncio.Transport | None = None
+    """What the connection is made on, before it is open."""
+
+
+def addresses_of(transport: asyncio.BaseTransport) -> Known:
+    """Return the addresses that a transport knows."""
+    peer = transport.get_extra_info("peername")
+    # That of a Unix socket tells nobody who it is, and mostly is empty.
+    return Known(None if isinstance(peer, (str, bytes)) else peer, transport.get_extra_info("sockname"))
+
+
 class WebSocket(Endpoint):
     """One WebSocket connection.
 
@@ -65,7 +83,9 @@ class WebSocket(Endpoint):
 
     # Inherited from Endpoint, where they are fast: __aiter__, __anext__, send_nowait.
 
-    def __init__(self, request: Request | None = None, subprotocol: str | None = None, peer: Any = None) -> None:
+    def __init__(
+        self, request: Request | None = None, subprotocol: str | None = None, peer: Known | None = None
+    ) -> None:
         self.request = request
         self._response: Response | bytes | None = None
         self.subprotocol = subprotocol
@@ -73,8 +93,8 @@ class WebSocket(Endpoint):
         self._id: uuid.UUID | None = None
         self.reader: Reader | None = None
         self.writer: Writer | None = None
-        # None while the transport knows it: a tuple, a string and a number would be 150 bytes.
-        self._peer = peer
+        # None while the transport knows the addresses: two tuples, strings and numbers would be 300 bytes.
+        self._peer: Known | None = peer
 
     def __repr__(self) -> str:
         return f"<{type(self).__module__.partition('.')[0]}.WebSocket {self.state.name} {self.remote_address!a}>"
@@ -111,21 +131,35 @@ class WebSocket(Endpoint):
 
     @property
     def remote_address(self) -> Any:
-        """The peer's address as `socket.getpeername` gives it, or None."""
-        if self._peer is None and self.transport is not None:
-            return self.transport.get_extra_info("peername")
-        return self._peer
+        """The peer's address as `socket.getpeername` gives it, also after the end; None on a Unix socket.
+
+        Behind a proxy it is the client's, if the server was told to trust the proxy.
+        """
+        return None if (known := self._known()) is None else known.remote
 
     @property
     def local_address(self) -> Any:
-        """This side's address as `socket.getsockname` gives it, or None once the connection is closed."""
-        transport = None if self._channel is None else self._channel.transport
-        return None if transport is None else transport.get_extra_info("sockname")
+        """This side's address as `socket.getsockname` gives it, also after the end."""
+        return None if (known := self._known()) is None else known.local
 
     @property
     def transport(self) -> asyncio.Transport | None:
-        """The asyncio transport, for `get_extra_info`; None once the connection is closed."""
-        return None if self._channel is None else self._channel.transport
+        """The asyncio transport, for `get_extra_info`, as in ``ws.transport.get_extra_info("ssl_object")``.
+
+        It is there in `process_request` too, and None once the connection is closed.
+        """
+        if self._channel is None:
+            return None if self._peer is None else self._peer.transport
+        return self._channel.transport  # type: ignore[no-any-return]
+
+    def _known(self) -> Known | None:
+        if self._peer is not None or self._channel is None or self._channel.transport is None:
+            return self._peer
+        return addresses_of(self._channel.transport)
+
+    def _keep_addresses(self) -> None:
+        """Keep the addresses, which the transport will not know any more."""
+        self._peer = self._known()
 
     @property
     def close_code(self) -> int | None:

@@ -13,7 +13,7 @@ from typing import Any, Final, Generic, Literal, TypeVar
 from ..asyncio.listener import Listener
 from ..asyncio.protocol import ConnectionProtocol
 from ..asyncio.streams import Reader, Writer
-from ..asyncio.websocket import WebSocket
+from ..asyncio.websocket import Known, WebSocket, addresses_of
 from ..codes import CloseCause
 from ..connection import Side, State
 from ..deflate.negotiate import Deflate, as_deflate
@@ -197,7 +197,7 @@ class _Connector(ClientSettings, Generic[_T]):
     ) -> tuple[WebSocket, _T]:
         """Judge the response and hand the transport over (RFC 6455, 4.1)."""
         agreement, compression = self._judge(handshake, response)
-        ws = self._new_websocket(handshake.request, agreement.subprotocol, transport.get_extra_info("peername"))
+        ws = self._new_websocket(handshake.request, agreement.subprotocol, addresses_of(transport))
         ws.response = response
         client = _Client(self._limits, self._logger, _timer_of(loop))
         protocol = ConnectionProtocol(loop)
@@ -212,7 +212,7 @@ class _Connector(ClientSettings, Generic[_T]):
             protocol.feed(trailing)
         return ws, shaped
 
-    def _new_websocket(self, request: Request, subprotocol: str | None, peer: Any) -> WebSocket:
+    def _new_websocket(self, request: Request, subprotocol: str | None, peer: Known) -> WebSocket:
         return WebSocket(request, subprotocol, peer)
 
     # --- await, async with, async for ---------------------------------------------------------------------

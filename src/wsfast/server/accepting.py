@@ -12,9 +12,11 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, cast
 
+from ..asyncio.websocket import Known, addresses_of
 from ..escape import show
 from ..exceptions import HandshakeRefused
 from ..handshake import Request, RequestParser, Response, accept_response, check_request, refuse
+from ..handshake.forwarded import Address, Networks, forwarded_for
 from ..handshake.uri import format_address
 from ..transport.sockets import SocketTransport
 
@@ -39,9 +41,9 @@ class ServerOpening:
     __slots__ = (
         "_answered",
         "_expired",
+        "_known",
         "_late",
         "_parser",
-        "_peer",
         "_protocol",
         "_request",
         "_task",
@@ -56,7 +58,7 @@ class ServerOpening:
         self.server = server
         self.transport: asyncio.Transport | None = None
         self._protocol: ConnectionProtocol | None = None
-        self._peer: Any = None
+        self._known: Known | None = None  # what was told of the addresses, or the transport may forget
         self.due = 0.0
         self._parser = RequestParser(server.head_limits)
         self._with_body = True  # False where HEAD is answered
@@ -72,8 +74,8 @@ class ServerOpening:
     def accepted(self, transport: asyncio.Transport) -> None:
         """Called when TCP is set up, and TLS may not be."""
         self.transport = transport
-        if not isinstance(transport, SocketTransport):
-            self._peer = transport.get_extra_info("peername")  # others may forget it before the end
+        if not isinstance(transport, SocketTransport) and self._known is None:
+            self._known = addresses_of(transport)  # others may forget them before the end
         if not self.server.handshake_began(self):
             transport.abort()
         elif self._expired:
@@ -82,9 +84,18 @@ class ServerOpening:
     @property
     def peer(self) -> Any:
         """The peer's address, if it is known."""
-        if self._peer is None and self.transport is not None:
-            return self.transport.get_extra_info("peername")
-        return self._peer
+        if self._known is None and self.transport is not None:
+            return addresses_of(self.transport).remote
+        return None if self._known is None else self._known.remote
+
+    def proxied(self, source: Address, destination: Address | None) -> None:
+        """Note the client's address, and the one that it connected to, as a proxy told them."""
+        self._known = Known(source, destination)
+
+    def refuse_prelude(self, why: str) -> None:
+        """Note that a proxy did not begin as it should have."""
+        self._answered = True
+        self.server.logger.info("connection from %s refused: %s", format_address(self.peer), why)
 
     def connection_made(self, transport: asyncio.BaseTransport, protocol: ConnectionProtocol) -> None:
         """Called when TCP, and TLS, are set up."""
@@ -112,7 +123,7 @@ class ServerOpening:
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the transport when it has ended before the connection was open."""
-        self._peer = self.peer
+        self._known = Known(self.peer, None)
         self.transport = self._protocol = None
         self.server.timer.clear(self)
         self.server.handshake_ended(self)
@@ -154,13 +165,28 @@ class ServerOpening:
         server = self.server
         self._request = request
         self._with_body = not request.raw.startswith(b"HEAD ")
-        # Before it is open, a WebSocket knows no transport to ask.
-        hooked = server.hooked
-        self.ws = server.new_websocket(request, self.peer if hooked else self._peer, self.transport)
+        assert self.transport is not None
+        if server.forwarded is not None:
+            self._take_forwarded(request, server.forwarded)
+        known = self._known
+        if server.hooked:
+            # Before it is open, a WebSocket has no connection to ask.
+            known = (known or addresses_of(self.transport))._replace(transport=self.transport)
+        self.ws = server.new_websocket(request, known, self.transport)
         if server.process_request is None:
             self._upgrade()
             return
         self._after(server.process_request(self.ws, request), self._take_answer)
+
+    def _take_forwarded(self, request: Request, trusted: Networks) -> None:
+        """Take the client's address from the request's headers, if a proxy that is trusted sent it."""
+        assert self.transport is not None
+        known = self._known or addresses_of(self.transport)
+        peer = self.transport.get_extra_info("peername") if known.remote is None else known.remote
+        if peer in trusted:
+            client = forwarded_for(request.headers, trusted)
+            if client is not None:
+                self._known = known._replace(remote=client)
 
     def _take_answer(self, response: Any) -> None:
         """Go on with what `process_request` returned."""
@@ -244,6 +270,7 @@ class ServerOpening:
         server.timer.clear(self)
         server.handshake_ended(self)
         self.ws.subprotocol = subprotocol
+        self.ws._peer = self._known
         trailing = self._parser.trailing + self._late
         self._answered = True
         self._task = self._protocol = None

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self, TypeAli
 from ..asyncio.listener import Listener
 from ..asyncio.protocol import ConnectionProtocol
 from ..asyncio.streams import Reader, Writer
-from ..asyncio.websocket import COUNTED, WebSocket
+from ..asyncio.websocket import COUNTED, Known, WebSocket
 from ..closing import encode_close
 from ..codes import CloseCause, CloseCode
 from ..connection import Side
@@ -27,6 +27,7 @@ from ..events import BytesLike
 from ..exceptions import HandshakeRefused, InvalidState, NegotiationError
 from ..handshake import Origins, Request, Response, accept_response, refuse
 from ..handshake import select_subprotocol as first_registered
+from ..handshake.forwarded import Networks
 from ..handshake.headers import build_extensions
 from ..handshake.http11 import MAX_HEAD, MAX_HEADERS, MAX_LINE, HeadLimits
 from ..handshake.uri import format_address
@@ -37,6 +38,7 @@ from ..transport.tls import TLSTransport, buffer_of
 from .accepting import ServerOpening
 from .listening import Listening
 from .listening import listen as begin_listening
+from .prelude import Prelude
 
 if TYPE_CHECKING:
     from socket import socket
@@ -99,6 +101,13 @@ class Server:
         select_subprotocol: called as ``select_subprotocol(ws, offers)`` in place of the choice by the client's
             preference; returns an offered name that is registered, or None for the handler under None. It may raise
             `NegotiationError` to refuse with 400; its text goes to the log only.
+        proxy_protocol: True where a proxy on this machine (a loopback address, or a Unix socket) begins each connection
+            with a header of the PROXY protocol, version 1 or 2, before TLS if there is any; or the addresses and
+            networks of such proxies, as for `forwarded`. `WebSocket.remote_address` is the client's then. Such a
+            connection without the header is refused; connections from elsewhere are taken as they are.
+        forwarded: addresses and networks of proxies (``["10.0.0.0/8"]``, and ``"unix"`` for Unix sockets) whose
+            Forwarded or X-Forwarded-For headers tell `WebSocket.remote_address`. Anybody can send these headers:
+            name no network that others than your proxies connect from. Default: none.
         compression: None, ``"deflate"``, or a `Deflate`.
         max_line: the most bytes of a line of a request's head; beyond it, 431 (or 414 for the first line).
         max_head: the most bytes of a request's head in all; beyond it, 431.
@@ -133,6 +142,8 @@ class Server:
         process_response: ProcessResponse | None = None,
         origins: Origins | None = None,
         select_subprotocol: SelectSubprotocol | None = None,
+        proxy_protocol: bool | Sequence[str] = False,
+        forwarded: Sequence[str] | None = None,
         compression: Literal["deflate"] | Deflate | None = None,
         max_line: int = MAX_LINE,
         max_head: int = MAX_HEAD,
@@ -176,6 +187,12 @@ class Server:
             if hook is not None and not callable(hook):
                 raise TypeError(f"{name} must be callable, got {type(hook).__name__}")
         self.head_limits = HeadLimits.checked(max_line=max_line, max_head=max_head, max_headers=max_headers)
+        self.forwarded = None if not forwarded else Networks(forwarded, "forwarded")
+        self._proxies: Networks | None = None
+        if proxy_protocol is True:
+            self._proxies = Networks(["127.0.0.0/8", "::1", "unix"], "proxy_protocol")
+        elif proxy_protocol:
+            self._proxies = Networks(proxy_protocol, "proxy_protocol")
         self.process_request = process_request
         self.process_response = process_response
         self.origins = None if origins is None else _checked_origins(origins)
@@ -415,16 +432,21 @@ class Server:
         self._attach()
         return self._new_protocol()
 
-    def _new_protocol(self) -> ConnectionProtocol:
+    def _new_protocol(self) -> asyncio.BaseProtocol:
         assert self._loop is not None
-        return ConnectionProtocol(self._loop, ServerOpening(self))
+        opening = ServerOpening(self)
+        return self._behind_proxy(opening, ConnectionProtocol(self._loop, opening))
 
-    def _new_tls_transport(self, context: ssl_module.SSLContext) -> TLSTransport:
+    def _new_tls_transport(self, context: ssl_module.SSLContext) -> asyncio.BaseProtocol:
         assert self._loop is not None
         opening = ServerOpening(self)
         protocol = ConnectionProtocol(self._loop, opening)
         accepted: Callable[[Any], None] = opening.accepted
-        return TLSTransport(protocol, buffer_of(self._loop), context, server_side=True, accepted=accepted)
+        tls = TLSTransport(protocol, buffer_of(self._loop), context, server_side=True, accepted=accepted)
+        return self._behind_proxy(opening, tls)
+
+    def _behind_proxy(self, opening: ServerOpening, protocol: asyncio.BufferedProtocol) -> asyncio.BaseProtocol:
+        return protocol if self._proxies is None else Prelude(opening, self._proxies.__contains__, protocol)
 
     def _attach(self) -> asyncio.AbstractEventLoop:
         """Tie the server to the running event loop, the first time."""
@@ -633,7 +655,7 @@ class Server:
 
     # --- What the protocols call ----------------------------------------------------------------------------
 
-    def new_websocket(self, request: Request, peer: Any, transport: asyncio.Transport | None) -> WebSocket:
+    def new_websocket(self, request: Request, peer: Known | None, transport: asyncio.Transport | None) -> WebSocket:
         """Make what the hooks and the handler of a connection hold; hooks run before it has the transport itself."""
         return WebSocket(request, None, peer)
 
