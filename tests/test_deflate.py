@@ -233,7 +233,9 @@ def test_server_answers(offers: str, answer: str | None) -> None:
         (Deflate(), "; client_max_window_bits=13", "; server_max_window_bits=12; client_max_window_bits=12"),
         (Deflate(), "; server_max_window_bits=11", "; server_max_window_bits=11"),
         (Deflate(), "; server_max_window_bits=13", "; server_max_window_bits=12"),
-        (Deflate(server_max_window_bits=8), "; server_max_window_bits=9", "; server_max_window_bits=8"),
+        (Deflate(server_max_window_bits=8), "; server_max_window_bits=9", "; server_max_window_bits=9"),
+        (Deflate(server_max_window_bits=8), "", "; server_max_window_bits=9"),
+        (Deflate(server_max_window_bits=8), "; server_max_window_bits=8", "; server_max_window_bits=8"),
         (Deflate(client_max_window_bits=8), "; client_max_window_bits", NARROW + "; client_max_window_bits=9"),
         (Deflate(client_max_window_bits=8), "; client_max_window_bits=8", NARROW + "; client_max_window_bits=8"),
         # What can not be asked for is done without.

@@ -302,7 +302,10 @@ class InvalidStatus(InvalidHandshake):
         self.response: Response = response
 
     def __str__(self) -> str:
-        return f"server answered HTTP {self.response.status_code}, expected 101"
+        text = f"server answered HTTP {self.response.status_code}, expected 101"
+        # The first line of a body mostly tells why: "Missing token", or "<html>".
+        line = self.response.body.lstrip().partition(b"\n")[0].strip().decode(errors="replace")
+        return f"{text}: {show(line, 100)}" if line else text
 
 
 class NegotiationError(InvalidHandshake):

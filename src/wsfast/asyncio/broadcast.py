@@ -153,7 +153,7 @@ class Prepared:
                 packed = self._pack(key)
             left = len(packed[0])
             compression.judge(size, left)
-            if left < size:
+            if left < size or not compression.parameters.threshold:
                 payload, frame = packed
                 compressed = True
                 compression.note_shared()

@@ -232,11 +232,12 @@ class PerMessageDeflate:
 
         Args:
             nbytes: the message's size. Below the threshold it is not. Nor is it, for a while, after several messages
-                in a row that did not shrink: every answer counts that pause down.
+                in a row that did not shrink: every answer counts that pause down. A threshold of 0 is for all messages.
         """
-        if nbytes < self.parameters.threshold:
+        threshold = self.parameters.threshold
+        if nbytes < threshold:
             return False
-        if self._pause:
+        if self._pause and threshold:
             self._pause -= 1
             return False
         return True

@@ -29,6 +29,7 @@ Extension: TypeAlias = tuple[str, Sequence[tuple[str, str | None]]]
 _DEFAULT_BITS = 12
 _WIDEST = 15
 
+_NARROWEST_ASKED = 9
 # RFC 7692, 7.1.2: "a decimal integer value without leading zeroes between 8 to 15, inclusive".
 _BITS = {str(bits): bits for bits in range(8, _WIDEST + 1)}
 
@@ -39,7 +40,7 @@ class Deflate:
 
     Args:
         server_max_window_bits: the server's window is at most 2 ** this, 8 to 15. Default: a server uses 12, a client
-            asks for nothing.
+            asks for nothing. Of 8, 9 is made on the wire, which the peer asks for or not: many peers refuse 8.
         client_max_window_bits: the client's window is at most 2 ** this, 8 to 15. Default: a server asks for 12 where
             the client lets it ask (and for 9 instead of 8, which many clients can not do), a client uses 12 and lets
             the server ask for less.
@@ -48,8 +49,9 @@ class Deflate:
         level: zlib's, 1 (fast) to 9 (small). Default: 3, which with 12 bits costs no more than 1.
         mem_level: zlib's, 1 to 9: a compressor has a table of 2 ** (`mem_level` + 9) bytes. Default: 5. Below
             that, isal is not used with context takeover, because its compressors always take 61 KiB.
-        threshold: messages below so many bytes are sent as they are. Default: 256, where without context takeover a
-            byte saved costs 0.08 us, the time that it would take on a line of 100 Mbit/s.
+        threshold: messages below so many bytes are sent as they are, and others too while messages turn out not to
+            shrink. With 0 each message is compressed, for peers that cannot read others. Default: 256, where without
+            context takeover a byte saved costs 0.08 us, the time that it would take on a line of 100 Mbit/s.
         idle: seconds after which an unused compressor is freed; None never does it. Default: 60. The next message is
             compressed without what went before.
         executor_threshold: messages of at least so many bytes are compressed in a thread; None never does it.
@@ -205,7 +207,8 @@ def accept(deflate: Deflate | None, offers: Sequence[Extension]) -> tuple[Extens
 
 def _accept(deflate: Deflate, offered: _Terms) -> tuple[Extension, PerMessageDeflate]:
     # RFC 7692, 7.1.2.1: the same or less than offered; it may stand in the answer unasked.
-    server_bits = deflate.server_max_window_bits or _DEFAULT_BITS
+    # 8 is told to nobody who did not ask for it: clients refuse it (wsproto and autobahn do).
+    server_bits = max(deflate.server_max_window_bits or _DEFAULT_BITS, _NARROWEST_ASKED)
     if offered.server_max_window_bits is not None:
         server_bits = min(server_bits, offered.server_max_window_bits)
     # RFC 7692, 7.1.2.2: it must not stand in the answer to an offer without it.
@@ -214,7 +217,7 @@ def _accept(deflate: Deflate, offered: _Terms) -> tuple[Extension, PerMessageDef
     else:
         # 8 is asked of nobody who did not offer it: clients whose zlib refuses it would fail the handshake (websockets
         # does), and the inflater takes 9 anyway.
-        wanted = max(deflate.client_max_window_bits or _DEFAULT_BITS, 9)
+        wanted = max(deflate.client_max_window_bits or _DEFAULT_BITS, _NARROWEST_ASKED)
         client_bits = min(wanted, offered.client_max_window_bits)
     # RFC 7692, 7.1.1: the server may ask for, and promise, both unasked.
     server_takeover = not (deflate.server_no_context_takeover or offered.server_no_context_takeover)
@@ -238,6 +241,11 @@ def _accept(deflate: Deflate, offered: _Terms) -> tuple[Extension, PerMessageDef
     return (EXTENSION, answer), PerMessageDeflate(agreed, budget)
 
 
+def _asked(bits: int | None) -> int | None:
+    """Return the window to ask a peer for: 9 instead of 8, which wsproto and autobahn refuse."""
+    return None if bits is None else max(bits, _NARROWEST_ASKED)
+
+
 def offer(deflate: Deflate | None) -> list[Extension]:
     """Make, on the client's side, the extensions to offer.
 
@@ -253,9 +261,9 @@ def offer(deflate: Deflate | None) -> list[Extension]:
         parameters.append(("client_no_context_takeover", None))
     # 15 asks for nothing, and aiohttp's server leaves it out of its answer, where RFC 7692, 7.1.2.1 wants it.
     if deflate.server_max_window_bits not in (None, _WIDEST):
-        parameters.append(("server_max_window_bits", str(deflate.server_max_window_bits)))
+        parameters.append(("server_max_window_bits", str(_asked(deflate.server_max_window_bits))))
     bits = deflate.client_max_window_bits
-    parameters.append(("client_max_window_bits", None if bits is None else str(bits)))
+    parameters.append(("client_max_window_bits", None if bits is None else str(_asked(bits))))
     return [(EXTENSION, parameters)]
 
 
@@ -290,7 +298,7 @@ def confirm(deflate: Deflate | None, answer: Sequence[Extension]) -> PerMessageD
         raise NegotiationError("server did not grant server_no_context_takeover")
     # RFC 7692, 7.1.2.1: asked for, the same or less must be granted. Unasked, any may be.
     server_bits = terms.server_max_window_bits
-    wanted = deflate.server_max_window_bits or _WIDEST
+    wanted = _asked(deflate.server_max_window_bits) or _WIDEST
     if (server_bits or _WIDEST) > wanted:
         raise NegotiationError(f"server did not grant server_max_window_bits={wanted}, but {server_bits}")
     # RFC 7692, 7.1.2.2: more than offered is no error; the client then keeps to its own.
