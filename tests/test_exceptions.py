@@ -218,6 +218,14 @@ def test_errors_with_a_response() -> None:
     status = InvalidStatus(response)
     assert status.response is response
     assert str(status) == "server answered HTTP 403, expected 101"
+    for body, shown in (
+        (b"Missing token\nmore", "'Missing token'"),
+        (b"\r\n <html>\r\n<body>", "'<html>'"),
+        (b"\x1b[31m\xff", "'\\x1b[31m\\ufffd'"),
+        (b"x" * 1000, f"'{'x' * 100}'... (1000 bytes)"),
+    ):
+        status.response.body = body
+        assert str(status) == f"server answered HTTP 403, expected 101: {shown}"
     for error in (refused, status):
         copy = pickle.loads(pickle.dumps(error))
         assert type(copy) is type(error)
