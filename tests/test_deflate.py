@@ -787,7 +787,7 @@ def test_threshold() -> None:
 
 @pytest.mark.parametrize("takeover", [True, False])
 def test_incompressible_streak(takeover: bool) -> None:
-    sender = make(takeover)
+    sender = make(takeover, threshold=1)
     noise = random.Random(0)
 
     def plain() -> int:
@@ -817,7 +817,7 @@ def test_incompressible_streak(takeover: bool) -> None:
 
 def test_what_a_broadcast_finds_counts() -> None:
     # `shared_key` compresses for many; each is told what came of it.
-    sender = make()
+    sender = make(threshold=1)
     noise = random.Random(4).randbytes(1000)
     for _ in range(4):
         assert sender.should_compress(1000)
@@ -825,6 +825,16 @@ def test_what_a_broadcast_finds_counts() -> None:
     assert [sender.should_compress(1000) for _ in range(9)] == [False] * 8 + [True]
     sender.judge(1000, 900)
     assert sender.should_compress(1000)
+
+
+def test_a_threshold_of_0_is_for_all_messages() -> None:
+    """libwebsockets 4.1's test client spins on a message that is not compressed once deflate is agreed on."""
+    sender = make(threshold=0)
+    noise = random.Random(5).randbytes(1000)
+    for _ in range(50):
+        assert sender.should_compress(1000)
+        assert sender.should_compress(0)
+        sender.judge(1000, len(sender.shared_key.compress(noise)))
 
 
 def test_small_messages_do_not_count_a_pause_down() -> None:

@@ -1356,3 +1356,18 @@ def test_all_of_this_with_the_python_codec() -> None:
     wanted = "not websockets and not aiohttp and not node and not environment and not backends_with"
     done = subprocess.run([*command, wanted], env=env, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stdout[-5000:]
+
+
+@pytest.mark.anyio
+async def test_a_threshold_of_0_compresses_each_message_also_by_broadcast() -> None:
+    """For peers that cannot read a message that is not compressed, once deflate is agreed on (libwebsockets 4.1)."""
+    deflate = wsfast.Deflate(threshold=0)
+    noise = random.Random(6).randbytes(500)
+    async with wsfast.serve(echo, "127.0.0.1", 0, compression=deflate) as server, await open_raw(server) as raw:
+        await raw.handshake(headers={"Sec-WebSocket-Extensions": "permessage-deflate"})
+        (ws,) = server.connections
+        for message in (b"", b"x", noise, *[noise] * 10):
+            wsfast.broadcast([ws], message)
+            await ws.send(message)
+            for _ in range(2):
+                assert (await raw.receive()).rsv == 4

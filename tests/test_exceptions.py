@@ -217,6 +217,13 @@ def test_errors_with_a_response() -> None:
     assert str(refused) == "origin not allowed"
     status = InvalidStatus(response)
     assert status.response is response
+    assert str(status) == "server answered HTTP 403, expected 101: 'no'"
+    for error in (refused, status):
+        copy = pickle.loads(pickle.dumps(error))
+        assert type(copy) is type(error)
+        assert str(copy) == str(error)
+        assert copy.response.status_code == 403
+    response.body = b""
     assert str(status) == "server answered HTTP 403, expected 101"
     for body, shown in (
         (b"Missing token\nmore", "'Missing token'"),
@@ -226,9 +233,4 @@ def test_errors_with_a_response() -> None:
     ):
         status.response.body = body
         assert str(status) == f"server answered HTTP 403, expected 101: {shown}"
-    for error in (refused, status):
-        copy = pickle.loads(pickle.dumps(error))
-        assert type(copy) is type(error)
-        assert str(copy) == str(error)
-        assert copy.response.status_code == 403
         assert copy.response.body == b"no"
