@@ -40,6 +40,11 @@ def test_the_connection_loads_little() -> None:
     assert len(ours) < 15
 
 
+def test_the_client_without_an_event_loop_loads_none() -> None:
+    modules = loaded("import wsfast.sync; wsfast.sync.connect")
+    assert not of(modules, "asyncio", "uvloop")
+
+
 def test_the_package_loads_what_is_asked_for() -> None:
     assert of(loaded("import wsfast"), "wsfast") == {"wsfast", "wsfast._version"}
     assert not of(loaded("import wsfast"), "asyncio", "ssl", "multidict", "httptools")
