@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ import wsfast.sync
         ("ssl_foo", None),
         ("ssl_context", "'ssl'"),
         ("server_hostnam", "'server_hostname'"),
-        ("proxy_foo", "'proxy_ssl'"),
+        ("proxy_foo", "'proxy'"),
         ("proxy_sl", "'proxy_ssl'"),
         ("ssl_handshake_timeot", "'ssl_handshake_timeout'"),
         ("local_adr", "'local_addr'"),
@@ -32,3 +33,66 @@ def test_options_for_the_way(connect: Any, name: str, meant: str | None) -> None
         if meant is not None:
             assert str(info.value).endswith(f": did you mean {meant}?")
         assert "create_connection" not in str(info.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("max_sise", "'max_size'"),
+        ("max_queue", "'read_limit'"),
+        ("extra_headers", "'response_headers'"),
+        ("timeout", "'open_timeout' or 'close_timeout'"),
+        ("max_message_size", "'max_size'"),
+        ("ping_intervall", "'ping_interval'"),
+        ("klass", None),
+        ("loop", None),
+    ],
+)
+def test_options_of_servers(name: str, meant: str | None) -> None:
+    async def handler(ws: wsfast.WebSocket) -> None: ...
+
+    makes: dict[str, Any] = {
+        "Server()": wsfast.Server,
+        "serve()": lambda **options: wsfast.serve(handler, "127.0.0.1", 0, **options),
+    }
+    for call, make in makes.items():
+        with pytest.raises(TypeError) as info:
+            make(**{name: 1})
+        hint = f": did you mean {meant}?" if meant else ""
+        assert str(info.value) == f"{call} got an unexpected keyword argument {name!r}{hint}"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("path", [None, "/nowhere"])
+async def test_options_of_listening(path: str | None) -> None:
+    async with wsfast.Server() as server:
+        for name, meant in (("reuse_prt", "'reuse_port'"), ("max_size", None)):
+            with pytest.raises(TypeError, match=rf"start\(\) got an unexpected keyword argument '{name}'") as info:
+                await server.start(path=path, **{name: 1})
+            assert (meant or "") in str(info.value)
+        assert not server.sockets
+
+
+def test_options_of_websockets_for_a_client() -> None:
+    renamed = (("extra_headers", "'additional_headers'"), ("max_queue", "'read_limit'"), ("timeout", "_timeout"))
+    for name, meant in renamed:
+        for make in (wsfast.connect, wsfast.connect_stream, wsfast.sync.connect):
+            with pytest.raises(TypeError, match=f"{name}.*did you mean .*{meant}"):
+                make("ws://h/", **{name: 1})  # type: ignore[operator]
+
+
+def test_the_types_are_those_of_the_calls() -> None:
+    """What checkers are told of options is what there is."""
+    from wsfast.client.connector import ConnectOptions, _Connector
+    from wsfast.dial.route import _OTHERS, PathOptions
+    from wsfast.server.server import ServerOptions
+
+    assert set(ServerOptions.__annotations__) == set(inspect.signature(wsfast.Server).parameters) - {"unknown"}
+    made = set(inspect.signature(_Connector).parameters) - {"uri", "options"}
+    assert set(ConnectOptions.__annotations__) == made | set(PathOptions.__annotations__) - {"path"}
+    for call, options in ((wsfast.Server.__init__, ServerOptions), (_Connector.__init__, ConnectOptions)):
+        for name, parameter in inspect.signature(call).parameters.items():
+            if parameter.kind is parameter.KEYWORD_ONLY:
+                told = options.__annotations__[name]
+                assert getattr(told, "__forward_arg__", told) == parameter.annotation
+    assert set(ConnectOptions.__annotations__) - set(PathOptions.__annotations__) == _OTHERS

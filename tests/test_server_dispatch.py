@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import re
+import types
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
+from unittest import mock
 
 import pytest
 from raw import binary, connect_raw, open_raw, port_of, request, text
@@ -77,9 +80,10 @@ def test_decorators_return_what_they_decorate() -> None:
 @pytest.mark.parametrize("second", ["register_handler", "register_stream_handler", "register_listener"])
 def test_a_name_is_registered_once(name: str | None, first: str, second: str) -> None:
     server = wsfast.Server()
-    getattr(server, first)(name, EchoListener)
+    served = {"register_handler": echo, "register_stream_handler": stream_echo, "register_listener": EchoListener}
+    getattr(server, first)(name, served[first])
     with pytest.raises(ValueError, match=re.escape(f"subprotocol {name!r} is registered already")):
-        getattr(server, second)(name, EchoListener)
+        getattr(server, second)(name, served[second])
 
 
 @pytest.mark.parametrize("name", ["", " ", "a b", "a,b", "a\r\nb", "é", 'a"', "a\0", "a/b", "(a)"])
@@ -107,6 +111,151 @@ def test_decorators_without_parentheses(form: str) -> None:
 def test_handlers_are_callable(form: str) -> None:
     with pytest.raises(TypeError, match="a handler must be callable, got NoneType"):
         getattr(wsfast.Server(), form)("a", None)
+
+
+class Callable1:
+    async def __call__(self, ws: wsfast.WebSocket) -> None: ...
+
+    async def method(self, ws: wsfast.WebSocket) -> None: ...
+
+    @classmethod
+    async def of_class(cls, ws: wsfast.WebSocket) -> None: ...
+
+    @staticmethod
+    async def static(ws: wsfast.WebSocket) -> None: ...
+
+
+async def with_more(more: int, ws: wsfast.WebSocket, another: int = 1) -> None: ...
+
+
+def returns_awaitable(ws: wsfast.WebSocket) -> Any:
+    return echo(ws)
+
+
+def may_return_awaitable(ws: wsfast.WebSocket) -> Any:
+    if ws is None:
+        return None
+    return echo(ws)
+
+
+def raises(ws: wsfast.WebSocket) -> Any:
+    raise ValueError
+
+
+@functools.wraps(echo)
+def wrapped(*args: Any, **kwargs: Any) -> Any:
+    return echo(*args, **kwargs)
+
+
+@types.coroutine
+def old_coroutine(ws: wsfast.WebSocket) -> Any:
+    yield from asyncio.sleep(0).__await__()
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [
+        echo,
+        Callable1(),
+        Callable1().method,
+        Callable1.of_class,
+        Callable1.static,
+        functools.partial(with_more, 1),
+        functools.partial(functools.partial(with_more, another=2), 1),
+        functools.partial(Callable1.method, Callable1()),
+        returns_awaitable,
+        may_return_awaitable,
+        raises,
+        lambda ws: echo(ws),
+        lambda *args: echo(*args),
+        wrapped,
+        old_coroutine,
+        mock.Mock(),
+        mock.AsyncMock(),
+        mock.MagicMock(spec=echo),
+        mock.create_autospec(echo),
+        print,
+    ],
+)
+def test_handlers_that_may_serve(handler: Any) -> None:
+    wsfast.Server().register_handler(None, handler)
+    assert wsfast.Server().handler("a")(handler) is handler
+    wsfast.serve(handler)
+    wsfast.serve({"a": handler})
+
+
+class Listener1(wsfast.Listener): ...
+
+
+async def no_argument() -> None: ...
+
+
+async def two_arguments(ws: wsfast.WebSocket, path: str) -> None: ...
+
+
+async def by_name(*, ws: wsfast.WebSocket) -> None: ...
+
+
+async def yields(ws: wsfast.WebSocket) -> AsyncIterator[int]:
+    yield 1
+
+
+def generator(ws: wsfast.WebSocket) -> Any:
+    yield 1
+
+
+def plain(ws: wsfast.WebSocket) -> None:
+    print(ws)
+
+
+def plain_with_returns(ws: wsfast.WebSocket) -> None:
+    if ws:
+        return
+    for _ in range(3):
+        print(ws)
+
+
+@pytest.mark.parametrize(
+    ("handler", "text"),
+    [
+        (no_argument, r"must take 1 argument \(ws\), got no_argument\(\)"),
+        (two_arguments, r"must take 1 argument \(ws\), got two_arguments\(ws: .*missing a required argument: 'path'"),
+        (by_name, "must take 1 argument"),
+        (Callable1, "must take 1 argument"),
+        (Listener1, "Listener1 is a class: see register_listener"),
+        (wsfast.Listener, "Listener is a class"),
+        (Callable1.method, "must take 1 argument"),
+        (functools.partial(echo, None), "must take 1 argument"),
+        (with_more, "must take 1 argument"),
+        (yields, r"must be a coroutine function: async def handler\(ws\); yields yields"),
+        (generator, "generator yields"),
+        (plain, "plain is a plain function that returns nothing"),
+        (plain_with_returns, "plain_with_returns is a plain function"),
+        (functools.partial(plain), "plain is a plain function"),
+        (lambda ws: None, "<lambda> is a plain function"),
+    ],
+)
+def test_handlers_that_cannot_serve(handler: Any, text: str) -> None:
+    server = wsfast.Server()
+    with pytest.raises(TypeError, match=text):
+        server.register_handler("a", handler)
+    with pytest.raises(TypeError, match=text):
+        server.handler("a")(handler)
+    assert not server.is_registered("a")
+    if isinstance(handler, type) and issubclass(handler, wsfast.Listener):
+        wsfast.serve(handler)  # type: ignore[arg-type]
+        return
+    with pytest.raises(TypeError, match=text):
+        wsfast.serve(handler)
+    with pytest.raises(TypeError, match=text):
+        wsfast.serve({None: handler})
+
+
+def test_stream_handlers_take_two_arguments() -> None:
+    server = wsfast.Server()
+    server.register_stream_handler("a", stream_echo)
+    with pytest.raises(TypeError, match=r"must take 2 arguments \(reader, writer\), got echo\(ws"):
+        server.register_stream_handler("b", echo)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("headers", [{"A": "b\r\nC: d"}, {"A\n": "b"}, {"A b": "c"}, {"A": "\0"}])
@@ -539,7 +688,7 @@ async def test_handlers_that_do_not_even_begin(form: str, caplog: pytest.LogCapt
 
     def register(server: wsfast.Server) -> None:
         if form == "plain function":
-            server.register_handler(None, lambda ws: None)  # type: ignore[arg-type,return-value]
+            server.register_handler(None, lambda ws: str(ws))  # type: ignore[arg-type,return-value]
         else:
             factory: Any = {"factory": fail, "on_open": Faulty, "wrong factory": lambda ws: object()}[form]
             server.register_listener(None, factory)
@@ -554,7 +703,7 @@ async def test_handlers_that_do_not_even_begin(form: str, caplog: pytest.LogCapt
     [record] = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert record.exc_info is not None
     if form == "plain function":
-        assert "must be an `async def` or return an awaitable, got NoneType" in str(record.exc_info[1])
+        assert "must be an `async def` or return an awaitable, got str" in str(record.exc_info[1])
     assert closed == ([1006] if form == "on_open" else [])
 
 

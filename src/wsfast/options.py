@@ -16,8 +16,12 @@ _ELSEWHERE: Final = {
     "extra_headers": ("additional_headers", "response_headers"),
     "header": ("additional_headers",),
     "headers": ("additional_headers", "response_headers"),
+    "create_connection": (),
+    "create_protocol": (),
     "heartbeat": ("ping_interval",),
     "http_proxy_host": ("proxy",),
+    "klass": (),
+    "loop": (),
     "max_field_size": ("max_line",),
     "max_line_size": ("max_line",),
     "max_message_size": ("max_size",),
@@ -33,22 +37,26 @@ _ELSEWHERE: Final = {
 """Options of other libraries, above all `websockets`, and what they are called here."""
 
 
-def refuse_unknown(call: str, given: Iterable[str], known: Iterable[str]) -> None:
+def refuse_unknown(call: str, given: Iterable[str], known: Iterable[str], others: Iterable[str] = ()) -> None:
     """Check that options are known.
 
     Args:
         call: what they were given to, such as ``"connect()"``.
         given: their names.
         known: the names of those that there are.
+        others: names that the call has besides, which may have been meant.
 
     Raises:
         TypeError: one is not known; the text names the one that was most likely meant.
     """
-    names = sorted(known)
+    there = frozenset(known)
     for name in given:
-        if name in names:
+        if name in there:
             continue
-        meant = [other for other in _ELSEWHERE.get(name, ()) if other in names]
-        meant = meant or get_close_matches(name, names, n=1, cutoff=0.6)
+        names = sorted({*there, *others})
+        if name in _ELSEWHERE:
+            meant = [other for other in _ELSEWHERE[name] if other in names]
+        else:
+            meant = get_close_matches(name, names, n=1, cutoff=0.6)
         hint = f": did you mean {' or '.join(map(repr, meant))}?" if meant else ""
         raise TypeError(f"{call} got an unexpected keyword argument {name!r}{hint}")

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import ssl as ssl_module
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Final, Generic, Literal, TypeVar
+from typing import Any, Final, Generic, Literal, TypeVar, Unpack
 
 from ..asyncio.listener import Listener
 from ..asyncio.protocol import ConnectionProtocol
@@ -20,6 +19,7 @@ from ..deflate.negotiate import Deflate, as_deflate
 from ..dial.dialer import Dialer
 from ..dial.reconnect import backoff, describe, process_exception
 from ..dial.redirect import hop
+from ..dial.route import PathOptions, RouteOptions
 from ..dial.settings import USER_AGENT, ClientSettings
 from ..exceptions import InvalidStatus
 from ..handshake import URI, ClientHandshake, Request, Response
@@ -29,7 +29,7 @@ from ..transport.loops import PerLoop
 from ..transport.timers import CoarseTimer
 from .opening import Opening
 
-__all__ = ["connect", "connect_listener", "connect_stream", "unix_connect"]
+__all__ = ["ConnectOptions", "connect", "connect_listener", "connect_stream", "unix_connect"]
 
 _T = TypeVar("_T")
 _L = TypeVar("_L", bound=Listener)
@@ -57,6 +57,35 @@ class _Client:
         failure = protocol.connection.failure
         cause = protocol.connection.cause or CloseCause.LOST
         self.logger.debug("connection to %a: %s", protocol.ws.remote_address, failure or cause.value)
+
+
+class ConnectOptions(RouteOptions, total=False):
+    """The options of `connect`, for type checkers."""
+
+    origin: str | None
+    subprotocols: Sequence[str] | None
+    compression: Literal["deflate"] | Deflate | None
+    additional_headers: Mapping[str, str] | Iterable[tuple[str, str]] | None
+    user_agent_header: str | None
+    bearer_token: str | None
+    proxy: str | bool | None
+    process_exception: Callable[[Exception], Exception | None]
+    reconnect_delays: Callable[[], Iterator[float]]
+    max_redirects: int
+    open_timeout: float | None
+    ping_interval: float | None
+    ping_timeout: float | None
+    close_timeout: float | None
+    max_line: int
+    max_head: int
+    max_headers: int
+    max_size: int | None
+    max_fragments: int | None
+    read_limit: int
+    write_limit: int
+    max_buffered: int | None
+    overflow: Overflow
+    logger: logging.Logger | logging.LoggerAdapter[Any] | None
 
 
 class _Connector(ClientSettings, Generic[_T]):
@@ -92,8 +121,7 @@ class _Connector(ClientSettings, Generic[_T]):
         max_buffered: int | None = 4194304,
         overflow: Overflow = "error",
         logger: logging.Logger | logging.LoggerAdapter[Any] | None = None,
-        ssl: ssl_module.SSLContext | bool | None = None,
-        **options: Any,
+        **options: Unpack[PathOptions],
     ) -> None:
         self._limits = Limits(
             max_size=max_size,
@@ -121,7 +149,7 @@ class _Connector(ClientSettings, Generic[_T]):
             proxy=proxy,
             max_redirects=max_redirects,
             logger=logger,
-            options={"ssl": ssl, **options},
+            options=dict(options),
         )
         self._process_exception = process_exception
         self._reconnect_delays = reconnect_delays
@@ -379,7 +407,7 @@ class connect_listener(_Connector[_L]):  # noqa: N801
         Exception: those of `connect`, and what `factory` and `on_open` raise.
     """
 
-    def __init__(self, factory: Callable[[WebSocket], _L], uri: str, **options: Any) -> None:
+    def __init__(self, factory: Callable[[WebSocket], _L], uri: str, **options: Unpack[ConnectOptions]) -> None:
         if not callable(factory):
             raise TypeError(f"factory must be callable, got {type(factory).__name__}")
         super().__init__(uri, **options)
@@ -412,7 +440,7 @@ class connect_stream(_Connector[tuple[Reader, Writer]]):  # noqa: N801
         Exception: those of `connect`.
     """
 
-    def __init__(self, uri: str, *, text: bool = False, **options: Any) -> None:
+    def __init__(self, uri: str, *, text: bool = False, **options: Unpack[ConnectOptions]) -> None:
         super().__init__(uri, **options)
         self._text = text
 
@@ -422,7 +450,9 @@ class connect_stream(_Connector[tuple[Reader, Writer]]):  # noqa: N801
         return ws.reader, ws.writer
 
 
-def unix_connect(path: str | os.PathLike[str] | None = None, uri: str | None = None, **options: Any) -> connect:
+def unix_connect(
+    path: str | os.PathLike[str] | None = None, uri: str | None = None, **options: Unpack[ConnectOptions]
+) -> connect:
     """Connect to a WebSocket server that listens on a Unix socket.
 
     Args:
@@ -435,4 +465,5 @@ def unix_connect(path: str | os.PathLike[str] | None = None, uri: str | None = N
     """
     if uri is None:
         uri = "ws://localhost/" if options.get("ssl") is None else "wss://localhost/"
-    return connect(uri, unix=True, path=path, **options)
+    options["unix"] = True
+    return connect(uri, path=path, **options)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import functools
+import os
 import ssl as ssl_module
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
 from ..handshake.http11 import HeadLimits
 from ..handshake.uri import URI
 from ..options import refuse_unknown
 from .proxy import parse_proxy
 
-__all__ = ["Route", "as_context", "certificate_name"]
+if TYPE_CHECKING:
+    from socket import socket
+
+__all__ = ["PathOptions", "Route", "RouteOptions", "as_context", "certificate_name"]
 
 
 @functools.cache
@@ -41,6 +45,67 @@ def certificate_name(uri: URI) -> str:
     return uri.host.partition("%")[0].rstrip(".")
 
 
+class RouteOptions(TypedDict, total=False):
+    """How a server is to be reached, for type checkers; `wsfast.connect` documents it."""
+
+    ssl: ssl_module.SSLContext | bool | None
+    server_hostname: str | None
+    ssl_handshake_timeout: float | None
+    ssl_shutdown_timeout: float | None
+    proxy_ssl: ssl_module.SSLContext | bool | None
+    proxy_server_hostname: str | None
+    proxy_ssl_handshake_timeout: float | None
+    proxy_ssl_shutdown_timeout: float | None
+    host: str | None
+    port: int | None
+    sock: socket | None
+    local_addr: tuple[str, int] | None
+    family: int
+    proto: int
+    flags: int
+    happy_eyeballs_delay: float | None
+    interleave: int | None
+    all_errors: bool
+    unix: bool
+
+
+class PathOptions(RouteOptions, total=False):
+    """The same, with what `wsfast.unix_connect` takes as an argument of its own."""
+
+    path: str | os.PathLike[str] | None
+
+
+_OTHERS = frozenset(
+    {
+        "additional_headers",
+        "bearer_token",
+        "close_timeout",
+        "compression",
+        "logger",
+        "max_buffered",
+        "max_fragments",
+        "max_head",
+        "max_headers",
+        "max_line",
+        "max_redirects",
+        "max_size",
+        "open_timeout",
+        "origin",
+        "overflow",
+        "ping_interval",
+        "ping_timeout",
+        "process_exception",
+        "proxy",
+        "read_limit",
+        "reconnect_delays",
+        "subprotocols",
+        "user_agent_header",
+        "write_limit",
+    }
+)
+"""The options of `wsfast.connect` that are not about the way: one of them may have been meant."""
+
+
 class Route:
     """How to reach servers.
 
@@ -58,30 +123,7 @@ class Route:
             together.
     """
 
-    known: ClassVar[frozenset[str]] = frozenset(
-        {
-            "all_errors",
-            "family",
-            "flags",
-            "happy_eyeballs_delay",
-            "host",
-            "interleave",
-            "local_addr",
-            "path",
-            "port",
-            "proto",
-            "proxy_server_hostname",
-            "proxy_ssl",
-            "proxy_ssl_handshake_timeout",
-            "proxy_ssl_shutdown_timeout",
-            "server_hostname",
-            "sock",
-            "ssl",
-            "ssl_handshake_timeout",
-            "ssl_shutdown_timeout",
-            "unix",
-        }
-    )
+    known: ClassVar[frozenset[str]] = frozenset(PathOptions.__annotations__)
     """The options that are known."""
 
     def __init__(
@@ -94,7 +136,7 @@ class Route:
         *,
         head_limits: HeadLimits = HeadLimits(),  # noqa: B008 - it cannot be changed
     ) -> None:
-        refuse_unknown("connect()", options, self.known)
+        refuse_unknown("connect()", options, self.known, _OTHERS)
         if proxy is False:
             proxy = None
         if isinstance(proxy, str):

@@ -8,11 +8,11 @@ import logging
 import re
 import ssl as ssl_module
 from collections import Counter
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from inspect import isawaitable
 from math import inf
 from types import CoroutineType, TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self, TypeAlias, TypedDict, TypeVar, Unpack, cast
 
 from ..asyncio.listener import Listener
 from ..asyncio.protocol import ConnectionProtocol
@@ -32,10 +32,12 @@ from ..handshake.headers import build_extensions
 from ..handshake.http11 import MAX_HEAD, MAX_HEADERS, MAX_LINE, HeadLimits
 from ..handshake.uri import format_address
 from ..http import is_token
+from ..options import refuse_unknown
 from ..session import Limits, Overflow
 from ..transport.timers import CoarseTimer
 from ..transport.tls import TLSTransport, buffer_of
 from .accepting import ServerOpening
+from .handlers import check_handler
 from .listening import Listening
 from .listening import listen as begin_listening
 from .prelude import Prelude
@@ -46,7 +48,16 @@ if TYPE_CHECKING:
     from ..bus.interface import Position
     from ..topics.topics import Topics
 
-__all__ = ["Handler", "ListenerFactory", "Server", "StreamHandler", "serve"]
+__all__ = [
+    "Handler",
+    "ListenOptions",
+    "ListenerFactory",
+    "ServeOptions",
+    "Server",
+    "ServerOptions",
+    "StreamHandler",
+    "serve",
+]
 
 Handler: TypeAlias = Callable[[WebSocket], Awaitable[Any]]
 StreamHandler: TypeAlias = Callable[[Reader, Writer], Awaitable[Any]]
@@ -62,6 +73,63 @@ _HANDSHAKE: Final = frozenset({"connection", "content-length", "transfer-encodin
 """Headers that would change what the response to an opening handshake means; those of its own begin alike."""
 
 _UNTIMELY: Final = frozenset({CloseCause.LOST, CloseCause.KEEPALIVE, CloseCause.TIMEOUT})
+
+
+class ServerOptions(TypedDict, total=False):
+    """The options of `Server`, for type checkers."""
+
+    process_request: ProcessRequest | None
+    process_response: ProcessResponse | None
+    origins: Origins | None
+    select_subprotocol: SelectSubprotocol | None
+    proxy_protocol: bool | Sequence[str]
+    forwarded: Sequence[str] | None
+    compression: Literal["deflate"] | Deflate | None
+    max_line: int
+    max_head: int
+    max_headers: int
+    max_size: int | None
+    max_fragments: int | None
+    read_limit: int
+    write_limit: int
+    max_buffered: int | None
+    overflow: Overflow
+    open_timeout: float | None
+    ping_interval: float | None
+    ping_timeout: float | None
+    close_timeout: float | None
+    stop_timeout: float | None
+    topics: Topics | None
+    response_headers: Mapping[str, str] | None
+    server_header: str | None
+    logger: logging.Logger | logging.LoggerAdapter[Any] | None
+
+
+class ListenOptions(TypedDict, total=False):
+    """What `Server.start` takes besides an address, for type checkers: of `loop.create_server` and its kin."""
+
+    path: str | None
+    sock: socket | None
+    ssl: ssl_module.SSLContext | None
+    backlog: int
+    family: int
+    flags: int
+    reuse_address: bool | None
+    reuse_port: bool | None
+    keep_alive: bool | None
+    start_serving: bool
+    cleanup_socket: bool
+
+
+class ServeOptions(ServerOptions, ListenOptions, total=False):
+    """The options of `serve`, for type checkers."""
+
+
+class _NoOptions(TypedDict):
+    """So that checkers refuse what is not known; at run time the error names what was meant."""
+
+
+_LISTEN: Final = frozenset(ListenOptions.__annotations__)
 
 
 class _Registration(NamedTuple):
@@ -163,7 +231,9 @@ class Server:
         response_headers: Mapping[str, str] | None = None,
         server_header: str | None = "wsfast",
         logger: logging.Logger | logging.LoggerAdapter[Any] | None = None,
+        **unknown: Unpack[_NoOptions],
     ) -> None:
+        refuse_unknown("Server()", unknown, ServerOptions.__annotations__)
         self.limits = Limits(
             max_size=max_size,
             max_fragments=max_fragments,
@@ -238,8 +308,10 @@ class Server:
 
         Raises:
             ValueError: the name is registered already, or is no token.
-            TypeError: the name is neither `str` nor None, or the handler is not callable.
+            TypeError: the name is neither `str` nor None, or the handler cannot serve: it is not callable, takes other
+                arguments, or is, as far as can be told, no coroutine function and returns no awaitable.
         """
+        check_handler(handler, "ws")
         self._register(name, handler, _Registration(handler=handler))
 
     def register_stream_handler(self, name: str | None, handler: StreamHandler, *, text: bool = False) -> None:
@@ -254,6 +326,7 @@ class Server:
         Raises:
             ValueError, TypeError: as in `register_handler`.
         """
+        check_handler(handler, "reader", "writer")
         self._register(name, handler, _Registration(stream_handler=handler, text=text))
 
     def register_listener(self, name: str | None, factory: ListenerFactory) -> None:
@@ -382,6 +455,7 @@ class Server:
             ValueError: `path` is given together with host or port, or nothing at all; `ssl` is a client's context.
             RuntimeError: the server is closed, also if that was meanwhile, or runs on another event loop.
         """
+        _check_listen("start()", listen, _LISTEN)
         self._attach()
         if self.topics is not None and not self._topics_started:
             self._topics_started = True
@@ -392,9 +466,6 @@ class Server:
                 raise TypeError(f"ssl must be an ssl.SSLContext, got {type(ssl).__name__}")
             if ssl.protocol is ssl_module.PROTOCOL_TLS_CLIENT:
                 raise ValueError("ssl must be a server's context, got one for clients")
-            for name in ("ssl_handshake_timeout", "ssl_shutdown_timeout"):
-                if name in listen:
-                    raise TypeError(f"{name} is no option: open_timeout and close_timeout are for TLS too")
             factory = functools.partial(self._new_tls_transport, ssl)
         if path is not None and (host is not None or port is not None):
             raise ValueError("path goes without host and port")
@@ -514,7 +585,7 @@ class Server:
         }
 
     async def serve_forever(
-        self, host: str | Sequence[str] | None = None, port: int | None = None, **listen: Any
+        self, host: str | Sequence[str] | None = None, port: int | None = None, **listen: Unpack[ListenOptions]
     ) -> None:
         """Listen, if an address is given or none was before, and serve until cancelled; then stop in order.
 
@@ -770,6 +841,13 @@ class Server:
                 self._idle.set()
 
 
+def _check_listen(call: str, listen: Iterable[str], known: Iterable[str]) -> None:
+    for name in listen:
+        if name in ("ssl_handshake_timeout", "ssl_shutdown_timeout"):
+            raise TypeError(f"{name} is no option: open_timeout and close_timeout are for TLS too")
+    refuse_unknown(call, listen, known)
+
+
 class serve:  # noqa: N801
     """Start a server: ``async with serve(handler, "127.0.0.1", 8765) as server:`` or ``server = await serve(...)``.
 
@@ -792,11 +870,13 @@ class serve:  # noqa: N801
         port: int | None = None,
         *,
         subprotocols: Sequence[str] | None = None,
-        **options: Any,
+        **options: Unpack[ServeOptions],
     ) -> None:
-        known = Server.__init__.__kwdefaults__ or {}
-        self._server = Server(**{name: value for name, value in options.items() if name in known})
-        self._listen = {name: value for name, value in options.items() if name not in known}
+        known = ServerOptions.__annotations__
+        given: Mapping[str, Any] = options
+        _check_listen("serve()", given, {*known, *_LISTEN})
+        self._server = Server(**{name: value for name, value in given.items() if name in known})
+        self._listen = {name: value for name, value in given.items() if name not in known}
         self._address = host, port
         if isinstance(handler, Mapping):
             if subprotocols is not None:

@@ -13,18 +13,18 @@ The opening handshake, the frames and the closing handshake are the real ones.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any, Final, cast
+from typing import Any, Final, Unpack, cast
 
 from ..asyncio.protocol import ConnectionProtocol
 from ..asyncio.websocket import WebSocket
-from ..client.connector import connect
+from ..client.connector import ConnectOptions, connect
 from ..codes import CloseCause
 from ..dial.dialer import Dialer
 from ..handshake.uri import URI
 from ..server.accepting import ServerOpening
-from ..server.server import Handler, Server
+from ..server.server import Handler, Server, ServerOptions
 from .memory import Pipe
 
 __all__ = ["Pair", "pair"]
@@ -95,14 +95,15 @@ class pair:  # noqa: N801
         server: Server | Handler | None = None,
         *,
         uri: str = "ws://server.test/",
-        server_options: Mapping[str, Any] | None = None,
+        server_options: ServerOptions | None = None,
         latency: float | Callable[[], float] = 0.0,
         bandwidth: float | None = None,
         chunk_size: int | None = None,
         window: int = 65536,
-        **client_options: Any,
+        **client_options: Unpack[ConnectOptions],
     ) -> None:
-        self._connector = connect(uri, **{"proxy": None, **client_options})
+        client_options.setdefault("proxy", None)
+        self._connector = connect(uri, **client_options)
         self._own = not isinstance(server, Server)
         if isinstance(server, Server):
             if server_options is not None:
