@@ -83,7 +83,8 @@ def test_options_of_websockets_for_a_client() -> None:
 
 def test_the_types_are_those_of_the_calls() -> None:
     """What checkers are told of options is what there is."""
-    from wsfast.client.connector import ConnectOptions, _Connector
+    from wsfast.client.connector import _Connector
+    from wsfast.client.options import ConnectOptions
     from wsfast.dial.route import _OTHERS, PathOptions
     from wsfast.server.server import ServerOptions
 

@@ -453,7 +453,7 @@ async def test_serve_with_an_option_nobody_has() -> None:
         ({"open_timeout": 0}, ValueError, "open_timeout must be a positive number of seconds or None, got 0"),
         ({"close_timeout": -1}, ValueError, "close_timeout"),
         ({"ping_interval": float("nan")}, ValueError, "ping_interval"),
-        ({"ping_timeout": 0.0}, ValueError, "ping_timeout"),
+        ({"ping_timeout": -1.0}, ValueError, "ping_timeout"),
         ({"stop_timeout": 0}, ValueError, "stop_timeout must be a positive number of seconds or None, got 0"),
         ({"process_request": 5}, TypeError, "process_request must be callable, got int"),
         ({"select_subprotocol": "chat"}, TypeError, "select_subprotocol must be callable, got str"),

@@ -19,7 +19,7 @@ from ..deflate.negotiate import Deflate, as_deflate
 from ..dial.dialer import Dialer
 from ..dial.reconnect import backoff, describe, process_exception
 from ..dial.redirect import hop
-from ..dial.route import PathOptions, RouteOptions
+from ..dial.route import PathOptions
 from ..dial.settings import USER_AGENT, ClientSettings
 from ..exceptions import InvalidStatus
 from ..handshake import URI, ClientHandshake, Request, Response
@@ -28,8 +28,9 @@ from ..session import Limits, Overflow
 from ..transport.loops import PerLoop
 from ..transport.timers import CoarseTimer
 from .opening import Opening
+from .options import ConnectOptions
 
-__all__ = ["ConnectOptions", "connect", "connect_listener", "connect_stream", "unix_connect"]
+__all__ = ["connect", "connect_listener", "connect_stream", "unix_connect"]
 
 _T = TypeVar("_T")
 _L = TypeVar("_L", bound=Listener)
@@ -57,35 +58,6 @@ class _Client:
         failure = protocol.connection.failure
         cause = protocol.connection.cause or CloseCause.LOST
         self.logger.debug("connection to %a: %s", protocol.ws.remote_address, failure or cause.value)
-
-
-class ConnectOptions(RouteOptions, total=False):
-    """The options of `connect`, for type checkers."""
-
-    origin: str | None
-    subprotocols: Sequence[str] | None
-    compression: Literal["deflate"] | Deflate | None
-    additional_headers: Mapping[str, str] | Iterable[tuple[str, str]] | None
-    user_agent_header: str | None
-    bearer_token: str | None
-    proxy: str | bool | None
-    process_exception: Callable[[Exception], Exception | None]
-    reconnect_delays: Callable[[], Iterator[float]]
-    max_redirects: int
-    open_timeout: float | None
-    ping_interval: float | None
-    ping_timeout: float | None
-    close_timeout: float | None
-    max_line: int
-    max_head: int
-    max_headers: int
-    max_size: int | None
-    max_fragments: int | None
-    read_limit: int
-    write_limit: int
-    max_buffered: int | None
-    overflow: Overflow
-    logger: logging.Logger | logging.LoggerAdapter[Any] | None
 
 
 class _Connector(ClientSettings, Generic[_T]):

@@ -19,7 +19,8 @@ from typing import Any, Final, Unpack, cast
 
 from ..asyncio.protocol import ConnectionProtocol
 from ..asyncio.websocket import WebSocket
-from ..client.connector import ConnectOptions, connect
+from ..client.connector import connect
+from ..client.options import ConnectOptions
 from ..codes import CloseCause
 from ..dial.dialer import Dialer
 from ..handshake.uri import URI
