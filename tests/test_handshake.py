@@ -178,7 +178,21 @@ REFUSED: list[tuple[str, tuple[str, ...], int, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "values", "status", "text"), REFUSED)
+SECTIONS = {
+    "Upgrade": "4.2.1-3",
+    "Connection": "4.2.1-4",
+    "Sec-WebSocket-Key": "4.2.1-5",
+    "Sec-WebSocket-Version": "4.2.1-6-4.4",
+    "Origin": "4.2.1-7-10.2",
+    "Sec-WebSocket-Protocol": "4.2.1-8-11.3.4",
+    "Sec-WebSocket-Extensions": "4.2.1-9-9.1",
+}
+"""Where RFC 6455 has the rule for a header of a request: ``pytest -k 4.2.1`` finds its tests."""
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "status", "text"), REFUSED, ids=[f"{SECTIONS[name]}-{values}" for name, values, *_ in REFUSED]
+)
 def test_refused(name: str, values: tuple[str, ...], status: int, text: str) -> None:
     with pytest.raises(HandshakeRefused, match=re.escape(text)) as info:
         hs.check_request(changed(name, *values))
@@ -518,41 +532,55 @@ def other(name: str, *values: str) -> hs.Response:
     return respond(*((name, value) for value in values), without=name)
 
 
-@pytest.mark.parametrize(
-    ("response", "error", "text"),
-    [
-        # RFC 6455, 4.1, item 1
+BAD_RESPONSES: dict[str, list[tuple[hs.Response, type[InvalidHandshake], str]]] = {
+    "4.1-1": [
         (respond(status=200), InvalidStatus, "HTTP 200, expected 101"),
         (respond(status=301), InvalidStatus, "HTTP 301"),
-        # item 2
+    ],
+    "4.1-2": [
         (other("Upgrade"), InvalidUpgrade, "missing Upgrade"),
         (other("Upgrade", "h2c"), InvalidUpgrade, "expected websocket"),
         (other("Upgrade", "websocket, h2c"), InvalidUpgrade, "expected websocket"),
         (other("Upgrade", "websocket", "websocket"), InvalidUpgrade, "expected websocket"),
-        # item 3
+    ],
+    "4.1-3": [
         (other("Connection"), InvalidUpgrade, "missing Connection"),
         (other("Connection", "close"), InvalidUpgrade, "expected Upgrade"),
         (other("Connection", "a b"), InvalidHeaderFormat, "Connection"),
-        # item 4
+    ],
+    "4.1-4": [
         (other("Sec-WebSocket-Accept"), InvalidHeader, "missing Sec-WebSocket-Accept"),
         (other("Sec-WebSocket-Accept", ""), InvalidHeader, "empty Sec-WebSocket-Accept"),
         (other("Sec-WebSocket-Accept", ACCEPT, ACCEPT), InvalidHeader, "once"),
         (other("Sec-WebSocket-Accept", ACCEPT[:-1]), InvalidHeader, "belongs to the key"),
         (other("Sec-WebSocket-Accept", ACCEPT.lower()), InvalidHeader, "belongs to the key"),
         (other("Sec-WebSocket-Accept", "\xe9"), InvalidHeader, "belongs to the key"),
-        # item 5
+    ],
+    "4.1-5": [
         (respond(("Sec-WebSocket-Extensions", "other")), NegotiationError, "extension that was offered, got 'other'"),
         (respond(("Sec-WebSocket-Extensions", "x, other")), NegotiationError, "other"),
         (respond(("Sec-WebSocket-Extensions", "DEFLATE")), NegotiationError, "DEFLATE"),
         (respond(("Sec-WebSocket-Extensions", "x;")), InvalidHeaderFormat, "Extensions"),
         (respond(("Sec-WebSocket-Extensions", "")), InvalidHeaderFormat, "Extensions"),
         (respond(*[("Sec-WebSocket-Extensions", "x")] * 2), InvalidHeader, "once"),
-        # item 6
+    ],
+    "4.1-6": [
         (respond(("Sec-WebSocket-Protocol", "other")), NegotiationError, r"\('chat, echo'\), got 'other'"),
         (respond(("Sec-WebSocket-Protocol", "Chat")), NegotiationError, "'Chat'"),
         (respond(("Sec-WebSocket-Protocol", "chat, echo")), NegotiationError, "'chat, echo'"),
         (respond(("Sec-WebSocket-Protocol", "")), NegotiationError, "''"),
         (respond(*[("Sec-WebSocket-Protocol", "chat")] * 2), InvalidHeader, "once"),
+    ],
+}
+"""By the item of RFC 6455, 4.1, "Once the client's opening handshake has been sent", that has the rule."""
+
+
+@pytest.mark.parametrize(
+    ("response", "error", "text"),
+    [
+        pytest.param(*row, id=f"{section}-{row[1].__name__}-{row[2]}")
+        for section, rows in BAD_RESPONSES.items()
+        for row in rows
     ],
 )
 def test_bad_response(response: hs.Response, error: type[InvalidHandshake], text: str) -> None:
