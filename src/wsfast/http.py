@@ -103,7 +103,7 @@ class Request:
     __slots__ = ("_fields", "_headers", "raw")
 
     def __init__(self, raw: bytes) -> None:
-        self.raw = raw
+        self.raw: bytes = raw
         self._headers: CIMultiDictProxy[str] | None = None
         # What `RequestParser` found, for `check_request`, which drops it.
         self._fields: dict[str, str] | None = None
@@ -198,10 +198,10 @@ class Response:
                 reason_phrase = HTTPStatus(status_code).phrase
             except ValueError:
                 reason_phrase = ""
-        self.status_code = status_code
-        self.reason_phrase = reason_phrase
+        self.status_code: int = status_code
+        self.reason_phrase: str = reason_phrase
         self.headers: CIMultiDict[str] = CIMultiDict() if headers is None else headers
-        self.body = body
+        self.body: bytes = body
         self._check()
 
     def _check(self) -> None:

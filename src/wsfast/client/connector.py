@@ -27,7 +27,7 @@ from ..handshake.http11 import MAX_HEAD, MAX_HEADERS, MAX_LINE, HeadLimits
 from ..session import Limits, Overflow
 from ..transport.loops import PerLoop
 from ..transport.timers import CoarseTimer
-from .opening import Opening
+from .opening import ClientOpening
 from .options import ConnectOptions
 
 __all__ = ["connect", "connect_listener", "connect_stream", "unix_connect"]
@@ -134,7 +134,7 @@ class _Connector(ClientSettings, Generic[_T]):
     # --- The opening handshake ----------------------------------------------------------------------------
 
     async def _connect(self) -> tuple[WebSocket, _T]:
-        opening: list[Opening] = []
+        opening: list[ClientOpening] = []
         try:
             async with asyncio.timeout(self._limits.open_timeout) as timeout:
                 return await self._follow(opening)
@@ -155,7 +155,7 @@ class _Connector(ClientSettings, Generic[_T]):
                 f"timed out during the opening handshake: it took more than {self._limits.open_timeout} s"
             ) from exc
 
-    async def _follow(self, openings: list[Opening]) -> tuple[WebSocket, _T]:
+    async def _follow(self, openings: list[ClientOpening]) -> tuple[WebSocket, _T]:
         """Connect, by way of redirects; `openings` holds the connection that is being made."""
         uri, headers, bearer_token = self._parsed, self._headers, self._bearer_token
         for followed in range(self._max_redirects + 1):
@@ -169,14 +169,14 @@ class _Connector(ClientSettings, Generic[_T]):
                 uri, headers, bearer_token = hop(uri, target, headers, bearer_token)
         raise RuntimeError("a redirect was followed beyond the limit")  # pragma: no cover - `_redirected` refuses it
 
-    async def _open(self, uri: URI, handshake: ClientHandshake, openings: list[Opening]) -> tuple[WebSocket, _T]:
+    async def _open(self, uri: URI, handshake: ClientHandshake, openings: list[ClientOpening]) -> tuple[WebSocket, _T]:
         loop = asyncio.get_running_loop()
         made: list[tuple[WebSocket, _T]] = []
 
         def accept(transport: asyncio.Transport, response: Response, trailing: bytes) -> None:
             made.append(self._accept(loop, handshake, transport, response, trailing))
 
-        opening = Opening(handshake, accept, loop, self._head_limits)
+        opening = ClientOpening(handshake, accept, loop, self._head_limits)
         openings.append(opening)
         try:
             await self._dialer.dial(uri, opening)

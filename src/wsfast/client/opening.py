@@ -13,13 +13,13 @@ from typing import Final, cast
 from ..exceptions import InvalidMessage
 from ..handshake import ClientHandshake, HeadLimits, Response, ResponseParser
 
-__all__ = ["Opening"]
+__all__ = ["ClientOpening"]
 
 _BODY_PATIENCE: Final = 2.0
 """Seconds for the body of a response that refuses; without its end, as much as came is shown."""
 
 
-class Opening(asyncio.Protocol):
+class ClientOpening(asyncio.Protocol):
     """One connection that is not a WebSocket connection yet.
 
     Args:

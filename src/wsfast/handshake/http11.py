@@ -163,7 +163,7 @@ class _HeadParser:
 
     def __init__(self, limits: HeadLimits = _DEFAULT) -> None:
         self._limits = limits
-        self.trailing = b""
+        self.trailing: bytes = b""
         """The bytes that came after the end, once it was found."""
         self._done = False
         # Most requests come whole and never need the rest: see `_begin`.

@@ -92,7 +92,7 @@ class ClientHandshake:
         bearer_token: str | None = None,
         key: str | None = None,
     ) -> None:
-        self.key = generate_key() if key is None else key
+        self.key: str = generate_key() if key is None else key
         if KEY.fullmatch(self.key) is None:
             raise ValueError(f"expected a key of 16 bytes in base64, got {show(self.key)}")
         target = uri.resource_name
@@ -131,7 +131,7 @@ class ClientHandshake:
         if extensions:
             headers.append(("Sec-WebSocket-Extensions", build_extensions(extensions)))
         lines = [header_line(name, value) for name, value in headers + additional]
-        self.request = Request(b"".join([f"GET {target} HTTP/1.1".encode(), *lines, b"\r\n\r\n"]))
+        self.request: Request = Request(b"".join([f"GET {target} HTTP/1.1".encode(), *lines, b"\r\n\r\n"]))
         self._subprotocols = tuple(subprotocols or ())
         self._offered_extensions = frozenset(name for name, _ in extensions or ())
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from ..asyncio.websocket import Known, addresses_of
 from ..escape import show
 from ..exceptions import HandshakeRefused
-from ..handshake import Request, RequestParser, Response, accept_response, check_request, refuse
+from ..handshake import HeadLimits, Origins, Request, RequestParser, Response, accept_response, check_request, refuse
 from ..handshake.forwarded import Address, Networks, forwarded_for
 from ..handshake.uri import format_address
 from ..transport.sockets import SocketTransport
@@ -24,11 +24,55 @@ if TYPE_CHECKING:
     from ..asyncio.protocol import ConnectionProtocol
     from ..asyncio.websocket import WebSocket
     from ..deflate import PerMessageDeflate
-    from .server import Server
+    from ..session import Limits
+    from ..transport.timers import CoarseTimer
 
-__all__ = ["ServerOpening"]
+__all__ = ["Acceptor", "ServerOpening"]
 
 _LINGER = 2.0
+
+
+class Acceptor(Protocol):
+    """What a connection that is not open yet needs of its server."""
+
+    limits: Limits
+    head_limits: HeadLimits
+    forwarded: Networks | None
+    origins: Origins | None
+    response_headers: dict[str, str] | None
+    server_header: str | None
+    timer: CoarseTimer
+    logger: Any
+    closing: bool
+    hooked: bool
+
+    @property
+    def process_request(self) -> Callable[[WebSocket, Request], Any] | None: ...
+
+    @property
+    def process_response(self) -> Callable[[WebSocket, Request, Response], Any] | None: ...
+
+    def new_websocket(self, request: Request, peer: Known | None, transport: asyncio.Transport | None) -> WebSocket: ...
+
+    def handshake_began(self, handshake: ServerOpening) -> bool: ...
+
+    def handshake_ended(self, handshake: ServerOpening) -> None: ...
+
+    def request_answered(self, status_code: int) -> None: ...
+
+    def choose_subprotocol(self, ws: WebSocket, offers: Sequence[str]) -> str | None: ...
+
+    def negotiate(self, offers: Sequence[Any]) -> tuple[str | None, PerMessageDeflate | None]: ...
+
+    def connect(
+        self,
+        protocol: ConnectionProtocol,
+        ws: WebSocket,
+        transport: asyncio.Transport,
+        compression: PerMessageDeflate | None,
+        head: bytes,
+        trailing: bytes,
+    ) -> None: ...
 
 
 class ServerOpening:
@@ -54,12 +98,12 @@ class ServerOpening:
         "ws",
     )
 
-    def __init__(self, server: Server) -> None:
-        self.server = server
+    def __init__(self, server: Acceptor) -> None:
+        self.server: Acceptor = server
         self.transport: asyncio.Transport | None = None
         self._protocol: ConnectionProtocol | None = None
         self._known: Known | None = None  # what was told of the addresses, or the transport may forget
-        self.due = 0.0
+        self.due: float = 0.0
         self._parser = RequestParser(server.head_limits)
         self._with_body = True  # False where HEAD is answered
         self._task: asyncio.Task[None] | None = None

@@ -234,7 +234,7 @@ class Server:
         **unknown: Unpack[_NoOptions],
     ) -> None:
         refuse_unknown("Server()", unknown, ServerOptions.__annotations__)
-        self.limits = Limits(
+        self.limits: Limits = Limits(
             max_size=max_size,
             max_fragments=max_fragments,
             read_limit=read_limit,
@@ -256,8 +256,8 @@ class Server:
         ):
             if hook is not None and not callable(hook):
                 raise TypeError(f"{name} must be callable, got {type(hook).__name__}")
-        self.head_limits = HeadLimits.checked(max_line=max_line, max_head=max_head, max_headers=max_headers)
-        self.forwarded = None if not forwarded else Networks(forwarded, "forwarded")
+        self.head_limits: HeadLimits = HeadLimits.checked(max_line=max_line, max_head=max_head, max_headers=max_headers)
+        self.forwarded: Networks | None = None if not forwarded else Networks(forwarded, "forwarded")
         self._proxies: Networks | None = None
         if proxy_protocol is True:
             self._proxies = Networks(["127.0.0.0/8", "::1", "unix"], "proxy_protocol")
@@ -265,11 +265,11 @@ class Server:
             self._proxies = Networks(proxy_protocol, "proxy_protocol")
         self.process_request = process_request
         self.process_response = process_response
-        self.origins = None if origins is None else _checked_origins(origins)
+        self.origins: Origins | None = None if origins is None else _checked_origins(origins)
         self.select_subprotocol = select_subprotocol
-        self.hooked = any(hook is not None for hook in (process_request, process_response, select_subprotocol))
+        self.hooked: bool = any(hook is not None for hook in (process_request, process_response, select_subprotocol))
         self.stop_timeout = stop_timeout
-        self.response_headers = None if response_headers is None else dict(response_headers)
+        self.response_headers: dict[str, str] | None = None if response_headers is None else dict(response_headers)
         self.server_header = server_header
         for name in self.response_headers or ():
             if name.lower() in _HANDSHAKE or name.lower().startswith("sec-websocket-"):
@@ -279,7 +279,7 @@ class Server:
         self.topics = topics
         self._topics_started = False
         self.timer: CoarseTimer
-        self.closing = False
+        self.closing: bool = False
         self._refused: dict[int, int] = {}
         self._opened = 0
         self._closed_totals = dict.fromkeys(COUNTED, 0)

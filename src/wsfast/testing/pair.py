@@ -46,9 +46,9 @@ class Pair:
     __slots__ = ("client", "pipe", "server")
 
     def __init__(self, client: WebSocket, server: WebSocket, pipe: Pipe) -> None:
-        self.client = client
-        self.server = server
-        self.pipe = pipe
+        self.client: WebSocket = client
+        self.server: WebSocket = server
+        self.pipe: Pipe = pipe
 
     def __iter__(self) -> Iterator[WebSocket]:
         return iter((self.client, self.server))
