@@ -11,6 +11,7 @@ import contextvars
 import logging
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
+from ..asyncio.channel import EventEndpoint
 from ..asyncio.protocol import ConnectionProtocol
 from ..asyncio.websocket import WebSocket
 from ..codes import CloseCause, CloseCode
@@ -34,7 +35,6 @@ from .conversation import (
     Message,
     Phase,
     Start,
-    message_of,
     refusal,
     status_line,
 )
@@ -140,7 +140,7 @@ class Host:
             self.logger.debug("connection from %s: %s", format_address(peer), connection.cause.value)
 
 
-class Bridge:
+class Bridge(EventEndpoint):
     """One connection and one call of the application.
 
     Args:
@@ -268,6 +268,7 @@ class Bridge:
         self._opened = True
         del self._upgrade
         self.protocol.open(host, Side.SERVER, self.ws, transport, compression, head)
+        self.join(self.protocol)
         self.protocol.opened(transport)
         self._wake()
         if early:
@@ -330,6 +331,7 @@ class Bridge:
     def forget(self) -> None:
         """Let go of what makes circles: the connection and the application have both ended."""
         self.protocol.finished()
+        self.join(None)
         if self._opened:
             del self.protocol.ws
         for handle in self._stopping or ():
@@ -385,25 +387,24 @@ class Bridge:
         if self._ended:
             self.forget()
 
-    async def receive(self) -> Event:
-        """Receive an event: ASGI's ``receive``. Cancelling it loses nothing."""
+    async def receive_rare(self) -> Event:
+        """Receive the first event, or any while the connection is not open; see `EventEndpoint.receive`."""
         conversation = self.conversation
-        if not conversation.greeted:
-            conversation.greeted = True
+        if not self.greeted:
+            self.greeted = True
             return {"type": "websocket.connect"}
-        while conversation.end is None:
-            if conversation.phase is Phase.OPEN:
-                try:
-                    message = await self.ws.recv()
-                except ConnectionClosed:
-                    if conversation.end is None:
-                        self._note_end()
-                    continue
-                if type(message) is str:
-                    return {"type": "websocket.receive", "text": message}
-                return {"type": "websocket.receive", "bytes": message}
+        while conversation.phase is not Phase.OPEN:
+            if conversation.end is not None:
+                return conversation.end.copy()
             await self._change()
-        return conversation.end.copy()
+        return await self.receive()
+
+    def last_event(self) -> Event:
+        """Return why there are no more messages, again and again."""
+        if self.conversation.end is None:
+            self._note_end()
+        assert self.conversation.end is not None
+        return self.conversation.end.copy()
 
     def _note_end(self) -> None:
         """Say why there are no more messages: by what this side found wrong, or what the peer said."""
@@ -417,20 +418,12 @@ class Bridge:
         else:
             self.conversation.disconnect(CloseCode.ABNORMAL_CLOSURE)
 
-    async def send(self, event: Event) -> None:
-        """Send an event: ASGI's ``send``.
-
-        Raises:
-            ClientDisconnected: the connection has ended; it is an `OSError`.
-            RuntimeError: it is not the time for such an event.
-            TypeError, ValueError: the event is malformed.
-        """
+    async def send_rare(self, event: Event) -> None:
+        """Send an event that is no message, or not in the plain case; see `EventEndpoint.send`."""
         conversation = self.conversation
         if conversation.phase is Phase.OPEN and not conversation.gone:
-            if type(event) is dict and event.get("type") == "websocket.send":
-                await self._send(*message_of(event))
-                return
-            self.protocol.settle()  # the peer's Close frame may have been kept back
+            if type(event) is dict and event.get("type") == "websocket.close":
+                self.protocol.settle()  # the peer's Close frame may have been kept back
             if self.protocol.connection.state is not State.OPEN:
                 raise ClientDisconnected("the connection has ended")
         elif conversation.phase < Phase.OPEN and (self.transport is None or self.transport.is_closing()):
@@ -459,6 +452,13 @@ class Bridge:
             if protocol.write_paused:
                 await protocol.drain()
             await self.ws.send(data, compress=compress)
+        except ConnectionClosed as exc:
+            raise ClientDisconnected("the connection has ended") from exc
+
+    async def drained(self) -> None:
+        """Wait while the peer does not take what is sent."""
+        try:
+            await self.protocol.drain()
         except ConnectionClosed as exc:
             raise ClientDisconnected("the connection has ended") from exc
 

@@ -129,16 +129,14 @@ class Conversation:
         phase: a `Phase`.
         gone: whether the connection has ended, or ends, by the peer's or the server's doing; `send` raises then.
         end: the event "websocket.disconnect" once it is known, else None. The first reason stays.
-        greeted: whether the application was given "websocket.connect".
     """
 
-    __slots__ = ("_chunked", "_left", "_start", "_status", "end", "gone", "greeted", "offers", "phase")
+    __slots__ = ("_chunked", "_left", "_start", "_status", "end", "gone", "offers", "phase")
 
     def __init__(self, offers: list[str] | None = None) -> None:
         self.offers = [] if offers is None else offers
         self.phase = Phase.CONNECTING
         self.gone = False
-        self.greeted = False
         self.end: Event | None = None
 
     # --- What the application sends ----------------------------------------------------------------------

@@ -16,6 +16,7 @@ import asyncio
 from asyncio import CancelledError, Future, sleep
 from time import perf_counter
 from types import FunctionType
+from warnings import warn
 
 cimport cython
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
@@ -31,7 +32,7 @@ from ..transport._socket cimport Receiver, SocketTransport
 from ..events import Fragment
 from ..exceptions import ONE_RECEIVER, ConcurrencyError, InvalidState
 
-__all__ = ["Channel", "Endpoint", "Turn"]
+__all__ = ["Channel", "Endpoint", "EventEndpoint", "Turn"]
 
 
 cdef extern from *:
@@ -46,6 +47,7 @@ cdef extern from *:
     """
     Py_ssize_t PY_SSIZE_T_MAX
     Py_ssize_t Py_REFCNT(object thing)
+    int PyIter_Send(PyObject *coroutine, PyObject *value, PyObject **result) except -1  # PYGEN_ERROR
     int PyContext_Enter(object context) except -1
     int PyContext_Exit(object context) except -1
     void PyErr_SetObject(object kind, object value)
@@ -197,6 +199,8 @@ def _is_stock(kind):
 cdef object _remove_done_callback = Future.remove_done_callback
 # From Python 3.14 on a Future refers to who waits for it, until the wake-up that it is the argument of.
 cdef object _discard_from_awaited_by = getattr(asyncio.futures, "future_discard_from_awaited_by", None)
+cdef str _RECEIVE = "websocket.receive"
+cdef str _SEND = "websocket.send"
 cdef list _NO_QUEUE = []  # of all channels that hold no more than one message
 
 
@@ -206,6 +210,7 @@ cdef class Receive:
     """The awaitable of one `recv` or of one step of ``async for``; a coroutine to whoever awaits it."""
 
     cdef Channel _channel
+    cdef EventEndpoint _events  # who takes messages as events, or None
     cdef object _decode
     cdef bint _iterating
     cdef bint _pieces
@@ -264,11 +269,18 @@ cdef class Receive:
             made = channel._pop()
             if self._decode is not None:
                 made = _decoded(made, self._decode)
+            if self._events is not None:
+                made = {"type": _RECEIVE, "text" if type(made) is str else "bytes": made}
             Py_INCREF(made)
             result[0] = <PyObject *>made
             return PYGEN_RETURN
         if channel.ended:
             self._finished = True
+            if self._events is not None:
+                made = self._events.last_event()
+                Py_INCREF(made)
+                result[0] = <PyObject *>made
+                return PYGEN_RETURN
             if self._iterating and channel.connection.closed_ok:
                 raise StopAsyncIteration
             raise channel.connection.closed_error()
@@ -1011,6 +1023,166 @@ cdef class Endpoint:
             return False
         channel._write(message)
         return True
+
+
+@cython.freelist(64)
+@cython.final
+cdef class SendEvent:
+    """The awaitable of one `send` of an ASGI application; a coroutine to whoever awaits it."""
+
+    cdef EventEndpoint _endpoint
+    cdef object _event
+    cdef object _rest  # the coroutine that does what is left to do
+    cdef bint _begun
+    cdef bint _finished
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return self.send(None)
+
+    def send(self, value):
+        cdef PyObject *result = NULL
+        cdef object made
+        cdef int kind = self._advance(<PyObject *>value, &result)
+        made = <object>result
+        Py_DECREF(made)
+        if kind == PYGEN_RETURN:
+            raise StopIteration(made)
+        return made
+
+    def throw(self, kind, value=None, traceback=None):
+        self._begun = True
+        if self._rest is not None and not self._finished:
+            try:
+                return self._rest.throw(kind) if value is None else self._rest.throw(kind, value, traceback)
+            except BaseException:
+                self._finished = True
+                raise
+        self._finished = True
+        if value is None:
+            value = kind() if isinstance(kind, type) else kind
+        raise value
+
+    def close(self):
+        self._begun = self._finished = True
+        if self._rest is not None:
+            self._rest.close()
+
+    def __del__(self):
+        if not self._begun:
+            warn("coroutine 'send' was never awaited", RuntimeWarning)
+
+    cdef int _advance(self, PyObject *value, PyObject **result) except PYGEN_ERROR:
+        """Send at once, or by the coroutine that does what is rare."""
+        cdef int kind
+        if self._finished:
+            raise RuntimeError("cannot reuse already awaited send()")
+        if not self._begun:
+            self._begun = True
+            self._rest = self._endpoint._send_first(self._event)
+            if self._rest is None:
+                self._finished = True
+                Py_INCREF(None)
+                result[0] = <PyObject *>None
+                return PYGEN_RETURN
+        try:
+            kind = PyIter_Send(<PyObject *>self._rest, value, result)
+        except BaseException:
+            self._finished = True
+            raise
+        self._finished = kind == PYGEN_RETURN
+        return kind
+
+
+cdef int _send_event_send(PyObject *sending, PyObject *value, PyObject **result) except PYGEN_ERROR:
+    return (<SendEvent>sending)._advance(value, result)
+
+
+cdef PyObject *_send_event_next(PyObject *sending) except? NULL:
+    cdef PyObject *result = NULL
+    if (<SendEvent>sending)._advance(<PyObject *>None, &result) == PYGEN_RETURN:
+        Py_DECREF(<object>result)
+        PyErr_SetObject(StopIteration, None)
+        return NULL
+    return result
+
+
+wsf_set_slots(<PyObject *>SendEvent, <void *>_send_event_send, <void *>_send_event_next)
+
+
+cdef class EventEndpoint:
+    """The fast part of an ASGI application's `receive` and `send`: messages as events.
+
+    Specified in `_channel_py.py`.
+    """
+
+    cdef Channel _channel
+    cdef public bint greeted
+
+    def __cinit__(self, *args, **kwargs):
+        if type(self) is EventEndpoint:
+            raise TypeError("cannot create 'EventEndpoint' instances: it is a base class")
+
+    def join(self, Channel channel):
+        """Exchange events by a connection that is open, or by none any more."""
+        self._channel = channel
+
+    def receive(self):
+        """Receive an event: ASGI's ``receive``. Cancelling it loses nothing."""
+        cdef Receive receive
+        if self._channel is None or not self.greeted:
+            return self.receive_rare()
+        receive = Receive.__new__(Receive)
+        receive._channel = self._channel
+        receive._events = self
+        return receive
+
+    def send(self, event):
+        """Send an event: ASGI's ``send``.
+
+        Raises:
+            ClientDisconnected: the connection has ended; it is an `OSError`.
+            RuntimeError: it is not the time for such an event.
+            TypeError, ValueError: the event is malformed.
+        """
+        cdef SendEvent sending = SendEvent.__new__(SendEvent)
+        sending._endpoint = self
+        sending._event = event
+        return sending
+
+    cdef object _send_first(self, object event):
+        """Send a message if that takes one step; return what is to be awaited for the rest, or None."""
+        cdef Channel channel = self._channel
+        cdef object data, text
+        cdef int most = TURN_SENDS
+        if channel is None or type(event) is not dict or channel.write_paused:
+            return self.send_rare(event)
+        if (<dict>event).get("type") != _SEND or (<dict>event).get("compress") is not None:
+            return self.send_rare(event)
+        data = (<dict>event).get("bytes")
+        text = (<dict>event).get("text")
+        if data is None:
+            if type(text) is not str:
+                return self.send_rare(event)
+            data = text
+        elif text is not None or type(data) is not bytes:
+            return self.send_rare(event)
+        if channel.sendable:
+            channel._write(data)
+        elif channel.packs and channel._pack(data, None, channel.thread_size):
+            most = TURN_PACKED
+        else:
+            return self.send_rare(event)
+        if channel.write_paused:
+            return self.drained()
+        if channel.turn_full or not channel.messages_sent % most:
+            return channel.next_turn()
+        return None
 
 
 _seal(globals())

@@ -16,19 +16,19 @@ import asyncio
 import sys
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from ..codes import Opcode
 from ..events import BytesLike, Event, Fragment
-from ..exceptions import ONE_RECEIVER, ConcurrencyError, ConnectionClosedOK, InvalidState
+from ..exceptions import ONE_RECEIVER, ConcurrencyError, ConnectionClosed, ConnectionClosedOK, InvalidState
 from ..session import OVERHEAD, weight
 
 if TYPE_CHECKING:
     from ..connection import Connection
 
-__all__ = ["Channel", "Endpoint", "Turn"]
+__all__ = ["Channel", "Endpoint", "EventEndpoint", "Turn"]
 
 CORK_SIZE: Final = 65536
 """Bytes gathered that are written without waiting for the end of the turn."""
@@ -697,3 +697,88 @@ class Endpoint:
 
         def _send(self, message: Any, text: bool | None, compress: bool | None) -> Awaitable[None]: ...
         def _drain(self) -> Awaitable[None]: ...
+
+
+class EventEndpoint:
+    """The fast part of an ASGI application's `receive` and `send`: messages as events.
+
+    A class that derives from it provides what is rare: `receive_rare`, `send_rare`, `last_event` and `drained`.
+
+    Attributes:
+        greeted: whether the application was given "websocket.connect".
+    """
+
+    __slots__ = ("_channel", "greeted")
+
+    _channel: Channel | None
+    greeted: bool
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        """Make an endpoint whose connection is not open."""
+        if cls is EventEndpoint:
+            raise TypeError("cannot create 'EventEndpoint' instances: it is a base class")
+        self = super().__new__(cls)
+        self._channel = None
+        self.greeted = False
+        return self
+
+    def join(self, channel: Channel | None) -> None:
+        """Exchange events by a connection that is open, or by none any more."""
+        self._channel = channel
+
+    async def receive(self) -> dict[str, Any]:
+        """Receive an event: ASGI's ``receive``. Cancelling it loses nothing."""
+        channel = self._channel
+        if channel is None or not self.greeted:
+            return await self.receive_rare()
+        try:
+            message = await channel.receive(None)
+        except ConnectionClosed:
+            return self.last_event()
+        return {"type": "websocket.receive", "text" if type(message) is str else "bytes": message}
+
+    async def send(self, event: Any) -> None:
+        """Send an event: ASGI's ``send``.
+
+        Raises:
+            ClientDisconnected: the connection has ended; it is an `OSError`.
+            RuntimeError: it is not the time for such an event.
+            TypeError, ValueError: the event is malformed.
+        """
+        rest = self._send_first(event)
+        if rest is not None:
+            await rest
+
+    def _send_first(self, event: Any) -> Awaitable[None] | None:
+        """Send a message if that takes one step; return what is to be awaited for the rest, or None."""
+        channel = self._channel
+        if channel is None or type(event) is not dict or channel.write_paused:
+            return self.send_rare(event)
+        if event.get("type") != "websocket.send" or event.get("compress") is not None:
+            return self.send_rare(event)
+        data, text = event.get("bytes"), event.get("text")
+        if data is None:
+            if type(text) is not str:
+                return self.send_rare(event)
+            data = text
+        elif text is not None or type(data) is not bytes:
+            return self.send_rare(event)
+        turn_sends = TURN_SENDS
+        if channel.sendable:
+            channel.write(data)
+        elif channel.packs and channel._pack(data, None, channel.thread_size):
+            turn_sends = TURN_PACKED
+        else:
+            return self.send_rare(event)
+        if channel.write_paused:
+            return self.drained()
+        if channel.turn_full or not channel.messages_sent % turn_sends:
+            return channel.next_turn()
+        return None
+
+    if TYPE_CHECKING:
+
+        def receive_rare(self) -> Coroutine[Any, Any, dict[str, Any]]: ...
+        def send_rare(self, event: Any) -> Coroutine[Any, Any, None]: ...
+        def last_event(self) -> dict[str, Any]: ...
+        def drained(self) -> Coroutine[Any, Any, None]: ...

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from ..codec import IMPLEMENTATION
 
-__all__ = ["PAUSED_HELD", "PAUSED_WRITING", "Channel", "Endpoint", "Turn"]
+__all__ = ["PAUSED_HELD", "PAUSED_WRITING", "Channel", "Endpoint", "EventEndpoint", "Turn"]
 
 # Why reading is paused, beside what a channel decides by itself.
 PAUSED_HELD = 1
 PAUSED_WRITING = 4
 
 if TYPE_CHECKING or IMPLEMENTATION == "python":
-    from ._channel_py import Channel, Endpoint, Turn
+    from ._channel_py import Channel, Endpoint, EventEndpoint, Turn
 else:
-    from ._channel import Channel, Endpoint, Turn
+    from ._channel import Channel, Endpoint, EventEndpoint, Turn
