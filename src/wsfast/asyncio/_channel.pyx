@@ -1073,7 +1073,8 @@ cdef class SendEvent:
         if self._rest is not None:
             self._rest.close()
 
-    def __del__(self):
+    def __dealloc__(self):
+        # Not `__del__`, which is called once for each piece of memory, and that serves again and again.
         if not self._begun:
             warn("coroutine 'send' was never awaited", RuntimeWarning)
 

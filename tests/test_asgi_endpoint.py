@@ -1,0 +1,109 @@
+"""The channel's twins: `receive` and `send` of an ASGI application are coroutines to whoever awaits them."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import inspect
+from typing import Any
+
+import pytest
+from asgi_helpers import Receive, Scope, Send, accept, running
+from raw import text
+
+import wsfast.asyncio._channel_py as python_twin
+
+pytestmark = pytest.mark.anyio
+
+NAMES = ("join", "receive", "send")
+
+
+def test_the_twins_have_the_same_names() -> None:
+    cython = importlib.import_module("wsfast.asyncio._channel")
+    for name in NAMES:
+        ours, theirs = getattr(cython.EventEndpoint, name), getattr(python_twin.EventEndpoint, name)
+        assert inspect.getdoc(ours) == inspect.getdoc(theirs)
+        assert list(inspect.signature(ours).parameters) == list(inspect.signature(theirs).parameters)
+    for twin in (cython, python_twin):
+        with pytest.raises(TypeError, match="cannot create 'EventEndpoint' instances"):
+            twin.EventEndpoint()
+
+
+async def test_nothing_is_sent_before_it_is_awaited() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await accept(receive, send)
+        waiting: Any = receive()
+        assert asyncio.iscoroutine(waiting)
+        waiting.close()
+        later: Any = send({"type": "websocket.send", "text": "second"})
+        await send({"type": "websocket.send", "text": "first"})
+        await later
+        with pytest.raises(RuntimeError, match="cannot reuse already awaited"):
+            await later
+        await asyncio.create_task(send({"type": "websocket.send", "text": "by a task"}))  # type: ignore[arg-type]
+        await asyncio.gather(*(send({"type": "websocket.send", "text": str(n)}) for n in range(3)))
+
+    async with running(app) as run, await run.connect() as client:
+        for expected in "first", "second", "by a task", "0", "1", "2":
+            assert await client.receive_message() == expected
+        assert (await client.receive_close())[0] == 1000
+
+
+async def test_send_that_is_forgotten_warns() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await accept(receive, send)
+        with pytest.warns(RuntimeWarning, match="send' was never awaited"):
+            send({"type": "websocket.send", "text": "never"})  # type: ignore[unused-coroutine]
+        closed: Any = send({"type": "websocket.send", "text": "never"})
+        closed.close()
+        thrown: Any = send({"type": "websocket.send", "text": "never"})
+        with pytest.raises(KeyError):
+            thrown.throw(KeyError("x"))
+        await send({"type": "websocket.send", "text": "last"})
+
+    async with running(app) as run, await run.connect() as client:
+        assert await client.receive_message() == "last"
+
+
+async def test_one_task_receives_at_a_time() -> None:
+    raised = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await accept(receive, send)
+        first: Any = asyncio.ensure_future(receive())
+        await asyncio.sleep(0)
+        try:
+            await receive()
+        except RuntimeError as exc:
+            raised.append(exc)
+        except Exception as exc:
+            raised.append(exc)  # type: ignore[arg-type]
+        await send({"type": "websocket.send", "text": (await first)["text"]})
+
+    async with running(app) as run, await run.connect() as client:
+        client.send(text("to the first"))
+        assert await client.receive_message() == "to the first"
+    assert len(raised) == 1
+
+
+async def test_a_task_that_sends_without_end_lets_others_run() -> None:
+    turns = 0
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await accept(receive, send)
+
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        counting = asyncio.ensure_future(count())
+        for _ in range(10_000):
+            await send({"type": "websocket.send", "text": "x"})
+        counting.cancel()
+
+    async with running(app) as run, await run.connect() as client:
+        while (await client.receive()).opcode != 8:
+            pass
+    assert turns >= 4
