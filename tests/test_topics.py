@@ -505,11 +505,17 @@ async def test_recovering() -> None:
         assert len(got) > 20
         with pytest.raises(wsfast.InvalidState, match=r"has subscribed to 'room\.1' already"):
             await ours.recover("room.1", since)
+        all_ws, all_of_it = await w.client()
+        assert await all_of_it.recover("room.1", None) == 3 + len(got)
+        assert str((await take(all_ws, 1))[0]).endswith(" 0")
+        _, empty = await w.client()
+        assert await empty.recover("room.2", None) == 0
+        assert empty.topics == {"room.2"}
         _, other = await w.client()
         with pytest.raises(wsfast.NotRecovered):
             await other.recover("room.1", "gone:3")
         assert other.topics == set()
-        assert w.topics.counters["subscriptions"] == 1
+        assert w.topics.counters["subscriptions"] == 3
 
 
 # --- Presence -----------------------------------------------------------------------------------------------------

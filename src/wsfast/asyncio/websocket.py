@@ -383,12 +383,13 @@ class WebSocket(Endpoint):
         """Unsubscribe from a topic; tell whether it had subscribed. What was published before is sent."""
         return self._host_topics().unsubscribe(self, topic)
 
-    async def recover(self, topic: str, since: Position | str, *, info: str | None = None) -> int:
+    async def recover(self, topic: str, since: Position | str | None, *, info: str | None = None) -> int:
         """Send the peer what it missed of a topic with a history, and subscribe; nothing is left out or sent twice.
 
         Args:
             topic, info: those of `subscribe`.
-            since: the position of the latest message that the peer has, or what `str` made of it.
+            since: the position of the latest message that the peer has, or what `str` made of it; None to send all
+                that is kept.
 
         Returns:
             How many messages it had missed.

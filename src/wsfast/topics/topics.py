@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import time
@@ -43,11 +44,14 @@ _BEAT: Final = 1.0
 """Seconds between two signs of life of a process."""
 _DEAD: Final = 3.0
 """Seconds of silence after which a process is taken to have ended."""
+_FIRST: Final = 3.0
+"""Seconds for which a start waits for the bus to be up."""
 _TURN: Final = 256
 """Publishes of which awaiting one gives others a turn of the loop."""
 _MAX_INFO: Final = 1024
 _MAX_KEY: Final = 200
 _MAX_MINE: Final = 10_000
+_TRIES: Final = 100
 _CATCHING: Final = 64
 """Histories that are read at once after an interruption."""
 _QUIET: Final = 1.0
@@ -236,8 +240,8 @@ class Topics:
     async def start(self) -> None:
         """Begin to work, on the running event loop; called once more, only count.
 
-        A bus that cannot be reached yet is no error: what is published reaches this process, `health` says
-        ``"degraded"``, and the bus goes on trying.
+        It waits until the bus can reach other processes, but for no more than 3 s: then what is published reaches this
+        process, `health` says ``"degraded"``, and the bus goes on trying.
 
         Raises:
             InvalidState: it was closed, or runs on another event loop.
@@ -259,6 +263,9 @@ class Topics:
         if not self._alone:
             self._bus.subscribe(CONTROL)
             self._beating = loop.call_later(_BEAT, self._beat)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_FIRST):
+                    await self._is_up.wait()
 
     async def close(self) -> None:
         """End, if nobody else who started it still uses it. What is pending is sent."""
@@ -511,14 +518,14 @@ class Topics:
             if not reading.messages or position == reading.position:
                 return
 
-    async def recover(self, ws: WebSocket, topic: str, since: Position | str, info: str | None = None) -> int:
+    async def recover(self, ws: WebSocket, topic: str, since: Position | str | None, info: str | None = None) -> int:
         """Send a connection what it missed, and subscribe it; see `WebSocket.recover`."""
         self._working()
         position = self._checked_since(topic, since)
-        assert position is not None
         channel: Any = ws._open_channel()
         if channel.member is not None and channel.member.has(topic):
             raise InvalidState(f"the connection has subscribed to {topic!r} already")
+        # It keeps the topic in this process while the history is read.
         anchor = Member(self._index, _Nothing())
         if self._index.subscribe(anchor, topic, False) and self._index.count(topic) == 1:
             self._join(topic, self._rules.of(topic))
@@ -527,18 +534,21 @@ class Topics:
         finally:
             anchor.leave()
 
-    async def _recover(self, ws: WebSocket, channel: Any, topic: str, position: Position, info: str | None) -> int:
+    async def _recover(
+        self, ws: WebSocket, channel: Any, topic: str, position: Position | None, info: str | None
+    ) -> int:
         await self._settled(topic)
         seen: dict[int, int] = {}
         count = 0
-        for _ in range(100):
+        for _ in range(_TRIES):
             reading = await self._bus.read(topic, position)
-            if not reading.complete:
+            if position is not None and not reading.complete:
                 raise NotRecovered(f"messages of {topic!r} after {position} are not kept any more")
             followed = self._followed.get(topic)
             here = None if followed is None else followed.position
-            if here is None or here.epoch != position.epoch:
-                raise NotRecovered(f"{topic!r} has begun a new history")
+            if here is None or here.epoch != reading.position.epoch:
+                await asyncio.sleep(0.02)  # this process has not come to it yet
+                continue
             for stored in reading.messages:
                 if stored.position.offset > here.offset:
                     break  # it is on its way to this process
@@ -553,7 +563,7 @@ class Topics:
                 except ConcurrencyError:
                     raise InvalidState("a message in fragments is unfinished") from None
                 count += 1
-            if position.offset >= here.offset:
+            if (position or reading.position).offset >= here.offset:
                 # What this process delivers from now on is what follows.
                 self.subscribe(ws, topic, info)
                 self._recovered += count
@@ -849,6 +859,8 @@ class Topics:
         if up == self._up or not self._running:
             return
         self._up = up
+        if up:
+            self._is_up.set()
         if self._alone:
             return
         assert self._loop is not None

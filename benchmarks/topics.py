@@ -1,0 +1,287 @@
+"""CPU of topics: ``python -m benchmarks.topics`` for deliveries, ``--bus local`` or ``--bus redis://...`` for buses.
+
+Deliveries go over loopback to a process that counts what arrives; its time does not count. A round publishes `k`
+messages in one turn of the loop, to as many topics, and ends when all is written. Printed is the CPU time of this
+process for each delivery: the median of the rounds, and the least; and, as the measure of the machine, that of a bare
+send(2) of as many bytes to each connection.
+"""
+
+# ruff: noqa: ASYNC110, ASYNC220 - one thing happens at a time here
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import mmap
+import os
+import random
+import select
+import socket
+import statistics
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import wsfast
+from wsfast.asyncio.protocol import turn_of
+from wsfast.bus import Bus, LocalBus, RedisBus
+
+_REQUEST = (
+    b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+def sink(port: int, count: int, path: str) -> None:
+    """Open connections, and count the bytes that arrive, in a file."""
+    with open(path, "r+b") as file:
+        shared = mmap.mmap(file.fileno(), 4096)
+    poll = select.epoll()
+    sockets = {}
+    for number in range(count):
+        sock = socket.socket()
+        sock.bind((f"127.0.0.{1 + number // 20000}", 0))
+        sock.connect(("127.0.0.1", port))
+        sock.sendall(_REQUEST)
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += sock.recv(1)
+        sock.setblocking(False)
+        sockets[sock.fileno()] = sock
+        poll.register(sock.fileno(), select.EPOLLIN)
+        struct.pack_into("<Q", shared, 0, number + 1)
+    total = 0
+    buffer = bytearray(262144)
+    poll.register(0, select.EPOLLIN)
+    while True:
+        for fd, _ in poll.poll(1.0):
+            if fd == 0:
+                return
+            try:
+                total += sockets[fd].recv_into(buffer)
+            except BlockingIOError:
+                continue
+        struct.pack_into("<Q", shared, 8, total)
+
+
+class Sink:
+    """The process that counts."""
+
+    def __init__(self, port: int, count: int) -> None:
+        self._file = tempfile.NamedTemporaryFile()  # noqa: SIM115
+        self._file.write(bytes(4096))
+        self._file.flush()
+        self._shared = mmap.mmap(self._file.fileno(), 4096)
+        command = [sys.executable, "-m", "benchmarks.topics", "--sink", str(port), str(count), self._file.name]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE)
+
+    @property
+    def connected(self) -> int:
+        return int(struct.unpack_from("<Q", self._shared, 0)[0])
+
+    @property
+    def received(self) -> int:
+        return int(struct.unpack_from("<Q", self._shared, 8)[0])
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+
+_opened: list[wsfast.WebSocket] = []
+
+
+class _Join(wsfast.Listener):
+    def on_open(self) -> None:
+        _opened.append(self.ws)
+
+
+def _bare_send(count: int, data: bytes, peer: Sink) -> float:
+    """Return the CPU seconds of a send(2) of some bytes to each connection."""
+    sockets = [ws.transport.get_extra_info("socket").fileno() for ws in _opened if ws.transport is not None]
+    begun = peer.received
+    start = time.process_time()
+    for fd in sockets:
+        os.write(fd, data)
+    used = time.process_time() - start
+    while peer.received - begun < len(sockets) * len(data):
+        time.sleep(0.002)
+    return used / count
+
+
+async def deliveries(args: argparse.Namespace) -> None:
+    """Measure deliveries in one process."""
+    topics = wsfast.Topics(max_subscriptions=10_000_000)
+    server = wsfast.Server(topics=topics, ping_interval=None, max_buffered=None, write_limit=1 << 24)
+    server.register_listener(None, _Join)
+    await server.start("127.0.0.1", 0, backlog=4096)
+    peer = Sink(server.sockets[0].getsockname()[1], args.connections)
+    while peer.connected < args.connections or len(_opened) < args.connections:
+        await asyncio.sleep(0.05)
+    names = [f"topic.{number}" for number in range(args.topics)]
+    rng = random.Random(1)
+    slots = [names[number % args.topics] for number in range(args.connections * args.each)]
+    rng.shuffle(slots)
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+    before, start = resident(), time.process_time()
+    for number, ws in enumerate(_opened):
+        for name in slots[number * args.each : (number + 1) * args.each]:
+            ws.subscribe(name)
+    used, grown = time.process_time() - start, resident() - before
+    count = topics.counters["subscriptions"]
+    print(f"{count} subscriptions: {grown / count:.0f} B and {1e6 * used / count:.2f} us each", flush=True)
+    turn = turn_of(asyncio.get_running_loop())
+    payload = os.urandom(args.size)
+    frame = args.size + (2 if args.size < 126 else 4)
+    place = 0
+    for k in args.publishes:
+        figures = []
+        for number in range(args.rounds + 1):
+            turns = max(1, args.target // max(1, k * args.connections * args.each // args.topics))
+            begun, expected = peer.received, 0
+            start = time.process_time()
+            for _ in range(turns):
+                for _ in range(k):
+                    name = names[place % args.topics]
+                    place += 1
+                    expected += topics._index.count(name)
+                    topics.publish(name, payload)
+                await asyncio.sleep(0)
+                while turn.gathering:
+                    await asyncio.sleep(0)
+            used = time.process_time() - start
+            while peer.received - begun < expected * frame:
+                await asyncio.sleep(0.002)
+            if number:
+                figures.append(1e6 * used / expected)
+        bare = _bare_send(args.connections, bytes(max(1, round(frame * k * args.each / args.topics)) or frame), peer)
+        bare *= 1e6 / max(1, k * args.each / args.topics)
+        median, least = statistics.median(figures), min(figures)
+        print(
+            f"{k:5} publishes in a turn: {median:7.3f} us a delivery (least {least:.3f}; a bare send {bare:.3f})",
+            flush=True,
+        )
+    peer.close()
+    server.stop_timeout = 1
+    server.close()
+    await server.wait_closed()
+
+
+class _Count:
+    """A process on a bus that counts."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.up = False
+
+    def received(self, topic: str, data: bytes, position: Any) -> None:
+        self.count += 1
+
+    def state_changed(self, up: bool, why: str) -> None:
+        self.up = up
+
+    def process_ended(self, origin: int) -> None:
+        pass
+
+
+def _bus(text: str, directory: str) -> Bus:
+    return LocalBus(directory) if text == "local" else RedisBus(text)
+
+
+async def receive(args: argparse.Namespace) -> None:
+    """Be one that receives: print the CPU time that it took."""
+    count, bus = _Count(), _bus(args.bus, args.directory)
+    await bus.start(count, os.getpid())
+    while not count.up:
+        await asyncio.sleep(0.01)
+    bus.subscribe("t")
+    bus.subscribe("end")
+    await bus.settled()
+    print("ready", flush=True)
+    while not count.count:
+        await asyncio.sleep(0.001)
+    start, seen = time.process_time(), count.count
+    while count.count < args.messages + 1:
+        await asyncio.sleep(0.05)
+    print((time.process_time() - start) / (args.messages - seen), flush=True)
+    await bus.close()
+
+
+async def buses(args: argparse.Namespace) -> None:
+    """Measure a bus: one process publishes, two receive."""
+    with tempfile.TemporaryDirectory() as directory:
+        bus = _bus(args.bus, directory)
+        count = _Count()
+        await bus.start(count, os.getpid())
+        while not count.up:
+            await asyncio.sleep(0.01)
+        for batch in (1, 50):
+            command = [sys.executable, "-m", "benchmarks.topics", "--bus", args.bus, "--receive", directory]
+            command += ["--loop", args.loop, "--messages", str(args.messages)]
+            peers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+            for peer in peers:
+                assert peer.stdout is not None
+                await asyncio.get_running_loop().run_in_executor(None, peer.stdout.readline)
+            payload = os.urandom(args.size)
+            start = time.process_time()
+            for _ in range(args.messages // batch):
+                for _ in range(batch):
+                    bus.publish("t", payload)
+                await asyncio.sleep(0)
+                await asyncio.sleep(0.0003 if batch == 1 else 0.0005)
+            published = (time.process_time() - start) / args.messages
+            bus.publish("end", b"")
+            received = []
+            for peer in peers:
+                assert peer.stdout is not None
+                line = await asyncio.get_running_loop().run_in_executor(None, peer.stdout.readline)
+                received.append(float(line))
+                peer.wait()
+            total = published + sum(received)
+            print(
+                f"{args.bus}, batches of {batch}: publisher {1e6 * published:.2f} us,"
+                f" receivers {', '.join(f'{1e6 * one:.2f}' for one in received)}, all {1e6 * total:.2f} us a publish",
+                flush=True,
+            )
+        await bus.close()
+
+
+def main() -> None:
+    """Parse the command line and run."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.topics", description=__doc__)
+    parser.add_argument("--connections", type=int, default=1000)
+    parser.add_argument("--topics", type=int, default=1)
+    parser.add_argument("--each", type=int, default=1, help="topics of a connection")
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--target", type=int, default=100_000, help="deliveries in a round")
+    parser.add_argument("--publishes", type=int, nargs="+", default=[1, 10, 100])
+    parser.add_argument("--loop", choices=["uvloop", "asyncio"], default="uvloop")
+    parser.add_argument("--bus")
+    parser.add_argument("--messages", type=int, default=20_000)
+    parser.add_argument("--receive", dest="directory", help=argparse.SUPPRESS)
+    parser.add_argument("--sink", nargs=3, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.sink:
+        sink(int(args.sink[0]), int(args.sink[1]), args.sink[2])
+        return
+    work = receive(args) if args.directory else buses(args) if args.bus else deliveries(args)
+    if args.loop == "uvloop":
+        import uvloop
+
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(work)
+    else:
+        asyncio.run(work)
+
+
+if __name__ == "__main__":
+    main()

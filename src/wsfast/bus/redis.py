@@ -1,0 +1,769 @@
+"""A bus over Redis or Valkey: pub/sub for messages, and a stream for each history.
+
+redis-py opens the connections (URLs, TLS, passwords, sentinels); what goes over them is sent and read here, gathered
+for each turn of the event loop. Each node of the engine has two connections, one for commands and one for
+subscriptions. A sign of life is asked for each second, and three seconds of silence are the end of both.
+
+A history is stored, numbered and published by one script, so that nothing comes in between. A number belongs to an
+epoch, which begins anew where the engine may have lost something: when it was started again, unless it writes each
+command to its disk first, and when another took over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import re
+import secrets
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, Final
+
+from ..exceptions import BusUnavailable
+from .interface import Bus, Position, Reading, Receiver, Stored
+from .outbox import Outbox, given_up
+
+try:
+    import hiredis
+    import redis.asyncio.connection as redis_connection
+    from redis.asyncio.sentinel import Sentinel
+    from redis.exceptions import RedisError
+except ImportError as exc:  # pragma: no cover - the tests have it
+    raise ImportError("RedisBus needs redis and hiredis: pip install 'wsfast[redis]'") from exc
+
+__all__ = ["RedisBus"]
+
+_pack: Callable[[tuple[bytes, ...]], bytes] = hiredis.pack_command  # type: ignore[assignment]
+_new_sentinel: Callable[..., Any] = Sentinel
+
+_BEAT: Final = 0.25
+_PING: Final = 1.0
+_DEAD: Final = 2.4
+"""Seconds of silence after which a connection is given up; it is looked at each quarter of a second."""
+_CONNECT: Final = 5.0
+_PATIENCE: Final = 5.0
+_FIRST_PAUSE: Final = 0.02
+_PAUSE: Final = 0.25
+_LAST_PAUSE: Final = 2.0
+_SOON: Final = 30.0
+"""Seconds from the loss on after which it is tried less often."""
+_CHUNK: Final = 1000
+_UP_BYTES: Final = 33_554_432
+"""Bytes that may be under way while the engine takes them."""
+_DOWN_BYTES: Final = 1_048_576
+_KEEP: Final = 86_400
+"""Seconds for which the numbers of a history outlive its messages, at least."""
+_SLOTS: Final = 16_384
+_NOWHERE: Final = Position("0", 0)
+"""The place in a history that was never begun."""
+
+_STORE_SCRIPT: Final = b"""
+local offset = redis.call('HINCRBY', KEYS[2], 'o', 1)
+local m = redis.call('HMGET', KEYS[2], 'e', 'r')
+local epoch = m[1]
+if not epoch or m[2] ~= ARGV[4] then
+  redis.call('DEL', KEYS[1])
+  epoch = ARGV[3]
+  offset = 1
+  redis.call('HSET', KEYS[2], 'e', epoch, 'r', ARGV[4], 'o', 1)
+end
+redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[2], offset .. '-0', 'd', ARGV[1])
+redis.call('PEXPIRE', KEYS[1], ARGV[5])
+redis.call('PEXPIRE', KEYS[2], ARGV[6])
+redis.call(ARGV[7], KEYS[3], 'h' .. epoch .. ':' .. offset .. ':' .. ARGV[1])
+return {epoch, offset}
+"""
+_READ_SCRIPT: Final = b"""
+local m = redis.call('HMGET', KEYS[2], 'e', 'o', 'r')
+if not m[1] or m[3] ~= ARGV[1] then return {'', 0, 0, {}} end
+local after = '(' .. ARGV[3] .. '-0'
+if ARGV[2] ~= m[1] then after = '-' end
+local first = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)
+local oldest = m[2] + 1
+if first[1] then oldest = string.match(first[1][1], '^%d+') end
+return {m[1], m[2], tonumber(oldest), redis.call('XRANGE', KEYS[1], after, '+', 'COUNT', ARGV[4])}
+"""
+
+
+class _EngineError(Exception):
+    """The engine cannot be used as it is now; the text is for the log."""
+
+
+class _Link(asyncio.Protocol):
+    """A connection to the engine, once it is set up."""
+
+    def __init__(self, handle: Callable[[Any], None], lost: Callable[[_Link, str], None]) -> None:
+        self._reader = hiredis.Reader()
+        self._handle = handle
+        self._lost = lost
+        self._owner: Any = None
+        self.transport: asyncio.Transport | None = None
+        self._time: Callable[[], float]
+        self.heard = 0.0
+
+    async def open(self, options: dict[str, Any], time: Callable[[], float]) -> None:
+        """Have redis-py connect, and take over."""
+        options = dict(options)
+        kind = options.pop("connection_class", redis_connection.Connection)
+        connection = kind(**{"protocol": 2, "socket_connect_timeout": _CONNECT, "socket_timeout": _CONNECT, **options})
+        await connection.connect()
+        self._owner = connection  # which would close the connection when it is freed
+        self.transport = connection._writer.transport
+        assert self.transport is not None
+        self.heard = time()
+        self._time = time
+        self.transport.set_protocol(self)
+        if not self.transport.is_reading():
+            self.transport.resume_reading()
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the transport."""
+        self.heard = self._time()
+        reader = self._reader
+        try:
+            reader.feed(data)
+            while (reply := reader.gets()) is not False:
+                self._handle(reply)
+        except hiredis.ProtocolError as exc:
+            self.close(f"it talks nonsense: {exc!s:.100}")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the transport."""
+        self.transport = None
+        self._release()
+        self._lost(self, str(exc or "it closed the connection"))
+
+    def eof_received(self) -> bool:
+        """Called by the transport."""
+        return False
+
+    def close(self, why: str = "") -> None:
+        """Drop the connection."""
+        if self.transport is not None:
+            transport, self.transport = self.transport, None
+            transport.abort()
+            if why:
+                self._lost(self, why)
+
+    def _release(self) -> None:
+        owner, self._owner = self._owner, None
+        if owner is not None:
+            owner._writer = owner._reader = None
+
+
+class _Node:
+    """One server of the engine, and what is sent to it."""
+
+    def __init__(self, bus: RedisBus, options: dict[str, Any] | None) -> None:
+        self._bus = bus
+        self._loop = asyncio.get_running_loop()
+        self.options = options
+        self.outbox = Outbox(max_bytes=_DOWN_BYTES)
+        self.topics: set[str] = set()
+        self.up = False
+        self.reconnects = 0
+        self.closed = False
+        self._command: _Link | None = None
+        self._subscriber: _Link | None = None
+        self._replies: deque[Any] = deque()  # of commands: None for the outbox' next, else a future
+        self._pongs: deque[asyncio.Future[None] | None] = deque()
+        self._out: list[bytes] = []
+        self._sub_out: list[bytes] = []
+        self._pumping = False
+        self._down = asyncio.Event()
+        self._why = ""
+        self._run_token = b""
+        self._last_token = b""
+        self._store_sha = self._read_sha = b""
+        self._pinged = 0.0
+        self._looked = 0.0
+        self.task = self._loop.create_task(self._live())
+
+    # --- The connections ------------------------------------------------------------------------------------
+
+    async def _live(self) -> None:
+        """Connect, stay connected, and connect again."""
+        lost_at = self._loop.time()
+        pause = 0.0
+        while not self.closed:
+            try:
+                async with asyncio.timeout(_CONNECT + 2):
+                    await self._connect()
+            except (OSError, TimeoutError, RedisError, _EngineError, BusUnavailable) as exc:
+                self._drop()
+                self._bus.node_changed(self, f"{exc!s:.200}" or type(exc).__name__)
+                most = _PAUSE if self._loop.time() - lost_at < _SOON else _LAST_PAUSE
+                pause = min(most, max(_FIRST_PAUSE, 2 * pause))
+                await asyncio.sleep(pause * random.uniform(0.5, 1))
+                continue
+            pause = 0.0
+            await self._stay()
+            lost_at = self._loop.time()
+            self._drop()
+            self.outbox.max_bytes = _DOWN_BYTES
+            self.outbox.interrupted(f"the engine was lost: {self._why}")
+            self._bus.node_changed(self, self._why)
+
+    async def _connect(self) -> None:
+        self._down.clear()
+        self._why = ""
+        options = await self._bus.address_of(self)
+        time = self._loop.time
+        self._replies.clear()
+        self._pongs.clear()
+        self._out.clear()
+        self._sub_out.clear()
+        command = _Link(self._replied, self._link_lost)
+        self._command = command
+        await command.open(options, time)
+        subscriber = _Link(self._pushed, self._link_lost)
+        self._subscriber = subscriber
+        await subscriber.open(options, time)
+        await self._prepare()
+        names = [self._bus.channel(topic) for topic in self.topics]
+        for i in range(0, len(names), _CHUNK):
+            self._sub_out.append(_pack((self._bus.subscribe_command, *names[i : i + _CHUNK])))
+        await self.settled()
+        if self._down.is_set():
+            raise _EngineError(self._why)
+        if self._last_token and self._run_token != self._last_token:
+            self.outbox.lost_history(time())
+        if self._last_token:
+            self.reconnects += 1
+        self._last_token = self._run_token
+        self.up = True
+        self.outbox.max_bytes = _UP_BYTES
+        self._bus.node_changed(self, "connected")
+        self.pump()
+
+    async def _prepare(self) -> None:
+        """Learn what engine it is, and load the scripts."""
+        info = _parse_info(await self.call(b"INFO", b"server"))
+        version = tuple(int(part) for part in info.get("redis_version", "0").split(".")[:2] if part.isdigit())
+        if version < (6, 2):
+            raise _EngineError(f"Redis 6.2 or newer is needed, it is {info.get('redis_version', 'unknown')}")
+        token = info.get("run_id", "").encode()
+        persistence = _parse_info(await self.call(b"INFO", b"persistence"))
+        if persistence.get("aof_enabled") == "1":
+            with contextlib.suppress(BusUnavailable):
+                answer = await self.call(b"CONFIG", b"GET", b"appendfsync")
+                if isinstance(answer, list) and answer[-1:] == [b"always"]:
+                    token = b"durable"  # what it has answered is on its disk
+        self._run_token = token
+        self._store_sha = await self.call(b"SCRIPT", b"LOAD", _STORE_SCRIPT)
+        self._read_sha = await self.call(b"SCRIPT", b"LOAD", _READ_SCRIPT)
+
+    async def _stay(self) -> None:
+        """Watch the connections until one is lost."""
+        self._looked = self._pinged = self._loop.time()
+        while not self._down.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_BEAT):
+                    await self._down.wait()
+            now = self._loop.time()
+            late, self._looked = now - self._looked > 4 * _BEAT, now
+            self.outbox.expire(now)
+            if now - self._pinged >= _PING:
+                self._pinged = now
+                self._replies.append(False)
+                self._out.append(_pack((b"PING",)))
+                self._pongs.append(None)
+                self._sub_out.append(_pack((b"PING",)))
+                self._schedule()
+            for link in (self._command, self._subscriber):
+                # Where this program was held up itself, what was sent to it may be unread still.
+                if link is not None and not late and now - link.heard > _DEAD:
+                    link.close("it hangs")
+
+    def _link_lost(self, link: _Link, why: str) -> None:
+        if link is self._command or link is self._subscriber:
+            self._why = self._why or why
+            self._down.set()
+            self._fail_calls()
+
+    def _drop(self) -> None:
+        self.up = False
+        for link in (self._command, self._subscriber):
+            if link is not None:
+                link.close()
+        self._command = self._subscriber = None
+        self._fail_calls()
+
+    def _fail_calls(self) -> None:
+        error = BusUnavailable(f"the engine was lost: {self._why}" if self._why else "the engine was lost")
+        for future in (*self._replies, *self._pongs):
+            if isinstance(future, asyncio.Future) and not future.done():
+                future.set_exception(error)
+                future.exception()
+        self._replies.clear()
+        self._pongs.clear()
+
+    # --- Sending --------------------------------------------------------------------------------------------
+
+    def _schedule(self) -> None:
+        if not self._pumping:
+            self._pumping = True
+            self._loop.call_soon(self.pump)
+
+    def pump(self) -> None:
+        """Send what was gathered in this turn."""
+        self._pumping = False
+        command, subscriber = self._command, self._subscriber
+        if self.up and len(self.outbox):
+            bus, out, pack = self._bus, self._out, _pack
+            entries = self.outbox.take(len(self.outbox))
+            self._replies.extend([None] * len(entries))
+            publish = bus.publish_command
+            for entry in entries:
+                if not entry.size:
+                    out.append(pack((publish, bus.channel(entry.topic), b"m" + entry.data)))
+                else:
+                    out.append(pack(self._store_command(entry)))
+        if self._out and command is not None and command.transport is not None:
+            out, self._out = self._out, []
+            command.transport.write(out[0] if len(out) == 1 else b"".join(out))
+        if self._sub_out and subscriber is not None and subscriber.transport is not None:
+            out, self._sub_out = self._sub_out, []
+            subscriber.transport.write(out[0] if len(out) == 1 else b"".join(out))
+
+    def _store_command(self, entry: Any) -> tuple[bytes, ...]:
+        bus = self._bus
+        stream, meta = bus.keys(entry.topic)
+        ttl = round(entry.ttl * 1000)
+        return (
+            *(b"EVALSHA", self._store_sha, b"3", stream, meta, bus.channel(entry.topic)),
+            *(entry.data, b"%d" % entry.size, secrets.token_hex(8).encode(), self._run_token),
+            *(b"%d" % ttl, b"%d" % max(10 * ttl, 1000 * _KEEP), bus.publish_command),
+        )
+
+    def add(self, topic: str, data: bytes, size: int, ttl: float) -> Awaitable[Any]:
+        """Queue a message."""
+        entry = self.outbox.add(topic, data, size, ttl, self._loop.time())
+        if not self._pumping:
+            self._pumping = True
+            self._loop.call_soon(self.pump)
+        return entry
+
+    def call(self, *words: bytes) -> Awaitable[Any]:
+        """Send a command; the awaitable's result is the answer."""
+        future: asyncio.Future[Any] = self._loop.create_future()
+        if self._command is None or self._command.transport is None:
+            future.set_exception(BusUnavailable("the engine is not connected"))
+            return future
+        self._replies.append(future)
+        self._out.append(_pack(words))
+        self._schedule()
+        return future
+
+    def listen(self, topics: Iterable[str], *, on: bool) -> None:
+        """Subscribe, or unsubscribe."""
+        names = []
+        for topic in topics:
+            names.append(self._bus.channel(topic))
+            (self.topics.add if on else self.topics.discard)(topic)
+        if names and self._subscriber is not None:
+            word = self._bus.subscribe_command if on else self._bus.unsubscribe_command
+            self._sub_out.append(_pack((word, *names)))
+            self._schedule()
+
+    async def settled(self) -> None:
+        """Wait until the engine has done all that was asked for."""
+        if self._subscriber is None or self._subscriber.transport is None:
+            raise BusUnavailable("the engine is not connected")
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._pongs.append(future)
+        self._sub_out.append(_pack((b"PING",)))
+        self._schedule()
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                await future
+        except TimeoutError:
+            raise BusUnavailable("the engine does not answer") from None
+
+    # --- Receiving ------------------------------------------------------------------------------------------
+
+    def _replied(self, reply: Any) -> None:
+        if not self._replies:
+            return  # to what was given up
+        waiting = self._replies.popleft()
+        if waiting is None:
+            if isinstance(reply, Exception):
+                self._refused(reply)
+            elif isinstance(reply, list):
+                self.outbox.confirm(Position(reply[0].decode("ascii"), reply[1]), self._loop.time())
+            else:
+                self.outbox.confirm(None, self._loop.time())
+        elif waiting is not False and not waiting.done():
+            if isinstance(reply, Exception):
+                waiting.set_exception(BusUnavailable(f"the engine refused: {reply!s:.200}"))
+                waiting.exception()
+            else:
+                waiting.set_result(reply)
+
+    def _refused(self, error: Exception) -> None:
+        text = f"{error!s:.200}"
+        if text.startswith(
+            ("NOSCRIPT", "READONLY", "MOVED", "ASK", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "UNBLOCKED")
+        ):
+            # It is not the engine that it was: look again, and try again what can be.
+            self._bus.moved()
+            if self._command is not None:
+                self._replies.appendleft(None)
+                self._command.close(text)
+            return
+        self.outbox.refuse(BusUnavailable(f"the engine refused: {text}"))
+
+    def _pushed(self, reply: Any) -> None:
+        if type(reply) is not list or not reply:
+            if isinstance(reply, Exception) and self._subscriber is not None:
+                self._bus.moved()
+                self._subscriber.close(f"{reply!s:.200}")
+            elif self._pongs:  # in RESP2, PONG is plain before the first subscription
+                self._pong()
+            return
+        kind = reply[0]
+        if kind == b"message" or kind == b"smessage":
+            self._bus.received(reply[1], reply[2])
+        elif kind == b"pong" and self._pongs:
+            self._pong()
+
+    def _pong(self) -> None:
+        future = self._pongs.popleft()
+        if future is not None and not future.done():
+            future.set_result(None)
+
+    async def read(self, topic: str, after: Position | None, limit: int) -> Reading:
+        """Read a history."""
+        stream, meta = self._bus.keys(topic)
+        epoch, offset = (b"", 0) if after is None else (after.epoch.encode(), after.offset)
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                found = await self.call(
+                    *(b"EVALSHA", self._read_sha, b"2", stream, meta),
+                    *(self._run_token, epoch, b"%d" % offset, b"%d" % limit),
+                )
+        except TimeoutError:
+            raise BusUnavailable("the engine does not answer") from None
+        if not found[0]:
+            return Reading(_NOWHERE, [], after is None or after == _NOWHERE)
+        now, newest, oldest = found[0].decode("ascii"), int(found[1]), int(found[2])
+        messages = [Stored(Position(now, int(id_.partition(b"-")[0])), fields[1]) for id_, fields in found[3]]
+        complete = after is None or (after.epoch == now and oldest - 1 <= after.offset <= newest)
+        return Reading(Position(now, newest), messages, complete)
+
+    async def close(self) -> None:
+        """Send what was taken, for a second at most, and end."""
+        end = self._loop.time() + 1
+        while self.up and (len(self.outbox) or self.outbox.unconfirmed) and self._loop.time() < end:
+            self.pump()
+            await asyncio.sleep(0.005)
+        self.closed = True
+        self.task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self.task
+        self._why = "the bus was closed"
+        self._drop()
+        self.outbox.fail("the bus was closed")
+
+
+class RedisBus(Bus):
+    """Carries messages by Redis 6.2 or newer, or Valkey.
+
+    Args:
+        url: ``redis://user:password@host:port/db``, ``rediss://`` for TLS, ``unix://``, with the options of redis-py.
+        prefix: in front of all keys and channels; the same in all processes of an application, another in others.
+        cluster: whether it is a cluster, which takes Redis 7 or Valkey: messages then go by sharded channels
+            (``SPUBLISH``).
+        sentinels: host and port of each sentinel; `url` is then for the user, the password and TLS only.
+        service: the name by which sentinels know the engine.
+        options: what redis-py's ``Connection`` takes besides.
+
+    Raises:
+        ImportError: redis-py or hiredis is not installed: ``pip install 'wsfast[redis]'``.
+        ValueError, TypeError: an argument is not fit.
+    """
+
+    def __init__(
+        self,
+        url: str = "redis://127.0.0.1:6379",
+        *,
+        prefix: str = "wsfast",
+        cluster: bool = False,
+        sentinels: Sequence[tuple[str, int]] | None = None,
+        service: str | None = None,
+        **options: Any,
+    ) -> None:
+        if not isinstance(prefix, str):
+            raise TypeError(f"prefix must be str, got {type(prefix).__name__}")
+        if not re.fullmatch(r"[A-Za-z0-9_.:-]{1,64}", prefix):
+            raise ValueError(f"prefix must have 1 to 64 of A-Z a-z 0-9 _ . : -, got {prefix[:100]!a}")
+        if (sentinels is None) != (service is None):
+            raise ValueError("sentinels and service go together")
+        if cluster and sentinels is not None:
+            raise ValueError("a cluster has no sentinels")
+        self._options = {**redis_connection.parse_url(url), **options}
+        if cluster and self._options.get("db"):
+            raise ValueError("a cluster has no databases")
+        self._prefix = prefix
+        self._cluster = cluster
+        self._sentinels = list(sentinels or ())
+        self._service = service
+        self._sentinel: Any = None
+        self.publish_command: bytes = b"SPUBLISH" if cluster else b"PUBLISH"
+        self.subscribe_command: bytes = b"SSUBSCRIBE" if cluster else b"SUBSCRIBE"
+        self.unsubscribe_command: bytes = b"SUNSUBSCRIBE" if cluster else b"UNSUBSCRIBE"
+        self._channels: dict[str, bytes] = {}
+        self._names: dict[bytes, str] = {}
+        self._receiver: Receiver | None = None
+        self._nodes: dict[str, _Node] = {}
+        self._slots: list[_Node] = []
+        self._topics: set[str] = set()
+        self._closed = False
+        self._up = False
+        self._mapping: asyncio.Task[None] | None = None
+        self._look: asyncio.Event
+        self._loop: asyncio.AbstractEventLoop
+
+    async def start(self, receiver: Receiver, origin: int) -> None:
+        """Begin to connect, and to stay connected."""
+        if self._receiver is not None:
+            raise RuntimeError("the bus runs already")
+        self._receiver = receiver
+        self._loop = asyncio.get_running_loop()
+        if self._sentinels:
+            named = {name: self._options[name] for name in ("username", "password", "ssl") if name in self._options}
+            self._sentinel = _new_sentinel(self._sentinels, socket_timeout=1.0, **named)
+        if self._cluster:
+            self._look = asyncio.Event()
+            self._mapping = self._loop.create_task(self._map())
+        else:
+            self._nodes[""] = _Node(self, None)
+
+    async def close(self) -> None:
+        """Send what was taken, for a second at most, and end."""
+        if self._receiver is None or self._closed:
+            return
+        self._closed = True
+        if self._mapping is not None:
+            self._mapping.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._mapping
+        await asyncio.gather(*(node.close() for node in self._nodes.values()))
+        if self._sentinel is not None:
+            for client in self._sentinel.sentinels:
+                await client.aclose()
+
+    # --- Names ----------------------------------------------------------------------------------------------
+
+    def channel(self, topic: str) -> bytes:
+        """Return a topic's channel. Its braces say to a cluster what belongs together."""
+        name = self._channels.get(topic)
+        if name is None:
+            if len(self._channels) > 200_000:
+                self._channels.clear()
+            name = self._channels[topic] = f"{self._prefix}:{{{topic}}}".encode()
+        return name
+
+    def keys(self, topic: str) -> tuple[bytes, bytes]:
+        """Return the keys of a topic's history: its stream, and its numbers."""
+        channel = self.channel(topic)
+        return channel + b":s", channel + b":n"
+
+    # --- Nodes ----------------------------------------------------------------------------------------------
+
+    async def address_of(self, node: _Node) -> dict[str, Any]:
+        """Return how to connect to a node."""
+        if node.options is not None:
+            return node.options
+        if self._sentinel is None:
+            return self._options
+        host, port = await self._sentinel.discover_master(self._service)
+        return {**self._options, "host": host, "port": port}
+
+    def node_changed(self, node: _Node, why: str) -> None:
+        """Take note that a node came up or went down."""
+        if self._closed or self._receiver is None:
+            return
+        if not node.up:
+            self.moved()
+        up = (
+            bool(self._nodes)
+            and all(one.up for one in self._nodes.values())
+            and (not self._cluster or bool(self._slots))
+        )
+        if up != self._up:
+            self._up = up
+            self._receiver.state_changed(up, why)
+
+    def moved(self) -> None:
+        """Have the cluster's map looked at again."""
+        if self._mapping is not None:
+            self._look.set()
+
+    async def _map(self) -> None:
+        """Keep the map of a cluster: which node has which slots."""
+        pause = _FIRST_PAUSE
+        while True:
+            self._look.clear()
+            try:
+                async with asyncio.timeout(_CONNECT):
+                    slots = await self._ask_for_slots()
+            except (OSError, TimeoutError, RedisError, _EngineError, BusUnavailable):
+                pause = min(_PAUSE, 2 * pause)
+                await asyncio.sleep(pause)
+                continue
+            pause = _FIRST_PAUSE
+            await self._use_slots(slots)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(10):
+                    await self._look.wait()
+            await asyncio.sleep(_PAUSE)
+
+    async def _ask_for_slots(self) -> list[Any]:
+        failure: Exception = _EngineError("no node of the cluster answers")
+        candidates = [self._options, *(node.options for node in self._nodes.values() if node.options is not None)]
+        for options in candidates:
+            arguments = {"protocol": 2, "socket_connect_timeout": 1.0, "socket_timeout": 1.0, **options}
+            connection = arguments.pop("connection_class", redis_connection.Connection)(**arguments)
+            try:
+                await connection.connect()
+                await connection.send_command("CLUSTER", "SLOTS")
+                slots: list[Any] = await connection.read_response()
+            except (OSError, RedisError) as exc:
+                failure = exc
+            else:
+                if sum(last - first + 1 for first, last, *_ in slots) == _SLOTS:
+                    return slots
+                failure = _EngineError("the cluster does not serve all slots")
+            finally:
+                with contextlib.suppress(OSError, RedisError):
+                    await connection.disconnect()
+        raise failure
+
+    async def _use_slots(self, slots: list[Any]) -> None:
+        wanted: dict[str, dict[str, Any]] = {}
+        table: list[str] = [""] * _SLOTS
+        for first, last, master, *_ in slots:
+            host, port = master[0] or b"", master[1]
+            name = f"{host.decode() if isinstance(host, bytes) else host}:{port}"
+            host_text = name.rpartition(":")[0] or str(self._options.get("host", "127.0.0.1"))
+            wanted[name] = {**self._options, "host": host_text, "port": port}
+            table[first : last + 1] = [name] * (last - first + 1)
+        for name, options in wanted.items():
+            if name not in self._nodes:
+                self._nodes[name] = _Node(self, options)
+        before = self._slots
+        self._slots = [self._nodes[name] for name in table]
+        if before != self._slots:
+            for topic in self._topics:
+                node = self._node_of(topic)
+                for other in self._nodes.values():
+                    if other is not node and topic in other.topics:
+                        other.listen([topic], on=False)
+                if topic not in node.topics:
+                    node.listen([topic], on=True)
+        for name in [name for name in self._nodes if name not in wanted]:
+            gone = self._nodes.pop(name)
+            await gone.close()
+        for node in self._nodes.values():
+            self.node_changed(node, "the cluster has changed")
+            break
+
+    def _node_of(self, topic: str) -> _Node:
+        if not self._cluster:
+            return self._nodes[""]
+        return self._slots[_crc16(topic.encode()) % _SLOTS]
+
+    # --- What `Topics` calls --------------------------------------------------------------------------------
+
+    def received(self, channel: bytes, data: bytes) -> None:
+        """Take in what was published; nodes call it."""
+        topic = self._names.get(channel)
+        if topic is None or self._receiver is None or self._closed:
+            return
+        if data[:1] == b"m":
+            self._receiver.received(topic, data[1:], None)
+            return
+        epoch, colon, rest = data[1:].partition(b":")
+        offset, colon, payload = rest.partition(b":")
+        if (
+            data[:1] == b"h"
+            and colon
+            and len(epoch) <= 64
+            and offset.isdigit()
+            and len(offset) <= 18
+            and epoch.isalnum()
+        ):
+            self._receiver.received(topic, payload, Position(epoch.decode("ascii"), int(offset)))
+
+    def subscribe(self, topic: str) -> None:
+        """Ask for the messages of a topic."""
+        self._topics.add(topic)
+        self._names[self.channel(topic)] = topic
+        if self._nodes and (not self._cluster or self._slots):
+            self._node_of(topic).listen([topic], on=True)
+
+    def unsubscribe(self, topic: str) -> None:
+        """Ask for them no more."""
+        if topic not in self._topics:
+            return
+        self._topics.discard(topic)
+        self._names.pop(self.channel(topic), None)
+        if self._nodes and (not self._cluster or self._slots):
+            self._node_of(topic).listen([topic], on=False)
+
+    async def settled(self) -> None:
+        """Wait until the engine has done what was asked for."""
+        if not self._up:
+            raise BusUnavailable("the engine is not connected")
+        await asyncio.gather(*(node.settled() for node in self._nodes.values()))
+
+    def publish(self, topic: str, data: bytes) -> Awaitable[None]:
+        """Publish a message."""
+        if self._closed or not self._nodes or (self._cluster and not self._slots):
+            return given_up("the bus was closed" if self._closed else "the engine is not connected")
+        node = self._node_of(topic)
+        if not node.up:
+            return given_up("the engine is not connected")
+        return node.add(topic, data, 0, 0.0)
+
+    def store(self, topic: str, data: bytes, size: int, ttl: float) -> Awaitable[Position]:
+        """Store a message in a topic's history, and publish it."""
+        if self._closed or not self._nodes or (self._cluster and not self._slots):
+            return given_up("the bus was closed" if self._closed else "the engine is not connected")
+        return self._node_of(topic).add(topic, data, size, ttl)
+
+    async def read(self, topic: str, after: Position | None, limit: int = 1000) -> Reading:
+        """Read a history."""
+        if self._closed or not self._nodes or (self._cluster and not self._slots):
+            raise BusUnavailable("the bus was closed" if self._closed else "the engine is not connected")
+        node = self._node_of(topic)
+        if not node.up:
+            raise BusUnavailable("the engine is not connected")
+        return await node.read(topic, after, limit)
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """Totals: ``reconnects``, and the bytes in the ``outbox``."""
+        nodes = self._nodes.values()
+        return {
+            "reconnects": sum(node.reconnects for node in nodes),
+            "outbox": sum(node.outbox.bytes for node in nodes),
+        }
+
+
+def _parse_info(answer: Any) -> dict[str, str]:
+    text = answer.decode(errors="replace") if isinstance(answer, bytes) else ""
+    return {name: value for name, _, value in (line.strip().partition(":") for line in text.splitlines())}
+
+
+def _crc16(data: bytes) -> int:
+    """Return the checksum by which a cluster spreads its keys (CRC16, XMODEM)."""
+    crc = 0
+    for byte in data:
+        crc ^= byte << 8
+        for _ in range(8):
+            crc = (crc << 1) ^ 0x1021 if crc & 0x8000 else crc << 1
+        crc &= 0xFFFF
+    return crc

@@ -1,0 +1,243 @@
+"""`RedisBus` over real servers: what a bus must do, and what happens when they do not."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from client_helpers import until
+from engines import REDISES, Engine, engine
+
+from wsfast.bus import Position, RedisBus
+from wsfast.exceptions import BusUnavailable
+from wsfast.testing.bus import CHECKS, Process, processes
+
+pytestmark = [pytest.mark.anyio, pytest.mark.engines]
+
+
+@pytest.fixture(params=REDISES, scope="module")
+def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    with engine(request.param, tmp_path_factory.mktemp("engine")) as running:
+        yield running
+
+
+@pytest.fixture(params=REDISES)
+def own(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
+    """An engine for a test that does something to it."""
+    with engine(request.param, tmp_path) as running:
+        yield running
+
+
+def maker(running: Engine) -> Callable[[], RedisBus]:
+    """Return what makes buses of one application."""
+    prefix = f"test.{secrets.token_hex(4)}"
+    return lambda: RedisBus(running.url, prefix=prefix)
+
+
+@contextlib.asynccontextmanager
+async def two(running: Engine) -> AsyncIterator[tuple[Process, Process]]:
+    async with processes(maker(running), 2) as (one, other):
+        yield one, other
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+async def test_conformance(check: Any, shared: Engine) -> None:
+    await check(maker(shared))
+
+
+async def test_prefixes_keep_applications_apart(shared: Engine) -> None:
+    async with two(shared) as (one, other), two(shared) as (stranger, _):
+        for process in (other, stranger):
+            await process.join("t")
+        await one.bus.publish("t", b"1")
+        await one.bus.store("h", b"1", 10, 60.0)
+        await until(lambda: other.messages)
+        await stranger.bus.settled()
+        assert stranger.messages == []
+        assert (await stranger.bus.read("h", None)).messages == []
+
+
+async def test_nonsense_on_our_channels_is_dropped(shared: Engine) -> None:
+    bus = RedisBus(shared.url, prefix="nonsense")
+    process = Process(bus)
+    await bus.start(process, 1)
+    await until(lambda: process.up)
+    await process.join("t")
+    for nonsense in (
+        "",
+        "x",
+        "h",
+        "h:",
+        "h:1:",
+        "he:x:",
+        "h\xff:1:2",
+        "h" + "a" * 65 + ":1:2",
+        "ha:" + "1" * 19 + ":2",
+    ):
+        shared.ask("PUBLISH", "nonsense:{t}", nonsense)
+    shared.ask("PUBLISH", "nonsense:{t}", "mfine")
+    await until(lambda: process.messages)
+    assert (process.messages, process.stored) == ([("t", b"fine")], [])
+    await bus.close()
+
+
+async def test_a_killed_connection_loses_nothing_that_has_a_history(own: Engine) -> None:
+    async with two(own) as (one, other):
+        await other.join("h")
+        waiting = []
+        for number in range(300):
+            waiting.append(one.bus.store("h", b"%d" % number, 1000, 60.0))
+            if number % 50 == 25:
+                own.ask("CLIENT", "KILL", "TYPE", "normal")
+                own.ask("CLIENT", "KILL", "TYPE", "pubsub")
+            await asyncio.sleep(0.002)
+        positions = [await entry for entry in waiting]
+        assert len({position.epoch for position in positions}) == 1
+        reading = await other.bus.read("h", Position(positions[0].epoch, 0))
+        numbers = [int(message.data) for message in reading.messages]
+        assert list(dict.fromkeys(numbers)) == list(range(300))
+        assert other.states[-1]
+        assert other.states.count(False) >= 1
+        assert one.bus.counters["reconnects"] >= 1
+
+
+async def test_a_restart_without_persistence(own: Engine) -> None:
+    """What waits is stored when it is back, in a new epoch, with what was stored lately."""
+    async with two(own) as (one, other):
+        await other.join("h")
+        first = await one.bus.store("h", b"0", 100, 60.0)
+        own.kill()
+        await until(lambda: not one.up and not other.up)
+        waiting = [one.bus.store("h", b"%d" % number, 100, 60.0) for number in range(1, 10)]
+        with pytest.raises(BusUnavailable):
+            await one.bus.publish("t", b"lost")
+        with pytest.raises(BusUnavailable):
+            await one.bus.read("h", None)
+        own.start()
+        last = [await entry for entry in waiting][-1]
+        assert last.epoch != first.epoch
+        reading = await other.bus.read("h", first)
+        assert not reading.complete
+        assert [message.data for message in reading.messages] == [b"%d" % number for number in range(10)]
+        await until(lambda: other.up)
+
+
+async def test_a_restart_with_persistence(tmp_path: Path) -> None:
+    """An engine that writes each command to its disk first goes on where it was."""
+    with engine(REDISES[0], tmp_path, "--appendonly", "yes", "--appendfsync", "always") as running:
+        async with two(running) as (one, other):
+            first = await one.bus.store("h", b"0", 100, 60.0)
+            running.kill()
+            await until(lambda: not one.up)
+            running.start()
+            second = await one.bus.store("h", b"1", 100, 60.0)
+            assert second == (first.epoch, 2)
+            await until(lambda: other.up)
+            reading = await other.bus.read("h", Position(first.epoch, 0))
+            assert reading.complete
+            assert [message.data for message in reading.messages] == [b"0", b"1"]
+
+
+async def test_a_restart_from_an_old_snapshot_is_a_new_epoch(tmp_path: Path) -> None:
+    """Offsets that were given twice would look like old news."""
+    with engine(REDISES[0], tmp_path) as running:
+        async with two(running) as (one, _):
+            before = await one.bus.store("h", b"0", 100, 60.0)
+            running.ask("SAVE")
+            for number in range(1, 5):
+                await one.bus.store("h", b"%d" % number, 100, 60.0)
+            running.kill()
+            await until(lambda: not one.up)
+            running.start()
+            assert (await one.bus.store("h", b"5", 100, 60.0)).epoch != before.epoch
+
+
+async def test_a_hung_engine_is_noticed_within_three_seconds(own: Engine) -> None:
+    async with two(own) as (one, other):
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        own.kill(signal.SIGSTOP)
+        waiting = one.bus.publish("t", b"1")
+        await until(lambda: not one.up and not other.up)
+        assert loop.time() - start <= 3.5  # 2.65 s at most where nothing else runs
+        with pytest.raises(BusUnavailable):
+            await waiting
+        own.kill(signal.SIGCONT)
+        await until(lambda: one.up and other.up)
+        await other.join("t")
+        await one.bus.publish("t", b"2")
+        await until(lambda: ("t", b"2") in other.messages)
+
+
+async def test_scripts_that_were_flushed(own: Engine) -> None:
+    async with two(own) as (one, other):
+        await other.join("h")
+        await one.bus.store("h", b"0", 100, 60.0)
+        own.ask("SCRIPT", "FLUSH")
+        assert (await one.bus.store("h", b"1", 100, 60.0)).offset == 2
+
+
+async def test_an_engine_without_memory_refuses(own: Engine) -> None:
+    async with two(own) as (one, _):
+        own.ask("CONFIG", "SET", "maxmemory", "1")
+        with pytest.raises(BusUnavailable, match=r"the engine refused: .*OOM"):
+            await one.bus.store("h", b"0", 100, 60.0)
+        own.ask("CONFIG", "SET", "maxmemory", "0")
+        assert (await one.bus.store("h", b"1", 100, 60.0)).offset == 1
+
+
+async def test_a_password(tmp_path: Path) -> None:
+    with engine(REDISES[0], tmp_path) as running:
+        running.ask("CONFIG", "SET", "requirepass", "secret")
+        good, bad = Process(RedisBus(f"redis://:secret@127.0.0.1:{running.port}")), Process(RedisBus(running.url))
+        for process in (good, bad):
+            await process.bus.start(process, process.origin)
+        await until(lambda: good.up)
+        assert not bad.up
+        for process in (good, bad):
+            await process.bus.close()
+
+
+async def test_sentinels(tmp_path: Path) -> None:
+    with engine(REDISES[0], tmp_path) as running:
+        config = tmp_path / "sentinel.conf"
+        config.write_text(f"sentinel monitor main 127.0.0.1 {running.port} 1\n")
+        watcher = Engine(running.command, tmp_path)
+        watcher.start(str(config), "--sentinel")
+        try:
+            process = Process(RedisBus(sentinels=[("127.0.0.1", watcher.port)], service="main"))
+            await process.bus.start(process, process.origin)
+            await until(lambda: process.up)
+            await process.bus.close()
+        finally:
+            watcher.stop()
+
+
+async def test_where_nothing_listens() -> None:
+    process = Process(RedisBus("redis://127.0.0.1:1"))
+    await process.bus.start(process, process.origin)
+    with pytest.raises(BusUnavailable):
+        await process.bus.publish("t", b"")
+    with pytest.raises(BusUnavailable):
+        await process.bus.settled()
+    waiting = process.bus.store("t", b"", 1, 1.0)
+    await process.bus.close()
+    with pytest.raises(BusUnavailable, match="the bus was closed"):
+        await waiting
+
+
+def test_wrong_arguments() -> None:
+    for options, why in (
+        ({"prefix": "a b"}, "prefix must have"),
+        ({"sentinels": [("a", 1)]}, "go together"),
+        ({"url": "redis://a/1", "cluster": True}, "no databases"),
+        ({"url": "http://a"}, "redis://"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            RedisBus(**options)  # type: ignore[arg-type]
