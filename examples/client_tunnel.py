@@ -1,4 +1,7 @@
-"""Listen for TCP and carry each connection over a WebSocket of its own: python client_tunnel.py PORT URI"""
+"""Listen for TCP and carry each connection over a WebSocket of its own: python client_tunnel.py PORT URI
+
+The server's handler is registered with half_close=True, too, so that each direction ends by itself, as TCP's do.
+"""
 
 import asyncio
 import sys
@@ -11,7 +14,7 @@ async def carry(uri: str, near_reader: asyncio.StreamReader, near_writer: asynci
         while data := await near_reader.read(65536):
             await writer.write(data)
             await writer.flush()
-        await writer.close()
+        await writer.write_eof()  # the other direction goes on
 
     async def down() -> None:
         while data := await reader.read():
@@ -20,7 +23,7 @@ async def carry(uri: str, near_reader: asyncio.StreamReader, near_writer: asynci
         near_writer.write_eof()
 
     try:
-        async with wsfast.connect_stream(uri) as (reader, writer):
+        async with wsfast.connect_stream(uri, half_close=True) as (reader, writer):
             await asyncio.gather(up(), down())
     finally:
         near_writer.close()

@@ -84,11 +84,12 @@ async def test_reconnect() -> None:
 async def test_tunnel() -> None:
     server = wsfast.Server()
 
-    @server.stream_handler(None)
+    @server.stream_handler(None, half_close=True)
     async def shout(reader: wsfast.Reader, writer: wsfast.Writer) -> None:
         while data := await reader.read():
             await writer.write(data.upper())
             await writer.flush()
+        await writer.write(b"bye")  # after the client has ended its direction
 
     await server.start("127.0.0.1", 0)
     async with server, running("client_tunnel", "0", url_of(server)) as process, asyncio.timeout(30):
@@ -99,7 +100,7 @@ async def test_tunnel() -> None:
         writer.write(b"hello " * 10_000)
         assert await reader.readexactly(60_000) == b"HELLO " * 10_000
         writer.write_eof()
-        assert await reader.read() == b""
+        assert await reader.read() == b"bye"
         writer.close()
         await writer.wait_closed()
 

@@ -489,3 +489,82 @@ async def test_large_data_both_ways_at_once() -> None:
             await sending
             client.send(close())
             assert (await client.receive()).opcode == CLOSE
+
+
+# --- Half-closing -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", [False, True])
+async def test_each_direction_ends_by_itself(text: bool) -> None:
+    """With half_close=True at both ends an empty message is the end of a direction, as FIN is TCP's."""
+    server = wsfast.Server()
+
+    @server.stream_handler(None, text=text, half_close=True)
+    async def answer_at_the_end(reader: wsfast.Reader, writer: wsfast.Writer) -> None:
+        parts = []
+        while data := await reader.read():
+            parts.append(data)
+        assert await reader.read() == b""
+        for part in parts:
+            await writer.write(part.upper())
+            await writer.flush()
+        await writer.write_eof()
+        await writer.write_eof()  # once more does no harm
+
+    async with server, asyncio.timeout(20):
+        await server.start("127.0.0.1", 0)
+        uri = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        async with wsfast.connect_stream(uri, text=text, half_close=True) as (reader, writer):
+            assert writer.can_write_eof()
+            for number in range(100):
+                await writer.write(b"line %d\n" % number)
+                await writer.flush()
+            await writer.write_eof()
+            with pytest.raises(wsfast.InvalidState, match="after write_eof"):
+                await writer.write(b"more")
+            received = b""
+            while data := await reader.read():
+                received += data
+            assert received == b"".join(b"LINE %d\n" % number for number in range(100))
+
+
+async def test_without_the_option_an_empty_message_is_nothing() -> None:
+    server = wsfast.Server()
+    taken: list[bytes] = []
+
+    @server.stream_handler(None)
+    async def take(reader: wsfast.Reader, writer: wsfast.Writer) -> None:
+        with pytest.raises(wsfast.InvalidState, match="half_close=True at both ends"):
+            await writer.write_eof()
+        taken.append(await reader.readexactly(2))
+
+    async with server, asyncio.timeout(20):
+        await server.start("127.0.0.1", 0)
+        async with wsfast.connect(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/") as ws:
+            for message in ("", b"a", b"", "b"):
+                await ws.send(message)
+            await ws.wait_closed()
+    assert taken == [b"ab"]
+
+
+async def test_what_comes_after_the_end_of_a_direction_is_nothing() -> None:
+    server = wsfast.Server()
+    taken: list[bytes] = []
+
+    @server.stream_handler(None, half_close=True)
+    async def take(reader: wsfast.Reader, writer: wsfast.Writer) -> None:
+        taken.append(await reader.read())
+        await writer.write(b"read")
+        await writer.flush()
+        taken.append(await reader.read())
+        await writer.ws.wait_closed()
+        taken.append(await reader.read())
+
+    async with server, asyncio.timeout(20):
+        await server.start("127.0.0.1", 0)
+        async with wsfast.connect(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/") as ws:
+            await ws.send(b"a")
+            assert await ws.recv() == b"read"
+            for message in (b"", b"late", [b"frag", b"ments"]):
+                await ws.send(message)
+    assert taken == [b"a", b"", b""]

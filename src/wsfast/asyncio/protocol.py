@@ -174,12 +174,12 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         self.listener = listener
         listener.on_open()
 
-    def use_streams(self, *, text: bool) -> tuple[Reader, Writer]:
+    def use_streams(self, *, text: bool, half_close: bool = False) -> tuple[Reader, Writer]:
         """Make the byte-stream view, which takes messages piece by piece."""
-        self.reader = Reader(self, self.host.limits.read_limit)
+        self.reader = Reader(self, self.host.limits.read_limit, half_close=half_close)
         self.consume(self.reader.feed)
         self.connection.decoder.streaming = True
-        return self.reader, Writer(self.ws, text=text)
+        return self.reader, Writer(self.ws, text=text, half_close=half_close)
 
     def finish_handler(self) -> None:
         """Close because the handler returned: with 1000, after what a `Writer` holds was sent."""

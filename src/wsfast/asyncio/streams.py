@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from ..events import BytesLike, Fragment
+from ..exceptions import InvalidState
 from .channel import PAUSED_HELD
 
 if TYPE_CHECKING:
@@ -23,22 +24,31 @@ class Reader(asyncio.StreamReader):
     """The payloads of the peer's messages, text and binary, as one stream of bytes without boundaries.
 
     `readexactly`, `readuntil`, `readline`, ``async for`` (lines) and `at_eof` are those of `asyncio.StreamReader`.
-    An empty message is not the end; the end is a Close frame with 1000, 1001 or no code. Any other end
-    raises `ConnectionClosedError` after the last byte, so that a stream that was cut off cannot pass for a whole one.
+    The end is a Close frame with 1000, 1001 or no code; where the stream was opened with ``half_close=True``, it is an
+    empty message, which else is nothing. Any other end raises `ConnectionClosedError` after the last byte, so that a
+    stream that was cut off cannot pass for a whole one.
     """
 
     if TYPE_CHECKING:
         _buffer: bytearray
         _eof: bool
 
-    def __init__(self, channel: ConnectionProtocol, limit: int) -> None:
+    def __init__(self, channel: ConnectionProtocol, limit: int, *, half_close: bool = False) -> None:
         super().__init__(limit=limit, loop=channel.loop)
         self._channel = channel
+        self._half_close = half_close
+        self._within = False  # a message, of which a piece has come
         self._error: Exception | None = None
 
     def feed(self, message: str | bytes | Fragment) -> None:
         """Take a message, or a piece of one, from the connection."""
-        data = message.data if isinstance(message, Fragment) else message
+        data, final = message if isinstance(message, Fragment) else (message, True)
+        if self._eof:
+            return  # the peer has ended its direction, and what it sends now is nothing
+        if self._half_close:
+            if not data and final and not self._within:
+                self.feed_eof()
+            self._within = not final
         if data:
             self._channel.owes = True
             self.feed_data(data.encode() if isinstance(data, str) else data)
@@ -116,13 +126,16 @@ class Writer:
     Args:
         ws: the connection.
         text: send text messages instead of binary ones.
+        half_close: whether an empty message is the end of a direction.
     """
 
-    __slots__ = ("_buffer", "_size", "_started", "_text", "_ws")
+    __slots__ = ("_buffer", "_ended", "_half_close", "_size", "_started", "_text", "_ws")
 
-    def __init__(self, ws: WebSocket, *, text: bool = False) -> None:
+    def __init__(self, ws: WebSocket, *, text: bool = False, half_close: bool = False) -> None:
         self._ws = ws
         self._text = text
+        self._half_close = half_close
+        self._ended = False
         self._buffer: list[bytes] = []
         self._size = 0
         self._started = False
@@ -143,7 +156,10 @@ class Writer:
         Raises:
             ConnectionClosed: the connection is closed.
             UnicodeDecodeError: the writer sends text and `data` is not UTF-8; nothing of it is sent.
+            InvalidState: `write_eof` was called.
         """
+        if self._ended:
+            raise InvalidState("write() was called after write_eof()")
         if isinstance(data, str):
             payload = data.encode()
         else:
@@ -165,6 +181,27 @@ class Writer:
         """
         if self._buffer or self._started:
             await self._send(fin=True)
+
+    def can_write_eof(self) -> bool:
+        """Tell whether the stream was opened with ``half_close=True``."""
+        return self._half_close
+
+    async def write_eof(self) -> None:
+        """Flush, and tell the peer that nothing follows in this direction: its reader comes to the end, ours goes on.
+
+        Both ends must have opened the stream with ``half_close=True``. Without it there is no such end (RFC 6455 has
+        none): `close` ends both directions, and what the peer still sends then is lost to the reader.
+
+        Raises:
+            ConnectionClosed: the connection is closed.
+            InvalidState: the stream was opened without ``half_close=True``.
+        """
+        if not self._half_close:
+            raise InvalidState("write_eof() needs half_close=True at both ends: RFC 6455 has no half-close")
+        await self.flush()
+        if not self._ended:
+            self._ended = True
+            await self._ws.send("" if self._text else b"")
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Flush, and close the connection with the closing handshake."""

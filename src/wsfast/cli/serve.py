@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import re
-import signal
 import socket
 import ssl
 import stat
@@ -31,6 +30,7 @@ from ..exceptions import ConnectionClosed
 from ..handshake import Request, Response
 from ..handshake.uri import format_address
 from ..server import Server
+from ..server.signals import stopping_on_signals
 from .options import escape, whole
 
 if TYPE_CHECKING:
@@ -287,7 +287,8 @@ async def _serve(args: argparse.Namespace) -> None:
     server.register_handler(_COUNTERS, _Counters(server))
     context = None if args.certfile is None else _context(args.certfile, args.keyfile)
     secure = "" if context is None else "s"
-    with _signals() as stopped, contextlib.ExitStack() as cleaning:
+    stopped = asyncio.Event()
+    with stopping_on_signals(stopped.set), contextlib.ExitStack() as cleaning:
         async with server:
             if args.unix is None:
                 host, port = args.host or _HOST, _PORT if args.port is None else args.port
@@ -346,28 +347,3 @@ def _remove_socket(path: str, inode: int) -> None:
         found = os.stat(path)
         if stat.S_ISSOCK(found.st_mode) and found.st_ino == inode:
             os.unlink(path)
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[asyncio.Event]:
-    """Give an event that the first SIGINT or SIGTERM sets; a second one ends the program at once."""
-    loop = asyncio.get_running_loop()
-    stopped = asyncio.Event()
-    handled: list[int] = []
-
-    def restore() -> None:
-        for number in handled:
-            loop.remove_signal_handler(number)
-
-    def stop() -> None:
-        restore()
-        stopped.set()
-
-    with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C cancels the main task
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, stop)
-            handled.append(number)
-    try:
-        yield stopped
-    finally:
-        restore()

@@ -407,18 +407,23 @@ class connect_stream(_Connector[tuple[Reader, Writer]]):  # noqa: N801
     Args:
         uri, options: those of `connect`.
         text: send text messages instead of binary ones; default False.
+        half_close: take an empty message for the end of what the server sends, and send one by `Writer.write_eof`; the
+            server's handler must be registered with it too. Default False.
 
     Raises:
         Exception: those of `connect`.
     """
 
-    def __init__(self, uri: str, *, text: bool = False, **options: Unpack[ConnectOptions]) -> None:
+    def __init__(
+        self, uri: str, *, text: bool = False, half_close: bool = False, **options: Unpack[ConnectOptions]
+    ) -> None:
         super().__init__(uri, **options)
         self._text = text
+        self._half_close = half_close
 
     def _shape(self, protocol: ConnectionProtocol) -> tuple[Reader, Writer]:
         ws = protocol.ws
-        ws.reader, ws.writer = protocol.use_streams(text=self._text)
+        ws.reader, ws.writer = protocol.use_streams(text=self._text, half_close=self._half_close)
         return ws.reader, ws.writer
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
+import random
 import re
 import ssl as ssl_module
 from collections import Counter
@@ -41,6 +43,7 @@ from .handlers import check_handler
 from .listening import Listening
 from .listening import listen as begin_listening
 from .prelude import Prelude
+from .signals import stopping_on_signals
 
 if TYPE_CHECKING:
     from socket import socket
@@ -139,6 +142,7 @@ class _Registration(NamedTuple):
     stream_handler: StreamHandler | None = None
     listener: ListenerFactory | None = None
     text: bool = False
+    half_close: bool = False
 
 
 class Server:
@@ -294,6 +298,7 @@ class Server:
         self._idle = asyncio.Event()  # set while there is no connection
         self._idle.set()
         self._told = asyncio.Event()  # to stop
+        self._hurry = asyncio.Event()  # to tell the connections at once that they are closed
 
     # --- Dispatch -----------------------------------------------------------------------------------------
 
@@ -314,20 +319,25 @@ class Server:
         check_handler(handler, "ws")
         self._register(name, handler, _Registration(handler=handler))
 
-    def register_stream_handler(self, name: str | None, handler: StreamHandler, *, text: bool = False) -> None:
+    def register_stream_handler(
+        self, name: str | None, handler: StreamHandler, *, text: bool = False, half_close: bool = False
+    ) -> None:
         """Serve a subprotocol as a byte stream: ``async def handler(reader, writer)``.
 
         Args:
             name: as in `register_handler`.
             handler: called with a `Reader` and a `Writer`, in a task of its own. What it wrote is flushed when it
                 returns.
-            text: send text messages instead of binary ones.
+            text: send text messages instead of binary ones. Default: False.
+            half_close: take an empty message for the end of what the peer sends, and send one by `Writer.write_eof`, so
+                that each direction ends by itself, as TCP's do. RFC 6455 has no such end, so both peers must know of
+                it: without it, whoever closes first cuts off what the other still sends. Default: False.
 
         Raises:
             ValueError, TypeError: as in `register_handler`.
         """
         check_handler(handler, "reader", "writer")
-        self._register(name, handler, _Registration(stream_handler=handler, text=text))
+        self._register(name, handler, _Registration(stream_handler=handler, text=text, half_close=half_close))
 
     def register_listener(self, name: str | None, factory: ListenerFactory) -> None:
         """Serve a subprotocol by callbacks.
@@ -345,9 +355,9 @@ class Server:
         """Decorate a coroutine function to serve a subprotocol by messages; see `register_handler`."""
         return self._decorator(name, self.register_handler)
 
-    def stream_handler(self, name: str | None, *, text: bool = False) -> Callable[[_F], _F]:
+    def stream_handler(self, name: str | None, *, text: bool = False, half_close: bool = False) -> Callable[[_F], _F]:
         """Decorate a coroutine function to serve a subprotocol as a byte stream; see `register_stream_handler`."""
-        return self._decorator(name, functools.partial(self.register_stream_handler, text=text))
+        return self._decorator(name, functools.partial(self.register_stream_handler, text=text, half_close=half_close))
 
     def listener(self, name: str | None) -> Callable[[_F], _F]:
         """Decorate a `Listener` class to serve a subprotocol by callbacks; see `register_listener`."""
@@ -585,15 +595,33 @@ class Server:
         }
 
     async def serve_forever(
-        self, host: str | Sequence[str] | None = None, port: int | None = None, **listen: Unpack[ListenOptions]
+        self,
+        host: str | Sequence[str] | None = None,
+        port: int | None = None,
+        *,
+        signals: bool = False,
+        drain: float = 0.0,
+        **listen: Unpack[ListenOptions],
     ) -> None:
         """Listen, if an address is given or none was before, and serve until cancelled; then stop in order.
 
         Args:
             host, port, listen: those of `start`.
+            signals: True to stop in order, and return, on SIGINT and SIGTERM too; a second signal ends the program at
+                once. Only in the main thread, and not on Windows. Default: False.
+            drain: seconds over which `close` tells the connections apart when a signal has come; default 0.
+
+        Raises:
+            ValueError: `drain` is negative, or not finite.
+            OSError, ValueError, RuntimeError: those of `start`.
         """
-        if host is not None or port is not None or listen or not self._listening:
-            await self.start(host, port, **listen)
+        _check_drain(drain)
+        with stopping_on_signals(lambda: self.close(drain=drain)) if signals else contextlib.nullcontext():
+            if host is not None or port is not None or listen or not self._listening:
+                await self.start(host, port, **listen)
+            await self._serve_until_told()
+
+    async def _serve_until_told(self) -> None:
         try:
             await self.wait_closed()
         finally:
@@ -624,7 +652,14 @@ class Server:
         for listening in self._listening:
             await listening.start_serving()
 
-    def close(self, code: int = CloseCode.GOING_AWAY, reason: str = "", *, close_connections: bool = True) -> None:
+    def close(
+        self,
+        code: int = CloseCode.GOING_AWAY,
+        reason: str = "",
+        *,
+        close_connections: bool = True,
+        drain: float = 0.0,
+    ) -> None:
         """Begin to stop: accept no more, and close each connection with 1001; `wait_closed` waits for the end.
 
         Connections get the closing handshake, and handlers the chance to end by themselves; handlers that are left when
@@ -636,7 +671,16 @@ class Server:
             reason: the close reason to send.
             close_connections: False leaves the connections that are open to end by themselves, however long that takes;
                 a later call may still close them.
+            drain: seconds over which the connections are told, each at a moment of its own, so that their clients do
+                not come back all at once. `stop_timeout` counts from then on; a later call with 0, the default, tells
+                those that are left at once.
+
+        Raises:
+            ValueError, TypeError: another code, a reason that is too long, or `drain` is negative or not finite.
         """
+        _check_drain(drain)
+        if not drain:
+            self._hurry.set()
         if self.closing and (self._told_connections or not close_connections):
             return
         encode_close(code, reason)  # a wrong one shall raise here, not in a task that nobody looks at
@@ -645,7 +689,7 @@ class Server:
         for listening in self._listening:
             listening.close()
         if self._loop is not None and not self._loop.is_closed():
-            self._stopping.append(self._loop.create_task(self._stop(code, reason, close_connections)))
+            self._stopping.append(self._loop.create_task(self._stop(code, reason, close_connections, drain)))
         self._told.set()
 
     async def drain(self, timeout: float) -> None:
@@ -676,23 +720,22 @@ class Server:
             # One that leaves connections alone ends with those that a later call closes.
             await asyncio.shield(self._stopping[-1])
 
-    async def _stop(self, code: int, reason: str, close_connections: bool) -> None:
+    async def _stop(self, code: int, reason: str, close_connections: bool, drain: float) -> None:
         try:
-            await self._stop_connections(code, reason, close_connections)
+            await self._stop_connections(code, reason, close_connections, drain)
         finally:
             if self._topics_started and not self._connections:
                 self._topics_started = False
                 assert self.topics is not None
                 await self.topics.close()
 
-    async def _stop_connections(self, code: int, reason: str, close_connections: bool) -> None:
+    async def _stop_connections(self, code: int, reason: str, close_connections: bool, drain: float) -> None:
         for handshake in list(self._handshakes):
             handshake.stop()
         if not close_connections:
             await self._settled(None)
             return
-        for protocol in list(self._connections):
-            protocol.start_close(code, reason, CloseCause.STOP)
+        await self._tell_connections(code, reason, drain)
         timeout = self.stop_timeout
         if await self._settled(None if timeout is None else timeout * 0.8):
             return
@@ -704,6 +747,23 @@ class Server:
         if not await self._settled(timeout * 0.2):
             left = sum(protocol.task is not None for protocol in self._connections)
             self.logger.error("%d handlers are still running %s s after the server was told to stop", left, timeout)
+
+    async def _tell_connections(self, code: int, reason: str, drain: float) -> None:
+        """Begin to close each connection; over `drain` seconds, in no order, unless there is a hurry."""
+        loop = asyncio.get_running_loop()
+        waiting = list(self._connections)
+        if drain:
+            random.shuffle(waiting)
+        began = loop.time()
+        for n, protocol in enumerate(waiting):
+            # Each in its part of the time, at any moment of it.
+            left = began + drain * (n + random.random()) / len(waiting) - loop.time() if drain else 0.0
+            if left > 0 and not self._hurry.is_set():
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(left):
+                        await self._hurry.wait()
+            if protocol in self._connections:
+                protocol.start_close(code, reason, CloseCause.STOP)
 
     async def _settled(self, timeout: float | None) -> bool:
         try:
@@ -762,7 +822,7 @@ class Server:
             if registration.listener is not None:
                 protocol.use_listener(registration.listener(ws))
             elif registration.stream_handler is not None:
-                ws.reader, ws.writer = protocol.use_streams(text=registration.text)
+                ws.reader, ws.writer = protocol.use_streams(text=registration.text, half_close=registration.half_close)
                 self._run(protocol, registration.stream_handler(ws.reader, ws.writer))
             else:
                 assert registration.handler is not None
@@ -907,6 +967,13 @@ class serve:  # noqa: N801
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self._server.__aexit__(kind, exc, traceback)
+
+
+def _check_drain(drain: float) -> None:
+    if not isinstance(drain, (int, float)) or isinstance(drain, bool):
+        raise TypeError(f"drain must be a number of seconds, got {type(drain).__name__}")
+    if not 0 <= drain < inf:
+        raise ValueError(f"drain must be a number of seconds from 0 on, got {drain}")
 
 
 def _checked_origins(origins: Origins) -> Origins:

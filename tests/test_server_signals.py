@@ -1,0 +1,132 @@
+"""A server that is told to stop by a signal, and connections that are told apart in time."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hostile import FORMS, Peer, serving, until
+
+import wsfast
+from wsfast import State
+
+pytestmark = pytest.mark.anyio
+
+PROGRAM = """
+import asyncio, sys, wsfast
+
+async def handler(ws):
+    await ws.send("hello")
+    await ws.recv()  # raises at the end, which is no error
+
+async def main():
+    server = wsfast.Server(stop_timeout=5)
+    server.register_handler(None, handler)
+    await server.start("127.0.0.1", 0)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever(signals=True)
+    print("done", flush=True)
+
+if sys.argv[1] == "uvloop":
+    import uvloop
+    uvloop.run(main())
+else:
+    asyncio.run(main())
+"""
+
+
+async def started(loop: str) -> tuple[asyncio.subprocess.Process, int]:
+    path = os.pathsep.join([str(Path(wsfast.__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        PROGRAM,
+        loop,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert process.stdout is not None
+    return process, int(await asyncio.wait_for(process.stdout.readline(), 20))
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_stops_in_order(number: signal.Signals, loop: str) -> None:
+    process, port = await started(loop)
+    async with wsfast.connect(f"ws://127.0.0.1:{port}/") as ws:
+        assert await ws.recv() == "hello"
+        process.send_signal(number)
+        await asyncio.wait_for(ws.wait_closed(), 10)
+        assert ws.close_code == 1001
+    out, err = await asyncio.wait_for(process.communicate(), 10)
+    assert (process.returncode, out, err) == (0, b"done\n", b"")
+
+
+async def test_a_second_signal_ends_the_program_at_once() -> None:
+    process, port = await started("asyncio")
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(
+        b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    await reader.readuntil(b"hello")
+    process.send_signal(signal.SIGTERM)
+    await reader.readuntil(b"\x88")  # its Close frame, which this peer does not answer
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    await asyncio.wait_for(process.communicate(), 10)
+    assert process.returncode == -signal.SIGTERM
+    assert time.monotonic() - began < 4
+    writer.close()
+
+
+async def test_connections_are_told_apart_in_time() -> None:
+    async with serving(FORMS, stop_timeout=5) as server:
+        peers = [await Peer.open(server) for _ in range(10)]
+        began = time.monotonic()
+        told: list[float] = []
+
+        async def wait(peer: Peer) -> None:
+            assert (await peer.read_close())[0] == 1001
+            told.append(time.monotonic() - began)
+            peer.close()
+
+        waiting = asyncio.gather(*(wait(peer) for peer in peers))
+        server.close(drain=1.0)
+        assert not server.is_serving()
+        await waiting
+        await server.wait_closed()
+        assert told[-1] <= 1.5
+        # Each has a tenth of a second of its own.
+        assert sum(0.3 < when < 0.7 for when in told) >= 2
+        assert told[0] < 0.4
+
+
+async def test_a_later_call_ends_the_drain() -> None:
+    async with serving(FORMS, stop_timeout=5) as server:
+        peers = [await Peer.open(server) for _ in range(3)]
+        await until(lambda: len(server.connections) == 3)
+        server.close(drain=60)
+        await asyncio.sleep(0)
+        assert any(ws.state is State.OPEN for ws in server.connections)
+        began = time.monotonic()
+        server.close()
+        for peer in peers:
+            assert (await peer.read_close())[0] == 1001
+            peer.close()
+        await server.wait_closed()
+        assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(("drain", "error"), [(-1, ValueError), (float("inf"), ValueError), ("1", TypeError)])
+async def test_a_wrong_drain_is_refused_at_once(drain: object, error: type[Exception]) -> None:
+    async with serving(FORMS) as server:
+        with pytest.raises(error, match="drain must be"):
+            server.close(drain=drain)  # type: ignore[arg-type]
+        assert server.is_serving()
