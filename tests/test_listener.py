@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, ClassVar
@@ -371,3 +372,69 @@ async def test_a_read_of_many_fragments_ends_its_turn() -> None:
         await until(lambda: len(listener.calls) == 2)
         assert listener.calls[1] == "a" + "b" * 1500 + "c"
         assert not channel.paused
+
+
+@pytest.mark.parametrize("overflow", ["drop", "error"])
+async def test_on_writable_comes_after_a_message_that_was_refused(overflow: Any) -> None:
+    """The mark is the program's own, below `write_limit`: it is waited for, though the transport never paused."""
+    done = asyncio.Event()
+
+    class Latest(wsfast.Listener):
+        tries = 0
+
+        def on_open(self) -> None:
+            self.on_writable()
+
+        def on_writable(self) -> None:
+            self.tries += 1
+            sent = True
+            for _ in range(200):
+                try:
+                    sent = self.ws.send_nowait(bytes(1000))
+                except wsfast.BufferFull:
+                    sent = False
+                if not sent:
+                    break
+            if self.tries >= 50:
+                done.set()
+
+    server = wsfast.Server(max_buffered=4000, overflow=overflow, stop_timeout=0.5)
+    server.register_listener(None, Latest)
+    async with asyncio.timeout(20), server:
+        await server.start("127.0.0.1", 0)
+        async with await connect_raw(server) as client:
+            taking = asyncio.create_task(client.reader.read(-1))
+            await done.wait()
+            taking.cancel()
+
+
+async def test_on_writable_waits_for_a_peer_that_stops_reading() -> None:
+    """It is not called again and again while the peer takes nothing."""
+    calls: list[int] = []
+
+    class Latest(wsfast.Listener):
+        def on_open(self) -> None:
+            assert self.ws.transport is not None
+            # What the system holds comes on top of `max_buffered`.
+            self.ws.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            self.on_writable()
+
+        def on_writable(self) -> None:
+            calls.append(0)
+            while self.ws.send_nowait(bytes(1000)):
+                calls[-1] += 1
+
+    server = wsfast.Server(max_buffered=10_000, overflow="drop", stop_timeout=0.5)
+    server.register_listener(None, Latest)
+    async with asyncio.timeout(20), server:
+        await server.start("127.0.0.1", 0)
+        async with await connect_raw(server) as client:
+            before = -1
+            while len(calls) != before:  # until it stands still
+                before = len(calls)
+                await asyncio.sleep(0.2)
+            assert len(calls) < 2000
+            received = 0
+            while len(calls) == before:
+                received += len(await client.reader.read(65536))
+            assert received

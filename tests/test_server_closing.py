@@ -1003,3 +1003,92 @@ async def test_counters_of_a_server() -> None:
             await second.end()
         await until(lambda: server.counters["connections"] == 0)
         assert server.counters["messages_received"] == 2
+
+
+# --- What is under way when this side closes (RFC 6455, 5.5.1 and 7.1.1) ----------------------------------
+
+
+@pytest.mark.parametrize("form", ["messages", "stream", "listener"])
+async def test_a_stop_loses_nothing_that_the_peer_sent_before_its_close(form: str) -> None:
+    got: list[str] = []
+    server = wsfast.Server(stop_timeout=10)
+
+    async def handler(ws: wsfast.WebSocket) -> None:
+        got.extend([str(message) async for message in ws])
+
+    async def stream(reader: wsfast.Reader, writer: wsfast.Writer) -> None:
+        got.extend([line.decode().strip() async for line in reader])
+
+    class Listener(wsfast.Listener):
+        def on_message(self, message: str | bytes) -> None:
+            got.append(str(message).strip())
+
+    if form == "messages":
+        server.register_handler(None, handler)
+    elif form == "stream":
+        server.register_stream_handler(None, stream)
+    else:
+        server.register_listener(None, Listener)
+    async with server:
+        await server.start("127.0.0.1", 0)
+        async with await connect_raw(server) as client:
+            server.close()
+            assert await client.receive_close() == (1001, "")
+            for number in range(500):
+                client.send(text(f"{number}\n"))
+                if number % 100 == 0:
+                    await client.writer.drain()
+                    await asyncio.sleep(0)
+            client.send(close(1001))
+            await client.receive_eof()
+            client.abort()
+            await server.wait_closed()
+    assert [line.strip() for line in got] == [str(number) for number in range(500)]
+
+
+async def test_a_handler_that_is_behind_gets_what_is_under_way_too() -> None:
+    """More than is held for it: reading waits for the handler, within `close_timeout`."""
+    got: list[int] = []
+
+    async def slow(ws: wsfast.WebSocket) -> None:
+        async for message in ws:
+            got.append(len(message))
+            await asyncio.sleep(0.002)
+
+    async with serving(slow, read_limit=4096, stop_timeout=10) as server, await connect_raw(server) as client:
+        server.close()
+        assert await client.receive_close() == (1001, "")
+        client.send(*(binary(bytes(1000)) for _ in range(200)), close(1001))
+        await client.receive_eof()
+        client.abort()
+        await server.wait_closed()
+    assert got == [1000] * 200
+
+
+async def test_a_client_that_closes_can_still_receive_the_answers() -> None:
+    async with serving(echo) as server:
+        ws = await wsfast.connect(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
+        for number in range(5):
+            await ws.send(str(number))
+        await ws.close()
+        assert [message async for message in ws] == ["0", "1", "2", "3", "4"]
+
+
+async def test_abort_is_seen_at_once() -> None:
+    async with pair() as (ws, _):
+        ws.abort()
+        assert (ws.state, ws.close_code, ws.close_reason) == (State.CLOSED, 1006, "")
+        assert ws.close_cause is CloseCause.LOCAL
+        with pytest.raises(ConnectionClosedError):
+            ws.send_nowait("x")
+
+
+async def test_a_message_past_our_limit_is_told_as_that() -> None:
+    async with pair(max_size=10) as (ws, client):
+        client.send(text("x" * 11))
+        assert (await client.receive_close())[0] == 1009
+        client.abort()
+        await ws.wait_closed()
+        assert ws.close_cause is CloseCause.TOO_BIG
+        with pytest.raises(ConnectionClosedError, match="message too big"):
+            await ws.recv()

@@ -1,0 +1,227 @@
+"""Tasks that are resumed by a message: nobody can tell how. Exceptions, contexts, debug mode, nested loops.
+
+With the extensions, on wsfast's own transport and a stock event loop, a task that waits in `recv` is resumed from the
+transport's callback; else by the loop. What is tested here holds either way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+
+import wsfast
+
+LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
+    "asyncio": asyncio.SelectorEventLoop,
+    "uvloop": uvloop.new_event_loop,
+}
+ENDS = [SystemExit(5), KeyboardInterrupt()]
+
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+async def exchange(handler: Any) -> None:
+    """Serve a handler or a listener, and send it messages from a client."""
+    server = wsfast.Server(stop_timeout=1)
+    if isinstance(handler, type):
+        server.register_listener(None, handler)
+    else:
+        server.register_handler(None, handler)
+    async with server:
+        await server.start("127.0.0.1", 0)
+        async with wsfast.connect(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/") as ws:
+            await ws.send("1")
+            await ws.send("2")
+            await asyncio.sleep(20)
+
+
+# --- SystemExit and KeyboardInterrupt end the loop --------------------------------------------------------
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("end", ENDS, ids=["SystemExit", "KeyboardInterrupt"])
+@pytest.mark.parametrize("where", ["recv", "iteration", "second message", "after a send", "listener"])
+def test_it_ends_the_loop(where: str, end: BaseException, loop: str) -> None:
+    async def handler(ws: wsfast.WebSocket) -> None:
+        if where == "iteration":
+            async for _ in ws:
+                raise end
+        await ws.recv()
+        if where == "second message":
+            await ws.recv()
+        if where == "after a send":
+            await ws.send("answer")
+        raise end
+
+    class Listener(wsfast.Listener):
+        def on_message(self, message: str | bytes) -> None:
+            raise end
+
+    made = LOOPS[loop]()
+    try:
+        with pytest.raises(type(end)):
+            made.run_until_complete(exchange(Listener if where == "listener" else handler))
+    finally:
+        made.close()
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_program_exits_with_its_status(loop: str) -> None:
+    program = """
+import asyncio, sys, wsfast
+async def handler(ws):
+    await ws.recv()
+    sys.exit(5)
+async def main():
+    async with wsfast.serve(handler, "127.0.0.1", 0) as server:
+        async with wsfast.connect(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/") as ws:
+            await ws.send("go")
+            await asyncio.sleep(20)
+if sys.argv[1] == "uvloop":
+    import uvloop
+    uvloop.run(main())
+else:
+    asyncio.run(main())
+"""
+    path = os.pathsep.join([str(Path(wsfast.__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-W", "ignore", "-c", program, loop]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, timeout=15, check=False)
+    assert done.returncode == 5
+
+
+# --- Contexts, the current task, debug mode ---------------------------------------------------------------
+
+USER: contextvars.ContextVar[str] = contextvars.ContextVar("USER", default="nobody")
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_each_handler_has_its_context_and_is_the_current_task(loop: str) -> None:
+    seen: list[tuple[str, bool]] = []
+
+    async def handler(ws: wsfast.WebSocket) -> None:
+        task = asyncio.current_task()
+        async for message in ws:
+            if USER.get() == "nobody":
+                USER.set(str(message))
+            seen.append((USER.get(), asyncio.current_task() is task))
+            await ws.send(USER.get())
+
+    async def main() -> None:
+        async with wsfast.serve(handler, "127.0.0.1", 0) as server:
+            uri = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+            async with wsfast.connect(uri) as one, wsfast.connect(uri) as two:
+                for n in range(5):
+                    for name, ws in (("one", one), ("two", two)):
+                        await ws.send(name if n == 0 else "?")
+                        assert await ws.recv() == name
+
+    made = LOOPS[loop]()
+    made.run_until_complete(main())
+    made.close()
+    assert {user for user, _ in seen} == {"one", "two"}
+    assert all(current for _, current in seen)
+
+
+def test_in_debug_mode_a_slow_handler_is_told_by_the_name_of_its_task(caplog: pytest.LogCaptureFixture) -> None:
+    import time
+
+    async def handler(ws: wsfast.WebSocket) -> None:
+        await ws.recv()
+        time.sleep(0.2)  # noqa: ASYNC251
+        await ws.send("done")
+
+    async def main() -> None:
+        async with (
+            wsfast.serve(handler, "127.0.0.1", 0) as server,
+            wsfast.connect(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/") as ws,
+        ):
+            await ws.send("go")
+            assert await ws.recv() == "done"
+
+    loop = asyncio.SelectorEventLoop()
+    with caplog.at_level(logging.WARNING, "asyncio"):
+        loop.set_debug(True)
+        loop.run_until_complete(main())
+        loop.close()
+    slow = [record.getMessage() for record in caplog.records if "took 0." in record.getMessage()]
+    assert any("handler()" in line for line in slow), slow
+
+
+# --- Loops within loops -----------------------------------------------------------------------------------
+
+NESTED = """
+import asyncio, ssl, sys
+import nest_asyncio
+nest_asyncio.apply()
+import wsfast
+
+contexts = None
+if len(sys.argv) > 1:
+    server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server_context.load_cert_chain(sys.argv[1])
+    contexts = server_context, ssl.create_default_context(cafile=sys.argv[2])
+wrong = []
+
+async def handler(ws):
+    n = 0
+    async for message in ws:
+        number, body = message.split(b":", 1)
+        if int(number) != n or len(set(body)) != 1:
+            wrong.append((number, n))
+        n += 1
+        if n % 7 == 0:
+            # In the middle of a task: the others go on, and so does this connection.
+            asyncio.get_event_loop().run_until_complete(asyncio.sleep(0.001))
+        if n % 11 == 0:
+            number, body = asyncio.get_event_loop().run_until_complete(ws.recv()).split(b":", 1)
+            if int(number) != n:
+                wrong.append((number, n))
+            n += 1
+    got.append(n)
+
+got = []
+
+async def client(uri, letter):
+    async with wsfast.connect(uri, ssl=contexts and contexts[1]) as ws:
+        for k in range(120):
+            await ws.send(b"%d:" % k + letter * (900 + 61 * k))
+            if k % 20 == 0:
+                await asyncio.sleep(0)
+        await asyncio.sleep(0.3)
+
+async def main():
+    async with wsfast.serve(handler, "127.0.0.1", 0, ssl=contexts and contexts[0]) as server:
+        uri = f"{'wss' if contexts else 'ws'}://localhost:{server.sockets[0].getsockname()[1]}/"
+        await asyncio.wait_for(asyncio.gather(*(client(uri, bytes([97 + i])) for i in range(5))), 40)
+
+asyncio.run(main())
+assert not wrong, wrong[:5]
+assert sorted(got) == [120] * 5, got
+print("well")
+"""
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_a_handler_that_runs_the_loop_within_itself(tls: bool, certs: Any) -> None:
+    """nest_asyncio, as notebooks have it: what works with websockets works here."""
+    files = [str(certs.server), str(certs.authority)] if tls else []
+    path = os.pathsep.join([str(Path(wsfast.__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", NESTED, *files],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "well\n", "")
