@@ -18,6 +18,7 @@ from ..exceptions import HandshakeRefused
 from ..handshake import HeadLimits, Origins, Request, RequestParser, Response, accept_response, check_request, refuse
 from ..handshake.forwarded import Address, Networks, forwarded_for
 from ..handshake.uri import format_address
+from ..session import LINGER
 from ..transport.sockets import SocketTransport
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from ..transport.timers import CoarseTimer
 
 __all__ = ["Acceptor", "ServerOpening"]
-
-_LINGER = 2.0
 
 
 class Acceptor(Protocol):
@@ -364,4 +363,4 @@ class ServerOpening:
                     transport.abort()
             else:
                 transport.close()
-        self.server.timer.set(self, _LINGER)
+        self.server.timer.set(self, LINGER)
