@@ -65,21 +65,40 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
             terminalreporter.write_line(line)
     if not _rows:
         return
-    names = list(dict.fromkeys(row.name for row in _rows))
-    width = max(len(row.group) for row in _rows)
     write = terminalreporter.write_line
-    terminalreporter.write_sep("=", f"ns per operation in batches of {COUNT}, best round (GB/s from 4 KiB on)")
-    write(" " * width + "".join(f"{name:>22}" for name in names))
-    for group in dict.fromkeys(row.group for row in _rows):
-        cells = {row.name: row for row in _rows if row.group == group}
-        line = f"{group:<{width}}"
-        for name in names:
-            if name not in cells:
-                line += f"{'':>22}"
-                continue
-            row = cells[name]
-            figure = f"{row.seconds * 1e9:,.0f}" if row.seconds > 1e-6 else f"{row.seconds * 1e9:.1f}"
-            if row.nbytes >= 4096:
-                figure += f" ({row.nbytes / row.seconds / 1e9:.2f})"
-            line += f"{figure:>22}"
+    terminalreporter.write_sep("=", f"ns per operation in batches of {COUNT}, best round")
+    for line in summary(_rows):
         write(line)
+    write("")
+    write("ratio: the Cython twin beside the best peer, below 1 where it is faster; GB/s from 4 KiB on.")
+    write("--benchmark-autosave stores this run, --benchmark-compare shows the change to it.")
+
+
+def summary(rows: list[Row]) -> list[str]:
+    """Return a table of at most 80 columns: a row for each group, ours first, and the ratio to the best peer."""
+    lines: list[str] = []
+    kind = None
+    for group in dict.fromkeys(row.group for row in rows):
+        cells = {row.name: row for row in rows if row.group == group}
+        first = group.partition(" ")[0]
+        peers = [row for name, row in cells.items() if name not in ("cython", "python")]
+        best = min(peers, key=lambda row: row.seconds, default=None)
+        ours = cells.get("cython")
+        if first != kind:
+            kind = first
+            lines += ["", f"{first:<26}{'cython':>9}{'GB/s':>7}{'python':>11}{'best peer':>11}  {'':<9}{'ratio':>5}"]
+        name = group.removeprefix(first).strip()[:25] or group[:25]
+        line = f"{name:<26}{_figure(ours)}"
+        line += f"{ours.nbytes / ours.seconds / 1e9:>7.2f}" if ours and ours.nbytes >= 4096 else f"{'':>7}"
+        line += f"{_figure(cells.get('python'), 11)}{_figure(best, 11)}  {best.name[:9] if best else '':<9}"
+        if ours and best:
+            line += f"{ours.seconds / best.seconds:>5.2f}"
+        lines.append(line.rstrip())
+    return lines
+
+
+def _figure(row: Row | None, width: int = 9) -> str:
+    if row is None:
+        return " " * width
+    ns = row.seconds * 1e9
+    return f"{ns:>{width},.0f}" if ns >= 1000 else f"{ns:>{width}.1f}"

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 from sync_helpers import running
 
 import wsfast
 from wsfast.cli import main
+from wsfast.cli.bench import _Histogram
 
 
 def test_a_table(capsys: pytest.CaptureFixture[str]) -> None:
@@ -40,6 +45,94 @@ def test_json(capsys: pytest.CaptureFixture[str], options: list[str]) -> None:
     assert rate["messages"] >= rate["connections"] * rate["window"]
     assert rate["messages_per_second"] == pytest.approx(rate["messages"] / rate["seconds"])
     assert rate["mb_per_second"] == pytest.approx(rate["messages_per_second"] * results["size"] / 1e6)
+
+
+def results_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    assert main(["bench", "--json", *arguments]) == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_a_rate_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    with running() as served:
+        found = results_of(capsys, "--duration", "0.5", "--rate", "400", "--connections", "4", served.uri)
+    assert 150 <= found["throughput"]["messages"] <= 202
+    assert found["throughput"]["rate"] == 400
+    latency = found["latency"]
+    assert 0 < latency["p50_us"] <= latency["p90_us"] <= latency["p99_us"] <= latency["p99.99_us"] <= latency["max_us"]
+
+
+def test_a_server_that_stalls_shows_it_in_all_that_should_have_been_sent_meanwhile(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Without coordinated omission: of 1 s at 100 a second, 0.5 s are a stall, so that half wait 0.25 s in the mean."""
+    connections = 0
+
+    async def stalls(ws: wsfast.WebSocket) -> None:
+        nonlocal connections
+        connections += 1
+        count = 0
+        async for message in ws:
+            count += 1
+            if connections > 1 and count == 20:
+                await asyncio.sleep(0.5)
+            await ws.send(message)
+
+    with running(stalls) as served:
+        found = results_of(capsys, "--duration", "1", "--rate", "100", served.uri)
+    assert found["latency"]["max_us"] > 450_000
+    assert found["latency"]["p90_us"] > 200_000
+
+
+def test_a_mix_of_sizes(capsys: pytest.CaptureFixture[str]) -> None:
+    with running() as served:
+        found = results_of(capsys, "--duration", "0.2", "--size", "10:9,1000:1", "--text", served.uri)
+    assert found["size"] == 109.0
+    rate = found["throughput"]
+    assert 10 < rate["mb_per_second"] * 1e6 / rate["messages_per_second"] < 1000
+
+
+def test_a_server_that_sends_by_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    async def ticks(ws: wsfast.WebSocket) -> None:
+        assert await ws.recv() == "go"
+        for _ in range(10):
+            await ws.send("tick")
+        await ws.wait_closed()
+
+    arguments = ("--subscribe", "go", "--connections", "5", "--ramp", "0.1", "--duration", "0.4")
+    with running(ticks) as served:
+        found = results_of(capsys, *arguments, served.uri)
+        assert found["throughput"]["messages"] == 50
+        assert "round_trip" not in found
+        assert main(["bench", *arguments, served.uri]) == 0
+    assert "50 messages came" in capsys.readouterr().out
+
+
+def test_beside_an_earlier_run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "before.json"
+    with running() as served:
+        file.write_text(json.dumps(results_of(capsys, "--duration", "0.1", served.uri)))
+        assert main(["bench", "--duration", "0.1", "--compare", str(file), served.uri]) == 0
+        shown = capsys.readouterr().out
+        assert re.search(r"messages/s +[\d,]+ -> +[\d,]+ +[+-][\d.]+%", shown)
+        assert "under load   p50 " in shown
+        assert "  <= " in shown
+        file.write_text("[]")
+        for path, why in [(str(file), "has no results"), ("/nonexistent", "No such file")]:
+            assert main(["bench", "--compare", path, served.uri]) == 1
+            assert why in capsys.readouterr().err
+
+
+def test_the_histogram() -> None:
+    histogram = _Histogram()
+    for number in range(1, 10_001):
+        histogram.add(number / 1e6)
+    found = histogram.percentiles(50, 99, 99.99, 100)
+    for value, expected in zip(found, (0.005, 0.0099, 0.01, 0.01), strict=True):
+        assert value == pytest.approx(expected, rel=0.02)
+    assert histogram.greatest == 0.01
+    assert sum(count for _, count in histogram.bars()) == 10_000
+    assert _Histogram().bars() == []
 
 
 def test_a_server_that_does_not_echo(capsys: pytest.CaptureFixture[str]) -> None:
@@ -82,7 +175,19 @@ def test_nobody_listens(capsys: pytest.CaptureFixture[str]) -> None:
     assert "could not connect" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [["--size", "0"], ["--duration", "-1"], ["--window", "x"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--size", "0"],
+        ["--size", "1:0"],
+        ["--size", "1,x"],
+        ["--duration", "-1"],
+        ["--window", "x"],
+        ["--rate", "0"],
+        ["--rate", "1", "--subscribe", ""],
+    ],
+    ids=" ".join,
+)
 def test_wrong_arguments(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["bench", *arguments, "ws://127.0.0.1:1"])

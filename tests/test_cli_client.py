@@ -24,6 +24,7 @@ import wsfast
 from wsfast import encode_frame
 from wsfast.cli import main
 from wsfast.cli.client import _columns, _Input, _PlainScreen, _RichScreen, _rows, _screen, _shown
+from wsfast.cli.options import _uri as parse_address
 from wsfast.cli.options import escape
 
 
@@ -401,13 +402,62 @@ def test_text_that_is_no_utf_8_is_replaced(server: Running) -> None:
 )
 def test_control_characters_are_shown_not_obeyed(text: str, shown: str) -> None:
     assert escape(text) == shown
-    assert _shown(text) == f"< {shown}"
+    assert _shown(text) == [shown]
 
 
 def test_binary_messages_are_shown_in_hexadecimal() -> None:
-    assert _shown(b"\x1b\xff") == "< (2 bytes) 1b ff"
-    assert _shown(b"\0" * 1000).endswith("00...")
-    assert "(1000 bytes)" in _shown(b"\0" * 1000)
+    assert _shown(b"\x1b\xff") == ["(2 bytes) 1b ff"]
+    (line,) = _shown(b"\0" * 1000)
+    assert line.endswith("00...")
+    assert "(1000 bytes)" in line
+
+
+def test_json_is_shown_in_lines() -> None:
+    message = '{"a": ["\\u001b[2J\\u202e", 1.50, null], "b": {"c": "Grüße 🙂 and more"}}'
+    assert _shown(message, pretty=True) == [
+        "{",
+        '  "a": [',
+        '    "\\u001b[2J\\u202e",',
+        "    1.5,",
+        "    null",
+        "  ],",
+        '  "b": {',
+        '    "c": "Grüße 🙂 and more"',
+        "  }",
+        "}",
+    ]
+    assert _shown(message) == [message]
+    for other in ("[1, 2]", "[" * 100_000, "{no json at all, but long enough to be looked at}", "[1, " * 50 + "x"):
+        assert _shown(other, pretty=True) == [other]
+
+
+def test_an_address_without_a_scheme(server: Running) -> None:
+    address = server.uri.removeprefix("ws://")
+    for given in (address, address.rstrip("/")):
+        done = client("--linger", "0.3", "--verbose", given, data="hi\n")
+        assert (done.returncode, done.stdout) == (0, b"hi\n")
+
+
+@pytest.mark.parametrize(
+    ("given", "uri"),
+    [
+        ("localhost:80", "ws://localhost:80"),
+        ("127.0.0.1:80/a?b=ws://c", "ws://127.0.0.1:80/a?b=ws://c"),
+        ("[::1]:80", "ws://[::1]:80"),
+        ("example.com", "wss://example.com"),
+        ("example.com:8080/a", "wss://example.com:8080/a"),
+        ("ws://a", "ws://a"),
+    ],
+)
+def test_a_scheme_is_guessed(given: str, uri: str) -> None:
+    assert parse_address(given) == uri
+
+
+@pytest.mark.parametrize("given", ["serv", "benchmark", "a/b.c"])
+def test_a_misspelt_command_is_no_address(given: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([given])
+    assert "invalid choice" in capsys.readouterr().err
 
 
 def test_rows() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -39,11 +41,12 @@ class Terminal:
         done = subprocess.run([*self._tmux, *arguments], capture_output=True, text=True, check=True, timeout=PATIENCE)
         return done.stdout
 
-    def start(self, *arguments: str) -> None:
+    def start(self, *arguments: str, time: bool = False) -> None:
         """Run the client; then show its exit status."""
         environment = {"PYTHONPATH": os.environ.get("PYTHONPATH", ""), "PYTHONIOENCODING": "utf-8"}
         variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in environment.items())
-        command = shlex.join([sys.executable, "-m", "wsfast", *arguments])
+        shown = [] if time else ["--no-time"]
+        command = shlex.join([sys.executable, "-m", "wsfast", "connect", *shown, *arguments])
         # `cat` keeps the terminal, and shows what the program left in it.
         self._run("new-session", "-d", "-x", "60", "-y", "15", f"env {variables} {command}; echo status $?; cat")
 
@@ -210,3 +213,47 @@ def test_history(terminal: Terminal, server: Running) -> None:
     terminal.wait(lambda shown: shown[-1] == "> one")
     terminal.press("Enter")
     terminal.wait(lambda shown: shown.count("< one") == 2)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_commands(terminal: Terminal, server: Running, form: list[str], tmp_path: Path) -> None:
+    check_form(form)
+    file = tmp_path / "f"
+    file.write_bytes(b"\0\1")
+    saved = tmp_path / "saved"
+    terminal.start(*form, server.uri)
+    terminal.wait(lambda shown: shown[-1] == ">")
+
+    def enter(text: str, expected: str) -> None:
+        terminal.type(text)
+        terminal.press("Enter")
+        terminal.wait(lambda shown: any(line.startswith(expected) for line in shown) and shown[-1] == ">")
+
+    enter("/ping", "* round trip ")
+    enter("/binary 48 69", "< (2 bytes) 48 69")
+    enter("/binary x", "! expected pairs of hexadecimal digits")
+    enter(f"/file {file}", "< (2 bytes) 00 01")
+    enter("/file /nonexistent", "! cannot read '/nonexistent': No such file")
+    enter("/nonsense", "! there is no /nonsense")
+    enter("//slash", "< /slash")
+    enter(f"/save {saved}", "* 6 messages are in ")
+    enter(f"/save {saved}", "! cannot write ")
+    enter("/close 12", "! ")
+    enter("/help", "* /ping ")
+    lines = [json.loads(line) for line in saved.read_text().splitlines()]
+    assert [line["kind"] for line in lines] == ["sent", "received"] * 3
+    assert lines[-1]["text"] == "/slash"
+    assert lines[0]["base64"] == "SGk="
+    terminal.type("/close 4000 enough")
+    terminal.press("Enter")
+    shown = terminal.wait(lambda shown: any(line.startswith("status") for line in shown))
+    assert "* closed" in shown
+
+
+def test_the_time_and_json(terminal: Terminal, server: Running) -> None:
+    terminal.start("--plain", server.uri, time=True)
+    terminal.wait(lambda shown: shown[-1] == ">")
+    say(server, '{"a long name of a key": {"and its": "value, in lines"}}')
+    shown = terminal.wait(lambda shown: shown[-2:-1] == [" " * 15 + "}"])
+    assert re.fullmatch(r"\d\d:\d\d:\d\d\.\d\d\d < \{", shown[-6])
+    assert shown[-5] == " " * 17 + '"a long name of a key": {'

@@ -115,7 +115,7 @@ def _arguments() -> argparse.Namespace:
     add("--cores", metavar="SERVER,LOAD", help="the two cores (chosen so that they are not one core's threads)")
     add("--json", metavar="FILE", help="write all figures")
     add("--markdown", metavar="FILE", help="write the report")
-    add("--chart", metavar="FILE.png", help="draw the chart")
+    add("--chart", metavar="FILE.png", help="draw the chart, as PNG or, by its name, as SVG")
     add(
         "--from",
         dest="sources",

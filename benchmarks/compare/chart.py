@@ -1,8 +1,9 @@
-"""Draw the chart: `python -m benchmarks.compare.chart RESULTS.json OUT.png` in the benchmark's environment."""
+"""Draw the chart: `python -m benchmarks.compare.chart RESULTS.json OUT.png`, or .svg in its environment."""
 
 import json
 import math
 import sys
+import textwrap
 
 from .results import Results, scenario_order, summarise
 from .scenarios import METRICS, SCENARIOS
@@ -41,18 +42,15 @@ def draw(results: Results, path: str) -> None:
             axis.annotate(f" {value:,.{metric.digits}f}", (found.high, index), va="center", fontsize=7)
         axis.set_xlim(0, max((found.high for _, found in bars), default=1) * 1.22 or 1)
         better = "less is better" if metric.better == "low" else "more is better"
-        axis.set_title(f"{scenario.title}\n{metric.title}, {better}", fontsize=8.5)
+        axis.set_title("\n".join(textwrap.wrap(f"{scenario.title}: {metric.title}, {better}", 62)), fontsize=8.5)
         axis.tick_params(labelsize=7.5)
         axis.spines[["top", "right"]].set_visible(False)
     meta = results.meta
-    figure.suptitle(
-        f"wsfast beside its peers: median of {meta['rounds']} interleaved rounds, lines from least to greatest\n"
-        f"{meta['machine']}, {meta['date']}",
-        fontsize=9,
-        y=1 - 0.08 / height,
-        va="top",
-    )
-    figure.tight_layout()  # it leaves room for the title
+    words = f"wsfast beside its peers: median of {meta['rounds']} interleaved rounds, lines from least to greatest. "
+    title = textwrap.wrap(f"{words}{meta['machine']}, {meta['date']}", 72 * columns)
+    figure.set_figheight(height + 0.16 * len(title))  # a line of the title is so high, in inches
+    figure.suptitle("\n".join(title), fontsize=9, y=1 - 0.08 / height, va="top")
+    figure.tight_layout(rect=(0, 0, 1, 1 - (0.1 + 0.16 * len(title)) / figure.get_figheight()))
     figure.savefig(path, dpi=110)
 
 

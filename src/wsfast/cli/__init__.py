@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 from .._version import __version__
 from . import bench, client, run, serve
-from .options import complain, discard_output
+from .options import complain, discard_output, looks_like_address
 
 __all__ = ["main"]
 
@@ -45,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     parser, commands = _parser()
-    if any("://" in argument for argument in given) and given[0] not in commands:
+    named = bool(given) and given[0] in commands
+    if not named and any("://" in argument or looks_like_address(argument) for argument in given):
         # A URI, and perhaps options, without a command: talk to it. Of a wrong scheme, say what is wrong with it.
         given.insert(0, client.NAME)
     args = parser.parse_args(given)

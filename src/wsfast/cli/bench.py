@@ -1,13 +1,24 @@
-"""``python -m wsfast bench URI``: round trip and throughput of an echo server, as this client sees them."""
+"""``python -m wsfast bench URI``: round trip, throughput and latency under load of a server, as this client sees them.
+
+An echo server is measured in two steps: the round trip, one message at a time; then many on their way. Without
+``--rate`` each connection sends the next message when one has come back, which shows what the server can do at most.
+With ``--rate`` messages are sent when their time has come, whether answers are late or not, and a latency counts from
+when the message should have gone out: so a server that stalls for a second shows it in all messages of that second
+(the other way would omit them, which is known as coordinated omission). With ``--subscribe`` the server need not
+echo: what it sends is counted.
+"""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import json
+import math
 import os
+import random
 import sys
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from wsfast.asyncio.websocket import WebSocket
@@ -15,7 +26,7 @@ from wsfast.client.connector import connect
 from wsfast.codec import IMPLEMENTATION
 from wsfast.exceptions import ConnectionClosed, WebSocketError
 
-from .options import add_connection_arguments, complain, connection_options, explain, positive, whole
+from .options import add_connection_arguments, complain, connection_options, explain, natural, positive, whole
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -25,34 +36,82 @@ __all__ = ["add_parser", "run"]
 _WIDTH: Final = 30
 _REDRAW: Final = 0.1
 """Seconds between two looks of the progress bar: to draw it costs some 20 us."""
+_PERCENTILES: Final = (50.0, 90.0, 99.0, 99.9, 99.99)
+_BEHIND: Final = 0.001
+"""Seconds that a sender is at rest at least between two looks at the clock."""
+
+_EPILOG: Final = """examples:
+  python -m wsfast bench ws://localhost:8765/
+  python -m wsfast bench --connections 100 --rate 20000 ws://localhost:8765/
+  python -m wsfast bench --size 64:90,16384:10 --json ws://localhost:8765/ > before.json
+  python -m wsfast bench --size 64:90,16384:10 --compare before.json ws://localhost:8765/
+  python -m wsfast bench --subscribe '{"subscribe": "ticks"}' --connections 1000 --ramp 10 ws://localhost:8765/
+"""
 
 
 def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command and its options."""
     parser = commands.add_parser(
         "bench",
-        help="measure round trip and throughput of an echo server",
+        help="measure round trip, throughput and latency under load of a server",
         description="Measure an echo server, such as python -m wsfast serve: first the round trip, one message at a"
-        " time; then the throughput, with many on their way. Every answer is checked.",
+        " time; then with many on their way. Every answer is checked. With --subscribe, count what a server sends.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_connection_arguments(parser)
     count = whole("a number", 1)
     group = parser.add_argument_group("measuring")
-    group.add_argument("--size", type=count, default=128, metavar="BYTES", help="of a message (default: 128)")
+    group.add_argument(
+        "--size",
+        type=_sizes,
+        default=((128, 1.0),),
+        metavar="BYTES",
+        help="of a message; or a mix, as in 64:90,4096:10 for nine small ones of ten (default: 128)",
+    )
     group.add_argument("--text", action="store_true", help="send text messages (default: binary)")
     group.add_argument(
         "--duration", type=positive, default=3.0, metavar="SECONDS", help="of each measurement (default: 3)"
     )
-    group.add_argument("--connections", type=count, default=1, metavar="N", help="for the throughput (default: 1)")
+    group.add_argument("--connections", type=count, default=1, metavar="N", help="for the load (default: 1)")
+    group.add_argument(
+        "--ramp", type=natural, default=0.0, metavar="SECONDS", help="open the connections over so long (default: 0)"
+    )
     group.add_argument(
         "--window",
         type=count,
         default=64,
         metavar="N",
-        help="messages on their way in each connection, for the throughput (default: 64)",
+        help="messages on their way in each connection, without --rate (default: 64)",
+    )
+    group.add_argument(
+        "--rate", type=positive, metavar="N", help="send so many messages a second, over all connections"
+    )
+    group.add_argument(
+        "--subscribe",
+        metavar="TEXT",
+        help="the server does not echo: send TEXT once on each connection ('' for nothing), and count what comes",
     )
     group.add_argument("--json", action="store_true", help="print the results as one line of JSON")
+    group.add_argument("--compare", metavar="FILE", help="print the change to an earlier run, which --json printed")
     parser.set_defaults(run=run, parser=parser)
+
+
+def _sizes(text: str) -> tuple[tuple[int, float], ...]:
+    """Parse a size, or sizes with their weights."""
+    found = []
+    for part in text.split(","):
+        size, colon, weight = part.partition(":")
+        try:
+            pair = int(size), float(weight) if colon else 1.0
+        except ValueError:
+            pair = 0, 0.0
+        if pair[0] < 1 or not 0 < pair[1] < math.inf:
+            raise argparse.ArgumentTypeError(
+                f"expected a number of bytes, or a mix such as 64:90,4096:10, got {text!r}"
+            )
+        found.append(pair)
+    return tuple(found)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -61,8 +120,11 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         The exit status: 0, or 1 if the server could not be reached, or is no echo server.
     """
+    if args.rate is not None and args.subscribe is not None:
+        args.parser.error("--rate goes without --subscribe: the server decides how much it sends")
     try:
         options = connection_options(args)
+        earlier = None if args.compare is None else _earlier(args.compare)
     except OSError as exc:
         complain(str(exc))
         return 1
@@ -81,31 +143,106 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(results))
     else:
         _print(args, results)
+    if earlier is not None:
+        _print_change(earlier, results)
     return 0
+
+
+def _earlier(path: str) -> dict[str, Any]:
+    """Read the results of an earlier run.
+
+    Raises:
+        OSError: the file cannot be read, or has something else in it; the text names it.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            found = json.loads(file.read())
+    except OSError as exc:
+        raise OSError(f"cannot read {path}: {exc.strerror or exc}") from None
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or not isinstance(found.get("throughput"), dict):
+        raise OSError(f"{path} has no results of a run with --json in it")
+    return found
 
 
 class _NoEchoError(Exception):
     """The server answered something else than what it was sent."""
 
 
-class _Bar:
-    """A progress bar on stderr; nothing where that is no terminal."""
+class _Histogram:
+    """Counts durations by their size, each to 1 %, in constant memory."""
 
-    def __init__(self, title: str, duration: float) -> None:
+    _STEP: Final = math.log(1.01)
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.greatest = 0.0
+        self._buckets: dict[int, int] = {}
+
+    def add(self, seconds: float) -> None:
+        """Count a duration."""
+        self.count += 1
+        self.greatest = max(self.greatest, seconds)
+        bucket = int(math.log(max(seconds, 1e-7) / 1e-7) / self._STEP)
+        self._buckets[bucket] = self._buckets.get(bucket, 0) + 1
+
+    def percentiles(self, *wanted: float) -> list[float]:
+        """Return the durations, in seconds, below which so many of a hundred are."""
+        found = []
+        buckets = sorted(self._buckets.items())
+        for percent in wanted:
+            left = max(1, math.ceil(self.count * percent / 100))
+            value = 0.0
+            for bucket, count in buckets:
+                left -= count
+                if left <= 0:
+                    value = 1e-7 * math.exp((bucket + 0.5) * self._STEP)
+                    break
+            found.append(min(value, self.greatest))
+        return found
+
+    def bars(self, rows: int = 8) -> list[tuple[float, int]]:
+        """Return the counts in rows of equal factors, each with its upper bound in seconds."""
+        low, high = self.percentiles(0.1, 99.99)
+        if not self.count or high <= low * 1.05:
+            return []
+        factor = (high / low) ** (1 / rows)
+        bounds = [low * factor ** (i + 1) for i in range(rows)]
+        counts = [0] * rows
+        for bucket, count in self._buckets.items():
+            value = 1e-7 * math.exp((bucket + 0.5) * self._STEP)
+            counts[next((i for i, bound in enumerate(bounds) if value <= bound), rows - 1)] += count
+        return list(zip(bounds, counts, strict=True))
+
+
+class _Bar:
+    """A progress bar on stderr, with what is known so far; nothing where that is no terminal."""
+
+    def __init__(self, title: str, duration: float, histogram: _Histogram | None = None) -> None:
         self._title = title
         self._duration = duration
         self._start = time.perf_counter()
         self._next = 0.0
         self._on = sys.stderr.isatty()
+        self._histogram = histogram
+        self.count = 0
 
     def update(self, now: float) -> None:
         """Draw how much of the time has passed, if it is time to draw."""
         if not self._on or now < self._next:
             return
         self._next = now + _REDRAW
-        part = min(1.0, (now - self._start) / self._duration)
+        passed = now - self._start
+        part = min(1.0, passed / self._duration)
         done = int(part * _WIDTH)
-        sys.stderr.write(f"\r{self._title:<12} [{'#' * done}{'.' * (_WIDTH - done)}] {part:4.0%}")
+        known = ""
+        if self.count and passed > 0:
+            known = f" {self.count / passed:,.0f}/s"
+            if self._histogram is not None and self._histogram.count:
+                half, most = self._histogram.percentiles(50, 99)
+                known += f" p50 {_duration(half)} p99 {_duration(most)}"
+        sys.stderr.write(f"\r{self._title:<12} [{'#' * done}{'.' * (_WIDTH - done)}] {part:4.0%}{known}\x1b[K")
         sys.stderr.flush()
 
     def end(self) -> None:
@@ -115,52 +252,75 @@ class _Bar:
             sys.stderr.flush()
 
 
+# --- Measuring ----------------------------------------------------------------------------------------------------
+
+
 async def _measure(args: argparse.Namespace, options: dict[str, Any]) -> dict[str, Any]:
-    raw = os.urandom(args.size)
-    message: str | bytes = raw.hex()[: args.size] if args.text else raw
-    async with connect(args.uri, **options) as ws:
-        times = sorted(await _round_trips(ws, message, args.duration))
-    count = len(times)
-    bar = _Bar("throughput", args.duration)
-    began = time.perf_counter()
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(_flood(args, options, message, bar)) for _ in range(args.connections)]
-    except ExceptionGroup as failed:
-        raise failed.exceptions[0] from None
-    finally:
-        bar.end()
-    passed = time.perf_counter() - began
-    messages = sum(task.result() for task in tasks)
-    return {
+    messages = _Messages(args.size, text=args.text)
+    results: dict[str, Any] = {
         "uri": args.uri.partition("://")[0] + "://" + args.uri.partition("://")[2].rpartition("@")[2],
         "codec": IMPLEMENTATION,
-        "size": args.size,
-        "round_trip": {
+        "size": round(messages.mean, 1) if len(args.size) > 1 else args.size[0][0],
+    }
+    if args.subscribe is None:
+        async with connect(args.uri, **options) as ws:
+            times = sorted(await _round_trips(ws, messages, args.duration))
+        count = len(times)
+        results["round_trip"] = {
             "count": count,
             "min_us": times[0] * 1e6,
             "median_us": times[count // 2] * 1e6,
             "p99_us": times[min(count - 1, count * 99 // 100)] * 1e6,
             "max_us": times[-1] * 1e6,
-        },
-        "throughput": {
-            "connections": args.connections,
-            "window": args.window,
-            "messages": messages,
-            "seconds": passed,
-            "messages_per_second": messages / passed,
-            "mb_per_second": messages * args.size / passed / 1e6,
-        },
+        }
+    load = _Load(args, options, messages)
+    await load.run()
+    results["throughput"] = {
+        "connections": args.connections,
+        "window": args.window,
+        "messages": load.received,
+        "seconds": load.seconds,
+        "messages_per_second": load.received / load.seconds,
+        "mb_per_second": load.received_bytes / load.seconds / 1e6,
     }
+    if args.rate is not None:
+        results["throughput"]["rate"] = args.rate
+    if load.latencies.count:
+        found = load.latencies.percentiles(*_PERCENTILES)
+        results["latency"] = {
+            **{f"p{percent:g}_us": value * 1e6 for percent, value in zip(_PERCENTILES, found, strict=True)},
+            "max_us": load.latencies.greatest * 1e6,
+            "histogram": [[bound * 1e6, count] for bound, count in load.latencies.bars()],
+        }
+    return results
 
 
-async def _round_trips(ws: WebSocket, message: str | bytes, duration: float) -> list[float]:
+class _Messages:
+    """What is sent: of one size, or of several at random."""
+
+    def __init__(self, sizes: tuple[tuple[int, float], ...], *, text: bool) -> None:
+        self._made: list[str | bytes] = []
+        for size, _ in sizes:
+            raw = os.urandom(size)
+            self._made.append(raw.hex()[:size] if text else raw)
+        self._weights = [weight for _, weight in sizes]
+        self.mean = sum(size * weight for size, weight in sizes) / sum(self._weights)
+
+    def next(self) -> str | bytes:
+        """Return a message."""
+        if len(self._made) == 1:
+            return self._made[0]
+        return random.choices(self._made, self._weights)[0]
+
+
+async def _round_trips(ws: WebSocket, messages: _Messages, duration: float) -> list[float]:
     bar = _Bar("round trip", duration)
     times = []
     clock = time.perf_counter
     end = clock() + duration
     try:
         while True:
+            message = messages.next()
             began = clock()
             await ws.send(message)
             answer = await ws.recv()
@@ -174,42 +334,177 @@ async def _round_trips(ws: WebSocket, message: str | bytes, duration: float) -> 
         bar.end()
 
 
-async def _flood(args: argparse.Namespace, options: dict[str, Any], message: str | bytes, bar: _Bar) -> int:
-    """Keep a window of messages on their way; return how many came back."""
-    clock = time.perf_counter
-    received = 0
-    # Who waits to send does not receive, and the server then waits as well: the window alone bounds what is unsent.
-    async with connect(args.uri, **options, max_buffered=None) as ws:
-        end = clock() + args.duration
-        for _ in range(args.window):
-            ws.send_nowait(message)
-        pending = args.window
-        while pending:
-            _check(await ws.recv(), message)
-            received += 1
-            now = clock()
-            if now < end:
-                ws.send_nowait(message)
+class _Load:
+    """Many messages on their way, over some connections."""
+
+    def __init__(self, args: argparse.Namespace, options: dict[str, Any], messages: _Messages) -> None:
+        self._args = args
+        self._options = options
+        self._messages = messages
+        self.received = 0
+        self.received_bytes = 0
+        self.seconds = 0.0
+        self.latencies = _Histogram()
+        self._bar = _Bar("throughput", args.duration + args.ramp, self.latencies)
+
+    async def run(self) -> None:
+        """Open the connections, measure, and close them."""
+        began = time.perf_counter()
+        self._end = began + self._args.duration + self._args.ramp
+        try:
+            async with asyncio.TaskGroup() as group:
+                for number in range(self._args.connections):
+                    group.create_task(self._connection(number))
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+        finally:
+            self._bar.end()
+        self.seconds = time.perf_counter() - began
+
+    async def _connection(self, number: int) -> None:
+        if self._args.ramp:
+            await asyncio.sleep(self._args.ramp * number / self._args.connections)
+        # Who waits to send does not receive, and the server then waits as well: nothing here may wait to send.
+        async with connect(self._args.uri, **self._options, max_buffered=None) as ws:
+            if self._args.subscribe is not None:
+                await self._count(ws)
+            elif self._args.rate is not None:
+                await self._at_a_rate(ws, number)
             else:
-                pending -= 1
-            bar.update(now)
-    return received
+                await self._in_a_window(ws)
+
+    def _note(self, message: str | bytes, now: float) -> None:
+        self.received += 1
+        self.received_bytes += len(message)
+        self._bar.count = self.received
+        self._bar.update(now)
+
+    async def _in_a_window(self, ws: WebSocket) -> None:
+        clock = time.perf_counter
+        on_their_way: deque[tuple[float, str | bytes]] = deque()
+
+        def send() -> None:
+            message = self._messages.next()
+            on_their_way.append((clock(), message))
+            ws.send_nowait(message)
+
+        for _ in range(self._args.window):
+            send()
+        while on_their_way:
+            answer = await ws.recv()
+            now = clock()
+            sent, message = on_their_way.popleft()
+            _check(answer, message)
+            self.latencies.add(now - sent)
+            self._note(message, now)
+            if now < self._end:
+                send()
+
+    async def _at_a_rate(self, ws: WebSocket, number: int) -> None:
+        clock = time.perf_counter
+        on_their_way: deque[tuple[float, str | bytes]] = deque()
+        interval = self._args.connections / self._args.rate
+        sending = True
+
+        async def receive() -> None:
+            while sending or on_their_way:
+                answer = await ws.recv()
+                now = clock()
+                due, message = on_their_way.popleft()
+                _check(answer, message)
+                self.latencies.add(now - due)
+                self._note(message, now)
+
+        receiving = asyncio.ensure_future(receive())
+        try:
+            # The connections take turns, so that not all send at the same moment.
+            due = clock() + interval * number / self._args.connections
+            while due < self._end and not receiving.done():
+                now = clock()
+                while due <= now and due < self._end:
+                    message = self._messages.next()
+                    on_their_way.append((due, message))  # from when it should have gone out
+                    ws.send_nowait(message)
+                    due += interval
+                await asyncio.sleep(max(_BEHIND, due - clock()))
+            sending = False
+            if on_their_way or receiving.done():
+                await receiving
+        finally:
+            receiving.cancel()
+            await asyncio.gather(receiving, return_exceptions=True)
+
+    async def _count(self, ws: WebSocket) -> None:
+        if self._args.subscribe:
+            await ws.send(self._args.subscribe)
+        try:
+            async with asyncio.timeout(self._end - time.perf_counter()):
+                while True:
+                    message = await ws.recv()
+                    self._note(message, time.perf_counter())
+        except TimeoutError:
+            pass
 
 
 def _check(answer: object, message: str | bytes) -> None:
     if answer != message:
-        raise _NoEchoError("the server is no echo server: it answered something else than what it was sent")
+        raise _NoEchoError(
+            "the server is no echo server: it answered something else than what it was sent;"
+            " --subscribe counts what it sends"
+        )
+
+
+# --- Telling -------------------------------------------------------------------------------------------------------
+
+
+def _duration(seconds: float) -> str:
+    """Return a duration in three digits."""
+    if seconds < 1e-3:
+        return f"{seconds * 1e6:.0f} us"
+    return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
 
 
 def _print(args: argparse.Namespace, results: dict[str, Any]) -> None:
-    trip, rate = results["round_trip"], results["throughput"]
+    trip, rate, latency = results.get("round_trip"), results["throughput"], results.get("latency")
     kind = "text" if args.text else "binary"
-    print(f"{results['uri']}: {kind} messages of {args.size} bytes, {results['codec']} codec")
-    print(
-        f"round trip   median {trip['median_us']:.0f} us   min {trip['min_us']:.0f} us   p99 {trip['p99_us']:.0f} us"
-        f"   max {trip['max_us']:.0f} us   ({trip['count']} messages)"
-    )
+    if trip is None:
+        print(f"{results['uri']}: {rate['connections']} connections that listen, {results['codec']} codec")
+    else:
+        mean = " on average" if len(args.size) > 1 else ""
+        print(f"{results['uri']}: {kind} messages of {results['size']} bytes{mean}, {results['codec']} codec")
+        print(
+            f"round trip   median {trip['median_us']:.0f} us   min {trip['min_us']:.0f} us"
+            f"   p99 {trip['p99_us']:.0f} us   max {trip['max_us']:.0f} us   ({trip['count']} messages)"
+        )
+    how = f"{rate['connections']} x {rate['window']} on their way"
+    if trip is None:
+        how = f"{rate['messages']} messages came"
+    elif "rate" in rate:
+        how = f"of {rate['rate']:,.0f} that were asked for, over {rate['connections']} connections"
     print(
         f"throughput   {rate['messages_per_second']:,.0f} messages/s   {rate['mb_per_second']:,.1f} MB/s each way"
-        f"   ({rate['connections']} x {rate['window']} on their way)"
+        f"   ({how})"
     )
+    if latency is None:
+        return
+    shown = "   ".join(f"p{percent:g} {_duration(latency[f'p{percent:g}_us'] / 1e6)}" for percent in _PERCENTILES)
+    print(f"under load   {shown}   max {_duration(latency['max_us'] / 1e6)}")
+    most = max((count for _, count in latency["histogram"]), default=0)
+    for bound, count in latency["histogram"]:
+        print(f"  <= {_duration(bound / 1e6):>8}  {'#' * math.ceil(40 * count / most):<40}  {count:,}")
+
+
+def _print_change(earlier: dict[str, Any], results: dict[str, Any]) -> None:
+    """Print each figure beside that of an earlier run."""
+    print("\nbeside the earlier run:")
+    for part, key, name in [
+        ("round_trip", "median_us", "round trip, median"),
+        ("throughput", "messages_per_second", "messages/s"),
+        ("latency", "p50_us", "under load, p50"),
+        ("latency", "p99_us", "under load, p99"),
+        ("latency", "p99.9_us", "under load, p99.9"),
+    ]:
+        before, now = (each.get(part, {}).get(key) for each in (earlier, results))
+        if isinstance(before, (int, float)) and isinstance(now, (int, float)) and before > 0:
+            shown = [f"{x:,.0f}" if key.endswith("second") else _duration(x / 1e6) for x in (before, now)]
+            print(f"  {name:<20} {shown[0]:>10} -> {shown[1]:>10}   {now / before - 1:+.1%}")

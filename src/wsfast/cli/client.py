@@ -1,7 +1,8 @@
 """``python -m wsfast ws://…``: an interactive client in a terminal, and a filter in scripts.
 
 In a terminal, each line that is typed is sent as a message, and messages are printed above the line that is being
-typed. Ctrl-D or Ctrl-C closes the connection.
+typed, with the time, JSON in lines of its own. A line that begins with a slash is a command, such as ``/ping`` or
+``/close 4000 enough``; ``/help`` lists them. Ctrl-D or Ctrl-C closes the connection.
 
 In a pipe, each line of standard input is sent as a message and each message is written as a line; with ``--binary`` the
 input is sent as it comes, in binary messages, and messages are written as they are. At the end of input the connection
@@ -21,12 +22,16 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
 import contextlib
+import json
 import os
 import sys
 import threading
 import unicodedata
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from wsfast.asyncio.websocket import WebSocket
@@ -58,6 +63,11 @@ _PROMPT: Final = "> "
 _PIECE: Final = 65536
 _SHOWN: Final = 512
 """Bytes of a binary message that are shown in a terminal."""
+_PRETTY: Final = 100_000
+"""Characters of a text message above which it is not looked at whether it is JSON."""
+_KEPT: Final = 1000
+"""Messages that are kept for ``/save``."""
+_KEPT_BYTES: Final = 64 * 1048576
 _BARRIER: Final = 10.0
 """Seconds that the server has, after the end of input, to answer the ping behind the last message."""
 
@@ -110,6 +120,11 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
         "-v", "--verbose", action="store_true", help="tell on stderr about opening and closing, in a pipe too"
     )
     group.add_argument("--plain", action="store_true", help="in a terminal, do without prompt_toolkit")
+    group.add_argument("--no-time", action="store_true", help="in a terminal, print messages without the time")
+    group.add_argument("--no-json", action="store_true", help="in a terminal, print JSON as it comes")
+    group.add_argument(
+        "--no-commands", action="store_true", help="in a terminal, send lines that begin with a slash like all others"
+    )
     parser.set_defaults(run=run, parser=parser)
 
 
@@ -143,8 +158,8 @@ class _Screen(Protocol):
     async def read(self) -> str | None:
         """Return the next line that is typed, None at the end."""
 
-    def show(self, line: str) -> None:
-        """Print a line, which is safe, above the one that is being typed."""
+    def show(self, line: str, coloured: int = 0) -> None:
+        """Print a line, which is safe, above the one that is being typed; so many characters of it in colour."""
 
     def end(self) -> None:
         """Leave the terminal as it was."""
@@ -165,11 +180,12 @@ class _PlainScreen:
             return None
         return line.decode(sys.stdin.encoding or "utf-8", "replace")
 
-    def show(self, line: str) -> None:
+    def show(self, line: str, coloured: int = 0) -> None:
         if self._lines is None:
-            self._write(line + "\n")
+            self._write(_paint(line, coloured) + "\n")
             return
-        for row in _rows(line, _columns()):
+        for number, row in enumerate(_rows(line, _columns())):
+            row = _paint(row, coloured if number == 0 else 0)
             # Save the cursor; make room below, insert a row where the typed line is, fill it; go back.
             self._write(f"\x1b7\n\x1b[A\x1b[L\r{row}\n\x1b8\x1b[B")
 
@@ -182,6 +198,14 @@ class _PlainScreen:
     def _write(text: str) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
+
+
+def _paint(line: str, count: int) -> str:
+    """Put the first characters of a line into the colour of its kind; https://no-color.org is respected."""
+    if not count or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return line
+    colour = {"<": "32", "*": "36", "!": "31"}.get(line[count - 2 : count - 1], "0")
+    return f"\x1b[{colour}m{line[:count]}\x1b[0m{line[count:]}"
 
 
 def _columns() -> int:
@@ -215,7 +239,7 @@ class _RichScreen:
 
         self._session: Any = PromptSession()
         self._patched = contextlib.ExitStack()
-        self._patched.enter_context(patch_stdout())
+        self._patched.enter_context(patch_stdout(raw=True))  # what is printed is safe already, and may have colours
 
     async def read(self) -> str | None:
         try:
@@ -224,8 +248,8 @@ class _RichScreen:
             return None
         return line
 
-    def show(self, line: str) -> None:
-        print(line, flush=True)
+    def show(self, line: str, coloured: int = 0) -> None:
+        print(_paint(line, coloured), flush=True)
 
     def end(self) -> None:
         self._patched.close()
@@ -308,11 +332,16 @@ def _write_message(message: str | bytes, binary: bool) -> None:
     out.flush()
 
 
-def _shown(message: str | bytes) -> str:
-    if isinstance(message, str):
-        return f"< {escape(message)}"
-    more = "..." if len(message) > _SHOWN else ""
-    return f"< ({len(message)} bytes) {message[:_SHOWN].hex(' ')}{more}"
+def _shown(message: str | bytes, *, pretty: bool = False) -> list[str]:
+    """Return the lines by which a message is shown, safe for a terminal."""
+    if not isinstance(message, str):
+        more = "..." if len(message) > _SHOWN else ""
+        return [f"({len(message)} bytes) {message[:_SHOWN].hex(' ')}{more}"]
+    if pretty and message[:1] in ("{", "[") and 40 < len(message) <= _PRETTY:
+        with contextlib.suppress(ValueError, RecursionError):
+            text = json.dumps(json.loads(message), indent=2, ensure_ascii=False)
+            return [escape(line) for line in text.split("\n")]
+    return [escape(message)]
 
 
 # --- The conversation ---------------------------------------------------------------------------------------------
@@ -332,7 +361,7 @@ async def _talk(args: argparse.Namespace, options: dict[str, Any], make_screen: 
     try:
         if make_screen is not None:
             screen = make_screen()
-            screen.show(f"* {escape(opened)}; Ctrl-D closes")
+            screen.show(f"* {escape(opened)}; /help, Ctrl-D closes", 2)
         elif args.verbose:
             complain(opened)
         if args.ping is not None:
@@ -340,7 +369,7 @@ async def _talk(args: argparse.Namespace, options: dict[str, Any], make_screen: 
         if screen is None:
             await _filter(ws, args)
         else:
-            await _converse(ws, screen, binary=args.binary)
+            await _Conversation(ws, screen, args).run()
     except asyncio.CancelledError:
         # asyncio.Runner makes it of Ctrl-C.
         interrupted = screen is None
@@ -378,22 +407,136 @@ async def _ping(ws: WebSocket, interval: float, screen: _Screen | None) -> None:
             if screen is None:
                 complain(text)
             else:
-                screen.show(f"* {text}")
+                screen.show(f"* {text}", 2)
             await asyncio.sleep(interval)
 
 
-async def _converse(ws: WebSocket, screen: _Screen, *, binary: bool) -> None:
-    """Let the user talk until one of the two has enough."""
+_HELP: Final = (
+    "/ping                  measure the round trip",
+    "/close [CODE [REASON]] close the connection (default: 1000)",
+    "/binary HEX            send a binary message, such as /binary 48 69",
+    "/file PATH             send a file as one binary message",
+    "/save PATH             write the latest messages to a file, a line of JSON each",
+    "/help                  this",
+    "//text                 send a line that begins with a slash",
+)
 
-    async def receive() -> None:
-        async for message in ws:
-            screen.show(_shown(message))
 
-    async def send() -> None:
-        while (line := await screen.read()) is not None:
-            await ws.send(line.encode() if binary else line)
+class _CommandError(Exception):
+    """A command cannot be done; the text is for the user."""
 
-    await _until_one_ends(receive(), send())
+
+class _Conversation:
+    """Lets the user talk until one of the two has enough."""
+
+    def __init__(self, ws: WebSocket, screen: _Screen, args: argparse.Namespace) -> None:
+        self._ws = ws
+        self._screen = screen
+        self._args = args
+        self._kept: deque[tuple[float, str, str | bytes]] = deque(maxlen=_KEPT)
+        self._kept_bytes = 0
+        self._commands: dict[str, Callable[[str], Awaitable[None]]] = {
+            "/ping": self._ping,
+            "/close": self._close,
+            "/binary": self._binary,
+            "/file": self._file,
+            "/save": self._save,
+            "/help": self._help,
+        }
+
+    async def run(self) -> None:
+        """Receive and send, until the connection or the input ends."""
+        await _until_one_ends(self._receive(), self._send())
+
+    async def _receive(self) -> None:
+        async for message in self._ws:
+            self._keep("received", message)
+            time = "" if self._args.no_time else f"{datetime.now():%H:%M:%S.%f}"[:12] + " "
+            lines = _shown(message, pretty=not self._args.no_json)
+            self._screen.show(f"{time}< {lines[0]}", len(time) + 2)
+            for line in lines[1:]:
+                self._screen.show(" " * (len(time) + 2) + line)
+
+    async def _send(self) -> None:
+        while (line := await self._screen.read()) is not None:
+            if line.startswith("/") and not self._args.no_commands:
+                if not line.startswith("//"):
+                    await self._command(line)
+                    continue
+                line = line[1:]
+            await self._say(line.encode() if self._args.binary else line)
+
+    async def _say(self, message: str | bytes) -> None:
+        self._keep("sent", message)
+        await self._ws.send(message)
+
+    def _keep(self, kind: str, message: str | bytes) -> None:
+        if len(self._kept) == _KEPT:
+            self._kept_bytes -= len(self._kept.popleft()[2])
+        self._kept.append((datetime.now().timestamp(), kind, message))
+        self._kept_bytes += len(message)
+        while self._kept_bytes > _KEPT_BYTES and len(self._kept) > 1:
+            self._kept_bytes -= len(self._kept.popleft()[2])
+
+    async def _command(self, line: str) -> None:
+        name, _, rest = line.partition(" ")
+        command = self._commands.get(name)
+        try:
+            if command is None:
+                raise _CommandError(f"there is no {name}; /help lists the commands, and //... sends a slash")
+            await command(rest.strip())
+        except _CommandError as exc:
+            self._screen.show(f"! {escape(str(exc))}", 2)
+
+    async def _help(self, _: str) -> None:
+        for line in _HELP:
+            self._screen.show(f"* {line}", 2)
+
+    async def _ping(self, _: str) -> None:
+        self._screen.show(f"* round trip {await (await self._ws.ping()) * 1000:.2f} ms", 2)
+
+    async def _close(self, text: str) -> None:
+        code, _, reason = text.partition(" ")
+        try:
+            await self._ws.close(int(code or 1000), reason)
+        except ValueError as exc:
+            what = exc if code.isdecimal() or not code else f"expected a code, such as 1000, got {code!r}"
+            raise _CommandError(str(what)) from None
+
+    async def _binary(self, text: str) -> None:
+        try:
+            data = bytes.fromhex(text)
+        except ValueError:
+            raise _CommandError(f"expected pairs of hexadecimal digits, such as 48 69, got {text[:40]!r}") from None
+        await self._say(data)
+
+    async def _file(self, path: str) -> None:
+        def read() -> bytes:
+            with open(os.path.expanduser(path), "rb") as file:
+                return file.read()
+
+        try:
+            data = await asyncio.to_thread(read)
+        except (OSError, ValueError) as exc:
+            raise _CommandError(f"cannot read {path!r}: {getattr(exc, 'strerror', None) or exc}") from None
+        await self._say(data)
+        self._screen.show(f"* sent {len(data)} bytes", 2)
+
+    async def _save(self, path: str) -> None:
+        lines = []
+        for at, kind, message in self._kept:
+            what = {"text": message} if isinstance(message, str) else {"base64": base64.b64encode(message).decode()}
+            lines.append(json.dumps({"time": datetime.fromtimestamp(at).isoformat(), "kind": kind, **what}) + "\n")
+
+        def write() -> None:
+            with open(os.path.expanduser(path), "x", encoding="utf-8") as file:  # no file of the user's is lost
+                file.writelines(lines)
+
+        try:
+            await asyncio.to_thread(write)
+        except (OSError, ValueError) as exc:
+            raise _CommandError(f"cannot write {path!r}: {getattr(exc, 'strerror', None) or exc}") from None
+        self._screen.show(f"* {len(lines)} messages are in {escape(path)}", 2)
 
 
 async def _until_one_ends(*coroutines: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import re
 import ssl
 import sys
 from collections.abc import Callable
@@ -22,6 +23,7 @@ __all__ = [
     "discard_output",
     "escape",
     "explain",
+    "looks_like_address",
     "natural",
     "positive",
     "whole",
@@ -106,7 +108,18 @@ def whole(what: str, least: int, most: int | None = None) -> Callable[[str], int
     return parse
 
 
+def looks_like_address(text: str) -> bool:
+    """Tell whether an argument is the address of a server without a scheme, and not a command."""
+    host = re.split(r"[/?]", text, maxsplit=1)[0]
+    return not text.startswith("-") and (host == "localhost" or bool(re.fullmatch(r"[^:]+\.[^:]+|.+:\d+", host)))
+
+
 def _uri(text: str) -> str:
+    if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text) and looks_like_address(text):
+        # This machine mostly has no certificate, and others should have one.
+        host = text.partition("/")[0].rpartition(":")[0] or text.partition("/")[0]
+        local = host in ("localhost", "[::1]") or host.startswith("127.")
+        text = f"{'ws' if local else 'wss'}://{text}"
     try:
         parse_uri(text)
     except InvalidURI as exc:
@@ -127,7 +140,12 @@ def _header(text: str) -> tuple[str, str]:
 
 def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the URI, and how to connect to it."""
-    parser.add_argument("uri", metavar="URI", type=_uri, help="ws:// or wss://, with user:password@ if need be")
+    parser.add_argument(
+        "uri",
+        metavar="URI",
+        type=_uri,
+        help="ws:// or wss://, with user:password@ if need be; without a scheme, ws:// for this machine, else wss://",
+    )
     group = parser.add_argument_group("connecting")
     group.add_argument(
         "--subprotocol",
