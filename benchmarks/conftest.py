@@ -23,6 +23,12 @@ class Row(NamedTuple):
 
 _rows: list[Row] = []
 
+
+def note(group: str, name: str, nbytes: int, seconds: float) -> None:
+    """Take a measurement that was made without `measure` into the table; the seconds are those of one operation."""
+    _rows.append(Row(group, name, nbytes, seconds))
+
+
 COUNTED = pytest.StashKey[list[str]]()
 """The lines of the table of instructions, where they were counted."""
 
@@ -56,8 +62,9 @@ def measure(benchmark: Any) -> Iterator[Callable[..., None]]:
     return run
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Print what was measured as a table: a row for each group, a column for each implementation."""
+    """Print what was measured as a table, below pytest-benchmark's own."""
     counted = terminalreporter.config.stash.get(COUNTED, None)
     if counted is not None:
         terminalreporter.write_sep("=", "instructions per operation, and the stored baseline")
@@ -70,8 +77,11 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     for line in summary(_rows):
         write(line)
     write("")
-    write("ratio: the Cython twin beside the best peer, below 1 where it is faster; GB/s from 4 KiB on.")
+    write("ratio: wsfast (Cython; a handler) beside the best peer, below 1 where it is faster.")
     write("--benchmark-autosave stores this run, --benchmark-compare shows the change to it.")
+
+
+_OURS = ("cython", "python", "message", "listener", "stream")
 
 
 def summary(rows: list[Row]) -> list[str]:
@@ -81,12 +91,12 @@ def summary(rows: list[Row]) -> list[str]:
     for group in dict.fromkeys(row.group for row in rows):
         cells = {row.name: row for row in rows if row.group == group}
         first = group.partition(" ")[0]
-        peers = [row for name, row in cells.items() if name not in ("cython", "python")]
+        peers = [row for name, row in cells.items() if name not in _OURS]
         best = min(peers, key=lambda row: row.seconds, default=None)
-        ours = cells.get("cython")
+        ours = cells.get("cython") or cells.get("message")
         if first != kind:
             kind = first
-            lines += ["", f"{first:<26}{'cython':>9}{'GB/s':>7}{'python':>11}{'best peer':>11}  {'':<9}{'ratio':>5}"]
+            lines += ["", f"{first:<26}{'wsfast':>9}{'GB/s':>7}{'python':>11}{'best peer':>11}  {'':<9}{'ratio':>5}"]
         name = group.removeprefix(first).strip()[:25] or group[:25]
         line = f"{name:<26}{_figure(ours)}"
         line += f"{ours.nbytes / ours.seconds / 1e9:>7.2f}" if ours and ours.nbytes >= 4096 else f"{'':>7}"

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from wsfast.client.connector import connect
-from wsfast.exceptions import InvalidHandshake, InvalidURI, WebSocketError
+from wsfast.exceptions import InvalidHandshake, InvalidStatus, InvalidURI, WebSocketError
 from wsfast.handshake.uri import parse_uri
 from wsfast.http import check_header
 
@@ -56,6 +56,9 @@ def explain(exc: BaseException) -> str:
     text = str(exc) or type(exc).__name__
     if not isinstance(exc, (WebSocketError, OSError, ValueError)):
         text = f"{type(exc).__name__}: {text}"
+    if isinstance(exc, InvalidStatus):
+        # Its text has the first line of the body, which explains nothing where that is a page.
+        return text.partition(": ")[0] if exc.response.body.lstrip().startswith(b"<") else text
     response = exc.response if isinstance(exc, InvalidHandshake) else None
     if response is not None and response.body:
         first = response.body.decode(errors="replace").strip().partition("\n")[0]
