@@ -53,17 +53,17 @@ class Acceptor(Protocol):
 
     def new_websocket(self, request: Request, peer: Known | None, transport: asyncio.Transport | None) -> WebSocket: ...
 
-    def handshake_began(self, handshake: ServerOpening) -> bool: ...
+    def _handshake_began(self, handshake: ServerOpening) -> bool: ...
 
-    def handshake_ended(self, handshake: ServerOpening) -> None: ...
+    def _handshake_ended(self, handshake: ServerOpening) -> None: ...
 
-    def request_answered(self, status_code: int) -> None: ...
+    def _request_answered(self, status_code: int) -> None: ...
 
-    def choose_subprotocol(self, ws: WebSocket, offers: Sequence[str]) -> str | None: ...
+    def _choose_subprotocol(self, ws: WebSocket, offers: Sequence[str]) -> str | None: ...
 
-    def negotiate(self, offers: Sequence[Any]) -> tuple[str | None, PerMessageDeflate | None]: ...
+    def _negotiate(self, offers: Sequence[Any]) -> tuple[str | None, PerMessageDeflate | None]: ...
 
-    def connect(
+    def _open_connection(
         self,
         protocol: ConnectionProtocol,
         ws: WebSocket,
@@ -119,7 +119,7 @@ class ServerOpening:
         self.transport = transport
         if not isinstance(transport, SocketTransport) and self._known is None:
             self._known = addresses_of(transport)  # others may forget them before the end
-        if not self.server.handshake_began(self):
+        if not self.server._handshake_began(self):
             transport.abort()
         elif self._expired:
             self.on_deadline()
@@ -169,7 +169,7 @@ class ServerOpening:
         self._known = Known(self.peer, None)
         self.transport = self._protocol = None
         self.server.timer.clear(self)
-        self.server.handshake_ended(self)
+        self.server._handshake_ended(self)
         if self._task is not None:
             self._task.cancel()
         if not self._answered:
@@ -270,8 +270,8 @@ class ServerOpening:
             raise refuse(503, "The server is stopping")
         assert self._request is not None
         upgrade = check_request(self._request, server.origins)
-        subprotocol = server.choose_subprotocol(self.ws, upgrade.subprotocols)
-        extension, compression = server.negotiate(upgrade.extensions)
+        subprotocol = server._choose_subprotocol(self.ws, upgrade.subprotocols)
+        extension, compression = server._negotiate(upgrade.extensions)
         head = accept_response(
             upgrade.key, subprotocol, extension, server.response_headers, server=server.server_header
         )
@@ -311,7 +311,7 @@ class ServerOpening:
         assert transport is not None
         assert protocol is not None
         server.timer.clear(self)
-        server.handshake_ended(self)
+        server._handshake_ended(self)
         self.ws.subprotocol = subprotocol
         self.ws._peer = self._known
         trailing = self._parser.trailing + self._late
@@ -319,7 +319,7 @@ class ServerOpening:
         self._task = self._protocol = None
         if not transport.is_reading():
             transport.resume_reading()
-        server.connect(protocol, self.ws, transport, compression, head, trailing)
+        server._open_connection(protocol, self.ws, transport, compression, head, trailing)
 
     def _refuse(self, refused: HandshakeRefused) -> None:
         self.server.logger.info("connection from %s refused: %s", format_address(self.peer), refused)
@@ -350,7 +350,7 @@ class ServerOpening:
             self._fail(exc)
             return
         self._answered = True
-        self.server.request_answered(response.status_code)
+        self.server._request_answered(response.status_code)
         transport.write(data)
         if not transport.is_closing():
             # Unread bytes in the socket would reset the connection and destroy the response.

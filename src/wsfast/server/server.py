@@ -397,7 +397,7 @@ class Server:
     def _registration(self, name: str | None) -> _Registration:
         return self._registered[name]
 
-    def choose_subprotocol(self, ws: WebSocket, offers: Sequence[str]) -> str | None:
+    def _choose_subprotocol(self, ws: WebSocket, offers: Sequence[str]) -> str | None:
         """Choose among a client's offers (RFC 6455, 4.2.2, item 5.4).
 
         Raises:
@@ -425,7 +425,7 @@ class Server:
         what = "None of the subprotocols offered is supported" if offers else "A subprotocol is required"
         return refuse(400, f"{what}; supported: {names}", why)
 
-    def negotiate(self, offers: Sequence[Any]) -> tuple[str | None, PerMessageDeflate | None]:
+    def _negotiate(self, offers: Sequence[Any]) -> tuple[str | None, PerMessageDeflate | None]:
         """Choose among the extensions that a client offered: the header to answer, and what does the work."""
         if self.limits.compression is None or not offers:
             return None, None
@@ -790,22 +790,22 @@ class Server:
         """Make what the hooks and the handler of a connection hold; hooks run before it has the transport itself."""
         return WebSocket(request, None, peer)
 
-    def handshake_began(self, handshake: ServerOpening) -> bool:
+    def _handshake_began(self, handshake: ServerOpening) -> bool:
         """Note a connection that was accepted; False if the server is stopping."""
         if self.closing:
             return False
         self._handshakes.add(handshake)
         return True
 
-    def handshake_ended(self, handshake: ServerOpening) -> None:
+    def _handshake_ended(self, handshake: ServerOpening) -> None:
         """Note that a handshake was finished, refused or given up."""
         self._handshakes.discard(handshake)
 
-    def request_answered(self, status_code: int) -> None:
+    def _request_answered(self, status_code: int) -> None:
         """Count a request that was answered by HTTP."""
         self._refused[status_code] = self._refused.get(status_code, 0) + 1
 
-    def connect(
+    def _open_connection(
         self,
         protocol: ConnectionProtocol,
         ws: WebSocket,
@@ -855,13 +855,13 @@ class Server:
         else:
             exc = task.exception()
             if exc is not None:
-                self.handler_failed(protocol, exc)
+                self._handler_failed(protocol, exc)
             else:
                 protocol.finish_handler()
         protocol.discard()
         self._forget(protocol)
 
-    def handler_failed(self, protocol: ConnectionProtocol, exc: BaseException) -> None:
+    def _handler_failed(self, protocol: ConnectionProtocol, exc: BaseException) -> None:
         """Close a connection with 1011 because its handler raised; log it once."""
         protocol.consumer_failed(exc)
 

@@ -193,7 +193,7 @@ class Server(native.Server):
         except Exception as exc:
             return failed(exc)
 
-    def choose_subprotocol(self, ws: Any, offers: Sequence[str]) -> str | None:
+    def _choose_subprotocol(self, ws: Any, offers: Sequence[str]) -> str | None:
         """Choose among a client's offers by the server's preference, or by `select_subprotocol`."""
         available: Sequence[str] = self._made_with["subprotocols"] or ()
         select = self._hooks[2]
@@ -216,7 +216,7 @@ class Server(native.Server):
     def _registration(self, name: str | None) -> native._Registration:
         return native._Registration(handler=self._served)  # type: ignore[arg-type]
 
-    def handler_failed(self, protocol: ConnectionProtocol, exc: BaseException) -> None:
+    def _handler_failed(self, protocol: ConnectionProtocol, exc: BaseException) -> None:
         """Close a connection with 1011 because its handler raised; log it."""
         protocol.ws.logger.error("connection handler failed", exc_info=exc)
         protocol.start_close(CloseCode.INTERNAL_ERROR, "", CloseCause.HANDLER_ERROR)
