@@ -1,0 +1,18 @@
+"""python-socketio: its clients speak Engine.IO, so the test of it is another."""
+
+import socketio
+
+server = socketio.AsyncServer(async_mode="asgi", cors_allowed_origins="*")
+
+
+@server.event
+async def message(sid, data):
+    return {"echo": data}
+
+
+async def http(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+    await send({"type": "http.response.body", "body": b"http"})
+
+
+app = socketio.ASGIApp(server, other_asgi_app=http)
