@@ -1,4 +1,4 @@
-"""Engines for the tests of buses: real servers of Redis, Valkey and NATS, each started on a free port."""
+"""Engines for the tests of buses: real servers of Redis and Valkey, each started on a free port."""
 
 from __future__ import annotations
 

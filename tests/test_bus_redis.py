@@ -6,13 +6,15 @@ import asyncio
 import contextlib
 import secrets
 import signal
+import subprocess
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from client_helpers import until
-from engines import REDISES, Engine, engine
+from engines import REDISES, Engine, engine, find, free_port
 
 from wsfast.bus import Position, RedisBus
 from wsfast.exceptions import BusUnavailable
@@ -241,3 +243,64 @@ def test_wrong_arguments() -> None:
     ):
         with pytest.raises(ValueError, match=why):
             RedisBus(**options)  # type: ignore[arg-type]
+
+
+# --- A cluster --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[list[Engine]]:
+    """Three masters that share the slots."""
+    command = find(REDISES[0])
+    cli = find("redis-cli")
+    engines = []
+    try:
+        for number in range(3):
+            directory = tmp_path / f"{number}"
+            directory.mkdir()
+            options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-port", str(free_port()))
+            made = Engine(command, directory, *options)
+            engines.append(made)
+            made.start()
+        addresses = [f"127.0.0.1:{made.port}" for made in engines]
+        done = subprocess.run(
+            [cli, "--cluster", "create", *addresses, "--cluster-yes"], capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        end = time.monotonic() + 20
+        while not all(b"cluster_state:ok" in made.ask("CLUSTER", "INFO") for made in engines):
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        yield engines
+    finally:
+        for made in engines:
+            made.stop()
+
+
+async def test_a_cluster(cluster: list[Engine]) -> None:
+    """Topics are spread over the nodes, and each is in order and numbered as on a single one."""
+    prefix = secrets.token_hex(4)
+    async with processes(lambda: RedisBus(cluster[0].url, prefix=prefix, cluster=True), 2) as (one, other):
+        topics = [f"t.{number}" for number in range(60)]
+        await other.join(*topics)
+        for number in range(5):
+            for topic in topics:
+                one.bus.publish(topic, b"%d" % number)
+        await until(lambda: len(other.messages) == 300)
+        for topic in topics:
+            assert [data for name, data in other.messages if name == topic] == [b"%d" % number for number in range(5)]
+        positions = [await one.bus.store(topic, b"1", 10, 60.0) for topic in topics for _ in range(2)]
+        assert [position.offset for position in positions] == [1, 2] * 60
+        await until(lambda: len(other.stored) == 120)
+        for engine_ in cluster:
+            assert b"keys=" in engine_.ask("INFO", "keyspace")  # each has its part
+        # One node is killed: the others go on, and its topics are told to be down.
+        cluster[1].kill()
+        await until(lambda: not one.up)
+        cluster[1].start()
+        await until(lambda: one.up and other.up)
+        await until(lambda: b"cluster_state:ok" in cluster[0].ask("CLUSTER", "INFO"))
+        await other.bus.settled()
+        for topic in topics:
+            await one.bus.store(topic, b"3", 10, 60.0)
+        await until(lambda: len([1 for _, data, _ in other.stored if data == b"3"]) == 60)

@@ -11,10 +11,13 @@ from .memory import MemoryBus
 
 __all__ = ["Bus", "LocalBus", "MemoryBus", "Position", "Reading", "Receiver", "Stored"]
 
+if TYPE_CHECKING:
+    from .redis import RedisBus as RedisBus
+
 if not TYPE_CHECKING:  # pragma: no branch # else every misspelt name would be Any to a type checker
 
     def __getattr__(name: str) -> object:
         # What these need is optional.
-        if name in ("NatsBus", "RedisBus"):
-            return getattr(importlib.import_module(f"{__name__}.{name.removesuffix('Bus').lower()}"), name)
+        if name == "RedisBus":
+            return importlib.import_module(f"{__name__}.redis").RedisBus
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -222,8 +222,9 @@ class _Node:
         await subscriber.open(options, time)
         await self._prepare()
         names = [self._bus.channel(topic) for topic in self.topics]
-        for i in range(0, len(names), _CHUNK):
-            self._sub_out.append(_pack((self._bus.subscribe_command, *names[i : i + _CHUNK])))
+        chunk = self._bus.channels_at_once
+        for i in range(0, len(names), chunk):
+            self._sub_out.append(_pack((self._bus.subscribe_command, *names[i : i + chunk])))
         await self.settled()
         if self._down.is_set():
             raise _EngineError(self._why)
@@ -510,6 +511,8 @@ class RedisBus(Bus):
         self._sentinels = list(sentinels or ())
         self._service = service
         self._sentinel: Any = None
+        # The channels of one SSUBSCRIBE must be of one slot.
+        self.channels_at_once = 1 if cluster else _CHUNK
         self.publish_command: bytes = b"SPUBLISH" if cluster else b"PUBLISH"
         self.subscribe_command: bytes = b"SSUBSCRIBE" if cluster else b"SUBSCRIBE"
         self.unsubscribe_command: bytes = b"SUNSUBSCRIBE" if cluster else b"UNSUBSCRIBE"
