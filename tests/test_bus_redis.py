@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import secrets
 import signal
-import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -252,22 +251,22 @@ def test_wrong_arguments() -> None:
 def cluster(tmp_path: Path) -> Iterator[list[Engine]]:
     """Three masters that share the slots."""
     command = find(REDISES[0])
-    cli = find("redis-cli")
     engines = []
     try:
         for number in range(3):
             directory = tmp_path / f"{number}"
             directory.mkdir()
-            options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-port", str(free_port()))
+            gossip = str(free_port())
+            options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-port", gossip)
             made = Engine(command, directory, *options)
             engines.append(made)
             made.start()
-        addresses = [f"127.0.0.1:{made.port}" for made in engines]
-        done = subprocess.run(
-            [cli, "--cluster", "create", *addresses, "--cluster-yes"], capture_output=True, text=True, timeout=60
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        end = time.monotonic() + 20
+            first, last = number * 16384 // 3, (number + 1) * 16384 // 3 - 1
+            assert made.ask("CLUSTER", "ADDSLOTSRANGE", str(first), str(last)) == b"+OK\r\n"
+            assert made.ask("CLUSTER", "SET-CONFIG-EPOCH", str(number + 1)) == b"+OK\r\n"
+            if number:
+                assert engines[0].ask("CLUSTER", "MEET", "127.0.0.1", str(made.port), gossip) == b"+OK\r\n"
+        end = time.monotonic() + 30
         while not all(b"cluster_state:ok" in made.ask("CLUSTER", "INFO") for made in engines):
             assert time.monotonic() < end
             time.sleep(0.05)
