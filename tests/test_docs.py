@@ -38,8 +38,8 @@ ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 MEASUREMENTS = {"docs/comparison.md", "docs/performance.md"}
 """Pages that name commands of the day on which they were measured."""
-FRAGMENTS = {"docs/migrating.md"}
-"""Pages that put code beside that of another library, in pieces; `tests/test_migrating.py` holds what they say."""
+FRAGMENTS = {"docs/migrating.md", "docs/asgi.md", "docs/topics.md", "docs/deploying.md", "docs/peers.md"}
+"""Pages whose code is in pieces, for the reader's own program; what they say is held by the tests of their parts."""
 
 _BLOCK = re.compile(
     r"^( *)(`{3,}|:{3,}) *\{?(\w[\w-]*)?\}?[^\n]*\n(.*?)^\1\2 *$|<!-- test\n(.*?)-->", re.MULTILINE | re.DOTALL
@@ -145,6 +145,12 @@ def test_the_code_of_a_page_runs(path: Path, tmp_path: Path, monkeypatch: pytest
         for name in set(sys.modules) - before:
             if str(getattr(sys.modules[name], "__file__", "")).startswith(str(tmp_path)):
                 del sys.modules[name]
+
+
+@pytest.mark.parametrize("path", [path for path in PAGES if name_of(path) in FRAGMENTS], ids=name_of)
+def test_pieces_of_code_are_python(path: Path) -> None:
+    for number, (_, text) in enumerate(blocks(path, "python"), 1):
+        compile(text, f"{name_of(path)}, block {number}", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
 
 @pytest.mark.parametrize("path", PAGES, ids=name_of)
