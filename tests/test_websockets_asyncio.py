@@ -391,6 +391,20 @@ async def test_max_queue_counts_messages() -> None:
         assert [await ws.recv() for _ in range(4)] == ["0", "1", "2", "3"]
 
 
+async def test_max_queue_from_its_default_on_is_for_bytes() -> None:
+    async def handler(ws: ServerConnection) -> None:
+        for number in range(100):
+            await ws.send(str(number))
+        await ws.wait_closed()
+
+    async with serving(handler) as running, connect(uri(running), max_queue=(16, 4)) as ws:
+        assert [await ws.recv() for _ in range(100)] == [str(number) for number in range(100)]
+        channel: Any = ws._channel
+        assert (channel.high_water, channel.overhead) == (65536, 64)
+    async with serving() as running, connect(uri(running), max_queue=None) as ws:
+        assert ws._channel.high_water == 2**62
+
+
 async def test_write_limit_of_two_marks() -> None:
     async with serving() as running, connect(uri(running), write_limit=(4096, 1024)) as ws:
         assert ws.transport is not None

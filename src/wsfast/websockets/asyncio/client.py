@@ -46,7 +46,8 @@ class connect(Dialing, connector.connect):  # noqa: N801
         process_exception: returns None for what ``async for`` shall connect again after.
         reconnect_delays: makes the seconds between attempts.
         max_size: the most bytes of a message; of a pair the first counts.
-        max_queue: messages that may wait to be received; of a pair the first counts. 4 KiB are held for each.
+        max_queue: messages that may wait to be received; of a pair the first counts. From 16 on, 4 KiB are held
+            for each instead.
         write_limit: bytes unsent above which `send` waits; of a pair the first counts.
         logger: default: ``logging.getLogger("websockets.client")``.
         create_connection: makes the `ClientConnection`.

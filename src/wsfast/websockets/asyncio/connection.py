@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from wsfast import connection as native
@@ -15,7 +15,7 @@ from wsfast.session import Limits
 from wsfast.transport.timers import CoarseTimer
 
 from ..described import Described
-from ..dialing import HELD, MaxQueue, WriteLimit, limits
+from ..dialing import HELD, MaxQueue, WriteLimit, counts, limits
 from ..protocol import SERVER, Machine, Protocol
 
 if TYPE_CHECKING:
@@ -102,18 +102,9 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
             code, reason = CloseCode.INTERNAL_ERROR, "close during fragmented message"
         await super().close(code, reason)
 
-    # --- Messages -----------------------------------------------------------------------------------------
-
-    def __aiter__(self) -> AsyncIterator[str | bytes]:
-        """Iterate over messages until the connection is closed."""
-        return self
-
-    async def aclose(self) -> None:
-        """End an iteration, as ``aclosing(aiter(ws))`` does; the connection stays open."""
-
     def _open(self, channel: Any) -> None:
-        # Both are marks of websockets; `limits` has chosen the high-water mark of the first so that messages count.
-        channel.overhead = HELD
+        if counts(self.max_queue):
+            channel.overhead = HELD
         if isinstance(self.write_limit, tuple):
             channel.transport.set_write_buffer_limits(*self.write_limit)
         super()._open(channel)

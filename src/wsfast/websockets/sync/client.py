@@ -17,7 +17,7 @@ from wsfast.sync import client as native
 
 from ..client import ClientProtocol, backoff, process_exception
 from ..datastructures import HeadersLike
-from ..dialing import MAX_REDIRECTS, Dialing, MaxQueue
+from ..dialing import MAX_REDIRECTS, Dialing, MaxQueue, counts
 from ..extensions.base import ClientExtensionFactory
 from ..http11 import USER_AGENT
 from ..translate import translate
@@ -54,7 +54,9 @@ class _Connector(Dialing, native._Connector):
         super().__init__(uri, Limits(**limits), HeadLimits(), bearer_token=None, options=made, **settings)
 
     def _websocket_type(self, *args: Any, **kwargs: Any) -> ClientConnection:
-        return self._create_connection(self._protocol(), *args, **kwargs)
+        protocol = self._protocol()
+        protocol.counts = counts(self._sizes["max_queue"])
+        return self._create_connection(protocol, *args, **kwargs)
 
     def connect(self) -> ClientConnection:
         """Connect, by way of redirects."""

@@ -23,11 +23,14 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
     """
 
     connection_type = Machine
-    _overhead = HELD
 
     def __init__(self, protocol: Protocol, *args: Any, **kwargs: Any) -> None:
         self.describe(protocol)
         super().__init__(*args, **kwargs)
+
+    @property
+    def _overhead(self) -> int:  # type: ignore[override]
+        return HELD if self.protocol.counts else 64
 
     @property
     def _machine(self) -> native.Connection | None:
