@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wsfast import connection as native
 from wsfast import handshake
@@ -19,17 +19,25 @@ __all__ = ["Described"]
 class Described:
     """A connection's names of `websockets`; a class puts it in front of wsfast's own."""
 
+    if not TYPE_CHECKING:  # for which it would have no attributes
+        __slots__ = ()
+
     protocol: Protocol
+    _native_request: handshake.Request | None
+    _request: Request | None
+    _native_response: handshake.Response | bytes | None
+    _known_response: Response | None
+    _adapter: logging.LoggerAdapter[Any] | None
 
     def describe(self, protocol: Protocol) -> None:
         """Begin; called before the other's constructor."""
         self.protocol = protocol
         protocol._websocket = self
-        self._native_request: handshake.Request | None = None
-        self._request: Request | None = None
-        self._native_response: handshake.Response | bytes | None = None
-        self._known_response: Response | None = None
-        self._adapter: logging.LoggerAdapter[Any] | None = None
+        self._native_request = None
+        self._request = None
+        self._native_response = None
+        self._known_response = None
+        self._adapter = None
 
     @property
     def _machine(self) -> native.Connection | None:

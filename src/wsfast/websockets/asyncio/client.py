@@ -31,6 +31,8 @@ class ClientConnection(Connection):
         ping_interval, ping_timeout, close_timeout, max_queue, write_limit: those of `connect`.
     """
 
+    __slots__ = ()
+
     protocol: ClientProtocol
 
 

@@ -49,6 +49,22 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
         ping_interval, ping_timeout, close_timeout, max_queue, write_limit: those of `connect` and `serve`.
     """
 
+    # Beside them a program may set attributes of its own; without any, methods are found as fast as wsfast's.
+    __slots__ = (
+        "_adapter",
+        "_known_response",
+        "_native_request",
+        "_native_response",
+        "_request",
+        "_transport",
+        "close_timeout",
+        "max_queue",
+        "ping_interval",
+        "ping_timeout",
+        "protocol",
+        "write_limit",
+    )
+
     connection_type = Machine
 
     def __init__(

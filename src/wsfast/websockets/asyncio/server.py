@@ -50,6 +50,8 @@ class ServerConnection(Connection):
         handler, handler_kwargs: what `route` chose.
     """
 
+    __slots__ = ("server",)
+
     protocol: ServerProtocol
     handler: Callable[..., Awaitable[None]]
     handler_kwargs: Mapping[str, Any]
