@@ -97,12 +97,13 @@ async def test_attributes_of_an_open_connection() -> None:
 async def test_the_peers_address_is_known_after_the_end(end: str) -> None:
     async with pair() as (ws, client):
         address = client.writer.get_extra_info("sockname")
+        local = client.writer.get_extra_info("peername")
         if end == "end":
             await client.end()
         else:
             client.reset()
         await until(lambda: ws.state is State.CLOSED)
-        assert (ws.remote_address, ws.local_address, ws.transport) == (address, None, None)
+        assert (ws.remote_address, ws.local_address, ws.transport) == (address, local, None)
 
 
 async def test_counters() -> None:
