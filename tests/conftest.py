@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
+import os
 import signal
 from collections.abc import Iterator
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
@@ -20,10 +22,27 @@ def codec(request: pytest.FixtureRequest) -> ModuleType:
     return importlib.import_module(f"wsfast.{request.param}")
 
 
-@pytest.fixture(
-    params=[("asyncio", {"use_uvloop": False}), ("asyncio", {"use_uvloop": True})],
-    ids=["asyncio", "uvloop"],
-)
+class LoopWithoutReaders(asyncio.SelectorEventLoop):
+    """A loop that calls nobody back when a descriptor is ready, as that of Windows, and rloop's."""
+
+    def add_reader(self, *args: Any) -> NoReturn:
+        raise NotImplementedError
+
+    def add_writer(self, *args: Any) -> NoReturn:
+        raise NotImplementedError
+
+
+WITHOUT_READERS = ("asyncio", {"loop_factory": LoopWithoutReaders})
+LOOPS = {
+    "asyncio": ("asyncio", {"use_uvloop": False}),
+    "uvloop": ("asyncio", {"use_uvloop": True}),
+    "without-readers": WITHOUT_READERS,
+}
+CHOSEN = os.environ.get("WSFAST_TEST_LOOPS", "asyncio,uvloop").split(",")
+"""The loops that tests run on: with `WSFAST_TEST_LOOPS=without-readers` all are on the transports of the loop."""
+
+
+@pytest.fixture(params=[LOOPS[name] for name in CHOSEN], ids=CHOSEN)
 def anyio_backend(request: pytest.FixtureRequest) -> Any:
     """Each event loop that wsfast supports."""
     return request.param

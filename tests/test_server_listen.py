@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -17,6 +18,7 @@ from raw import RawClient, connect_raw, open_raw, port_of, request, text, until
 from websockets.asyncio.client import connect as websockets_connect
 
 import wsfast
+from wsfast.transport.sockets import has_readers
 
 pytestmark = pytest.mark.anyio
 
@@ -467,3 +469,158 @@ async def test_serve_with_an_option_nobody_has() -> None:
 def test_options_out_of_range(options: dict[str, Any], kind: type[Exception], match: str) -> None:
     with pytest.raises(kind, match=match):
         wsfast.Server(**options)
+
+
+# --- How many ---------------------------------------------------------------------------------------------
+
+
+async def test_too_many_connections() -> None:
+    """Who comes beyond the limit is told when to come again; who is in is not touched."""
+    server = wsfast.Server(max_connections=2, stop_timeout=1)
+    server.register_handler(None, echo)
+    async with server:
+        await server.start("127.0.0.1", 0)
+        first, silent = await connect_raw(server), await open_raw(server)
+        await until(lambda: server.counters["handshakes"] == 1)
+        for _ in range(3):
+            async with await open_raw(server) as surplus:
+                await surplus.handshake()
+                assert surplus.status == 503
+                assert surplus.headers["retry-after"] == "5"
+                assert b"as many connections as it may have" in surplus.body
+        assert server.counters["refused"] == {503: 3}
+        silent.abort()
+        await until(lambda: server.counters["handshakes"] == 0)
+        await check(first)
+        await until(lambda: not server.connections)
+        for client in [await connect_raw(server) for _ in range(2)]:
+            await check(client)
+
+
+async def test_those_beyond_wait_at_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even refusing takes descriptors: those that may be refused at a time are few, and the others wait."""
+    if not has_readers(asyncio.get_running_loop()):
+        pytest.skip("a loop that accepts by itself does not wait")
+    monkeypatch.setattr("wsfast.server.server._MOST_SURPLUS", 3)
+    server = wsfast.Server(max_connections=1, stop_timeout=1)
+    server.register_handler(None, echo)
+    async with server:
+        await server.start("127.0.0.1", 0)
+        first = await connect_raw(server)
+        silent = [await open_raw(server) for _ in range(10)]
+        await until(lambda: server.counters["handshakes"] == 3)
+        for _ in range(20):
+            await asyncio.sleep(0.001)
+        assert server.counters["handshakes"] == 3
+        for client in silent[:9]:
+            client.abort()
+        await silent[9].handshake()
+        assert silent[9].status == 503
+        await until(lambda: server.counters["handshakes"] == 0)
+        silent[9].abort()
+        await check(first)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "match"),
+    [(0, ValueError, "positive, got 0"), (1.5, TypeError, "float"), (True, TypeError, "bool")],
+)
+def test_a_limit_of_connections_that_is_wrong(value: Any, kind: type[Exception], match: str) -> None:
+    with pytest.raises(kind, match=f"max_connections.*{match}"):
+        wsfast.Server(max_connections=value)
+
+
+async def test_several_servers_on_one_port() -> None:
+    """As several processes do: SO_REUSEPORT."""
+    servers = [wsfast.Server(stop_timeout=1) for _ in range(2)]
+    port = 0
+    for server in servers:
+        server.register_handler(None, echo)
+        await server.start("127.0.0.1", port, reuse_port=True)
+        port = port_of(server)
+    for _ in range(40):
+        await check(await connect_raw(servers[0], port=port))
+    assert sum(server.counters["opened"] for server in servers) == 40
+    assert all(server.counters["opened"] for server in servers)
+    for server in servers:
+        server.close()
+        await server.wait_closed()
+
+
+async def test_a_socket_that_listens_already(server: wsfast.Server) -> None:
+    """As systemd hands one in; who connected before is served."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        reader, writer = await asyncio.open_connection(*listening.getsockname())
+        inherited = socket.socket(fileno=os.dup(listening.fileno()))
+        async with server:
+            await server.start(sock=inherited)
+            client = RawClient(reader, writer)
+            await client.handshake()
+            await check(client)
+        assert inherited.fileno() == -1
+
+
+async def test_options_that_do_not_go_together(server: wsfast.Server, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        for wrong, kind in (
+            ({"sock": sock, "host": "127.0.0.1"}, ValueError),
+            ({"sock": sock, "reuse_port": True}, TypeError),
+            ({"path": str(tmp_path / "a"), "sock": sock}, ValueError),
+            ({"path": str(tmp_path / "a"), "reuse_port": True}, TypeError),
+            ({"host": "127.0.0.1", "port": 0, "nonsense": 1}, TypeError),
+        ):
+            with pytest.raises(kind):
+                await server.start(**wrong)
+    with socket.socket(type=socket.SOCK_DGRAM) as sock, pytest.raises(ValueError, match="stream socket"):
+        await server.start(sock=sock)
+    assert server.sockets == ()
+
+
+async def test_the_file_of_a_unix_socket_goes_with_the_server(server: wsfast.Server, tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    async with server:
+        await server.start(path=path)
+        assert path.exists()
+    assert not path.exists()
+    first, second = wsfast.Server(), wsfast.Server()
+    await first.start(path=path)
+    await second.start(path=path)  # took the name over
+    first.close()
+    await first.wait_closed()
+    assert path.exists()
+    second.close()
+    await second.wait_closed()
+    assert not path.exists()
+
+
+async def test_what_raises_when_a_connection_is_opened_ends_it(
+    server: wsfast.Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever it is, and though the handshake may be answered: nobody would look after the connection."""
+    from wsfast.asyncio.protocol import ConnectionProtocol
+
+    for name in ("attach", "write_head", "use_listener"):
+
+        def fail(*args: Any, **options: Any) -> None:
+            raise OverflowError("mine")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(ConnectionProtocol, name, fail)
+            one = wsfast.Server(stop_timeout=1, read_limit=2**100, write_limit=2**70, max_buffered=2**80)
+            one.register_listener(None, wsfast.Listener)
+            async with one:
+                await one.start("127.0.0.1", 0)
+                async with await open_raw(one) as client:
+                    client.send(request())
+                    with suppress(OSError):
+                        await client.reader.read()
+                await until(lambda one=one: not one.connections and not one.counters["handshakes"])
+    assert "mine" in caplog.text
+
+
+async def test_limits_that_c_does_not_hold() -> None:
+    server = wsfast.Server(read_limit=2**63, write_limit=2**31, max_buffered=2**64, max_size=2**65, max_fragments=2**70)
+    server.register_handler(None, echo)
+    async with server:
+        await server.start("127.0.0.1", 0)
+        await check(await connect_raw(server))

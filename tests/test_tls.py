@@ -9,6 +9,7 @@ import asyncio
 import gc
 import inspect
 import itertools
+import os
 import random
 import re
 import ssl
@@ -77,7 +78,7 @@ class Pair:
         *,
         version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
         server_side: bool = True,
-        memory: int = 65536,
+        memory: Any = 65536,
         **options: Any,
     ) -> None:
         here, there = certs.server_context(), certs.client_context()
@@ -85,8 +86,10 @@ class Pair:
             here, there = there, here
             options.setdefault("server_hostname", "localhost")
         here.maximum_version = here.minimum_version = version
+        if isinstance(memory, int):
+            memory = module.ReceiveBuffer(memory)
         self.app = app
-        self.tls = module.TLSTransport(app, module.ReceiveBuffer(memory), here, server_side=server_side, **options)
+        self.tls = module.TLSTransport(app, memory, here, server_side=server_side, **options)
         self.below = Below(self.tls)
         self.peer = Peer(there, server_side=not server_side)
 
@@ -280,6 +283,67 @@ async def test_memory_that_is_smaller_than_a_record(tls: ModuleType, certs: Cert
     pair = Pair(tls, certs, app, memory=10).open()
     pair.below.arrive(pair.peer.send(b"x" * 50_000))
     assert app.data == b"x" * 50_000
+
+
+@pytest.mark.parametrize("make", [BufferedApp, PlainApp])
+async def test_a_nested_loop(tls: ModuleType, certs: Certificates, make: Callable[..., App]) -> None:
+    """While a connection is in the middle of what it received, others receive, and it does itself."""
+    shared = tls.ReceiveBuffer(65536)
+    first, second, third = (Pair(tls, certs, make(), memory=shared).open() for _ in range(3))
+    sent = {pair: os.urandom(400_000) for pair in (first, second, third)}
+
+    def nest(pair: Pair, other: Pair) -> Callable[[Any], None]:
+        rest = [sent[pair][100_000 * k : 100_000 * (k + 1)] for k in range(1, 4)]
+        deep = 0
+
+        def received(_: Any) -> None:
+            nonlocal deep
+            deep += 1
+            if deep == 1:
+                other.below.arrive(other.peer.send(sent[other][:100_000]))
+            if rest and deep < 4:
+                pair.below.arrive(pair.peer.send(rest.pop(0)))
+            deep -= 1
+            if not deep:
+                while rest:
+                    pair.below.arrive(pair.peer.send(rest.pop(0)))
+
+        return received
+
+    first.app.on["data"] = nest(first, second)
+    second.app.on["data"] = nest(second, third)
+    first.below.arrive(first.peer.send(sent[first][:100_000]))
+    assert first.app.data == sent[first]
+    assert second.app.data[:100_000] == sent[second][:100_000]
+    assert third.app.data[:100_000] == sent[third][:100_000]
+    for pair in (first, second, third):
+        assert not pair.below.calls, pair.below.calls
+
+
+async def test_a_peer_that_makes_tls_say_more_than_it_takes(tls: ModuleType) -> None:
+    """As by KeyUpdates (RFC 8446, 4.6.3), each of which is answered."""
+    app = PlainApp()
+    transport, below, stub = stub_pair(tls, app)
+
+    def read(n: int, buffer: Any) -> int:
+        stub._incoming.read(n)
+        stub._outgoing.write(b"u" * 30)
+        raise ssl.SSLWantReadError
+
+    stub.read = read
+    record = b"\x17\x03\x03\x00\x05hello"
+    for _ in range(10_000):
+        below.arrive(record)
+    assert len(b"".join(below.written())) == 300_000  # while the peer takes what it is sent, that is all right
+    below.unsent = 1
+    for _ in range(10_000):
+        below.arrive(record)
+    assert 65536 <= len(b"".join(below.written())) <= 65536 + 60
+    assert transport.is_closing()
+    below.arrive(then="eof")
+    await turn()
+    assert isinstance(app.error, ConnectionAbortedError)
+    assert "more than it takes" in str(app.error)
 
 
 # --- Sending ------------------------------------------------------------------------------------------

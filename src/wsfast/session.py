@@ -23,6 +23,7 @@ Rules, each in one place:
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
@@ -109,6 +110,8 @@ class Limits:
                 raise TypeError(f"{name} must be int{' or None' * name.startswith('max')}, got {type(value).__name__}")
             if value < 1:
                 raise ValueError(f"{name} must be positive, got {value}")
+            # What C holds; nobody can tell such a limit from none.
+            object.__setattr__(self, name, min(value, 0x7FFFFFFF if name == "write_limit" else sys.maxsize))
         for name in ("open_timeout", "ping_interval", "ping_timeout", "close_timeout"):
             value = getattr(self, name)
             if value is None:

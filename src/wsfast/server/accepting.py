@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Acceptor", "ServerOpening"]
 
+_SURPLUS_PATIENCE = 2.0
+"""Seconds for the request of a connection that is to be refused because there are too many."""
+
 
 class Acceptor(Protocol):
     """What a connection that is not open yet needs of its server."""
@@ -44,6 +47,7 @@ class Acceptor(Protocol):
     logger: Any
     closing: bool
     hooked: bool
+    max_connections: int | None
 
     @property
     def process_request(self) -> Callable[[WebSocket, Request], Any] | None: ...
@@ -56,6 +60,8 @@ class Acceptor(Protocol):
     def _handshake_began(self, handshake: ServerOpening) -> bool: ...
 
     def _handshake_ended(self, handshake: ServerOpening) -> None: ...
+
+    def _knows(self, protocol: ConnectionProtocol) -> bool: ...
 
     def _request_answered(self, status_code: int) -> None: ...
 
@@ -93,6 +99,7 @@ class ServerOpening:
         "_with_body",
         "due",
         "server",
+        "surplus",
         "transport",
         "ws",
     )
@@ -109,6 +116,7 @@ class ServerOpening:
         self._late = b""  # received while a hook is at work
         self._answered = False
         self._expired = False
+        self.surplus = False
         self.ws: WebSocket
         self._request: Request | None = None  # without one there is no `ws`
         if server.limits.open_timeout is not None:
@@ -123,6 +131,9 @@ class ServerOpening:
             transport.abort()
         elif self._expired:
             self.on_deadline()
+        elif self.surplus:
+            patience = self.server.limits.open_timeout
+            self.server.timer.set(self, _SURPLUS_PATIENCE if patience is None else min(patience, _SURPLUS_PATIENCE))
 
     @property
     def peer(self) -> Any:
@@ -216,6 +227,13 @@ class ServerOpening:
             # Before it is open, a WebSocket has no connection to ask.
             known = (known or addresses_of(self.transport))._replace(transport=self.transport)
         self.ws = server.new_websocket(request, known, self.transport)
+        if self.surplus:
+            raise refuse(
+                503,
+                "The server has as many connections as it may have",
+                f"max_connections is {server.max_connections}",
+                {"Retry-After": "5"},
+            )
         if server.process_request is None:
             self._upgrade()
             return
@@ -319,7 +337,14 @@ class ServerOpening:
         self._task = self._protocol = None
         if not transport.is_reading():
             transport.resume_reading()
-        server._open_connection(protocol, self.ws, transport, compression, head, trailing)
+        try:
+            server._open_connection(protocol, self.ws, transport, compression, head, trailing)
+        except (Exception, asyncio.CancelledError) as exc:
+            # The handshake may be answered: whatever it was, the connection must not stay without anybody.
+            server.logger.error("a connection could not be opened", exc_info=exc)
+            if not server._knows(protocol):
+                protocol.opening = self  # which is told of the end
+            transport.abort()
 
     def _refuse(self, refused: HandshakeRefused) -> None:
         self.server.logger.info("connection from %s refused: %s", format_address(self.peer), refused)

@@ -1,6 +1,6 @@
 """Listening: sockets are bound, connections accepted in batches, and a system that refuses them is waited for.
 
-On a loop without ``add_reader`` the loop's own server does that.
+On a loop without ``add_reader`` the loop's own server accepts.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ class Listening:
         self._logger = logger
         self._has_room = has_room
         self._serving = False
+        self._servers: list[asyncio.Server] = []  # those of a loop without readers
         self._watched: set[socket.socket] = set()
         self._refused_since: float | None = None  # by the system
         self._retry: asyncio.TimerHandle | None = None
@@ -75,10 +76,17 @@ class Listening:
         """Begin to accept; without effect if it has begun, or is closed."""
         if self._serving or not self._sockets:
             return
-        for sock in self._sockets:
-            sock.listen(self._backlog)
         self._serving = True
-        self.wake()
+        if has_readers(self._loop):
+            for sock in self._sockets:
+                sock.listen(self._backlog)
+            self.wake()
+            return
+        for sock in self._sockets:
+            create: Any = self._loop.create_server
+            if hasattr(socket, "AF_UNIX") and sock.family == socket.AF_UNIX:
+                create = self._loop.create_unix_server
+            self._servers.append(await create(self._factory, sock=sock, backlog=self._backlog))
 
     def close(self) -> None:
         """Accept no more, and close the sockets."""
@@ -87,6 +95,9 @@ class Listening:
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
         sockets, self._sockets = self._sockets, []
         for sock in sockets:
             sock.close()
@@ -99,7 +110,7 @@ class Listening:
 
     def wake(self) -> None:
         """Go on accepting where there was no room."""
-        if not self._serving or self._retry is not None or self._watched:
+        if not self._serving or self._retry is not None or self._watched or not has_readers(self._loop):
             return
         for sock in self._sockets:
             self._loop.add_reader(sock, self._accept, sock)
@@ -168,7 +179,7 @@ async def listen(
     has_room: Callable[[], bool],
     start_serving: bool = True,
     **options: Any,
-) -> Listening | asyncio.Server:
+) -> Listening:
     """Bind sockets and accept connections on them; `Server.start` documents the arguments.
 
     Args:
@@ -181,13 +192,6 @@ async def listen(
         TypeError, ValueError: the arguments do not go together.
     """
     loop = asyncio.get_running_loop()
-    if not has_readers(loop):
-        create: Any = loop.create_unix_server if path is not None else loop.create_server
-        where = (path,) if path is not None else (host, port)
-        server: asyncio.Server = await create(
-            factory, *where, sock=sock, backlog=backlog, start_serving=start_serving, **options
-        )
-        return server
     file: str | bytes | None = None
     if path is not None:
         if sock is not None:

@@ -72,6 +72,8 @@ SelectSubprotocol: TypeAlias = Callable[[WebSocket, Sequence[str]], "str | None"
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 _BACKLOG: Final = 1024
+_MOST_SURPLUS: Final = 64
+"""Connections that are refused at a time because there are too many; others wait to be accepted."""
 _HANDSHAKE: Final = frozenset({"connection", "content-length", "transfer-encoding", "upgrade"})
 """Headers that would change what the response to an opening handshake means; those of its own begin alike."""
 
@@ -95,6 +97,7 @@ class ServerOptions(TypedDict, total=False):
     max_fragments: int | None
     read_limit: int
     write_limit: int
+    max_connections: int | None
     max_buffered: int | None
     overflow: Overflow
     open_timeout: float | None
@@ -189,6 +192,9 @@ class Server:
         read_limit: bytes received and not consumed above which reading is paused, until a quarter is left.
             Each message counts for 64 bytes more than it has.
         write_limit: bytes written and not sent above which `send` waits, until a quarter is left.
+        max_connections: the most connections at a time, those in their opening handshake and those whose handler has
+            not returned among them; None for no limit. Who comes then is answered 503 with Retry-After, at most 64 at
+            a time; the others wait until the system has no room for them either (`backlog`).
         max_buffered: bytes unsent beyond which `send_nowait` obeys `overflow`; None for no limit.
         overflow: what `send_nowait` then does: ``"error"`` raises `BufferFull`, ``"drop"`` drops the message and
             returns False, ``"close"`` closes the connection with 1013.
@@ -224,6 +230,7 @@ class Server:
         max_fragments: int | None = None,
         read_limit: int = 65536,
         write_limit: int = 65536,
+        max_connections: int | None = None,
         max_buffered: int | None = 4194304,
         overflow: Overflow = "error",
         open_timeout: float | None = 10.0,
@@ -267,6 +274,12 @@ class Server:
             self._proxies = Networks(["127.0.0.0/8", "::1", "unix"], "proxy_protocol")
         elif proxy_protocol:
             self._proxies = Networks(proxy_protocol, "proxy_protocol")
+        if max_connections is not None:
+            if not isinstance(max_connections, int) or isinstance(max_connections, bool):
+                raise TypeError(f"max_connections must be int or None, got {type(max_connections).__name__}")
+            if max_connections < 1:
+                raise ValueError(f"max_connections must be positive, got {max_connections}")
+        self.max_connections = max_connections
         self.process_request = process_request
         self.process_response = process_response
         self.origins: Origins | None = None if origins is None else _checked_origins(origins)
@@ -289,8 +302,9 @@ class Server:
         self._closed_totals = dict.fromkeys(COUNTED, 0)
         self._causes: dict[str, int] = {}
         self._registered: dict[str | None, _Registration] = {}
-        self._listening: list[Listening | asyncio.Server] = []
+        self._listening: list[Listening] = []
         self._handshakes: set[ServerOpening] = set()
+        self._surplus = 0  # of them, those that are refused because there are too many
         self._connections: dict[ConnectionProtocol, None] = {}  # used as a set, see _Bucket of timers
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: list[asyncio.Task[None]] = []
@@ -500,7 +514,7 @@ class Server:
         return self
 
     def _has_room(self) -> bool:
-        return True
+        return self._surplus < _MOST_SURPLUS
 
     def new_protocol(self) -> asyncio.BaseProtocol:
         """Make the asyncio protocol of one more connection, for a transport that the server did not accept itself.
@@ -794,12 +808,21 @@ class Server:
         """Note a connection that was accepted; False if the server is stopping."""
         if self.closing:
             return False
+        if self.max_connections is not None:
+            count = len(self._connections) + len(self._handshakes) - self._surplus
+            handshake.surplus = count >= self.max_connections
+            self._surplus += handshake.surplus
         self._handshakes.add(handshake)
         return True
 
     def _handshake_ended(self, handshake: ServerOpening) -> None:
         """Note that a handshake was finished, refused or given up."""
         self._handshakes.discard(handshake)
+        if handshake.surplus:
+            handshake.surplus = False
+            self._surplus -= 1
+            for listening in self._listening:
+                listening.wake()
 
     def _request_answered(self, status_code: int) -> None:
         """Count a request that was answered by HTTP."""
@@ -864,6 +887,10 @@ class Server:
     def _handler_failed(self, protocol: ConnectionProtocol, exc: BaseException) -> None:
         """Close a connection with 1011 because its handler raised; log it once."""
         protocol.consumer_failed(exc)
+
+    def _knows(self, protocol: ConnectionProtocol) -> bool:
+        """Tell whether a connection was noted as open, and has not ended."""
+        return protocol in self._connections
 
     def connection_opened(self, protocol: ConnectionProtocol) -> None:
         """Note a connection that is open from now on."""

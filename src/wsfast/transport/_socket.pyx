@@ -624,9 +624,9 @@ cdef class SocketTransport:
         cdef int fd = self._fd
         self._fd = -1
         self._closing = True
-        if self._socket is not None:
-            if self._socket.fileno() == fd:
-                self._socket._sock.detach()
+        sock, self._socket = self._socket, None
+        if sock is not None:
+            sock._sock.detach()  # whoever was given it finds it closed
         if fd >= 0:
             wsf_close(fd)
         owner, self._owner = self._owner, None
