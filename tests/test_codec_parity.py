@@ -538,45 +538,6 @@ def test_wrong_calls() -> None:
                 setattr(twin.Decoder(masked=True), name, 1)
 
 
-def test_made_without_init() -> None:
-    """`__new__` alone makes an object that is of no use, but is no danger either."""
-    decoder = _codec.Decoder.__new__(_codec.Decoder)
-    assert decoder.held == 0
-    assert decoder.pending is False
-    decoder.get_buffer()
-    decoder.buffer_updated(0)
-    decoder.feed(HELLO)
-    encoder = _codec.Encoder.__new__(_codec.Encoder)
-    encoder.message("x")
-    assert encoder.take() == b"\x81\x01x"
-
-
-def test_made_twice() -> None:
-    """`__init__` may be called again, while memory is lent and while it is parsed, and nothing breaks."""
-    for twin in TWINS:
-        made = []
-
-        def inflate(data: bytes, fin: bool, limit: int) -> bytes:
-            made[0].__init__(masked=False, buffer=bytearray(1024))  # noqa: B023
-            return data
-
-        made.append(twin.Decoder(masked=False, inflate=inflate))
-        stream = frame(TEXT, b"a" * 200, rsv=4) + frame(TEXT, b"b" * 200)
-        lent = made[0].get_buffer()
-        lent[: len(stream)] = stream
-        del lent
-        made[0].buffer_updated(len(stream))
-        decoder = twin.Decoder(masked=False)
-        decoder.feed(declare(BINARY, 100_000) + bytes(10_000))
-        lent = decoder.get_buffer()
-        decoder.__init__(masked=True)  # type: ignore[misc]
-        lent[:] = bytes(len(lent))
-        encoder = twin.Encoder()
-        encoder.message("x")
-        encoder.__init__(mask=True)  # type: ignore[misc]
-        encoder.message("y")
-
-
 def test_events_are_the_same_classes() -> None:
     stream = HELLO + frame(BINARY) + frame(PING) + frame(PONG) + frame(CLOSE)
     for twin in TWINS:

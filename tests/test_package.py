@@ -21,7 +21,7 @@ import wsfast
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-EXTENSIONS = {"_codec", "asyncio/_channel", "topics/_topics", "transport/_tls"}
+EXTENSIONS = {"_codec", "asyncio/_channel", "topics/_topics", "transport/_socket", "transport/_tls"}
 """Paths in the package, without an ending."""
 
 
@@ -73,12 +73,83 @@ def test_the_dev_extra_has_what_the_tests_import() -> None:
     assert not imported - local - named - set(sys.stdlib_module_names)
 
 
+def sources(target: Path) -> Path:
+    """Copy what is packed, without what was built in the tree."""
+    skipped = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "node_modules", "__pycache__", "*.so")
+    shutil.copytree(ROOT, target, ignore=skipped)
+    return target
+
+
+@pytest.mark.parametrize("how", ["missing", "broken", "of another build"])
+@pytest.mark.parametrize("name", sorted(EXTENSIONS))
+def test_an_unusable_extension_is_an_error(name: str, how: str, tmp_path: Path) -> None:
+    """Never is the Python code used instead without being asked for."""
+    shutil.copytree(ROOT / "src" / "wsfast", tmp_path / "wsfast")
+    (extension,) = (tmp_path / "wsfast").glob(f"{name}.*.so")
+    if how == "missing":
+        extension.unlink()
+    elif how == "broken":
+        extension.write_bytes(b"not a shared library")
+    else:
+        extension.rename(extension.with_name(f"{Path(name).name}.cpython-39-x86_64-linux-gnu.so"))
+    program = (
+        "import importlib\n"
+        "names = ('', '.transport.tls', '.transport.sockets', '.topics.index')\n"
+        "try: [importlib.import_module(f'wsfast{name}') for name in names]\n"
+        "except ImportError as exc: print(exc)\n"
+        "else: print('imported')"
+    )
+    lines = run(sys.executable, "-c", program, PYTHONPATH=str(tmp_path)).splitlines()
+    # One that imports another may be the first that fails.
+    assert re.match(rf"the extension wsfast[\w.]+ cannot be imported by cpython {sys.version.split()[0]}: ", lines[0])
+    assert Path(name).name in lines[0]
+    assert "Install wsfast again" in lines[1]
+    assert "WSFAST_PURE_PYTHON=1" in lines[2]
+    assert len(lines) == 3
+    pure = {"PYTHONPATH": str(tmp_path), "WSFAST_PURE_PYTHON": "1"}
+    assert run(sys.executable, "-c", program, **pure) == "imported\n"
+
+
+def test_no_compiler_is_three_lines(tmp_path: Path) -> None:
+    """That say what to install, before anything was built."""
+    source = sources(tmp_path / "wsfast")
+    for command in ("bdist_wheel", "build_ext", "editable_wheel"):
+        done = subprocess.run(
+            [sys.executable, "setup.py", command],
+            cwd=source,
+            env={"PATH": "/nonexistent"},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 1
+        lines = done.stderr.splitlines()
+        assert lines[0].startswith("wsfast's extensions cannot be compiled: there is no ")
+        assert "C compiler" in lines[1]
+        assert "WSFAST_PURE_PYTHON=1 pip install" in lines[2]
+        assert len(lines) == 3
+
+
+@pytest.mark.package
+def test_a_wheel_without_extensions(tmp_path: Path) -> None:
+    """Asked for at installation, it is for any Python and platform, and says what it is."""
+    source = sources(tmp_path / "source")
+    command = (sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation")
+    run(*command, "--wheel-dir", tmp_path / "wheel", source, WSFAST_PURE_PYTHON="1", PATH="/nonexistent")
+    (pure,) = (tmp_path / "wheel").iterdir()
+    assert pure.name == f"wsfast-{wsfast.__version__}-py3-none-any.whl"
+    with zipfile.ZipFile(pure) as archive:
+        names = archive.namelist()
+        archive.extractall(tmp_path / "installed")
+    assert not [name for name in names if name.endswith((".so", ".pyd", ".c", ".h", ".pyx", ".pxd"))]
+    for value in ("", "0", "1"):
+        environment = {"PYTHONPATH": str(tmp_path / "installed"), "WSFAST_PURE_PYTHON": value}
+        assert run(sys.executable, "-c", "import wsfast; print(wsfast.IMPLEMENTATION)", **environment) == "python\n"
+
+
 @pytest.fixture(scope="module")
 def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # From a copy: what building leaves behind must not get into the tree that is tested.
-    source = tmp_path_factory.mktemp("source") / "wsfast"
-    skipped = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "node_modules", "__pycache__")
-    shutil.copytree(ROOT, source, ignore=skipped)
+    source = sources(tmp_path_factory.mktemp("source") / "wsfast")
     target = tmp_path_factory.mktemp("sdist")
     run(sys.executable, "-m", "build", "--sdist", "--outdir", target, source)
     (path,) = target.iterdir()

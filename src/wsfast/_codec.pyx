@@ -50,6 +50,11 @@ cdef extern from "_codec_utf8.h" nogil:
 
 cdef extern from *:
     """
+    #ifdef Py_GIL_DISABLED
+    #define WSF_FREE_THREADED 1
+    #else
+    #define WSF_FREE_THREADED 0
+    #endif
     #if defined(__GNUC__) || defined(__clang__)
     #pragma GCC diagnostic push
     #pragma GCC diagnostic ignored "-Wdeprecated-declarations"
@@ -70,6 +75,9 @@ cdef extern from *:
     #endif
     """
     bint wsf_is_pristine(PyObject *message)
+    bint WSF_FREE_THREADED
+    char *PyByteArray_AS_STRING(object data)
+    Py_ssize_t PyByteArray_GET_SIZE(object data)
     # Declared with PyObject * where Cython must not count references.
     PyObject *PyBytes_New "PyBytes_FromStringAndSize"(const char *data, Py_ssize_t n) except NULL
     int PyBytes_Resize "_PyBytes_Resize"(PyObject **obj, Py_ssize_t n) except -1
@@ -446,10 +454,35 @@ Specified in `_codec_py.py`.
         return taken
 
 
+cdef inline uint8_t *_exact(object data, Py_ssize_t *n) noexcept:
+    """Return the memory of the two usual types, for which a view would take longer than the work on it; else NULL."""
+    if type(data) is bytes:
+        n[0] = PyBytes_GET_SIZE(data)
+        return <uint8_t *>PyBytes_AS_STRING(data)
+    if type(data) is bytearray and not WSF_FREE_THREADED:  # else another thread could change its size meanwhile
+        n[0] = PyByteArray_GET_SIZE(data)
+        return <uint8_t *>PyByteArray_AS_STRING(data)
+    return NULL
+
+
 def apply_mask(data, mask, out=None):
     """Mask or unmask data: XOR it with a repeated four-byte key (RFC 6455, 5.3)."""
     cdef Py_buffer source, key, target
     cdef bytes masked
+    cdef Py_ssize_t n = 0, four = 0
+    cdef uint8_t *start = _exact(data, &n)
+    cdef uint8_t *four_bytes = _exact(mask, &four)
+    cdef uint8_t copied_key[4]
+    if start != NULL and four_bytes != NULL and four == 4:
+        if out is None:
+            masked = <bytes>_new_bytes(n)
+            Py_DECREF(masked)
+            wsf_mask(<uint8_t *>PyBytes_AS_STRING(masked), start, n, four_bytes)
+            return masked
+        if out is data and type(data) is bytearray:
+            memcpy(copied_key, four_bytes, 4)  # it may lie in data
+            wsf_mask(start, start, n, copied_key)
+            return None
     _borrow(data, &source, "a bytes-like object")
     try:
         _borrow(mask, &key, "a bytes-like object")

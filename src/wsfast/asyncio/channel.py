@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..codec import IMPLEMENTATION
+from .._built import IMPLEMENTATION, unusable
 
 __all__ = ["PAUSED_HELD", "PAUSED_WRITING", "Channel", "Endpoint", "EventEndpoint", "Turn"]
 
@@ -15,4 +15,7 @@ PAUSED_WRITING = 4
 if TYPE_CHECKING or IMPLEMENTATION == "python":
     from ._channel_py import Channel, Endpoint, EventEndpoint, Turn
 else:
-    from ._channel import Channel, Endpoint, EventEndpoint, Turn
+    try:
+        from ._channel import Channel, Endpoint, EventEndpoint, Turn
+    except Exception as exc:
+        raise unusable("wsfast.asyncio._channel", exc) from exc

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..codec import IMPLEMENTATION
+from .._built import IMPLEMENTATION, unusable
 
 __all__ = ["Index", "Member", "Topic"]
 
 if TYPE_CHECKING or IMPLEMENTATION == "python":
     from ._topics_py import Index, Member, Topic
 else:
-    from ._topics import Index, Member, Topic
+    try:
+        from ._topics import Index, Member, Topic
+    except Exception as exc:
+        raise unusable("wsfast.topics._topics", exc) from exc

@@ -8,12 +8,15 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ..codec import IMPLEMENTATION
+from .._built import IMPLEMENTATION, unusable
 
 if TYPE_CHECKING or IMPLEMENTATION == "python" or os.name == "nt":
     from ._socket_py import SocketTransport, accept
 else:
-    from ._socket import SocketTransport, accept
+    try:
+        from ._socket import SocketTransport, accept
+    except Exception as exc:
+        raise unusable("wsfast.transport._socket", exc) from exc
 
 __all__ = ["SocketTransport", "accept", "begin_transport", "has_readers", "look_up"]
 

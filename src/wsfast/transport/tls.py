@@ -15,13 +15,16 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from ..codec import IMPLEMENTATION
+from .._built import IMPLEMENTATION, unusable
 from .loops import PerLoop
 
 if TYPE_CHECKING or IMPLEMENTATION == "python":
     from ._tls_py import ReceiveBuffer, TLSPipe
 else:
-    from ._tls import ReceiveBuffer, TLSPipe
+    try:
+        from ._tls import ReceiveBuffer, TLSPipe
+    except Exception as exc:
+        raise unusable("wsfast.transport._tls", exc) from exc
 
 __all__ = ["TLSTransport", "buffer_of", "connect"]
 

@@ -1,0 +1,313 @@
+/* Text by AVX2: checking UTF-8 and measuring it; with a fast `pext` of BMI2, decoding and encoding it as well.
+ *
+ * Of a block, all characters are done at once, whatever their lengths. Each byte of a decoded character is put together
+ * at the place of its last byte in UTF-8, and what is not at such a place is squeezed out; encoding puts the bytes of a
+ * character into a lane of its own, at the end, and squeezes out what is in front. `pext` squeezes 8 bytes.
+ */
+#ifndef WSFAST_CODEC_UTF8_AVX2_H
+#define WSFAST_CODEC_UTF8_AVX2_H
+
+#include "_codec_utf8_plain.h"
+
+#ifdef WSF_AVX2
+/* Return the end of the last whole character in front of `at`, where all before is UTF-8 but for an unfinished one. */
+static inline size_t wsf_utf8_boundary(const uint8_t *s, size_t at)
+{
+    size_t k;
+    for (k = 1; k <= 3 && k <= at; k++) {
+        uint8_t byte = s[at - k];
+        if (byte < 0x80)
+            return at;
+        if (byte >= 0xC0)
+            return (byte >= 0xF0 ? 4u : byte >= 0xE0 ? 3u : 2u) > k ? at - k : at;
+    }
+    return at;
+}
+
+/* The method is Keiser's and Lemire's ("Validating UTF-8 In Less Than One Instruction Per Byte", 2021): three lookups
+ * by the halves of two adjacent bytes tell all errors of pairs, and where the second or third byte behind a lead must
+ * continue it. */
+enum {
+    WSF_TOO_SHORT = 1,   /* a lead or ASCII where a lead must be continued */
+    WSF_TOO_LONG = 2,    /* a continuation behind ASCII */
+    WSF_OVERLONG_3 = 4,  /* E0 80-9F */
+    WSF_LARGE = 8,       /* F4 90-BF, F5-FF 90-BF */
+    WSF_SURROGATE = 16,  /* ED A0-BF */
+    WSF_OVERLONG_2 = 32, /* C0, C1 */
+    WSF_OVERLONG_4 = 64, /* F0 80-8F, and F5-FF 80-8F */
+    WSF_CONTINUED = 128, /* two continuations: an error unless a lead of three or four is in front */
+    WSF_CARRY = WSF_TOO_SHORT | WSF_TOO_LONG | WSF_CONTINUED,
+    WSF_BEYOND = WSF_CARRY | WSF_LARGE | WSF_OVERLONG_4
+};
+static const uint8_t wsf_first_high[16] = {
+    WSF_TOO_LONG, WSF_TOO_LONG, WSF_TOO_LONG, WSF_TOO_LONG, WSF_TOO_LONG, WSF_TOO_LONG, WSF_TOO_LONG, WSF_TOO_LONG,
+    WSF_CONTINUED, WSF_CONTINUED, WSF_CONTINUED, WSF_CONTINUED,
+    WSF_TOO_SHORT | WSF_OVERLONG_2, WSF_TOO_SHORT, WSF_TOO_SHORT | WSF_OVERLONG_3 | WSF_SURROGATE,
+    WSF_TOO_SHORT | WSF_LARGE | WSF_OVERLONG_4,
+};
+static const uint8_t wsf_first_low[16] = {
+    WSF_CARRY | WSF_OVERLONG_2 | WSF_OVERLONG_3 | WSF_OVERLONG_4, WSF_CARRY | WSF_OVERLONG_2, WSF_CARRY, WSF_CARRY,
+    WSF_CARRY | WSF_LARGE, WSF_BEYOND, WSF_BEYOND, WSF_BEYOND, WSF_BEYOND, WSF_BEYOND, WSF_BEYOND, WSF_BEYOND,
+    WSF_BEYOND, WSF_BEYOND | WSF_SURROGATE, WSF_BEYOND, WSF_BEYOND,
+};
+static const uint8_t wsf_second_high[16] = {
+    WSF_TOO_SHORT, WSF_TOO_SHORT, WSF_TOO_SHORT, WSF_TOO_SHORT,
+    WSF_TOO_SHORT, WSF_TOO_SHORT, WSF_TOO_SHORT, WSF_TOO_SHORT,
+    WSF_TOO_LONG | WSF_OVERLONG_2 | WSF_CONTINUED | WSF_OVERLONG_3 | WSF_OVERLONG_4,
+    WSF_TOO_LONG | WSF_OVERLONG_2 | WSF_CONTINUED | WSF_OVERLONG_3 | WSF_LARGE,
+    WSF_TOO_LONG | WSF_OVERLONG_2 | WSF_CONTINUED | WSF_SURROGATE | WSF_LARGE,
+    WSF_TOO_LONG | WSF_OVERLONG_2 | WSF_CONTINUED | WSF_SURROGATE | WSF_LARGE,
+    WSF_TOO_SHORT, WSF_TOO_SHORT, WSF_TOO_SHORT, WSF_TOO_SHORT,
+};
+#define WSF_TARGET_AVX2 __attribute__((target("avx2,popcnt")))
+
+WSF_TARGET_AVX2 static inline __m256i wsf_back_avx2(__m256i before, __m256i block, int n)
+{
+    __m256i joint = _mm256_permute2x128_si256(before, block, 0x21);
+    return n == 1 ? _mm256_alignr_epi8(block, joint, 15)
+         : n == 2 ? _mm256_alignr_epi8(block, joint, 14) : _mm256_alignr_epi8(block, joint, 13);
+}
+
+/* Return whether 32 bytes, with those before them, cannot be UTF-8; what is unfinished at their end is not seen. */
+WSF_TARGET_AVX2 static WSF_ALWAYS_INLINE int wsf_utf8_wrong_avx2(__m256i before, __m256i block)
+{
+#define WSF_TABLE(table) _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(table)))
+    const __m256i first_high = WSF_TABLE(wsf_first_high), first_low = WSF_TABLE(wsf_first_low);
+    const __m256i second_high = WSF_TABLE(wsf_second_high);
+#undef WSF_TABLE
+    const __m256i nibble = _mm256_set1_epi8(0x0F), top = _mm256_set1_epi8((char)0x80);
+    const __m256i three = _mm256_set1_epi8(0xE0 - 0x80), four = _mm256_set1_epi8(0xF0 - 0x80);
+    const __m256i back1 = wsf_back_avx2(before, block, 1);
+    const __m256i pairs = _mm256_and_si256(
+        _mm256_and_si256(
+            _mm256_shuffle_epi8(first_high, _mm256_and_si256(_mm256_srli_epi16(back1, 4), nibble)),
+            _mm256_shuffle_epi8(first_low, _mm256_and_si256(back1, nibble))),
+        _mm256_shuffle_epi8(second_high, _mm256_and_si256(_mm256_srli_epi16(block, 4), nibble)));
+    const __m256i must = _mm256_and_si256(
+        _mm256_or_si256(
+            _mm256_subs_epu8(wsf_back_avx2(before, block, 2), three),
+            _mm256_subs_epu8(wsf_back_avx2(before, block, 3), four)),
+        top);
+    const __m256i wrong = _mm256_xor_si256(must, pairs);
+    return !_mm256_testz_si256(wrong, wrong);
+}
+
+/* Return how many bytes, counted from a character's first byte, are UTF-8 but for an unfinished character at their end:
+ * all, or a multiple of 32. */
+WSF_TARGET_AVX2 static size_t wsf_utf8_blocks_avx2(const uint8_t *s, size_t n)
+{
+    __m256i before = _mm256_setzero_si256(), block;
+    uint8_t rest[32] = {0};
+    size_t i;
+    for (i = 0; i + 32 <= n; i += 32) {
+        block = _mm256_loadu_si256((const __m256i *)(s + i));
+        if (wsf_utf8_wrong_avx2(before, block))
+            return i;
+        before = block;
+        if (!_mm256_movemask_epi8(block)) {
+            for (; i + 160 <= n; i += 128) {
+                __m256i a = _mm256_loadu_si256((const __m256i *)(s + i + 32));
+                __m256i b = _mm256_loadu_si256((const __m256i *)(s + i + 64));
+                __m256i c = _mm256_loadu_si256((const __m256i *)(s + i + 96));
+                __m256i d = _mm256_loadu_si256((const __m256i *)(s + i + 128));
+                if (_mm256_movemask_epi8(_mm256_or_si256(_mm256_or_si256(a, b), _mm256_or_si256(c, d))))
+                    break;
+            }
+        }
+    }
+    if (i < n) {
+        /* Zeros behind it tell that it is unfinished. */
+        memcpy(rest, s + i, n - i);
+        if (wsf_utf8_wrong_avx2(before, _mm256_loadu_si256((const __m256i *)rest)))
+            return i;
+    }
+    return n;
+}
+
+WSF_TARGET_AVX2 static size_t wsf_utf8_measure_avx2(const uint8_t *s, size_t n, uint8_t *largest)
+{
+    const __m256i last = _mm256_set1_epi8((char)0xBF);
+    __m256i most = _mm256_setzero_si256();
+    uint8_t all[32], rest;
+    size_t i, k, length = 0;
+    for (i = 0; i + 32 <= n; i += 32) {
+        const __m256i block = _mm256_loadu_si256((const __m256i *)(s + i));
+        length += (size_t)_mm_popcnt_u32((unsigned)_mm256_movemask_epi8(_mm256_cmpgt_epi8(block, last)));
+        most = _mm256_max_epu8(most, block);
+    }
+    length += wsf_utf8_measure_plain(s + i, n - i, &rest);
+    _mm256_storeu_si256((__m256i *)all, most);
+    for (k = 0; k < 32; k++)
+        rest = all[k] > rest ? all[k] : rest;
+    *largest = rest;
+    return length;
+}
+
+#define WSF_TARGET_BMI2 __attribute__((target("avx2,bmi,bmi2,popcnt")))
+
+/* Decode while there are 64 bytes, of which 32 leave room for what is written in vain; return how many are done.
+ * At the last byte of each character stand the low, the high and the top byte of its number. */
+WSF_TARGET_BMI2 static WSF_ALWAYS_INLINE size_t
+wsf_utf8_decode_blocks_bmi2(uint8_t **end, const int width, const uint8_t *s, size_t n)
+{
+    const __m256i low2 = _mm256_set1_epi8(0x03), low4 = _mm256_set1_epi8(0x0F), low6 = _mm256_set1_epi8(0x3F);
+    const __m256i last = _mm256_set1_epi8((char)0xBF), zero = _mm256_setzero_si256();
+    __m256i before = zero;
+    uint8_t *out = *end;
+    size_t i, k;
+    for (i = 0; i + 64 <= n; i += 32) {
+        const __m256i block = _mm256_loadu_si256((const __m256i *)(s + i));
+        __m256i back1, back2, ends, low, high = zero, top = zero, more;
+        uint64_t places[4], lows[4], highs[4], tops[4];
+        if (!_mm256_movemask_epi8(block)) {
+            for (k = 0; k < 32; k += 8) {
+                const __m128i part = _mm_loadl_epi64((const __m128i *)(s + i + k));
+                if (width == 1)
+                    _mm_storel_epi64((__m128i *)out, part);
+                else if (width == 2)
+                    _mm_storeu_si128((__m128i *)out, _mm_cvtepu8_epi16(part));
+                else
+                    _mm256_storeu_si256((__m256i *)out, _mm256_cvtepu8_epi32(part));
+                out += 8 * width;
+            }
+            before = block;
+            continue;
+        }
+        back1 = wsf_back_avx2(before, block, 1);
+        back2 = wsf_back_avx2(before, block, 2);
+        ends = _mm256_cmpgt_epi8(_mm256_loadu_si256((const __m256i *)(s + i + 1)), last);
+        low = _mm256_or_si256(_mm256_and_si256(block, low6), _mm256_andnot_si256(low6, _mm256_slli_epi16(back1, 6)));
+        low = _mm256_blendv_epi8(block, low, block);
+        _mm256_storeu_si256((__m256i *)places, ends);
+        _mm256_storeu_si256((__m256i *)lows, low);
+        if (width > 1) {
+            more = _mm256_cmpgt_epi8(_mm256_set1_epi8((char)0xC0), back1); /* there are three bytes, or four */
+            back2 = _mm256_and_si256(back2, more);
+            high = _mm256_or_si256(
+                _mm256_and_si256(_mm256_srli_epi16(back1, 2), low4),
+                _mm256_andnot_si256(low4, _mm256_slli_epi16(back2, 4)));
+            high = _mm256_blendv_epi8(zero, high, block);
+            _mm256_storeu_si256((__m256i *)highs, high);
+        }
+        if (width > 2) {
+            const __m256i back3 = _mm256_slli_epi16(
+                _mm256_and_si256(wsf_back_avx2(before, block, 3), _mm256_set1_epi8(0x07)), 2);
+            top = _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi16(back2, 4), low2), back3);
+            more = _mm256_and_si256(more, _mm256_cmpgt_epi8(_mm256_set1_epi8((char)0xC0), back2));
+            top = _mm256_blendv_epi8(zero, _mm256_and_si256(top, more), block);
+            _mm256_storeu_si256((__m256i *)tops, top);
+        }
+        for (k = 0; k < 4; k++) {
+            const __m128i a = _mm_cvtsi64_si128((long long)_pext_u64(lows[k], places[k]));
+            if (width == 1) {
+                _mm_storel_epi64((__m128i *)out, a);
+            } else {
+                const __m128i b = _mm_cvtsi64_si128((long long)_pext_u64(highs[k], places[k]));
+                const __m128i both = _mm_unpacklo_epi8(a, b);
+                if (width == 2) {
+                    _mm_storeu_si128((__m128i *)out, both);
+                } else {
+                    const __m128i c = _mm_cvtepu8_epi16(_mm_cvtsi64_si128((long long)_pext_u64(tops[k], places[k])));
+                    _mm_storeu_si128((__m128i *)out, _mm_unpacklo_epi16(both, c));
+                    _mm_storeu_si128((__m128i *)(out + 16), _mm_unpackhi_epi16(both, c));
+                }
+            }
+            out += (size_t)width * ((size_t)_mm_popcnt_u64(places[k]) >> 3);
+        }
+        before = block;
+    }
+    *end = out;
+    return wsf_utf8_boundary(s, i);
+}
+
+WSF_TARGET_BMI2 static size_t wsf_utf8_decode_bmi2(uint8_t **out, int width, const uint8_t *s, size_t n)
+{
+    return width == 1 ? wsf_utf8_decode_blocks_bmi2(out, 1, s, n)
+         : width == 2 ? wsf_utf8_decode_blocks_bmi2(out, 2, s, n) : wsf_utf8_decode_blocks_bmi2(out, 4, s, n);
+}
+
+WSF_TARGET_AVX2 static size_t wsf_utf8_length_avx2(const void *text, int width, size_t n)
+{
+    return wsf_utf8_length_plain(text, width, n);
+}
+
+/* Write the bytes of v that are set in `valid`, and up to eight in vain; return behind them. */
+WSF_TARGET_BMI2 static inline uint8_t *wsf_squeeze_bmi2(uint8_t *out, __m256i v, __m256i valid)
+{
+    uint64_t words[4], masks[4];
+    int k;
+    _mm256_storeu_si256((__m256i *)words, v);
+    _mm256_storeu_si256((__m256i *)masks, valid);
+    for (k = 0; k < 4; k++) {
+        const uint64_t word = _pext_u64(words[k], masks[k]);
+        memcpy(out, &word, 8);
+        out += _mm_popcnt_u64(masks[k]) >> 3;
+    }
+    return out;
+}
+
+/* Encode 16 characters below 0x800. */
+WSF_TARGET_BMI2 static inline uint8_t *wsf_utf8_lanes2_bmi2(uint8_t *out, __m256i c)
+{
+    const __m256i last = _mm256_slli_epi16(c, 8);
+    const __m256i both = _mm256_or_si256(
+        _mm256_or_si256(_mm256_and_si256(last, _mm256_set1_epi16(0x3F00)), _mm256_srli_epi16(c, 6)),
+        _mm256_set1_epi16((short)0x80C0));
+    const __m256i lanes = _mm256_blendv_epi8(last, both, _mm256_cmpgt_epi16(c, _mm256_set1_epi16(0x7F)));
+    const __m256i valid = _mm256_cmpgt_epi8(_mm256_setzero_si256(), lanes);
+    return wsf_squeeze_bmi2(out, lanes, _mm256_or_si256(valid, _mm256_set1_epi16((short)0xFF00)));
+}
+
+/* Encode 8 characters. */
+WSF_TARGET_BMI2 static inline uint8_t *wsf_utf8_lanes4_bmi2(uint8_t *out, __m256i c)
+{
+    const __m256i last = _mm256_slli_epi32(c, 24);
+    const __m256i two = _mm256_cmpgt_epi32(c, _mm256_set1_epi32(0x7F));
+    const __m256i three = _mm256_cmpgt_epi32(c, _mm256_set1_epi32(0x7FF));
+    const __m256i four = _mm256_cmpgt_epi32(c, _mm256_set1_epi32(0xFFFF));
+    __m256i tag, lanes, valid;
+    tag = _mm256_blendv_epi8(
+        _mm256_set1_epi32((int)0x80C00000), _mm256_set1_epi32((int)0x8080E000), three);
+    tag = _mm256_blendv_epi8(tag, _mm256_set1_epi32((int)0x808080F0), four);
+    lanes = _mm256_or_si256(
+        _mm256_or_si256(
+            _mm256_srli_epi32(c, 18), _mm256_and_si256(_mm256_srli_epi32(c, 4), _mm256_set1_epi32(0x3F00))),
+        _mm256_or_si256(
+            _mm256_and_si256(_mm256_slli_epi32(c, 10), _mm256_set1_epi32(0x3F0000)),
+            _mm256_and_si256(last, _mm256_set1_epi32(0x3F000000))));
+    lanes = _mm256_blendv_epi8(last, _mm256_or_si256(lanes, tag), two);
+    valid = _mm256_cmpgt_epi8(_mm256_setzero_si256(), lanes);
+    return wsf_squeeze_bmi2(out, lanes, _mm256_or_si256(valid, _mm256_set1_epi32((int)0xFF000000)));
+}
+
+/* Encode while there are 24 characters, of which 8 leave room for what is written in vain; return how many are done. */
+WSF_TARGET_BMI2 static size_t wsf_utf8_encode_bmi2(uint8_t **out, const void *text, int width, size_t n)
+{
+    uint8_t *to = *out;
+    size_t i;
+    if (width == 1) {
+        const uint8_t *s = (const uint8_t *)text;
+        for (i = 0; i + 24 <= n; i += 16)
+            to = wsf_utf8_lanes2_bmi2(to, _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(s + i))));
+    } else if (width == 2) {
+        const uint16_t *s = (const uint16_t *)text;
+        for (i = 0; i + 24 <= n; i += 16) {
+            const __m256i c = _mm256_loadu_si256((const __m256i *)(s + i));
+            if (_mm256_testz_si256(c, _mm256_set1_epi16((short)0xF800))) {
+                to = wsf_utf8_lanes2_bmi2(to, c);
+            } else {
+                to = wsf_utf8_lanes4_bmi2(to, _mm256_cvtepu16_epi32(_mm256_castsi256_si128(c)));
+                to = wsf_utf8_lanes4_bmi2(to, _mm256_cvtepu16_epi32(_mm256_extracti128_si256(c, 1)));
+            }
+        }
+    } else {
+        const uint32_t *s = (const uint32_t *)text;
+        for (i = 0; i + 24 <= n; i += 8)
+            to = wsf_utf8_lanes4_bmi2(to, _mm256_loadu_si256((const __m256i *)(s + i)));
+    }
+    *out = to;
+    return i;
+}
+#endif
+
+#endif

