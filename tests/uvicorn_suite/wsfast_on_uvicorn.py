@@ -57,7 +57,7 @@ class Adapted(Protocol):
     @property
     def ping_sent_at(self) -> float:
         """Not 0 once a ping was sent."""
-        return float(self.pings_sent)
+        return float(self.session.pings_sent)
 
     @property
     def ping_timer(self) -> object | None:
