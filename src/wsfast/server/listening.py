@@ -6,24 +6,19 @@ On a loop without ``add_reader`` the loop's own server accepts.
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import socket
-import stat
 from asyncio.trsock import TransportSocket
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any, Final
 
+from ..transport.binding import EXHAUSTED, PAUSE, SocketFile, bind_tcp, bind_unix
 from ..transport.sockets import accept, has_readers, look_up
 
 __all__ = ["Listening", "listen"]
 
 _BATCH: Final = 64
 """Connections that are accepted in one turn of the loop."""
-_PAUSE: Final = 1.0
-"""Seconds without accepting after the system refused."""
-_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 class Listening:
@@ -58,10 +53,7 @@ class Listening:
         self._watched: set[socket.socket] = set()
         self._refused_since: float | None = None  # by the system
         self._retry: asyncio.TimerHandle | None = None
-        self._file: tuple[str | bytes, tuple[int, int]] | None = None
-        if path is not None and path[:1] not in ("\0", b"\0"):
-            with suppress(OSError):
-                self._file = path, _identity(path)
+        self._file = None if path is None else SocketFile(path)
 
     @property
     def sockets(self) -> tuple[TransportSocket, ...]:
@@ -102,11 +94,7 @@ class Listening:
         for sock in sockets:
             sock.close()
         if self._file is not None:
-            # Another server may listen by that name meanwhile.
-            (path, identity), self._file = self._file, None
-            with suppress(OSError):
-                if _identity(path) == identity:
-                    os.unlink(path)
+            self._file.remove()
 
     def wake(self) -> None:
         """Go on accepting where there was no room."""
@@ -132,7 +120,7 @@ class Listening:
                 if not accept(self._loop, sock, self._factory):
                     break
             except OSError as exc:
-                if exc.errno in _EXHAUSTED:
+                if exc.errno in EXHAUSTED:
                     self._refused(exc)
                 else:
                     self._broken(sock, exc)
@@ -149,7 +137,7 @@ class Listening:
             self._refused_since = self._loop.time()
             self._logger.error("no connections are accepted for now: %s", exc)
         self._pause()
-        self._retry = self._loop.call_later(_PAUSE, self._try_again)
+        self._retry = self._loop.call_later(PAUSE, self._try_again)
 
     def _try_again(self) -> None:
         self._retry = None
@@ -160,11 +148,6 @@ class Listening:
         self._logger.error("no connections are accepted any more on %r: %s", sock, exc)
         self._watched.discard(sock)
         self._loop.remove_reader(sock)
-
-
-def _identity(path: str | bytes) -> tuple[int, int]:
-    found = os.stat(path)
-    return found.st_dev, found.st_ino
 
 
 async def listen(
@@ -199,7 +182,7 @@ async def listen(
         if options:
             raise TypeError(f"{', '.join(options)} does not go with path")
         file = os.fspath(path)
-        bound = [_bind_unix(file)]
+        bound = [bind_unix(file)]
     elif sock is not None:
         if host is not None or port is not None:
             raise ValueError("sock goes without host and port")
@@ -238,55 +221,10 @@ async def _bind(
     keep_alive: bool | None = None,
 ) -> list[socket.socket]:
     hosts: Sequence[str | None] = [host or None] if host is None or isinstance(host, str) else list(host)
-    if reuse_port and not hasattr(socket, "SO_REUSEPORT"):
-        raise ValueError("reuse_port is not supported by this system")
     found: dict[tuple[Any, ...], None] = {}
     for one in hosts:
         for item in await look_up(loop, one, port, family=family, flags=flags):
             found[item] = None
-    bound: list[socket.socket] = []
-    try:
-        for kind, type_, proto, _, address in found:
-            try:
-                sock = socket.socket(kind, type_, proto)
-            except OSError:
-                continue  # the system does not have that family
-            bound.append(sock)
-            if reuse_address is None or reuse_address:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if reuse_port:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            if keep_alive:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            if kind == socket.AF_INET6 and hasattr(socket, "IPPROTO_IPV6"):
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # the other family has a socket of its own
-            try:
-                sock.bind(address)
-            except OSError as exc:
-                if exc.errno == errno.EADDRNOTAVAIL and len(found) > 1:
-                    bound.remove(sock)  # the family is there, but not in use
-                    sock.close()
-                    continue
-                raise OSError(exc.errno, f"cannot listen on {address!r}: {exc.strerror}") from None
-        if not bound:
-            raise OSError(errno.EADDRNOTAVAIL, f"cannot listen on any address of {host!r}")
-    except BaseException:
-        for sock in bound:
-            sock.close()
-        raise
-    return bound
-
-
-def _bind_unix(path: str | bytes) -> socket.socket:
-    if path[:1] not in ("\0", b"\0"):
-        # A file that a server left behind is no hindrance.
-        with suppress(FileNotFoundError):
-            if stat.S_ISSOCK(os.stat(path).st_mode):
-                os.remove(path)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        sock.bind(path)
-    except OSError as exc:
-        sock.close()
-        raise OSError(exc.errno, f"cannot listen on {path!r}: {exc.strerror}") from None
-    return sock
+    return bind_tcp(
+        host, found, reuse_address=reuse_address is None or reuse_address, reuse_port=reuse_port, keep_alive=keep_alive
+    )

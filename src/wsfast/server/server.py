@@ -7,7 +7,6 @@ import contextlib
 import functools
 import logging
 import random
-import re
 import ssl as ssl_module
 from collections import Counter
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
@@ -23,18 +22,15 @@ from ..asyncio.websocket import COUNTED, Known, WebSocket
 from ..closing import encode_close
 from ..codes import CloseCause, CloseCode
 from ..connection import Side
-from ..deflate import Deflate, PerMessageDeflate, accept, as_deflate
-from ..escape import show
+from ..deflate import Deflate, PerMessageDeflate, as_deflate
 from ..events import BytesLike
-from ..exceptions import HandshakeRefused, InvalidState, NegotiationError
-from ..handshake import Origins, Request, Response, accept_response, refuse
-from ..handshake import select_subprotocol as first_registered
+from ..exceptions import InvalidState
+from ..handshake import Origins, Request, Response
 from ..handshake.forwarded import Networks
-from ..handshake.headers import build_extensions
 from ..handshake.http11 import MAX_HEAD, MAX_HEADERS, MAX_LINE, HeadLimits
 from ..handshake.uri import format_address
-from ..http import is_token
 from ..options import refuse_unknown
+from ..serving import Dispatch, check_response_headers, checked_origins, handlers_of, tell_end
 from ..session import Limits, Overflow
 from ..transport.timers import CoarseTimer
 from ..transport.tls import TLSTransport, buffer_of
@@ -74,10 +70,6 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 _BACKLOG: Final = 1024
 _MOST_SURPLUS: Final = 64
 """Connections that are refused at a time because there are too many; others wait to be accepted."""
-_HANDSHAKE: Final = frozenset({"connection", "content-length", "transfer-encoding", "upgrade"})
-"""Headers that would change what the response to an opening handshake means; those of its own begin alike."""
-
-_UNTIMELY: Final = frozenset({CloseCause.LOST, CloseCause.KEEPALIVE, CloseCause.TIMEOUT})
 
 
 class ServerOptions(TypedDict, total=False):
@@ -148,7 +140,7 @@ class _Registration(NamedTuple):
     half_close: bool = False
 
 
-class Server:
+class Server(Dispatch):
     """A WebSocket server: one handler for each subprotocol, any number of addresses to listen on.
 
     ::
@@ -282,16 +274,13 @@ class Server:
         self.max_connections = max_connections
         self.process_request = process_request
         self.process_response = process_response
-        self.origins: Origins | None = None if origins is None else _checked_origins(origins)
+        self.origins: Origins | None = None if origins is None else checked_origins(origins)
         self.select_subprotocol = select_subprotocol
         self.hooked: bool = any(hook is not None for hook in (process_request, process_response, select_subprotocol))
         self.stop_timeout = stop_timeout
         self.response_headers: dict[str, str] | None = None if response_headers is None else dict(response_headers)
         self.server_header = server_header
-        for name in self.response_headers or ():
-            if name.lower() in _HANDSHAKE or name.lower().startswith("sec-websocket-"):
-                raise ValueError(f"response_headers must not have {name}: it is part of the handshake")
-        accept_response("", headers=self.response_headers, server=server_header)  # raises for what cannot be sent
+        check_response_headers(self.response_headers, server_header)
         self.logger: Any = logging.getLogger("wsfast.server") if logger is None else logger
         self.topics = topics
         self._topics_started = False
@@ -377,10 +366,6 @@ class Server:
         """Decorate a `Listener` class to serve a subprotocol by callbacks; see `register_listener`."""
         return self._decorator(name, self.register_listener)
 
-    def is_registered(self, name: str | None) -> bool:
-        """Tell whether a subprotocol, or None, has a handler of any form."""
-        return name in self._registered
-
     def _decorator(self, name: str | None, register: Callable[[str | None, Any], None]) -> Callable[[_F], _F]:
         # At once: a decorator without its parentheses is given the function here, and would register nothing.
         self._check_name(name)
@@ -390,15 +375,6 @@ class Server:
             return served
 
         return decorate
-
-    @staticmethod
-    def _check_name(name: str | None) -> None:
-        if name is None:
-            return
-        if not isinstance(name, str):
-            raise TypeError(f"a subprotocol's name must be str or None, got {type(name).__name__}")
-        if not is_token(name):
-            raise ValueError(f"a subprotocol's name must be a token (RFC 9110, 5.6.2), got {name!r}")
 
     def _register(self, name: str | None, served: object, registration: _Registration) -> None:
         self._check_name(name)
@@ -410,44 +386,6 @@ class Server:
 
     def _registration(self, name: str | None) -> _Registration:
         return self._registered[name]
-
-    def _choose_subprotocol(self, ws: WebSocket, offers: Sequence[str]) -> str | None:
-        """Choose among a client's offers (RFC 6455, 4.2.2, item 5.4).
-
-        Raises:
-            HandshakeRefused: 400, nothing fits.
-        """
-        registered = self._registered
-        if self.select_subprotocol is not None:
-            try:
-                chosen = self.select_subprotocol(ws, offers)
-            except NegotiationError as exc:
-                raise self._no_subprotocol(offers, show(str(exc), 200)) from exc
-            if chosen is not None and (chosen not in offers or chosen not in registered):
-                raise RuntimeError(
-                    f"select_subprotocol must return a name that is offered and registered, got {chosen!r}"
-                )
-        else:
-            chosen = first_registered(offers, registered) if offers else None
-        if chosen is None and (None not in registered or (offers and self.select_subprotocol is None)):
-            # A browser drops a connection whose response lacks the subprotocol it asked for: say it here.
-            raise self._no_subprotocol(offers, f"no common subprotocol, offered: {list(offers)!r:.200}")
-        return chosen
-
-    def _no_subprotocol(self, offers: Sequence[str], why: str) -> HandshakeRefused:
-        names = ", ".join(name for name in self._registered if name is not None) or "none"
-        what = "None of the subprotocols offered is supported" if offers else "A subprotocol is required"
-        return refuse(400, f"{what}; supported: {names}", why)
-
-    def _negotiate(self, offers: Sequence[Any]) -> tuple[str | None, PerMessageDeflate | None]:
-        """Choose among the extensions that a client offered: the header to answer, and what does the work."""
-        if self.limits.compression is None or not offers:
-            return None, None
-        agreed = accept(self.limits.compression, offers)
-        if agreed is None:
-            return None, None
-        extension, compression = agreed
-        return build_extensions([extension]), compression
 
     # --- Listening ----------------------------------------------------------------------------------------
 
@@ -907,14 +845,9 @@ class Server:
         totals["bytes_sent"] += protocol.bytes_sent
         totals["pings_received"] += protocol.session.pings_received
         totals["pings_sent"] += protocol.session.pings_sent
-        connection = protocol.connection
-        cause = connection.cause or CloseCause.LOST
+        cause = protocol.connection.cause or CloseCause.LOST
         self._causes[cause] = self._causes.get(cause, 0) + 1
-        failure = connection.failure
-        if failure is not None:
-            self.logger.info("connection from %s failed: %s", format_address(protocol.ws.remote_address), failure)
-        elif cause in _UNTIMELY:
-            self.logger.info("connection from %s: %s", format_address(protocol.ws.remote_address), cause.value)
+        tell_end(self.logger, protocol.connection, protocol.ws.remote_address)
         self._forget(protocol)
 
     def _forget(self, protocol: ConnectionProtocol) -> None:
@@ -965,21 +898,12 @@ class serve:  # noqa: N801
         self._server = Server(**{name: value for name, value in given.items() if name in known})
         self._listen = {name: value for name, value in given.items() if name not in known}
         self._address = host, port
-        if isinstance(handler, Mapping):
-            if subprotocols is not None:
-                raise TypeError("subprotocols goes with a single handler; a mapping has names of its own")
-            served = dict(handler)
-            if not served:
-                raise ValueError("expected a handler for at least one subprotocol, got an empty mapping")
-        elif isinstance(subprotocols, str):
-            raise TypeError("expected subprotocols as a list of strings, got str")
-        else:
-            served = dict.fromkeys([None, *(subprotocols or ())], handler)
+        served = handlers_of(handler, subprotocols)
         for name, one in served.items():
             if isinstance(one, type) and issubclass(one, Listener):
                 self._server.register_listener(name, one)
             else:
-                self._server.register_handler(name, one)  # type: ignore[arg-type]
+                self._server.register_handler(name, one)
 
     async def _start(self) -> Server:
         return await self._server.start(*self._address, **self._listen)
@@ -1001,15 +925,3 @@ def _check_drain(drain: float) -> None:
         raise TypeError(f"drain must be a number of seconds, got {type(drain).__name__}")
     if not 0 <= drain < inf:
         raise ValueError(f"drain must be a number of seconds from 0 on, got {drain}")
-
-
-def _checked_origins(origins: Origins) -> Origins:
-    """Return a copy of what a server allows, if it is of the right types; a `str` would be taken letter by letter."""
-    if isinstance(origins, str):
-        raise TypeError("origins must be a list of str, compiled patterns and None, got str")
-    for allowed in origins:
-        if allowed is not None and not isinstance(allowed, (str, re.Pattern)):
-            raise TypeError(
-                f"origins must be a list of str, compiled patterns and None, got {type(allowed).__name__} in it"
-            )
-    return tuple(origins)
