@@ -72,17 +72,9 @@ class _Connector(ClientSettings):
 
     def _start(self, handshake: ClientHandshake, link: Link, response: Response, trailing: bytes) -> WebSocket:
         agreement, compression = self._judge(handshake, response)
-        return self._websocket_type(
-            link,
-            Side.CLIENT,
-            self._limits,
-            compression=compression,
-            request=handshake.request,
-            response=response,
-            subprotocol=agreement.subprotocol,
-            trailing=trailing,
-            logger=self._logger,
-        )
+        ws = self._websocket_type(link, self._limits, request=handshake.request, logger=self._logger)
+        ws._open(Side.CLIENT, response, agreement.subprotocol, compression, trailing)
+        return ws
 
 
 def _receive(link: Link, parser: ResponseParser, deadline: Deadline) -> Response:

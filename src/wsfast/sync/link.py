@@ -68,12 +68,14 @@ class _Tls:
 
     __slots__ = ("_incoming", "_outgoing", "_unwritten", "ended", "object")
 
-    def __init__(self, context: ssl.SSLContext, server_hostname: str | None) -> None:
+    def __init__(self, context: ssl.SSLContext, server_hostname: str | None, server_side: bool) -> None:
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._unwritten: deque[bytes] = deque()
         self.ended = False  # close_notify has come; it can be in one read with the last data
-        self.object = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_hostname)
+        self.object = context.wrap_bio(
+            self._incoming, self._outgoing, server_side=server_side, server_hostname=server_hostname
+        )
 
     def handshake(self) -> bool:
         """Go on with the handshake; False if the peer has to speak first."""
@@ -140,6 +142,7 @@ class Link:
     """
 
     __slots__ = (
+        "_early",
         "_events",
         "_held",
         "_layers",
@@ -155,10 +158,6 @@ class Link:
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
-        sock.setblocking(False)
-        if sock.family in (socket.AF_INET, socket.AF_INET6):
-            # A small frame must not wait for the peer's acknowledgement of the one before.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._layers: list[_Tls] = []
         self._unsent: deque[memoryview] = deque()
         self._held = 0
@@ -168,12 +167,23 @@ class Link:
         """Bytes that were to be sent so far, as they are on the wire."""
         self.broken: OSError | None = None
         """The error by which writing has failed, if it has."""
-        self._wake_in, self._wake_out = socket.socketpair()
-        self._wake_in.setblocking(False)
-        self._wake_out.setblocking(False)
-        self._poll = selectors.PollSelector() if hasattr(select, "poll") else selectors.DefaultSelector()
         self._events = 0
-        self._poll.register(self._wake_in, selectors.EVENT_READ)
+        self._early: bytes | None = None  # what came in one read with the end of the TLS handshake
+        sock.setblocking(False)
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            # A small frame must not wait for the peer's acknowledgement of the one before.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._wake_in, self._wake_out = socket.socketpair()
+        try:
+            self._wake_in.setblocking(False)
+            self._wake_out.setblocking(False)
+            # No descriptor of its own, where the system knows `poll`.
+            self._poll = selectors.PollSelector() if hasattr(select, "poll") else selectors.DefaultSelector()
+            self._poll.register(self._wake_in, selectors.EVENT_READ)
+        except BaseException:
+            self._wake_in.close()
+            self._wake_out.close()
+            raise
 
     # --- Moving bytes, without waiting --------------------------------------------------------------------
 
@@ -188,6 +198,9 @@ class Link:
         Raises:
             OSError: the connection is lost, or the peer's TLS is broken (`ssl.SSLError`).
         """
+        if self._early is not None:
+            early, self._early = self._early, None
+            return early
         if self._layers and self._layers[-1].ended:
             return b""
         try:
@@ -208,11 +221,14 @@ class Link:
         """Send, or keep what the operating system does not take at once. It never raises: see `broken`."""
         if self.broken is not None or self.ended:
             return
-        if self._layers:
+        if not self._layers:
+            self._send(data)
+            return
+        try:
             self._layers[-1].write(data)
             self._push()
-        else:
-            self._send(data)
+        except OSError as exc:  # the peer has ended TLS, or broken it
+            self._fail(exc)
 
     def flush(self) -> None:
         """Send more of what is kept."""
@@ -328,15 +344,28 @@ class Link:
 
     # --- The opening handshake: waiting with a deadline -----------------------------------------------------
 
-    def start_tls(self, context: ssl.SSLContext, server_hostname: str | None, deadline: Deadline) -> None:
+    def start_tls(
+        self,
+        context: ssl.SSLContext,
+        server_hostname: str | None,
+        deadline: Deadline,
+        *,
+        server_side: bool = False,
+    ) -> None:
         """Add a layer of TLS.
+
+        Args:
+            context: what is trusted, and shown.
+            server_hostname: the name that the server's certificate must have; None on a server's side.
+            deadline: for the handshake.
+            server_side: which side this is.
 
         Raises:
             ssl.SSLError: the handshake failed, or the certificate is not to be trusted.
             OSError: the connection was lost.
             TimeoutError: it took too long.
         """
-        layer = _Tls(context, server_hostname)
+        layer = _Tls(context, server_hostname, server_side)
         below = len(self._layers)
         self._layers.append(layer)
         while True:
@@ -347,6 +376,7 @@ class Link:
                 raise
             self._push_handshake(layer, below)
             if done:
+                self._early = layer.read()
                 return
             self._layers.pop()
             try:

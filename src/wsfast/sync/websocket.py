@@ -10,6 +10,7 @@ can hold megabytes. Only the thread decodes, for Ctrl-C never comes to it.
 
 from __future__ import annotations
 
+import http
 import logging
 import threading
 import time
@@ -23,8 +24,8 @@ from wsfast.assembly import Assembler, PieceCheck, is_whole
 from wsfast.codes import CloseCause, CloseCode
 from wsfast.connection import Compression, Connection, Side, State
 from wsfast.events import BytesLike, Close, Event, Fragment
-from wsfast.exceptions import ConcurrencyError, ConnectionClosed, ConnectionClosedOK, PeerError
-from wsfast.handshake import Request, Response
+from wsfast.exceptions import ConcurrencyError, ConnectionClosed, ConnectionClosedOK, InvalidState, PeerError
+from wsfast.handshake import Request, Response, text_response
 from wsfast.session import OVERHEAD, Do, Limits, Session, weight
 
 from .link import Link
@@ -97,7 +98,7 @@ class WebSocket:
 
     Attributes:
         request: the opening handshake's `Request`.
-        response: the opening handshake's `Response`.
+        response: the opening handshake's `Response`; None in a server's hooks.
         subprotocol: the name that was agreed on, or None.
         username: who the client is, where a server's hook found out; else None.
         logger: where the connection logs to.
@@ -108,22 +109,16 @@ class WebSocket:
     _overhead: ClassVar[int] = OVERHEAD
     """Bytes that a held message counts for beside its own; the same as on asyncio."""
 
+    _session: Session
+    _connection: Connection
+    _thread: threading.Thread
+
     def __init__(
-        self,
-        link: Link,
-        side: Side,
-        limits: Limits,
-        *,
-        compression: Compression | None = None,
-        request: Request,
-        response: Response,
-        subprotocol: str | None = None,
-        trailing: bytes = b"",
-        logger: logging.Logger | logging.LoggerAdapter[Any],
+        self, link: Link, limits: Limits, *, request: Request, logger: logging.Logger | logging.LoggerAdapter[Any]
     ) -> None:
         self.request = request
-        self.response = response
-        self.subprotocol = subprotocol
+        self.response: Response | None = None
+        self.subprotocol: str | None = None
         self.username: str | None = None
         self._id: uuid.UUID | None = None
         self.logger = logger
@@ -131,10 +126,7 @@ class WebSocket:
         self._link = link
         self._remote_address = _address(link.sock.getpeername)
         self._local_address = _address(link.sock.getsockname)
-        self._session = Session(
-            side, limits, time.monotonic(), compression=compression, connection_type=self.connection_type
-        )
-        self._connection = self._session.connection
+        self._opened = False  # `_session`, `_connection` and `_thread` are there
         self._lock = threading.Lock()
         self._writable = threading.Condition(self._lock)  # little is unsent, or the connection has ended
         self._answered = threading.Condition(self._lock)  # a pong has come, or none will
@@ -156,11 +148,51 @@ class WebSocket:
         self._kept: Event | None = None  # a Close frame or a failure behind messages that are not answered yet
         self._discarding = False  # what comes before the peer's Close frame is dropped
         self._over = False
+
+    def _open(
+        self,
+        side: Side,
+        response: Response,
+        subprotocol: str | None,
+        compression: Compression | None,
+        trailing: bytes,
+    ) -> None:
+        """Go on as an open connection.
+
+        Args:
+            side: which end this is.
+            response: the one that ended the opening handshake.
+            subprotocol: the name that was agreed on, or None.
+            compression: what permessage-deflate negotiated, or None.
+            trailing: the bytes that came behind the opening handshake.
+
+        Raises:
+            RuntimeError: the system has no room for one more thread.
+        """
+        self.response = response
+        self.subprotocol = subprotocol
+        self._session = Session(
+            side, self._limits, time.monotonic(), compression=compression, connection_type=self.connection_type
+        )
+        self._connection = self._session.connection
+        self._thread = threading.Thread(target=self._run, name="wsfast", daemon=True)
+        self._opened = True
         with self._lock:
             if trailing:
                 self._received(trailing)
-        self._thread = threading.Thread(target=self._run, name="wsfast", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except BaseException:
+            with self._lock:
+                self._abort(CloseCause.LOCAL)
+                self._link.close()
+            raise
+
+    def __getattr__(self, name: str) -> Any:
+        # Only what is not there comes here: what `_open` makes, if a hook calls what needs an open connection.
+        if name in ("_session", "_connection", "_thread"):
+            raise InvalidState("the opening handshake is not finished")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __repr__(self) -> str:
         return f"<wsfast.sync.WebSocket {self.state.name} {self.remote_address}>"
@@ -169,8 +201,8 @@ class WebSocket:
 
     @property
     def state(self) -> State:
-        """A `State`: OPEN, CLOSING, DRAINING or CLOSED."""
-        return self._connection.state
+        """A `State`: CONNECTING, in a server's hooks, OPEN, CLOSING, DRAINING or CLOSED."""
+        return self._connection.state if self._opened else State.CONNECTING
 
     @property
     def remote_address(self) -> Any:
@@ -185,12 +217,12 @@ class WebSocket:
     @property
     def close_code(self) -> int | None:
         """The close code that the peer sent, 1005 without one, 1006 without a Close frame; None while it is open."""
-        return self._connection.close_code
+        return self._connection.close_code if self._opened else None
 
     @property
     def close_reason(self) -> str | None:
         """The close reason that the peer sent, ``""`` without one; None while the connection is open."""
-        return self._connection.close_reason
+        return self._connection.close_reason if self._opened else None
 
     @property
     def close_exc(self) -> ConnectionClosed | None:
@@ -200,7 +232,7 @@ class WebSocket:
     @property
     def close_cause(self) -> CloseCause | None:
         """Who or what closed the connection; None while it is open."""
-        return self._connection.cause
+        return self._connection.cause if self._opened else None
 
     @property
     def id(self) -> uuid.UUID:
@@ -212,7 +244,7 @@ class WebSocket:
     @property
     def latency(self) -> float:
         """Seconds of the latest ping's round trip, a keepalive's or one by `ping`; 0 before the first."""
-        return self._session.latency
+        return self._session.latency if self._opened else 0.0
 
     @property
     def socket(self) -> socket.socket:
@@ -286,6 +318,7 @@ class WebSocket:
                 turnstile.release()
 
     def _check_receiver(self) -> None:
+        self._session  # noqa: B018 - raises if the connection is not open yet
         if self._streamer == threading.get_ident():
             raise ConcurrencyError("the thread that is in recv_streaming() cannot receive otherwise")
 
@@ -618,6 +651,28 @@ class WebSocket:
         except BaseException:
             self.abort()
             raise
+
+    def _begin_close(self, code: int, reason: str, cause: CloseCause) -> None:
+        """Start the closing handshake, for a server that stops."""
+        with self._lock:
+            self._start_close(code, reason, cause)
+
+    def _leave(self, code: int, cause: CloseCause) -> None:
+        """Close because a server's handler has returned: nobody takes any more what comes."""
+        with self._lock:
+            self._start_close(code, "", cause)
+            self._discarding = True
+            if self._paused:
+                self._unpause()
+        self.wait_closed()
+
+    def _drop(self, cause: CloseCause) -> None:
+        with self._lock:
+            self._abort(cause)
+
+    def respond(self, status: http.HTTPStatus | int, text: str) -> Response:
+        """Make a plain text response for `process_request` to return instead of None."""
+        return text_response(int(status), text)
 
     def _start_close(self, code: int, reason: str, cause: CloseCause) -> None:
         # What the peer sent last comes first, though it was kept back: then the connection is closing already.

@@ -1,0 +1,717 @@
+"""`serve` without an event loop: handlers are plain functions, and each connection has a thread of its own."""
+
+from __future__ import annotations
+
+import logging
+import os
+import selectors
+import socket
+import ssl as ssl_module
+import sys
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import suppress
+from math import inf
+from types import TracebackType
+from typing import Any, Final, Literal, Self, TypeAlias
+
+from wsfast.closing import encode_close
+from wsfast.codes import CloseCause, CloseCode
+from wsfast.connection import Side, State
+from wsfast.deflate.negotiate import Deflate, as_deflate
+from wsfast.exceptions import ConnectionClosed, HandshakeRefused
+from wsfast.handshake import HeadLimits, Origins, Request, RequestParser, Response, refuse
+from wsfast.handshake.http11 import MAX_HEAD, MAX_HEADERS, MAX_LINE
+from wsfast.handshake.uri import format_address
+from wsfast.options import refuse_unknown
+from wsfast.serving import STOPPING, Reception, handlers_of, tell_end
+from wsfast.session import LINGER, Limits
+from wsfast.transport.binding import EXHAUSTED, PAUSE, SocketFile, bind_tcp, bind_unix
+
+from .link import Deadline, Link
+from .websocket import WebSocket
+
+__all__ = ["Handler", "Server", "serve", "unix_serve"]
+
+Handler: TypeAlias = Callable[[WebSocket], object]
+ProcessRequest: TypeAlias = Callable[[WebSocket, Request], "Response | None"]
+ProcessResponse: TypeAlias = Callable[[WebSocket, Request, Response], "Response | None"]
+_Socket: TypeAlias = socket.socket  # a property of `Server` has the module's name
+SelectSubprotocol: TypeAlias = Callable[[WebSocket, Sequence[str]], "str | None"]
+
+_BATCH: Final = 64
+"""Connections that are accepted before it is looked whether the server is to stop."""
+_MOST_SURPLUS: Final = 64
+"""Connections that are refused at a time because there are too many; others are dropped."""
+
+_LISTEN: Final = frozenset({"backlog", "family", "flags", "keep_alive", "reuse_address", "reuse_port"})
+
+
+class _Stopping(Exception):
+    """The server stops, and the opening handshake is not finished."""
+
+
+class _OpeningDeadline(Deadline):
+    """The deadline of an opening handshake, which ends too when the server stops."""
+
+    __slots__ = ("_server",)
+
+    def __init__(self, server: Server, timeout: float | None) -> None:
+        super().__init__(timeout)
+        self._server = server
+
+    def left(self) -> float | None:
+        if self._server.closing:
+            raise _Stopping
+        return super().left()
+
+
+class _Served:
+    """One connection, from when it is accepted until its handler has returned: what its thread does.
+
+    Args:
+        server: that accepted it.
+        link: the connection.
+        peer: its address.
+    """
+
+    __slots__ = ("_link", "_peer", "_server", "thread", "ws")
+
+    def __init__(self, server: Server, link: Link, peer: Any) -> None:
+        self._server = server
+        self._link = link
+        self._peer = peer
+        self.ws: WebSocket | None = None  # from when it is open
+        self.thread = threading.Thread(target=self._run, name="wsfast-serve", daemon=True)
+
+    def _run(self) -> None:
+        try:
+            self._open()
+            if self.ws is not None:
+                self._handle(self.ws)
+        except Exception as exc:
+            self._server.logger.error("a connection's thread failed", exc_info=exc)
+        finally:
+            if self.ws is None:
+                self._link.close()
+            self._server._forget(self)
+
+    # --- The opening handshake
+
+    def _open(self) -> None:
+        server, link, peer = self._server, self._link, self._peer
+        deadline = _OpeningDeadline(server, server._limits.open_timeout)
+        request: Request | None = None
+        try:
+            if server._ssl is not None:
+                link.start_tls(server._ssl, None, deadline, server_side=True)
+            parser = RequestParser(server._head_limits)
+            while request is None:
+                data = link.receive(deadline)
+                if not data:
+                    raise ConnectionResetError("the client ended it")
+                request = parser.feed(data)
+            ws = server._create_connection(link, server._limits, request=request, logger=server.logger)
+            answer: Any = _run_to_end(server.respond(ws, request))
+            deadline.left()
+        except HandshakeRefused as exc:
+            self._answer(server.refused(exc, peer), None)
+        except TimeoutError:
+            told = "connection from %s refused: its opening handshake took too long"
+            server.logger.info(told, format_address(peer))
+        except _Stopping:
+            if request is not None:
+                self._answer(refuse(503, STOPPING).response, request)
+        except OSError as exc:
+            told = "connection from %s ended before its opening handshake: %a"
+            server.logger.debug(told, format_address(peer), str(exc))
+        else:
+            if isinstance(answer, Response):
+                self._answer(answer, request)
+                return
+            with server._lock:
+                # From here on it is `stop` that tells the connection of the server's end.
+                if not server.closing:
+                    link.write(answer.head)
+                    ws._open(
+                        Side.SERVER,
+                        Response.from_head(answer.head),
+                        answer.subprotocol,
+                        answer.compression,
+                        parser.trailing,
+                    )
+                    self.ws = ws
+                    return
+            self._answer(refuse(503, STOPPING).response, request)
+
+    def _answer(self, response: Response, request: Request | None) -> None:
+        """Send a response, and end (RFC 9112, 9.6: in steps, so that the peer can read it)."""
+        link = self._link
+        link.write(self._server.serialize(response, request))
+        link.end()
+        deadline = Deadline(LINGER)
+        with suppress(OSError):
+            while link.receive(deadline):
+                pass
+
+    # --- The open connection
+
+    def _handle(self, ws: WebSocket) -> None:
+        server = self._server
+        code, cause = CloseCode.INTERNAL_ERROR, CloseCause.HANDLER_ERROR
+        try:
+            server._registered[ws.subprotocol](ws)
+            code, cause = CloseCode.NORMAL_CLOSURE, CloseCause.LOCAL
+        except Exception as exc:
+            # That the connection has ended is no fault of the handler's.
+            if not isinstance(exc, ConnectionClosed) or ws.state is State.OPEN:
+                server.logger.error("handler for subprotocol %r raised", ws.subprotocol, exc_info=exc)
+        finally:
+            ws._leave(code, cause)
+            tell_end(server.logger, ws._connection, ws.remote_address)
+
+    # --- The end of the server
+
+    def stop(self, code: int, reason: str) -> None:
+        """Begin to close the connection, or to refuse the request."""
+        ws = self.ws
+        if ws is None:
+            self._link.wake()
+        else:
+            ws._begin_close(code, reason, CloseCause.STOP)
+
+    def drop(self) -> None:
+        """End the connection at once; its handler learns of that when it next uses the connection."""
+        if self.ws is not None:
+            self.ws._drop(CloseCause.STOP)
+
+
+def _run_to_end(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine that has nothing to wait for; there is no event loop that could wait."""
+    try:
+        coroutine.send(None)
+    except StopIteration as exc:
+        return exc.value
+    try:
+        coroutine.throw(TypeError("a hook of wsfast.sync.serve must not wait: expected a plain function"))
+    except StopIteration as exc:
+        return exc.value
+    raise RuntimeError("a coroutine goes on waiting")
+
+
+class Server(Reception):
+    """A server that `serve` made: it listens, and `serve_forever` accepts connections.
+
+    The methods have the names and meanings of `socketserver.BaseServer`. It is a context manager: leaving the ``with``
+    block calls `shutdown`.
+    """
+
+    _limits: Limits
+
+    def __init__(
+        self,
+        sockets: Sequence[socket.socket],
+        handlers: Mapping[str | None, Handler],
+        limits: Limits,
+        head_limits: HeadLimits,
+        *,
+        ssl: ssl_module.SSLContext | None,
+        file: SocketFile | None,
+        max_connections: int | None,
+        stop_timeout: float | None,
+        create_connection: Callable[..., WebSocket],
+        **options: Any,
+    ) -> None:
+        super().__init__(limits, head_limits, handlers, **options)
+        self._limits = limits
+        self._ssl = ssl
+        self._file = file
+        self._max_connections = max_connections
+        self._stop_timeout = stop_timeout
+        self._create_connection = create_connection
+        self._sockets = list(sockets)
+        self._served: set[_Served] = set()
+        # Reentrant, for a signal's handler may call `shutdown` in the middle of `serve_forever`.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)  # a connection has ended, or `serve_forever` has
+        self._accepting: set[threading.Thread] = set()  # those that are in `serve_forever`
+        self._wake_in, self._wake_out = socket.socketpair()
+        self._told_full = False
+
+    def __repr__(self) -> str:
+        return f"<wsfast.sync.Server {'closing' if self.closing else 'open'}, {len(self._served)} connections>"
+
+    # --- What it is
+
+    @property
+    def sockets(self) -> tuple[socket.socket, ...]:
+        """The sockets that it listens on, one for each address of `host`; none once it is closed."""
+        return tuple(self._sockets)
+
+    @property
+    def socket(self) -> socket.socket:
+        """The first of `sockets`.
+
+        Raises:
+            ValueError: the server is closed.
+        """
+        if not self._sockets:
+            raise ValueError("the server is closed: it listens no more")
+        return self._sockets[0]
+
+    def fileno(self) -> int:
+        """Return the descriptor of `socket`, or -1 once the server is closed."""
+        return self._sockets[0].fileno() if self._sockets else -1
+
+    @property
+    def connections(self) -> set[WebSocket]:
+        """The connections that are open, as a new set."""
+        with self._lock:
+            return {one.ws for one in self._served if one.ws is not None and one.ws.state is State.OPEN}
+
+    # --- What it does
+
+    def serve_forever(self) -> None:
+        """Accept connections until `shutdown` is called, in another thread, a handler or a signal's handler."""
+        with self._lock:
+            if self.closing:
+                return
+            self._accepting.add(threading.current_thread())
+        try:
+            for sock in self._sockets:
+                self.logger.info("listening on %s", format_address(sock.getsockname()))
+            _Acceptor(self).run()
+        finally:
+            with self._lock:
+                self._accepting.discard(threading.current_thread())
+                self._release()
+                self._changed.notify_all()
+
+    def shutdown(self, close_connections: bool = True, code: int = CloseCode.GOING_AWAY, reason: str = "") -> None:
+        """Stop: accept no more, close each connection with 1001, and wait until all handlers have returned.
+
+        Who is in the opening handshake is answered 503, if the request has come. When most of `stop_timeout` has
+        passed, the connections that are left are dropped; at its end this returns, and logs how many handlers still
+        run: a thread cannot be cancelled, but such threads do not keep the process from ending. A handler that calls
+        this is not waited for.
+
+        Args:
+            close_connections: False waits for connections that are open to end by themselves, however long that takes.
+            code: the close code to send.
+            reason: the close reason to send.
+
+        Raises:
+            ValueError, TypeError: another code, or a reason that is too long.
+        """
+        encode_close(code, reason)
+        end = None if self._stop_timeout is None else time.monotonic() + self._stop_timeout
+        with self._lock:
+            self.closing = True
+            with suppress(OSError):
+                self._wake_out.send(b"\0")  # never read: each call of `serve_forever` sees it
+            served = list(self._served)
+        for one in served:
+            if close_connections or one.ws is None:
+                one.stop(code, reason)
+        if not close_connections:
+            end = None
+        self._wait(lambda: self._accepting <= {threading.current_thread()}, end, 0.0)
+        self._release()
+        if not self._wait(self._is_idle, end, 0.0 if self._stop_timeout is None else 0.2 * self._stop_timeout):
+            for one in self._others():
+                one.drop()
+            if not self._wait(self._is_idle, end, 0.0):
+                told = "%d handlers are still running %s s after the server was told to stop"
+                self.logger.error(told, len(self._others()), self._stop_timeout)
+
+    def _release(self) -> None:
+        """Close what is listened on, once nobody accepts any more."""
+        with self._lock:
+            if not self.closing or not self._accepting <= {threading.current_thread()}:
+                return
+            sockets, self._sockets = self._sockets, []
+            for sock in sockets:
+                sock.close()
+            if self._file is not None:
+                self._file.remove()
+            if not self._accepting:
+                self._wake_in.close()
+                self._wake_out.close()
+
+    def _others(self) -> list[_Served]:
+        with self._lock:
+            return [one for one in self._served if one.thread is not threading.current_thread()]
+
+    def _is_idle(self) -> bool:
+        return not self._others()
+
+    def _wait(self, condition: Callable[[], bool], end: float | None, reserve: float) -> bool:
+        """Wait for a condition until `reserve` seconds before `end`."""
+        with self._lock:
+            return self._changed.wait_for(condition, None if end is None else end - reserve - time.monotonic())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.shutdown()
+
+    # --- What its connections call
+
+    def _begin(self, sock: _Socket, peer: Any) -> bool:
+        """Serve a connection in a thread; False if there are too many.
+
+        Raises:
+            OSError: the system has no room for it; the socket is closed.
+        """
+        with self._lock:
+            full = self._max_connections is not None and len(self._served) >= self._max_connections
+            if full != self._told_full:
+                self._told_full = full
+                if full:
+                    told = "connections are refused: there are %d, as many as max_connections allows"
+                    self.logger.warning(told, self._max_connections)
+            if full or self.closing:
+                return False
+            try:
+                served = _Served(self, Link(sock), peer)
+            except BaseException:
+                sock.close()
+                raise
+            self._served.add(served)
+            try:
+                served.thread.start()
+            except RuntimeError as exc:
+                self._served.discard(served)
+                served._link.close()
+                raise OSError(f"no thread for a connection: {exc}") from exc
+            return True
+
+    def _forget(self, served: _Served) -> None:
+        with self._lock:
+            self._served.discard(served)
+            self._changed.notify_all()
+
+
+class _Acceptor:
+    """What one call of `serve_forever` does.
+
+    Args:
+        server: whose sockets it accepts on.
+    """
+
+    __slots__ = ("_again_at", "_refused_since", "_selector", "_server", "_surplus")
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._selector = selectors.DefaultSelector()
+        self._surplus: dict[socket.socket, float] = {}  # that were refused, and until when they are read
+        self._refused_since: float | None = None  # by the system
+        self._again_at: float | None = None  # when to accept again
+
+    def run(self) -> None:
+        server = self._server
+        try:
+            self._selector.register(server._wake_in, selectors.EVENT_READ)
+            self._watch(server._sockets)
+            while True:
+                ready = self._selector.select(self._timeout())
+                if server.closing:
+                    return
+                now = time.monotonic()
+                if self._again_at is not None and now >= self._again_at:
+                    self._again_at = None
+                    self._watch(server._sockets)
+                for key, _ in ready:
+                    sock: Any = key.fileobj
+                    if sock in self._surplus:
+                        self._read_surplus(sock)
+                    elif self._again_at is None:
+                        self._accept(sock)
+                for sock in [sock for sock, until in self._surplus.items() if now >= until]:
+                    self._end_surplus(sock)
+        finally:
+            for sock in list(self._surplus):
+                self._end_surplus(sock)
+            self._selector.close()
+
+    def _timeout(self) -> float | None:
+        moments = [*self._surplus.values(), *(() if self._again_at is None else (self._again_at,))]
+        return max(0.0, min(moments) - time.monotonic()) if moments else None
+
+    def _watch(self, sockets: Iterable[socket.socket]) -> None:
+        for sock in sockets:
+            self._selector.register(sock, selectors.EVENT_READ)
+
+    def _accept(self, listening: socket.socket) -> None:
+        server = self._server
+        for _ in range(_BATCH):
+            try:
+                sock, peer = listening.accept()
+            except (BlockingIOError, InterruptedError):
+                break
+            except OSError as exc:
+                if exc.errno in EXHAUSTED:
+                    self._pause(exc)
+                elif listening.fileno() == -1 or not _listens(listening):
+                    server.logger.error("no connections are accepted any more on %r: %s", listening, exc)
+                    self._selector.unregister(listening)
+                # Else it is the connection that has failed, which Linux tells here.
+                return
+            try:
+                if not server._begin(sock, peer):
+                    self._refuse(sock)
+            except OSError as exc:
+                if exc.errno is None or exc.errno in EXHAUSTED:
+                    self._pause(exc)
+                    return
+                server.logger.debug("connection from %s ended at once: %s", format_address(peer), exc)
+        if self._refused_since is not None:
+            seconds = time.monotonic() - self._refused_since
+            self._refused_since = None
+            server.logger.warning("connections are accepted again, after %.0f s", seconds)
+
+    def _pause(self, exc: OSError) -> None:
+        """Wait for a while: each try would fail in the same way, and the backlog is kept by the system."""
+        now = time.monotonic()
+        if self._refused_since is None:
+            self._refused_since = now
+            self._server.logger.error("no connections are accepted for now: %s", exc)
+        for sock in self._server._sockets:
+            with suppress(KeyError):
+                self._selector.unregister(sock)
+        self._again_at = now + PAUSE
+
+    # --- Connections beyond the limit
+
+    def _refuse(self, sock: socket.socket) -> None:
+        """Answer 503 without a thread; unread bytes would make the end a reset, which destroys the answer."""
+        if self._server._ssl is not None or len(self._surplus) >= _MOST_SURPLUS:
+            sock.close()
+            return
+        refused = refuse(503, "There are too many connections", headers={"Retry-After": "1"})
+        try:
+            sock.setblocking(False)
+            sock.send(refused.response.serialize())
+            sock.shutdown(socket.SHUT_WR)
+            self._selector.register(sock, selectors.EVENT_READ)
+        except OSError:
+            sock.close()
+            return
+        self._surplus[sock] = time.monotonic() + LINGER
+
+    def _read_surplus(self, sock: socket.socket) -> None:
+        try:
+            if sock.recv(65536):
+                return
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            pass
+        self._end_surplus(sock)
+
+    def _end_surplus(self, sock: socket.socket) -> None:
+        if self._surplus.pop(sock, None) is not None:
+            self._selector.unregister(sock)
+            sock.close()
+
+
+def _listens(sock: socket.socket) -> bool:
+    try:
+        return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+    except OSError:
+        return False
+
+
+def serve(
+    handler: Handler | Mapping[str | None, Handler],
+    host: str | Sequence[str] | None = None,
+    port: int | None = None,
+    *,
+    sock: socket.socket | None = None,
+    path: str | os.PathLike[str] | None = None,
+    ssl: ssl_module.SSLContext | None = None,
+    subprotocols: Sequence[str] | None = None,
+    process_request: ProcessRequest | None = None,
+    process_response: ProcessResponse | None = None,
+    origins: Origins | None = None,
+    select_subprotocol: SelectSubprotocol | None = None,
+    compression: Literal["deflate"] | Deflate | None = None,
+    max_line: int = MAX_LINE,
+    max_head: int = MAX_HEAD,
+    max_headers: int = MAX_HEADERS,
+    max_connections: int | None = 1000,
+    max_size: int | None = 1048576,
+    max_fragments: int | None = None,
+    read_limit: int = 65536,
+    write_limit: int = 65536,
+    open_timeout: float | None = 10.0,
+    ping_interval: float | None = 20.0,
+    ping_timeout: float | None = 20.0,
+    close_timeout: float | None = 10.0,
+    stop_timeout: float | None = 10.0,
+    response_headers: Mapping[str, str] | None = None,
+    server_header: str | None = "wsfast",
+    logger: logging.Logger | logging.LoggerAdapter[Any] | None = None,
+    create_connection: Callable[..., WebSocket] | None = None,
+    **listen: Any,
+) -> Server:
+    """Listen for WebSocket connections; `Server.serve_forever` accepts them.
+
+    ::
+
+        def echo(ws):
+            for message in ws:
+                ws.send(message)
+
+        with wsfast.sync.serve(echo, "127.0.0.1", 8765) as server:
+            server.serve_forever()
+
+    Each connection has two threads: one runs the opening handshake and the handler, the other moves its bytes. For more
+    than some hundred connections `wsfast.serve` is the better choice.
+
+    Returning from a handler closes the connection with 1000; an exception closes it with 1011 and is logged.
+
+    Args:
+        handler: a function that is called with each `WebSocket`, or a mapping of subprotocols to such functions, None
+            being the key for clients that offer none.
+        host: a name or an address, several of them, or None for all interfaces.
+        port: 0 for any free one; ``server.socket.getsockname()[1]`` tells which.
+        sock: a bound socket, instead of host and port.
+        path: of a Unix socket, instead of host and port.
+        ssl: for wss://, a server's context.
+        subprotocols: names that a single `handler` serves as well as clients that offer none.
+        process_request, process_response, select_subprotocol, origins, compression, max_line, max_head, max_headers,
+        max_size, max_fragments, read_limit, write_limit, open_timeout, ping_interval, ping_timeout, close_timeout,
+        response_headers, server_header: those of `wsfast.Server`. The hooks are plain functions; they run in the
+        connection's thread, within `open_timeout`.
+        max_connections: the most connections at a time, those in their opening handshake and those whose handler has
+            not returned among them; who comes then is answered 503. None for no limit. Default: 1000.
+        stop_timeout: seconds for `Server.shutdown` to end in; None waits for handlers however long they take.
+            Default: 10.
+        logger: default: ``logging.getLogger("wsfast.server")``.
+        create_connection: called in place of `WebSocket`, a subclass of it mostly.
+        listen: `backlog`, the connections that the system may hold before they are accepted (default 1024); with host
+            and port, `family`, `flags`, `reuse_address`, `reuse_port` and `keep_alive` as `asyncio` takes them.
+
+    Raises:
+        OSError: the address is not to be had.
+        ValueError, TypeError: an argument is wrong; the text names it.
+    """
+    refuse_unknown("serve()", listen, [*_LISTEN, *_OPTIONS])
+    _check_options(max_connections, stop_timeout, ssl)
+    reception = {
+        "process_request": process_request,
+        "process_response": process_response,
+        "origins": origins,
+        "select_subprotocol": select_subprotocol,
+        "response_headers": response_headers,
+        "server_header": server_header,
+        "logger": logging.getLogger("wsfast.server") if logger is None else logger,
+    }
+    limits = Limits(
+        max_size=max_size,
+        max_fragments=max_fragments,
+        read_limit=read_limit,
+        write_limit=write_limit,
+        open_timeout=open_timeout,
+        ping_interval=ping_interval,
+        ping_timeout=ping_timeout,
+        close_timeout=close_timeout,
+        compression=as_deflate(compression),
+    )
+    head_limits = HeadLimits.checked(max_line=max_line, max_head=max_head, max_headers=max_headers)
+    handlers = handlers_of(handler, subprotocols)
+    Reception(limits, head_limits, handlers, **reception)  # type: ignore[arg-type] # raises before anything is bound
+    backlog = listen.pop("backlog", 1024)
+    sockets, file = _bind(host, port, sock, path, listen)
+    try:
+        for one in sockets:
+            one.setblocking(False)
+            one.listen(backlog)
+        return Server(
+            sockets,
+            handlers,
+            limits,
+            head_limits,
+            ssl=ssl,
+            file=file,
+            max_connections=max_connections,
+            stop_timeout=stop_timeout,
+            create_connection=WebSocket if create_connection is None else create_connection,
+            **reception,
+        )
+    except BaseException:
+        for one in sockets:
+            one.close()
+        raise
+
+
+_OPTIONS: Final = frozenset(serve.__kwdefaults__ or {})
+
+
+def unix_serve(
+    handler: Handler | Mapping[str | None, Handler], path: str | os.PathLike[str] | None = None, **options: Any
+) -> Server:
+    """Listen on a Unix socket.
+
+    Args:
+        handler, options: those of `serve`.
+        path: of the socket; None if `sock` is given. Its file is removed by `Server.shutdown`.
+
+    Raises:
+        ValueError: neither `path` nor `sock` is given, or both are; else those of `serve`.
+    """
+    if (path is None) == (options.get("sock") is None):
+        raise ValueError("expected either path or sock")
+    return serve(handler, path=path, **options)
+
+
+def _check_options(max_connections: object, stop_timeout: object, ssl: object) -> None:
+    if max_connections is not None:
+        if not isinstance(max_connections, int) or isinstance(max_connections, bool):
+            raise TypeError(f"max_connections must be int or None, got {type(max_connections).__name__}")
+        if max_connections < 1:
+            raise ValueError(f"max_connections must be positive, got {max_connections}")
+    if stop_timeout is not None and (not isinstance(stop_timeout, (int, float)) or not 0 < stop_timeout < inf):
+        raise ValueError(f"stop_timeout must be a positive number of seconds or None, got {stop_timeout!r}")
+    if ssl is not None:
+        if not isinstance(ssl, ssl_module.SSLContext):
+            raise TypeError(f"ssl must be an ssl.SSLContext, got {type(ssl).__name__}")
+        if ssl.protocol is ssl_module.PROTOCOL_TLS_CLIENT:
+            raise ValueError("ssl must be a server's context, got one for clients")
+
+
+def _bind(
+    host: str | Sequence[str] | None,
+    port: int | None,
+    sock: socket.socket | None,
+    path: str | os.PathLike[str] | None,
+    options: dict[str, Any],
+) -> tuple[list[socket.socket], SocketFile | None]:
+    ways = [name for name, given in (("sock", sock), ("path", path)) if given is not None]
+    if host is not None or port is not None:
+        ways.append("host and port")
+    if len(ways) != 1:
+        raise ValueError(f"expected one address: host and port, path or sock; got {', '.join(ways) or 'none'}")
+    if (sock is not None or path is not None) and options:
+        raise TypeError(f"{', '.join(sorted(options))} does not go with {ways[0]}")
+    if sock is not None:
+        if sock.type & 0xF != socket.SOCK_STREAM:
+            raise ValueError(f"expected a stream socket, got {sock!r}")
+        return [sock], None
+    if path is not None:
+        name = os.fspath(path)
+        if not hasattr(socket, "AF_UNIX"):
+            raise OSError("this system has no Unix sockets")
+        return [bind_unix(name)], SocketFile(name)
+    family, flags = options.pop("family", socket.AF_UNSPEC), options.pop("flags", socket.AI_PASSIVE)
+    # Windows lets several processes have a port if this is set.
+    options.setdefault("reuse_address", sys.platform != "win32")
+    found: dict[Any, None] = {}
+    for one in [host or None] if host is None or isinstance(host, str) else host:
+        found |= dict.fromkeys(socket.getaddrinfo(one, port, family=family, type=socket.SOCK_STREAM, flags=flags))
+    return bind_tcp(host, found, **options), None
