@@ -214,8 +214,8 @@ class Connection:
         compression: Compression | None = None,
         buffer: memoryview | None = None,
     ) -> None:
-        self.side = side
-        self.decoder = Decoder(
+        self.side: Side = side
+        self.decoder: Decoder = Decoder(
             masked=side is Side.SERVER,
             max_size=max_size,
             max_fragments=max_fragments,
@@ -223,15 +223,15 @@ class Connection:
             inflate=None if compression is None else compression.decompress,
             buffer=buffer,
         )
-        self.encoder = Encoder(mask=side is Side.CLIENT)
-        self.state = State.OPEN
-        self.compression = compression
+        self.encoder: Encoder = Encoder(mask=side is Side.CLIENT)
+        self.state: State = State.OPEN
+        self.compression: Compression | None = compression
         self.close_rcvd: Close | None = None
         self.close_sent: Close | None = None
         self.rcvd_then_sent: bool | None = None
         self.cause: CloseCause | None = None
         self.failure: PeerError | None = None
-        self.congested = False
+        self.congested: bool = False
         self._owed_pong: bytes | None = None
         self._utf8: codecs.IncrementalDecoder | None = None  # what checks a text message that is sent in fragments
         self._fragmented = 0  # 0, or 1 in a plain, 2 in a compressed message of ours that is unfinished

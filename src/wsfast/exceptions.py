@@ -105,19 +105,19 @@ class PeerError(WebSocketError):
 class ProtocolError(PeerError):
     """The peer sent frames that RFC 6455 forbids (1002)."""
 
-    code = CloseCode.PROTOCOL_ERROR
+    code: int = CloseCode.PROTOCOL_ERROR
 
 
 class InvalidPayload(PeerError):
     """The peer sent data that does not fit the message's type, such as text that is no UTF-8 (1007)."""
 
-    code = CloseCode.INVALID_DATA
+    code: int = CloseCode.INVALID_DATA
 
 
 class PayloadTooBig(PeerError):
     """The peer sent a message past the limit of its size or of its fragments (1009)."""
 
-    code = CloseCode.MESSAGE_TOO_BIG
+    code: int = CloseCode.MESSAGE_TOO_BIG
 
 
 class CallerError(WebSocketError):

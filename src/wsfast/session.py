@@ -194,7 +194,7 @@ class Session:
         buffer: memoryview | None = None,
         connection_type: type[Connection] = Connection,
     ) -> None:
-        self.connection = connection_type(
+        self.connection: Connection = connection_type(
             side,
             max_size=limits.max_size,
             max_fragments=limits.max_fragments,
@@ -202,11 +202,14 @@ class Session:
             compression=compression,
             buffer=buffer,
         )
-        self.limits = limits
-        self.received = self.sent = self.unsent = 0
-        self.deaf = False
-        self.latency = 0.0
-        self.pings_received = self.pings_sent = 0
+        self.limits: Limits = limits
+        self.received: int = 0
+        self.sent: int = 0
+        self.unsent: int = 0
+        self.deaf: bool = False
+        self.latency: float = 0.0
+        self.pings_received: int = 0
+        self.pings_sent: int = 0
         self._pings: dict[bytes, tuple[OnPong | None, float]] | None = None
         self._ping_at = None if limits.ping_interval is None else now + limits.ping_interval
         self._answer_by: float | None = None

@@ -93,7 +93,7 @@ class Host:
         self.limits = limits
         self.loop = loop
         self.logger = logger
-        self.timer = CoarseTimer(loop)
+        self.timer: CoarseTimer = CoarseTimer(loop)
         self.version = version
         self.root_path = root_path
         self.state = state
@@ -175,10 +175,10 @@ class Bridge(EventEndpoint):
     _upgrade: Upgrade
 
     def __init__(self, host: Host) -> None:
-        self.host = host
-        self.conversation = Conversation()
+        self.host: Host = host
+        self.conversation: Conversation = Conversation()
         self.scope: Scope | None = None  # until the access line was written
-        self.due = 0.0
+        self.due: float = 0.0
         self.transport: asyncio.Transport | None = None
         self._parser: RequestParser | None = RequestParser(HEAD_LIMITS)
         self._early = b""  # received before the application has accepted
@@ -517,7 +517,7 @@ class BridgeProtocol(ConnectionProtocol):
     __slots__ = ("bridge",)
 
     def __init__(self, host: Host) -> None:
-        self.bridge = Bridge(host)
+        self.bridge: Bridge = Bridge(host)
         super().__init__(host.loop, self.bridge)
 
     def data_received(self, data: bytes) -> None:

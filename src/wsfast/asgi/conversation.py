@@ -134,9 +134,9 @@ class Conversation:
     __slots__ = ("_chunked", "_left", "_start", "_status", "end", "gone", "offers", "phase")
 
     def __init__(self, offers: list[str] | None = None) -> None:
-        self.offers = [] if offers is None else offers
-        self.phase = Phase.CONNECTING
-        self.gone = False
+        self.offers: list[str] = [] if offers is None else offers
+        self.phase: Phase = Phase.CONNECTING
+        self.gone: bool = False
         self.end: Event | None = None
 
     # --- What the application sends ----------------------------------------------------------------------

@@ -73,9 +73,9 @@ class Turn:
     __slots__ = ("_dirty", "_thread", "buffer", "gathering", "loop")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, buffer: memoryview) -> None:
-        self.loop = loop
-        self.buffer = buffer
-        self.gathering = 0
+        self.loop: asyncio.AbstractEventLoop = loop
+        self.buffer: memoryview = buffer
+        self.gathering: int = 0
         self._dirty: list[Channel] = []
         self._thread = threading.get_ident()
 
@@ -195,10 +195,10 @@ class Channel:
         Args:
             turn, opening: the attributes.
         """
-        self.turn = turn
-        self.opening = opening
+        self.turn: Turn = turn
+        self.opening: Any = opening
         self.member: Any = None
-        self.write_paused = False
+        self.write_paused: bool = False
 
     def attach(
         self,
@@ -216,7 +216,7 @@ class Channel:
             max_buffered, write_limit: those of `Limits`.
         """
         self.opening = None
-        self.connection = connection
+        self.connection: Connection = connection
         self.transport: asyncio.Transport | None = transport
         self._decoder = connection.decoder
         self._encoder = connection.encoder
@@ -225,22 +225,25 @@ class Channel:
         self._terminal: Event | None = None
         self._corked = False
         self._dirty = False
-        self.turn_full = False
-        self.high_water = read_limit
-        self.overhead = OVERHEAD
+        self.turn_full: bool = False
+        self.high_water: int = read_limit
+        self.overhead: int = OVERHEAD
         # What is surely below max_buffered without asking the transport; a character takes up to four bytes.
         self._easy = sys.maxsize if max_buffered is None else max(0, (max_buffered - write_limit) // 4)
         self.on_message: Callable[[Any], object] | None = None
-        self.owes = False
-        self.receiving = True
-        self.sendable = True
-        self.packs = False
-        self.thread_size = sys.maxsize
-        self.streaming = False
-        self.ended = False
-        self.paused = 0
-        self.held = 0
-        self.messages_received = self.messages_sent = self.bytes_received = self.bytes_sent = 0
+        self.owes: bool = False
+        self.receiving: bool = True
+        self.sendable: bool = True
+        self.packs: bool = False
+        self.thread_size: int = sys.maxsize
+        self.streaming: bool = False
+        self.ended: bool = False
+        self.paused: int = 0
+        self.held: int = 0
+        self.messages_received: int = 0
+        self.messages_sent: int = 0
+        self.bytes_received: int = 0
+        self.bytes_sent: int = 0
         self._turn_start = 0  # of this turn, in bytes sent
 
     def consume(self, on_message: Callable[[Any], object]) -> None:

@@ -104,8 +104,8 @@ class Prepared:
     ) -> None:
         self._compress = compress
         if isinstance(message, str):
-            self.opcode = Opcode.BINARY if text is False else Opcode.TEXT
-            self.payload = message.encode()
+            self.opcode: Opcode = Opcode.BINARY if text is False else Opcode.TEXT
+            self.payload: bytes = message.encode()
         else:
             try:
                 self.payload = bytes(memoryview(message))
@@ -114,8 +114,8 @@ class Prepared:
             self.opcode = Opcode.TEXT if text else Opcode.BINARY
             if text:
                 self.payload.decode()
-        self.frame = encode_frame(self.opcode, self.payload)
-        self.key = key
+        self.frame: bytes = encode_frame(self.opcode, self.payload)
+        self.key: object = key
         self._packed: dict[Any, tuple[bytes, bytes]] | None = None
 
     def send(self, channel: ConnectionProtocol) -> bool:

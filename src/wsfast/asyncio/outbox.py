@@ -110,7 +110,7 @@ class Outbox:
         self._line = _Line(self)
         self._drain = Waiters()
         self._steps = 0
-        self.busy = False
+        self.busy: bool = False
 
     # --- One after the other
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -64,7 +64,7 @@ class Opening(Protocol):
 
 
 _turns = PerLoop(lambda loop: Turn(loop, memoryview(bytearray(_RECEIVE_SIZE))))
-turn_of = _turns.of
+turn_of: Callable[[asyncio.AbstractEventLoop], Turn] = _turns.of
 """Return what the connections of a loop share: the receive buffer, and the list of those with frames to write."""
 
 
@@ -140,10 +140,10 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
             limits.max_buffered,
             limits.write_limit,
         )
-        self.session = session
-        self.host = host
-        self.ws = ws
-        self.due = 0.0
+        self.session: Session = session
+        self.host: Host = host
+        self.ws: WebSocket = ws
+        self.due: float = 0.0
         self.reader: Reader | None = None
         self.task: asyncio.Task[Any] | None = None
         self._scheduled: float | None = None  # the session's deadline that the timer knows
@@ -159,7 +159,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
             self.write_head(head)
         if compression is not None:
             if limits.compression is not None and limits.compression.executor_threshold is not None:
-                self.thread_size = limits.compression.executor_threshold
+                self.thread_size: int = limits.compression.executor_threshold
             if compression.parameters.idle is not None:
                 sweeper = host.timer.sweeper(compression.parameters.idle)
                 compression.watched = sweeper.busy
@@ -202,10 +202,10 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         state = connection.state
         outbox = self._outbox
         free = state is State.OPEN and not connection.in_message and (outbox is None or not outbox.busy)
-        self.sendable = free and connection.compression is None
-        self.packs = free and connection.compression is not None
+        self.sendable: bool = free and connection.compression is None
+        self.packs: bool = free and connection.compression is not None
         if state is State.DRAINING:
-            self.receiving = False
+            self.receiving: bool = False
             self.ended = True
 
     def obey(self, do: Do) -> None:
@@ -368,7 +368,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
 
     def begin_streaming(self) -> None:
         """Deliver the next message in pieces."""
-        self.streaming = True
+        self.streaming: bool = True
         self.connection.decoder.streaming = True
         if self._assembler is not None and self._assembler.holding:
             self.put_back(self._assembler.take())
@@ -548,7 +548,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         """Called by the transport when more than `write_limit` is unsent."""
-        self.write_paused = True
+        self.write_paused: bool = True
         if self.listener is not None and self.connection.state is State.OPEN:
             self.pause(PAUSED_WRITING)
 
@@ -606,7 +606,8 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the transport when it has ended."""
         if self.opening is not None:
-            opening, self.opening = self.opening, None
+            opening = self.opening
+            self.opening: Opening | None = None
             opening.connection_lost(exc)
             return
         connection = self.connection

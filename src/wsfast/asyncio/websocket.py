@@ -86,9 +86,9 @@ class WebSocket(Endpoint):
     def __init__(
         self, request: Request | None = None, subprotocol: str | None = None, peer: Known | None = None
     ) -> None:
-        self.request = request
+        self.request: Request | None = request
         self._response: Response | bytes | None = None
-        self.subprotocol = subprotocol
+        self.subprotocol: str | None = subprotocol
         self.username: str | None = None
         self._id: uuid.UUID | None = None
         self.reader: Reader | None = None

@@ -20,7 +20,7 @@ class Taken:
     __slots__ = ("position",)
 
     def __init__(self, position: Position | None = None) -> None:
-        self.position = position
+        self.position: Position | None = position
 
     def __await__(self) -> Generator[Any, None, Any]:
         return self.position

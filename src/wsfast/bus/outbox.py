@@ -26,11 +26,11 @@ class Entry:
     __slots__ = ("_done", "_error", "_waiters", "data", "due", "position", "size", "topic", "ttl")
 
     def __init__(self, topic: str, data: bytes, size: int, ttl: float, due: float) -> None:
-        self.topic = topic
-        self.data = data
-        self.size = size
-        self.ttl = ttl
-        self.due = due
+        self.topic: str = topic
+        self.data: bytes = data
+        self.size: int = size
+        self.ttl: float = ttl
+        self.due: float = due
         self.position: Position | None = None
         self._done = False
         self._error: Exception | None = None
@@ -85,7 +85,7 @@ class Outbox:
     def __init__(self, max_bytes: int = 1048576, max_seconds: float = 10.0, remember: float = 5.0) -> None:
         self.max_bytes = max_bytes
         self.max_seconds = max_seconds
-        self.bytes = 0  # waiting or under way
+        self.bytes: int = 0  # waiting or under way
         self._remember = remember
         self._waiting: deque[Entry] = deque()
         self._sent: deque[Entry] = deque()

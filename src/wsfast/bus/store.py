@@ -40,8 +40,8 @@ class Store:
     """
 
     def __init__(self, max_bytes: int = _MAX_BYTES) -> None:
-        self.epoch = new_epoch()
-        self.bytes = 0
+        self.epoch: str = new_epoch()
+        self.bytes: int = 0
         self._max_bytes = max_bytes
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._floor = 0  # the highest offset of a topic that was forgotten

@@ -97,11 +97,11 @@ class Backend:
         narrow: bool = True,
     ) -> None:
         library = import_module(module)
-        self.name = name
+        self.name: str = name
         self.error: type[Exception] = library.error
-        self.narrow = narrow
-        self.compress_memory = compress_memory
-        self.decompress_memory = decompress_memory
+        self.narrow: bool = narrow
+        self.compress_memory: Callable[[int, int], int] = compress_memory
+        self.decompress_memory: Callable[[int], int] = decompress_memory
         self._compressobj = library.compressobj
         self._decompressobj = library.decompressobj
         self._levels = levels

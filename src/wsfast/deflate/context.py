@@ -116,9 +116,9 @@ class DeflateBudget:
     def __init__(self, nbytes: int) -> None:
         if nbytes < 0:
             raise ValueError(f"nbytes must be at least 0, got {nbytes}")
-        self.nbytes = nbytes
+        self.nbytes: int = nbytes
         """The budget in bytes. It may be changed at any time, for the connections to come."""
-        self.used = 0
+        self.used: int = 0
         """Bytes that open connections have reserved."""
 
     def __repr__(self) -> str:
@@ -207,11 +207,13 @@ class PerMessageDeflate:
     )
 
     def __init__(self, parameters: Parameters, budget: DeflateBudget | None = None) -> None:
-        self.parameters = parameters
+        self.parameters: Parameters = parameters
         self._budget = budget
         self._compressor: Compressor | None = None
         self._decompressor: Decompressor | None = None
-        self.shared_key = pool(parameters.compress, parameters.level, parameters.bits, parameters.mem_level)
+        self.shared_key: CompressorPool = pool(
+            parameters.compress, parameters.level, parameters.bits, parameters.mem_level
+        )
         self._idle_since: float | None = None
         self.watched: set[Any] | None = None
         self._inside = False  # a message of the peer's has begun, and is not empty so far

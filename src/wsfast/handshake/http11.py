@@ -313,7 +313,7 @@ class RequestParser(_HeadParser):
         end = match.end()
         head = data
         if end != len(data):
-            self.trailing = data[end:]
+            self.trailing: bytes = data[end:]
             head = data[:end]
         return head if head.count(b"\n") - 2 <= self._limits.max_headers else None
 

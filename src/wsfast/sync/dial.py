@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl as ssl_module
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from wsfast.dial.proxy import (
     Proxy,
@@ -28,7 +28,13 @@ __all__ = ["SyncDialer"]
 class SyncDialer(Route):
     """How to reach servers; arguments are those of `Route`, with fewer options for TCP."""
 
-    known = Route.known - {"all_errors", "flags", "happy_eyeballs_delay", "interleave", "proto"}
+    known: ClassVar[frozenset[str]] = Route.known - {
+        "all_errors",
+        "flags",
+        "happy_eyeballs_delay",
+        "interleave",
+        "proto",
+    }
 
     def open(self, uri: URI, deadline: Deadline) -> Link:
         """Connect to a server, by way of the proxy, up to the end of the TLS handshake.

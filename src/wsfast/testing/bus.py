@@ -43,10 +43,10 @@ class Process:
 
     def __init__(self, bus: Bus) -> None:
         self.bus = bus
-        self.origin = secrets.randbits(62) | 1
+        self.origin: int = secrets.randbits(62) | 1
         self.messages: list[tuple[str, bytes]] = []
         self.stored: list[tuple[str, bytes, Position]] = []
-        self.up = False
+        self.up: bool = False
         self.states: list[bool] = []
         self.ended: list[int] = []
 

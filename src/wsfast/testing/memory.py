@@ -261,13 +261,13 @@ class Pipe:
             raise ValueError(f"chunk_size must be at least 1 byte, got {chunk_size}")
         if window < 1:
             raise ValueError(f"window must be at least 1 byte, got {window}")
-        self.loop = asyncio.get_running_loop() if loop is None else loop
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop() if loop is None else loop
         self.latency = latency
         self.bandwidth = bandwidth
         self.chunk_size = chunk_size
         self.window = window
-        self.client = MemoryTransport(self, "client")
-        self.server = MemoryTransport(self, "server")
+        self.client: MemoryTransport = MemoryTransport(self, "client")
+        self.server: MemoryTransport = MemoryTransport(self, "server")
         self._flights: dict[MemoryTransport, _Flight] = {self.client: _Flight(), self.server: _Flight()}
         self._dropped = False
 

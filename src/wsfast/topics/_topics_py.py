@@ -41,8 +41,8 @@ class Topic:
     __slots__ = ("_dirty", "_joined", "_keys", "conflates", "members", "name", "pending")
 
     def __init__(self, name: str, conflates: bool = False) -> None:
-        self.name = name
-        self.conflates = conflates
+        self.name: str = name
+        self.conflates: bool = conflates
         self.members: dict[Member, None] = {}
         self.pending: dict[int, Any] = {}
         self._keys: dict[Any, int] = {}  # of a topic that conflates: the number of the one that is pending
@@ -94,8 +94,8 @@ class Member:
     __slots__ = ("_seen", "_topics", "extra", "index", "sink")
 
     def __init__(self, index: Index, sink: Any) -> None:
-        self.index = index
-        self.sink = sink
+        self.index: Index = index
+        self.sink: Any = sink
         self.extra: Any = None
         self._topics: dict[Topic, None] = {}
         self._seen = 0  # it got, or needs not get, what has a lower number
@@ -168,7 +168,10 @@ class Index:
         on_leave: Callable[[Member], object],
     ) -> None:
         self.topics: dict[str, Topic] = {}
-        self.subscriptions = self.deliveries = self.writes = self.conflated = 0
+        self.subscriptions: int = 0
+        self.deliveries: int = 0
+        self.writes: int = 0
+        self.conflated: int = 0
         self._turn = turn
         self._slow = slow
         self._on_empty = on_empty

@@ -34,13 +34,13 @@ class Extra:
     __slots__ = ("held", "held_size", "id", "newest", "present", "tasks", "warned")
 
     def __init__(self) -> None:
-        self.id = ""
+        self.id: str = ""
         self.present: dict[str, None] = {}
         self.held: list[Prepared] | None = None
-        self.held_size = 0
+        self.held_size: int = 0
         self.newest: dict[Any, Prepared] | None = None
         self.tasks: set[asyncio.Task[None]] = set()
-        self.warned = False
+        self.warned: bool = False
 
 
 class Delivery:
@@ -56,7 +56,9 @@ class Delivery:
 
     def __init__(self, logger: Any) -> None:
         self.index: Index | None = None
-        self.deliveries = self.conflated = self.dropped = 0
+        self.deliveries: int = 0
+        self.conflated: int = 0
+        self.dropped: int = 0
         self._logger = logger
         self._tasks: set[asyncio.Task[None]] = set()
 

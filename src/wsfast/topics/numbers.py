@@ -146,7 +146,7 @@ class Incoming:
     """
 
     def __init__(self) -> None:
-        self.duplicates = 0
+        self.duplicates: int = 0
         self._since: dict[str, float] = {}
         self._latest: dict[str, dict[int, int]] = {}
         self._unsure: dict[tuple[str, int], int] = {}  # the number before the first that came

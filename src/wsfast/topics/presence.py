@@ -30,7 +30,7 @@ class Presence:
     """
 
     def __init__(self, origin: int) -> None:
-        self.version = 0
+        self.version: int = 0
         self._origin = origin
         self._topics: dict[str, dict[str, tuple[int, str | None]]] = {}
         self._of: dict[int, dict[tuple[str, str], None]] = {}

@@ -155,9 +155,9 @@ class TLSPipe:
         self._head = b""  # of that record, if it is not whole
         self._pumping = False
         self._at_end = False
-        self.read_paused = False
-        self.established = False
-        self.finished = False
+        self.read_paused: bool = False
+        self.established: bool = False
+        self.finished: bool = False
         self.transport: asyncio.Transport | None = None
         self.set_protocol(app)
 

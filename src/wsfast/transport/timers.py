@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+from collections.abc import Callable
 from typing import Final, Protocol
 
 __all__ = ["CoarseTimer", "Sweeper", "Timed"]
@@ -55,7 +56,7 @@ class Sweeper:
 
     def __init__(self, timer: CoarseTimer, idle: float) -> None:
         self.busy: set[Freeing] = set()
-        self.due = 0.0
+        self.due: float = 0.0
         self._timer = timer
         self._interval = max(idle / 4, 0.25)
         self._users = 0
@@ -105,7 +106,7 @@ class CoarseTimer:
         self._latest: dict[float, _Bucket] = {}  # by delay: the one that is due next after it
         self._handle: asyncio.TimerHandle | None = None
         self._sweepers: dict[float, Sweeper] = {}
-        self.time = loop.time
+        self.time: Callable[[], float] = loop.time
 
     def sweeper(self, idle: float) -> Sweeper:
         """Return the one `Sweeper` for what is to be freed after so many seconds."""

@@ -39,7 +39,7 @@ _BELOW_FULL: Final = 1  # the transport below has more unsent than it should
 _STALLED: Final = 2  # nothing can be encrypted for now
 
 _buffers: PerLoop[ReceiveBuffer] = PerLoop(lambda loop: ReceiveBuffer(_RECEIVE_SIZE))
-buffer_of = _buffers.of
+buffer_of: Callable[[asyncio.AbstractEventLoop], ReceiveBuffer] = _buffers.of
 """Return the memory that the TLS connections of a loop receive into."""
 
 
@@ -128,7 +128,7 @@ class TLSTransport(TLSPipe, asyncio.BufferedProtocol):
         if self._error is not None:
             return
         self._error = exc
-        self.finished = True
+        self.finished: bool = True
         self.flush()
         transport = self.transport
         if transport is None or transport.is_closing():
@@ -237,7 +237,7 @@ class TLSTransport(TLSPipe, asyncio.BufferedProtocol):
     def resume_reading(self) -> None:
         """Go on: first with what has arrived, in the next turn of the event loop."""
         if self.read_paused:
-            self.read_paused = False
+            self.read_paused: bool = False
             self._loop.call_soon(self._resume)
 
     def _resume(self) -> None:

@@ -43,7 +43,7 @@ class HTTP(Protocol):
         if kind is not None and kind is not HTTP:
             self.bridge.host = host_of(kind, config, server_state, app_state, self.bridge.host.loop)
         self._config = config
-        self.opening = _First(self, kind is not None)
+        self.opening: Any = _First(self, kind is not None)
 
     def give_away(self, data: bytes) -> None:
         """Let uvicorn's own protocol go on with a connection that is not for a WebSocket, or not yet."""

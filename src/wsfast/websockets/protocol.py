@@ -90,7 +90,7 @@ class Protocol:
         self.side = side
         self.max_size = max_size
         self.logger: Any = logging.getLogger(f"websockets.{side.name.lower()}") if logger is None else logger
-        self.debug = self.logger.isEnabledFor(logging.DEBUG)
+        self.debug: bool = self.logger.isEnabledFor(logging.DEBUG)
         self.origin: Origin | None = None
         self.handshake_exc: Exception | None = None
         self.counts = False  # messages that wait to be received, in threads

@@ -144,7 +144,7 @@ class connect(Dialing, connector.connect):  # noqa: N801
     async def __aenter__(self) -> ClientConnection:
         if hasattr(self, "connection"):
             raise RuntimeError("connect() isn't reentrant")
-        self.connection = await self
+        self.connection: ClientConnection = await self
         return self.connection
 
     async def __aexit__(

@@ -126,7 +126,7 @@ class Server(native.Server):
         self._made_with = made_with
         self._settings = settings
         self._started = False
-        self.loop = asyncio.get_running_loop()
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
 
     # --- The opening handshake ----------------------------------------------------------------------------
 

@@ -29,8 +29,8 @@ class AbortHandshake(InvalidHandshake):
 
     def __init__(self, status: StatusLike, headers: datastructures.HeadersLike, body: bytes = b"") -> None:
         super().__init__(status, headers, body)
-        self.status = http.HTTPStatus(status)
-        self.headers = datastructures.Headers(headers)
+        self.status: http.HTTPStatus = http.HTTPStatus(status)
+        self.headers: datastructures.Headers = datastructures.Headers(headers)
         self.body = body
 
     def __str__(self) -> str:
