@@ -82,6 +82,13 @@ async def server_echo() -> None:
             assert await ws.recv() == message
 
 
+async def server_sync() -> None:
+    async with listening("server_sync.py") as port, wsfast.connect(f"ws://127.0.0.1:{port}/") as ws:
+        for message in ("text", b"binary"):
+            await ws.send(message)
+            assert await ws.recv() == message
+
+
 async def server_forms() -> None:
     async with listening("server_forms.py") as port:
         uri = f"ws://127.0.0.1:{port}/"
@@ -184,6 +191,7 @@ TESTS: dict[str, Callable[[], Awaitable[None]]] = {
     test.__name__: test
     for test in (
         server_echo,
+        server_sync,
         server_forms,
         server_chat,
         server_token,
