@@ -108,3 +108,36 @@ async def test_tunnel() -> None:
 def test_examples_are_short() -> None:
     for path in EXAMPLES.glob("client_*.py"):
         assert len(path.read_text().splitlines()) <= 40, path.name
+
+
+async def test_sans_io() -> None:
+    """Keepalive and a bounded close over a plain socket, by `Session` alone."""
+
+    async def echo(ws: wsfast.WebSocket) -> None:
+        async for message in ws:
+            await ws.send(message)
+
+    async with wsfast.serve(echo, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with running("sans_io", "127.0.0.1", str(port), "hello", "é", "x" * 100_000) as process:
+            assert process.stdout is not None
+            told = await asyncio.wait_for(process.stdout.read(), 20)
+    assert told.decode().splitlines() == ["hello", "é", "x" * 100_000, "1000 closed by us"]
+
+
+async def test_sans_io_with_a_server_that_is_gone() -> None:
+    """It ends by itself, `close_timeout` after its Close frame."""
+    gone = asyncio.Event()
+
+    async def echo(ws: wsfast.WebSocket) -> None:
+        await ws.send(await ws.recv())
+        ws._open_channel().transport.pause_reading()
+        await gone.wait()
+
+    async with wsfast.serve(echo, "127.0.0.1", 0, stop_timeout=0.5) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with running("sans_io", "127.0.0.1", str(port), "hello") as process:
+            assert process.stdout is not None
+            told = await asyncio.wait_for(process.stdout.read(), 20)
+            gone.set()
+    assert told.decode().splitlines() == ["hello", "1006 close timeout"]
