@@ -11,6 +11,7 @@ import asyncio
 import gc
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterable
 from itertools import repeat
 from typing import Any, TypeAlias
@@ -183,23 +184,37 @@ def _open(loop: asyncio.AbstractEventLoop, count: int = 1) -> list[tuple[Any, An
     return made
 
 
-def _echoes(protocol: Any, transport: _Transport, batch: int = BATCH) -> tuple[Callable[[], object], int]:
-    """Make the call that lets a connection receive messages, one by one, and answer."""
-    from wsfast._codec import encode_frame
+def _echoing(loop: asyncio.AbstractEventLoop, use: Callable[[Any, Any], object]) -> tuple[Callable[[], object], int]:
+    """Make the call that lets a connection on a socket receive messages, one by one, and answer.
 
+    Each operation has the peer's `send` and `recv` in it, which are Python's own and the same each time.
+    """
+    from wsfast._codec import encode_frame
+    from wsfast.asyncio.protocol import ConnectionProtocol
+    from wsfast.asyncio.websocket import WebSocket
+    from wsfast.connection import Side
+    from wsfast.transport.sockets import SocketTransport
+
+    peer, sock = socket.socketpair()
+    sock.setblocking(False)
+    protocol, ws = ConnectionProtocol(loop), WebSocket()
+    transport: Any = SocketTransport(loop, sock, protocol)
+    protocol.open(_Host(loop), Side.SERVER, ws, transport)
+    use(protocol, ws)
     message = _sized(BINARY, 64)
-    frame = encode_frame(2, message, mask=KEY)
-    get_buffer, buffer_updated, size = protocol.get_buffer, protocol.buffer_updated, len(frame)
-    get_buffer(65536)[:size] = frame  # the memory is the same each time, and not written to by the decoder
+    frame, answer = encode_frame(2, message, mask=KEY), encode_frame(2, message)
+    send, receive, ready, size = peer.send, peer.recv, transport._read_ready, len(answer)
 
     def call() -> None:
-        for _ in repeat(None, batch):
-            get_buffer(65536)
-            buffer_updated(size)
+        for _ in repeat(None, BATCH // 2):  # after 2,048 messages a handler would give the loop a turn
+            send(frame)
+            ready()
+            receive(size)
 
-    call()
-    assert transport.last == encode_frame(2, message)
-    return call, batch
+    send(frame)
+    ready()
+    assert receive(size + 1) == answer
+    return call, BATCH // 2
 
 
 def _echo_listener() -> tuple[Callable[[], object], int]:
@@ -209,23 +224,22 @@ def _echo_listener() -> tuple[Callable[[], object], int]:
         def on_message(self, message: str | bytes) -> None:
             self.ws.send_nowait(message)
 
-    [(protocol, ws, transport)] = _open(asyncio.new_event_loop())
-    protocol.use_listener(Echo(ws))
-    return _echoes(protocol, transport)
+    return _echoing(asyncio.new_event_loop(), lambda protocol, ws: protocol.use_listener(Echo(ws)))
 
 
 def _echo_handler() -> tuple[Callable[[], object], int]:
     loop = asyncio.new_event_loop()
-    [(protocol, ws, transport)] = _open(loop)
 
-    async def echo() -> None:
+    async def echo(ws: Any) -> None:
         async for message in ws:
             await ws.send(message)
 
-    protocol.task = loop.create_task(echo())
-    protocol.task._log_destroy_pending = False
-    loop.run_until_complete(asyncio.sleep(0))  # until it waits; from then on it is resumed by what is received
-    return _echoes(protocol, transport, BATCH // 2)  # after 2,048 messages it would give the loop a turn
+    def use(protocol: Any, ws: Any) -> None:
+        protocol.task = loop.create_task(echo(ws))
+        protocol.task._log_destroy_pending = False
+        loop.run_until_complete(asyncio.sleep(0))  # until it waits; from then on it is resumed by what is received
+
+    return _echoing(loop, use)
 
 
 def _broadcast() -> tuple[Callable[[], object], int]:
@@ -234,9 +248,17 @@ def _broadcast() -> tuple[Callable[[], object], int]:
     message = _sized(BINARY, 64)
     opened = _open(asyncio.new_event_loop(), BATCH)
     everyone = [ws for _, ws, _ in opened]
-    broadcast(everyone, message)
+    end_turn, last = opened[0][0].turn._run, opened[-1][2]
+
+    def call() -> None:
+        broadcast(everyone, message)
+        last.last = b""
+        while not last.last:  # the end of a turn is cut into slices of time
+            end_turn()
+
+    call()
     assert opened[-1][2].last[2:] == message
-    return lambda: broadcast(everyone, message), BATCH
+    return call, BATCH
 
 
 CASES: dict[str, Case] = {
@@ -252,8 +274,8 @@ CASES: dict[str, Case] = {
     "encode 256 characters, non-ASCII": _encode((OTHER * 8)[:256]),
     "apply_mask 64 B": _mask(64),
     "apply_mask 64 KiB": _mask(65536),
-    "echo 64 B by a listener": _echo_listener,
-    "echo 64 B by a handler": _echo_handler,
+    "echo 64 B by a listener, on a socket": _echo_listener,
+    "echo 64 B by a handler, on a socket": _echo_handler,
     "broadcast 64 B, each delivery": _broadcast,
 }
 """By name; what an operation is, the name says."""
