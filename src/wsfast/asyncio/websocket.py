@@ -258,8 +258,8 @@ class WebSocket(Endpoint):
     async def send(
         self,
         message: str | BytesLike | Iterable[str | BytesLike] | AsyncIterable[str | BytesLike],
-        *,
         text: bool | None = None,
+        *,
         compress: bool | None = None,
     ) -> None:
         """Send a message, and wait while more than `write_limit` is unsent.
