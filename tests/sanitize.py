@@ -18,10 +18,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CHECK = """
-from wsfast.asyncio import _channel
-from wsfast.transport import _tls
 from wsfast import _codec
-print(*(one.__file__ for one in (_channel, _codec, _tls)))
+from wsfast.asyncio import _channel
+from wsfast.topics import _topics
+from wsfast.transport import _socket, _tls
+print(*(one.__file__ for one in (_channel, _codec, _socket, _tls, _topics)))
 """
 # Peers in other languages do not start with a sanitizer preloaded, and do not run our code; a package is built anew,
 # without sanitizers.
