@@ -454,7 +454,7 @@ def test_closing_with_a_code(page: Page, server: Serve) -> None:
     page.click("close-with")
     page.wait(lambda: page.text("state") == "Closed")
     assert page.text("code") == "4001"
-    assert page.lines("state")[-1][:2] == ("closed 4001", "a code of the application")
+    assert page.lines("state")[-1][:2] == ("closed 4001", "a code of the application: enough")  # echoed
     server.process.terminate()
     server.process.wait(timeout=20)
     assert "closed with 4001 'enough'" in server.log()
