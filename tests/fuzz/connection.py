@@ -97,7 +97,8 @@ class Watched:
         events = self.connection.receive_data(data)
         if events and before >= State.DRAINING:
             raise AssertionError(f"{events!r} after the end")
-        if before is State.CLOSING and any(isinstance(event, (str, bytes, Ping)) for event in events):
+        # RFC 6455, 7.1.1: messages that were under way are for the application.
+        if before is State.CLOSING and any(isinstance(event, Ping) for event in events):
             raise AssertionError(f"{events!r} after this side's Close frame")
         for at, event in enumerate(events):
             if isinstance(event, (Close, PeerError)) and (at + 1 != len(events) or had_close):

@@ -210,9 +210,15 @@ cdef class SocketTransport:
         return 0
 
     def _reader_dropped(self):
-        self._registered = False
+        # It stays registered: uvloop keeps a dead poll under this number, which `remove_reader` has to take away before
+        # the number is somebody else's.
         if self._fd >= 0 and not self._closing and not self._loop.is_closed():
-            self._loop.call_soon(self._read_rest)
+            self._loop.call_soon(self._reader_lost)
+
+    def _reader_lost(self):
+        if self._fd >= 0 and not self._closing:
+            self._stop_reading()
+            self._read_rest()
 
     def _read_rest(self):
         """Read on though the loop would not call again."""
@@ -225,7 +231,6 @@ cdef class SocketTransport:
         if n > 0:
             self._loop.call_soon(self._read_rest)
         elif n == AGAIN:
-            self._loop.remove_reader(self._fd)
             self._watch()
 
     cpdef _read_ready(self):

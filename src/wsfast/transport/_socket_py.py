@@ -191,9 +191,15 @@ class SocketTransport:
                 self._loop.remove_writer(self._sock)  # type: ignore[arg-type]
 
     def _reader_dropped(self) -> None:
-        self._registered = False
+        # It stays registered: uvloop keeps a dead poll under this number, which `remove_reader` has to take away before
+        # the number is somebody else's.
         if self._sock is not None and not self._closing and self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon(self._read_rest)
+            self._loop.call_soon(self._reader_lost)
+
+    def _reader_lost(self) -> None:
+        if self._sock is not None and not self._closing:
+            self._stop_reading()
+            self._read_rest()
 
     def _read_rest(self) -> None:
         """Read on though the loop would not call again."""
@@ -204,7 +210,6 @@ class SocketTransport:
             return
         assert self._loop is not None
         if n is None:
-            self._loop.remove_reader(self._sock)  # type: ignore[arg-type]
             self._watch()
         elif n:
             self._loop.call_soon(self._read_rest)
