@@ -187,7 +187,7 @@ async def test_the_peer_broke_the_protocol(what: str) -> None:
         assert isinstance(error.__cause__, wsfast.PeerError)
         assert error.__cause__.code == code
         assert close == (code, sent.reason)
-        await the_end(server, CloseCause.PROTOCOL_ERROR)
+        await the_end(server, blamed)
         lines = [line for line in server.log.of("wsfast.server", logging.INFO) if "failed: " in line]
         assert len(lines) == 1
         assert str(error.__cause__) in lines[0]
