@@ -6,8 +6,10 @@ It is for servers what `dial.settings` is for clients. Nothing here waits but fo
 from __future__ import annotations
 
 import re
+import ssl as ssl_module
 from collections.abc import Callable, Mapping, Sequence
 from inspect import isawaitable
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from .codes import CloseCause
@@ -32,6 +34,7 @@ __all__ = [
     "Dispatch",
     "Reception",
     "check_response_headers",
+    "check_server_options",
     "checked_origins",
     "handlers_of",
     "tell_end",
@@ -252,6 +255,26 @@ def check_response_headers(headers: Mapping[str, str] | None, server_header: str
         if name.lower() in _HANDSHAKE or name.lower().startswith("sec-websocket-"):
             raise ValueError(f"response_headers must not have {name}: it is part of the handshake")
     accept_response("", headers=headers, server=server_header)
+
+
+def check_server_options(max_connections: object, stop_timeout: object, ssl: object) -> None:
+    """Check what a server is told besides its limits; ssl is None or a server's context.
+
+    Raises:
+        ValueError, TypeError: one of them is wrong; the text names it.
+    """
+    if max_connections is not None:
+        if not isinstance(max_connections, int) or isinstance(max_connections, bool):
+            raise TypeError(f"max_connections must be int or None, got {type(max_connections).__name__}")
+        if max_connections < 1:
+            raise ValueError(f"max_connections must be positive, got {max_connections}")
+    if stop_timeout is not None and (not isinstance(stop_timeout, (int, float)) or not 0 < stop_timeout < inf):
+        raise ValueError(f"stop_timeout must be a positive number of seconds or None, got {stop_timeout!r}")
+    if ssl is not None:
+        if not isinstance(ssl, ssl_module.SSLContext):
+            raise TypeError(f"ssl must be an ssl.SSLContext, got {type(ssl).__name__}")
+        if ssl.protocol is ssl_module.PROTOCOL_TLS_CLIENT:
+            raise ValueError("ssl must be a server's context, got one for clients")
 
 
 def checked_origins(origins: Origins) -> Origins:

@@ -7,12 +7,10 @@ import os
 import selectors
 import socket
 import ssl as ssl_module
-import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
-from math import inf
 from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeAlias
 
@@ -25,9 +23,9 @@ from wsfast.handshake import HeadLimits, Origins, Request, RequestParser, Respon
 from wsfast.handshake.http11 import MAX_HEAD, MAX_HEADERS, MAX_LINE
 from wsfast.handshake.uri import format_address
 from wsfast.options import refuse_unknown
-from wsfast.serving import STOPPING, Reception, handlers_of, tell_end
+from wsfast.serving import STOPPING, Reception, check_server_options, handlers_of, tell_end
 from wsfast.session import LINGER, Limits
-from wsfast.transport.binding import EXHAUSTED, PAUSE, SocketFile, bind_tcp, bind_unix
+from wsfast.transport.binding import EXHAUSTED, PAUSE, SocketFile, bind
 
 from .link import Deadline, Link
 from .websocket import WebSocket
@@ -602,7 +600,7 @@ def serve(
         ValueError, TypeError: an argument is wrong; the text names it.
     """
     refuse_unknown("serve()", listen, [*_LISTEN, *_OPTIONS])
-    _check_options(max_connections, stop_timeout, ssl)
+    check_server_options(max_connections, stop_timeout, ssl)
     reception = {
         "process_request": process_request,
         "process_response": process_response,
@@ -627,7 +625,7 @@ def serve(
     handlers = handlers_of(handler, subprotocols)
     Reception(limits, head_limits, handlers, **reception)  # type: ignore[arg-type] # raises before anything is bound
     backlog = listen.pop("backlog", 1024)
-    sockets, file = _bind(host, port, sock, path, listen)
+    sockets, file = bind(host, port, sock, path, listen)
     try:
         for one in sockets:
             one.setblocking(False)
@@ -668,50 +666,3 @@ def unix_serve(
     if (path is None) == (options.get("sock") is None):
         raise ValueError("expected either path or sock")
     return serve(handler, path=path, **options)
-
-
-def _check_options(max_connections: object, stop_timeout: object, ssl: object) -> None:
-    if max_connections is not None:
-        if not isinstance(max_connections, int) or isinstance(max_connections, bool):
-            raise TypeError(f"max_connections must be int or None, got {type(max_connections).__name__}")
-        if max_connections < 1:
-            raise ValueError(f"max_connections must be positive, got {max_connections}")
-    if stop_timeout is not None and (not isinstance(stop_timeout, (int, float)) or not 0 < stop_timeout < inf):
-        raise ValueError(f"stop_timeout must be a positive number of seconds or None, got {stop_timeout!r}")
-    if ssl is not None:
-        if not isinstance(ssl, ssl_module.SSLContext):
-            raise TypeError(f"ssl must be an ssl.SSLContext, got {type(ssl).__name__}")
-        if ssl.protocol is ssl_module.PROTOCOL_TLS_CLIENT:
-            raise ValueError("ssl must be a server's context, got one for clients")
-
-
-def _bind(
-    host: str | Sequence[str] | None,
-    port: int | None,
-    sock: socket.socket | None,
-    path: str | os.PathLike[str] | None,
-    options: dict[str, Any],
-) -> tuple[list[socket.socket], SocketFile | None]:
-    ways = [name for name, given in (("sock", sock), ("path", path)) if given is not None]
-    if host is not None or port is not None:
-        ways.append("host and port")
-    if len(ways) != 1:
-        raise ValueError(f"expected one address: host and port, path or sock; got {', '.join(ways) or 'none'}")
-    if (sock is not None or path is not None) and options:
-        raise TypeError(f"{', '.join(sorted(options))} does not go with {ways[0]}")
-    if sock is not None:
-        if sock.type & 0xF != socket.SOCK_STREAM:
-            raise ValueError(f"expected a stream socket, got {sock!r}")
-        return [sock], None
-    if path is not None:
-        name = os.fspath(path)
-        if not hasattr(socket, "AF_UNIX"):
-            raise OSError("this system has no Unix sockets")
-        return [bind_unix(name)], SocketFile(name)
-    family, flags = options.pop("family", socket.AF_UNSPEC), options.pop("flags", socket.AI_PASSIVE)
-    # Windows lets several processes have a port if this is set.
-    options.setdefault("reuse_address", sys.platform != "win32")
-    found: dict[Any, None] = {}
-    for one in [host or None] if host is None or isinstance(host, str) else host:
-        found |= dict.fromkeys(socket.getaddrinfo(one, port, family=family, type=socket.SOCK_STREAM, flags=flags))
-    return bind_tcp(host, found, **options), None

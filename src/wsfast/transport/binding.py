@@ -6,11 +6,12 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-__all__ = ["EXHAUSTED", "PAUSE", "SocketFile", "bind_tcp", "bind_unix"]
+__all__ = ["EXHAUSTED", "PAUSE", "SocketFile", "bind", "bind_tcp", "bind_unix"]
 
 EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 """Errors by which the system says that it has no room for one more connection."""
@@ -118,3 +119,48 @@ def bind_unix(path: str | bytes) -> socket.socket:
         sock.close()
         raise OSError(exc.errno, f"cannot listen on {path!r}: {exc.strerror}") from None
     return sock
+
+
+def bind(
+    host: str | Sequence[str] | None,
+    port: int | None,
+    sock: socket.socket | None,
+    path: str | os.PathLike[str] | None,
+    options: dict[str, Any],
+) -> tuple[list[socket.socket], SocketFile | None]:
+    """Bind a socket for each address that a server is told to listen on; names are looked up, which may take long.
+
+    Args:
+        host, port, sock, path: those of `wsfast.sync.serve`.
+        options: `family`, `flags`, `reuse_address`, `reuse_port` and `keep_alive`, for host and port.
+
+    Returns:
+        The sockets, and the file to remove at the end, if there is one.
+
+    Raises:
+        OSError: the address is not to be had.
+        ValueError, TypeError: an argument is wrong; the text names it.
+    """
+    ways = [name for name, given in (("sock", sock), ("path", path)) if given is not None]
+    if host is not None or port is not None:
+        ways.append("host and port")
+    if len(ways) != 1:
+        raise ValueError(f"expected one address: host and port, path or sock; got {', '.join(ways) or 'none'}")
+    if (sock is not None or path is not None) and options:
+        raise TypeError(f"{', '.join(sorted(options))} does not go with {ways[0]}")
+    if sock is not None:
+        if sock.type & 0xF != socket.SOCK_STREAM:
+            raise ValueError(f"expected a stream socket, got {sock!r}")
+        return [sock], None
+    if path is not None:
+        name = os.fspath(path)
+        if not hasattr(socket, "AF_UNIX"):
+            raise OSError("this system has no Unix sockets")
+        return [bind_unix(name)], SocketFile(name)
+    family, flags = options.pop("family", socket.AF_UNSPEC), options.pop("flags", socket.AI_PASSIVE)
+    # Windows lets several processes have a port if this is set.
+    options.setdefault("reuse_address", sys.platform != "win32")
+    found: dict[Any, None] = {}
+    for one in [host or None] if host is None or isinstance(host, str) else host:
+        found |= dict.fromkeys(socket.getaddrinfo(one, port, family=family, type=socket.SOCK_STREAM, flags=flags))
+    return bind_tcp(host, found, **options), None

@@ -1,0 +1,300 @@
+"""`connect` for trio."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import ssl as ssl_module
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from math import inf
+from types import TracebackType
+from typing import Any, ClassVar, Final, Literal
+
+import trio
+
+from wsfast.codes import CloseCause, CloseCode
+from wsfast.connection import Side
+from wsfast.deflate.negotiate import Deflate, as_deflate
+from wsfast.dial.redirect import hop
+from wsfast.dial.settings import USER_AGENT, ClientSettings
+from wsfast.exceptions import InvalidMessage, InvalidStatus
+from wsfast.handshake import URI, ClientHandshake, HeadLimits, Response, ResponseParser
+from wsfast.session import Limits
+
+from .dial import TrioDialer
+from .stream import CHUNK, close_now
+from .websocket import WebSocket
+
+__all__ = ["connect", "unix_connect"]
+
+_BODY_PATIENCE: Final = 2.0
+"""Seconds for the body of a response that refuses; without its end, as much as came is shown."""
+
+
+class connect(ClientSettings):  # noqa: N801
+    """Connect to a WebSocket server.
+
+    ::
+
+        async with connect("wss://example.com/chat") as ws:    # closes at the end of the block
+            await ws.send("hello")
+            print(await ws.recv())
+
+        ws = await connect("wss://example.com/chat", nursery=nursery)    # the caller closes: await ws.close()
+
+    The tasks that answer pings and keep the connection alive are in a nursery that the block has for itself, or in the
+    one that is given. Exceptions leave the block as they are, in no group.
+
+    At the end of a block that raised, or was cancelled, the connection is closed with 1011, else with 1000. That takes
+    no longer than `close_timeout`, also where the block was cancelled. Where the nursery that was given is cancelled,
+    the connection is closed with 1001.
+
+    Args:
+        uri: ws:// or wss://. Its user name and password become Authorization. International host names are fine.
+        nursery: for the connection's tasks; None, the default, is for ``async with``.
+        stream: a connected trio stream to use; default none.
+        sock: a connected socket to use; default none.
+        ssl: an `ssl.SSLContext`, for example with a client's certificate. Default, also for True: the certificate is
+            verified against the system's authorities.
+        server_hostname: the name that the certificate must have; default the URI's host.
+        origin: the value of Origin; default none.
+        subprotocols: to offer, in order of preference; default none. `ws.subprotocol` tells the server's choice.
+        compression: None, ``"deflate"``, or a `Deflate`. Default: None.
+        additional_headers: more headers, as a mapping or pairs, cookies among them; default none.
+        user_agent_header: the value of User-Agent; None for none.
+        bearer_token: for Authorization; it takes the place of the URI's user name. Default none.
+        proxy: True for the one that the environment names (``https_proxy``, ...), None for none, or an
+            address: http://, https:// (TLS to the proxy), socks5://, socks5h://, socks4://, socks4a://, with
+            ``user:password@`` if need be. SOCKS needs python-socks. Default: True.
+        proxy_ssl: for an https:// proxy, as `ssl`.
+        proxy_server_hostname: for an https:// proxy, as `server_hostname`.
+        max_redirects: how many redirects are followed; 0 to raise `InvalidStatus` for them. Default: 10.
+        open_timeout: seconds for all of it: name lookup, proxy, TLS, redirects and opening handshake. None for no
+            limit. Default: 10.
+        ping_interval: seconds of silence after which a keepalive ping is sent; None for no keepalive. Default: 20.
+        ping_timeout: seconds for anything to come after it; else the connection is closed with 1011. Default: 20.
+        close_timeout: seconds for the server to answer a Close frame, and to end the connection. Default: 10.
+        max_size: the most bytes of a received message, after decompression; None for no limit. Default: 1 MiB.
+        max_fragments: the most frames of a received message; None, the default, for no limit.
+        read_limit: bytes received and not consumed above which reading is paused, until a quarter is left.
+            Each message counts for 64 bytes more than it has. Default: 64 KiB.
+        write_limit: bytes unsent above which `send` waits, until a quarter is left. Default: 64 KiB.
+        logger: default: ``logging.getLogger("wsfast.client")``.
+        options: `max_line`, `max_head` and `max_headers`, which limit the response's head as in `wsfast.connect`;
+            `host` and `port` to connect to another address than the URI's, and `happy_eyeballs_delay` (0.25 s).
+
+    Raises:
+        InvalidURI, InvalidProxy: at once: `uri` or `proxy` is not valid.
+        ValueError, TypeError: at once: another argument is wrong.
+        OSError: when it connects: the server can not be reached, `ssl.SSLError` included.
+        InvalidHandshake: the server's answer is not the right one; each way has its own subclass, with `response`.
+        ProxyError: the proxy could not be reached, or refused.
+        TimeoutError: `open_timeout` has passed.
+        ImportError: a SOCKS proxy is to be used and python-socks is not installed.
+    """
+
+    _dialer: TrioDialer
+    _websocket_type: ClassVar[Callable[..., WebSocket]] = WebSocket
+
+    def __init__(
+        self,
+        uri: str,
+        *,
+        nursery: trio.Nursery | None = None,
+        stream: trio.abc.Stream | None = None,
+        sock: socket.socket | None = None,
+        ssl: ssl_module.SSLContext | bool | None = None,
+        server_hostname: str | None = None,
+        origin: str | None = None,
+        subprotocols: Sequence[str] | None = None,
+        compression: Literal["deflate"] | Deflate | None = None,
+        additional_headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
+        user_agent_header: str | None = USER_AGENT,
+        bearer_token: str | None = None,
+        proxy: str | bool | None = True,
+        proxy_ssl: ssl_module.SSLContext | bool | None = None,
+        proxy_server_hostname: str | None = None,
+        max_redirects: int = 10,
+        open_timeout: float | None = 10.0,
+        ping_interval: float | None = 20.0,
+        ping_timeout: float | None = 20.0,
+        close_timeout: float | None = 10.0,
+        max_size: int | None = 1048576,
+        max_fragments: int | None = None,
+        read_limit: int = 65536,
+        write_limit: int = 65536,
+        logger: logging.Logger | logging.LoggerAdapter[Any] | None = None,
+        **options: Any,
+    ) -> None:
+        self._limits = Limits(
+            max_size=max_size,
+            max_fragments=max_fragments,
+            read_limit=read_limit,
+            write_limit=write_limit,
+            open_timeout=open_timeout,
+            ping_interval=ping_interval,
+            ping_timeout=ping_timeout,
+            close_timeout=close_timeout,
+            compression=as_deflate(compression),
+        )
+        given = {
+            "stream": stream,
+            "sock": sock,
+            "server_hostname": server_hostname,
+            "proxy_ssl": proxy_ssl,
+            "proxy_server_hostname": proxy_server_hostname,
+        }
+        options |= {name: value for name, value in given.items() if value is not None}
+        head = {name: options.pop(name) for name in HeadLimits._fields if name in options}
+        super().__init__(
+            uri,
+            self._limits,
+            HeadLimits.checked(**head),
+            TrioDialer,
+            origin=origin,
+            subprotocols=subprotocols,
+            additional_headers=additional_headers,
+            user_agent_header=user_agent_header,
+            bearer_token=bearer_token,
+            proxy=None if stream is not None else proxy,
+            max_redirects=max_redirects,
+            logger=logger,
+            options={"ssl": ssl, **options},
+        )
+        self._nursery = nursery
+        self._manager: AbstractAsyncContextManager[trio.Nursery] | None = None
+        self._ws: WebSocket | None = None
+
+    def __await__(self) -> Generator[Any, Any, WebSocket]:
+        """Connect; the tasks of the connection are in the nursery that was given.
+
+        Raises:
+            TypeError: none was given.
+        """
+        return self._connect_in(self._nursery).__await__()
+
+    async def _connect_in(self, nursery: trio.Nursery | None) -> WebSocket:
+        if nursery is None:
+            raise TypeError("await connect(...) needs a nursery for the connection's tasks; or use async with")
+        ws = await self._connect()
+        nursery.start_soon(_guarded, ws)
+        return ws
+
+    async def __aenter__(self) -> WebSocket:
+        if self._ws is not None:
+            raise RuntimeError("connect(...) can be entered once at a time")
+        ws = await self._connect()
+        if self._nursery is None:
+            self._manager = trio.open_nursery()
+            nursery = await self._manager.__aenter__()
+            nursery.start_soon(ws._work)
+        else:
+            self._nursery.start_soon(_guarded, ws)
+        self._ws = ws
+        return ws
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        ws, self._ws = self._ws, None
+        manager, self._manager = self._manager, None
+        assert ws is not None
+        try:
+            await ws._leave(CloseCode.NORMAL_CLOSURE if kind is None else CloseCode.INTERNAL_ERROR, CloseCause.LOCAL)
+        finally:
+            if manager is not None:
+                # It waits for tasks that have nothing left to do. It is not told of an exception: it would wrap it.
+                await manager.__aexit__(None, None, None)
+
+    async def _connect(self) -> WebSocket:
+        """Connect, by way of redirects."""
+        timeout = self._limits.open_timeout
+        with trio.CancelScope(deadline=inf if timeout is None else trio.current_time() + timeout) as scope:
+            uri, headers, bearer_token = self._parsed, self._headers, self._bearer_token
+            followed = 0
+            while True:
+                try:
+                    return await self._establish(uri, self._handshake(uri, headers, bearer_token))
+                except InvalidStatus as exc:
+                    target = self._redirected(uri, exc, followed)
+                    if target is None:
+                        raise
+                    uri, headers, bearer_token = hop(uri, target, headers, bearer_token)
+                    followed += 1
+        assert scope.cancelled_caught
+        raise TimeoutError(f"timed out during the opening handshake: it took more than {timeout} s")
+
+    async def _establish(self, uri: URI, handshake: ClientHandshake) -> WebSocket:
+        transport, stream = await self._dialer.open(uri)
+        try:
+            parser = ResponseParser(limits=self._head_limits)
+            try:
+                await stream.send_all(handshake.request.raw)
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+                self._logger.debug("the request was not sent: %r", exc)  # the response may tell why
+            response = await _receive(stream, parser)
+            agreement, compression = self._judge(handshake, response)
+            ws = self._websocket_type(
+                transport, self._limits, stream=stream, request=handshake.request, logger=self._logger
+            )
+            ws._open(Side.CLIENT, response, agreement.subprotocol, compression, parser.trailing)
+        except BaseException:
+            await close_now(stream)
+            raise
+        return ws
+
+
+async def _guarded(ws: WebSocket) -> None:
+    """Run a connection in a nursery of somebody else's: if that is cancelled, the connection is closed."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ws._work)
+        try:
+            await ws._finished.wait()
+        except trio.Cancelled:
+            await ws._leave(CloseCode.GOING_AWAY, CloseCause.LOCAL)
+            raise
+
+
+async def _receive(stream: trio.abc.Stream, parser: ResponseParser) -> Response:
+    """Wait for the response to the opening handshake."""
+    with trio.CancelScope() as patience:
+        try:
+            while True:
+                data = await stream.receive_some(CHUNK)
+                if not data:
+                    return _ended(parser, EOFError("the server ended the connection"))
+                response = parser.feed(bytes(data))
+                if response is not None:
+                    return response
+                if parser.head_complete and patience.deadline == inf:
+                    patience.deadline = trio.current_time() + _BODY_PATIENCE
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+            return _ended(parser, exc)
+    return parser.feed_eof()
+
+
+def _ended(parser: ResponseParser, cause: BaseException) -> Response:
+    try:
+        return parser.feed_eof()
+    except InvalidMessage as exc:
+        raise exc from cause
+
+
+def unix_connect(path: str | os.PathLike[str] | None = None, uri: str | None = None, **options: Any) -> connect:
+    """Connect to a WebSocket server that listens on a Unix socket.
+
+    Args:
+        path: of the socket; None if `sock` is given.
+        uri: for the request. Default: ``ws://localhost/``, or ``wss://localhost/`` with `ssl`.
+        options: those of `connect`.
+
+    Raises:
+        ValueError: neither `path` nor `sock` is given, or both are; else those of `connect`.
+    """
+    if (path is None) == (options.get("sock") is None):
+        raise ValueError("expected either path or sock")
+    if uri is None:
+        uri = "ws://localhost/" if options.get("ssl") is None else "wss://localhost/"
+    return connect(uri, **options) if path is None else connect(uri, unix=True, path=path, **options)

@@ -1,0 +1,111 @@
+"""Streams that end as a WebSocket connection has to end."""
+
+from __future__ import annotations
+
+import socket
+import ssl as ssl_module
+from contextlib import suppress
+from typing import Any, Final
+
+import trio
+
+__all__ = ["CHUNK", "Transport", "close_now", "secure"]
+
+CHUNK: Final = 65536
+"""Bytes that are received, and sent, at a time."""
+
+
+class Transport(trio.abc.Stream):
+    """A connection without its TLS, whose end is in steps: nothing that was sent is destroyed by a reset.
+
+    Args:
+        inner: what moves the bytes.
+
+    Attributes:
+        linger: whether `aclose` ends the sending side first, and reads on until the peer ends its own. Whoever calls it
+            sets a limit. False ends the connection at once.
+    """
+
+    def __init__(self, inner: trio.abc.Stream) -> None:
+        self._inner = inner
+        self.linger: bool = False
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send all of it."""
+        await self._inner.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait until there is room."""
+        await self._inner.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        """Receive what has come, or nothing at the end."""
+        return await self._inner.receive_some(max_bytes)
+
+    async def aclose(self) -> None:
+        """End the connection."""
+        try:
+            if self.linger and isinstance(self._inner, trio.abc.HalfCloseableStream):
+                with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                    await self._inner.send_eof()
+                    while await self._inner.receive_some(CHUNK):
+                        pass
+        finally:
+            await self._inner.aclose()
+
+    def address(self, name: str) -> Any:
+        """Return what `socket.getpeername` or `socket.getsockname` says; None if it is no socket, or has ended."""
+        sock = getattr(self._inner, "socket", None)
+        if sock is None:
+            return None
+        try:
+            return getattr(sock, name)()
+        except OSError:
+            return None
+
+    @staticmethod
+    def of_socket(sock: socket.socket) -> Transport:
+        """Make one of a connected socket.
+
+        Raises:
+            ValueError: it is of another kind.
+        """
+        if sock.type & 0xF != socket.SOCK_STREAM:
+            raise ValueError(f"expected a stream socket, got {sock!r}")
+        return Transport(trio.SocketStream(trio.socket.from_stdlib_socket(sock)))
+
+
+async def secure(
+    stream: trio.abc.Stream,
+    context: ssl_module.SSLContext,
+    server_hostname: str | None = None,
+    *,
+    server_side: bool = False,
+) -> trio.SSLStream[trio.abc.Stream]:
+    """Put TLS on a stream; if that fails the stream is left to the caller.
+
+    Raises:
+        OSError: the handshake failed, `ssl.SSLError` included.
+    """
+    secured = trio.SSLStream(stream, context, server_hostname=server_hostname, server_side=server_side)
+    try:
+        await secured.do_handshake()
+    except trio.BrokenResourceError as exc:
+        raise _as_os_error(exc) from exc
+    return secured
+
+
+def _as_os_error(exc: trio.BrokenResourceError) -> OSError:
+    """Return the error that trio has wrapped."""
+    cause: BaseException | None = exc
+    while cause is not None:
+        if isinstance(cause, OSError):
+            return cause
+        cause = cause.__cause__
+    return ConnectionResetError("the peer ended the connection during the TLS handshake")
+
+
+async def close_now(stream: trio.abc.AsyncResource) -> None:
+    """Close without waiting, whatever is cancelled, and raise nothing."""
+    with trio.CancelScope(shield=True), suppress(OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+        await trio.aclose_forcefully(stream)

@@ -1,0 +1,722 @@
+"""`WebSocket` for trio: what `wsfast.trio.connect` gives, and what handlers of `wsfast.trio.serve` get.
+
+Three tasks move the bytes of each connection: one receives, one sends, one does what the `Session` says when it is due.
+They are in a nursery that the connection was given, and shielded: that a scope around them is cancelled must not cut a
+frame in two. Whoever gave the nursery ends them by closing the connection, for which `close_timeout` is the limit.
+
+Only the task that sends writes to the stream. `send` puts a whole message into the encoder, between two checkpoints; so
+it is sent whole or not at all, whenever its caller is cancelled.
+"""
+
+from __future__ import annotations
+
+import http
+import logging
+import uuid
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from math import inf
+from typing import Any, ClassVar, Final, Literal, Self, TypeAlias, overload
+
+import trio
+
+from wsfast.assembly import PieceCheck, is_whole
+from wsfast.codes import CloseCause, CloseCode
+from wsfast.connection import Compression, Connection, Side, State
+from wsfast.events import BytesLike, Close, Event
+from wsfast.exceptions import (
+    ONE_RECEIVER,
+    ConcurrencyError,
+    ConnectionClosed,
+    ConnectionClosedOK,
+    InvalidState,
+    PeerError,
+)
+from wsfast.handshake import Request, Response, text_response
+from wsfast.session import LINGER, OVERHEAD, Do, Limits, Session, weight
+
+from .stream import CHUNK, Transport, close_now
+
+__all__ = ["Message", "PingWaiter", "WebSocket"]
+
+Message: TypeAlias = str | BytesLike | Iterable[str | BytesLike] | AsyncIterable[str | BytesLike]
+"""What `WebSocket.send` takes."""
+
+_PARTING: Final = 0.1
+"""Seconds for what is unsent, a Close frame mostly, when the transport is ended at once."""
+
+
+class PingWaiter:
+    """The answer to a ping, to be waited for.
+
+    Attributes:
+        latency: seconds of the round trip; None before the pong has come.
+    """
+
+    __slots__ = ("_ack_on_close", "_connection", "_event", "latency")
+
+    def __init__(self, connection: Connection, ack_on_close: bool) -> None:
+        self._connection = connection
+        self._ack_on_close = ack_on_close
+        self._event = trio.Event()
+        self.latency: float | None = None
+
+    def is_set(self) -> bool:
+        """Tell whether the pong has come, or, with `ack_on_close`, the connection has ended."""
+        return self.latency is not None or (self._ack_on_close and self._event.is_set())
+
+    async def wait(self) -> None:
+        """Wait for the pong.
+
+        Raises:
+            ConnectionClosed: the connection ended first, and `ack_on_close` is not set.
+        """
+        await self._event.wait()
+        if not self.is_set():
+            raise self._connection.closed_error()
+
+    def _done(self, latency: float | None) -> None:
+        """Note the pong, or, by None, that the connection has ended before it."""
+        self.latency = latency
+        self._event.set()
+
+
+class WebSocket:
+    """One WebSocket connection, for trio.
+
+    Iterate over it for messages, or call `recv`; `str` is a text message, `bytes` a binary one::
+
+        async with wsfast.trio.connect("ws://localhost:8765") as ws:
+            await ws.send("hello")
+            async for message in ws:
+                print(message)
+
+    The iteration ends when the connection is closed with 1000, 1001 or no code, and raises `ConnectionClosedError` when
+    it ends otherwise. Every method that is awaited is a checkpoint, and can be cancelled without harm to the
+    connection.
+
+    Attributes:
+        request: the opening handshake's `Request`.
+        response: the opening handshake's `Response`; None in a server's hooks.
+        subprotocol: the name that was agreed on, or None.
+        username: who the client is, where a server's hook found out; else None.
+        logger: where the connection logs to.
+    """
+
+    connection_type: ClassVar[type[Connection]] = Connection
+    """The sans-IO state machine that a connection is made with."""
+    _overhead: ClassVar[int] = OVERHEAD
+    """Bytes that a held message counts for beside its own; the same as on asyncio."""
+
+    _session: Session
+    _connection: Connection
+
+    def __init__(
+        self,
+        transport: Transport,
+        limits: Limits,
+        *,
+        stream: trio.abc.Stream | None = None,
+        request: Request,
+        logger: logging.Logger | logging.LoggerAdapter[Any],
+    ) -> None:
+        self.request = request
+        self.response: Response | None = None
+        self.subprotocol: str | None = None
+        self.username: str | None = None
+        self.logger = logger
+        self._id: uuid.UUID | None = None
+        self._limits = limits
+        self._transport = transport
+        self._stream: trio.abc.Stream = transport if stream is None else stream  # with TLS, if there is any
+        self._remote_address = transport.address("getpeername")
+        self._local_address = transport.address("getsockname")
+        self._opened = False  # `_session` and `_connection` are there
+        # Who waits, and for what: a message or the end, room to send, bytes to send, reading to go on.
+        self._receivers, self._senders = trio.lowlevel.ParkingLot(), trio.lowlevel.ParkingLot()
+        self._writer, self._reader = trio.lowlevel.ParkingLot(), trio.lowlevel.ParkingLot()
+        self._finished = trio.Event()  # the stream is closed
+        self._gate = trio.StrictFIFOLock()  # held by who sends a message, so that fragments are not mixed
+        self._sender: trio.lowlevel.Task | None = None  # who has the gate for a message in fragments
+        self._workers = trio.CancelScope()
+        self._writing = trio.CancelScope()
+        self._timer = trio.CancelScope()
+        self._queue: deque[str | bytes] = deque()
+        self._held = 0  # bytes in the queue
+        self._receiving = False
+        self._paused = False  # reading is, while the consumer is behind
+        self._written = 0  # bytes that the stream has taken
+        self._unwritten = 0  # bytes that were taken out of the encoder, and not taken by the stream
+        self._full = False  # more than `write_limit` was unsent, and not little is yet
+        self._broken = False  # writing has failed
+        self._owing = False  # a message was taken, and the next was not asked for: an answer may come
+        self._kept: Event | None = None  # a Close frame or a failure behind messages that are not answered yet
+        self._discarding = False  # what comes before the peer's Close frame is dropped
+        self._no_more = False  # no message follows those in the queue
+        self._ending = False  # this side is to end the transport, once all is sent
+        self._over = False
+
+    def _open(
+        self, side: Side, response: Response, subprotocol: str | None, compression: Compression | None, trailing: bytes
+    ) -> None:
+        """Go on as an open connection; the caller then has `_work` run.
+
+        Args:
+            side: which end this is.
+            response: the one that ended the opening handshake.
+            subprotocol: the name that was agreed on, or None.
+            compression: what permessage-deflate negotiated, or None.
+            trailing: the bytes that came behind the opening handshake.
+        """
+        self.response = response
+        self.subprotocol = subprotocol
+        self._session = Session(
+            side, self._limits, trio.current_time(), compression=compression, connection_type=self.connection_type
+        )
+        self._connection = self._session.connection
+        self._opened = True
+        if trailing:
+            self._received(trailing)
+
+    def __getattr__(self, name: str) -> Any:
+        # Only what is not there comes here: what `_open` makes, if a hook calls what needs an open connection.
+        if name in ("_session", "_connection"):
+            raise InvalidState("the opening handshake is not finished")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __repr__(self) -> str:
+        return f"<wsfast.trio.WebSocket {self.state.name} {self.remote_address}>"
+
+    # --- What it is ---------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> State:
+        """A `State`: CONNECTING, in a server's hooks, OPEN, CLOSING, DRAINING or CLOSED."""
+        return self._connection.state if self._opened else State.CONNECTING
+
+    @property
+    def remote_address(self) -> Any:
+        """The peer's address as `socket.getpeername` gives it, or None."""
+        return self._remote_address
+
+    @property
+    def local_address(self) -> Any:
+        """This side's address as `socket.getsockname` gives it, or None."""
+        return self._local_address
+
+    @property
+    def close_code(self) -> int | None:
+        """The close code that the peer sent, 1005 without one, 1006 without a Close frame; None while it is open."""
+        return self._connection.close_code if self._opened else None
+
+    @property
+    def close_reason(self) -> str | None:
+        """The close reason that the peer sent, ``""`` without one; None while the connection is open."""
+        return self._connection.close_reason if self._opened else None
+
+    @property
+    def close_cause(self) -> CloseCause | None:
+        """Who or what closed the connection; None while it is open."""
+        return self._connection.cause if self._opened else None
+
+    @property
+    def close_exc(self) -> ConnectionClosed | None:
+        """What `recv` and `send` raise from now on, as a new exception; None while the connection is open."""
+        return None if self.state < State.DRAINING else self._connection.closed_error()
+
+    @property
+    def id(self) -> uuid.UUID:
+        """A random identifier of the connection, for logs; made when it is first asked for."""
+        if self._id is None:
+            self._id = uuid.uuid4()
+        return self._id
+
+    @property
+    def latency(self) -> float:
+        """Seconds of the latest ping's round trip, a keepalive's or one by `ping`; 0 before the first."""
+        return self._session.latency if self._opened else 0.0
+
+    @property
+    def buffered_amount(self) -> int:
+        """Bytes that were sent by this program and not yet taken by the operating system."""
+        return self._unwritten + len(self._connection.encoder) if self._opened else 0
+
+    # --- Receiving ----------------------------------------------------------------------------------------
+
+    def __aiter__(self) -> Self:
+        """Iterate over messages until the connection is closed."""
+        return self
+
+    async def __anext__(self) -> str | bytes:
+        """Receive the next message.
+
+        Raises:
+            StopAsyncIteration: the connection was closed with 1000, 1001 or no code.
+            ConnectionClosedError: it was closed otherwise.
+            ConcurrencyError: another task receives.
+        """
+        try:
+            return await self.recv()
+        except ConnectionClosedOK:
+            raise StopAsyncIteration from None
+
+    @overload
+    async def recv(self, decode: Literal[True]) -> str: ...
+
+    @overload
+    async def recv(self, decode: Literal[False]) -> bytes: ...
+
+    @overload
+    async def recv(self, decode: bool | None = None) -> str | bytes: ...
+
+    async def recv(self, decode: bool | None = None) -> str | bytes:
+        """Receive the next message.
+
+        If it is cancelled no message is lost: the next call returns it.
+
+        Args:
+            decode: None for `str` from a text message and `bytes` from a binary one; True for `str`, False for
+                `bytes` always.
+
+        Raises:
+            ConnectionClosed: the connection is closed, and no message is left.
+            ConcurrencyError: another task receives.
+            UnicodeDecodeError: `decode` is True and the message is no UTF-8.
+        """
+        connection = self._connection
+        await trio.lowlevel.checkpoint()
+        if self._receiving:
+            raise ConcurrencyError(ONE_RECEIVER.format("recv"))
+        self._receiving = True
+        try:
+            self._owing = False
+            while not self._queue:
+                self._obey(self._hand_in())
+                if self._no_more:
+                    raise connection.closed_error()
+                await self._receivers.park()
+        finally:
+            self._receiving = False
+        # There is no checkpoint from here on: what is taken is returned.
+        message = self._queue.popleft()
+        self._owing = True
+        self._held -= weight(message, self._overhead)
+        if self._paused and self._held * 4 <= self._limits.read_limit:
+            self._unpause()
+        if decode is True and isinstance(message, bytes):
+            return message.decode()
+        if decode is False and isinstance(message, str):
+            return message.encode()
+        return message
+
+    def _unpause(self) -> None:
+        self._paused = False
+        if self._connection.state is State.CLOSING:
+            self._session.settled()
+            self._set_timer()
+        self._reader.unpark_all()
+
+    # --- Sending ------------------------------------------------------------------------------------------
+
+    async def send(self, message: Message, text: bool | None = None, *, compress: bool | None = None) -> None:
+        """Send a message, after waiting while more than `write_limit` bytes are unsent.
+
+        If it is cancelled nothing of the message is sent, and if it returns all of it will be. Only a message in
+        fragments can be begun by then; it can neither be finished nor taken back, so that the connection is closed with
+        1011.
+
+        Args:
+            message: `str` for a text message, bytes-like for a binary one, or an iterable or asynchronous iterable of
+                either, whose items are sent as the fragments of one message; other tasks that send wait for its end.
+            text: True sends bytes-like, which must be UTF-8, as text; False sends `str` as binary.
+            compress: True or False to compress it or not, where compression was agreed; None leaves it to the size.
+
+        Raises:
+            ConnectionClosed: the connection is closed.
+            ConcurrencyError: the iterable sends to the same connection.
+            TypeError: the message is of another type, or of several.
+            UnicodeError: it is no text.
+        """
+        connection = self._connection
+        pieces = message if isinstance(message, AsyncIterable) else None if is_whole(message) else _Each(message)  # type: ignore[arg-type]
+        if self._sender is trio.lowlevel.current_task():
+            raise ConcurrencyError("send() was called by the iterable whose items are being sent")
+        try:
+            async with self._gate:
+                if pieces is None:
+                    await self._wait_for_room()
+                    connection.send_message(message, text=text, compress=compress)  # type: ignore[arg-type]
+                    self._flush()
+                    return
+                self._sender = trio.lowlevel.current_task()
+                try:
+                    await self._send_fragments(pieces, text, compress)
+                finally:
+                    self._sender = None
+        except ConnectionClosed:
+            await self._wait_for_end()
+            raise connection.closed_error() from connection.failure
+
+    async def _send_fragments(
+        self, pieces: AsyncIterable[str | BytesLike], text: bool | None, compress: bool | None
+    ) -> None:
+        connection = self._connection
+        check = PieceCheck()
+        held: list[str | BytesLike] = []
+        started = False
+        await self._wait_for_room()
+        try:
+            async for piece in pieces:
+                check(piece)
+                if held:
+                    await self._wait_for_room()
+                    started = True
+                    connection.send_fragment(held.pop(), False, text=text, compress=compress)
+                    self._flush()
+                held.append(piece)
+            if held:
+                await self._wait_for_room()
+                connection.send_fragment(held.pop(), True, text=text, compress=compress)
+                self._flush()
+        except BaseException:
+            # A message that was begun can neither be finished nor taken back (RFC 6455, 5.4).
+            if started:
+                self._begin_close(CloseCode.INTERNAL_ERROR, "a message was not finished", CloseCause.LOCAL)
+            raise
+        finally:
+            if isinstance(pieces, AsyncGenerator):
+                await pieces.aclose()  # it may be left in the middle, and nobody else has it
+
+    async def _wait_for_room(self) -> None:
+        """Wait until less than a quarter of `write_limit` is unsent, if more than all of it is."""
+        while (self._full or self._broken) and self._connection.state is State.OPEN:
+            # Where writing has failed, the peer's Close frame may tell why; it is looked for until the end.
+            await self._senders.park()
+
+    async def _wait_for_end(self) -> None:
+        """Wait for the end of a connection that is closing: only then it is known how it ended."""
+        while self._connection.state is State.CLOSING and not self._over:
+            await self._senders.park()
+
+    def _flush(self) -> None:
+        """Have what the encoder holds be sent."""
+        if not len(self._connection.encoder):
+            return
+        self._count()
+        self._writer.unpark_all()
+
+    def _count(self) -> None:
+        """Note how much is unsent."""
+        connection, limit = self._connection, self._limits.write_limit
+        unsent = self.buffered_amount
+        if unsent > limit:
+            self._full = connection.congested = True
+        elif self._full and unsent * 4 <= limit:
+            self._full = connection.congested = False
+            connection.answer_ping()
+            self._senders.unpark_all()
+
+    async def ping(self, data: str | BytesLike | None = None, *, ack_on_close: bool = False) -> PingWaiter:
+        """Send a Ping frame.
+
+        Args:
+            data: at most 125 bytes; None for random ones.
+            ack_on_close: let the waiter's `wait` return, not raise, when the connection ends first.
+
+        Returns:
+            A waiter: ``await (await ws.ping()).wait()`` waits for the pong; then its `latency` is the round trip in
+            seconds. It can be left alone.
+
+        Raises:
+            ConnectionClosed: the connection is closed.
+            ConcurrencyError: a ping with the same data is unanswered.
+            InvalidState: 64 pings are unanswered.
+            ValueError: `data` is too long.
+        """
+        connection = self._connection
+        await trio.lowlevel.checkpoint()
+        if connection.state is not State.OPEN:
+            await self._wait_for_end()
+            raise connection.closed_error()
+        waiter = PingWaiter(connection, ack_on_close)
+        self._obey(self._session.ping(trio.current_time(), data, waiter._done))
+        return waiter
+
+    async def pong(self, data: str | BytesLike = b"") -> None:
+        """Send an unsolicited Pong frame: a heartbeat that asks for no answer (RFC 6455, 5.5.3).
+
+        Raises:
+            ConnectionClosed: the connection is closed.
+            ValueError: `data` has more than 125 bytes.
+        """
+        connection = self._connection
+        await trio.lowlevel.checkpoint()
+        if connection.state is not State.OPEN:
+            await self._wait_for_end()
+            raise connection.closed_error()
+        connection.send_pong(data.encode() if isinstance(data, str) else data)
+        self._flush()
+
+    # --- Closing ------------------------------------------------------------------------------------------
+
+    async def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
+        """Close the connection with the closing handshake and wait for its end, for about `close_timeout` at most.
+
+        Without effect on a connection that is closed or closing, but that it waits. What the peer sent before its own
+        Close frame can still be received after, up to `read_limit`. It begins before its first checkpoint: if it is
+        cancelled, the connection goes on closing.
+
+        Args:
+            code: 1000 to 1003, 1007 to 1014 or 3000 to 4999; 1005 for a Close frame without a code.
+            reason: at most 123 bytes in UTF-8.
+
+        Raises:
+            ValueError, TypeError: another code, or a reason that is too long.
+        """
+        self._begin_close(code, reason, CloseCause.LOCAL)
+        await self._finished.wait()
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection has ended, whoever ends it."""
+        self._connection  # noqa: B018 - raises if it is not open yet
+        await self._finished.wait()
+
+    def abort(self) -> None:
+        """Drop the connection at once, without a closing handshake; what is unsent is lost."""
+        self._abort(CloseCause.LOCAL)
+
+    def respond(self, status: http.HTTPStatus | int, text: str) -> Response:
+        """Make a plain text response for `process_request` to return instead of None."""
+        return text_response(int(status), text)
+
+    def _begin_close(self, code: int, reason: str, cause: CloseCause) -> None:
+        # What the peer sent last comes first, though it was kept back: then the connection is closing already.
+        self._obey(self._hand_in())
+        do = self._session.close(trio.current_time(), code, reason, cause)
+        if do is Do.NOTHING:
+            return
+        if self._paused:
+            self._session.keep_back(trio.current_time())
+        self._obey(do)
+
+    async def _leave(self, code: int, cause: CloseCause) -> None:
+        """Close because nobody takes any more what comes, and wait for the end; it comes although this is cancelled."""
+        self._begin_close(code, "", cause)
+        self._discarding = True
+        if self._paused:
+            self._unpause()
+        try:
+            await self._finished.wait()
+        except BaseException:
+            timeout = self._limits.close_timeout
+            with trio.move_on_after(LINGER if timeout is None else timeout, shield=True):
+                await self._finished.wait()
+            if not self._finished.is_set():
+                self._abort(cause)
+                with trio.CancelScope(shield=True):
+                    await self._finished.wait()
+            raise
+
+    def _abort(self, cause: CloseCause) -> None:
+        self._kept = None
+        if not self._over:
+            self._session.abort(cause)
+            self._end()
+        self._workers.cancel()
+
+    def _end(self) -> None:
+        """Note that the transport has ended, or is to, and wake everybody."""
+        if self._over:
+            return
+        connection = self._connection
+        self._obey(self._hand_in())
+        self._over = True
+        self._session.receive_eof()
+        if connection.compression is not None:
+            connection.compression.close()
+        self._put_end()
+        self._senders.unpark_all()
+        self._reader.unpark_all()
+        self._writer.unpark_all()
+        self._writing.deadline = trio.current_time() + _PARTING
+
+    def _put_end(self) -> None:
+        self._no_more = True
+        self._receivers.unpark_all()
+
+    # --- The session ------------------------------------------------------------------------------------------
+
+    def _obey(self, do: Do) -> None:
+        """Do what the session says."""
+        if do is Do.SETTLE:
+            # The program is waited for no longer: it has neither answered nor taken what came.
+            self._obey(self._hand_in())
+            if self._paused and self._connection.state is State.CLOSING:
+                # The peer's Close frame is behind what there is no room for.
+                self._discarding = True
+                self._unpause()
+        elif do is not Do.NOTHING:
+            self._flush()
+            if do is Do.DROP:
+                self._end()
+            elif do is not Do.FLUSH:
+                # No frames follow either way.
+                self._put_end()
+                self._senders.unpark_all()
+                if self._paused:
+                    self._unpause()
+                if do is Do.END:
+                    self._ending = True
+                    self._writer.unpark_all()
+        self._set_timer()
+
+    def _hand_in(self) -> Do:
+        """Hand in what was kept back, if anything was."""
+        event, self._kept = self._kept, None
+        if event is None:
+            return Do.NOTHING
+        self._session.settled()
+        return self._session.handle(event, trio.current_time())
+
+    def _set_timer(self) -> None:
+        deadline = self._session.deadline
+        self._timer.deadline = inf if deadline is None else deadline
+
+    def _received(self, data: bytes | bytearray) -> None:
+        session, connection = self._session, self._connection
+        session.received += len(data)
+        now = trio.current_time()
+        do = Do.NOTHING
+        for event in connection.decoder.feed(data):
+            if isinstance(event, (str, bytes)):
+                self._deliver(event, now)
+            elif connection.state is State.OPEN and isinstance(event, (Close, PeerError)):
+                self._kept = event
+                session.keep_back(now)
+                if not self._queue and not self._owing:
+                    do = max(do, self._hand_in())
+            else:
+                do = max(do, session.handle(event, now))
+        self._obey(do)
+
+    def _deliver(self, message: str | bytes, now: float) -> None:
+        if self._discarding:
+            return
+        self._queue.append(message)
+        self._held += weight(message, self._overhead)
+        if self._held > self._limits.read_limit and not self._paused:
+            self._paused = True
+            if self._connection.state is State.CLOSING:
+                self._session.keep_back(now)
+        self._receivers.unpark_all()
+
+    # --- The tasks --------------------------------------------------------------------------------------------
+
+    async def _work(self) -> None:
+        """Move the bytes until the connection has ended; it raises nothing, and cannot be cancelled."""
+        with trio.CancelScope(shield=True):
+            try:
+                async with trio.open_nursery() as nursery:
+                    self._workers = nursery.cancel_scope
+                    nursery.start_soon(self._read)
+                    nursery.start_soon(self._keep_time)
+                    await self._write()
+                    nursery.cancel_scope.cancel()
+                if self._ending and not self._over:
+                    await self._part()
+            except Exception as exc:
+                self.logger.error("the connection's task failed", exc_info=exc)
+            finally:
+                self._end()
+                await close_now(self._stream)
+                self._finished.set()
+
+    async def _read(self) -> None:
+        connection = self._connection
+        try:
+            while not self._over:
+                if self._paused:
+                    await self._reader.park()
+                elif connection.decoder.pending:
+                    # Of what one read brought; others have a turn in between.
+                    self._received(b"")
+                    await trio.lowlevel.checkpoint()
+                else:
+                    data = await self._stream.receive_some(CHUNK)
+                    if not data:
+                        break
+                    self._received(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+            self.logger.debug("connection lost: %r", exc.__cause__ or exc)
+        self._end()
+
+    async def _write(self) -> None:
+        encoder = self._connection.encoder
+        with self._writing:
+            while True:
+                if len(encoder):
+                    data = memoryview(encoder.take())
+                    self._unwritten = len(data)
+                    try:
+                        while data:
+                            await self._stream.send_all(data[:CHUNK])
+                            self._written += len(data[:CHUNK])
+                            data = data[CHUNK:]
+                            self._unwritten = len(data)
+                            self._count()
+                    except (trio.BrokenResourceError, trio.ClosedResourceError):
+                        break
+                elif self._over or self._ending:
+                    return
+                else:
+                    await self._writer.park()
+        if not self._over:
+            # A Close frame may have come that tells why: it is read as far as there is something, but not for ever.
+            self._broken = True
+            self._session.receive_end(trio.current_time())
+            self._set_timer()
+            while not (self._over or self._ending):
+                await self._writer.park()
+
+    async def _keep_time(self) -> None:
+        session = self._session
+        while not self._over:
+            with trio.CancelScope() as self._timer:
+                self._set_timer()
+                await trio.sleep_forever()
+            session.unsent = self.buffered_amount
+            session.sent = self._written + session.unsent
+            # If it is the peer that keeps this program from going on, silence is its own.
+            session.deaf = self._paused and not self._connection.congested
+            self._obey(session.on_time(trio.current_time()))
+
+    async def _part(self) -> None:
+        """End the transport, which is this side's duty."""
+        session = self._session
+        now = trio.current_time()
+        session.unsent = 0
+        session.sending_ended(now)
+        # RFC 6455, 5.5.1: nothing follows the peer's Close frame.
+        self._transport.linger = not self._connection.rcvd_then_sent
+        with trio.CancelScope(deadline=now + LINGER if session.deadline is None else session.deadline) as self._workers:
+            try:
+                await self._stream.aclose()
+            except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+                self.logger.debug("the connection did not end well: %r", exc)
+
+
+class _Each:
+    """The items of an iterable, as an asynchronous iterator; it is no generator, which would have to be closed."""
+
+    __slots__ = ("_items",)
+
+    def __init__(self, items: Iterable[str | BytesLike]) -> None:
+        self._items = iter(items)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> str | BytesLike:
+        for item in self._items:
+            return item
+        raise StopAsyncIteration
