@@ -89,6 +89,13 @@ async def server_sync() -> None:
             assert await ws.recv() == message
 
 
+async def server_trio() -> None:
+    async with listening("server_trio.py") as port, wsfast.connect(f"ws://127.0.0.1:{port}/") as ws:
+        for message in ("text", b"binary"):
+            await ws.send(message)
+            assert await ws.recv() == message
+
+
 async def server_forms() -> None:
     async with listening("server_forms.py") as port:
         uri = f"ws://127.0.0.1:{port}/"
@@ -199,6 +206,7 @@ TESTS: dict[str, Callable[[], Awaitable[None]]] = {
     for test in (
         server_echo,
         server_sync,
+        server_trio,
         server_forms,
         server_chat,
         server_token,

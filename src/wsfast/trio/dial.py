@@ -8,7 +8,7 @@ from typing import Any, ClassVar, cast
 
 import trio
 
-from wsfast.dial.eyeballs import STAGGER
+from wsfast.dial.eyeballs import STAGGER, none_answers
 from wsfast.dial.proxy import (
     Proxy,
     check_tunnel,
@@ -118,7 +118,15 @@ class TrioDialer(Route):
     async def _tcp_to(self, host: str, port: int) -> Transport:
         delay = self._tcp.get("happy_eyeballs_delay", STAGGER)
         delay = inf if delay is None else delay
-        return Transport(await trio.open_tcp_stream(host, port, happy_eyeballs_delay=delay))
+        try:
+            return Transport(await trio.open_tcp_stream(host, port, happy_eyeballs_delay=delay))
+        except OSError as exc:
+            cause = exc.__cause__
+            errors = cause.exceptions if isinstance(cause, BaseExceptionGroup) else (cause,)
+            told = [error for error in errors if isinstance(error, OSError)]
+            if not told:
+                raise
+            raise none_answers(host, told) from exc
 
     async def _socks(self, proxy: Proxy, host: str, port: int) -> Transport:
         try:
