@@ -492,6 +492,59 @@ async def test_the_end_of_the_stream_is_the_end() -> None:
         await ws.wait_closed()
 
 
+@on_mock_clock
+async def test_a_peer_that_has_ended_its_side_gets_what_is_unsent() -> None:
+    async with half(close_timeout=5) as (ws, far):
+        send_all = ws._stream.send_all
+
+        async def slowly(data: Any) -> None:
+            await trio.sleep(3)
+            await send_all(data)
+
+        ws._stream.send_all = slowly  # type: ignore[method-assign]
+        await ws.send("unsent")
+        await far.send_eof()
+        with pytest.raises(wsfast.ConnectionClosedError):
+            await ws.recv()
+        peer = Connection(Side.SERVER)
+        assert peer.receive_data(await far.receive_some()) == ["unsent"]
+        assert await far.receive_some() == b""
+
+
+async def broken(data: Any) -> None:
+    raise trio.BrokenResourceError
+
+
+@on_mock_clock
+async def test_a_failed_write_does_not_hide_the_close_frame() -> None:
+    async with half() as (ws, far):
+        ws._stream.send_all = broken  # type: ignore[method-assign]
+        await ws.send("x")
+        await trio.testing.wait_all_tasks_blocked()
+        assert ws._broken
+        await far.send_all(b"\x88\x02\x03\xf0")
+        with pytest.raises(wsfast.ConnectionClosedError) as caught:
+            await ws.send("y")
+        assert caught.value.rcvd is not None
+        assert caught.value.rcvd.code == 1008
+
+
+@on_mock_clock
+async def test_a_failed_write_is_no_reason_to_wait_for_ever() -> None:
+    async with half(close_timeout=5, read_limit=1) as (ws, far):
+        await far.send_all(b"\x81\x01a" * 10)
+        await trio.testing.wait_all_tasks_blocked()
+        assert ws._paused
+        ws._stream.send_all = broken  # type: ignore[method-assign]
+        await ws.send("x")
+        await trio.testing.wait_all_tasks_blocked()
+        began = trio.current_time()
+        with pytest.raises(wsfast.ConnectionClosedError):
+            await ws.send("y")
+        assert trio.current_time() - began == pytest.approx(5, abs=0.2)
+        assert [await ws.recv() for _ in range(10)] == ["a"] * 10
+
+
 # --- The client -------------------------------------------------------------------------------------------------
 
 
@@ -580,10 +633,10 @@ async def test_a_proxy() -> None:
         with suppress(trio.BrokenResourceError):
             await target.send_eof()
 
-    async with trio.open_nursery() as nursery:
-        listeners = await nursery.start(partial(trio.serve_tcp, tunnel, 0, host="127.0.0.1"))
-        proxy = f"http://me:secret@127.0.0.1:{listeners[0].socket.getsockname()[1]}"
-        async with serving() as (_, uri):
+    async with serving() as (_, uri):
+        async with trio.open_nursery() as nursery:
+            listeners = await nursery.start(partial(trio.serve_tcp, tunnel, 0, host="127.0.0.1"))
+            proxy = f"http://me:secret@127.0.0.1:{listeners[0].socket.getsockname()[1]}"
             async with wsfast.trio.connect(uri, proxy=proxy) as ws:
                 await ws.send("hello")
                 assert await ws.recv() == "hello"
@@ -591,11 +644,10 @@ async def test_a_proxy() -> None:
             with pytest.raises(wsfast.ProxyError, match="403"):
                 async with wsfast.trio.connect("ws://refused/", proxy=proxy):
                     raise AssertionError
-        listeners[0].socket.close()
+            nursery.cancel_scope.cancel()
         with pytest.raises(wsfast.ProxyError, match="could not connect to the proxy"):
             async with wsfast.trio.connect(uri, proxy=proxy):
                 raise AssertionError
-        nursery.cancel_scope.cancel()
 
 
 @in_trio

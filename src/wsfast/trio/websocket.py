@@ -524,8 +524,8 @@ class WebSocket:
             self._end()
         self._workers.cancel()
 
-    def _end(self) -> None:
-        """Note that the transport has ended, or is to, and wake everybody."""
+    def _end(self, patience: float = _PARTING) -> None:
+        """Note that the transport has ended, or is to, and wake everybody; what is unsent has `patience` seconds."""
         if self._over:
             return
         connection = self._connection
@@ -538,7 +538,7 @@ class WebSocket:
         self._senders.unpark_all()
         self._reader.unpark_all()
         self._writer.unpark_all()
-        self._writing.deadline = trio.current_time() + _PARTING
+        self._writing.deadline = trio.current_time() + patience
 
     def _put_end(self) -> None:
         self._no_more = True
@@ -648,7 +648,10 @@ class WebSocket:
                     self._received(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
             self.logger.debug("connection lost: %r", exc.__cause__ or exc)
-        self._end()
+            self._end()
+        else:
+            # The peer has ended its sending side: it may still take what is unsent.
+            self._end(max(self._limits.close_timeout or LINGER, _PARTING))
 
     async def _write(self) -> None:
         encoder = self._connection.encoder
