@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import ssl
@@ -11,12 +12,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import proxies
 import pytest
 import trio
 import trio.testing
 import websockets.trio.client
+import websockets.trio.server
 from certificates import Certificates
-from sync_helpers import running
+from sync_helpers import running, scripted, socks_proxy
 from trio_helpers import half, in_trio, on_mock_clock, pair, serving
 
 import wsfast
@@ -648,6 +651,73 @@ async def test_a_proxy() -> None:
         with pytest.raises(wsfast.ProxyError, match="could not connect to the proxy"):
             async with wsfast.trio.connect(uri, proxy=proxy):
                 raise AssertionError
+
+
+@pytest.mark.parametrize("scheme", ["socks5", "socks5h"])
+@in_trio
+async def test_a_socks_proxy(scheme: str) -> None:
+    seen: list[str] = []
+    async with serving() as (_, uri):
+        with scripted(socks_proxy(seen)) as port:
+            async with wsfast.trio.connect(uri, proxy=f"{scheme}://me:secret@127.0.0.1:{port}") as ws:
+                await ws.send("hello")
+                assert await ws.recv() == "hello"
+        host = "localhost" if scheme == "socks5h" else "127.0.0.1"
+        assert seen == ["me:secret", f"{host}:{uri.rstrip('/').rpartition(':')[2]}"]
+        with pytest.raises(wsfast.ProxyError):
+            async with wsfast.trio.connect(uri, proxy="socks5://127.0.0.1:1"):
+                raise AssertionError
+
+
+@in_trio
+async def test_a_proxy_with_tls(certs: Certificates) -> None:
+    ready: list[int] = []
+    stops: list[Any] = []
+    async with serving(ssl=certs.server_context()) as (_, uri), trio.open_nursery() as nursery:
+
+        async def tunnels(task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
+            async def run() -> None:
+                async with proxies.proxy("http", tls=certs.server_context()) as tunnel:
+                    ready.append(tunnel.port)
+                    done = asyncio.Event()
+                    stops.append((asyncio.get_running_loop(), done))
+                    trio.from_thread.run_sync(task_status.started)
+                    await done.wait()
+
+            await trio.to_thread.run_sync(asyncio.run, run())
+
+        await nursery.start(tunnels)
+        try:
+            async with wsfast.trio.connect(
+                uri,
+                ssl=certs.client_context(),
+                proxy=f"https://localhost:{ready[0]}",
+                proxy_ssl=certs.client_context(),
+            ) as ws:
+                await ws.send("hello")
+                assert await ws.recv() == "hello"
+            with pytest.raises(wsfast.ProxyError, match="certificate"):
+                async with wsfast.trio.connect(uri, ssl=certs.client_context(), proxy=f"https://localhost:{ready[0]}"):
+                    raise AssertionError
+        finally:
+            loop, done = stops[0]
+            loop.call_soon_threadsafe(done.set)
+
+
+@in_trio
+async def test_the_server_of_websockets() -> None:
+    async def echo(ws: Any) -> None:
+        async for message in ws:
+            await ws.send(message)
+
+    async with trio.open_nursery() as nursery:
+        server = await nursery.start(websockets.trio.server.serve, echo, 0)
+        port = server.listeners[0].socket.getsockname()[1]
+        async with wsfast.trio.connect(f"ws://localhost:{port}/", compression="deflate") as ws:
+            await ws.send("hello" * 1000)
+            assert await ws.recv() == "hello" * 1000
+        assert ws.close_code == 1000
+        nursery.cancel_scope.cancel()
 
 
 @in_trio
