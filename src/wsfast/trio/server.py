@@ -382,9 +382,10 @@ async def serve(
         path: of a Unix socket, instead of host and port.
         ssl: for wss://, a server's context.
         subprotocols: names that a single `handler` serves as well as clients that offer none.
-        process_request, process_response, select_subprotocol, origins, compression, max_line, max_head, max_headers,
-        max_size, max_fragments, read_limit, write_limit, open_timeout, ping_interval, ping_timeout, close_timeout,
-        response_headers, server_header: those of `wsfast.Server`. The hooks are plain or async functions.
+        process_request, process_response, select_subprotocol: hooks as of `wsfast.Server`, plain or async functions.
+        origins, compression, response_headers, server_header: those of `wsfast.Server`.
+        max_line, max_head, max_headers, max_size, max_fragments, read_limit, write_limit: those of `wsfast.Server`.
+        open_timeout, ping_interval, ping_timeout, close_timeout: those of `wsfast.Server`.
         max_connections: the most connections at a time, those in their opening handshake and those whose handler has
             not returned among them; who comes then is answered 503. None, the default, for no limit.
         stop_timeout: seconds for `Server.shutdown` to end in; None waits for handlers however long they take.
