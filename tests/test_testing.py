@@ -509,6 +509,26 @@ async def test_a_handler_alone() -> None:
             await client.recv()
 
 
+@pytest.mark.parametrize("own", [True, False], ids=["a handler", "a Server"])
+@pytest.mark.parametrize("count", [1, 300])
+async def test_what_was_sent_reaches_a_handler_though_the_block_is_left_at_once(own: bool, count: int) -> None:
+    received: list[str | bytes] = []
+
+    async def handler(ws: wsfast.WebSocket) -> None:
+        async for message in ws:
+            await asyncio.sleep(0)  # it is a little slower than the test
+            received.append(message)
+
+    server = wsfast.Server()
+    server.register_handler(None, handler)
+    sent = [f"{n} {'x' * 1000}" for n in range(count)]
+    async with pair(handler if own else server) as (client, _):
+        for message in sent:
+            await client.send(message)
+    assert received == sent
+    server.close()
+
+
 async def test_a_handler_that_raises(caplog: pytest.LogCaptureFixture) -> None:
     async def handler(ws: wsfast.WebSocket) -> None:
         raise KeyError("mine")
@@ -602,7 +622,7 @@ async def test_a_stall() -> None:
 
 @pytest.mark.parametrize("side", ["client", "server"])
 async def test_a_test_that_reads_nothing_does_not_hold_up_the_end(side: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wsfast.testing.pair._PATIENCE", 0.05)
+    monkeypatch.setattr(sys.modules[pair.__module__], "_PATIENCE", 0.05)
     loop = asyncio.get_running_loop()
     async with pair() as ends:
         getattr(ends.pipe, side).pause_reading()
