@@ -198,7 +198,8 @@ async def test_a_method_that_raises(where: str, error: BaseException, caplog: py
             raise error
 
     async with listening(Faulty) as (listener, client):
-        client.send(text("1"), text("2"))
+        if where == "on_message":
+            client.send(text("1"), text("2"))
         received = await client.receive()
         while received.opcode != CLOSE:
             received = await client.receive()
@@ -257,6 +258,41 @@ async def test_on_writable_after_too_much() -> None:
         await until(lambda: "writable" in listener.calls)
         assert listener.ws.buffered_amount <= 16384
         reading.cancel()
+
+
+async def test_who_sends_all_that_there_is_room_for_reads_all_the_same() -> None:
+    """A feed that fills up in each `on_writable` still sees pings, messages and the Close frame."""
+    received: list[str | bytes] = []
+
+    class Feed(wsfast.Listener):
+        def on_open(self) -> None:
+            self.on_writable()
+
+        def on_message(self, message: str | bytes) -> None:
+            received.append(message)
+
+        def on_writable(self) -> None:
+            while self.ws.state is wsfast.State.OPEN and self.ws.send_nowait(bytes(20_000)):
+                pass
+
+    server = wsfast.Server(overflow="drop", stop_timeout=0.5)
+    server.register_listener(None, Feed)
+    async with asyncio.timeout(20), server:
+        await server.start("127.0.0.1", 0)
+        async with wsfast.connect(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/", proxy=None) as client:
+
+            async def take() -> None:
+                async for _ in client:
+                    pass
+
+            taking = asyncio.create_task(take())
+            for n in range(3):
+                await client.send(str(n))
+                assert await (await client.ping()) < 5
+            client.close_nowait()
+            await taking
+            assert client.close_code == 1000
+        assert received == ["0", "1", "2"]
 
 
 async def test_nothing_is_read_from_who_reads_nothing() -> None:

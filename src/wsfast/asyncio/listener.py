@@ -51,4 +51,7 @@ class Listener:
         """
 
     def on_writable(self) -> None:
-        """Take note that what was unsent has fallen below a quarter of `write_limit`, after it was above it."""
+        """Take note that what was unsent has fallen below a quarter of `write_limit`, after it was above it.
+
+        Between two calls the peer is read, so that a listener may use up the room each time.
+        """

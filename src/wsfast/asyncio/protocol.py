@@ -92,6 +92,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         "_outbox",
         "_refused",
         "_scheduled",
+        "_telling",
         "due",
         "host",
         "listener",
@@ -148,6 +149,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         self.task: asyncio.Task[Any] | None = None
         self._scheduled: float | None = None  # the session's deadline that the timer knows
         self._refused = False  # a `send_nowait` was, and `on_writable` is owed
+        self._telling = False  # `on_writable` will be called within the next turns
         # Made when they are needed; an idle connection has none of them.
         self._outbox: Outbox | None = None
         self._assembler: Assembler | None = None
@@ -565,13 +567,26 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
             self._outbox.drained()
         if self.listener is not None:
             self.unpause(PAUSED_WRITING)
+            self._restore_limits()
+            if not self._telling:
+                # A listener may use up the room at once, by which reading is paused again. So the peer, whose pings and
+                # Close frame would else never be seen, is read first: the loop looks at its socket between two turns.
+                self._telling = True
+                self.loop.call_soon(self.loop.call_soon, self._tell_room)
+
+    def _tell_room(self) -> None:
+        self._telling = False
+        if not self.write_paused:  # else `resume_writing` will come
             self._tell_writable()
 
-    def _tell_writable(self) -> None:
+    def _restore_limits(self) -> None:
         if self._refused:
             self._refused = False
             if self.transport is not None:
                 self.transport.set_write_buffer_limits(self.host.limits.write_limit)
+
+    def _tell_writable(self) -> None:
+        self._restore_limits()
         if self.listener is not None and self.connection.state is State.OPEN:
             try:
                 self.listener.on_writable()

@@ -341,6 +341,7 @@ class WebSocket(Endpoint):
         Raises:
             ConnectionClosed: the connection is closed.
             ConcurrencyError: a ping with the same data is unanswered.
+            InvalidState: 64 pings are unanswered.
             ValueError: `data` is too long.
         """
         return await self._open_channel().ping(data)
