@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any, ClassVar
 
 import pytest
+from certificates import Certificates
 from raw import RawClient, binary, close, connect_raw, open_raw, ping, request, text, until
 from vectors import CLOSE, CONT, PONG, frame
 
@@ -260,7 +261,8 @@ async def test_on_writable_after_too_much() -> None:
         reading.cancel()
 
 
-async def test_who_sends_all_that_there_is_room_for_reads_all_the_same() -> None:
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+async def test_who_sends_all_that_there_is_room_for_reads_all_the_same(secure: bool, certs: Certificates) -> None:
     """A feed that fills up in each `on_writable` still sees pings, messages and the Close frame."""
     received: list[str | bytes] = []
 
@@ -278,8 +280,9 @@ async def test_who_sends_all_that_there_is_room_for_reads_all_the_same() -> None
     server = wsfast.Server(overflow="drop", stop_timeout=0.5)
     server.register_listener(None, Feed)
     async with asyncio.timeout(20), server:
-        await server.start("127.0.0.1", 0)
-        async with wsfast.connect(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/", proxy=None) as client:
+        await server.start("127.0.0.1", 0, ssl=certs.server_context() if secure else None)
+        uri = f"{'wss' if secure else 'ws'}://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        async with wsfast.connect(uri, ssl=certs.client_context() if secure else None, proxy=None) as client:
 
             async def take() -> None:
                 async for _ in client:

@@ -37,6 +37,8 @@ __all__ = ["ConnectionProtocol", "Host", "Opening", "turn_of"]
 
 _RECEIVE_SIZE: Final = 65536 + 64 if IMPLEMENTATION == "cython" else 16384
 """What the codec handles in a few milliseconds; in Cython, a message of 64 KiB and its head come in one read."""
+_READING_TURNS: Final = 2
+"""Turns of the loop within which a transport that was told to read on has read: TLS needs one to look at its memory."""
 _LARGE_PACKED: Final = 65536
 """Bytes of a message whose compression fills a turn."""
 
@@ -570,11 +572,14 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
             self._restore_limits()
             if not self._telling:
                 # A listener may use up the room at once, by which reading is paused again. So the peer, whose pings and
-                # Close frame would else never be seen, is read first: the loop looks at its socket between two turns.
+                # Close frame would else never be seen, is read first: the loop looks at its socket between turns.
                 self._telling = True
-                self.loop.call_soon(self.loop.call_soon, self._tell_room)
+                self.loop.call_soon(self._tell_room, _READING_TURNS)
 
-    def _tell_room(self) -> None:
+    def _tell_room(self, turns: int) -> None:
+        if turns:
+            self.loop.call_soon(self._tell_room, turns - 1)
+            return
         self._telling = False
         if not self.write_paused:  # else `resume_writing` will come
             self._tell_writable()
