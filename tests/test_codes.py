@@ -65,4 +65,4 @@ def test_causes_read_as_text() -> None:
 
 
 def test_public_names() -> None:
-    assert codes.__all__ == ["CloseCause", "CloseCode", "Opcode"]
+    assert codes.__all__ == ["Close", "CloseCause", "CloseCode", "Opcode"]

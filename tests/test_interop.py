@@ -89,8 +89,8 @@ async def test_websockets_and_messages(form: str | None, compression: Any) -> No
         assert [await ws.recv() for _ in range(500)] == [f"message {number}" for number in range(500)]
         assert await (await ws.ping(b"payload")) >= 0
         await ws.close(3000, "that is all")
-    # The code comes back, the reason does not (RFC 6455, 5.5.1).
-    assert (ws.close_code, ws.close_reason) == (3000, "")
+    # Code and reason come back (RFC 6455, 5.5.1).
+    assert (ws.close_code, ws.close_reason) == (3000, "that is all")
     assert closed == [(3000, "that is all")]
 
 
@@ -202,7 +202,7 @@ async def test_node(form: str | None, deflate: bool) -> None:
         "texts": 0 if form == "stream" else len(sizes) + 1,
         "pongs": 1,
         "code": 4000,
-        "reason": "",
+        "reason": "fünf",
         "order": [] if form == "stream" else [size for size in sizes for _ in range(2)] + [6],
     }
 

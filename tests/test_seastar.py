@@ -151,7 +151,7 @@ async def test_three_frames_and_the_close_in_one_packet(handler: str) -> None:
     async with serving(register) as server, await connect_raw(server) as client:
         client.send(THREE, close(1001, "bye"))
         assert [await client.receive_message() for _ in range(3)] == [b"TEST1", b"TEST2", b"TEST3"]
-        assert await client.receive_close() == (1001, "")
+        assert await client.receive_close() == (1001, "bye")
         await client.receive_eof()
 
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 from types import ModuleType
 from typing import Any
 
-import wsfast.codec
+import wsfast._built
 import wsfast.transport.tls
 
 TWINS = ("cython", "python")
@@ -23,11 +23,11 @@ def load_tls(twin: str) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    chosen, wsfast.codec.IMPLEMENTATION = wsfast.codec.IMPLEMENTATION, twin
+    chosen, wsfast._built.IMPLEMENTATION = wsfast._built.IMPLEMENTATION, twin
     try:
         spec.loader.exec_module(module)
     finally:
-        wsfast.codec.IMPLEMENTATION = chosen
+        wsfast._built.IMPLEMENTATION = chosen
     expected = {"cython": "wsfast.transport._tls", "python": "wsfast.transport._tls_py"}[twin]
     assert module.TLSTransport.__mro__[1].__module__ == expected
     return module
