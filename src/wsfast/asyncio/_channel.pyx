@@ -671,7 +671,7 @@ cdef class Channel(Receiver):
         return rest
 
     def count_sent(self):
-        """Count a message that was put into the encoder by other ways than `send`."""
+        """Count a message that was put into the encoder by other ways than `write`."""
         self.messages_sent += 1
 
     def discard(self):
@@ -684,7 +684,7 @@ cdef class Channel(Receiver):
             self.settle()
 
     def wake_receiver(self):
-        """Let a task that waits in `recv` see that the connection has ended."""
+        """Let a task that waits in `recv` see that there is a message, or that none will come."""
         if self._receiver is not None:
             self._receiver._wake()
 
@@ -832,7 +832,7 @@ cdef class Channel(Receiver):
         return self._put(frame)
 
     def write_encoded(self, bytes frame not None):
-        """Send a whole message whose one frame was encoded for many connections at once."""
+        """Send a whole message whose one frame was encoded for many connections at once, by the end of the turn."""
         self._write_encoded(frame)
 
     def written(self):
@@ -844,7 +844,7 @@ cdef class Channel(Receiver):
         self._flush()
 
     def flush_last(self):
-        """Write what the encoder holds; tell whether the transport may be closed now, which is then to be done."""
+        """Write what the encoder holds, after which nothing follows either way."""
         cdef bint may_close = self._link is not None and self._link._nothing_unread()
         self._flush(may_close)
         return may_close

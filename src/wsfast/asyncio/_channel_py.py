@@ -18,7 +18,7 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 from ..codes import Opcode
 from ..events import BytesLike, Event, Fragment
@@ -198,7 +198,26 @@ class Channel:
         self.turn: Turn = turn
         self.opening: Any = opening
         self.member: Any = None
+        self.connection: Connection = cast("Connection", None)  # until `attach`, as all that follow
+        self.transport: asyncio.Transport | None = None
+        self.on_message: Callable[[Any], object] | None = None
         self.write_paused: bool = False
+        self.turn_full: bool = False
+        self.owes: bool = False
+        self.receiving: bool = False
+        self.sendable: bool = False
+        self.packs: bool = False
+        self.streaming: bool = False
+        self.ended: bool = False
+        self.high_water: int = 0
+        self.overhead: int = 0
+        self.thread_size: int = 0
+        self.paused: int = 0
+        self.held: int = 0
+        self.messages_received: int = 0
+        self.messages_sent: int = 0
+        self.bytes_received: int = 0
+        self.bytes_sent: int = 0
 
     def attach(
         self,
@@ -216,8 +235,8 @@ class Channel:
             max_buffered, write_limit: those of `Limits`.
         """
         self.opening = None
-        self.connection: Connection = connection
-        self.transport: asyncio.Transport | None = transport
+        self.connection = connection
+        self.transport = transport
         self._decoder = connection.decoder
         self._encoder = connection.encoder
         self._queue: deque[Any] = deque()
@@ -225,25 +244,13 @@ class Channel:
         self._terminal: Event | None = None
         self._corked = False
         self._dirty = False
-        self.turn_full: bool = False
-        self.high_water: int = read_limit
-        self.overhead: int = OVERHEAD
+        self.high_water = read_limit
+        self.overhead = OVERHEAD
         # What is surely below max_buffered without asking the transport; a character takes up to four bytes.
         self._easy = sys.maxsize if max_buffered is None else max(0, (max_buffered - write_limit) // 4)
-        self.on_message: Callable[[Any], object] | None = None
-        self.owes: bool = False
-        self.receiving: bool = True
-        self.sendable: bool = True
-        self.packs: bool = False
-        self.thread_size: int = sys.maxsize
-        self.streaming: bool = False
-        self.ended: bool = False
-        self.paused: int = 0
-        self.held: int = 0
-        self.messages_received: int = 0
-        self.messages_sent: int = 0
-        self.bytes_received: int = 0
-        self.bytes_sent: int = 0
+        self.receiving = True
+        self.sendable = True
+        self.thread_size = sys.maxsize
         self._turn_start = 0  # of this turn, in bytes sent
 
     def consume(self, on_message: Callable[[Any], object]) -> None:
@@ -379,7 +386,7 @@ class Channel:
         self.unpause(PAUSED_HELD)
         self.settle()
 
-    async def receive(self, decode: bool | None, pieces: bool = False) -> Any:
+    async def _receive(self, decode: bool | None, pieces: bool = False) -> Any:
         """Wait for the next message, or the next piece of one, and return it.
 
         Raises:
@@ -436,7 +443,7 @@ class Channel:
             self.member.settle()
 
     def send_gathered(self, frames: bytes, count: int, cork: bool = False) -> bool:
-        """Send whole messages whose frames were made for many connections, as one write.
+        """Send `count` whole messages whose frames were made for many connections, as one write.
 
         Args:
             frames: one or more frames, each a whole message.
@@ -639,16 +646,16 @@ class Endpoint:
 
     async def __anext__(self) -> str | bytes:
         try:
-            return await self._opened().receive(None)  # type: ignore[no-any-return]
+            return await self._opened()._receive(None)  # type: ignore[no-any-return]
         except ConnectionClosedOK:
             raise StopAsyncIteration from None
 
     def _receive(self, decode: bool | None) -> Awaitable[Any]:
         """Return the awaitable of the next message; see `WebSocket.recv`."""
-        return self._opened().receive(decode)  # type: ignore[no-any-return]
+        return self._opened()._receive(decode)  # type: ignore[no-any-return]
 
     def _recv_piece(self) -> Awaitable[Any]:
-        return self._opened().receive(None, pieces=True)  # type: ignore[no-any-return]
+        return self._opened()._receive(None, pieces=True)  # type: ignore[no-any-return]
 
     def _send_first(self, message: Any, text: bool | None, compress: bool | None) -> Awaitable[None] | None:
         """Send a message if that takes one step; return what is to be awaited for the rest, or None."""
@@ -735,7 +742,7 @@ class EventEndpoint:
         if channel is None or not self.greeted:
             return await self.receive_rare()
         try:
-            message = await channel.receive(None)
+            message = await channel._receive(None)
         except ConnectionClosed:
             return self.last_event()
         return {"type": "websocket.receive", "text" if type(message) is str else "bytes": message}
