@@ -162,10 +162,10 @@ class _Host:
         self.logger = logging.getLogger("benchmarks.instructions")
         self.timer = CoarseTimer(loop)
 
-    def connection_opened(self, protocol: Any) -> None:
+    def _connection_opened(self, protocol: Any) -> None:
         pass
 
-    def connection_closed(self, protocol: Any) -> None:
+    def _connection_closed(self, protocol: Any) -> None:
         pass
 
 

@@ -12,6 +12,8 @@ from types import ModuleType
 import pytest
 
 import wsfast
+import wsfast.asyncio.protocol
+import wsfast.server.accepting
 
 PACKAGE = Path(wsfast.__file__).parent
 
@@ -116,3 +118,11 @@ def test_a_star_import_gives_them() -> None:
     names: dict[str, object] = {}
     exec("from wsfast import *", names)
     assert set(wsfast.__all__) <= set(names)
+
+
+@pytest.mark.parametrize("interface", [wsfast.asyncio.protocol.Host, wsfast.server.accepting.Acceptor])
+def test_what_connections_call_of_their_server_is_not_public(interface: type) -> None:
+    """`help(Server)` shows what a user may call."""
+    called = [name for name, member in vars(interface).items() if inspect.isfunction(member)]
+    assert called
+    assert [name for name in called if not name.startswith("_")] == []

@@ -399,8 +399,8 @@ async def test_a_lost_connection_ends_once_with_1006(how: str, state: str) -> No
     async with pair() as (ws, client):
         closes: list[Any] = []
         host: Any = ws._open_channel().host
-        noted = host.connection_closed
-        host.connection_closed = lambda protocol: (closes.append(protocol), noted(protocol))
+        noted = host._connection_closed
+        host._connection_closed = lambda protocol: (closes.append(protocol), noted(protocol))
         waiting: list[asyncio.Future[Any]] = [asyncio.ensure_future(ws.wait_closed()) for _ in range(3)]
         failing: list[asyncio.Future[Any]] = [asyncio.ensure_future(ws.recv())]
         failing.append(asyncio.ensure_future(await ws.ping()))

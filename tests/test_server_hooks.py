@@ -190,3 +190,53 @@ async def test_a_stop_that_changes_its_mind() -> None:
         client.send(close(1012))
         await client.receive_eof()
         await waiting
+
+
+@pytest.mark.parametrize("reviewed", [False, True])
+@pytest.mark.parametrize(
+    ("offered", "headers"),
+    [
+        ({}, []),
+        (
+            {"compression": "deflate", "subprotocols": ["b", "a"]},
+            ["Sec-WebSocket-Extensions", "Sec-WebSocket-Protocol"],
+        ),
+    ],
+    ids=["plain", "agreed"],
+)
+async def test_the_response_is_made_again_as_it_was_sent(
+    offered: dict[str, Any], headers: list[str], reviewed: bool
+) -> None:
+    def process_response(ws: WebSocket, request: Request, response: Response) -> None:
+        assert ws.response is None
+        response.headers["X-Reviewed"] = "yes"
+
+    served: list[Response | None] = []
+
+    async def handler(ws: WebSocket) -> None:
+        # 200 bytes that an idle connection need not hold; what a hook has changed cannot be made again.
+        assert (ws._response is None) is not reviewed
+        served.append(ws.response)
+        assert ws.response is served[0]
+
+    options: dict[str, Any] = {"process_response": process_response} if reviewed else {}
+    async with (
+        asyncio.timeout(20),
+        wsfast.serve(
+            handler,
+            "127.0.0.1",
+            0,
+            subprotocols=["a", "b"],
+            compression="deflate",
+            response_headers={"X-A": "1"},
+            **options,
+        ) as server,
+        wsfast.connect("ws://{}:{}/".format(*server.sockets[0].getsockname()), proxy=None, **offered) as ws,
+    ):
+        await ws.wait_closed()
+        assert ws.response is not None
+        assert served[0] is not None
+        assert served[0].serialize() == ws.response.serialize()
+        assert served[0].headers["X-A"] == "1"
+        assert all(name in served[0].headers for name in headers)
+        assert ("X-Reviewed" in served[0].headers) is reviewed

@@ -318,3 +318,10 @@ class RedirectError(InvalidHandshake):
 
 class ProxyError(InvalidHandshake):
     """The proxy could not be reached, refused (then `response` is its answer), or answered what is no HTTP."""
+
+
+def is_only(exc: BaseException, kinds: tuple[type[BaseException], ...]) -> bool:
+    """Tell whether an exception, or each one of a group as task groups and nurseries raise it, is of some kinds."""
+    if isinstance(exc, BaseExceptionGroup):
+        return all(is_only(one, kinds) for one in exc.exceptions)
+    return isinstance(exc, kinds)

@@ -1,18 +1,21 @@
 """What a server asks of a client, and how it answers an opening handshake, whatever it runs on (RFC 6455, 4.2).
 
-It is for servers what `dial.settings` is for clients. Nothing here waits but for hooks that are asynchronous.
+It is for servers what `dial.settings` is for clients. Nothing here waits: where a hook returns an awaitable, the shell
+is asked to wait for it, or to refuse to.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 import ssl as ssl_module
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from inspect import isawaitable
 from math import inf
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from .codes import CloseCause
+from .deflate.negotiate import Deflate
 from .deflate.negotiate import accept as accept_compression
 from .escape import show
 from .exceptions import HandshakeRefused, NegotiationError
@@ -21,6 +24,7 @@ from .handshake import select_subprotocol as first_registered
 from .handshake.headers import build_extensions
 from .handshake.uri import format_address
 from .http import is_token
+from .limits import LimitOptions, take_limits
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -31,12 +35,13 @@ if TYPE_CHECKING:
 __all__ = [
     "STOPPING",
     "Accepted",
-    "Dispatch",
-    "Reception",
-    "check_response_headers",
-    "check_server_options",
-    "checked_origins",
+    "Answering",
+    "BaseServer",
+    "ServerOptions",
+    "check_context",
+    "finish_answer",
     "handlers_of",
+    "negotiate",
     "tell_end",
 ]
 
@@ -49,16 +54,107 @@ _HANDSHAKE: Final = frozenset({"connection", "content-length", "transfer-encodin
 _UNTIMELY: Final = frozenset({CloseCause.LOST, CloseCause.KEEPALIVE, CloseCause.TIMEOUT})
 
 
-class Dispatch:
-    """Handlers by subprotocol, and the choice among a client's offers. What a handler is, is a subclass' business."""
+class ServerOptions(LimitOptions, total=False):
+    """What every server may be told besides its hooks, for type checkers; `wsfast.Server` documents it."""
 
-    limits: Limits
-    select_subprotocol: Callable[[Any, Sequence[str]], str | None] | None
-    _registered: Mapping[str | None, Any]
+    origins: Origins | None
+    max_connections: int | None
+    stop_timeout: float | None
+    response_headers: Mapping[str, str] | None
+    server_header: str | None
+    logger: logging.Logger | logging.LoggerAdapter[Any] | None
 
-    def is_registered(self, name: str | None) -> bool:
-        """Tell whether a subprotocol, or None, has a handler of any form."""
-        return name in self._registered
+
+class Accepted(NamedTuple):
+    """What a connection is opened with."""
+
+    head: bytes
+    """The response, to be sent first."""
+    subprotocol: str | None
+    compression: PerMessageDeflate | None
+
+
+Answering: TypeAlias = Generator[Awaitable[Any], Any, Accepted | Response]
+"""The steps of an answer: each asks the shell to wait for what a hook returned, and to send what comes of it."""
+
+
+class BaseServer:
+    """What servers on asyncio, in threads and on trio are: what they were told, and how they answer requests.
+
+    Args:
+        registered: what serves each subprotocol, None being the key for clients that offer none.
+        options: those of `wsfast.Server`; limits are among them.
+
+    Attributes:
+        closing: whether the server stops, and accepts no request any more.
+
+    Raises:
+        ValueError, TypeError: one of them is wrong; the text names it.
+    """
+
+    def __init__(
+        self,
+        registered: Mapping[str | None, Any],
+        *,
+        process_request: Callable[[Any, Request], Any] | None = None,
+        process_response: Callable[[Any, Request, Response], Any] | None = None,
+        origins: Origins | None = None,
+        select_subprotocol: Callable[[Any, Sequence[str]], str | None] | None = None,
+        max_connections: int | None = None,
+        stop_timeout: float | None = 10.0,
+        response_headers: Mapping[str, str] | None = None,
+        server_header: str | None = "wsfast",
+        logger: logging.Logger | logging.LoggerAdapter[Any] | None = None,
+        **limits: Any,
+    ) -> None:
+        for name, hook in (
+            ("process_request", process_request),
+            ("process_response", process_response),
+            ("select_subprotocol", select_subprotocol),
+        ):
+            if hook is not None and not callable(hook):
+                raise TypeError(f"{name} must be callable, got {type(hook).__name__}")
+        if max_connections is not None:
+            if not isinstance(max_connections, int) or isinstance(max_connections, bool):
+                raise TypeError(f"max_connections must be int or None, got {type(max_connections).__name__}")
+            if max_connections < 1:
+                raise ValueError(f"max_connections must be positive, got {max_connections}")
+        if stop_timeout is not None and (not isinstance(stop_timeout, (int, float)) or not 0 < stop_timeout < inf):
+            raise ValueError(f"stop_timeout must be a positive number of seconds or None, got {stop_timeout!r}")
+        for subprotocol, handler in registered.items():
+            self._check_name(subprotocol)
+            if not callable(handler):
+                raise TypeError(f"a handler must be callable, got {type(handler).__name__}")
+        self.limits: Limits
+        self.head_limits: HeadLimits
+        self.limits, self.head_limits, unknown = take_limits(limits)
+        if unknown:
+            raise TypeError(f"unexpected options: {', '.join(unknown)}")
+        self._registered: dict[str | None, Any] = dict(registered)
+        self.process_request = process_request
+        self.process_response = process_response
+        self.origins: Origins | None = None if origins is None else _checked_origins(origins)
+        self.select_subprotocol = select_subprotocol
+        self.max_connections = max_connections
+        self.stop_timeout = stop_timeout
+        self.response_headers: dict[str, str] | None = None if response_headers is None else dict(response_headers)
+        self.server_header = server_header
+        self._check_response_headers()
+        self.logger: Any = logging.getLogger("wsfast.server") if logger is None else logger
+        self.closing: bool = False
+        self._told_full = False
+
+    def _has_hooks(self) -> bool:
+        """Tell whether anything is called before a connection is open."""
+        return (self.process_request or self.process_response or self.select_subprotocol) is not None
+
+    def _check_response_headers(self) -> None:
+        for name in self.response_headers or ():
+            if name.lower() in _HANDSHAKE or name.lower().startswith("sec-websocket-"):
+                raise ValueError(f"response_headers must not have {name}: it is part of the handshake")
+        accept_response("", headers=self.response_headers, server=self.server_header)
+
+    # --- Dispatch -----------------------------------------------------------------------------------------
 
     @staticmethod
     def _check_name(name: str | None) -> None:
@@ -68,6 +164,10 @@ class Dispatch:
             raise TypeError(f"a subprotocol's name must be str or None, got {type(name).__name__}")
         if not is_token(name):
             raise ValueError(f"a subprotocol's name must be a token (RFC 9110, 5.6.2), got {name!r}")
+
+    def is_registered(self, name: str | None) -> bool:
+        """Tell whether a subprotocol, or None, has a handler of any form."""
+        return name in self._registered
 
     def _choose_subprotocol(self, ws: Any, offers: Sequence[str]) -> str | None:
         """Choose among a client's offers (RFC 6455, 4.2.2, item 5.4).
@@ -97,130 +197,83 @@ class Dispatch:
         what = "None of the subprotocols offered is supported" if offers else "A subprotocol is required"
         return refuse(400, f"{what}; supported: {names}", why)
 
-    def _negotiate(self, offers: Sequence[Any]) -> tuple[str | None, PerMessageDeflate | None]:
-        """Choose among the extensions that a client offered: the header to answer, and what does the work."""
-        if self.limits.compression is None or not offers:
-            return None, None
-        agreed = accept_compression(self.limits.compression, offers)
-        if agreed is None:
-            return None, None
-        extension, compression = agreed
-        return build_extensions([extension]), compression
+    # --- Room for connections -----------------------------------------------------------------------------
 
+    def _is_full(self, count: int) -> bool:
+        """Tell whether `count` connections are all that there may be, and tell the log when that begins."""
+        full = self.max_connections is not None and count >= self.max_connections
+        if full and not self._told_full:
+            told = "connections are refused: there are %d, as many as max_connections allows"
+            self.logger.warning(told, self.max_connections)
+        self._told_full = full
+        return full
 
-class Accepted(NamedTuple):
-    """What a connection is opened with."""
+    def _no_room(self) -> HandshakeRefused:
+        return refuse(
+            503,
+            "The server has as many connections as it may have",
+            f"max_connections is {self.max_connections}",
+            {"Retry-After": "5"},
+        )
 
-    head: bytes
-    """The response, to be sent first."""
-    subprotocol: str | None
-    compression: PerMessageDeflate | None
+    # --- The answer to a request --------------------------------------------------------------------------
 
-
-class Reception(Dispatch):
-    """How requests are answered.
-
-    Args:
-        limits: of the connections.
-        head_limits: of requests.
-        registered: what serves each subprotocol.
-        process_request, process_response, origins, select_subprotocol, response_headers, server_header: those of
-            `wsfast.Server`.
-        logger: where refusals and ends are told.
-
-    Attributes:
-        closing: whether the server stops, and accepts no request any more.
-
-    Raises:
-        ValueError, TypeError: one of them is wrong; the text names it.
-    """
-
-    def __init__(
-        self,
-        limits: Limits,
-        head_limits: HeadLimits,
-        registered: Mapping[str | None, Any],
-        *,
-        process_request: Callable[[Any, Request], Any] | None = None,
-        process_response: Callable[[Any, Request, Response], Any] | None = None,
-        origins: Origins | None = None,
-        select_subprotocol: Callable[[Any, Sequence[str]], str | None] | None = None,
-        response_headers: Mapping[str, str] | None = None,
-        server_header: str | None = "wsfast",
-        logger: Any,
-    ) -> None:
-        for name, hook in (
-            ("process_request", process_request),
-            ("process_response", process_response),
-            ("select_subprotocol", select_subprotocol),
-        ):
-            if hook is not None and not callable(hook):
-                raise TypeError(f"{name} must be callable, got {type(hook).__name__}")
-        for subprotocol, handler in registered.items():
-            self._check_name(subprotocol)
-            if not callable(handler):
-                raise TypeError(f"a handler must be callable, got {type(handler).__name__}")
-        self.limits = limits
-        self._head_limits = head_limits
-        self._registered = registered
-        self._process_request = process_request
-        self._process_response = process_response
-        self._origins = None if origins is None else checked_origins(origins)
-        self.select_subprotocol = select_subprotocol
-        self._response_headers = None if response_headers is None else dict(response_headers)
-        self._server_header = server_header
-        check_response_headers(self._response_headers, server_header)
-        self.logger = logger
-        self.closing = False
-
-    async def respond(self, ws: Any, request: Request) -> Accepted | Response:
+    def _answer(
+        self, ws: Any, request: Request, peer: Callable[[], Any], refused: HandshakeRefused | None = None
+    ) -> Answering:
         """Answer a request: with what the connection is opened with, or with a response after which it is closed.
 
-        It waits only for hooks that return an awaitable, and raises nothing: if a hook raises, that is logged, and the
-        answer is 500.
+        It raises no `Exception`: if a hook does, that is logged, and the answer is 500.
 
         Args:
             ws: what the hooks are given, and the handler later.
             request: what came.
+            peer: returns the client's address, for the log.
+            refused: why the request is refused in any case; `process_response` sees that answer too.
         """
         try:
             try:
-                answer = await self._judge(ws, request)
+                if refused is not None:
+                    raise refused
+                answer = yield from self._judge(ws, request, peer)
             except HandshakeRefused as exc:
-                answer = self.refused(exc, ws.remote_address)
-            return answer if self._process_response is None else await self._review(ws, request, answer)
+                answer = self._refused(exc, peer())
+            if self.process_response is not None:
+                answer = yield from self._review(ws, request, answer)
+            if self.closing and isinstance(answer, Accepted):
+                return refuse(503, STOPPING).response
+            return answer
         except HandshakeRefused as exc:
-            return self.refused(exc, ws.remote_address)
+            return self._refused(exc, peer())
         except Exception as exc:
-            self.logger.error("opening handshake failed: a hook raised", exc_info=exc)
-            return refuse(500, "The server failed to answer the request").response
+            return self._failed(exc)
 
-    async def _judge(self, ws: Any, request: Request) -> Accepted | Response:
-        if self._process_request is not None:
-            response = self._process_request(ws, request)
+    def _judge(self, ws: Any, request: Request, peer: Callable[[], Any]) -> Answering:
+        if self.process_request is not None:
+            response = self.process_request(ws, request)
             if isawaitable(response):
-                response = await response
+                response = yield response
             if isinstance(response, Response):
                 told = "connection from %s: process_request answered %r with %d"
-                self.logger.debug(told, format_address(ws.remote_address), request, response.status_code)
+                self.logger.debug(told, format_address(peer()), request, response.status_code)
                 return response
             if response is not None:
                 raise TypeError(f"process_request must return None or a Response, got {type(response).__name__}")
         if self.closing:
             raise refuse(503, STOPPING)
-        upgrade = check_request(request, self._origins)
+        upgrade = check_request(request, self.origins)
         subprotocol = self._choose_subprotocol(ws, upgrade.subprotocols)
-        extension, compression = self._negotiate(upgrade.extensions)
-        head = accept_response(upgrade.key, subprotocol, extension, self._response_headers, server=self._server_header)
+        extension, compression = negotiate(self.limits.compression, upgrade.extensions)
+        head = accept_response(upgrade.key, subprotocol, extension, self.response_headers, server=self.server_header)
         return Accepted(head, subprotocol, compression)
 
-    async def _review(self, ws: Any, request: Request, answer: Accepted | Response) -> Accepted | Response:
+    def _review(self, ws: Any, request: Request, answer: Accepted | Response) -> Answering:
         """Let `process_response` see a response, and go on with it, or with the one that it returns."""
-        assert self._process_response is not None
+        assert self.process_response is not None
         response = answer if isinstance(answer, Response) else Response.from_head(answer.head)
-        returned = self._process_response(ws, request, response)
+        returned = self.process_response(ws, request, response)
         if isawaitable(returned):
-            returned = await returned
+            returned = yield returned
         final = response if returned is None else returned
         if not isinstance(final, Response):
             raise TypeError(f"process_response must return None or a Response, got {type(final).__name__}")
@@ -230,54 +283,84 @@ class Reception(Dispatch):
             raise ValueError("process_response must not turn a response that refuses into a 101")
         return answer._replace(head=final.serialize())
 
-    def refused(self, exc: HandshakeRefused, peer: Any) -> Response:
+    def _refused(self, exc: HandshakeRefused, peer: Any) -> Response:
         """Tell the log of a refusal, and return the response that tells the client."""
         self.logger.info("connection from %s refused: %s", format_address(peer), exc)
         return exc.response
 
-    def serialize(self, response: Response, request: Request | None) -> bytes:
-        """Return the bytes of a response that does not open the connection."""
+    def _failed(self, exc: BaseException) -> Response:
+        """Tell the log that a hook has failed, and return the response that does not tell the client why."""
+        self.logger.error("opening handshake failed: a hook raised", exc_info=exc)
+        return refuse(500, "The server failed to answer the request").response
+
+    def _serialize(self, response: Response, request: Request | None) -> tuple[int, bytes]:
+        """Return the status and the bytes of a response that does not open the connection."""
+        # RFC 9110, 9.3.2: "the server MUST NOT send content in the response" to HEAD.
         with_body = request is None or request.method != "HEAD"
         try:
-            return response.serialize(with_body=with_body)
+            data = response.serialize(with_body=with_body)
         except ValueError as exc:  # a hook added a header that must not be
-            self.logger.error("opening handshake failed: a hook made a response that cannot be sent", exc_info=exc)
-            return refuse(500, "The server failed to answer the request").response.serialize(with_body=with_body)
+            response = self._failed(exc)
+            data = response.serialize(with_body=with_body)
+        return response.status_code, data
+
+    def _response_anew(self, request: Request, subprotocol: str | None) -> Response:
+        """Make the response again that opened a connection; only if there is no `process_response`."""
+        upgrade = check_request(Request(request.raw))
+        extension, _ = negotiate(self.limits.compression, upgrade.extensions)
+        return Response.from_head(
+            accept_response(upgrade.key, subprotocol, extension, self.response_headers, server=self.server_header)
+        )
 
 
-def check_response_headers(headers: Mapping[str, str] | None, server_header: str | None) -> None:
-    """Check headers that an application adds to responses.
+async def finish_answer(steps: Answering, awaited: Awaitable[Any] | None = None) -> Accepted | Response:
+    """Go through the steps of an answer to the end, and wait where they ask for it.
+
+    Args:
+        steps: what `BaseServer._answer` returned.
+        awaited: what to wait for first, where the first step was taken already.
+    """
+    try:
+        if awaited is None:
+            awaited = next(steps)
+        while True:
+            try:
+                result = await awaited
+            except Exception as exc:
+                awaited = steps.throw(exc)
+            else:
+                awaited = steps.send(result)
+    except StopIteration as done:
+        answer: Accepted | Response = done.value
+        return answer
+
+
+def negotiate(compression: Deflate | None, offers: Sequence[Any]) -> tuple[str | None, PerMessageDeflate | None]:
+    """Choose among the extensions that a client offers: the header to answer, and what does the work."""
+    if compression is None or not offers:
+        return None, None
+    agreed = accept_compression(compression, offers)
+    if agreed is None:
+        return None, None
+    extension, context = agreed
+    return build_extensions([extension]), context
+
+
+def check_context(ssl: object) -> None:
+    """Check that what a server is given for TLS is None or a server's context.
 
     Raises:
-        ValueError: one is part of the handshake, or has a character that it must not have.
+        ValueError, TypeError: it is not.
     """
-    for name in headers or ():
-        if name.lower() in _HANDSHAKE or name.lower().startswith("sec-websocket-"):
-            raise ValueError(f"response_headers must not have {name}: it is part of the handshake")
-    accept_response("", headers=headers, server=server_header)
+    if ssl is None:
+        return
+    if not isinstance(ssl, ssl_module.SSLContext):
+        raise TypeError(f"ssl must be an ssl.SSLContext, got {type(ssl).__name__}")
+    if ssl.protocol is ssl_module.PROTOCOL_TLS_CLIENT:
+        raise ValueError("ssl must be a server's context, got one for clients")
 
 
-def check_server_options(max_connections: object, stop_timeout: object, ssl: object) -> None:
-    """Check what a server is told besides its limits; ssl is None or a server's context.
-
-    Raises:
-        ValueError, TypeError: one of them is wrong; the text names it.
-    """
-    if max_connections is not None:
-        if not isinstance(max_connections, int) or isinstance(max_connections, bool):
-            raise TypeError(f"max_connections must be int or None, got {type(max_connections).__name__}")
-        if max_connections < 1:
-            raise ValueError(f"max_connections must be positive, got {max_connections}")
-    if stop_timeout is not None and (not isinstance(stop_timeout, (int, float)) or not 0 < stop_timeout < inf):
-        raise ValueError(f"stop_timeout must be a positive number of seconds or None, got {stop_timeout!r}")
-    if ssl is not None:
-        if not isinstance(ssl, ssl_module.SSLContext):
-            raise TypeError(f"ssl must be an ssl.SSLContext, got {type(ssl).__name__}")
-        if ssl.protocol is ssl_module.PROTOCOL_TLS_CLIENT:
-            raise ValueError("ssl must be a server's context, got one for clients")
-
-
-def checked_origins(origins: Origins) -> Origins:
+def _checked_origins(origins: Origins) -> Origins:
     """Return a copy of what a server allows, if it is of the right types; a `str` would be taken letter by letter."""
     if isinstance(origins, str):
         raise TypeError("origins must be a list of str, compiled patterns and None, got str")

@@ -16,13 +16,13 @@ from ..asyncio.protocol import ConnectionProtocol
 from ..asyncio.websocket import WebSocket
 from ..codes import CloseCause, CloseCode
 from ..connection import Side, State
-from ..deflate import accept as accept_deflate
 from ..exceptions import ConnectionClosed, HandshakeRefused
 from ..handshake import RequestParser, accept_response, check_request
-from ..handshake.headers import build_extensions
 from ..handshake.http11 import HeadLimits
 from ..handshake.uri import format_address
+from ..serving import negotiate
 from ..session import LINGER, Limits
+from ..transport.loops import end_in_steps
 from ..transport.timers import CoarseTimer
 from .conversation import (
     Accept,
@@ -128,10 +128,10 @@ class Host:
         task.add_done_callback(self.tasks.discard)
         return task
 
-    def connection_opened(self, protocol: ConnectionProtocol) -> None:
+    def _connection_opened(self, protocol: ConnectionProtocol) -> None:
         """Called by a connection that is open from now on."""
 
-    def connection_closed(self, protocol: ConnectionProtocol) -> None:
+    def _connection_closed(self, protocol: ConnectionProtocol) -> None:
         """Called by a connection that has ended."""
         connection, peer = protocol.connection, protocol.ws.remote_address
         if connection.failure is not None:
@@ -250,13 +250,9 @@ class Bridge(EventEndpoint):
         self._task = host.run(self)
 
     def _open(self, accepted: Accept) -> None:
-        host, transport, upgrade, limits = self.host, self.transport, self._upgrade, self.host.limits
+        host, transport, upgrade = self.host, self.transport, self._upgrade
         assert transport is not None
-        extension = compression = None
-        if limits.compression is not None and upgrade.extensions:
-            agreed = accept_deflate(limits.compression, upgrade.extensions)
-            if agreed is not None:
-                extension, compression = build_extensions([agreed[0]]), agreed[1]
+        extension, compression = negotiate(host.limits.compression, upgrade.extensions)
         self.ws.subprotocol = accepted.subprotocol
         head = accept_response(
             upgrade.key, accepted.subprotocol, extension, accepted.headers, lines=host.header_lines()
@@ -267,6 +263,7 @@ class Bridge(EventEndpoint):
         self.transport = None
         self._opened = True
         del self._upgrade
+        self.ws.response = head
         self.protocol.open(host, Side.SERVER, self.ws, transport, compression, head)
         self.join(self.protocol)
         self.protocol.opened(transport)
@@ -299,16 +296,7 @@ class Bridge(EventEndpoint):
         self._wake()
         if transport.is_closing():
             return
-        # Unread bytes in the socket would reset the connection and destroy the response.
-        if not transport.is_reading():
-            transport.resume_reading()
-        if transport.can_write_eof():
-            try:
-                transport.write_eof()
-            except OSError:  # the peer has gone
-                transport.abort()
-        else:
-            transport.close()
+        end_in_steps(transport)
         self.host.timer.set(self, LINGER if self._stopping is None else LINGER / 4)
 
     def on_deadline(self) -> None:

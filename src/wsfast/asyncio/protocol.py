@@ -19,7 +19,7 @@ from ..codec import IMPLEMENTATION
 from ..codes import NO_CLOSE, CloseCause, CloseCode
 from ..connection import Side, State
 from ..events import BytesLike, Close, Event, Fragment
-from ..exceptions import BufferFull, ConcurrencyError, ConnectionClosed, PeerError
+from ..exceptions import BufferFull, ConcurrencyError, ConnectionClosed, PeerError, is_only
 from ..session import Do, Limits, Session
 from ..transport.loops import PerLoop
 from ..transport.timers import CoarseTimer
@@ -50,9 +50,9 @@ class Host(Protocol):
     logger: logging.Logger
     timer: CoarseTimer
 
-    def connection_opened(self, protocol: ConnectionProtocol) -> None: ...
+    def _connection_opened(self, protocol: ConnectionProtocol) -> None: ...
 
-    def connection_closed(self, protocol: ConnectionProtocol) -> None: ...
+    def _connection_closed(self, protocol: ConnectionProtocol) -> None: ...
 
 
 class Opening(Protocol):
@@ -159,7 +159,6 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         self.derive()
         transport.set_write_buffer_limits(limits.write_limit)
         if head is not None:
-            ws.response = head
             self.write_head(head)
         if compression is not None:
             if limits.compression is not None and limits.compression.executor_threshold is not None:
@@ -168,7 +167,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
                 sweeper = host.timer.sweeper(compression.parameters.idle)
                 compression.watched = sweeper.busy
                 sweeper.enter()
-        host.connection_opened(self)
+        host._connection_opened(self)
         self._schedule()
         ws._open(self)
 
@@ -348,7 +347,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
 
     def consumer_failed(self, exc: BaseException) -> None:
         """Close with 1011 because a listener's method, or a handler, raised; log it once."""
-        if self.connection.state is not State.OPEN and _is_end(exc):
+        if self.connection.state is not State.OPEN and is_only(exc, (ConnectionClosed, asyncio.IncompleteReadError)):
             return
         self.host.logger.error("handler for subprotocol %r raised", self.ws.subprotocol, exc_info=exc)
         self.start_close(CloseCode.INTERNAL_ERROR, "", CloseCause.HANDLER_ERROR)
@@ -647,7 +646,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
             self._outbox.end(connection.closed_error())
         self.wake_receiver()
         self._end_reader()
-        self.host.connection_closed(self)
+        self.host._connection_closed(self)
         listener = self.listener
         if listener is not None:
             self.listener = None
@@ -658,10 +657,3 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
                 self.host.logger.error("on_close for subprotocol %r raised", ws.subprotocol, exc_info=exc_)
         if self._end is not None:
             self._end.release()
-
-
-def _is_end(exc: BaseException) -> bool:
-    """Tell whether an exception, or each one of a group as TaskGroup raises it, says that a connection has ended."""
-    if isinstance(exc, BaseExceptionGroup):
-        return all(_is_end(one) for one in exc.exceptions)
-    return isinstance(exc, (ConnectionClosed, asyncio.IncompleteReadError))

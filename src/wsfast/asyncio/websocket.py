@@ -17,6 +17,7 @@ from ..connection import Connection, State
 from ..events import BytesLike, Fragment
 from ..exceptions import ONE_RECEIVER, ConcurrencyError, ConnectionClosed, InvalidState
 from ..handshake import Request, Response, text_response
+from ..serving import BaseServer
 from .channel import Endpoint
 
 if TYPE_CHECKING:
@@ -104,9 +105,15 @@ class WebSocket(Endpoint):
     @property
     def response(self) -> Response | None:
         """The opening handshake's `Response`, as it was sent or received; None before there is one."""
-        if isinstance(self._response, bytes):
-            self._response = Response.from_head(self._response)
-        return self._response
+        response = self._response
+        if response is None and self._channel is not None and self.request is not None:
+            # The head that was sent would be 200 bytes for each connection, and hardly anybody asks for it.
+            host: Any = self._open_channel().host
+            response = host._response_anew(self.request, self.subprotocol) if isinstance(host, BaseServer) else None
+        elif isinstance(response, bytes):
+            response = Response.from_head(response)
+        self._response = response
+        return response
 
     @response.setter
     def response(self, response: Response | bytes | None) -> None:

@@ -51,10 +51,10 @@ class _Client:
         self.logger = logger
         self.timer = timer
 
-    def connection_opened(self, protocol: ConnectionProtocol) -> None:
+    def _connection_opened(self, protocol: ConnectionProtocol) -> None:
         self.logger.debug("connection to %a is open", protocol.ws.remote_address)
 
-    def connection_closed(self, protocol: ConnectionProtocol) -> None:
+    def _connection_closed(self, protocol: ConnectionProtocol) -> None:
         failure = protocol.connection.failure
         cause = protocol.connection.cause or CloseCause.LOST
         self.logger.debug("connection to %a: %s", protocol.ws.remote_address, failure or cause.value)

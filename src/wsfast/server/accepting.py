@@ -7,18 +7,18 @@ connection, or answers with an HTTP response and closes.
 from __future__ import annotations
 
 import asyncio
-import functools
-import inspect
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from ..asyncio.websocket import Known, addresses_of
 from ..escape import show
 from ..exceptions import HandshakeRefused
-from ..handshake import HeadLimits, Origins, Request, RequestParser, Response, accept_response, check_request, refuse
+from ..handshake import HeadLimits, Request, RequestParser, Response, refuse
 from ..handshake.forwarded import Address, Networks, forwarded_for
 from ..handshake.uri import format_address
+from ..serving import STOPPING, Accepted, Answering, finish_answer
 from ..session import LINGER
+from ..transport.loops import end_in_steps
 from ..transport.sockets import SocketTransport
 
 if TYPE_CHECKING:
@@ -40,22 +40,16 @@ class Acceptor(Protocol):
     limits: Limits
     head_limits: HeadLimits
     forwarded: Networks | None
-    origins: Origins | None
-    response_headers: dict[str, str] | None
-    server_header: str | None
     timer: CoarseTimer
     logger: Any
-    closing: bool
-    hooked: bool
-    max_connections: int | None
 
-    @property
-    def process_request(self) -> Callable[[WebSocket, Request], Any] | None: ...
+    def _has_hooks(self) -> bool: ...
 
-    @property
-    def process_response(self) -> Callable[[WebSocket, Request, Response], Any] | None: ...
+    def _no_room(self) -> HandshakeRefused: ...
 
-    def new_websocket(self, request: Request, peer: Known | None, transport: asyncio.Transport | None) -> WebSocket: ...
+    def _new_websocket(
+        self, request: Request, peer: Known | None, transport: asyncio.Transport | None
+    ) -> WebSocket: ...
 
     def _handshake_began(self, handshake: ServerOpening) -> bool: ...
 
@@ -63,11 +57,17 @@ class Acceptor(Protocol):
 
     def _knows(self, protocol: ConnectionProtocol) -> bool: ...
 
+    def _answer(
+        self, ws: WebSocket, request: Request, peer: Callable[[], Any], refused: HandshakeRefused | None = None
+    ) -> Answering: ...
+
+    def _refused(self, exc: HandshakeRefused, peer: Any) -> Response: ...
+
+    def _failed(self, exc: BaseException) -> Response: ...
+
+    def _serialize(self, response: Response, request: Request | None) -> tuple[int, bytes]: ...
+
     def _request_answered(self, status_code: int) -> None: ...
-
-    def _choose_subprotocol(self, ws: WebSocket, offers: Sequence[str]) -> str | None: ...
-
-    def _negotiate(self, offers: Sequence[Any]) -> tuple[str | None, PerMessageDeflate | None]: ...
 
     def _open_connection(
         self,
@@ -96,7 +96,6 @@ class ServerOpening:
         "_protocol",
         "_request",
         "_task",
-        "_with_body",
         "due",
         "server",
         "surplus",
@@ -111,7 +110,6 @@ class ServerOpening:
         self._known: Known | None = None  # what was told of the addresses, or the transport may forget
         self.due: float = 0.0
         self._parser = RequestParser(server.head_limits)
-        self._with_body = True  # False where HEAD is answered
         self._task: asyncio.Task[None] | None = None
         self._late = b""  # received while a hook is at work
         self._answered = False
@@ -138,6 +136,9 @@ class ServerOpening:
     @property
     def peer(self) -> Any:
         """The peer's address, if it is known."""
+        return self._get_peer()
+
+    def _get_peer(self) -> Any:
         if self._known is None and self.transport is not None:
             return addresses_of(self.transport).remote
         return None if self._known is None else self._known.remote
@@ -171,9 +172,9 @@ class ServerOpening:
             if request is not None:
                 self._handle(request)
         except HandshakeRefused as exc:
-            self._refuse(exc)
+            self._send(self.server._refused(exc, self.peer))
         except (Exception, asyncio.CancelledError) as exc:
-            self._fail(exc)
+            self._send(self.server._failed(exc))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the transport when it has ended before the connection was open."""
@@ -208,7 +209,7 @@ class ServerOpening:
         assert self.transport is not None
         if self._task is not None:
             self._task.cancel()
-            self._send(refuse(503, "The server is stopping").response)
+            self._send(refuse(503, STOPPING).response)
             return
         self._answered = True
         self.transport.abort()
@@ -216,28 +217,41 @@ class ServerOpening:
     # --- The opening handshake --------------------------------------------------------------------------
 
     def _handle(self, request: Request) -> None:
+        """Have the server answer a request, and do what it answers."""
         server = self.server
         self._request = request
-        self._with_body = not request.raw.startswith(b"HEAD ")
         assert self.transport is not None
         if server.forwarded is not None:
             self._take_forwarded(request, server.forwarded)
         known = self._known
-        if server.hooked:
+        if server._has_hooks():
             # Before it is open, a WebSocket has no connection to ask.
             known = (known or addresses_of(self.transport))._replace(transport=self.transport)
-        self.ws = server.new_websocket(request, known, self.transport)
-        if self.surplus:
-            raise refuse(
-                503,
-                "The server has as many connections as it may have",
-                f"max_connections is {server.max_connections}",
-                {"Retry-After": "5"},
-            )
-        if server.process_request is None:
-            self._upgrade()
-            return
-        self._after(server.process_request(self.ws, request), self._take_answer)
+        self.ws = server._new_websocket(request, known, self.transport)
+        refused = server._no_room() if self.surplus else None
+        steps = server._answer(self.ws, request, self._get_peer, refused)
+        try:
+            awaited = next(steps)
+        except StopIteration as done:
+            self._conclude(done.value)
+        else:
+            self._task = asyncio.ensure_future(self._finish(steps, awaited))
+
+    async def _finish(self, steps: Answering, awaited: Awaitable[Any]) -> None:
+        """Go on with an answer for which a hook is waited for."""
+        try:
+            answer = await finish_answer(steps, awaited)
+        except asyncio.CancelledError as exc:
+            if self._answered or self.transport is None:
+                raise
+            answer = self.server._failed(exc)  # it was cancelled by what it waited for
+        self._conclude(answer)
+
+    def _conclude(self, answer: Accepted | Response) -> None:
+        if isinstance(answer, Response):
+            self._send(answer)
+        elif not self._answered and self.transport is not None:
+            self._open(answer)
 
     def _take_forwarded(self, request: Request, trusted: Networks) -> None:
         """Take the client's address from the request's headers, if a proxy that is trusted sent it."""
@@ -249,88 +263,14 @@ class ServerOpening:
             if client is not None:
                 self._known = known._replace(remote=client)
 
-    def _take_answer(self, response: Any) -> None:
-        """Go on with what `process_request` returned."""
-        if response is None:
-            self._upgrade()
-        elif not isinstance(response, Response):
-            raise TypeError(f"process_request must return None or a Response, got {type(response).__name__}")
-        else:
-            answered = "connection from %a: process_request answered %r with %d"
-            self.server.logger.debug(answered, self.peer, self._request, response.status_code)
-            self._answer(response)
-
-    def _after(self, answer: Any, then: Callable[[Any], None]) -> None:
-        """Call `then` with what a hook returned, or with what that comes to when it is awaited."""
-        if inspect.isawaitable(answer):
-            self._task = asyncio.ensure_future(self._later(answer, then))
-        else:
-            then(answer)
-
-    async def _later(self, answer: Awaitable[Any], then: Callable[[Any], None]) -> None:
-        try:
-            result = await answer
-            if not self._answered and self.transport is not None:
-                then(result)
-        except HandshakeRefused as exc:
-            self._refuse(exc)
-        except asyncio.CancelledError as exc:
-            if self._answered or self.transport is None:
-                raise
-            self._fail(exc)  # it was cancelled by what it waited for
-        except Exception as exc:
-            self._fail(exc)
-
-    def _upgrade(self) -> None:
-        """Accept the request (RFC 6455, 4.2.2)."""
-        server = self.server
-        if server.closing:
-            raise refuse(503, "The server is stopping")
-        assert self._request is not None
-        upgrade = check_request(self._request, server.origins)
-        subprotocol = server._choose_subprotocol(self.ws, upgrade.subprotocols)
-        extension, compression = server._negotiate(upgrade.extensions)
-        head = accept_response(
-            upgrade.key, subprotocol, extension, server.response_headers, server=server.server_header
-        )
-        if server.process_response is None:
-            self._open(subprotocol, compression, head)
-        else:
-            self._review(Response.from_head(head), functools.partial(self._open, subprotocol, compression))
-
-    def _review(self, response: Response, accept: Callable[[bytes], None] | None = None) -> None:
-        """Let `process_response` see a response, and go on with it, or with the one that it returns.
-
-        Args:
-            response: what is to be sent.
-            accept: what opens the connection by the bytes of a response, if this one does.
-        """
-        assert self.server.process_response is not None
-        assert self._request is not None
-
-        def conclude(returned: Any) -> None:
-            final = response if returned is None else returned
-            if not isinstance(final, Response):
-                raise TypeError(f"process_response must return None or a Response, got {type(final).__name__}")
-            if final.status_code != 101:
-                self._send(final)
-            elif accept is None:
-                raise ValueError("process_response must not turn a response that refuses into a 101")
-            elif self.server.closing:
-                self._send(refuse(503, "The server is stopping").response)
-            else:
-                accept(final.serialize())
-
-        self._after(self.server.process_response(self.ws, self._request, response), conclude)
-
-    def _open(self, subprotocol: str | None, compression: PerMessageDeflate | None, head: bytes) -> None:
-        """Let the protocol go on as an open connection, beginning with `head`."""
+    def _open(self, accepted: Accepted) -> None:
+        """Let the protocol go on as an open connection."""
         server, transport, protocol = self.server, self.transport, self._protocol
         assert transport is not None
         assert protocol is not None
         server.timer.clear(self)
         server._handshake_ended(self)
-        self.ws.subprotocol = subprotocol
+        self.ws.subprotocol = accepted.subprotocol
         self.ws._peer = self._known
         trailing = self._parser.trailing + self._late
         self._answered = True
@@ -338,7 +278,7 @@ class ServerOpening:
         if not transport.is_reading():
             transport.resume_reading()
         try:
-            server._open_connection(protocol, self.ws, transport, compression, head, trailing)
+            server._open_connection(protocol, self.ws, transport, accepted.compression, accepted.head, trailing)
         except (Exception, asyncio.CancelledError) as exc:
             # The handshake may be answered: whatever it was, the connection must not stay without anybody.
             server.logger.error("a connection could not be opened", exc_info=exc)
@@ -346,46 +286,14 @@ class ServerOpening:
                 protocol.opening = self  # which is told of the end
             transport.abort()
 
-    def _refuse(self, refused: HandshakeRefused) -> None:
-        self.server.logger.info("connection from %s refused: %s", format_address(self.peer), refused)
-        self._answer(refused.response)
-
-    def _fail(self, exc: BaseException) -> None:
-        self.server.logger.error("opening handshake failed: a hook raised", exc_info=exc)
-        self._send(refuse(500, "The server failed to answer the request").response)
-
-    def _answer(self, response: Response) -> None:
-        """Send a response that does not open the connection, if `process_response` agrees."""
-        if self.server.process_response is None or self._request is None or self._answered or self.transport is None:
-            self._send(response)
-            return
-        try:
-            self._review(response)
-        except (Exception, asyncio.CancelledError) as exc:
-            self._fail(exc)
-
     def _send(self, response: Response) -> None:
-        """Send an HTTP response and close (RFC 9112, 9.6: in steps, so that the peer can read it)."""
+        """Send an HTTP response and close."""
         transport = self.transport
         if transport is None or self._answered:
             return
-        try:
-            data = response.serialize(with_body=self._with_body)
-        except ValueError as exc:  # a hook added a header that must not be
-            self._fail(exc)
-            return
         self._answered = True
-        self.server._request_answered(response.status_code)
+        status_code, data = self.server._serialize(response, self._request)
+        self.server._request_answered(status_code)
         transport.write(data)
-        if not transport.is_closing():
-            # Unread bytes in the socket would reset the connection and destroy the response.
-            if not transport.is_reading():
-                transport.resume_reading()
-            if transport.can_write_eof():
-                try:
-                    transport.write_eof()
-                except OSError:  # the peer has gone
-                    transport.abort()
-            else:
-                transport.close()
+        end_in_steps(transport)
         self.server.timer.set(self, LINGER)

@@ -22,16 +22,19 @@ from ..asyncio.websocket import COUNTED, Known, WebSocket
 from ..closing import encode_close
 from ..codes import CloseCause, CloseCode
 from ..connection import Side
-from ..deflate import Deflate, PerMessageDeflate, as_deflate
+from ..deflate import Deflate, PerMessageDeflate
 from ..events import BytesLike
 from ..exceptions import InvalidState
 from ..handshake import Origins, Request, Response
 from ..handshake.forwarded import Networks
-from ..handshake.http11 import MAX_HEAD, MAX_HEADERS, MAX_LINE, HeadLimits
+from ..handshake.http11 import MAX_HEAD, MAX_HEADERS, MAX_LINE
 from ..handshake.uri import format_address
+from ..limits import SendOptions
 from ..options import refuse_unknown
-from ..serving import Dispatch, check_response_headers, checked_origins, handlers_of, tell_end
-from ..session import Limits, Overflow
+from ..serving import BaseServer, check_context, handlers_of, tell_end
+from ..serving import ServerOptions as SharedOptions
+from ..session import Overflow
+from ..transport.binding import BACKLOG
 from ..transport.timers import CoarseTimer
 from ..transport.tls import TLSTransport, buffer_of
 from .accepting import ServerOpening
@@ -67,49 +70,24 @@ SelectSubprotocol: TypeAlias = Callable[[WebSocket, Sequence[str]], "str | None"
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-_BACKLOG: Final = 1024
 _MOST_SURPLUS: Final = 64
 """Connections that are refused at a time because there are too many; others wait to be accepted."""
 
 
-class ServerOptions(TypedDict, total=False):
+class ServerOptions(SharedOptions, SendOptions, total=False):
     """The options of `Server`, for type checkers."""
 
     process_request: ProcessRequest | None
     process_response: ProcessResponse | None
-    origins: Origins | None
     select_subprotocol: SelectSubprotocol | None
     proxy_protocol: bool | Sequence[str]
     forwarded: Sequence[str] | None
-    compression: Literal["deflate"] | Deflate | None
-    max_line: int
-    max_head: int
-    max_headers: int
-    max_size: int | None
-    max_fragments: int | None
-    read_limit: int
-    write_limit: int
-    max_connections: int | None
-    max_buffered: int | None
-    overflow: Overflow
-    open_timeout: float | None
-    ping_interval: float | None
-    ping_timeout: float | None
-    close_timeout: float | None
-    stop_timeout: float | None
     topics: Topics | None
-    response_headers: Mapping[str, str] | None
-    server_header: str | None
-    logger: logging.Logger | logging.LoggerAdapter[Any] | None
 
 
-class ListenOptions(TypedDict, total=False):
-    """What `Server.start` takes besides an address, for type checkers: of `loop.create_server` and its kin."""
+class StartOptions(TypedDict, total=False):
+    """How to listen on an address besides, for type checkers."""
 
-    path: str | None
-    sock: socket | None
-    ssl: ssl_module.SSLContext | None
-    backlog: int
     family: int
     flags: int
     reuse_address: bool | None
@@ -117,6 +95,15 @@ class ListenOptions(TypedDict, total=False):
     keep_alive: bool | None
     start_serving: bool
     cleanup_socket: bool
+
+
+class ListenOptions(StartOptions, total=False):
+    """What `Server.start` takes besides host and port, for type checkers: of `loop.create_server` and its kin."""
+
+    path: str | None
+    sock: socket | None
+    ssl: ssl_module.SSLContext | None
+    backlog: int
 
 
 class ServeOptions(ServerOptions, ListenOptions, total=False):
@@ -140,7 +127,7 @@ class _Registration(NamedTuple):
     half_close: bool = False
 
 
-class Server(Dispatch):
+class Server(BaseServer):
     """A WebSocket server: one handler for each subprotocol, any number of addresses to listen on.
 
     ::
@@ -237,7 +224,21 @@ class Server(Dispatch):
         **unknown: Unpack[_NoOptions],
     ) -> None:
         refuse_unknown("Server()", unknown, ServerOptions.__annotations__)
-        self.limits: Limits = Limits(
+        super().__init__(
+            {},
+            process_request=process_request,
+            process_response=process_response,
+            origins=origins,
+            select_subprotocol=select_subprotocol,
+            max_connections=max_connections,
+            stop_timeout=stop_timeout,
+            response_headers=response_headers,
+            server_header=server_header,
+            logger=logger,
+            compression=compression,
+            max_line=max_line,
+            max_head=max_head,
+            max_headers=max_headers,
             max_size=max_size,
             max_fragments=max_fragments,
             read_limit=read_limit,
@@ -248,49 +249,20 @@ class Server(Dispatch):
             ping_interval=ping_interval,
             ping_timeout=ping_timeout,
             close_timeout=close_timeout,
-            compression=as_deflate(compression),
         )
-        if stop_timeout is not None and (not isinstance(stop_timeout, (int, float)) or not 0 < stop_timeout < inf):
-            raise ValueError(f"stop_timeout must be a positive number of seconds or None, got {stop_timeout!r}")
-        for name, hook in (
-            ("process_request", process_request),
-            ("process_response", process_response),
-            ("select_subprotocol", select_subprotocol),
-        ):
-            if hook is not None and not callable(hook):
-                raise TypeError(f"{name} must be callable, got {type(hook).__name__}")
-        self.head_limits: HeadLimits = HeadLimits.checked(max_line=max_line, max_head=max_head, max_headers=max_headers)
         self.forwarded: Networks | None = None if not forwarded else Networks(forwarded, "forwarded")
         self._proxies: Networks | None = None
         if proxy_protocol is True:
             self._proxies = Networks(["127.0.0.0/8", "::1", "unix"], "proxy_protocol")
         elif proxy_protocol:
             self._proxies = Networks(proxy_protocol, "proxy_protocol")
-        if max_connections is not None:
-            if not isinstance(max_connections, int) or isinstance(max_connections, bool):
-                raise TypeError(f"max_connections must be int or None, got {type(max_connections).__name__}")
-            if max_connections < 1:
-                raise ValueError(f"max_connections must be positive, got {max_connections}")
-        self.max_connections = max_connections
-        self.process_request = process_request
-        self.process_response = process_response
-        self.origins: Origins | None = None if origins is None else checked_origins(origins)
-        self.select_subprotocol = select_subprotocol
-        self.hooked: bool = any(hook is not None for hook in (process_request, process_response, select_subprotocol))
-        self.stop_timeout = stop_timeout
-        self.response_headers: dict[str, str] | None = None if response_headers is None else dict(response_headers)
-        self.server_header = server_header
-        check_response_headers(self.response_headers, server_header)
-        self.logger: Any = logging.getLogger("wsfast.server") if logger is None else logger
         self.topics = topics
         self._topics_started = False
         self.timer: CoarseTimer
-        self.closing: bool = False
-        self._refused: dict[int, int] = {}
+        self._answered: dict[int, int] = {}
         self._opened = 0
         self._closed_totals = dict.fromkeys(COUNTED, 0)
         self._causes: dict[str, int] = {}
-        self._registered: dict[str | None, _Registration] = {}
         self._listening: list[Listening] = []
         self._handshakes: set[ServerOpening] = set()
         self._surplus = 0  # of them, those that are refused because there are too many
@@ -385,7 +357,8 @@ class Server(Dispatch):
         self._registered[name] = registration
 
     def _registration(self, name: str | None) -> _Registration:
-        return self._registered[name]
+        registration: _Registration = self._registered[name]
+        return registration
 
     # --- Listening ----------------------------------------------------------------------------------------
 
@@ -397,8 +370,8 @@ class Server(Dispatch):
         path: str | None = None,
         sock: socket | None = None,
         ssl: ssl_module.SSLContext | None = None,
-        backlog: int = _BACKLOG,
-        **listen: Any,
+        backlog: int = BACKLOG,
+        **listen: Unpack[StartOptions],
     ) -> Server:
         """Listen on one more address; it can be called any number of times.
 
@@ -423,11 +396,8 @@ class Server(Dispatch):
             self._topics_started = True
             await self.topics.start()
         factory: Callable[[], asyncio.BaseProtocol] = self._new_protocol
+        check_context(ssl)
         if ssl is not None:
-            if not isinstance(ssl, ssl_module.SSLContext):
-                raise TypeError(f"ssl must be an ssl.SSLContext, got {type(ssl).__name__}")
-            if ssl.protocol is ssl_module.PROTOCOL_TLS_CLIENT:
-                raise ValueError("ssl must be a server's context, got one for clients")
             factory = functools.partial(self._new_tls_transport, ssl)
         if path is not None and (host is not None or port is not None):
             raise ValueError("path goes without host and port")
@@ -540,7 +510,7 @@ class Server(Dispatch):
             "connections": len(connections),
             "handshakes": len(self._handshakes),
             "opened": self._opened,
-            "refused": dict(self._refused),
+            "refused": dict(self._answered),
             **{name: totals[name] for name in COUNTED},
             "latency": sum(latencies) / len(latencies) if latencies else 0.0,
             "causes": dict(self._causes),
@@ -738,7 +708,7 @@ class Server(Dispatch):
 
     # --- What the protocols call ----------------------------------------------------------------------------
 
-    def new_websocket(self, request: Request, peer: Known | None, transport: asyncio.Transport | None) -> WebSocket:
+    def _new_websocket(self, request: Request, peer: Known | None, transport: asyncio.Transport | None) -> WebSocket:
         """Make what the hooks and the handler of a connection hold; hooks run before it has the transport itself."""
         return WebSocket(request, None, peer)
 
@@ -764,7 +734,7 @@ class Server(Dispatch):
 
     def _request_answered(self, status_code: int) -> None:
         """Count a request that was answered by HTTP."""
-        self._refused[status_code] = self._refused.get(status_code, 0) + 1
+        self._answered[status_code] = self._answered.get(status_code, 0) + 1
 
     def _open_connection(
         self,
@@ -778,6 +748,7 @@ class Server(Dispatch):
         """Start a connection by the `head` that accepts it; `trailing` are the bytes that came behind the request."""
         registration = self._registration(ws.subprotocol)
         protocol.open(self, Side.SERVER, ws, transport, compression, head)
+        self._note_response(ws, head)
         self._opened += 1
         try:
             if registration.listener is not None:
@@ -792,6 +763,11 @@ class Server(Dispatch):
             protocol.consumer_failed(exc)
         if trailing:
             protocol.feed(trailing)
+
+    def _note_response(self, ws: WebSocket, head: bytes) -> None:
+        """Keep the response that opened a connection where it cannot be made again: it has some 200 bytes."""
+        if self.process_response is not None:
+            ws.response = head
 
     def _run(self, protocol: ConnectionProtocol, running: Awaitable[Any]) -> None:
         assert self._loop is not None
@@ -830,12 +806,12 @@ class Server(Dispatch):
         """Tell whether a connection was noted as open, and has not ended."""
         return protocol in self._connections
 
-    def connection_opened(self, protocol: ConnectionProtocol) -> None:
+    def _connection_opened(self, protocol: ConnectionProtocol) -> None:
         """Note a connection that is open from now on."""
         self._connections[protocol] = None
         self._idle.clear()
 
-    def connection_closed(self, protocol: ConnectionProtocol) -> None:
+    def _connection_closed(self, protocol: ConnectionProtocol) -> None:
         """Note a connection that has ended; its handler may still be at work."""
         totals = self._closed_totals
         # One by one: `COUNTED` would take three times as long.

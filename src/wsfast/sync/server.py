@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import selectors
 import socket
@@ -12,20 +11,27 @@ import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Final, Literal, Self, TypeAlias
+from typing import Any, Final, Self, TypeAlias, Unpack
 
 from wsfast.closing import encode_close
 from wsfast.codes import CloseCause, CloseCode
 from wsfast.connection import Side, State
-from wsfast.deflate.negotiate import Deflate, as_deflate
 from wsfast.exceptions import ConnectionClosed, HandshakeRefused
-from wsfast.handshake import HeadLimits, Origins, Request, RequestParser, Response, refuse
-from wsfast.handshake.http11 import MAX_HEAD, MAX_HEADERS, MAX_LINE
+from wsfast.handshake import Request, RequestParser, Response, refuse
 from wsfast.handshake.uri import format_address
 from wsfast.options import refuse_unknown
-from wsfast.serving import STOPPING, Reception, check_server_options, handlers_of, tell_end
-from wsfast.session import LINGER, Limits
-from wsfast.transport.binding import EXHAUSTED, PAUSE, SocketFile, bind
+from wsfast.serving import (
+    STOPPING,
+    Accepted,
+    BaseServer,
+    ServerOptions,
+    check_context,
+    finish_answer,
+    handlers_of,
+    tell_end,
+)
+from wsfast.session import LINGER
+from wsfast.transport.binding import BACKLOG, EXHAUSTED, PAUSE, BindOptions, SocketFile, bind, part_listen
 
 from .link import Deadline, Link
 from .websocket import WebSocket
@@ -43,7 +49,13 @@ _BATCH: Final = 64
 _MOST_SURPLUS: Final = 64
 """Connections that are refused at a time because there are too many; others are dropped."""
 
-_LISTEN: Final = frozenset({"backlog", "family", "flags", "keep_alive", "reuse_address", "reuse_port"})
+
+class ServeOptions(ServerOptions, BindOptions, total=False):
+    """The options of `serve`, for type checkers."""
+
+    process_request: ProcessRequest | None
+    process_response: ProcessResponse | None
+    select_subprotocol: SelectSubprotocol | None
 
 
 class _Stopping(Exception):
@@ -99,22 +111,22 @@ class _Served:
 
     def _open(self) -> None:
         server, link, peer = self._server, self._link, self._peer
-        deadline = _OpeningDeadline(server, server._limits.open_timeout)
+        deadline = _OpeningDeadline(server, server.limits.open_timeout)
         request: Request | None = None
         try:
             if server._ssl is not None:
                 link.start_tls(server._ssl, None, deadline, server_side=True)
-            parser = RequestParser(server._head_limits)
+            parser = RequestParser(server.head_limits)
             while request is None:
                 data = link.receive(deadline)
                 if not data:
                     raise ConnectionResetError("the client ended it")
                 request = parser.feed(data)
-            ws = server._create_connection(link, server._limits, request=request, logger=server.logger)
-            answer: Any = _run_to_end(server.respond(ws, request))
+            ws = server._create_connection(link, server.limits, request=request, logger=server.logger)
+            answer = _run_to_end(finish_answer(server._answer(ws, request, lambda: peer)))
             deadline.left()
         except HandshakeRefused as exc:
-            self._answer(server.refused(exc, peer), None)
+            self._answer(server._refused(exc, peer), None)
         except TimeoutError:
             told = "connection from %s refused: its opening handshake took too long"
             server.logger.info(told, format_address(peer))
@@ -146,7 +158,7 @@ class _Served:
     def _answer(self, response: Response, request: Request | None) -> None:
         """Send a response, and end (RFC 9112, 9.6: in steps, so that the peer can read it)."""
         link = self._link
-        link.write(self._server.serialize(response, request))
+        link.write(self._server._serialize(response, request)[1])
         link.end()
         deadline = Deadline(LINGER)
         with suppress(OSError):
@@ -185,57 +197,57 @@ class _Served:
             self.ws._drop(CloseCause.STOP)
 
 
-def _run_to_end(coroutine: Coroutine[Any, Any, Any]) -> Any:
+def _run_to_end(coroutine: Coroutine[Any, Any, Accepted | Response]) -> Accepted | Response:
     """Run a coroutine that has nothing to wait for; there is no event loop that could wait."""
     try:
         coroutine.send(None)
-    except StopIteration as exc:
-        return exc.value
-    try:
         coroutine.throw(TypeError("a hook of wsfast.sync.serve must not wait: expected a plain function"))
-    except StopIteration as exc:
-        return exc.value
+    except StopIteration as done:
+        answer: Accepted | Response = done.value
+        return answer
     raise RuntimeError("a coroutine goes on waiting")
 
 
-class Server(Reception):
+class Server(BaseServer):
     """A server that `serve` made: it listens, and `serve_forever` accepts connections.
 
     The methods have the names and meanings of `socketserver.BaseServer`. It is a context manager: leaving the ``with``
     block calls `shutdown`.
     """
 
-    _limits: Limits
-
     def __init__(
         self,
-        sockets: Sequence[socket.socket],
         handlers: Mapping[str | None, Handler],
-        limits: Limits,
-        head_limits: HeadLimits,
         *,
         ssl: ssl_module.SSLContext | None,
-        file: SocketFile | None,
-        max_connections: int | None,
-        stop_timeout: float | None,
         create_connection: Callable[..., WebSocket],
         **options: Any,
     ) -> None:
-        super().__init__(limits, head_limits, handlers, **options)
-        self._limits = limits
+        check_context(ssl)
+        super().__init__(handlers, **options)
         self._ssl = ssl
-        self._file = file
-        self._max_connections = max_connections
-        self._stop_timeout = stop_timeout
         self._create_connection = create_connection
-        self._sockets = list(sockets)
+        self._sockets: list[socket.socket] = []
+        self._file: SocketFile | None = None
         self._served: set[_Served] = set()
         # Reentrant, for a signal's handler may call `shutdown` in the middle of `serve_forever`.
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)  # a connection has ended, or `serve_forever` has
         self._accepting: set[threading.Thread] = set()  # those that are in `serve_forever`
-        self._wake_in, self._wake_out = socket.socketpair()
-        self._told_full = False
+
+    def _listen(self, sockets: list[_Socket], file: SocketFile | None, backlog: int) -> None:
+        try:
+            for one in sockets:
+                one.setblocking(False)
+                one.listen(backlog)
+            self._wake_in, self._wake_out = socket.socketpair()
+        except BaseException:
+            for one in sockets:
+                one.close()
+            if file is not None:
+                file.remove()
+            raise
+        self._sockets, self._file = sockets, file
 
     def __repr__(self) -> str:
         return f"<wsfast.sync.Server {'closing' if self.closing else 'open'}, {len(self._served)} connections>"
@@ -303,7 +315,7 @@ class Server(Reception):
             ValueError, TypeError: another code, or a reason that is too long.
         """
         encode_close(code, reason)
-        end = None if self._stop_timeout is None else time.monotonic() + self._stop_timeout
+        end = None if self.stop_timeout is None else time.monotonic() + self.stop_timeout
         with self._lock:
             self.closing = True
             with suppress(OSError):
@@ -316,12 +328,12 @@ class Server(Reception):
             end = None
         self._wait(lambda: self._accepting <= {threading.current_thread()}, end, 0.0)
         self._release()
-        if not self._wait(self._is_idle, end, 0.0 if self._stop_timeout is None else 0.2 * self._stop_timeout):
+        if not self._wait(self._is_idle, end, 0.0 if self.stop_timeout is None else 0.2 * self.stop_timeout):
             for one in self._others():
                 one.drop()
             if not self._wait(self._is_idle, end, 0.0):
                 told = "%d handlers are still running %s s after the server was told to stop"
-                self.logger.error(told, len(self._others()), self._stop_timeout)
+                self.logger.error(told, len(self._others()), self.stop_timeout)
 
     def _release(self) -> None:
         """Close what is listened on, once nobody accepts any more."""
@@ -366,13 +378,7 @@ class Server(Reception):
             OSError: the system has no room for it; the socket is closed.
         """
         with self._lock:
-            full = self._max_connections is not None and len(self._served) >= self._max_connections
-            if full != self._told_full:
-                self._told_full = full
-                if full:
-                    told = "connections are refused: there are %d, as many as max_connections allows"
-                    self.logger.warning(told, self._max_connections)
-            if full or self.closing:
+            if self._is_full(len(self._served)) or self.closing:
                 return False
             try:
                 served = _Served(self, Link(sock), peer)
@@ -490,10 +496,9 @@ class _Acceptor:
         if self._server._ssl is not None or len(self._surplus) >= _MOST_SURPLUS:
             sock.close()
             return
-        refused = refuse(503, "There are too many connections", headers={"Retry-After": "1"})
         try:
             sock.setblocking(False)
-            sock.send(refused.response.serialize())
+            sock.send(self._server._no_room().response.serialize())
             sock.shutdown(socket.SHUT_WR)
             self._selector.register(sock, selectors.EVENT_READ)
         except OSError:
@@ -533,29 +538,8 @@ def serve(
     path: str | os.PathLike[str] | None = None,
     ssl: ssl_module.SSLContext | None = None,
     subprotocols: Sequence[str] | None = None,
-    process_request: ProcessRequest | None = None,
-    process_response: ProcessResponse | None = None,
-    origins: Origins | None = None,
-    select_subprotocol: SelectSubprotocol | None = None,
-    compression: Literal["deflate"] | Deflate | None = None,
-    max_line: int = MAX_LINE,
-    max_head: int = MAX_HEAD,
-    max_headers: int = MAX_HEADERS,
-    max_connections: int | None = 1000,
-    max_size: int | None = 1048576,
-    max_fragments: int | None = None,
-    read_limit: int = 65536,
-    write_limit: int = 65536,
-    open_timeout: float | None = 10.0,
-    ping_interval: float | None = 20.0,
-    ping_timeout: float | None = 20.0,
-    close_timeout: float | None = 10.0,
-    stop_timeout: float | None = 10.0,
-    response_headers: Mapping[str, str] | None = None,
-    server_header: str | None = "wsfast",
-    logger: logging.Logger | logging.LoggerAdapter[Any] | None = None,
     create_connection: Callable[..., WebSocket] | None = None,
-    **listen: Any,
+    **options: Unpack[ServeOptions],
 ) -> Server:
     """Listen for WebSocket connections; `Server.serve_forever` accepts them.
 
@@ -593,63 +577,25 @@ def serve(
             Default: 10.
         logger: default: ``logging.getLogger("wsfast.server")``.
         create_connection: called in place of `WebSocket`, a subclass of it mostly.
-        listen: `backlog`, the connections that the system may hold before they are accepted (default 1024); with host
-            and port, `family`, `flags`, `reuse_address`, `reuse_port` and `keep_alive` as `asyncio` takes them.
+        options: those above without a default in the signature, and `backlog`, the connections that the system may hold
+            before they are accepted (default 1024); with host and port, `family`, `flags`, `reuse_address`,
+            `reuse_port` and `keep_alive` as `asyncio` takes them.
 
     Raises:
         OSError: the address is not to be had.
         ValueError, TypeError: an argument is wrong; the text names it.
     """
-    refuse_unknown("serve()", listen, [*_LISTEN, *_OPTIONS])
-    check_server_options(max_connections, stop_timeout, ssl)
-    reception = {
-        "process_request": process_request,
-        "process_response": process_response,
-        "origins": origins,
-        "select_subprotocol": select_subprotocol,
-        "response_headers": response_headers,
-        "server_header": server_header,
-        "logger": logging.getLogger("wsfast.server") if logger is None else logger,
-    }
-    limits = Limits(
-        max_size=max_size,
-        max_fragments=max_fragments,
-        read_limit=read_limit,
-        write_limit=write_limit,
-        open_timeout=open_timeout,
-        ping_interval=ping_interval,
-        ping_timeout=ping_timeout,
-        close_timeout=close_timeout,
-        compression=as_deflate(compression),
+    refuse_unknown("serve()", options, ServeOptions.__annotations__, serve.__kwdefaults__ or ())
+    listen, rest = part_listen(options)
+    server = Server(
+        handlers_of(handler, subprotocols),
+        ssl=ssl,
+        create_connection=WebSocket if create_connection is None else create_connection,
+        **{"max_connections": 1000, **rest},
     )
-    head_limits = HeadLimits.checked(max_line=max_line, max_head=max_head, max_headers=max_headers)
-    handlers = handlers_of(handler, subprotocols)
-    Reception(limits, head_limits, handlers, **reception)  # type: ignore[arg-type] # raises before anything is bound
-    backlog = listen.pop("backlog", 1024)
-    sockets, file = bind(host, port, sock, path, listen)
-    try:
-        for one in sockets:
-            one.setblocking(False)
-            one.listen(backlog)
-        return Server(
-            sockets,
-            handlers,
-            limits,
-            head_limits,
-            ssl=ssl,
-            file=file,
-            max_connections=max_connections,
-            stop_timeout=stop_timeout,
-            create_connection=WebSocket if create_connection is None else create_connection,
-            **reception,
-        )
-    except BaseException:
-        for one in sockets:
-            one.close()
-        raise
-
-
-_OPTIONS: Final = frozenset(serve.__kwdefaults__ or {})
+    backlog = listen.pop("backlog", BACKLOG)
+    server._listen(*bind(host, port, sock, path, listen), backlog)
+    return server
 
 
 def unix_serve(

@@ -7,16 +7,35 @@ import os
 import socket
 import stat
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
-__all__ = ["EXHAUSTED", "PAUSE", "SocketFile", "bind", "bind_tcp", "bind_unix"]
+__all__ = ["BACKLOG", "EXHAUSTED", "PAUSE", "BindOptions", "SocketFile", "bind", "bind_tcp", "bind_unix", "part_listen"]
 
 EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 """Errors by which the system says that it has no room for one more connection."""
 PAUSE: Final = 1.0
 """Seconds without accepting after the system refused."""
+BACKLOG: Final = 1024
+"""Connections that the system may hold before they are accepted, unless another number is asked for."""
+
+
+class BindOptions(TypedDict, total=False):
+    """How to listen on an address, for type checkers; `wsfast.Server.start` documents it."""
+
+    backlog: int
+    family: int
+    flags: int
+    reuse_address: bool | None
+    reuse_port: bool | None
+    keep_alive: bool | None
+
+
+def part_listen(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Part the options of a server into those for listening, as `bind` takes them, and the others."""
+    listen = {name: value for name, value in options.items() if name in BindOptions.__annotations__}
+    return listen, {name: value for name, value in options.items() if name not in listen}
 
 
 class SocketFile:
@@ -132,7 +151,7 @@ def bind(
 
     Args:
         host, port, sock, path: those of `wsfast.sync.serve`.
-        options: `family`, `flags`, `reuse_address`, `reuse_port` and `keep_alive`, for host and port.
+        options: `BindOptions` but `backlog`, for host and port.
 
     Returns:
         The sockets, and the file to remove at the end, if there is one.

@@ -1,4 +1,4 @@
-"""What belongs to an event loop: one thing of a kind for each, whatever threads they run in."""
+"""What is known of event loops and their transports: one thing of a kind for each loop, and an end in steps."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 from weakref import WeakKeyDictionary
 
-__all__ = ["PerLoop"]
+__all__ = ["PerLoop", "end_in_steps"]
 
 _T = TypeVar("_T")
 
@@ -37,3 +37,22 @@ class PerLoop(Generic[_T]):
                 if made is None:
                     made = self._made[loop] = self._make(loop)
         return made
+
+
+def end_in_steps(transport: asyncio.Transport) -> None:
+    """Begin to end a transport so that the peer can read what was sent (RFC 9112, 9.6); the caller sets a limit.
+
+    The sending side ends, and what the peer still sends is read, for whoever handles it to drop: unread bytes in the
+    socket would make the end a reset, which destroys what is on its way.
+    """
+    if transport.is_closing():
+        return
+    if not transport.is_reading():
+        transport.resume_reading()
+    if not transport.can_write_eof():
+        transport.close()
+        return
+    try:
+        transport.write_eof()
+    except OSError:  # the peer has gone
+        transport.abort()

@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from math import inf
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, TypeAlias, Unpack
 
 import trio
 
 from wsfast.closing import encode_close
 from wsfast.codes import CloseCause, CloseCode
 from wsfast.connection import Side, State
-from wsfast.deflate.negotiate import Deflate, as_deflate
-from wsfast.exceptions import ConnectionClosed, HandshakeRefused
-from wsfast.handshake import HeadLimits, Origins, Request, RequestParser, Response, refuse
-from wsfast.handshake.http11 import MAX_HEAD, MAX_HEADERS, MAX_LINE
+from wsfast.exceptions import ConnectionClosed, HandshakeRefused, is_only
+from wsfast.handshake import Request, RequestParser, Response, refuse
 from wsfast.handshake.uri import format_address
 from wsfast.options import refuse_unknown
-from wsfast.serving import STOPPING, Reception, check_server_options, handlers_of, tell_end
-from wsfast.session import LINGER, Limits
-from wsfast.transport.binding import SocketFile, bind
+from wsfast.serving import (
+    STOPPING,
+    BaseServer,
+    ServerOptions,
+    check_context,
+    finish_answer,
+    handlers_of,
+    tell_end,
+)
+from wsfast.session import LINGER
+from wsfast.transport.binding import BACKLOG, BindOptions, SocketFile, bind, part_listen
 
 from .stream import CHUNK, Transport, close_now, secure
 from .websocket import WebSocket
@@ -38,37 +43,36 @@ SelectSubprotocol: TypeAlias = Callable[[WebSocket, Sequence[str]], "str | None"
 
 _MOST_SURPLUS: Final = 64
 """Connections that are refused at a time because there are too many; others are dropped."""
-_LISTEN: Final = frozenset({"backlog", "family", "flags", "keep_alive", "reuse_address", "reuse_port"})
 
 
-class Server(Reception):
+class ServeOptions(ServerOptions, BindOptions, total=False):
+    """The options of `serve`, for type checkers."""
+
+    process_request: ProcessRequest | None
+    process_response: ProcessResponse | None
+    select_subprotocol: SelectSubprotocol | None
+
+
+class Server(BaseServer):
     """A server that `serve` runs, as ``await nursery.start(...)`` returns it."""
 
     def __init__(
         self,
-        sockets: Sequence[socket.socket],
         handlers: Mapping[str | None, Handler],
-        limits: Limits,
-        head_limits: HeadLimits,
         *,
         ssl: ssl_module.SSLContext | None,
-        file: SocketFile | None,
-        max_connections: int | None,
-        stop_timeout: float | None,
         create_connection: Callable[..., WebSocket],
         **options: Any,
     ) -> None:
-        super().__init__(limits, head_limits, handlers, **options)
-        self._sockets = list(sockets)
+        check_context(ssl)
+        super().__init__(handlers, **options)
         self._ssl = ssl
-        self._file = file
-        self._max_connections = max_connections
-        self._stop_timeout = stop_timeout
         self._create_connection = create_connection
+        self._sockets: list[socket.socket] = []
+        self._file: SocketFile | None = None
         self._served: dict[trio.lowlevel.Task, WebSocket | None] = {}  # None in the opening handshake
         self._openings: set[trio.CancelScope] = set()
         self._surplus = 0  # connections that are being refused
-        self._told_full = False
         self._changed = trio.lowlevel.ParkingLot()  # a connection has ended
         self._accepting = trio.CancelScope()
         self._handling = trio.CancelScope()
@@ -109,7 +113,7 @@ class Server(Reception):
             ValueError, TypeError: another code, or a reason that is too long.
         """
         encode_close(code, reason)
-        timeout = self._stop_timeout if close_connections else None
+        timeout = self.stop_timeout if close_connections else None
         end = inf if timeout is None else trio.current_time() + timeout
         self.closing = True
         self._accepting.cancel()
@@ -139,8 +143,13 @@ class Server(Reception):
                 await self._changed.park()
         return not self._others()
 
-    async def _run(self, task_status: trio.TaskStatus[Server]) -> None:
+    async def _run(
+        self, sockets: list[socket.socket], file: SocketFile | None, backlog: int, task_status: trio.TaskStatus[Server]
+    ) -> None:
+        self._sockets, self._file = sockets, file
         try:
+            for sock in sockets:
+                sock.listen(backlog)
             listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(sock)) for sock in self._sockets]
             for sock in self._sockets:
                 self.logger.info("listening on %s", format_address(sock.getsockname()))
@@ -173,13 +182,7 @@ class Server(Reception):
 
     async def _serve_one(self, inner: trio.abc.Stream) -> None:
         transport = Transport(inner)
-        full = self._max_connections is not None and len(self._served) >= self._max_connections
-        if full != self._told_full:
-            self._told_full = full
-            if full:
-                told = "connections are refused: there are %d, as many as max_connections allows"
-                self.logger.warning(told, self._max_connections)
-        if full:
+        if self._is_full(len(self._served)):
             await self._refuse(transport)
             return
         task = trio.lowlevel.current_task()
@@ -202,8 +205,7 @@ class Server(Reception):
             return
         self._surplus += 1
         try:
-            refused = refuse(503, "There are too many connections", headers={"Retry-After": "1"})
-            await self._answer(transport, transport, refused.response, None)
+            await self._send(transport, transport, self._no_room().response, None)
         finally:
             self._surplus -= 1
 
@@ -220,14 +222,14 @@ class Server(Reception):
             try:
                 if self._ssl is not None:
                     stream = await secure(transport, self._ssl, server_side=True)
-                parser = RequestParser(self._head_limits)
+                parser = RequestParser(self.head_limits)
                 while request is None:
                     data = await stream.receive_some(CHUNK)
                     if not data:
                         raise ConnectionResetError("the client ended it")
                     request = parser.feed(data)
                 ws = self._create_connection(transport, self.limits, stream=stream, request=request, logger=self.logger)
-                answer = await self.respond(ws, request)
+                answer = await finish_answer(self._answer(ws, request, lambda: peer))
                 if self.closing or isinstance(answer, Response):
                     await trio.lowlevel.checkpoint_if_cancelled()
                 else:
@@ -244,7 +246,7 @@ class Server(Reception):
                         ws._begin_close(CloseCode.GOING_AWAY, "", CloseCause.STOP)
                     return ws
             except HandshakeRefused as exc:
-                answer = self.refused(exc, peer)
+                answer = self._refused(exc, peer)
             except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as exc:
                 told = "connection from %s ended before its opening handshake: %a"
                 self.logger.debug(told, format_address(peer), str(exc.__cause__ or exc))
@@ -261,16 +263,16 @@ class Server(Reception):
             if request is None:
                 return None
             answer = refuse(503, STOPPING).response
-        await self._answer(transport, stream, answer, request)
+        await self._send(transport, stream, answer, request)
         return None
 
-    async def _answer(
+    async def _send(
         self, transport: Transport, stream: trio.abc.Stream, response: Response, request: Request | None
     ) -> None:
         """Send a response, and end (RFC 9112, 9.6: in steps, so that the peer can read it)."""
         transport.linger = True
         with trio.move_on_after(LINGER), suppress(OSError, trio.BrokenResourceError, trio.ClosedResourceError):
-            await stream.send_all(self.serialize(response, request))
+            await stream.send_all(self._serialize(response, request)[1])
             await stream.aclose()
 
     async def _handle(self, ws: WebSocket) -> None:
@@ -282,7 +284,7 @@ class Server(Reception):
                 code, cause = CloseCode.NORMAL_CLOSURE, CloseCause.LOCAL
             except BaseException as exc:
                 errors, others = _parted(exc)
-                if errors is not None and (ws.state is State.OPEN or not _tells_of_the_end(errors)):
+                if errors is not None and (ws.state is State.OPEN or not is_only(errors, (ConnectionClosed,))):
                     self.logger.error("handler for subprotocol %r raised", ws.subprotocol, exc_info=errors)
                 if others is not None:
                     # It is cancelled: the server stops.
@@ -316,13 +318,6 @@ def _parted(exc: BaseException) -> tuple[BaseException | None, BaseException | N
     return None, exc
 
 
-def _tells_of_the_end(exc: BaseException) -> bool:
-    """Tell whether an exception only says that the connection has ended, which is no fault of the handler's."""
-    if isinstance(exc, BaseExceptionGroup):
-        return exc.split(ConnectionClosed)[1] is None
-    return isinstance(exc, ConnectionClosed)
-
-
 async def serve(
     handler: Handler | Mapping[str | None, Handler],
     host: str | Sequence[str] | None = None,
@@ -332,30 +327,9 @@ async def serve(
     path: str | os.PathLike[str] | None = None,
     ssl: ssl_module.SSLContext | None = None,
     subprotocols: Sequence[str] | None = None,
-    process_request: ProcessRequest | None = None,
-    process_response: ProcessResponse | None = None,
-    origins: Origins | None = None,
-    select_subprotocol: SelectSubprotocol | None = None,
-    compression: Literal["deflate"] | Deflate | None = None,
-    max_line: int = MAX_LINE,
-    max_head: int = MAX_HEAD,
-    max_headers: int = MAX_HEADERS,
-    max_connections: int | None = None,
-    max_size: int | None = 1048576,
-    max_fragments: int | None = None,
-    read_limit: int = 65536,
-    write_limit: int = 65536,
-    open_timeout: float | None = 10.0,
-    ping_interval: float | None = 20.0,
-    ping_timeout: float | None = 20.0,
-    close_timeout: float | None = 10.0,
-    stop_timeout: float | None = 10.0,
-    response_headers: Mapping[str, str] | None = None,
-    server_header: str | None = "wsfast",
-    logger: logging.Logger | logging.LoggerAdapter[Any] | None = None,
     create_connection: Callable[..., WebSocket] | None = None,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
-    **listen: Any,
+    **options: Unpack[ServeOptions],
 ) -> None:
     """Serve WebSocket connections, until it is cancelled or `Server.shutdown` is called.
 
@@ -393,65 +367,25 @@ async def serve(
         logger: default: ``logging.getLogger("wsfast.server")``.
         create_connection: called in place of `WebSocket`, a subclass of it mostly.
         task_status: told of the `Server` once it listens; for ``nursery.start``.
-        listen: `backlog`, the connections that the system may hold before they are accepted (default 1024); with host
-            and port, `family`, `flags`, `reuse_address`, `reuse_port` and `keep_alive` as `asyncio` takes them.
+        options: those above without a default in the signature, and `backlog`, the connections that the system may hold
+            before they are accepted (default 1024); with host and port, `family`, `flags`, `reuse_address`,
+            `reuse_port` and `keep_alive` as `asyncio` takes them.
 
     Raises:
         OSError: the address is not to be had.
         ValueError, TypeError: an argument is wrong; the text names it.
     """
-    refuse_unknown("serve()", listen, [*_LISTEN, *_OPTIONS])
-    check_server_options(max_connections, stop_timeout, ssl)
-    reception = {
-        "process_request": process_request,
-        "process_response": process_response,
-        "origins": origins,
-        "select_subprotocol": select_subprotocol,
-        "response_headers": response_headers,
-        "server_header": server_header,
-        "logger": logging.getLogger("wsfast.server") if logger is None else logger,
-    }
-    limits = Limits(
-        max_size=max_size,
-        max_fragments=max_fragments,
-        read_limit=read_limit,
-        write_limit=write_limit,
-        open_timeout=open_timeout,
-        ping_interval=ping_interval,
-        ping_timeout=ping_timeout,
-        close_timeout=close_timeout,
-        compression=as_deflate(compression),
+    refuse_unknown("serve()", options, ServeOptions.__annotations__, serve.__kwdefaults__ or ())
+    listen, rest = part_listen(options)
+    server = Server(
+        handlers_of(handler, subprotocols),
+        ssl=ssl,
+        create_connection=WebSocket if create_connection is None else create_connection,
+        **rest,
     )
-    head_limits = HeadLimits.checked(max_line=max_line, max_head=max_head, max_headers=max_headers)
-    handlers = handlers_of(handler, subprotocols)
-    Reception(limits, head_limits, handlers, **reception)  # type: ignore[arg-type] # raises before anything is bound
-    backlog = listen.pop("backlog", 1024)
+    backlog = listen.pop("backlog", BACKLOG)
     sockets, file = await trio.to_thread.run_sync(bind, host, port, sock, path, listen)
-    try:
-        for one in sockets:
-            one.listen(backlog)
-        server = Server(
-            sockets,
-            handlers,
-            limits,
-            head_limits,
-            ssl=ssl,
-            file=file,
-            max_connections=max_connections,
-            stop_timeout=stop_timeout,
-            create_connection=WebSocket if create_connection is None else create_connection,
-            **reception,
-        )
-    except BaseException:
-        for one in sockets:
-            one.close()
-        if file is not None:
-            file.remove()
-        raise
-    await server._run(task_status)
-
-
-_OPTIONS: Final = frozenset(serve.__kwdefaults__ or {})
+    await server._run(sockets, file, backlog, task_status)
 
 
 async def unix_serve(

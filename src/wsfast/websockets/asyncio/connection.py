@@ -32,10 +32,10 @@ class _Host:
         self.logger = logger
         self.timer = CoarseTimer(asyncio.get_running_loop())
 
-    def connection_opened(self, protocol: ConnectionProtocol) -> None:
+    def _connection_opened(self, protocol: ConnectionProtocol) -> None:
         """Nothing is to be noted."""
 
-    def connection_closed(self, protocol: ConnectionProtocol) -> None:
+    def _connection_closed(self, protocol: ConnectionProtocol) -> None:
         """Nothing is to be noted."""
 
 

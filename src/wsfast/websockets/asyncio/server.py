@@ -130,7 +130,7 @@ class Server(native.Server):
 
     # --- The opening handshake ----------------------------------------------------------------------------
 
-    def new_websocket(
+    def _new_websocket(
         self, request: handshake.Request, peer: Any, transport: asyncio.Transport | None
     ) -> ServerConnection:
         """Make what the hooks and the handler hold."""
@@ -139,6 +139,9 @@ class Server(native.Server):
         ws._peer = peer
         ws._transport = transport
         return ws
+
+    def _note_response(self, ws: Any, head: bytes) -> None:
+        ws.response = head
 
     def _before(self, ws: ServerConnection, request: handshake.Request) -> Any:
         hook = self._hooks[0]

@@ -1,0 +1,55 @@
+"""The limits of connections, as options of clients and servers: each has its default in `Limits` or `HeadLimits`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, Final, Literal, TypedDict
+
+from .deflate.negotiate import Deflate, as_deflate
+from .handshake.http11 import HeadLimits
+from .session import Limits, Overflow
+
+__all__ = ["LimitOptions", "SendOptions", "take_limits"]
+
+
+class LimitOptions(TypedDict, total=False):
+    """What every client and server may be told, for type checkers; `wsfast.connect` and `wsfast.Server` document it."""
+
+    compression: Literal["deflate"] | Deflate | None
+    max_line: int
+    max_head: int
+    max_headers: int
+    max_size: int | None
+    max_fragments: int | None
+    read_limit: int
+    write_limit: int
+    open_timeout: float | None
+    ping_interval: float | None
+    ping_timeout: float | None
+    close_timeout: float | None
+
+
+class SendOptions(TypedDict, total=False):
+    """What those with a `send_nowait` may be told besides."""
+
+    max_buffered: int | None
+    overflow: Overflow
+
+
+_OF_CONNECTION: Final = frozenset(field.name for field in fields(Limits))
+_OF_HEAD: Final = frozenset(HeadLimits._fields)
+
+
+def take_limits(options: Mapping[str, Any]) -> tuple[Limits, HeadLimits, dict[str, Any]]:
+    """Part options into the limits of connections, those of heads, and the rest.
+
+    Raises:
+        ValueError, TypeError: a limit is out of range, or of another type; the text names it.
+    """
+    of_connection = {name: value for name, value in options.items() if name in _OF_CONNECTION}
+    if "compression" in of_connection:
+        of_connection["compression"] = as_deflate(of_connection["compression"])
+    of_head = {name: value for name, value in options.items() if name in _OF_HEAD}
+    rest = {name: value for name, value in options.items() if name not in of_connection and name not in of_head}
+    return Limits(**of_connection), HeadLimits.checked(**of_head), rest
