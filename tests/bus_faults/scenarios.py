@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from wsfast.bus import LocalBus, RedisBus
+from wsfast.bus import LocalBus, NatsBus, RedisBus
 
 from .account import Account, accounts
 
@@ -20,9 +20,9 @@ __all__ = ["SCENARIOS", "Outcome"]
 Outcome = dict[str, float]
 
 
-def _redis(engine: Any) -> Callable[[], RedisBus]:
-    prefix = f"faults.{secrets.token_hex(4)}"
-    return lambda: RedisBus(engine.url, prefix=prefix)
+def _bus(engine: Any) -> Callable[[], RedisBus | NatsBus]:
+    prefix = f"faults-{secrets.token_hex(4)}"
+    return lambda: (NatsBus if engine.is_nats else RedisBus)(engine.url, prefix=prefix)
 
 
 async def _kill_again_and_again(engine: Any, times: int, pause: float, fault: str) -> None:
@@ -88,11 +88,11 @@ async def _without_history(account: Account, fault: Awaitable[None], seconds: fl
     }
 
 
-def _redis_scenario(fault: str, *, history: bool) -> Callable[[Any, int], Awaitable[Outcome]]:
+def _scenario(fault: str, *, history: bool) -> Callable[[Any, int], Awaitable[Outcome]]:
     async def run(engine: Any, times: int) -> Outcome:
         pause = 1.0
         seconds = times * {"kill": 1.6, "hang": 5.0, "cut": 1.0}[fault] + 1
-        async with accounts(_redis(engine), 3, 5, history=history) as account:
+        async with accounts(_bus(engine), 3, 5, history=history) as account:
             faults = _kill_again_and_again(engine, times, pause, fault)
             return await (_with_history if history else _without_history)(account, faults, seconds)
 
@@ -116,12 +116,15 @@ async def local_processes_come_and_go(engine: Any, times: int) -> Outcome:
 
 
 SCENARIOS: dict[str, Callable[[Any, int], Awaitable[Outcome]]] = {
-    "redis killed, history": _redis_scenario("kill", history=True),
-    "redis killed, no history": _redis_scenario("kill", history=False),
-    "redis hangs, history": _redis_scenario("hang", history=True),
-    "redis hangs, no history": _redis_scenario("hang", history=False),
-    "connections cut, history": _redis_scenario("cut", history=True),
-    "connections cut, no history": _redis_scenario("cut", history=False),
+    "engine killed, history": _scenario("kill", history=True),
+    "engine killed, no history": _scenario("kill", history=False),
+    "engine hangs, history": _scenario("hang", history=True),
+    "engine hangs, no history": _scenario("hang", history=False),
+    "connections cut, history": _scenario("cut", history=True),
+    "connections cut, no history": _scenario("cut", history=False),
     "local processes come and go": local_processes_come_and_go,
 }
-"""Each is called with an engine and how often to do it; it raises `AssertionError` where something does not hold."""
+"""Each is called with an engine and how often to do it; it raises `AssertionError` where something does not hold.
+
+A server of NATS cannot be told to cut connections.
+"""

@@ -137,7 +137,8 @@ class Bus(ABC):
             topic: its topic.
             data: the message.
             size: how many messages the history keeps at least.
-            ttl: seconds for which the history is kept after its latest message.
+            ttl: seconds for which a message is kept at least, unless `size` newer ones came, and for which it is kept
+                at most after the latest one of its history.
 
         Returns:
             An awaitable, which need not be awaited, of its place.

@@ -110,6 +110,11 @@ class Outbox:
         self._waiting.append(entry)
         return entry
 
+    def histories(self) -> dict[str, tuple[int, float]]:
+        """Return the topics of messages with a history that wait, or were confirmed lately: their sizes and ttls."""
+        entries = (*self._waiting, *(entry for _, entry in self._recent))
+        return {entry.topic: (entry.size, entry.ttl) for entry in entries if entry.size}
+
     def take(self, count: int) -> list[Entry]:
         """Return what is to be sent next, and note it as sent."""
         taken: list[Entry] = []

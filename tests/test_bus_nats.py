@@ -1,0 +1,270 @@
+"""`NatsBus` over real servers: what a bus must do, and what happens when they do not."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from client_helpers import until
+from engines import Engine, engine
+
+from wsfast.bus import NatsBus, Position
+from wsfast.exceptions import BusUnavailable
+from wsfast.testing.bus import CHECKS, Process, processes
+
+pytestmark = [pytest.mark.anyio, pytest.mark.engines]
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    with engine("nats-server", tmp_path_factory.mktemp("engine")) as running:
+        yield running
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Engine]:
+    """A server for a test that does something to it."""
+    with engine("nats-server", tmp_path) as running:
+        yield running
+
+
+def maker(running: Engine) -> Callable[[], NatsBus]:
+    """Return what makes buses of one application."""
+    prefix = f"test-{secrets.token_hex(4)}"
+    return lambda: NatsBus(running.url, prefix=prefix)
+
+
+@contextlib.asynccontextmanager
+async def two(running: Engine) -> AsyncIterator[tuple[Process, Process]]:
+    async with processes(maker(running), 2) as (one, other):
+        yield one, other
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+async def test_conformance(check: Any, shared: Engine) -> None:
+    await check(maker(shared))
+
+
+async def test_prefixes_keep_applications_apart(shared: Engine) -> None:
+    async with two(shared) as (one, other), two(shared) as (stranger, _):
+        for process in (other, stranger):
+            await process.join("t")
+        await one.bus.publish("t", b"1")
+        await one.bus.store("h", b"1", 10, 60.0)
+        await until(lambda: other.messages)
+        await stranger.bus.settled()
+        assert stranger.messages == []
+        assert (await stranger.bus.read("h", None)).messages == []
+
+
+async def test_nonsense_on_our_subjects_is_dropped(shared: Engine) -> None:
+    from nats.aio.client import Client
+
+    bus = NatsBus(shared.url, prefix="nonsense")
+    process = Process(bus)
+    await bus.start(process, 1)
+    await until(lambda: process.up)
+    await process.join("t.1")
+    stranger = Client()
+    await stranger.connect(shared.url)
+    stem = bus._stem("t.1")
+    for headers in (
+        {"a": "b"},
+        {"Nats-Stream": "x", "Nats-Sequence": "1"},
+        {"Nats-Stream": stem + "e"},
+        {"Nats-Stream": stem + "e", "Nats-Sequence": "x"},
+        {"Nats-Stream": stem + "e", "Nats-Sequence": "1" * 19},
+        {"Nats-Stream": stem, "Nats-Sequence": "1"},
+        {"Nats-Stream": stem + "e" * 65, "Nats-Sequence": "1"},
+        {"Nats-Stream": stem + "\xe9", "Nats-Sequence": "1"},
+    ):
+        await stranger.publish("nonsense.t.t=1", b"x", headers=headers)
+    # Nor is an answer that nobody asked for, or one of another form.
+    for number in ("x", "1" * 30, "77", str(bus._ids)):
+        await stranger.publish(bus._inbox.decode() + number, b"\xff")
+    await stranger.publish("nonsense.t.t=1", b"fine")
+    await until(lambda: process.messages)
+    assert (process.messages, process.stored) == ([("t.1", b"fine")], [])
+    await stranger.close()
+    await bus.close()
+
+
+async def test_messages_of_a_history_that_come_in_another_order() -> None:
+    process = Process(NatsBus())
+    bus: Any = process.bus
+    bus.subscribe("h")
+    bus._receiver, bus._loop, bus._wake = process, asyncio.get_running_loop(), asyncio.Event()
+
+    def come(*numbers: int, epoch: str = "e") -> None:
+        for number in numbers:
+            headers = f"NATS/1.0\r\nNats-Stream: {bus._stem('h')}{epoch}\r\nNats-Sequence: {number}\r\n\r\n"
+            bus._took(b"wsfast.t.h", b"%d" % number, headers.encode())
+
+    def got() -> list[int]:
+        found = [position.offset for _, _, position in process.stored]
+        process.stored.clear()
+        return found
+
+    come(5, 8, 7, 6, 9)
+    assert got() == [5, 6, 7, 8, 9]
+    come(9, 12, 11)  # one that came already, and two that are early
+    assert got() == []
+    await until(lambda: len(process.stored) == 2)
+    assert got() == [11, 12]
+    come(10, 13)  # one that was given up
+    assert got() == [13]
+    come(15, *range(17, 1018))  # more than wait
+    assert got() == [15, *range(17, 1018)]
+    come(1, 2, epoch="f")
+    assert got() == [1, 2]
+    come(4, epoch="f")
+    bus.unsubscribe("h")
+    assert bus._orders == {}
+
+
+async def test_a_restart_keeps_histories(own: Engine) -> None:
+    """They are on the disk: the epoch goes on, what waits is stored when it is back, in order and once."""
+    async with two(own) as (one, other):
+        await other.join("h")
+        first = await one.bus.store("h", b"0", 100, 60.0)
+        own.kill()
+        await until(lambda: not one.up and not other.up)
+        waiting = [one.bus.store("h", b"%d" % number, 100, 60.0) for number in range(1, 10)]
+        with pytest.raises(BusUnavailable):
+            await one.bus.publish("t", b"lost")
+        with pytest.raises(BusUnavailable):
+            await one.bus.read("h", None)
+        own.start()
+        positions = [await entry for entry in waiting]
+        assert positions == [Position(first.epoch, number) for number in range(2, 11)]
+        await until(lambda: other.up)
+        reading = await other.bus.read("h", first)
+        assert reading.complete
+        assert [message.data for message in reading.messages] == [b"%d" % number for number in range(1, 10)]
+        assert one.bus.counters == {"reconnects": 1, "outbox": 0}
+
+
+async def test_a_history_that_was_deleted_is_a_new_epoch(shared: Engine) -> None:
+    """What was stored lately is stored again."""
+    async with two(shared) as (one, other):
+        first = await one.bus.store("h", b"0", 100, 60.0)
+        bus: Any = one.bus
+        await bus._call(f"STREAM.DELETE.{bus._streams['h']}")
+        second = await one.bus.store("h", b"1", 100, 60.0)
+        assert second.epoch != first.epoch
+        reading = await other.bus.read("h", first)
+        assert not reading.complete
+        await until(lambda: other.up)
+        assert sorted({message.data for message in (await other.bus.read("h", None)).messages}) == [b"0", b"1"]
+
+
+async def test_a_hung_server_is_noticed_within_three_seconds(own: Engine) -> None:
+    async with two(own) as (one, other):
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        own.kill(signal.SIGSTOP)
+        waiting = one.bus.publish("t", b"1")
+        await until(lambda: not one.up and not other.up)
+        assert loop.time() - start <= 3.5  # 3.0 s at most where nothing else runs
+        with pytest.raises(BusUnavailable):
+            await waiting
+        own.kill(signal.SIGCONT)
+        await until(lambda: one.up and other.up)
+        await other.join("t")
+        await one.bus.publish("t", b"2")
+        await until(lambda: ("t", b"2") in other.messages)
+
+
+async def test_what_is_more_than_the_server_takes(shared: Engine) -> None:
+    async with two(shared) as (one, other):
+        await other.join("t")
+        for sending in (one.bus.publish("t", bytes(1_048_577)), one.bus.store("h", bytes(1_048_577), 10, 60.0)):
+            with pytest.raises(BusUnavailable, match="1048577 bytes is more than the server's 1048576"):
+                await sending
+        await one.bus.publish("t", b"1")
+        await until(lambda: other.messages)
+        assert one.states == other.states == [True]
+
+
+async def test_a_history_that_is_to_keep_more(shared: Engine) -> None:
+    make = maker(shared)
+    async with processes(make, 1) as (one,):
+        for number in range(5):
+            await one.bus.store("h", b"%d" % number, 3, 60.0)
+        assert len((await one.bus.read("h", None)).messages) == 3
+    async with processes(make, 1) as (one,):
+        for number in range(5):
+            await one.bus.store("h", b"%d" % number, 6, 60.0)
+        assert len((await one.bus.read("h", None)).messages) == 6
+
+
+async def test_histories_that_are_empty_for_long_are_deleted(shared: Engine) -> None:
+    async with two(shared) as (one, _):
+        bus: Any = one.bus
+        short = await bus.store("short", b"1", 10, 0.2)
+        await bus.store("long", b"1", 10, 60.0)
+        while (await bus.read("short", None)).messages:
+            pass
+        assert await bus.sweep() == 0
+        assert await bus.sweep(keep=0) == 1
+        assert (await bus.store("short", b"2", 10, 1.0)).epoch != short.epoch
+        assert (await bus.store("long", b"2", 10, 60.0)).offset == 2
+
+
+async def test_a_server_without_jetstream(tmp_path: Path) -> None:
+    with engine("nats-server", tmp_path, "--no-jetstream") as running:
+        async with two(running) as (one, other):
+            await other.join("t")
+            await one.bus.publish("t", b"1")
+            await until(lambda: other.messages)
+            with pytest.raises(BusUnavailable, match="no JetStream"):
+                await one.bus.store("h", b"1", 10, 60.0)
+            with pytest.raises(BusUnavailable, match="no JetStream"):
+                await one.bus.read("h", None)
+            assert one.states == [True]
+
+
+async def test_a_password(tmp_path: Path) -> None:
+    with engine("nats-server", tmp_path, "--user", "ada", "--pass", "secret") as running:
+        good, bad = Process(NatsBus(f"nats://ada:secret@127.0.0.1:{running.port}")), Process(NatsBus(running.url))
+        for process in (good, bad):
+            await process.bus.start(process, process.origin)
+        await until(lambda: good.up)
+        assert not bad.up
+        for process in (good, bad):
+            await process.bus.close()
+
+
+async def test_where_nothing_listens() -> None:
+    process = Process(NatsBus("nats://127.0.0.1:1"))
+    await process.bus.start(process, process.origin)
+    with pytest.raises(BusUnavailable):
+        await process.bus.publish("t", b"")
+    with pytest.raises(BusUnavailable):
+        await process.bus.settled()
+    waiting = process.bus.store("t", b"", 1, 1.0)
+    await process.bus.close()
+    with pytest.raises(BusUnavailable, match="the bus was closed"):
+        await waiting
+
+
+def test_wrong_arguments() -> None:
+    for options, why in (
+        ({"prefix": "a.b"}, "prefix must have"),
+        ({"domain": ""}, "domain must have"),
+        ({"replicas": 6}, "replicas must be from 1 to 5"),
+        ({"servers": "redis://a"}, "nats://"),
+        ({"servers": []}, "at least one"),
+        ({"closed_cb": None}, "closed_cb is not for the caller"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            NatsBus(**options)  # type: ignore[arg-type]
+    for wrong in ({"prefix": 1}, {"replicas": True}):
+        with pytest.raises(TypeError, match=next(iter(wrong))):
+            NatsBus(**wrong)  # type: ignore[arg-type]
