@@ -90,8 +90,6 @@ def test_what_goes_wrong(server: Running) -> None:
         unix_connect()
     with pytest.raises(ValueError, match=r"^unsupported compression: False$"):
         connect(server.uri, compression=False)  # type: ignore[arg-type]
-    with pytest.raises(NotImplementedError, match="use reconnect"):
-        connect(server.uri, legacy=False)
     with connect(f"{server.uri}from") as ws:
         assert ws.request.path == "/to"
 
@@ -111,11 +109,13 @@ def test_reconnect(server: Running) -> None:
         seen.append(exc)
         return None if len(seen) == 1 else exc
 
-    rounds = reconnect(f"{server.uri}no", process_exception=process_exception, reconnect_delays=lambda: iter([0.01]))
+    rounds = iter(
+        reconnect(f"{server.uri}no", process_exception=process_exception, reconnect_delays=lambda: iter([0.01]))
+    )
     with pytest.raises(InvalidStatus):
         next(rounds)
     assert len(seen) == 2
-    for ws in reconnect(server.uri):
+    for ws in connect(server.uri, legacy=False):
         ws.send("x")
         assert ws.recv(timeout=10) == "x"
         break

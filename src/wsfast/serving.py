@@ -288,6 +288,10 @@ class BaseServer:
         self.logger.info("connection from %s refused: %s", format_address(peer), exc)
         return exc.response
 
+    def _tell_failure(self, ws: Any, exc: BaseException) -> None:
+        """Tell the log that a handler raised; a face may tell it elsewhere."""
+        self.logger.error("handler for subprotocol %r raised", ws.subprotocol, exc_info=exc)
+
     def _failed(self, exc: BaseException) -> Response:
         """Tell the log that a hook has failed, and return the response that does not tell the client why."""
         self.logger.error("opening handshake failed: a hook raised", exc_info=exc)

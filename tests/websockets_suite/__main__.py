@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("words", nargs="*")
     parser.add_argument("-v", "--verbose", action="store_true", help="tell why tests fail")
     parser.add_argument("--timeout", type=float, default=600, help="seconds for a file")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     tests = options.checkout.resolve() / "tests"
     if not tests.is_dir():
         parser.error(f"{tests} is no folder")

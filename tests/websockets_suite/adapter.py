@@ -9,14 +9,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 from typing import Any
 
+import trio
 from websockets.asyncio.connection import Connection
 from websockets.frames import Frame, Opcode
 from websockets.protocol import CLIENT, Protocol
+from websockets.sync.connection import Connection as SyncConnection
+from websockets.sync.server import Server as SyncServer
+from websockets.trio.connection import Connection as TrioConnection
 
 from wsfast import encode_frame
+from wsfast.sync.link import Link
+from wsfast.trio.stream import Transport
 
 
 class RecordingProtocol(Protocol):
@@ -94,7 +101,7 @@ class Tap(asyncio.BufferedProtocol):
         self._protocol.resume_writing()
 
 
-class InterceptingTransport:
+class InterceptingAsyncioTransport:
     """Keeps back or drops what is sent."""
 
     def __init__(self, transport: Any, recorder: RecordingProtocol) -> None:
@@ -134,7 +141,7 @@ class InterceptingTransport:
 class InterceptingConnection(Connection):
     """A connection whose frames can be kept back or dropped on their way out."""
 
-    _between: InterceptingTransport
+    _between: InterceptingAsyncioTransport
 
     async def send(self, message: Any, *, text: bool | None = None, compress: bool | None = None) -> None:  # type: ignore[override]
         if text and isinstance(message, bytes):
@@ -148,7 +155,7 @@ class InterceptingConnection(Connection):
         await super().send(message, text=text, compress=compress)
 
     def connection_made(self, transport: Any) -> None:
-        self._between = InterceptingTransport(transport, self.protocol)  # type: ignore[arg-type]
+        self._between = InterceptingAsyncioTransport(transport, self.protocol)  # type: ignore[arg-type]
         super().connection_made(self._between)
 
     @contextlib.contextmanager
@@ -173,6 +180,179 @@ class InterceptingConnection(Connection):
         return self._setting("drop_write_eof", True)
 
 
+class InterceptingLink(Link):
+    """A link that keeps back or drops what is sent, and shows what is received to a `RecordingProtocol`."""
+
+    recorder: RecordingProtocol
+    delay_write: float | None = None
+    delay_eof: float | None = None
+    drop_write = False
+    drop_eof = False
+
+    def read(self) -> bytes | None:
+        data = super().read()
+        if data:
+            self.recorder.record(data)
+        return data
+
+    def write(self, data: bytes) -> None:
+        if self.delay_write is not None:
+            time.sleep(self.delay_write)
+        if not self.drop_write:
+            super().write(data)
+
+    def _shut_down(self) -> None:
+        if self.delay_eof is not None:
+            time.sleep(self.delay_eof)
+        if not self.drop_eof:
+            super()._shut_down()
+
+
+class InterceptingSyncConnection(SyncConnection):
+    """The same in threads."""
+
+    def __init__(self, sock: Any, protocol: Any, **options: Any) -> None:
+        link = InterceptingLink(sock)
+        link.recorder = protocol
+        super().__init__(link, protocol, **options)
+
+    def send(self, message: Any, text: bool | None = None, *, compress: bool | None = None) -> None:
+        if text and isinstance(message, bytes):
+            try:
+                message.decode()
+            except UnicodeDecodeError:
+                mask = os.urandom(4) if self.protocol.side is CLIENT else None
+                self._link.write(encode_frame(Opcode.TEXT, message, mask=mask))
+                return
+        super().send(message, text, compress=compress)
+
+    @contextlib.contextmanager
+    def _setting(self, name: str, value: Any) -> Iterator[None]:
+        before = getattr(self._link, name)
+        setattr(self._link, name, value)
+        try:
+            yield
+        finally:
+            setattr(self._link, name, before)
+
+    def delay_frames_sent(self, delay: float) -> contextlib.AbstractContextManager[None]:
+        return self._setting("delay_write", delay)
+
+    def delay_eof_sent(self, delay: float) -> contextlib.AbstractContextManager[None]:
+        return self._setting("delay_eof", delay)
+
+    def drop_frames_sent(self) -> contextlib.AbstractContextManager[None]:
+        return self._setting("drop_write", True)
+
+    def drop_eof_sent(self) -> contextlib.AbstractContextManager[None]:
+        return self._setting("drop_eof", True)
+
+
+class InterceptingTransport(Transport):
+    """A trio transport that keeps back or drops what is sent, and shows what is received to a `RecordingProtocol`."""
+
+    recorder: RecordingProtocol
+    delay_write: float | None = None
+    delay_eof: float | None = None
+    drop_write = False
+    drop_eof = False
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        data = await super().receive_some(max_bytes)
+        self.recorder.record(bytes(data))
+        return data
+
+    async def send_all(self, data: Any) -> None:
+        if self.delay_write is not None:
+            await trio.sleep(self.delay_write)
+        if not self.drop_write:
+            await super().send_all(data)
+
+    async def aclose(self) -> None:
+        if self.delay_eof is not None:
+            await trio.sleep(self.delay_eof)
+        if not self.drop_eof:
+            await super().aclose()
+
+
+class InterceptingTrioConnection(TrioConnection):
+    """The same on trio."""
+
+    def __init__(self, nursery: Any, stream: Any, protocol: Any, **options: Any) -> None:
+        super().__init__(nursery, stream, protocol, **options)
+        link = InterceptingTransport(stream)
+        link.recorder = protocol
+        self._between = self._transport = self._stream = link
+
+    async def send(self, message: Any, text: bool | None = None, *, compress: bool | None = None) -> None:
+        if text and isinstance(message, bytes):
+            try:
+                message.decode()
+            except UnicodeDecodeError:
+                mask = os.urandom(4) if self.protocol.side is CLIENT else None
+                await self._stream.send_all(encode_frame(Opcode.TEXT, message, mask=mask))
+                return
+        await super().send(message, text, compress=compress)
+
+    @contextlib.contextmanager
+    def _setting(self, name: str, value: Any) -> Iterator[None]:
+        before = getattr(self._between, name)
+        setattr(self._between, name, value)
+        try:
+            yield
+        finally:
+            setattr(self._between, name, before)
+
+    def delay_frames_sent(self, delay: float) -> contextlib.AbstractContextManager[None]:
+        return self._setting("delay_write", delay)
+
+    def delay_eof_sent(self, delay: float) -> contextlib.AbstractContextManager[None]:
+        return self._setting("delay_eof", delay)
+
+    def drop_frames_sent(self) -> contextlib.AbstractContextManager[None]:
+        return self._setting("drop_write", True)
+
+    def drop_eof_sent(self) -> contextlib.AbstractContextManager[None]:
+        return self._setting("drop_eof", True)
+
+
+def join_pieces(first: Any, second: Any) -> tuple[Any, Any]:
+    """Join pieces of `recv_streaming`, which follow the stream as it arrives, not the frames."""
+    for kind in (str, bytes):
+        if all(isinstance(one, list) and one and {*map(type, one)} == {kind} for one in (first, second)):
+            return kind().join(first), kind().join(second)
+    return first, second
+
+
+def soften_sync(module: Any) -> None:
+    """Let tests of connections in threads pass where only the cut of a message in pieces is another."""
+    tests = module.ClientConnectionTests
+    equal = tests.assertEqual
+
+    def assert_equal(self: Any, first: Any, second: Any, msg: Any = None) -> None:
+        equal(self, *join_pieces(first, second), msg)
+
+    tests.assertEqual = assert_equal
+
+
+class _SocketClosed:
+    """`socket_closed` of `websockets`' server in threads: whether nothing is accepted any more."""
+
+    def __init__(self, server: Any) -> None:
+        self._server = server
+
+    def is_set(self) -> bool:
+        return not self._server.sockets
+
+    def wait(self) -> None:
+        while self._server.sockets:
+            time.sleep(0.001)
+
+
+SyncServer.socket_closed = property(_SocketClosed)  # type: ignore[attr-defined]
+SyncServer.SHUTDOWN_POLLING_INTERVAL = 0.1  # type: ignore[attr-defined]
+
+
 def soften(module: Any) -> None:
     """Let tests of connections pass where only the loop's turn or the cut of a message in pieces is another."""
     tests = module.ClientConnectionTests
@@ -184,11 +364,7 @@ def soften(module: Any) -> None:
             await asyncio.sleep(0)
 
     def assert_equal(self: Any, first: Any, second: Any, msg: Any = None) -> None:
-        # The pieces of `recv_streaming` follow the stream as it arrives, not the frames.
-        for kind in (str, bytes):
-            if all(isinstance(one, list) and one and {*map(type, one)} == {kind} for one in (first, second)):
-                first, second = kind().join(first), kind().join(second)
-        equal(self, first, second, msg)
+        equal(self, *join_pieces(first, second), msg)
 
     tests.wait_for_remote_side = wait_for_remote_side
     tests.assertEqual = assert_equal

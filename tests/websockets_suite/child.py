@@ -55,6 +55,11 @@ class Result(unittest.TestResult):
 
 
 def _text(err: Any) -> str:
+    exc = err[1]
+    while isinstance(exc, BaseExceptionGroup) and len(exc.exceptions) == 1:
+        exc = exc.exceptions[0]
+    if exc is not err[1]:
+        err = type(exc), exc
     return f"{err[0].__name__}: {err[1]}"[:2000]
 
 
@@ -73,6 +78,28 @@ def adapt() -> Any:
     connection: Any = types.ModuleType("tests.asyncio.connection")
     connection.InterceptingConnection = adapter.InterceptingConnection  # type: ignore[attr-defined]
     sys.modules["tests.asyncio.connection"] = connection
+    threads: Any = types.ModuleType("tests.sync.connection")
+    threads.InterceptingConnection = adapter.InterceptingSyncConnection  # type: ignore[attr-defined]
+    sys.modules["tests.sync.connection"] = threads
+    sync_server: Any = importlib.import_module("tests.sync.server")
+
+    def get_sync_uri(running: Any, secure: bool | None = None) -> str:
+        if secure is None:
+            secure = running._ssl is not None
+        return "{}://{}:{}".format("wss" if secure else "ws", *running.socket.getsockname()[:2])
+
+    sync_server.get_uri = get_sync_uri
+    on_trio: Any = types.ModuleType("tests.trio.connection")
+    on_trio.InterceptingConnection = adapter.InterceptingTrioConnection  # type: ignore[attr-defined]
+    sys.modules["tests.trio.connection"] = on_trio
+    trio_server: Any = importlib.import_module("tests.trio.server")
+
+    def get_trio_uri(running: Any, secure: bool | None = None) -> str:
+        if secure is None:
+            secure = running._ssl is not None
+        return "{}://{}:{}".format("wss" if secure else "ws", *trio_server.get_host_port(running.listeners))
+
+    trio_server.get_uri = get_trio_uri
     server: Any = importlib.import_module("tests.asyncio.server")
 
     def get_uri(running: Any, secure: bool | None = None) -> str:
@@ -99,6 +126,8 @@ def main() -> None:
         adapter = adapt()
         if module == "tests.asyncio.test_connection":
             adapter.soften(importlib.import_module(module))
+        elif module in ("tests.sync.test_connection", "tests.trio.test_connection"):
+            adapter.soften_sync(importlib.import_module(module))
         suite = unittest.defaultTestLoader.loadTestsFromName(module)
     except Exception as exc:
         print(json.dumps({"(the module)": ["failed", f"{type(exc).__name__}: {exc}"]}))

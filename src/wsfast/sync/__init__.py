@@ -5,8 +5,19 @@
 
 from __future__ import annotations
 
+from .broadcast import broadcast
 from .client import connect, reconnect, unix_connect
 from .server import Server, serve, unix_serve
 from .websocket import PingWaiter, WebSocket
 
-__all__ = ["PingWaiter", "Server", "WebSocket", "connect", "reconnect", "serve", "unix_connect", "unix_serve"]
+__all__ = [
+    "PingWaiter",
+    "Server",
+    "WebSocket",
+    "broadcast",
+    "connect",
+    "reconnect",
+    "serve",
+    "unix_connect",
+    "unix_serve",
+]

@@ -192,6 +192,11 @@ class Link:
         """Bytes that the operating system has not taken yet, as they are on the wire."""
         return self._held
 
+    @property
+    def tls(self) -> ssl.SSLObject | None:
+        """What encrypts the bytes of its user, the innermost layer; None without TLS."""
+        return self._layers[-1].object if self._layers else None
+
     def read(self) -> bytes | None:
         """Return what has come: None if there is nothing yet, ``b""`` at the end.
 

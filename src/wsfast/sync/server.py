@@ -123,7 +123,7 @@ class _Served:
                     raise ConnectionResetError("the client ended it")
                 request = parser.feed(data)
             ws = server._create_connection(link, server.limits, request=request, logger=server.logger)
-            answer = _run_to_end(finish_answer(server._answer(ws, request, lambda: peer)))
+            answer: Accepted | Response = run_to_end(finish_answer(server._answer(ws, request, lambda: peer)))
             deadline.left()
         except HandshakeRefused as exc:
             self._answer(server._refused(exc, peer), None)
@@ -175,8 +175,8 @@ class _Served:
             code, cause = CloseCode.NORMAL_CLOSURE, CloseCause.LOCAL
         except Exception as exc:
             # That the connection has ended is no fault of the handler's.
-            if not isinstance(exc, ConnectionClosed) or ws.state is State.OPEN:
-                server.logger.error("handler for subprotocol %r raised", ws.subprotocol, exc_info=exc)
+            if not isinstance(exc, ConnectionClosed) or ws._connection.state is State.OPEN:
+                server._tell_failure(ws, exc)
         finally:
             ws._leave(code, cause)
             tell_end(server.logger, ws._connection, ws.remote_address)
@@ -197,14 +197,13 @@ class _Served:
             self.ws._drop(CloseCause.STOP)
 
 
-def _run_to_end(coroutine: Coroutine[Any, Any, Accepted | Response]) -> Accepted | Response:
+def run_to_end(coroutine: Coroutine[Any, Any, Any]) -> Any:
     """Run a coroutine that has nothing to wait for; there is no event loop that could wait."""
     try:
         coroutine.send(None)
         coroutine.throw(TypeError("a hook of wsfast.sync.serve must not wait: expected a plain function"))
     except StopIteration as done:
-        answer: Accepted | Response = done.value
-        return answer
+        return done.value
     raise RuntimeError("a coroutine goes on waiting")
 
 
@@ -278,7 +277,7 @@ class Server(BaseServer):
     def connections(self) -> set[WebSocket]:
         """The connections that are open, as a new set."""
         with self._lock:
-            return {one.ws for one in self._served if one.ws is not None and one.ws.state is State.OPEN}
+            return {one.ws for one in self._served if one.ws is not None and one.ws._connection.state is State.OPEN}
 
     # --- What it does
 

@@ -24,7 +24,14 @@ from wsfast.assembly import Assembler, PieceCheck, is_whole
 from wsfast.codes import CloseCause, CloseCode
 from wsfast.connection import Compression, Connection, Side, State
 from wsfast.events import BytesLike, Close, Event, Fragment
-from wsfast.exceptions import ConcurrencyError, ConnectionClosed, ConnectionClosedOK, InvalidState, PeerError
+from wsfast.exceptions import (
+    BufferFull,
+    ConcurrencyError,
+    ConnectionClosed,
+    ConnectionClosedOK,
+    InvalidState,
+    PeerError,
+)
 from wsfast.handshake import Request, Response, text_response
 from wsfast.session import OVERHEAD, Do, Limits, Session, weight
 
@@ -471,6 +478,24 @@ class WebSocket:
                 self._send_fragments(message, text, compress)  # type: ignore[arg-type]
             finally:
                 self._sender = None
+
+    def _offer(self, message: str | bytes, text: bool | None, compress: bool | None) -> None:
+        """Send a message without waiting for the peer: for `broadcast`.
+
+        Raises:
+            ConnectionClosed: the connection is closed.
+            ConcurrencyError: a message in fragments is under way.
+            BufferFull: more than `write_limit` bytes are unsent.
+        """
+        if self._connection.state is not State.OPEN:
+            raise self._connection.closed_error()
+        if self._sender is not None:
+            raise ConcurrencyError("sending a fragmented message")
+        with self._gate:  # who sends a whole message has it for a moment
+            unsent = self._link.unsent
+            if unsent > self._limits.write_limit:
+                raise BufferFull(f"{unsent} bytes are unsent, more than write_limit={self._limits.write_limit}")
+            self._send_whole(message, text, compress)
 
     def _final_error(self) -> ConnectionClosed:
         """Wait for the end of a connection that is closing, and make the exception that tells how it ended."""

@@ -91,7 +91,7 @@ class Server(BaseServer):
     @property
     def connections(self) -> set[WebSocket]:
         """The connections that are open, as a new set."""
-        return {ws for ws in self._served.values() if ws is not None and ws.state is State.OPEN}
+        return {ws for ws in self._served.values() if ws is not None and ws._connection.state is State.OPEN}
 
     # --- What it does
 
@@ -150,7 +150,7 @@ class Server(BaseServer):
         try:
             for sock in sockets:
                 sock.listen(backlog)
-            listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(sock)) for sock in self._sockets]
+            listeners = self._listeners()
             for sock in self._sockets:
                 self.logger.info("listening on %s", format_address(sock.getsockname()))
             async with trio.open_nursery() as handling:
@@ -167,6 +167,9 @@ class Server(BaseServer):
                         self._release()
         finally:
             self._release()
+
+    def _listeners(self) -> list[trio.SocketListener]:
+        return [trio.SocketListener(trio.socket.from_stdlib_socket(sock)) for sock in self._sockets]
 
     def _release(self) -> None:
         """Close what is listened on."""
@@ -284,8 +287,10 @@ class Server(BaseServer):
                 code, cause = CloseCode.NORMAL_CLOSURE, CloseCause.LOCAL
             except BaseException as exc:
                 errors, others = _parted(exc)
-                if errors is not None and (ws.state is State.OPEN or not is_only(errors, (ConnectionClosed,))):
-                    self.logger.error("handler for subprotocol %r raised", ws.subprotocol, exc_info=errors)
+                if errors is not None and (
+                    ws._connection.state is State.OPEN or not is_only(errors, (ConnectionClosed,))
+                ):
+                    self._tell_failure(ws, errors)
                 if others is not None:
                     # It is cancelled: the server stops.
                     code, cause = CloseCode.GOING_AWAY, CloseCause.STOP

@@ -93,7 +93,6 @@ class Protocol:
         self.debug: bool = self.logger.isEnabledFor(logging.DEBUG)
         self.origin: Origin | None = None
         self.handshake_exc: Exception | None = None
-        self.counts = False  # messages that wait to be received, in threads
         self._initial = state
         self._id: uuid.UUID | None = None
         self._websocket: Any = None  # the connection, once there is one

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from types import TracebackType
@@ -12,17 +11,14 @@ from typing import Any, Self, cast
 from wsfast import handshake
 from wsfast.asyncio.protocol import ConnectionProtocol
 from wsfast.codes import CloseCause, CloseCode
-from wsfast.escape import show
-from wsfast.exceptions import HandshakeRefused, NegotiationError
 from wsfast.server import auth
 from wsfast.server import server as native
 
-from ..dialing import MaxQueue, WriteLimit, limits
+from ..dialing import MaxQueue, WriteLimit
 from ..extensions.base import ServerExtensionFactory
-from ..extensions.permessage_deflate import enable_server_permessage_deflate, only_deflate
-from ..headers import validate_subprotocols
 from ..http11 import SERVER, Request, Response, plain_response
 from ..protocol import OPEN
+from ..receiving import Receiving, Terms
 from ..server import ServerProtocol
 from ..typing import LoggerLike, Origin, PathLike, StatusLike, Subprotocol
 from .connection import Connection, broadcast
@@ -82,7 +78,7 @@ class ServerConnection(Connection):
         return plain_response(status, text)
 
 
-class Server(native.Server):
+class Server(Receiving, native.Server):
     """The server that `serve` makes.
 
     ``await`` it, or enter it with ``async with``, to start it.
@@ -90,11 +86,8 @@ class Server(native.Server):
     Args:
         handler: called with each `ServerConnection`.
         listen: where to listen: what `serve` was given.
-        hooks: `process_request`, `process_response` and `select_subprotocol`.
         create_connection: makes a `ServerConnection`.
-        made_with: what each `ServerProtocol` is made with.
-        settings: what each `ServerConnection` is made with besides.
-        logger: default: ``logging.getLogger("websockets.server")``.
+        terms: what `serve` was told of connections.
         options: those of `wsfast.Server`.
     """
 
@@ -102,39 +95,22 @@ class Server(native.Server):
         self,
         handler: Handler,
         listen: dict[str, Any],
-        hooks: tuple[ProcessRequest | None, ProcessResponse | None, SelectSubprotocol | None],
         create_connection: Callable[..., ServerConnection],
-        made_with: dict[str, Any],
-        settings: dict[str, Any],
-        logger: LoggerLike | None,
+        terms: Terms,
         **options: Any,
     ) -> None:
-        process_request, process_response, select_subprotocol = hooks
-        super().__init__(
-            process_request=None if process_request is None else self._before,  # type: ignore[arg-type]
-            process_response=None if process_response is None else self._after,  # type: ignore[arg-type]
-            # It is called by `choose_subprotocol`; here it says that the peer's address is wanted before.
-            select_subprotocol=select_subprotocol,  # type: ignore[arg-type]
-            stop_timeout=None,
-            logger=logging.getLogger("websockets.server") if logger is None else logger,
-            **options,
-        )
+        super().__init__(stop_timeout=None, **self.receive_by(terms), **options)
         self._served = handler
         self._listen = listen
-        self._hooks = hooks
         self._create_connection = create_connection
-        self._made_with = made_with
-        self._settings = settings
         self._started = False
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
-
-    # --- The opening handshake ----------------------------------------------------------------------------
 
     def _new_websocket(
         self, request: handshake.Request, peer: Any, transport: asyncio.Transport | None
     ) -> ServerConnection:
         """Make what the hooks and the handler hold."""
-        ws = self._create_connection(ServerProtocol(logger=self.logger, **self._made_with), self, **self._settings)
+        ws = self._create_connection(self._described(), self, **self._terms.settings)
         ws.request = request
         ws._peer = peer
         ws._transport = transport
@@ -143,87 +119,12 @@ class Server(native.Server):
     def _note_response(self, ws: Any, head: bytes) -> None:
         ws.response = head
 
-    def _before(self, ws: ServerConnection, request: handshake.Request) -> Any:
-        hook = self._hooks[0]
-        assert hook is not None
-        assert ws.request is not None
-        seen = ws.request.path, list(ws.request.headers.raw_items())
-
-        def then(answer: Response | None) -> handshake.Response | None:
-            if answer is not None:
-                return answer.native()
-            assert ws.request is not None
-            now = ws.request.path, list(ws.request.headers.raw_items())
-            if now != seen:
-                request.rewrite(*now)
-            return None
-
-        return self._call(ws, "process_request", then, hook, ws.request)
-
-    def _after(self, ws: ServerConnection, request: handshake.Request, response: handshake.Response) -> Any:
-        hook = self._hooks[1]
-        assert hook is not None
-        ws.response = Response.of(response)
-
-        def then(answer: Response | None) -> handshake.Response:
-            if answer is not None:
-                ws.response = answer
-            made: handshake.Response = ws.response.native()
-            return made
-
-        return self._call(ws, "process_response", then, hook, ws.request, ws.response)
-
-    def _call(
-        self, ws: ServerConnection, name: str, then: Callable[[Any], Any], hook: Callable[..., Any], *args: Any
-    ) -> Any:
-        """Call a hook, plain or async; what it raises is logged, and answered 500."""
-
-        def failed(exc: Exception) -> handshake.Response:
-            ws.protocol.handshake_exc = exc
-            ws.logger.error("%s failed", name, exc_info=exc)
-            text = "Failed to open a WebSocket connection.\nSee server log for more information.\n"
-            return handshake.text_response(500, text)
-
-        async def later(answer: Awaitable[Any]) -> Any:
-            try:
-                return then(await answer)
-            except Exception as exc:
-                return failed(exc)
-
-        try:
-            answer = hook(ws, *args)
-            if isinstance(answer, Awaitable):
-                return later(answer)
-            return then(answer)
-        except Exception as exc:
-            return failed(exc)
-
-    def _choose_subprotocol(self, ws: Any, offers: Sequence[str]) -> str | None:
-        """Choose among a client's offers by the server's preference, or by `select_subprotocol`."""
-        available: Sequence[str] = self._made_with["subprotocols"] or ()
-        select = self._hooks[2]
-        try:
-            if select is not None:
-                return select(ws, [Subprotocol(name) for name in offers])
-            if not available:
-                return None
-            if not offers:
-                raise NegotiationError("missing subprotocol")
-            for name in available:
-                if name in offers:
-                    return name
-            raise NegotiationError(f"invalid subprotocol; expected one of {', '.join(available)}")
-        except NegotiationError as exc:
-            ws.protocol.handshake_exc = exc
-            text = f"Failed to open a WebSocket connection: {exc}.\n"
-            raise HandshakeRefused(show(str(exc), 200), handshake.text_response(400, text)) from exc
-
     def _registration(self, name: str | None) -> native._Registration:
         return native._Registration(handler=self._served)  # type: ignore[arg-type]
 
     def _handler_failed(self, protocol: ConnectionProtocol, exc: BaseException) -> None:
         """Close a connection with 1011 because its handler raised; log it."""
-        protocol.ws.logger.error("connection handler failed", exc_info=exc)
+        self._tell_failure(protocol.ws, exc)
         protocol.start_close(CloseCode.INTERNAL_ERROR, "", CloseCause.HANDLER_ERROR)
         protocol.discard()
 
@@ -328,34 +229,33 @@ def serve(
     Raises:
         ValueError, TypeError: an argument is wrong.
     """
-    if subprotocols is not None:
-        validate_subprotocols(subprotocols)
-    if compression == "deflate":
-        extensions = enable_server_permessage_deflate(extensions)
-    elif compression is not None:
-        raise ValueError(f"unsupported compression: {compression}")
+    terms = Terms(
+        origins=origins,
+        extensions=extensions,
+        subprotocols=subprotocols,
+        select_subprotocol=select_subprotocol,
+        compression=compression,
+        process_request=process_request,
+        process_response=process_response,
+        ping_interval=ping_interval,
+        ping_timeout=ping_timeout,
+        close_timeout=close_timeout,
+        max_size=max_size,
+        max_queue=max_queue,
+        write_limit=write_limit,
+        logger=logger,
+    )
     for name in ("ssl_handshake_timeout", "ssl_shutdown_timeout"):
         kwargs.pop(name, None)  # `open_timeout` and `close_timeout` are for TLS too
-    listen = _address(host, port, kwargs)
-    times: dict[str, Any] = {
-        "ping_interval": ping_interval,
-        "ping_timeout": ping_timeout,
-        "close_timeout": close_timeout,
-    }
-    sizes: dict[str, Any] = {"max_queue": max_queue, "write_limit": write_limit}
     return Server(
         handler,
-        listen,
-        (process_request, process_response, select_subprotocol),
+        _address(host, port, kwargs),
         ServerConnection if create_connection is None else create_connection,
-        {"origins": origins, "extensions": extensions, "subprotocols": subprotocols, "max_size": max_size},
-        {**times, **sizes},
-        logger,
-        origins=origins,
-        compression=only_deflate(extensions),
+        terms,
+        compression=terms.compression,
         server_header=server_header,
         open_timeout=open_timeout,
-        **limits(max_size=max_size, **sizes, **times),
+        **terms.limits,
     )
 
 

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import socket
 import ssl as ssl_module
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
+from types import TracebackType
 from typing import Any, Literal
 
-from wsfast.handshake import HeadLimits
+from wsfast.handshake import HeadLimits, Request
 from wsfast.session import Limits
 from wsfast.sync import client as native
+from wsfast.sync.link import Link
 
 from ..client import ClientProtocol, backoff, process_exception
 from ..datastructures import HeadersLike
-from ..dialing import MAX_REDIRECTS, Dialing, MaxQueue, counts
+from ..dialing import MAX_REDIRECTS, Dialing, MaxQueue
 from ..extensions.base import ClientExtensionFactory
 from ..http11 import USER_AGENT
 from ..translate import translate
 from ..typing import LoggerLike, Origin, PathLike, Subprotocol
-from .connection import Connection
+from .connection import Connection, Opening
 
 __all__ = ["ClientConnection", "connect", "reconnect", "unix_connect", "unix_reconnect"]
 
@@ -43,20 +45,96 @@ class ClientConnection(Connection):
     protocol: ClientProtocol
 
 
-class _Connector(Dialing, native._Connector):
-    """One server, and how to connect to it."""
+class reconnect(Dialing, native._Connector):  # noqa: N801
+    """Connect again and again, with growing delays where that fails; each round of the loop closes its connection.
 
-    def __init__(self, uri: str, create_connection: Callable[..., ClientConnection] | None, **options: Any) -> None:
+    ``with reconnect(...) as ws:`` connects once, and closes the connection at the end of the block.
+
+    Args:
+        uri: ws:// or wss://.
+        origin, extensions, subprotocols, compression, additional_headers, user_agent_header, proxy, process_exception,
+            open_timeout, ping_interval, ping_timeout, close_timeout, reconnect_delays, max_size, max_queue, logger:
+            those of `connect` on asyncio.
+        sock, ssl, server_hostname, proxy_ssl, proxy_server_hostname: those of `wsfast.sync.connect`.
+        create_connection: makes the `ClientConnection`.
+        kwargs: what `socket.create_connection` takes, as `wsfast.sync.connect` does.
+
+    Raises:
+        InvalidURI, InvalidProxy, ValueError, TypeError: an argument is wrong.
+        OSError, InvalidHandshake, TimeoutError: when it connects.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        *,
+        sock: socket.socket | None = None,
+        ssl: ssl_module.SSLContext | None = None,
+        server_hostname: str | None = None,
+        origin: Origin | None = None,
+        extensions: Sequence[ClientExtensionFactory] | None = None,
+        subprotocols: Sequence[Subprotocol] | None = None,
+        compression: str | None = "deflate",
+        additional_headers: HeadersLike | None = None,
+        user_agent_header: str | None = USER_AGENT,
+        proxy: str | Literal[True] | None = True,
+        proxy_ssl: ssl_module.SSLContext | None = None,
+        proxy_server_hostname: str | None = None,
+        process_exception: Callable[[Exception], Exception | None] = process_exception,
+        open_timeout: float | None = 10,
+        ping_interval: float | None = 20,
+        ping_timeout: float | None = 20,
+        close_timeout: float | None = 10,
+        reconnect_delays: Callable[[], Generator[float]] = backoff,
+        max_size: int | tuple[int | None, int | None] | None = 2**20,
+        max_queue: MaxQueue = 16,
+        logger: LoggerLike | None = None,
+        create_connection: Callable[..., ClientConnection] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if ssl is None and "ssl_context" in kwargs:
+            ssl = kwargs.pop("ssl_context")
+            warnings.warn("ssl_context was renamed to ssl", DeprecationWarning, stacklevel=2)
+        kwargs.pop("timeout", None)  # `open_timeout` is for all of it
+        address = kwargs.pop("address", None)
+        if address is not None:
+            kwargs["host"], kwargs["port"] = address
+        source = kwargs.pop("source_address", None)
+        if source is not None:
+            kwargs["local_addr"] = source
+        given = {
+            "sock": sock,
+            "ssl": ssl,
+            "server_hostname": server_hostname,
+            "proxy_ssl": proxy_ssl,
+            "proxy_server_hostname": proxy_server_hostname,
+        }
+        self.process_exception = process_exception
+        self.reconnect_delays = reconnect_delays
         self._create_connection = ClientConnection if create_connection is None else create_connection
-        made = self.prepare(uri, **options)
+        made = self.prepare(
+            uri,
+            origin=origin,
+            extensions=extensions,
+            subprotocols=subprotocols,
+            compression=compression,
+            additional_headers=additional_headers,
+            user_agent_header=user_agent_header,
+            proxy=proxy,
+            open_timeout=open_timeout,
+            times={"ping_interval": ping_interval, "ping_timeout": ping_timeout, "close_timeout": close_timeout},
+            max_size=max_size,
+            sizes={"max_queue": max_queue},
+            logger=logger,
+            max_redirects=MAX_REDIRECTS,
+            kwargs=kwargs | {name: value for name, value in given.items() if value is not None},
+        )
         limits = {field.name: made.pop(field.name) for field in dataclasses.fields(Limits) if field.name in made}
         settings = {name: made.pop(name) for name in _SETTINGS}
         super().__init__(uri, Limits(**limits), HeadLimits(), bearer_token=None, options=made, **settings)
 
-    def _websocket_type(self, *args: Any, **kwargs: Any) -> ClientConnection:
-        protocol = self._protocol()
-        protocol.counts = counts(self._sizes["max_queue"])
-        return self._create_connection(protocol, *args, **kwargs)
+    def _websocket_type(self, link: Link, limits: Limits, *, request: Request, logger: Any) -> ClientConnection:
+        return self._create_connection(Opening(link, limits, request), self._protocol(), **self._times, **self._sizes)
 
     def connect(self) -> ClientConnection:
         """Connect, by way of redirects."""
@@ -71,6 +149,43 @@ class _Connector(Dialing, native._Connector):
             if made is exc:
                 raise
             raise made from made.__cause__
+
+    def __enter__(self) -> ClientConnection:
+        if hasattr(self, "connection"):
+            raise RuntimeError("connect() isn't reentrant")
+        self.connection: ClientConnection = self.connect()
+        return self.connection
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        try:
+            self.connection.__exit__(kind, exc, tb)
+        finally:
+            del self.connection
+
+    def __iter__(self) -> Iterator[ClientConnection]:
+        delays: Iterator[float] | None = None
+        while True:
+            try:
+                with self as connection:
+                    yield connection
+            except Exception as exc:
+                # `process_exception` may raise what it should return.
+                try:
+                    answer = self.process_exception(exc)
+                except Exception as raised:
+                    answer = raised
+                if answer is exc:
+                    raise
+                if answer is not None:
+                    raise answer from exc
+                if delays is None:
+                    delays = iter(self.reconnect_delays())
+                delay = next(delays)
+                failure = traceback.format_exception_only(exc)[0].strip()
+                self.logger.info("connect failed; reconnecting in %.1f seconds: %s", delay, failure)
+                time.sleep(delay)
+            else:
+                delays = None
 
 
 def connect(
@@ -98,40 +213,24 @@ def connect(
     create_connection: Callable[..., ClientConnection] | None = None,
     legacy: bool | None = None,
     **kwargs: Any,
-) -> ClientConnection:
+) -> Any:
     """Connect to a WebSocket server, in threads.
 
     Args:
-        uri, origin, extensions, subprotocols, compression, additional_headers, user_agent_header, proxy, open_timeout,
-            ping_interval, ping_timeout, close_timeout, max_size, max_queue, logger: those of `connect` on asyncio.
-        sock, ssl, server_hostname, proxy_ssl, proxy_server_hostname: those of `wsfast.sync.connect`.
-        create_connection: makes the `ClientConnection`.
-        legacy: True, or None; the other style, in which this returns what is iterated over to connect again, is
-            `reconnect`.
-        kwargs: what `socket.create_connection` takes, as `wsfast.sync.connect` does.
+        uri, sock, ssl, server_hostname, origin, extensions, subprotocols, compression, additional_headers,
+            user_agent_header, proxy, proxy_ssl, proxy_server_hostname, open_timeout, ping_interval, ping_timeout,
+            close_timeout, max_size, max_queue, logger, create_connection, kwargs: those of `reconnect`.
+        legacy: False returns what `reconnect` does, to connect again and again; else this returns the connection.
 
     Raises:
         InvalidURI, InvalidProxy, ValueError, TypeError: an argument is wrong.
         OSError, InvalidHandshake, TimeoutError: it cannot connect.
     """
-    if legacy is False:
-        raise NotImplementedError("legacy=False is not there: use reconnect() to connect again and again")
-    address = kwargs.pop("address", None)
-    if address is not None:
-        kwargs["host"], kwargs["port"] = address
-    source = kwargs.pop("source_address", None)
-    if source is not None:
-        kwargs["local_addr"] = source
-    given = {
-        "sock": sock,
-        "ssl": ssl,
-        "server_hostname": server_hostname,
-        "proxy_ssl": proxy_ssl,
-        "proxy_server_hostname": proxy_server_hostname,
-    }
-    return _Connector(
+    connector = reconnect(
         uri,
-        create_connection,
+        sock=sock,
+        ssl=ssl,
+        server_hostname=server_hostname,
         origin=origin,
         extensions=extensions,
         subprotocols=subprotocols,
@@ -139,17 +238,22 @@ def connect(
         additional_headers=additional_headers,
         user_agent_header=user_agent_header,
         proxy=proxy,
+        proxy_ssl=proxy_ssl,
+        proxy_server_hostname=proxy_server_hostname,
         open_timeout=open_timeout,
-        times={"ping_interval": ping_interval, "ping_timeout": ping_timeout, "close_timeout": close_timeout},
+        ping_interval=ping_interval,
+        ping_timeout=ping_timeout,
+        close_timeout=close_timeout,
         max_size=max_size,
-        sizes={"max_queue": max_queue},
+        max_queue=max_queue,
         logger=logger,
-        max_redirects=MAX_REDIRECTS,
-        kwargs=kwargs | {name: value for name, value in given.items() if value is not None},
-    ).connect()
+        create_connection=create_connection,
+        **kwargs,
+    )
+    return connector if legacy is False else connector.connect()
 
 
-def unix_connect(path: PathLike | None = None, uri: str | None = None, **kwargs: Any) -> ClientConnection:
+def unix_connect(path: PathLike | None = None, uri: str | None = None, **kwargs: Any) -> Any:
     """Connect to a WebSocket server that listens on a Unix socket, in threads.
 
     Args:
@@ -157,71 +261,25 @@ def unix_connect(path: PathLike | None = None, uri: str | None = None, **kwargs:
         uri: for the request. Default: ``ws://localhost/``, or ``wss://localhost/`` with `ssl`.
         kwargs: those of `connect`.
     """
-    if path is None and kwargs.get("sock") is None:
-        raise ValueError("missing path argument")
-    if path is not None and kwargs.get("sock") is not None:
-        raise ValueError("path and sock arguments are incompatible")
-    if uri is None:
-        uri = "ws://localhost/" if kwargs.get("ssl") is None else "wss://localhost/"
-    if path is None:
-        return connect(uri, **kwargs)
-    return connect(uri, unix=True, path=path, **kwargs)
+    return connect(**_unix(path, uri, kwargs))
 
 
-def reconnect(
-    uri: str,
-    *,
-    process_exception: Callable[[Exception], Exception | None] = process_exception,
-    reconnect_delays: Callable[[], Generator[float]] = backoff,
-    **kwargs: Any,
-) -> Iterator[ClientConnection]:
-    """Connect again and again, with growing delays where that fails; each round of the loop closes its connection.
+def unix_reconnect(path: PathLike | None = None, uri: str | None = None, **kwargs: Any) -> reconnect:
+    """Connect again and again to a WebSocket server that listens on a Unix socket; see `reconnect`.
 
     Args:
-        uri, kwargs: those of `connect`.
-        process_exception: returns None for what it shall connect again after.
-        reconnect_delays: makes the seconds between attempts.
+        path, uri: those of `unix_connect`.
+        kwargs: those of `reconnect`.
     """
-    return _again(lambda: connect(uri, **kwargs), process_exception, reconnect_delays)
+    return reconnect(**_unix(path, uri, kwargs))
 
 
-def unix_reconnect(path: PathLike | None = None, uri: str | None = None, **kwargs: Any) -> Iterator[ClientConnection]:
-    """Connect again and again to a WebSocket server that listens on a Unix socket; see `reconnect`."""
-    again = {name: kwargs.pop(name) for name in ("process_exception", "reconnect_delays") if name in kwargs}
-    return _again(
-        lambda: unix_connect(path, uri, **kwargs),
-        again.get("process_exception", process_exception),
-        again.get("reconnect_delays", backoff),
-    )
-
-
-def _again(
-    attempt: Callable[[], ClientConnection],
-    process_exception: Callable[[Exception], Exception | None],
-    reconnect_delays: Callable[[], Iterator[float]],
-) -> Iterator[ClientConnection]:
-    delays: Iterator[float] | None = None
-    while True:
-        try:
-            ws = attempt()
-        except Exception as exc:
-            try:
-                answer = process_exception(exc)
-            except Exception as raised:
-                answer = raised
-            if answer is exc:
-                raise
-            if answer is not None:
-                raise answer from exc
-            if delays is None:
-                delays = iter(reconnect_delays())
-            delay = next(delays)
-            failure = traceback.format_exception_only(exc)[0].strip()
-            logging.getLogger("websockets.client").info(
-                "connect failed; reconnecting in %.1f seconds: %s", delay, failure
-            )
-            time.sleep(delay)
-        else:
-            delays = None
-            with ws:
-                yield ws
+def _unix(path: PathLike | None, uri: str | None, options: dict[str, Any]) -> dict[str, Any]:
+    if path is None and options.get("sock") is None:
+        raise ValueError("missing path argument")
+    if path is not None and options.get("sock") is not None:
+        raise ValueError("path is incompatible with sock")
+    if uri is None:
+        secure = options.get("ssl") is not None or options.get("ssl_context") is not None
+        uri = "wss://localhost/" if secure else "ws://localhost/"
+    return {"uri": uri, **options, **({} if path is None else {"unix": True, "path": path})}

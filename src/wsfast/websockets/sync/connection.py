@@ -2,36 +2,185 @@
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
+import socket as socket_module
+import ssl
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from multidict import CIMultiDict
 
 from wsfast import connection as native
+from wsfast import handshake
+from wsfast.session import Limits
+from wsfast.sync.broadcast import broadcast_each
+from wsfast.sync.link import Link
 from wsfast.sync.websocket import WebSocket
 
 from ..described import Described
-from ..dialing import HELD
-from ..protocol import Machine, Protocol
+from ..dialing import HELD, MaxQueue, counts, limits
+from ..protocol import OPEN, SERVER, Machine, Protocol
+
+if TYPE_CHECKING:
+    from wsfast.events import BytesLike
 
 __all__ = ["Connection"]
+
+
+class Opening(NamedTuple):
+    """What a connection whose opening handshake is under way is made with, in the place of its socket."""
+
+    link: Link
+    limits: Limits
+    request: handshake.Request
+
+
+_NO_REQUEST: Any = None
 
 
 class Connection(Described, WebSocket):  # type: ignore[misc]
     """A connection in threads, with the names and the behaviour of `websockets`.
 
     Args:
+        socket: a connected socket, for a connection that is open at once, without an opening handshake; `connect` and
+            `serve` pass something of their own.
         protocol: what it is made with.
-        args, kwargs: those of `wsfast.sync.WebSocket`.
+        ping_interval, ping_timeout, close_timeout, max_queue: those of `connect` and `serve`.
     """
 
     connection_type = Machine
 
-    def __init__(self, protocol: Protocol, *args: Any, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        socket: socket_module.socket | Link | Opening,
+        protocol: Protocol,
+        *,
+        ping_interval: float | None = 20,
+        ping_timeout: float | None = 20,
+        close_timeout: float | None = 10,
+        max_queue: MaxQueue = 16,
+    ) -> None:
         self.describe(protocol)
-        super().__init__(*args, **kwargs)
+        self.ping_interval = ping_interval
+        self.ping_timeout = ping_timeout
+        self.close_timeout = close_timeout
+        self.max_queue = max_queue
+        if isinstance(socket, Opening):
+            super().__init__(socket.link, socket.limits, request=socket.request, logger=protocol.logger)
+            return
+        made = limits(
+            max_size=protocol.max_size,
+            max_queue=max_queue,
+            ping_interval=None,
+            ping_timeout=None,
+            close_timeout=close_timeout,
+        )
+        link = socket if isinstance(socket, Link) else Link(socket)
+        super().__init__(link, Limits(**made), request=_NO_REQUEST, logger=protocol.logger)
+        if protocol.state is OPEN:
+            side = native.Side.SERVER if protocol.side is SERVER else native.Side.CLIENT
+            self._open(side, handshake.Response(101, "", CIMultiDict()), None, None, b"")
+
+    @property
+    def socket(self) -> Any:
+        """The connection's socket, to look at; with TLS it has the methods of an `ssl.SSLSocket` that tell of that."""
+        tls = self._link.tls
+        return self._link.sock if tls is None else _TlsSocket(self._link.sock, tls)
+
+    def close_socket(self) -> None:
+        """End the connection at once, without a closing handshake, also within the opening one."""
+        if self._opened:
+            self.abort()
+        with contextlib.suppress(OSError):
+            self._link.sock.shutdown(socket_module.SHUT_RDWR)
 
     @property
     def _overhead(self) -> int:  # type: ignore[override]
-        return HELD if self.protocol.counts else 64
+        return HELD if counts(self.max_queue) else 64
 
     @property
     def _machine(self) -> native.Connection | None:
-        return self._connection
+        return self._connection if self._opened else None
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Close the connection with the closing handshake and wait for its end, for at most `close_timeout`.
+
+        In the middle of a message that is sent in fragments, the code is 1011.
+
+        Args:
+            code: the close code.
+            reason: the close reason.
+        """
+        if self._opened:
+            if self._connection.in_message:
+                code, reason = 1011, "close during fragmented message"
+            super().close(code, reason)
+
+
+class _TlsSocket:
+    """A socket together with the TLS on it, to look at.
+
+    Args:
+        sock: the socket.
+        tls: what encrypts.
+    """
+
+    __slots__ = ("_sock", "_tls")
+
+    def __init__(self, sock: socket_module.socket, tls: ssl.SSLObject) -> None:
+        self._sock = sock
+        self._tls = tls
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _OF_TLS:
+            return getattr(self._tls, name)
+        return getattr(self._sock, name)
+
+
+_OF_TLS = frozenset(
+    {
+        "cipher",
+        "compression",
+        "context",
+        "get_channel_binding",
+        "getpeercert",
+        "selected_alpn_protocol",
+        "selected_npn_protocol",
+        "server_hostname",
+        "server_side",
+        "session",
+        "session_reused",
+        "shared_ciphers",
+        "version",
+    }
+)
+
+
+def broadcast(
+    connections: Iterable[Connection],
+    message: str | BytesLike,
+    *,
+    raise_exceptions: bool = False,
+    text: bool | None = None,
+    **kwargs: Any,
+) -> None:
+    """Send a message to several connections; see `wsfast.sync.broadcast`.
+
+    Args:
+        connections: those to send to; those that are not open are skipped.
+        message: `str` for a text message, bytes-like for a binary one.
+        raise_exceptions: raise in an `ExceptionGroup` what would be logged otherwise.
+        text: True sends bytes-like as text, False sends `str` as binary.
+        kwargs: what `concurrent.futures.ThreadPoolExecutor` takes; of no effect, since no thread waits.
+    """
+    failures = []
+    for ws, exc in broadcast_each(connections, message, text, None):
+        if raise_exceptions:
+            failures.append(exc)
+        else:
+            ws.logger.warning("skipped broadcast: %s", exc)
+    if failures:
+        raise ExceptionGroup("skipped broadcast", failures)
+
+
+broadcast.__module__ = "wsfast.websockets.sync.server"

@@ -1,0 +1,69 @@
+"""`broadcast` without an event loop: one message to many connections, by the thread that calls it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from wsfast.assembly import is_bytes_like
+from wsfast.events import BytesLike
+from wsfast.exceptions import BufferFull, ConcurrencyError, ConnectionClosed
+from wsfast.handshake.uri import format_address
+
+from .websocket import WebSocket
+
+__all__ = ["broadcast"]
+
+
+def broadcast(
+    connections: Iterable[WebSocket],
+    message: str | BytesLike,
+    raise_exceptions: bool = False,
+    *,
+    text: bool | None = None,
+    compress: bool | None = None,
+) -> None:
+    """Send a message to several connections, without waiting for any of them.
+
+    Connections that are not open are skipped. So is, with a warning in the log, one that is sending a message in
+    fragments, and one that has more than `write_limit` unsent: a peer that does not read makes nobody wait, and takes
+    no more memory than that and one message.
+
+    Args:
+        connections: those to send to.
+        message: `str` for a text message, bytes-like for a binary one.
+        raise_exceptions: raise what would be logged, in an `ExceptionGroup`, after all were tried. Default: False.
+        text: True sends bytes-like, which must be UTF-8, as text; False sends `str` as binary. Default: by type.
+        compress: True or False to compress it or not, where compression was agreed; None leaves it to the size.
+
+    Raises:
+        TypeError: `message` is neither `str` nor bytes-like.
+        UnicodeError: it is no text.
+        ExceptionGroup: of `ConcurrencyError` and `BufferFull`, if `raise_exceptions` is set.
+    """
+    failures = []
+    for ws, exc in broadcast_each(connections, message, text, compress):
+        if raise_exceptions:
+            failures.append(exc)
+        else:
+            ws.logger.warning("broadcast skipped %s: %s", format_address(ws.remote_address), exc)
+    if failures:
+        raise ExceptionGroup("broadcast skipped connections", failures)
+
+
+def broadcast_each(
+    connections: Iterable[WebSocket], message: str | BytesLike, text: bool | None, compress: bool | None
+) -> Iterator[tuple[WebSocket, ConcurrencyError | BufferFull]]:
+    """Do the work of `broadcast`; yield each connection that was skipped though it is open, and why."""
+    if not isinstance(message, (str, bytes)):
+        if not is_bytes_like(message):
+            raise TypeError(f"a message must be str or bytes-like, got {type(message).__name__}")
+        message = bytes(message)  # once, and as it is now
+    if text is True and isinstance(message, bytes):
+        message.decode()  # raises before anything is sent
+    for ws in connections:
+        try:
+            ws._offer(message, text, compress)
+        except ConnectionClosed:
+            continue
+        except (ConcurrencyError, BufferFull) as exc:
+            yield ws, exc

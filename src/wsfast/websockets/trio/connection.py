@@ -1,0 +1,174 @@
+"""`Connection`: a `wsfast.trio.WebSocket` with the names of `websockets`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import trio
+from multidict import CIMultiDict
+
+from wsfast import connection as native
+from wsfast import handshake
+from wsfast.codes import CloseCode
+from wsfast.exceptions import CallerError, ConcurrencyError, ConnectionClosed
+from wsfast.session import Limits
+from wsfast.trio.stream import Transport
+from wsfast.trio.websocket import WebSocket
+
+from ..described import Described
+from ..dialing import HELD, MaxQueue, counts, limits
+from ..protocol import OPEN, SERVER, Machine, Protocol
+
+if TYPE_CHECKING:
+    from wsfast.events import BytesLike
+
+__all__ = ["Connection"]
+
+
+class Opening(NamedTuple):
+    """What a connection whose opening handshake is under way is made with, in the place of its stream."""
+
+    transport: Transport
+    limits: Limits
+    stream: trio.abc.Stream | None
+    request: handshake.Request
+
+
+_NO_REQUEST: Any = None
+
+
+class Connection(Described, WebSocket):  # type: ignore[misc]
+    """A connection on trio, with the names and the behaviour of `websockets`.
+
+    Args:
+        nursery: where its tasks run; `connect` and `serve` pass None, and run them themselves.
+        stream: a trio stream, for a connection that is open at once, without an opening handshake; `connect` and
+            `serve` pass something of their own.
+        protocol: what it is made with.
+        ping_interval, ping_timeout, close_timeout, max_queue: those of `connect` and `serve`.
+    """
+
+    connection_type = Machine
+
+    def __init__(
+        self,
+        nursery: trio.Nursery | None,
+        stream: trio.abc.Stream | Opening,
+        protocol: Protocol,
+        *,
+        ping_interval: float | None = 20,
+        ping_timeout: float | None = 20,
+        close_timeout: float | None = 10,
+        max_queue: MaxQueue = 16,
+    ) -> None:
+        self.describe(protocol)
+        self.nursery = nursery
+        self.ping_interval = ping_interval
+        self.ping_timeout = ping_timeout
+        self.close_timeout = close_timeout
+        self.max_queue = max_queue
+        if isinstance(stream, Opening):
+            super().__init__(
+                stream.transport, stream.limits, stream=stream.stream, request=stream.request, logger=protocol.logger
+            )
+            return
+        made = limits(
+            max_size=protocol.max_size,
+            max_queue=max_queue,
+            ping_interval=None,
+            ping_timeout=None,
+            close_timeout=close_timeout,
+        )
+        super().__init__(Transport(stream), Limits(**made), request=_NO_REQUEST, logger=protocol.logger)
+        if protocol.state is OPEN and nursery is not None:
+            side = native.Side.SERVER if protocol.side is SERVER else native.Side.CLIENT
+            self._open(side, handshake.Response(101, "", CIMultiDict()), None, None, b"")
+            nursery.start_soon(self._work)
+
+    @property
+    def stream(self) -> trio.abc.Stream:
+        """The stream, with TLS if there is any; its bytes are the connection's."""
+        return self._stream
+
+    @property
+    def _overhead(self) -> int:  # type: ignore[override]
+        return HELD if counts(self.max_queue) else 64
+
+    @property
+    def _machine(self) -> native.Connection | None:
+        return self._connection if self._opened else None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await self.aclose(CloseCode.NORMAL_CLOSURE if kind is None else CloseCode.INTERNAL_ERROR)
+
+    async def aclose(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
+        """Close the connection with the closing handshake and wait for its end, for at most `close_timeout`.
+
+        In the middle of a message that is sent in fragments, the code is 1011.
+
+        Args:
+            code: the close code.
+            reason: the close reason.
+        """
+        if self._opened:
+            if self._connection.in_message:
+                code, reason = CloseCode.INTERNAL_ERROR, "close during fragmented message"
+            await super().close(code, reason)
+
+    async def close_stream(self) -> None:
+        """End the connection at once, without a closing handshake."""
+        if self._opened:
+            self.abort()
+            await self.wait_closed()
+        else:
+            await trio.aclose_forcefully(self._transport)
+
+
+async def broadcast(
+    connections: Iterable[Connection],
+    message: str | BytesLike,
+    *,
+    raise_exceptions: bool = False,
+    text: bool | None = None,
+) -> None:
+    """Send a message to several connections.
+
+    Args:
+        connections: those to send to; those that are not open are skipped.
+        message: `str` for a text message, bytes-like for a binary one.
+        raise_exceptions: raise in an `ExceptionGroup` what would be logged otherwise.
+        text: True sends bytes-like as text, False sends `str` as binary.
+    """
+    if not isinstance(message, (str, bytes, bytearray, memoryview)):
+        raise TypeError("data must be str or bytes")
+    failures: list[Exception] = []
+
+    async def send(ws: Connection) -> None:
+        try:
+            if ws._sender is not None:
+                raise ConcurrencyError("sending a fragmented message")
+            await ws.send(message, text)
+        except ConnectionClosed:
+            pass
+        except CallerError as exc:
+            if raise_exceptions:
+                failures.append(exc)
+            else:
+                ws.logger.warning("skipped broadcast: %s", exc)
+
+    async with trio.open_nursery() as nursery:
+        for ws in connections:
+            if ws.state is OPEN:
+                nursery.start_soon(send, ws)
+    if failures:
+        raise ExceptionGroup("skipped broadcast", failures)
+
+
+broadcast.__module__ = "wsfast.websockets.trio.server"
