@@ -108,6 +108,8 @@ def extensions() -> list[Extension]:
         compiler_directives={
             "language_level": 3,
             "binding": True,
+            # Without a GIL: docs/threads.md says what may run side by side.
+            "freethreading_compatible": True,
             "embedsignature": False,
             # What is half made, as by `__new__` alone, raises where it is used, and cannot be copied.
             "nonecheck": True,

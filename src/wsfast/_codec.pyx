@@ -8,6 +8,9 @@ signatures, errors and texts, and is where the rules are explained. Here stands 
   `str` for ASCII, which is the message if nothing else comes, and only the memory to decode from if it does.
 * Frames to send gather in one `bytes` object that `take` hands over without a copy.
 * The memory of the last few large messages and frames is used again, once nobody else refers to it.
+
+Without a GIL (free-threaded CPython), an object is locked while a method of it is at work, and each thread has keys and kept
+memory of its own.
 """
 
 import os
@@ -50,11 +53,6 @@ cdef extern from "_codec_utf8.h" nogil:
 
 cdef extern from *:
     """
-    #ifdef Py_GIL_DISABLED
-    #define WSF_FREE_THREADED 1
-    #else
-    #define WSF_FREE_THREADED 0
-    #endif
     #if defined(__GNUC__) || defined(__clang__)
     #pragma GCC diagnostic push
     #pragma GCC diagnostic ignored "-Wdeprecated-declarations"
@@ -75,7 +73,6 @@ cdef extern from *:
     #endif
     """
     bint wsf_is_pristine(PyObject *message)
-    bint WSF_FREE_THREADED
     char *PyByteArray_AS_STRING(object data)
     Py_ssize_t PyByteArray_GET_SIZE(object data)
     # Declared with PyObject * where Cython must not count references.
@@ -89,14 +86,35 @@ cdef extern from *:
     int PyUnicode_Resize(PyObject **obj, Py_ssize_t n) except -1
     void *PyUnicode_Memory "PyUnicode_DATA"(PyObject *obj)
     Py_ssize_t PyUnicode_Length "PyUnicode_GET_LENGTH"(PyObject *obj)
-    Py_ssize_t Py_REFCNT(PyObject *obj)
     Py_ssize_t PY_SSIZE_T_MAX
+    PyObject *PyThreadState_GetDict()  # borrowed; NULL for none
     object PyUnicode_New(Py_ssize_t n, Py_UCS4 widest)
     object PyUnicode_DecodeUTF8(const char *s, Py_ssize_t n, const char *errors)
     void *PyUnicode_DATA(object text)
     int PyUnicode_KIND(object text)
     bint PyUnicode_IS_ASCII(object text)
     Py_ssize_t PyUnicode_GET_LENGTH(object text)
+
+
+cdef extern from "_threads.h":
+    """
+    enum { WSF_SPARES = 4, WSF_KEY_BLOCK = 4096 };
+    static WSF_OF_THREAD PyObject *wsf_spares[WSF_SPARES];
+    static WSF_OF_THREAD int wsf_next_spare = 0;
+    static WSF_OF_THREAD int wsf_keeping = 0; /* whether the end of the thread gives them up */
+    static WSF_OF_THREAD uint8_t wsf_keys[WSF_KEY_BLOCK];
+    static WSF_OF_THREAD size_t wsf_keys_left = 0;
+    """
+    bint WSF_FREE_THREADED
+    Py_ssize_t wsf_holders(PyObject *thing)
+    enum:
+        WSF_SPARES
+        WSF_KEY_BLOCK
+    PyObject **wsf_spares
+    int wsf_next_spare
+    bint wsf_keeping
+    uint8_t *wsf_keys
+    size_t wsf_keys_left
 
 
 cdef extern from "_seal.h":
@@ -106,10 +124,8 @@ cdef extern from "_seal.h":
 cdef enum:
     RECEIVE_SIZE = 65536
     MOST_INFLATED = 65536
-    SPARES = 4
     SPARE_LEAST = 16384
     SPARE_MOST = 1048576 + 14  # 1 MiB, the usual limit, and the head of its frame
-    KEY_BLOCK = 4096
     HEADER = 64  # bytes of an object beside its content, at most
     UNMADE = 2  # of a Decoder's _busy
 
@@ -130,8 +146,15 @@ def _choose(most):
 # The last large objects that were delivered, sent, or decoded from, whatever the connection. The next large message is
 # received into one to which nobody else refers any more. Without them, the C library gives the pages of a message back
 # to the system as it is freed, and takes each of them anew for the next: for 1 MiB, more work than all the rest.
-cdef PyObject *_spares[SPARES]
-cdef int _next_spare = 0
+# They are the process's, or, without a GIL, the thread's.
+
+
+@cython.final
+cdef class _Keeper:
+    """Stands in the dict of a thread's state, and gives up with it what the thread keeps."""
+
+    def __dealloc__(self):
+        _give_up_spares()
 
 
 cdef inline size_t _size(PyObject *message) noexcept:
@@ -145,31 +168,51 @@ cdef inline PyObject *_new_bytes(size_t n) except NULL:
     return PyBytes_New(NULL, n)
 
 
+cdef int _begin_keeping() except -1:
+    """See to it that the end of this thread gives up what it keeps."""
+    cdef PyObject *state = PyThreadState_GetDict()
+    if state != NULL:
+        (<dict>state)[_Keeper] = _Keeper.__new__(_Keeper)
+        global wsf_keeping
+        wsf_keeping = True
+    return 0
+
+
 cdef int _keep_spare(PyObject *message) except -1:
     """Keep `bytes`, or a `str` made for ASCII, to be used again when nobody else refers to it."""
-    global _next_spare
+    global wsf_next_spare
     cdef PyObject *dropped
     cdef int i
     if SPARE_LEAST <= _size(message) <= SPARE_MOST:
-        for i in range(SPARES):
-            if _spares[i] == NULL:
+        if WSF_FREE_THREADED and not wsf_keeping:
+            _begin_keeping()
+            if not wsf_keeping:
+                return 0
+        for i in range(WSF_SPARES):
+            if wsf_spares[i] == NULL:
                 break
         else:
-            i = _next_spare = (_next_spare + 1) % SPARES
-        dropped = _spares[i]
+            i = wsf_next_spare = (wsf_next_spare + 1) % WSF_SPARES
+        dropped = wsf_spares[i]
         Py_INCREF(<object>message)
-        _spares[i] = message
+        wsf_spares[i] = message
         Py_XDECREF(dropped)
     return 0
 
 
 def _drop_spares():
     """Give up the memory that is kept to be used again; for tests."""
+    _give_up_spares()
+
+
+cdef void _give_up_spares() noexcept:
+    global wsf_keeping
     cdef PyObject *dropped
     cdef int i
-    for i in range(SPARES):
-        dropped = _spares[i]
-        _spares[i] = NULL
+    wsf_keeping = False
+    for i in range(WSF_SPARES):
+        dropped = wsf_spares[i]
+        wsf_spares[i] = NULL
         Py_XDECREF(dropped)
 
 
@@ -178,13 +221,13 @@ cdef PyObject *_take_spare(bint text, size_t room) except? NULL:
     cdef PyObject *spare
     cdef int i
     if SPARE_LEAST <= room <= SPARE_MOST:
-        for i in range(SPARES):
-            spare = _spares[i]
+        for i in range(WSF_SPARES):
+            spare = wsf_spares[i]
             if (
-                spare != NULL and Py_REFCNT(spare) == 1 and PyBytes_Checked(spare) != text
+                spare != NULL and wsf_holders(spare) == 1 and PyBytes_Checked(spare) != text
                 and room <= _size(spare) <= 2 * room and wsf_is_pristine(spare)
             ):
-                _spares[i] = NULL
+                wsf_spares[i] = NULL
                 if _size(spare) != room:
                     _resize(&spare, room)
                 return spare
@@ -202,6 +245,16 @@ cdef inline PyObject *_new_message(bint text, size_t room) except NULL:
 
 cdef inline int _resize(PyObject **message, size_t room) except -1:
     """Change the size of a message to which nobody else refers; where memory cannot be had, `bytes` are gone."""
+    cdef PyObject *made = NULL
+    if WSF_FREE_THREADED and wsf_holders(message[0]) != 1:
+        # Another thread has made it, so that CPython would refuse.
+        try:
+            made = _new_message(not PyBytes_Checked(message[0]), room)
+            memcpy(_memory(made), _memory(message[0]), min(room, _size(message[0])))
+        finally:
+            Py_XDECREF(message[0])
+            message[0] = made
+        return 0
     if PyBytes_Checked(message[0]):
         return PyBytes_Resize(message, room)
     return PyUnicode_Resize(message, room)
@@ -228,27 +281,24 @@ cdef inline int _borrow(object data, Py_buffer *view, str expected) except -1:
 
 # --- Masking keys ---------------------------------------------------------------------------------------
 
-cdef uint8_t _keys[KEY_BLOCK]
-cdef size_t _keys_used = KEY_BLOCK
-
 
 cdef inline int _next_key(uint8_t *key) except -1:
     """Take a key from a block of the operating system's random source, drawn when the last is used up."""
-    global _keys_used
+    global wsf_keys_left
     cdef bytes block
-    if _keys_used == KEY_BLOCK:
-        block = os.urandom(KEY_BLOCK)
-        memcpy(_keys, PyBytes_AS_STRING(block), KEY_BLOCK)
-        _keys_used = 0
-    memcpy(key, &_keys[_keys_used], 4)
-    _keys_used += 4
+    if not wsf_keys_left:
+        block = os.urandom(WSF_KEY_BLOCK)
+        memcpy(wsf_keys, PyBytes_AS_STRING(block), WSF_KEY_BLOCK)
+        wsf_keys_left = WSF_KEY_BLOCK
+    wsf_keys_left -= 4
+    memcpy(key, wsf_keys + wsf_keys_left, 4)
     return 0
 
 
 def _forget_keys():
     """Drop the block: after a fork, parent and child must not use the same keys."""
-    global _keys_used
-    _keys_used = KEY_BLOCK
+    global wsf_keys_left
+    wsf_keys_left = 0
 
 
 if hasattr(os, "register_at_fork"):
@@ -337,7 +387,7 @@ Specified in `_codec_py.py`.
         elif needed > self._room:
             room = max(needed, min(max(2 * self._room, <size_t>1024), <size_t>PY_SSIZE_T_MAX))
             try:
-                PyBytes_Resize(&self._out, room)
+                _resize(&self._out, room)
             except BaseException:
                 self._used = self._room = 0  # it was freed
                 raise
@@ -393,6 +443,7 @@ Specified in `_codec_py.py`.
             wsf_utf8_encode(out + head, PyUnicode_DATA(text), width, n)
         return 0
 
+    @cython.critical_section
     def message(self, data):
         """Append a whole message: a text frame for `str`, a binary frame for bytes-like."""
         self._message(data)
@@ -411,6 +462,7 @@ Specified in `_codec_py.py`.
                 PyBuffer_Release(&view)
         return 0
 
+    @cython.critical_section
     def frame(self, opcode, payload=b"", *, fin=True, rsv1=False):
         """Append one frame; arguments and errors are those of `encode_frame`."""
         cdef Py_buffer view
@@ -427,6 +479,7 @@ Specified in `_codec_py.py`.
         finally:
             PyBuffer_Release(&view)
 
+    @cython.critical_section
     def encoded(self, frames):
         """Append frames that were encoded before, as `encode_frame` returns them."""
         cdef Py_buffer view
@@ -437,6 +490,7 @@ Specified in `_codec_py.py`.
         finally:
             PyBuffer_Release(&view)
 
+    @cython.critical_section
     def take(self):
         """Return all that was gathered, and forget it."""
         return self._take()
@@ -446,7 +500,7 @@ Specified in `_codec_py.py`.
         if self._out == NULL:
             return b""
         if self._used < self._room:
-            PyBytes_Resize(&self._out, self._used)
+            _resize(&self._out, self._used)
         taken = <bytes>self._out
         Py_DECREF(taken)
         self._out = NULL
@@ -645,6 +699,7 @@ Specified in `_codec_py.py`.
         """Whether `max_events` stopped the last call, so that ``feed(b"")`` may go on; it may return nothing yet."""
         return self._stopped != 0
 
+    @cython.critical_section
     def feed(self, data):
         """Take in received bytes, of any number, and return the events they complete, in order."""
         cdef Py_buffer view
@@ -654,6 +709,7 @@ Specified in `_codec_py.py`.
         finally:
             PyBuffer_Release(&view)
 
+    @cython.critical_section
     def get_buffer(self, sizehint=-1):
         """Lend memory to receive into; which memory, and how much, is the decoder's choice."""
         return self._lend()
@@ -661,7 +717,7 @@ Specified in `_codec_py.py`.
     cdef int _refuse(self, str call) except -1:
         if self._busy == UNMADE:
             raise RuntimeError(f"{type(self).__name__}.__init__() was not called")
-        raise RuntimeError(f"the decoder is at work: {call}() was called from within inflate()")
+        raise RuntimeError(f"the decoder is at work: {call}() was called from within inflate(), or by another thread")
 
     cdef object _lend(self):
         cdef _Lease lease
@@ -675,7 +731,7 @@ Specified in `_codec_py.py`.
         ):
             self._reserve(1, self._remaining)
             # Who knows of it when it is filled: this decoder and the transport, unless an earlier view was kept.
-            self._lent_message = 2 if Py_REFCNT(self._message) == 1 else 1
+            self._lent_message = 2 if wsf_holders(self._message) == 1 else 1
             lease = _Lease.__new__(_Lease)
             lease._owner = self._message
             Py_INCREF(<object>self._message)
@@ -689,6 +745,7 @@ Specified in `_codec_py.py`.
         self._lent = len(self._buffer)
         return self._buffer
 
+    @cython.critical_section
     def buffer_updated(self, nbytes):
         """Take in the first bytes of what `get_buffer` lent, and return the events they complete."""
         cdef Py_ssize_t n = PyNumber_AsSsize_t(nbytes, NULL)
@@ -715,6 +772,7 @@ Specified in `_codec_py.py`.
         self._lent_message = 0
         events = []
         if n:
+            self._busy = True
             try:
                 self._received_in_place(n, holders, events)
             except PeerError as failure:
@@ -722,6 +780,8 @@ Specified in `_codec_py.py`.
             except BaseException:
                 self._give_up()
                 raise
+            finally:
+                self._busy = False
         return events
 
     cdef int _received_in_place(self, size_t n, Py_ssize_t holders, list events) except -1:
@@ -1073,7 +1133,7 @@ Specified in `_codec_py.py`.
         most = max(min(most, self._max_size), <uint64_t>least)
         if self._fin and most == self._used + coming:  # it need not grow any more
             other = _take_spare(self._opcode == 1, most)
-        if self._message != NULL and other == NULL and Py_REFCNT(self._message) == 1:
+        if self._message != NULL and other == NULL and wsf_holders(self._message) == 1:
             try:
                 _resize(&self._message, most)
             except BaseException:
@@ -1115,9 +1175,9 @@ Specified in `_codec_py.py`.
         cdef object message
         if self._message == NULL:
             message = "" if self._opcode == 1 else b""
-        elif self._largest < 0x80 and self._used == self._room and Py_REFCNT(self._message) <= holders:
+        elif self._largest < 0x80 and self._used == self._room and wsf_holders(self._message) <= holders:
             message = <object>self._message
-        elif self._largest < 0x80 and Py_REFCNT(self._message) == 1:
+        elif self._largest < 0x80 and wsf_holders(self._message) == 1:
             _resize(&self._message, self._used)
             message = <object>self._message
         elif self._opcode == 2:

@@ -300,7 +300,7 @@ class Decoder:
         received = _view(data)
         self._lent = 0
         if self._busy:
-            raise RuntimeError("the decoder is at work: feed() was called from within inflate()")
+            raise RuntimeError("the decoder is at work: feed() was called from within inflate(), or by another thread")
         if self._done:
             return []
         self._input += received
@@ -319,7 +319,7 @@ class Decoder:
             RuntimeError: the call was made by this decoder's own `inflate`.
         """
         if self._busy:
-            raise RuntimeError("the decoder is at work: get_buffer() was called from within inflate()")
+            raise RuntimeError("the decoder is at work: get_buffer() was called from within inflate(), or by another thread")
         if self._buffer is None:
             self._buffer = memoryview(bytearray(RECEIVE_SIZE))
         self._lent = len(self._buffer)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 from . import cross, suite, wheels
-from .debian import fetch, fetch_i386, test_i386
+from .debian import build_free_threaded, fetch, fetch_i386, test_i386
 from .found import ROOT, choose, find
 
 
@@ -30,7 +31,7 @@ def main() -> None:
         "--strict", action="store_true", help="for this machine: gcc and clang, -std=c11 -pedantic -Werror"
     )
     one = commands.add_parser("debian", help="get interpreters from Debian into the cache; asks for root where needed")
-    one.add_argument("names", nargs="+", help="such as 3.14, 3.15, i386")
+    one.add_argument("names", nargs="+", help="such as 3.14, 3.14t (built from source), i386")
     args = parser.parse_args()
     if args.command == "list":
         print(*find(), sep="\n")
@@ -46,7 +47,8 @@ def main() -> None:
         cross.main(choose(args.names)[-1], strict=args.strict)
     else:
         for name in args.names:
-            print(fetch_i386() if name == "i386" else fetch(name))
+            get = fetch_i386 if name == "i386" else partial(build_free_threaded if name.endswith("t") else fetch, name)
+            print(get())
 
 
 if __name__ == "__main__":

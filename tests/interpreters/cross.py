@@ -37,29 +37,26 @@ def windows_headers() -> Path:
     Raises:
         SystemExit: it cannot be had.
     """
-    from .debian import apt_options
+    from .debian import source_of
 
     folder = CACHE / "windows-headers"
     if not (folder / "pyconfig.h").exists():
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="wsfast-apt-") as temporary:
-            options = apt_options(Path(temporary), "trixie", "deb-src")
-            run(
-                "apt-get", *options, "-qq", "source", "--download-only", "--tar-only", "python3.13", cwd=Path(temporary)
-            )
-            (archive,) = Path(temporary).glob("*.orig.tar.*")
-            with tarfile.open(archive) as source:
-                for member in source:
-                    if member.name.endswith("/PC/pyconfig.h.in"):
-                        content = source.extractfile(member)
-                        assert content is not None
-                        (folder / "pyconfig.h").write_bytes(content.read())
-                    elif "/Include/" in member.name and member.isfile():
-                        content = source.extractfile(member)
-                        assert content is not None
-                        target = folder / "Include" / member.name.partition("/Include/")[2]
-                        target.parent.mkdir(parents=True, exist_ok=True)
-                        target.write_bytes(content.read())
+        with (
+            tempfile.TemporaryDirectory(prefix="wsfast-apt-") as temporary,
+            tarfile.open(source_of("3.13", Path(temporary))) as source,
+        ):
+            for member in source:
+                if member.name.endswith("/PC/pyconfig.h.in"):
+                    content = source.extractfile(member)
+                    assert content is not None
+                    (folder / "pyconfig.h").write_bytes(content.read())
+                elif "/Include/" in member.name and member.isfile():
+                    content = source.extractfile(member)
+                    assert content is not None
+                    target = folder / "Include" / member.name.partition("/Include/")[2]
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    target.write_bytes(content.read())
     return folder
 
 

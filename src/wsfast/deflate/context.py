@@ -14,6 +14,7 @@ What makes it affordable:
 from __future__ import annotations
 
 import sys
+import threading
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -111,11 +112,13 @@ class DeflateBudget:
         ValueError: it is negative.
     """
 
-    __slots__ = ("nbytes", "used")
+    __slots__ = ("_lock", "nbytes", "used")
 
     def __init__(self, nbytes: int) -> None:
         if nbytes < 0:
             raise ValueError(f"nbytes must be at least 0, got {nbytes}")
+        # One that its thread may take again: what is collected as garbage meanwhile releases too.
+        self._lock = threading.RLock()
         self.nbytes: int = nbytes
         """The budget in bytes. It may be changed at any time, for the connections to come."""
         self.used: int = 0
@@ -125,17 +128,17 @@ class DeflateBudget:
         return f"<DeflateBudget {self.used} of {self.nbytes} bytes used>"
 
     def reserve(self, nbytes: int) -> bool:
-        """Reserve bytes if they are left, and tell."""
-        # No call and no loop in here, nor in `release`: the GIL changes hands at these only, so that several threads
-        # may do it, one that collects garbage among them.
-        if nbytes > self.nbytes - self.used:
-            return False
-        self.used += nbytes
-        return True
+        """Reserve bytes if they are left, and tell. Any thread may call it."""
+        with self._lock:
+            if nbytes > self.nbytes - self.used:
+                return False
+            self.used += nbytes
+            return True
 
     def release(self, nbytes: int) -> None:
         """Give reserved bytes back."""
-        self.used -= nbytes
+        with self._lock:
+            self.used -= nbytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,12 @@ cdef enum:
     MOST = 0x7FFFFFFF  # of a limit
     HEAP_TYPE = 1 << 9  # of a type's flags: it was made by a class statement
 
-cdef char _scratch[SCRATCH]
+
+cdef extern from "_threads.h":
+    """
+    static WSF_OF_THREAD char wsf_scratch[65536];
+    """
+    char *wsf_scratch
 
 
 cdef class Receiver:
@@ -267,7 +272,7 @@ cdef class SocketTransport:
                         raise RuntimeError("get_buffer() returned an empty buffer")
                     lent = True
                 else:
-                    memory = _scratch
+                    memory = wsf_scratch
                     size = SCRATCH
                 n = wsf_recv(self._fd, memory, size)
                 number = errno
@@ -289,7 +294,7 @@ cdef class SocketTransport:
                     self._protocol.buffer_updated(n)
                     more = False
                 else:
-                    self._protocol.data_received(PyBytes_FromStringAndSize(_scratch, n))
+                    self._protocol.data_received(PyBytes_FromStringAndSize(wsf_scratch, n))
                     more = False
                 if not more or n < size or total >= SHARE or self._closing or self._read_paused or self._fd < 0:
                     return total

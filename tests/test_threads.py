@@ -1,0 +1,66 @@
+"""Several event loops, each in a thread of its own: nothing that they share may be mixed up.
+
+It shows most on CPython without a GIL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import sysconfig
+
+import pytest
+from test_codec_threads import THREADS, side_by_side
+
+import wsfast
+from wsfast import Deflate
+
+MESSAGES = ["text", b"binary", "ä" * 300, "x" * 100_000, b"y" * 70_000, "€" * 40_000]
+
+
+async def echo(ws: wsfast.WebSocket) -> None:
+    async for message in ws:
+        await ws.send(message)
+
+
+@pytest.mark.skipif(not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="CPython with a GIL")
+def test_the_gil_stays_off() -> None:
+    """The extensions declare that they can do without; one that did not would switch it on for all."""
+    assert not sys._is_gil_enabled()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("compression", [None, Deflate(server_no_context_takeover=True)])
+def test_echoes_in_several_loops(compression: Deflate | None) -> None:
+    """Each loop has a server and clients; keys, kept memory, pools of compressors and caches are everybody's."""
+
+    async def work(number: int) -> None:
+        async with wsfast.serve(echo, "127.0.0.1", 0, compression=compression) as server:
+            port = server.sockets[0].getsockname()[1]
+
+            async def talk(client: int) -> None:
+                async with wsfast.connect(f"ws://127.0.0.1:{port}/", compression=compression) as ws:
+                    for i in range(8):
+                        for message in MESSAGES:
+                            mark = f"{number} {client} {i} "
+                            sent = mark + message if isinstance(message, str) else mark.encode() + message
+                            await ws.send(sent)
+                            assert await ws.recv() == sent
+
+            await asyncio.gather(talk(0), talk(1))
+            assert server.counters["opened"] == 2
+
+    side_by_side(lambda number: asyncio.run(work(number)))
+
+
+def test_a_budget_that_threads_share() -> None:
+    budget = wsfast.DeflateBudget(1000)
+
+    def work(number: int) -> None:
+        for _ in range(2000):
+            if budget.reserve(300):
+                assert budget.used <= 1000
+                budget.release(300)
+
+    side_by_side(work)
+    assert budget.used == 0
+    assert [budget.reserve(300) for _ in range(THREADS)].count(True) == 3
