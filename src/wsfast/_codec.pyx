@@ -9,8 +9,8 @@ signatures, errors and texts, and is where the rules are explained. Here stands 
 * Frames to send gather in one `bytes` object that `take` hands over without a copy.
 * The memory of the last few large messages and frames is used again, once nobody else refers to it.
 
-Without a GIL (free-threaded CPython), an object is locked while a method of it is at work, and each thread has keys and kept
-memory of its own.
+Without a GIL (free-threaded CPython), an object is locked while a method of it is at work, and each thread has keys and
+kept memory of its own.
 """
 
 import os

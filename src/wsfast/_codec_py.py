@@ -319,7 +319,9 @@ class Decoder:
             RuntimeError: the call was made by this decoder's own `inflate`.
         """
         if self._busy:
-            raise RuntimeError("the decoder is at work: get_buffer() was called from within inflate(), or by another thread")
+            raise RuntimeError(
+                "the decoder is at work: get_buffer() was called from within inflate(), or by another thread"
+            )
         if self._buffer is None:
             self._buffer = memoryview(bytearray(RECEIVE_SIZE))
         self._lent = len(self._buffer)

@@ -1,4 +1,4 @@
-"""Interpreters that this machine lacks, from Debian: newer ones of sid, those without a GIL from source, one of 32 bits.
+"""Interpreters that this machine lacks, from Debian: newer ones of sid, free-threaded ones from source, one of 32 bits.
 
 What is fetched stays in the cache (``$XDG_CACHE_HOME/wsfast-interpreters``); nothing of it is installed in the system.
 """
