@@ -552,6 +552,7 @@ async def drain(peer: Peer) -> list[tuple[int, bytes]]:
         assert opcode in (TEXT, BINARY, CONT, CLOSE), opcode
         if opcode == CLOSE:
             messages.append((CLOSE, payload))
+            await peer.send(frame(CLOSE, payload))  # who sends while its side closes waits for the end
             return messages
         assert (opcode == CONT) == bool(kind)
         kind, parts = kind or opcode, parts + payload

@@ -1347,17 +1347,6 @@ def test_the_environment_chooses(codec: str, backend: str) -> None:
     assert json.loads(done.stdout) == [codec, backend, backend]
 
 
-def test_all_of_this_with_the_python_codec() -> None:
-    """This module once more in a process whose codec and channel are the Python ones."""
-    if os.environ.get("WSFAST_PURE_PYTHON") == "1":
-        pytest.skip("this is that process, or one whose codec was chosen")
-    env = {**os.environ, "WSFAST_PURE_PYTHON": "1"}
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__, "-k"]
-    wanted = "not websockets and not aiohttp and not node and not environment and not backends_with"
-    done = subprocess.run([*command, wanted], env=env, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stdout[-5000:]
-
-
 @pytest.mark.anyio
 async def test_a_threshold_of_0_compresses_each_message_also_by_broadcast() -> None:
     """For peers that cannot read a message that is not compressed, once deflate is agreed on (libwebsockets 4.1)."""
