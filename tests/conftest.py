@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 import os
 import signal
@@ -14,6 +15,16 @@ import pytest
 
 if TYPE_CHECKING:
     from certificates import Certificates
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from what pytest holds: 20,000 tests, and many of them ask for a collection."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    gc.unfreeze()  # plugins look for what refers to their objects
 
 
 @pytest.fixture(params=["_codec", "_codec_py"], ids=["cython", "python"])
