@@ -96,13 +96,42 @@ async def running(file: str | Path, *arguments: str, **environment: str) -> Asyn
         await process.communicate()
 
 
+@contextlib.asynccontextmanager
+async def workers(*arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run `python -m wsfast run` until its workers are ready; SIGTERM must end it in order."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "wsfast", "run", *arguments),
+        stdin=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+    assert process.stderr is not None
+    log = ""
+    try:
+        async with asyncio.timeout(60):
+            while "are ready" not in log:
+                line = await process.stderr.readline()
+                assert line, log
+                log += line.decode()
+            yield process
+            process.terminate()
+            log += (await process.stderr.read()).decode()
+            assert "Traceback" not in log, log
+            assert await process.wait() == 0, log
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.communicate()
+
+
 async def run(path: Path, directory: Path) -> int:
     """Run the code of a page, and return how many blocks there were."""
     port = str(unused_port())
     module = types.ModuleType("page")  # dataclasses look their module up
     sys.modules["page"] = module
     names: dict[str, Any] = module.__dict__
-    names |= {"running": running, "port": int(port)}
+    names |= {"running": running, "workers": workers, "port": int(port), "HERE": directory}
+    names["__file__"] = str(directory / "page.py")
     count = 0
     for language, text in blocks(path, "python"):
         source = text.replace("8765", port)
