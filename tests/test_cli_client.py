@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import os
 import pty
@@ -23,9 +22,11 @@ from sync_helpers import PATIENCE, Peer, Running, running, scripted
 import wsfast
 from wsfast import encode_frame
 from wsfast.cli import main
-from wsfast.cli.client import _columns, _Input, _PlainScreen, _RichScreen, _rows, _screen, _shown
+from wsfast.cli.client import _shown
+from wsfast.cli.editor import Editor
 from wsfast.cli.options import _uri as parse_address
 from wsfast.cli.options import escape
+from wsfast.cli.terminal import DumbScreen, EditingScreen, Input, _columns, _rows, choose_screen
 
 
 def client(*arguments: str, data: str | bytes = b"", timeout: float = 30) -> subprocess.CompletedProcess[bytes]:
@@ -158,15 +159,15 @@ def test_socks_without_python_socks(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     monkeypatch.setattr("sys.stdin", None)
     assert main(["--proxy", "socks5://127.0.0.1:1", "ws://127.0.0.1:1"]) == 1
     assert capsys.readouterr().err == (
-        "wsfast: could not connect: ImportError: SOCKS proxies need python-socks: pip install 'wsfast[proxy]'\n"
+        "wsfast: could not connect to 127.0.0.1:1: "
+        "ImportError: SOCKS proxies need python-socks: pip install 'wsfast[proxy]'\n"
     )
 
 
 def test_nobody_listens() -> None:
     done = client("ws://127.0.0.1:1")
     assert done.returncode == 1
-    assert done.stderr.startswith(b"wsfast: could not connect: ")
-    assert done.stderr.count(b"\n") == 1
+    assert done.stderr == b"wsfast: could not connect to 127.0.0.1:1: Connection refused\n"
 
 
 @pytest.mark.parametrize(
@@ -179,7 +180,7 @@ def test_nobody_listens() -> None:
         ["--max-size", "-1", "ws://x"],
         ["ws://x", "--nonsense"],
         ["connect"],
-        ["http://x"],
+        ["ftp://x"],
         ["--linger", "-1", "ws://x"],
         ["--linger", "nan", "ws://x"],
         ["--timeout", "soon", "ws://x"],
@@ -216,7 +217,7 @@ def test_a_proxy_of_the_environment_that_is_wrong(
     monkeypatch.setenv("http_proxy", "ftp://x")
     monkeypatch.setattr("sys.stdin", None)
     assert main(["ws://127.0.0.1:1"]) == 1
-    assert "could not connect: 'ftp://x' is not a valid address of a proxy" in capsys.readouterr().err
+    assert "could not connect to 127.0.0.1:1: 'ftp://x' is not a valid address of a proxy" in capsys.readouterr().err
 
 
 def test_subprotocol_headers_origin_and_paths() -> None:
@@ -361,7 +362,7 @@ def test_what_is_typed_after_the_end_is_left_to_others(binary: bool) -> None:
     try:
 
         async def main() -> bytes | None:
-            lines = _Input(asyncio.get_running_loop(), binary=binary)
+            lines = Input(asyncio.get_running_loop(), binary=binary)
             os.write(writing, b"one\n")
             return await lines.get()
 
@@ -418,7 +419,7 @@ def test_json_is_shown_in_lines() -> None:
         "{",
         '  "a": [',
         '    "\\u001b[2J\\u202e",',
-        "    1.5,",
+        "    1.50,",
         "    null",
         "  ],",
         '  "b": {',
@@ -427,6 +428,20 @@ def test_json_is_shown_in_lines() -> None:
         "}",
     ]
     assert _shown(message) == [message]
+    assert _shown('{"a":1e400,"a":12345678901234567890.10, "b": {}, "c":[ ], "d":[[],{"e":"}"}]}', pretty=True) == [
+        "{",
+        '  "a": 1e400,',
+        '  "a": 12345678901234567890.10,',
+        '  "b": {},',
+        '  "c": [],',
+        '  "d": [',
+        "    [],",
+        "    {",
+        '      "e": "}"',
+        "    }",
+        "  ]",
+        "}",
+    ]
     for other in ("[1, 2]", "[" * 100_000, "{no json at all, but long enough to be looked at}", "[1, " * 50 + "x"):
         assert _shown(other, pretty=True) == [other]
 
@@ -447,6 +462,8 @@ def test_an_address_without_a_scheme(server: Running) -> None:
         ("example.com", "wss://example.com"),
         ("example.com:8080/a", "wss://example.com:8080/a"),
         ("ws://a", "ws://a"),
+        ("http://a:80/b?c", "ws://a:80/b?c"),
+        ("https://a", "wss://a"),
     ],
 )
 def test_a_scheme_is_guessed(given: str, uri: str) -> None:
@@ -484,20 +501,81 @@ def test_columns_where_there_is_no_terminal(tmp_path: Path, monkeypatch: pytest.
         assert _columns() == 80
 
 
-def test_a_plain_screen_that_was_not_read_needs_no_tidying(capsys: pytest.CaptureFixture[str]) -> None:
-    screen = _PlainScreen()
-    screen.show("connected")
-    screen.end()
-    assert capsys.readouterr().out == "connected\n"
-
-
 def test_which_screen(monkeypatch: pytest.MonkeyPatch) -> None:
-    args = argparse.Namespace(plain=False)
     monkeypatch.setenv("TERM", "xterm")
-    assert _screen(args) is _RichScreen
-    assert _screen(argparse.Namespace(plain=True)) is _PlainScreen
+    assert choose_screen() is EditingScreen
     monkeypatch.setenv("TERM", "dumb")
-    assert _screen(args) is _PlainScreen
+    assert choose_screen() is DumbScreen
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setitem(sys.modules, "prompt_toolkit", None)
-    assert _screen(args) is _PlainScreen
+    monkeypatch.setitem(sys.modules, "termios", None)
+    assert choose_screen() is DumbScreen
+
+
+# --- What is typed -----------------------------------------------------------------------------------------
+
+UP, DOWN, RIGHT, LEFT = "\x1b[A", "\x1b[B", "\x1b[C", "\x1b[D"
+
+
+@pytest.mark.parametrize(
+    ("typed", "text", "cursor"),
+    [
+        ("hello ✓", "hello ✓", 7),
+        ("ab\x7fc\x08d", "ad", 2),
+        (f"ac{LEFT}b", "abc", 2),
+        (f"ab{LEFT}{LEFT}{LEFT}x{RIGHT}{RIGHT}{RIGHT}y", "xaby", 4),
+        ("bc\x01a\x05d", "abcd", 4),
+        ("b\x1b[Ha\x1b[Fc", "abc", 3),
+        ("b\x1b[1~a\x1b[4~c", "abc", 3),
+        ("b\x1bOHa\x1bOFc", "abc", 3),
+        ("abc\x02\x02\x1b[3~", "ac", 1),
+        ("abc\x01\x04\x06\x04", "b", 1),
+        ("one two  \x17", "one ", 4),
+        ("one two\x1b\x7f", "one ", 4),
+        ("one two\x1b[1;5D_", "one _two", 5),
+        ("one two\x01\x1bf_", "one_ two", 4),
+        ("one two\x01\x1b[1;5C_", "one_ two", 4),
+        ("one two\x01\x1bd", " two", 0),
+        ("one two\x1bb\x15", "two", 0),
+        ("one two\x1bb\x0b\x01\x19 ", "two one ", 4),
+        ("\x17\x0b\x15\x19\x7f\x1b[3~", "", 0),
+        ("a\x1b[200~{\r\n1\r}\x1b[A\x1b[201~b", "a{\n1\n}\x1b[Ab", 10),
+        ("a\x1b[5~\x1bZ\x1b[Z\x1b[?1;2c\x00\x07b", "ab", 2),
+        ("a\x1b\x1b[Db", "ba", 1),
+        ("a\tb", "a\tb", 3),
+    ],
+)
+def test_editing(typed: str, text: str, cursor: int) -> None:
+    for step in (1, 2, len(typed)):
+        editor = Editor()
+        for start in range(0, len(typed), step):
+            assert editor.feed(typed[start : start + step]) == []
+        assert (editor.text, editor.cursor) == (text, cursor), step
+
+
+def test_finished_lines() -> None:
+    editor = Editor()
+    assert editor.feed("one\rtwo\nthr") == ["one", "two"]
+    assert editor.feed("ee\x04") == []
+    assert editor.feed("\n\n\x04") == ["three", "", None]
+
+
+def test_earlier_lines() -> None:
+    editor = Editor()
+    editor.feed("alpha\nbeta\nbeta\nalso\n")
+
+    def shown(keys: str) -> str:
+        assert editor.feed(keys) == []
+        assert editor.cursor == len(editor.text)
+        return editor.text
+
+    assert [shown(UP) for _ in range(4)] == ["also", "beta", "alpha", "alpha"]
+    assert [shown(DOWN) for _ in range(4)] == ["beta", "also", "", ""]
+    assert shown("al") == "al"
+    assert [shown(UP) for _ in range(3)] == ["also", "alpha", "alpha"], "those that begin with what is typed"
+    assert [shown(DOWN), shown(DOWN)] == ["also", "al"], "what was typed is still there"
+    assert shown(UP + "!") == "also!"
+    assert editor.feed("\n") == ["also!"]
+    assert shown(UP) == "also!"
+    for number in range(1100):
+        editor.feed(f"\x15{number}\n")
+    assert shown(UP * 2000) == "100"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
 import os
 import re
@@ -24,11 +23,6 @@ import wsfast
 pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
 
 PATIENCE = 20.0
-
-FORMS = [
-    pytest.param([], id="prompt_toolkit"),
-    pytest.param(["--plain"], id="plain"),
-]
 
 
 class Terminal:
@@ -94,11 +88,6 @@ def server() -> Iterator[Running]:
         yield served
 
 
-def check_form(form: list[str]) -> None:
-    if not form and importlib.util.find_spec("prompt_toolkit") is None:
-        pytest.skip("prompt_toolkit is not installed")
-
-
 def say(running_server: Running, text: str | bytes) -> None:
     """Let the server send to its only connection."""
 
@@ -109,10 +98,8 @@ def say(running_server: Running, text: str | bytes) -> None:
     running_server.call(send)
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_a_conversation(terminal: Terminal, server: Running, form: list[str]) -> None:
-    check_form(form)
-    terminal.start(*form, server.uri)
+def test_a_conversation(terminal: Terminal, server: Running) -> None:
+    terminal.start(server.uri)
     terminal.wait(lambda shown: shown[-1] == ">" and "Ctrl-D closes" in shown[0])
     terminal.type("hello ✓")
     terminal.press("Enter")
@@ -124,10 +111,8 @@ def test_a_conversation(terminal: Terminal, server: Running, form: list[str]) ->
     assert "status 0" in shown
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_messages_do_not_tear_what_is_typed(terminal: Terminal, server: Running, form: list[str]) -> None:
-    check_form(form)
-    terminal.start(*form, server.uri)
+def test_messages_do_not_tear_what_is_typed(terminal: Terminal, server: Running) -> None:
+    terminal.start(server.uri)
     terminal.wait(lambda shown: shown[-1] == ">")
     terminal.type("half of a li")
     terminal.wait(lambda shown: shown[-1] == "> half of a li")
@@ -143,10 +128,8 @@ def test_messages_do_not_tear_what_is_typed(terminal: Terminal, server: Running,
     terminal.wait(lambda shown: "> half of a line" in shown and "< half of a line" in shown)
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_control_sequences_do_nothing(terminal: Terminal, server: Running, form: list[str]) -> None:
-    check_form(form)
-    terminal.start(*form, server.uri)
+def test_control_sequences_do_nothing(terminal: Terminal, server: Running) -> None:
+    terminal.start(server.uri)
     terminal.wait(lambda shown: shown[-1] == ">")
     say(server, "first")
     say(server, "\x1b[2J\x1b[H\x9b2J\x1b]0;title\x07\rnew\nline")
@@ -157,11 +140,9 @@ def test_control_sequences_do_nothing(terminal: Terminal, server: Running, form:
     assert shown[-1] == ">"
 
 
-@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("key", ["C-c", "C-d"])
-def test_keys_that_close(terminal: Terminal, server: Running, form: list[str], key: str) -> None:
-    check_form(form)
-    terminal.start(*form, server.uri)
+def test_keys_that_close(terminal: Terminal, server: Running, key: str) -> None:
+    terminal.start(server.uri)
     terminal.wait(lambda shown: shown[-1] == ">")
     terminal.press(key)
     shown = terminal.wait(lambda shown: any(line.startswith("status") for line in shown))
@@ -173,9 +154,7 @@ def test_keys_that_close(terminal: Terminal, server: Running, form: list[str], k
     assert terminal.wait(lambda shown: shown.count("after") == 2)
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_the_server_closes(terminal: Terminal, form: list[str]) -> None:
-    check_form(form)
+def test_the_server_closes(terminal: Terminal) -> None:
 
     async def leave(ws: wsfast.WebSocket) -> None:
         await ws.send("bye")
@@ -183,17 +162,15 @@ def test_the_server_closes(terminal: Terminal, form: list[str]) -> None:
         await ws.close(4000, "enough")
 
     with running(leave) as served:
-        terminal.start(*form, served.uri)
+        terminal.start(served.uri)
         shown = terminal.wait(lambda shown: any(line.startswith("status") for line in shown))
     assert "< bye" in shown
     assert "* closed by the server with 4000 'enough'" in shown
     assert "status 3" in shown
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_binary_and_pings(terminal: Terminal, server: Running, form: list[str]) -> None:
-    check_form(form)
-    terminal.start(*form, "--binary", "--ping", "0.2", server.uri)
+def test_binary_and_pings(terminal: Terminal, server: Running) -> None:
+    terminal.start("--binary", "--ping", "0.2", server.uri)
     terminal.wait(lambda shown: shown[-1] == ">" and any("* round trip" in line for line in shown))
     terminal.type("ab")
     terminal.press("Enter")
@@ -203,7 +180,6 @@ def test_binary_and_pings(terminal: Terminal, server: Running, form: list[str]) 
 
 
 def test_history(terminal: Terminal, server: Running) -> None:
-    check_form([])
     terminal.start(server.uri)
     terminal.wait(lambda shown: shown[-1] == ">")
     terminal.type("one")
@@ -211,17 +187,36 @@ def test_history(terminal: Terminal, server: Running) -> None:
     terminal.wait(lambda shown: "< one" in shown)
     terminal.press("Up")
     terminal.wait(lambda shown: shown[-1] == "> one")
+    terminal.press("Home")
+    terminal.type("twenty-")
     terminal.press("Enter")
-    terminal.wait(lambda shown: shown.count("< one") == 2)
+    terminal.wait(lambda shown: "< twenty-one" in shown)
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_commands(terminal: Terminal, server: Running, form: list[str], tmp_path: Path) -> None:
-    check_form(form)
+def test_a_long_line(terminal: Terminal, server: Running) -> None:
+    """It is edited over several rows; what is pasted is one message, with its line breaks."""
+    terminal.start(server.uri)
+    terminal.wait(lambda shown: shown[-1] == ">")
+    terminal.type("x" * 100)
+    terminal.wait(lambda shown: shown[-2:] == ["> " + "x" * 57, "x" * 43])
+    terminal.press("Home")
+    terminal.type("y")
+    say(server, "between")
+    terminal.wait(lambda shown: shown[-3:] == ["< between", "> y" + "x" * 56, "x" * 44])
+    terminal.press("C-k", "C-u")
+    terminal.wait(lambda shown: shown[-1] == ">")
+    terminal._run("set-buffer", "{\n1}")
+    terminal._run("paste-buffer", "-p", "-r")
+    terminal.wait(lambda shown: shown[-1] == r"> {\n1}")
+    terminal.press("Enter")
+    terminal.wait(lambda shown: r"< {\n1}" in shown)
+
+
+def test_commands(terminal: Terminal, server: Running, tmp_path: Path) -> None:
     file = tmp_path / "f"
     file.write_bytes(b"\0\1")
     saved = tmp_path / "saved"
-    terminal.start(*form, server.uri)
+    terminal.start(server.uri)
     terminal.wait(lambda shown: shown[-1] == ">")
 
     def enter(text: str, expected: str) -> None:
@@ -251,7 +246,7 @@ def test_commands(terminal: Terminal, server: Running, form: list[str], tmp_path
 
 
 def test_the_time_and_json(terminal: Terminal, server: Running) -> None:
-    terminal.start("--plain", server.uri, time=True)
+    terminal.start(server.uri, time=True)
     terminal.wait(lambda shown: shown[-1] == ">")
     say(server, '{"a long name of a key": {"and its": "value, in lines"}}')
     shown = terminal.wait(lambda shown: shown[-2:-1] == [" " * 15 + "}"])

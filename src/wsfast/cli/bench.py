@@ -26,7 +26,7 @@ from wsfast.client.connector import connect
 from wsfast.codec import IMPLEMENTATION
 from wsfast.exceptions import ConnectionClosed, WebSocketError
 
-from .options import add_connection_arguments, complain, connection_options, explain, natural, positive, whole
+from .options import add_connection_arguments, complain, connection_options, natural, positive, tell_failure, whole
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -134,7 +134,7 @@ def run(args: argparse.Namespace) -> int:
         complain(f"the connection ended: {exc}")
         return 1
     except (WebSocketError, OSError, ValueError, ImportError) as exc:
-        complain(f"could not connect: {explain(exc)}")
+        tell_failure(args, exc)
         return 1
     except _NoEchoError as exc:
         complain(str(exc))

@@ -26,13 +26,12 @@ import base64
 import contextlib
 import json
 import os
+import re
 import sys
-import threading
-import unicodedata
 from collections import deque
 from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from wsfast.asyncio.websocket import WebSocket
 from wsfast.client.connector import connect
@@ -46,10 +45,11 @@ from .options import (
     connection_options,
     discard_output,
     escape,
-    explain,
     natural,
     positive,
+    tell_failure,
 )
+from .terminal import Input, Screen, choose_screen
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -59,8 +59,6 @@ __all__ = ["NAME", "add_parser", "run"]
 NAME: Final = "connect"
 """The command's name; it can be left out where a URI is given."""
 
-_PROMPT: Final = "> "
-_PIECE: Final = 65536
 _SHOWN: Final = 512
 """Bytes of a binary message that are shown in a terminal."""
 _PRETTY: Final = 100_000
@@ -119,7 +117,6 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
     group.add_argument(
         "-v", "--verbose", action="store_true", help="tell on stderr about opening and closing, in a pipe too"
     )
-    group.add_argument("--plain", action="store_true", help="in a terminal, do without prompt_toolkit")
     group.add_argument("--no-time", action="store_true", help="in a terminal, print messages without the time")
     group.add_argument("--no-json", action="store_true", help="in a terminal, print JSON as it comes")
     group.add_argument(
@@ -142,187 +139,14 @@ def run(args: argparse.Namespace) -> int:
         return 1
     try:
         with asyncio.Runner() as runner:
-            return runner.run(_talk(args, options, _screen(args) if interactive else None))
+            return runner.run(_talk(args, options, choose_screen() if interactive else None))
     except BrokenPipeError:
         # Who read our output has gone, as `head` does.
         discard_output()
         return 0
 
 
-# --- The terminal -----------------------------------------------------------------------------------------------
-
-
-class _Screen(Protocol):
-    """A terminal in which lines are typed while others are printed."""
-
-    async def read(self) -> str | None:
-        """Return the next line that is typed, None at the end."""
-
-    def show(self, line: str, coloured: int = 0) -> None:
-        """Print a line, which is safe, above the one that is being typed; so many characters of it in colour."""
-
-    def end(self) -> None:
-        """Leave the terminal as it was."""
-
-
-class _PlainScreen:
-    """A terminal that edits the line itself, as terminals do; what is printed is inserted above it."""
-
-    def __init__(self) -> None:
-        self._lines: _Input | None = None
-
-    async def read(self) -> str | None:
-        if self._lines is None:
-            self._lines = _Input(asyncio.get_running_loop(), binary=False)
-        self._write(_PROMPT)
-        line = await self._lines.get()
-        if line is None:
-            return None
-        return line.decode(sys.stdin.encoding or "utf-8", "replace")
-
-    def show(self, line: str, coloured: int = 0) -> None:
-        if self._lines is None:
-            self._write(_paint(line, coloured) + "\n")
-            return
-        for number, row in enumerate(_rows(line, _columns())):
-            row = _paint(row, coloured if number == 0 else 0)
-            # Save the cursor; make room below, insert a row where the typed line is, fill it; go back.
-            self._write(f"\x1b7\n\x1b[A\x1b[L\r{row}\n\x1b8\x1b[B")
-
-    def end(self) -> None:
-        if self._lines is not None:
-            self._lines = None
-            self._write("\r\x1b[K")
-
-    @staticmethod
-    def _write(text: str) -> None:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-
-
-def _paint(line: str, count: int) -> str:
-    """Put the first characters of a line into the colour of its kind; https://no-color.org is respected."""
-    if not count or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
-        return line
-    colour = {"<": "32", "*": "36", "!": "31"}.get(line[count - 2 : count - 1], "0")
-    return f"\x1b[{colour}m{line[:count]}\x1b[0m{line[count:]}"
-
-
-def _columns() -> int:
-    try:
-        # Not shutil's: COLUMNS in the environment can be that of another terminal, or of before it was resized.
-        return os.get_terminal_size(sys.stdout.fileno()).columns or 80
-    except OSError:
-        return 80
-
-
-def _rows(line: str, columns: int) -> list[str]:
-    """Cut a line into rows of a terminal."""
-    rows = [""]
-    used = 0
-    for character in line:
-        width = 0 if unicodedata.combining(character) else 1 + (unicodedata.east_asian_width(character) in "WF")
-        if used + width >= columns > 2:
-            rows.append("")
-            used = 0
-        rows[-1] += character
-        used += width
-    return rows
-
-
-class _RichScreen:
-    """A terminal with prompt_toolkit: history, editing, and output above the prompt."""
-
-    def __init__(self) -> None:
-        from prompt_toolkit import PromptSession
-        from prompt_toolkit.patch_stdout import patch_stdout
-
-        self._session: Any = PromptSession()
-        self._patched = contextlib.ExitStack()
-        self._patched.enter_context(patch_stdout(raw=True))  # what is printed is safe already, and may have colours
-
-    async def read(self) -> str | None:
-        try:
-            line: str = await self._session.prompt_async(_PROMPT)
-        except (EOFError, KeyboardInterrupt):
-            return None
-        return line
-
-    def show(self, line: str, coloured: int = 0) -> None:
-        print(_paint(line, coloured), flush=True)
-
-    def end(self) -> None:
-        self._patched.close()
-
-
-def _screen(args: argparse.Namespace) -> Callable[[], _Screen]:
-    if args.plain or os.environ.get("TERM") == "dumb":
-        return _PlainScreen
-    try:
-        import prompt_toolkit  # noqa: F401
-    except ImportError:
-        return _PlainScreen
-    return _RichScreen
-
-
 # --- Standard input and output ------------------------------------------------------------------------------------
-
-
-class _Input:
-    """Standard input, read by a thread: pipes, files and terminals alike, on every system.
-
-    Args:
-        loop: the event loop.
-        binary: give the bytes as they come, not lines.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, *, binary: bool) -> None:
-        self._loop = loop
-        self._binary = binary
-        self._queue: asyncio.Queue[list[bytes] | None] = asyncio.Queue(2)
-        self._ready: list[bytes] = []
-        # A daemon, since nothing interrupts a read of a terminal. It reads the descriptor itself: the lock of
-        # `sys.stdin` must not be held when the interpreter ends.
-        threading.Thread(target=self._read, name="wsfast-stdin", daemon=True).start()
-
-    async def get(self) -> bytes | None:
-        """Return the next line without its end, or the next bytes; None at the end."""
-        if not self._ready:
-            lines = await self._queue.get()
-            if lines is None:
-                return None
-            self._ready = lines[::-1]
-        return self._ready.pop()
-
-    def _read(self) -> None:
-        rest = b""
-        while True:
-            try:
-                data = os.read(0, _PIECE)
-            except OSError:
-                data = b""
-            if not data:
-                if rest:
-                    self._put([rest.removesuffix(b"\r")])
-                self._put(None)
-                return
-            if self._binary:
-                pieces = [data]
-            else:
-                *lines, rest = (rest + data).split(b"\n")
-                pieces = [line.removesuffix(b"\r") for line in lines]
-            if pieces and not self._put(pieces):
-                return
-
-    def _put(self, lines: list[bytes] | None) -> bool:
-        putting = self._queue.put(lines)
-        try:
-            # Waits while the network is slower than the input.
-            asyncio.run_coroutine_threadsafe(putting, self._loop).result()
-        except Exception:
-            putting.close()  # or there would be a warning that it was never awaited
-            return False  # the loop is closed: nobody asks any more
-        return True
 
 
 def _write_message(message: str | bytes, binary: bool) -> None:
@@ -339,19 +163,46 @@ def _shown(message: str | bytes, *, pretty: bool = False) -> list[str]:
         return [f"({len(message)} bytes) {message[:_SHOWN].hex(' ')}{more}"]
     if pretty and message[:1] in ("{", "[") and 40 < len(message) <= _PRETTY:
         with contextlib.suppress(ValueError, RecursionError):
-            text = json.dumps(json.loads(message), indent=2, ensure_ascii=False)
-            return [escape(line) for line in text.split("\n")]
+            json.loads(message)
+            return [escape(line) for line in _indented(message)]
     return [escape(message)]
+
+
+_JSON: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[]{}[,:]|[^]{}[,:"\s]+')
+
+
+def _indented(text: str) -> list[str]:
+    """Return valid JSON in lines. Numbers, escapes and repeated names stay as they came; `json.dumps` changes them."""
+    lines = [""]
+    depth = 0
+    for token in _JSON.findall(text):
+        if token in ("]", "}"):
+            depth -= 1
+            if lines[-1].strip():
+                lines.append("  " * depth)
+            else:  # it is empty
+                lines.pop()
+            lines[-1] += token
+        elif token in ("[", "{"):
+            depth += 1
+            lines[-1] += token
+            lines.append("  " * depth)
+        elif token == ",":
+            lines[-1] += token
+            lines.append("  " * depth)
+        else:
+            lines[-1] += ": " if token == ":" else token
+    return lines
 
 
 # --- The conversation ---------------------------------------------------------------------------------------------
 
 
-async def _talk(args: argparse.Namespace, options: dict[str, Any], make_screen: Callable[[], _Screen] | None) -> int:
+async def _talk(args: argparse.Namespace, options: dict[str, Any], make_screen: Callable[[], Screen] | None) -> int:
     try:
         ws = await connect(args.uri, **options)
     except (WebSocketError, OSError, ValueError, ImportError) as exc:
-        complain(f"could not connect: {explain(exc)}")
+        tell_failure(args, exc)
         return 1
     agreed = "" if ws.subprotocol is None else f", subprotocol {ws.subprotocol}"
     opened = f"connected to {args.uri.partition('://')[2].rpartition('@')[2]}{agreed}"
@@ -400,7 +251,7 @@ def _verdict(ws: WebSocket) -> tuple[int, str]:
     return status, f"closed by the server with {Close(code or 1005, reason)}"
 
 
-async def _ping(ws: WebSocket, interval: float, screen: _Screen | None) -> None:
+async def _ping(ws: WebSocket, interval: float, screen: Screen | None) -> None:
     with contextlib.suppress(ConnectionClosed):
         while True:
             text = f"round trip {await (await ws.ping()) * 1000:.2f} ms"
@@ -429,7 +280,7 @@ class _CommandError(Exception):
 class _Conversation:
     """Lets the user talk until one of the two has enough."""
 
-    def __init__(self, ws: WebSocket, screen: _Screen, args: argparse.Namespace) -> None:
+    def __init__(self, ws: WebSocket, screen: Screen, args: argparse.Namespace) -> None:
         self._ws = ws
         self._screen = screen
         self._args = args
@@ -564,7 +415,7 @@ async def _filter(ws: WebSocket, args: argparse.Namespace) -> None:
             heard = loop.time()
 
     async def send() -> None:
-        lines = _Input(loop, binary=args.binary)
+        lines = Input(loop, binary=args.binary)
         while (line := await lines.get()) is not None:
             await ws.send(line if args.binary else line.decode("utf-8", "replace"))
         await (ws.wait_closed() if args.no_close else linger())

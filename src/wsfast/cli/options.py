@@ -6,6 +6,7 @@ import argparse
 import math
 import os
 import re
+import socket
 import ssl
 import sys
 from collections.abc import Callable
@@ -22,10 +23,10 @@ __all__ = [
     "connection_options",
     "discard_output",
     "escape",
-    "explain",
     "looks_like_address",
     "natural",
     "positive",
+    "tell_failure",
     "whole",
 ]
 
@@ -51,9 +52,18 @@ def discard_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def explain(exc: BaseException) -> str:
+def tell_failure(args: argparse.Namespace, exc: BaseException) -> None:
+    """Tell the user, on stderr, where it could not be connected to, and why."""
+    host = re.split("[/?]", args.uri.partition("://")[2], maxsplit=1)[0].rpartition("@")[2]
+    complain(f"could not connect to {args.unix or host}: {_explain(exc)}")
+
+
+def _explain(exc: BaseException) -> str:
     """Say in one line why connecting failed, with what the server answered."""
     text = str(exc) or type(exc).__name__
+    if isinstance(exc, OSError) and exc.errno is not None and exc.strerror:
+        # asyncio: "[Errno 111] Connect call failed ('127.0.0.1', 1)"; of several addresses, one after the other.
+        text = exc.strerror if isinstance(exc, (socket.gaierror, ssl.SSLError)) else os.strerror(exc.errno)
     if not isinstance(exc, (WebSocketError, OSError, ValueError)):
         text = f"{type(exc).__name__}: {text}"
     if isinstance(exc, InvalidStatus):
@@ -118,7 +128,9 @@ def looks_like_address(text: str) -> bool:
 
 
 def _uri(text: str) -> str:
-    if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text) and looks_like_address(text):
+    if text.startswith(("http://", "https://")):
+        text = text.replace("http", "ws", 1)  # copied from a browser, which takes them for the same
+    elif not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text) and looks_like_address(text):
         # This machine mostly has no certificate, and others should have one.
         host = text.partition("/")[0].rpartition(":")[0] or text.partition("/")[0]
         local = host in ("localhost", "[::1]") or host.startswith("127.")
