@@ -30,7 +30,7 @@ from .._codec cimport Decoder, Encoder, _keep_spare, _seal
 from ..transport._socket cimport Receiver, SocketTransport
 
 from ..events import Fragment
-from ..exceptions import ONE_RECEIVER, ConcurrencyError, InvalidState
+from ..exceptions import ONE_RECEIVER, ConcurrencyError, InvalidState, OtherThread
 
 __all__ = ["Channel", "Endpoint", "EventEndpoint", "Turn"]
 
@@ -131,7 +131,7 @@ cdef class Turn:
 
     def _other_thread(self):
         if asyncio._get_running_loop() is not self.loop:
-            raise RuntimeError(OTHER_THREAD)
+            raise OtherThread(OTHER_THREAD)
         self._thread = PyThread_get_thread_ident()  # a loop may run in one thread after another
 
     cdef bint _may_resume(self) except -1:

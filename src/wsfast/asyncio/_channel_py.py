@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 from ..codes import Opcode
 from ..events import BytesLike, Event, Fragment
-from ..exceptions import ONE_RECEIVER, ConcurrencyError, ConnectionClosed, ConnectionClosedOK, InvalidState
+from ..exceptions import ONE_RECEIVER, ConcurrencyError, ConnectionClosed, ConnectionClosedOK, InvalidState, OtherThread
 from ..session import OVERHEAD, weight
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Turn:
         """Raise RuntimeError in any thread but the event loop's."""
         if threading.get_ident() != self._thread:
             if asyncio._get_running_loop() is not self.loop:
-                raise RuntimeError(OTHER_THREAD)
+                raise OtherThread(OTHER_THREAD)
             self._thread = threading.get_ident()  # a loop may run in one thread after another
 
     def __reduce__(self) -> NoReturn:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from ..codec import encode_frame
 from ..codes import Opcode
 from ..connection import Side, State
 from ..events import BytesLike
-from ..exceptions import BufferFull, ConcurrencyError, ConnectionClosed
+from ..exceptions import BufferFull, ConcurrencyError, ConnectionClosed, OtherThread
 from ..handshake.uri import format_address
 
 if TYPE_CHECKING:
@@ -39,8 +41,11 @@ def broadcast(
     ``"drop"`` it is skipped silently and under ``"close"`` closed with 1013. So a peer that does not read never makes
     the others wait, nor memory grow without bound.
 
+    Connections of other event loops, as those of a server that has several threads, are sent to by these loops, a
+    moment later; what is skipped there is logged in any case.
+
     Args:
-        connections: those to send to, all of one event loop.
+        connections: those to send to.
         message: `str` for a text message, bytes-like for a binary one.
         raise_exceptions: raise what would be logged, in an `ExceptionGroup`, after all were tried. Default: False.
         text: True sends bytes-like, which must be UTF-8, as text; False sends `str` as binary. Default: by type.
@@ -57,7 +62,7 @@ def broadcast(
         if raise_exceptions:
             failures.append(exc)
         else:
-            ws._channel.host.logger.warning("broadcast skipped %s: %s", format_address(ws.remote_address), exc)
+            _tell_skipped(ws, exc)
     if failures:
         raise ExceptionGroup("broadcast skipped connections", failures)
 
@@ -67,9 +72,34 @@ def broadcast_each(
 ) -> Iterator[tuple[WebSocket, ConcurrencyError | BufferFull]]:
     """Do the work of `broadcast`; yield each connection that was skipped though it is open, and why."""
     shared = Prepared(message, text, compress)
+    elsewhere: dict[asyncio.AbstractEventLoop, list[WebSocket]] = {}
+    yield from _send_here(connections, shared, elsewhere)
+    for loop, others in elsewhere.items():
+        with suppress(RuntimeError):  # it is closed
+            loop.call_soon_threadsafe(_send_there, others, shared)
+
+
+def _send_there(connections: list[WebSocket], shared: Prepared) -> None:
+    """Send to connections that another thread knew of."""
+    for ws, exc in _send_here(connections, shared, {}):
+        _tell_skipped(ws, exc)
+
+
+def _tell_skipped(ws: WebSocket, exc: Exception) -> None:
+    ws._channel.host.logger.warning("broadcast skipped %s: %s", format_address(ws.remote_address), exc)
+
+
+def _send_here(
+    connections: Iterable[WebSocket], shared: Prepared, elsewhere: dict[asyncio.AbstractEventLoop, list[WebSocket]]
+) -> Iterator[tuple[WebSocket, ConcurrencyError | BufferFull]]:
+    """Send to connections of this thread's loop; note those that are `elsewhere`."""
     frame = shared.frame
     for ws in connections:
-        if ws._send_encoded(frame):
+        try:
+            if ws._send_encoded(frame):
+                continue
+        except OtherThread:
+            elsewhere.setdefault(ws._channel.turn.loop, []).append(ws)
             continue
         channel: Any = ws._channel
         if channel is None:

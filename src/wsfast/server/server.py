@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import functools
 import logging
 import random
+import socket as socket_module
 import ssl as ssl_module
 from collections import Counter
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
@@ -43,6 +45,7 @@ from .listening import Listening
 from .listening import listen as begin_listening
 from .prelude import Prelude
 from .signals import stopping_on_signals
+from .threads import MOST, Crew
 
 if TYPE_CHECKING:
     from socket import socket
@@ -104,6 +107,7 @@ class ListenOptions(StartOptions, total=False):
     sock: socket | None
     ssl: ssl_module.SSLContext | None
     backlog: int
+    threads: int
 
 
 class ServeOptions(ServerOptions, ListenOptions, total=False):
@@ -257,6 +261,11 @@ class Server(BaseServer):
         elif proxy_protocol:
             self._proxies = Networks(proxy_protocol, "proxy_protocol")
         self.topics = topics
+        self._crew: Crew | None = None
+        self._reset()
+
+    def _reset(self) -> None:
+        """Make what belongs to one event loop."""
         self._topics_started = False
         self.timer: CoarseTimer
         self._answered: dict[int, int] = {}
@@ -274,6 +283,36 @@ class Server(BaseServer):
         self._idle.set()
         self._told = asyncio.Event()  # to stop
         self._hurry = asyncio.Event()  # to tell the connections at once that they are closed
+
+    # --- Threads ------------------------------------------------------------------------------------------
+
+    def _new_part(self) -> Server:
+        """Make the part of this server that runs in another thread."""
+        part = copy.copy(self)  # of the same class, which may have attributes of its own
+        part._reset()
+        return part
+
+    async def _serve_part(self, ready: Callable[[], object]) -> None:
+        """Serve as one part, until it is closed."""
+        self._attach()
+        ready()
+        await self.wait_closed()
+
+    async def _abandon(self) -> None:
+        """Drop all connections, because the loop of this part ends."""
+        self.close()
+        for protocol in list(self._connections):
+            protocol.abort(CloseCause.STOP)
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+    def _parts(self) -> list[Server]:
+        return [self] if self._crew is None else self._crew.parts
+
+    @property
+    def _own_crew(self) -> Crew | None:
+        """The parts in threads, if this is the program's own part."""
+        return self._crew if self._crew is not None and self._crew.parts[0] is self else None
 
     # --- Dispatch -----------------------------------------------------------------------------------------
 
@@ -371,6 +410,7 @@ class Server(BaseServer):
         sock: socket | None = None,
         ssl: ssl_module.SSLContext | None = None,
         backlog: int = BACKLOG,
+        threads: int = 1,
         **listen: Unpack[StartOptions],
     ) -> Server:
         """Listen on one more address; it can be called any number of times.
@@ -382,6 +422,9 @@ class Server(BaseServer):
             sock: a bound socket, instead of host and port.
             ssl: for wss://, a server's context.
             backlog: connections that the operating system may hold before they are accepted.
+            threads: how many event loops accept connections: the running one, and others of its kind, each in a thread
+                of its own, where handlers and hooks run too. It pays on CPython without a GIL; see `docs/threads.md`.
+                The port is bound with `reuse_port` then. Default: 1.
             listen: with host and port, `family`, `flags`, `reuse_address`, `reuse_port` and `keep_alive` as
                 `loop.create_server` takes them; in any case ``start_serving=False`` to bind only.
 
@@ -389,9 +432,16 @@ class Server(BaseServer):
             OSError: the address is not to be had.
             ValueError: `path` is given together with host or port, or nothing at all; `ssl` is a client's context.
             RuntimeError: the server is closed, also if that was meanwhile, or runs on another event loop.
+            NotImplementedError: `threads` for a server that has topics.
         """
         _check_listen("start()", listen, _LISTEN)
+        _check_threads(threads)
         self._attach()
+        if threads > 1:
+            if self.topics is not None:
+                raise NotImplementedError("topics belong to one event loop: use processes instead of threads")
+            if path is None and sock is None and hasattr(socket_module, "SO_REUSEPORT"):
+                listen.setdefault("reuse_port", True)
         if self.topics is not None and not self._topics_started:
             self._topics_started = True
             await self.topics.start()
@@ -417,8 +467,14 @@ class Server(BaseServer):
             listening.close()
             raise RuntimeError("the server was closed before it listened")
         self._listening.append(listening)
-        for bound in listening.sockets:
-            self.logger.info("listening on %s", format_address(bound.getsockname()))
+        if threads > 1:
+            if self._crew is None:
+                self._crew = Crew(self)
+            serving = listen.get("start_serving", True)
+            await self._crew.listen(threads, listening.sockets, ssl=ssl, backlog=backlog, start_serving=serving)
+        if self._crew is None or self._own_crew is not None:
+            for bound in listening.sockets:
+                self.logger.info("listening on %s", format_address(bound.getsockname()))
         return self
 
     def _has_room(self) -> bool:
@@ -489,31 +545,43 @@ class Server(BaseServer):
     @property
     def connections(self) -> set[WebSocket]:
         """The connections that are open, or closing, as a new set."""
-        # A connection that has ended is kept until its handler has.
-        return {protocol.ws for protocol in self._connections if protocol.transport is not None}
+        return {ws for part in self._parts() for ws in part._own_connections()}
+
+    def _own_connections(self) -> list[WebSocket]:
+        # A connection that has ended is kept until its handler has; another thread may let go of it meanwhile.
+        open_ones = [protocol for protocol in list(self._connections) if protocol.transport is not None]
+        return [ws for protocol in open_ones if (ws := getattr(protocol, "ws", None)) is not None]
 
     @property
     def counters(self) -> dict[str, Any]:
-        """Totals since the start, as a new dict.
+        """Totals since the start, of all threads, as a new dict.
 
         ``connections`` open now, ``handshakes`` under way, ``opened`` so far, ``refused``: how many requests were
         answered by each HTTP status instead, by `process_request` or because they broke a rule, the sums of what
         `WebSocket.counters` has, ``latency``: the mean of those that are known of the connections that are open (0.0 if
         none is), and ``causes``: how many ended by each `CloseCause`.
         """
-        totals = Counter(self._closed_totals)
-        connections = self.connections
+        totals: Counter[str] = Counter()
+        answered: Counter[int] = Counter()
+        causes: Counter[str] = Counter()
+        parts = self._parts()
+        connections: list[WebSocket] = []
+        for part in parts:
+            totals.update(part._closed_totals)
+            answered.update(dict(part._answered))
+            causes.update(dict(part._causes))
+            connections += part._own_connections()
         for ws in connections:
             totals.update(ws.counters)
         latencies = [ws.latency for ws in connections if ws.latency]
         return {
             "connections": len(connections),
-            "handshakes": len(self._handshakes),
-            "opened": self._opened,
-            "refused": dict(self._answered),
+            "handshakes": sum(len(part._handshakes) for part in parts),
+            "opened": sum(part._opened for part in parts),
+            "refused": dict(answered),
             **{name: totals[name] for name in COUNTED},
             "latency": sum(latencies) / len(latencies) if latencies else 0.0,
-            "causes": dict(self._causes),
+            "causes": dict(causes),
         }
 
     async def serve_forever(
@@ -573,6 +641,9 @@ class Server(BaseServer):
         self._attach()
         for listening in self._listening:
             await listening.start_serving()
+        if (crew := self._own_crew) is not None:
+            for part in crew.others:
+                await crew.ask(part, part.start_serving())
 
     def close(
         self,
@@ -601,11 +672,21 @@ class Server(BaseServer):
             ValueError, TypeError: another code, a reason that is too long, or `drain` is negative or not finite.
         """
         _check_drain(drain)
+        encode_close(code, reason)  # a wrong one shall raise here, not in a task that nobody looks at
+        if (crew := self._own_crew) is not None:
+
+            def close(part: Server) -> None:
+                part.close(code, reason, close_connections=close_connections, drain=drain)
+
+            if crew.here() is not self:
+                # In the thread of a handler: the program's own part tells the others.
+                crew.tell_first(close)
+                return
+            crew.tell_others(close)
         if not drain:
             self._hurry.set()
         if self.closing and (self._told_connections or not close_connections):
             return
-        encode_close(code, reason)  # a wrong one shall raise here, not in a task that nobody looks at
         self.closing = True
         self._told_connections = close_connections
         for listening in self._listening:
@@ -627,6 +708,8 @@ class Server(BaseServer):
         if self._loop is None:
             return
         end = self._loop.time() + timeout
+        if (crew := self._own_crew) is not None:
+            await asyncio.gather(*(crew.ask(part, part.drain(timeout)) for part in crew.others))
         # What the event loop has accepted already becomes a handshake within its next turns.
         for _ in range(3):
             await asyncio.sleep(0)
@@ -645,6 +728,9 @@ class Server(BaseServer):
     async def _stop(self, code: int, reason: str, close_connections: bool, drain: float) -> None:
         try:
             await self._stop_connections(code, reason, close_connections, drain)
+            if (crew := self._own_crew) is not None:
+                patient = self.stop_timeout is None or not close_connections
+                await crew.join(None if patient else (self.stop_timeout or 0.0) + drain)
         finally:
             if self._topics_started and not self._connections:
                 self._topics_started = False
@@ -716,11 +802,13 @@ class Server(BaseServer):
         """Note a connection that was accepted; False if the server is stopping."""
         if self.closing:
             return False
-        if self.max_connections is not None:
-            count = len(self._connections) + len(self._handshakes) - self._surplus
-            handshake.surplus = count >= self.max_connections
-            self._surplus += handshake.surplus
-        self._handshakes.add(handshake)
+        with contextlib.nullcontext() if self._crew is None else self._crew.lock:
+            if self.max_connections is not None:
+                parts = self._parts()
+                count = sum(len(part._connections) + len(part._handshakes) - part._surplus for part in parts)
+                handshake.surplus = count >= self.max_connections
+                self._surplus += handshake.surplus
+            self._handshakes.add(handshake)
         return True
 
     def _handshake_ended(self, handshake: ServerOpening) -> None:
@@ -894,6 +982,13 @@ class serve:  # noqa: N801
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self._server.__aexit__(kind, exc, traceback)
+
+
+def _check_threads(threads: int) -> None:
+    if not isinstance(threads, int) or isinstance(threads, bool):
+        raise TypeError(f"threads must be int, got {type(threads).__name__}")
+    if not 1 <= threads <= MOST:
+        raise ValueError(f"threads must be from 1 to {MOST}, got {threads}")
 
 
 def _check_drain(drain: float) -> None:

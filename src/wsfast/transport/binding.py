@@ -11,7 +11,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, TypedDict
 
-__all__ = ["BACKLOG", "EXHAUSTED", "PAUSE", "BindOptions", "SocketFile", "bind", "bind_tcp", "bind_unix", "part_listen"]
+__all__ = [
+    "BACKLOG",
+    "EXHAUSTED",
+    "PAUSE",
+    "BindOptions",
+    "SocketFile",
+    "bind",
+    "bind_another",
+    "bind_tcp",
+    "bind_unix",
+    "part_listen",
+]
 
 EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 """Errors by which the system says that it has no room for one more connection."""
@@ -119,6 +130,30 @@ def bind_tcp(
             sock.close()
         raise
     return bound
+
+
+def bind_another(bound: Any) -> socket.socket:
+    """Return one more socket for the address of a bound one: with a queue of its own where ports are shared.
+
+    Args:
+        bound: a socket, or what asyncio makes of one.
+    """
+    shared = bound.family in (socket.AF_INET, socket.AF_INET6) and hasattr(socket, "SO_REUSEPORT")
+    if not shared or not bound.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT):
+        duplicate: socket.socket = bound.dup()
+        return duplicate
+    another = socket.socket(bound.family, socket.SOCK_STREAM)
+    try:
+        for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT, socket.SO_KEEPALIVE):
+            another.setsockopt(socket.SOL_SOCKET, option, bound.getsockopt(socket.SOL_SOCKET, option))
+        if bound.family == socket.AF_INET6:
+            only = bound.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+            another.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only)
+        another.bind(bound.getsockname())
+    except BaseException:
+        another.close()
+        raise
+    return another
 
 
 def bind_unix(path: str | bytes) -> socket.socket:

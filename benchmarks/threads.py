@@ -1,0 +1,90 @@
+"""How echoes scale with threads: ``python -m benchmarks.threads``, on CPython with and without a GIL.
+
+Each thread has an event loop with a server and clients of it, so that all work is done in the threads that are counted,
+and nothing is left to a load generator that would need cores of its own. Rounds with one thread and with several
+alternate, and the best of each counts: noise only slows down.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+
+import wsfast
+
+
+async def _echo(ws: wsfast.WebSocket) -> None:
+    async for message in ws:
+        await ws.send(message)
+
+
+async def _work(wait: Callable[[], object], clients: int, count: int, size: int) -> float:
+    """Echo; return the moment of the end."""
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(wsfast.serve(_echo, "127.0.0.1", 0))
+        port = server.sockets[0].getsockname()[1]
+        uri = f"ws://127.0.0.1:{port}/"
+        connected = [await stack.enter_async_context(wsfast.connect(uri)) for _ in range(clients)]
+        message = b"x" * size
+
+        async def talk(ws: wsfast.ClientWebSocket, times: int) -> None:
+            for _ in range(times):
+                await ws.send(message)
+                await ws.recv()
+
+        await asyncio.gather(*(talk(ws, 50) for ws in connected))
+        wait()
+        await asyncio.gather(*(talk(ws, count) for ws in connected))
+        return time.perf_counter()
+
+
+def measure(threads: int, clients: int, count: int, size: int, uvloop: bool) -> float:
+    """Return the echoes of all threads in a second."""
+    factory = None
+    if uvloop:
+        import uvloop as uvloop_module
+
+        factory = uvloop_module.new_event_loop
+    began: list[float] = []
+    ended: list[float] = []
+    barrier = threading.Barrier(threads, lambda: began.append(time.perf_counter()))
+
+    def run() -> None:
+        with asyncio.Runner(loop_factory=factory) as runner:
+            ended.append(runner.run(_work(barrier.wait, clients, count, size)))
+
+    workers = [threading.Thread(target=run) for _ in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    return threads * clients * count / (max(ended) - began[0])
+
+
+def main() -> None:
+    """Print a line for each number of threads."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.threads", description="How echoes scale with threads.")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="numbers of threads (default: 1 2)")
+    parser.add_argument("--clients", type=int, default=8, help="of each thread (default: 8)")
+    parser.add_argument("--count", type=int, default=3000, help="echoes of each client and round (default: 3000)")
+    parser.add_argument("--size", type=int, default=64, help="bytes of a message (default: 64)")
+    parser.add_argument("--rounds", type=int, default=5, help="(default: 5)")
+    parser.add_argument("--uvloop", action="store_true")
+    args = parser.parse_args()
+    gil = getattr(sys, "_is_gil_enabled", lambda: True)()
+    print(f"{sys.version.split()[0]}, {'with' if gil else 'without'} a GIL, {'uvloop' if args.uvloop else 'asyncio'}")
+    best = dict.fromkeys(args.threads, 0.0)
+    for _ in range(args.rounds):
+        for threads in args.threads:
+            best[threads] = max(best[threads], measure(threads, args.clients, args.count, args.size, args.uvloop))
+    for threads, rate in best.items():
+        print(f"{threads} threads: {rate:>10,.0f} echoes/s, {rate / best[args.threads[0]]:.2f}x")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"""`Server.start(..., threads=N)`: one server on several event loops, each in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import wsfast
+
+pytestmark = pytest.mark.anyio
+
+THREADS = 3
+CONNECTIONS = 24
+
+
+async def until(what: Any) -> None:
+    """Wait for something that another thread does, of which nothing tells."""
+    async with asyncio.timeout(10):
+        while not what():
+            await asyncio.sleep(0.002)
+
+
+async def where(ws: wsfast.WebSocket) -> None:
+    """Tell each client which thread serves it, then echo."""
+    await ws.send(threading.current_thread().name)
+    async for message in ws:
+        await ws.send(message)
+
+
+@contextlib.asynccontextmanager
+async def clients(server: wsfast.Server, count: int) -> AsyncIterator[list[wsfast.WebSocket]]:
+    async with contextlib.AsyncExitStack() as stack:
+        port = server.sockets[0].getsockname()[1]
+        yield [await stack.enter_async_context(wsfast.connect(f"ws://127.0.0.1:{port}/")) for _ in range(count)]
+
+
+async def test_all_threads_serve_and_are_counted() -> None:
+    before = threading.active_count()
+    async with wsfast.serve(where, "127.0.0.1", 0, threads=THREADS) as server:
+        async with clients(server, CONNECTIONS) as connected:
+            names = [await ws.recv() for ws in connected]
+            # By chance, one of 3 gets none of 24 once in 6,000 runs; that one gets all is out of the question.
+            assert len(set(names)) > 1
+            for i, ws in enumerate(connected):
+                await ws.send(str(i))
+            assert [await ws.recv() for ws in connected] == [str(i) for i in range(CONNECTIONS)]
+            assert len(server.connections) == CONNECTIONS
+            counters = server.counters
+            assert counters["connections"] == counters["opened"] == CONNECTIONS
+            await until(lambda: server.counters["messages_sent"] == 2 * CONNECTIONS)
+        await until(lambda: server.counters["connections"] == 0)
+        assert server.counters["messages_received"] == CONNECTIONS
+        assert server.counters["opened"] == CONNECTIONS
+        assert sum(server.counters["causes"].values()) == CONNECTIONS
+    await until(lambda: threading.active_count() == before)
+
+
+@pytest.mark.parametrize("caller", ["first", "handler"])
+async def test_a_broadcast_reaches_all(caller: str) -> None:
+    """Whoever calls it: the main thread, or a handler of any."""
+    server = wsfast.Server()
+
+    @server.handler(None)
+    async def handler(ws: wsfast.WebSocket) -> None:
+        async for _ in ws:
+            wsfast.broadcast(server.connections, "to all")
+
+    await server.start("127.0.0.1", 0, threads=THREADS)
+    async with server, clients(server, CONNECTIONS) as connected:
+        await until(lambda: len(server.connections) == CONNECTIONS)
+        if caller == "first":
+            wsfast.broadcast(server.connections, "to all")
+        else:
+            await connected[0].send("go on")
+        assert [await ws.recv() for ws in connected] == ["to all"] * CONNECTIONS
+
+
+async def test_a_connection_of_another_thread_is_refused() -> None:
+    async with (
+        wsfast.serve(where, "127.0.0.1", 0, threads=THREADS) as server,
+        clients(server, CONNECTIONS) as connected,
+    ):
+        for ws in connected:
+            await ws.recv()
+        refused = 0
+        for ws in server.connections:
+            try:
+                ws.send_nowait("x")
+            except RuntimeError:
+                refused += 1
+        assert refused
+
+
+async def test_a_handler_closes_the_server_from_its_thread() -> None:
+    server = wsfast.Server()
+
+    @server.handler(None)
+    async def handler(ws: wsfast.WebSocket) -> None:
+        async for _ in ws:
+            server.close(reason="enough")
+
+    await server.start("127.0.0.1", 0, threads=THREADS)
+    async with clients(server, CONNECTIONS) as connected:
+        await until(lambda: len(server.connections) == CONNECTIONS)
+        for ws in connected[:4]:
+            await ws.send("stop")
+        for ws in connected:
+            await ws.wait_closed()
+            assert ws.close_code == 1001
+            assert ws.close_reason == "enough"
+        async with asyncio.timeout(10):
+            await server.wait_closed()
+
+
+async def test_the_most_connections_are_those_of_all_threads() -> None:
+    server = wsfast.Server(max_connections=5)
+    server.register_handler(None, where)
+    await server.start("127.0.0.1", 0, threads=THREADS)
+    async with server, clients(server, 5) as connected:
+        for ws in connected:
+            await ws.recv()
+        for _ in range(6):
+            with pytest.raises(wsfast.InvalidStatus) as refused:
+                async with clients(server, 1):
+                    raise AssertionError("there was room")
+            assert refused.value.response.status_code == 503
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Unix sockets")
+async def test_a_unix_socket_is_shared(tmp_path: Path) -> None:
+    path = os.fspath(tmp_path / "socket")
+    async with wsfast.serve(where, path=path, threads=2), wsfast.unix_connect(path) as ws:
+        await ws.recv()
+        await ws.send("there")
+        assert await ws.recv() == "there"
+
+
+async def test_what_threads_may_be() -> None:
+    server = wsfast.Server(topics=wsfast.Topics())
+    with pytest.raises(NotImplementedError, match="topics belong to one event loop"):
+        await server.start("127.0.0.1", 0, threads=2)
+    for wrong, error in ((0, ValueError), (1025, ValueError), ("2", TypeError), (True, TypeError)):
+        with pytest.raises(error, match="threads must be"):
+            await server.start("127.0.0.1", 0, threads=wrong)
+    server.close()
+
+
+async def test_an_exit_in_another_thread_ends_the_program() -> None:
+    """As it does in a handler of the only thread: it comes out of the program's own loop."""
+    program = """
+import asyncio, sys, threading, wsfast
+
+async def leave(ws):
+    if threading.current_thread() is not threading.main_thread():
+        sys.exit(7)
+
+async def main():
+    async with wsfast.serve(leave, "127.0.0.1", 0, threads=3) as server:
+        port = server.sockets[0].getsockname()[1]
+        while True:
+            try:
+                async with wsfast.connect(f"ws://127.0.0.1:{port}/") as ws:
+                    await ws.wait_closed()
+            except (OSError, wsfast.WebSocketError):
+                pass
+
+asyncio.run(main())
+"""
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stderr=asyncio.subprocess.DEVNULL)
+    async with asyncio.timeout(30):
+        assert await process.wait() == 7
