@@ -2,7 +2,8 @@
 
 Each thread has an event loop with a server and clients of it, so that all work is done in the threads that are counted,
 and nothing is left to a load generator that would need cores of its own. Rounds with one thread and with several
-alternate, and the best of each counts: noise only slows down.
+alternate, and the best of each counts: noise only slows down. The processor's time for an echo tells what threads cost
+each other where other programs share the cores.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ async def _work(wait: Callable[[], object], clients: int, count: int, size: int)
         return time.perf_counter()
 
 
-def measure(threads: int, clients: int, count: int, size: int, uvloop: bool) -> float:
-    """Return the echoes of all threads in a second."""
+def measure(threads: int, clients: int, count: int, size: int, uvloop: bool) -> tuple[float, float]:
+    """Return the echoes of all threads in a second, and the microseconds of a processor for each."""
     factory = None
     if uvloop:
         import uvloop as uvloop_module
@@ -52,7 +53,7 @@ def measure(threads: int, clients: int, count: int, size: int, uvloop: bool) -> 
         factory = uvloop_module.new_event_loop
     began: list[float] = []
     ended: list[float] = []
-    barrier = threading.Barrier(threads, lambda: began.append(time.perf_counter()))
+    barrier = threading.Barrier(threads, lambda: began.extend((time.perf_counter(), time.process_time())))
 
     def run() -> None:
         with asyncio.Runner(loop_factory=factory) as runner:
@@ -63,7 +64,8 @@ def measure(threads: int, clients: int, count: int, size: int, uvloop: bool) -> 
         worker.start()
     for worker in workers:
         worker.join()
-    return threads * clients * count / (max(ended) - began[0])
+    echoes = threads * clients * count
+    return echoes / (max(ended) - began[0]), (time.process_time() - began[1]) / echoes * 1e6
 
 
 def main() -> None:
@@ -78,12 +80,14 @@ def main() -> None:
     args = parser.parse_args()
     gil = getattr(sys, "_is_gil_enabled", lambda: True)()
     print(f"{sys.version.split()[0]}, {'with' if gil else 'without'} a GIL, {'uvloop' if args.uvloop else 'asyncio'}")
-    best = dict.fromkeys(args.threads, 0.0)
+    best = dict.fromkeys(args.threads, (0.0, 1e9))
     for _ in range(args.rounds):
         for threads in args.threads:
-            best[threads] = max(best[threads], measure(threads, args.clients, args.count, args.size, args.uvloop))
-    for threads, rate in best.items():
-        print(f"{threads} threads: {rate:>10,.0f} echoes/s, {rate / best[args.threads[0]]:.2f}x")
+            rate, cost = measure(threads, args.clients, args.count, args.size, args.uvloop)
+            best[threads] = max(best[threads][0], rate), min(best[threads][1], cost)
+    for threads, (rate, cost) in best.items():
+        times = rate / best[args.threads[0]][0]
+        print(f"{threads} threads: {rate:>10,.0f} echoes/s, {times:.2f}x, {cost:.1f} us of a processor each")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from conftest import WITHOUT_READERS
 from raw import until
 
 import wsfast
+from wsfast.transport.loops import write_parts
 from wsfast.transport.sockets import SocketTransport, has_readers
 
 pytestmark = pytest.mark.anyio
@@ -108,3 +109,32 @@ async def test_a_transport_that_is_handed_over() -> None:
             await exchange(ws)
             await ws.close()
             await until(lambda: not server.connections)
+
+
+class _Forgetful(asyncio.Transport):
+    """What asyncio's transport of CPython 3.12.1 does: `writelines` sends, and does not look at the limits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[str] = []
+
+    def write(self, data: Any) -> None:
+        self.calls.append(f"write {bytes(data)!r}")
+
+    def writelines(self, list_of_data: Any) -> None:
+        self.calls.append(f"writelines {b''.join(list_of_data)!r}")
+
+
+_Forgetful.writelines.__module__ = "asyncio.selector_events"
+
+
+def test_a_writelines_that_forgets_to_pause_is_not_used() -> None:
+    """A peer that does not read would make memory grow without an end."""
+    forgetful = _Forgetful()
+    write_parts(forgetful, b"head ", b"payload")
+    assert forgetful.calls == ["write b'head payload'"]
+    other = type(
+        "Other", (_Forgetful,), {"writelines": lambda self, parts: self.calls.append(f"parts {list(parts)}")}
+    )()
+    write_parts(other, b"head ", b"payload")
+    assert other.calls == ["parts [b'head ', b'payload']"]

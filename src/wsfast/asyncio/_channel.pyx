@@ -31,6 +31,7 @@ from ..transport._socket cimport Receiver, SocketTransport
 
 from ..events import Fragment
 from ..exceptions import ONE_RECEIVER, ConcurrencyError, InvalidState, OtherThread
+from ..transport.loops import write_parts
 
 __all__ = ["Channel", "Endpoint", "EventEndpoint", "Turn"]
 
@@ -784,7 +785,7 @@ cdef class Channel(Receiver):
         if self._link is not None:
             self._link._send_two(head, data if first == 0x82 else _characters(data), payload, m)
         else:
-            self.transport.writelines((head, data if first == 0x82 else (<str>data).encode()))
+            write_parts(self.transport, head, data if first == 0x82 else (<str>data).encode())
         return 0
 
     cdef bint _is_closing(self) except -1:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 from weakref import WeakKeyDictionary
 
-__all__ = ["PerLoop", "end_in_steps"]
+__all__ = ["PerLoop", "end_in_steps", "write_parts"]
 
 _T = TypeVar("_T")
 
@@ -37,6 +37,34 @@ class PerLoop(Generic[_T]):
                 if made is None:
                     made = self._made[loop] = self._make(loop)
         return made
+
+
+def _pauses(kind: type) -> bool:
+    """Tell whether `writelines` of a class of transports may be used.
+
+    asyncio's own of CPython 3.12.0 to some 3.13 sends without a copy, but forgets to pause the protocol: what the peer
+    does not take would pile up without an end.
+    """
+    method = getattr(kind, "writelines", None)
+    module = getattr(method, "__module__", None)
+    if module != "asyncio.selector_events":
+        return True
+    return "_maybe_pause_protocol" in method.__code__.co_names  # type: ignore[union-attr]
+
+
+_pausing: dict[type, bool] = {}
+
+
+def write_parts(transport: asyncio.WriteTransport, head: bytes, payload: bytes) -> None:
+    """Write two pieces in one go, of which the second is large."""
+    kind = type(transport)
+    pauses = _pausing.get(kind)
+    if pauses is None:
+        pauses = _pausing[kind] = _pauses(kind)
+    if pauses:
+        transport.writelines((head, payload))
+    else:
+        transport.write(head + payload)
 
 
 def end_in_steps(transport: asyncio.Transport) -> None:
