@@ -30,6 +30,7 @@ def main() -> None:
     one.add_argument(
         "--strict", action="store_true", help="for this machine: gcc and clang, -std=c11 -pedantic -Werror"
     )
+    one.add_argument("--look", action="store_true", help="have the compilers only read: faster, and no objects")
     one = commands.add_parser("debian", help="get interpreters from Debian into the cache; asks for root where needed")
     one.add_argument("names", nargs="+", help="such as 3.14, 3.14t (built from source), i386")
     args = parser.parse_args()
@@ -44,7 +45,7 @@ def main() -> None:
     elif args.command == "wheels":
         wheels.main(choose(args.names), args.out.resolve())
     elif args.command == "cross":
-        cross.main(choose(args.names)[-1], strict=args.strict)
+        cross.main(choose(args.names)[-1], strict=args.strict, look=args.look)
     else:
         for name in args.names:
             get = fetch_i386 if name == "i386" else partial(build_free_threaded if name.endswith("t") else fetch, name)
