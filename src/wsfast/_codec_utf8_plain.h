@@ -154,9 +154,16 @@ WSF_UTF8_DECODE(wsf_utf8_decode4, uint32_t)
         }                                                                                              \
         return surrogates ? SIZE_MAX : length;                                                         \
     }
+#ifdef __clang__ /* which tells that narrow characters are never that large */
+#pragma clang diagnostic push
+#pragma clang diagnostic ignored "-Wtautological-constant-out-of-range-compare"
+#endif
 WSF_UTF8_LENGTH(wsf_utf8_length1, uint8_t)
 WSF_UTF8_LENGTH(wsf_utf8_length2, uint16_t)
 WSF_UTF8_LENGTH(wsf_utf8_length4, uint32_t)
+#ifdef __clang__
+#pragma clang diagnostic pop
+#endif
 #undef WSF_UTF8_LENGTH
 
 static WSF_ALWAYS_INLINE size_t wsf_utf8_length_plain(const void *text, int width, size_t n)

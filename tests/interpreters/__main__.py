@@ -30,7 +30,7 @@ def main() -> None:
     one.add_argument(
         "--strict", action="store_true", help="for this machine: gcc and clang, -std=c11 -pedantic -Werror"
     )
-    one.add_argument("--look", action="store_true", help="have the compilers only read: faster, and no objects")
+    one.add_argument("--look", action="store_true", help="without optimising, which is faster")
     one = commands.add_parser("debian", help="get interpreters from Debian into the cache; asks for root where needed")
     one.add_argument("names", nargs="+", help="such as 3.14, 3.14t (built from source), i386")
     args = parser.parse_args()
