@@ -10,7 +10,15 @@ from .found import CACHE, ROOT, Interpreter, copy_sources, environment, make_env
 from .wheels import build
 
 # What has no wheel for an interpreter that is new, or not CPython, may not be had there; tests that need it say so.
-FEW = ("anyio>=4.4", "hypothesis>=6.100", "pytest>=8.3", "pytest-xdist>=3.6", "multidict>=6", "httptools>=0.6")
+FEW = (
+    "--prefer-binary",
+    "anyio>=4.4",
+    "hypothesis>=6.100",
+    "pytest>=8.3",
+    "pytest-xdist>=3.6",
+    "multidict>=6",
+    "httptools>=0.6",
+)
 CODEC = (
     "tests/test_codec_decode.py",
     "tests/test_codec_encode.py",
@@ -20,6 +28,15 @@ CODEC = (
     "tests/test_codec_limits.py",
     "tests/test_codec_half_made.py",
 )
+THREADS = (
+    "tests/test_codec_threads.py",
+    "tests/test_threads.py",
+    "tests/test_server_threads.py",
+    "tests/test_websocket.py",
+    "tests/test_broadcast.py",
+    "tests/test_topics.py",
+)
+"""What a build without a GIL runs; not all that the other tests need can be had there."""
 USUAL = ("tests/test_websocket.py", "tests/test_listener.py", "tests/test_tls.py", "tests/test_sync.py")
 
 
@@ -36,6 +53,7 @@ def test(interpreter: Interpreter, arguments: list[str], *, quick: bool, few: bo
         folder = Path(temporary)
         source = copy_sources(folder / "source")
         pure = interpreter.implementation != "cpython"
+        few = few or interpreter.free_threaded
         python = make_environment(interpreter, folder / "venv")
         if pure:
             run(python, "-m", "pip", "install", "-q", *FEW, source, WSFAST_PURE_PYTHON="1")
@@ -46,7 +64,9 @@ def test(interpreter: Interpreter, arguments: list[str], *, quick: bool, few: bo
             (folder / "wheel").mkdir()
             wheel = build(interpreter, source, folder / "wheel")
             run(python, "-m", "pip", "install", "-q", f"wsfast[dev] @ {wheel.as_uri()}")
-        chosen = arguments or [*CODEC, *(() if few or pure else USUAL)] if quick or few or pure else arguments
+        chosen = arguments
+        if not arguments and (quick or few or pure):
+            chosen = [*CODEC, *(THREADS if interpreter.free_threaded else () if few or pure else USUAL)]
         # The tests see the wheel, not the tree: only what they are made of is copied.
         for name in ("src",):
             (source / name).rename(source / f"{name}-not-imported")
