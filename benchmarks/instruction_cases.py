@@ -243,22 +243,54 @@ def _echo_handler() -> tuple[Callable[[], object], int]:
 
 
 def _broadcast() -> tuple[Callable[[], object], int]:
+    loop = asyncio.new_event_loop()
+    opened = _open(loop, BATCH)
+    last = opened[-1][2]
+    call = _broadcasting([ws for _, ws, _ in opened], opened[0][0].turn)
+    assert last.last[2:] == _sized(BINARY, 64)
+    return call, BATCH
+
+
+def _broadcast_on_sockets() -> tuple[Callable[[], object], int]:
+    """Make a broadcast to sockets whose peers read nothing: each has room for all that is sent here."""
+    from wsfast.asyncio.protocol import ConnectionProtocol
+    from wsfast.asyncio.websocket import WebSocket
+    from wsfast.connection import Side
+    from wsfast.transport.sockets import SocketTransport
+
+    loop = asyncio.new_event_loop()
+    host = _Host(loop)
+    everyone, protocols = [], []
+    for _ in range(BATCH):
+        peer, sock = socket.socketpair()
+        _peers.append(peer)
+        protocol, ws = ConnectionProtocol(loop), WebSocket()
+        transport: Any = SocketTransport(loop, sock, protocol)
+        protocol.open(host, Side.SERVER, ws, transport)  # type: ignore[arg-type]
+        everyone.append(ws)
+        protocols.append(protocol)
+    call = _broadcasting(everyone, protocols[0].turn)
+    assert _peers[-1].recv(100)[2:] == _sized(BINARY, 64)
+    return call, BATCH
+
+
+_peers: list[socket.socket] = []
+
+
+def _broadcasting(everyone: list[Any], turn: Any) -> Callable[[], object]:
     from wsfast.asyncio.broadcast import broadcast
 
     message = _sized(BINARY, 64)
-    opened = _open(asyncio.new_event_loop(), BATCH)
-    everyone = [ws for _, ws, _ in opened]
-    end_turn, last = opened[0][0].turn._run, opened[-1][2]
+    everyone_sent = everyone[-1]._channel
 
     def call() -> None:
+        before = everyone_sent.bytes_sent
         broadcast(everyone, message)
-        last.last = b""
-        while not last.last:  # the end of a turn is cut into slices of time
-            end_turn()
+        while everyone_sent.bytes_sent == before:  # the end of a turn is cut into slices of time
+            turn._run()
 
     call()
-    assert opened[-1][2].last[2:] == message
-    return call, BATCH
+    return call
 
 
 CASES: dict[str, Case] = {
@@ -277,6 +309,7 @@ CASES: dict[str, Case] = {
     "echo 64 B by a listener, on a socket": _echo_listener,
     "echo 64 B by a handler, on a socket": _echo_handler,
     "broadcast 64 B, each delivery": _broadcast,
+    "broadcast 64 B, each delivery, on a socket": _broadcast_on_sockets,
 }
 """By name; what an operation is, the name says."""
 

@@ -690,7 +690,7 @@ async def test_waiters_that_were_cancelled_are_let_go() -> None:
         await stuff(ws)
         channel = ws._channel
         for _ in range(50):
-            for waiting in (ws.wait_closed(), channel.drain(), ws.send(bytearray(b"x"))):
+            for waiting in (ws.wait_closed(), channel.outbox.drain(), ws.send(bytearray(b"x"))):
                 with pytest.raises(TimeoutError):
                     async with asyncio.timeout(0):
                         await waiting

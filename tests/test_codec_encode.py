@@ -239,6 +239,27 @@ class TestEncoder:
                     encoder.encoded(wrong)
             assert encoder.take() == b""
 
+    @pytest.mark.parametrize("size", [2, 100, 40000])
+    @pytest.mark.parametrize("mask", [False, True])
+    def test_frames_that_were_encoded_before_stay_as_they_are(self, codec: ModuleType, size: int, mask: bool) -> None:
+        frames = bytes(range(256)) * (size // 256) + bytes(size % 256)
+        before, digest = bytes(bytearray(frames)), hash(frames)
+        encoders = [codec.Encoder(mask=mask) for _ in range(3)]  # a broadcast hands them to many
+        for encoder in encoders:
+            encoder.encoded(frames)
+            assert len(encoder) == size
+        assert encoders[0].take() == before
+        for i in range(300):
+            encoders[1].frame(Opcode.PING, b"%d" % i)
+        encoders[1].encoded(frames)
+        taken = encoders[1].take()
+        assert taken.startswith(before)
+        assert taken.endswith(before)
+        encoders[0].message("more")
+        assert not encoders[0].take().startswith(before)
+        del encoders
+        assert (frames, hash(frames)) == (before, digest)
+
     def test_taken_bytes_stay_as_they_are(self, codec: ModuleType) -> None:
         encoder = codec.Encoder()
         encoder.message("first")

@@ -485,7 +485,7 @@ async def test_write_limit(over: int) -> None:
         ws.send_nowait(b"x" * (limit + over - ws.buffered_amount - 4))  # a frame's head has 4 bytes
         ws._channel.flush()
         assert ws.buffered_amount == limit + over
-        waiting = asyncio.ensure_future(ws._channel.drain())
+        waiting = asyncio.ensure_future(ws._channel.outbox.drain())
         for _ in range(3):
             await asyncio.sleep(0)
         waits.append(not waiting.done())

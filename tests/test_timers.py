@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -148,6 +149,27 @@ def test_deadlines_taken_back_wake_nobody_twice(clock: Clock, timer: CoarseTimer
         timer.clear(thing)
     clock.advance(1000)
     assert clock.wakeups <= 1
+
+
+def test_deadlines_that_were_leave_nothing(clock: Clock, timer: CoarseTimer) -> None:
+    """Each delay is another one, as they are where a deadline is known and the time is taken anew."""
+    rand = random.Random(7)
+    things = [Thing(clock) for _ in range(20)]
+    for round_ in range(3):
+        if round_ == 1:
+            tracemalloc.start()
+        for _ in range(100):
+            for thing in things:
+                timer.set(thing, 20 + rand.random())
+            clock.advance(5)
+            clock.handles[:] = clock.armed
+    try:
+        for thing in things:
+            timer.clear(thing)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 20000
 
 
 def test_a_deadline_may_be_set_again_when_it_is_due(clock: Clock, timer: CoarseTimer) -> None:

@@ -14,12 +14,15 @@ cdef class Encoder:
     cdef size_t _room
     cdef bint _mask
     cdef bint _made
+    cdef bint _shared  # `_out` is somebody else's, too: it is copied before anything follows
 
     cdef uint8_t *_extend(self, size_t n) except NULL
+    cdef uint8_t *_copy(self, size_t room, size_t needed) except NULL
     cdef int _append(self, uint8_t first, const uint8_t *data, size_t n) except -1
     cdef int _head(self, uint8_t first, size_t n) except -1
     cdef int _append_text(self, uint8_t first, object text) except -1
     cdef int _message(self, object data) except -1
+    cdef int _share(self, bytes frames) except -1
     cdef bytes _take(self)
 
 

@@ -386,6 +386,8 @@ Specified in `_codec_py.py`.
             self._room = needed
         elif needed > self._room:
             room = max(needed, min(max(2 * self._room, <size_t>1024), <size_t>PY_SSIZE_T_MAX))
+            if self._shared:
+                return self._copy(room, needed)
             try:
                 _resize(&self._out, room)
             except BaseException:
@@ -393,6 +395,18 @@ Specified in `_codec_py.py`.
                 raise
             self._room = room
         start = <uint8_t *>PyBytes_Memory(self._out) + self._used
+        self._used = needed
+        return start
+
+    cdef uint8_t *_copy(self, size_t room, size_t needed) except NULL:
+        """Copy what was shared into memory of its own, of which `needed` bytes will be used."""
+        cdef PyObject *own = _new_bytes(room)
+        cdef uint8_t *start = <uint8_t *>PyBytes_Memory(own) + self._used
+        memcpy(PyBytes_Memory(own), PyBytes_Memory(self._out), self._used)
+        Py_XDECREF(self._out)
+        self._out = own
+        self._shared = False
+        self._room = room
         self._used = needed
         return start
 
@@ -483,12 +497,29 @@ Specified in `_codec_py.py`.
     def encoded(self, frames):
         """Append frames that were encoded before, as `encode_frame` returns them."""
         cdef Py_buffer view
+        if type(frames) is bytes:
+            self._share(<bytes>frames)
+            return
         _borrow(frames, &view, "a bytes-like object")
         try:
             if view.len:
                 memcpy(self._extend(view.len), view.buf, view.len)
         finally:
             PyBuffer_Release(&view)
+
+    cdef int _share(self, bytes frames) except -1:
+        """Append frames that were encoded before; those that nothing precedes are kept as they are, uncopied."""
+        cdef size_t n = PyBytes_GET_SIZE(frames)
+        if not n:
+            return 0
+        if self._out == NULL and self._made:
+            Py_INCREF(frames)
+            self._out = <PyObject *>frames
+            self._used = self._room = n
+            self._shared = True
+            return 0
+        memcpy(self._extend(n), PyBytes_AS_STRING(frames), n)
+        return 0
 
     @cython.critical_section
     def take(self):
@@ -505,6 +536,7 @@ Specified in `_codec_py.py`.
         Py_DECREF(taken)
         self._out = NULL
         self._used = 0
+        self._shared = False
         return taken
 
 

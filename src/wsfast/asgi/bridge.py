@@ -438,7 +438,7 @@ class Bridge(EventEndpoint):
         protocol = self.protocol
         try:
             if protocol.write_paused:
-                await protocol.drain()
+                await protocol.outbox.drain()
             await self.ws.send(data, compress=compress)
         except ConnectionClosed as exc:
             raise ClientDisconnected("the connection has ended") from exc
@@ -446,7 +446,7 @@ class Bridge(EventEndpoint):
     async def drained(self) -> None:
         """Wait while the peer does not take what is sent."""
         try:
-            await self.protocol.drain()
+            await self.protocol.outbox.drain()
         except ConnectionClosed as exc:
             raise ClientDisconnected("the connection has ended") from exc
 

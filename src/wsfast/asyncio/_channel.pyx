@@ -87,6 +87,10 @@ cdef enum:
     PAUSED_HELD = 1  # the consumer is behind
     PAUSED_PENDING = 2  # the decoder has more events than one turn may handle
     PAUSED_WRITING = 4  # the peer does not take what is sent to it
+    # Kinds of event loops:
+    OTHER = 0
+    ASYNCIO = 1
+    UVLOOP = 2
 
 
 cdef double SLICE = 0.005  # seconds that the end of one turn may take before others get one
@@ -102,7 +106,7 @@ cdef class Turn:
     cdef object done  # a Future that is done
     cdef list _dirty
     cdef unsigned long _thread  # in which the loop runs
-    cdef bint _stock  # the loop is of a kind that nobody runs within itself, as of `_version` of its class
+    cdef int _stock  # whether nobody runs such a loop within itself, as of `_version` of its class; see `_is_stock`
     cdef unsigned int _version
     cdef bint _resuming  # a task is being resumed from a transport's callback
     cdef Py_buffer *_view  # of what is below the buffer: held to the end, so that nobody can resize it
@@ -147,7 +151,9 @@ cdef class Turn:
         if self._version != wsf_version(kind) or self._version == 0:
             self._stock = _is_stock(kind)
             self._version = wsf_version(kind)
-        return self._stock and not self.loop.get_debug()
+        if self._stock == ASYNCIO:
+            return not self.loop._debug  # what `get_debug` returns: to call that takes 600 instructions
+        return self._stock == UVLOOP and not self.loop.get_debug()
 
     def __dealloc__(self):
         if self._view != NULL:
@@ -187,15 +193,19 @@ OTHER_THREAD = (
 
 
 def _is_stock(kind):
-    """Tell whether a class of event loops is asyncio's or uvloop's own, and unchanged."""
-    module = "asyncio.unix_events" if kind.__name__ == "_UnixSelectorEventLoop" else "uvloop"
-    if kind.__module__ != module or kind.__name__ not in ("_UnixSelectorEventLoop", "Loop"):
-        return False
-    for name in ("run_forever", "run_until_complete", "_run_once", "_check_running"):
+    """Tell whether a class of event loops is asyncio's (1) or uvloop's own (2), and unchanged; 0 for all others."""
+    stock, module = OTHER, ""
+    if kind.__name__ == "_UnixSelectorEventLoop":
+        stock, module = ASYNCIO, "asyncio.unix_events"
+    elif kind.__name__ == "Loop":
+        stock, module = UVLOOP, "uvloop"
+    if kind.__module__ != module:
+        return OTHER
+    for name in ("run_forever", "run_until_complete", "_run_once", "_check_running", "get_debug"):
         method = getattr(kind, name, None)
         if isinstance(method, FunctionType) and method.__module__.partition(".")[0] != "asyncio":
-            return False
-    return True
+            return OTHER
+    return stock
 
 
 cdef object _remove_done_callback = Future.remove_done_callback
@@ -484,7 +494,6 @@ cdef class Channel(Receiver):
         self._easy = PY_SSIZE_T_MAX if max_buffered is None else max(0, (max_buffered - write_limit) // 4)
         self.thread_size = PY_SSIZE_T_MAX
         self.receiving = True
-        self.sendable = True
 
     def consume(self, on_message):
         """Hand each message to a callable instead of queueing it for `recv`."""
@@ -726,7 +735,7 @@ cdef class Channel(Receiver):
             return False
         self.messages_sent += count
         if cork or self._corked or self._encoder._used:
-            self._encoder.encoded(frames)
+            self._encoder._share(frames)
             if cork or self._corked:
                 self._written()
             else:
@@ -831,7 +840,7 @@ cdef class Channel(Receiver):
         self._before_sending()
         self.messages_sent += 1
         if PyBytes_GET_SIZE(frame) < LARGE or self._corked or self._dirty:
-            self._encoder.encoded(frame)
+            self._encoder._share(frame)
             return self._written()
         return self._put(frame)
 
@@ -855,12 +864,13 @@ cdef class Channel(Receiver):
 
     cdef int _flush(self, bint last=False) except -1:
         cdef bytes frames
+        cdef bint shared = self._encoder._shared
         self._dirty = False
         if not self._encoder._used:
             return 0
         frames = self._encoder._take()
         self._put(frames, last)
-        return _keep_spare(<PyObject *>frames)
+        return 0 if shared else _keep_spare(<PyObject *>frames)
 
     def write_head(self, bytes head not None):
         """Send the response to the opening handshake, before anything else; it counts for nothing."""
@@ -891,11 +901,7 @@ cdef class Channel(Receiver):
         self.transport = None
         self.on_message = None
         self._link = None
-        self.receiving = False
-        self.sendable = False
-        self.packs = False
         self.write_paused = False
-        self.ended = True
 
 
 @cython.final
@@ -928,7 +934,6 @@ cdef class Endpoint:
     """
 
     cdef readonly Channel _channel
-    cdef dict __dict__  # for what a program keeps with the connection; made when it is used
 
     def __cinit__(self, *args, **kwargs):
         if type(self) is Endpoint:

@@ -249,7 +249,6 @@ class Channel:
         # What is surely below max_buffered without asking the transport; a character takes up to four bytes.
         self._easy = sys.maxsize if max_buffered is None else max(0, (max_buffered - write_limit) // 4)
         self.receiving = True
-        self.sendable = True
         self.thread_size = sys.maxsize
         self._turn_start = 0  # of this turn, in bytes sent
 
@@ -580,11 +579,7 @@ class Channel:
             self.member.leave()
         self.transport = None
         self.on_message = None
-        self.receiving = False
-        self.sendable = False
-        self.packs = False
         self.write_paused = False
-        self.ended = True
 
 
 class Iteration:
@@ -608,7 +603,7 @@ class Iteration:
 class Endpoint:
     """The fast part of `WebSocket`: receiving and sending whole messages."""
 
-    __slots__ = ("__dict__", "_channel")
+    __slots__ = ("_channel",)
 
     _channel: Any
 

@@ -1,18 +1,22 @@
-"""The order in which the tasks of one connection send, and who waits for the peer to take what was sent.
+"""What the tasks of one connection send, in which order, and who waits for the peer to take it.
 
 Most messages never come here: they are encoded in one step by the channel. An `Outbox` is made for a connection when a
-message takes several steps, because it is compressed in a thread or sent in fragments, or when a task has to wait.
+message takes several steps, because it is compressed in a thread or sent in fragments, for what is sent seldom, or when
+a task has to wait.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from ..codes import CloseCause, CloseCode
+from ..connection import State
 from ..events import BytesLike
 
 if TYPE_CHECKING:
@@ -94,7 +98,7 @@ class _Line(Waiters):
 
 
 class Outbox:
-    """The order of what is sent on one connection.
+    """What is sent on one connection by tasks that may have to wait, in the order in which they came.
 
     Args:
         channel: the connection's protocol.
@@ -114,7 +118,33 @@ class Outbox:
 
     # --- One after the other
 
-    async def enter(self) -> None:
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Keep other tasks from sending while a message takes several steps; they go on in the order they came.
+
+        Raises:
+            ConnectionClosed: the connection is closed, or was while this waited.
+        """
+        await self._enter()
+        try:
+            await self.check_open()
+            yield
+        finally:
+            self.leave()
+
+    async def check_open(self) -> None:
+        """Return if the connection is open.
+
+        Raises:
+            ConnectionClosed: it is not. On one that is closing this waits for the end, to tell how it was.
+        """
+        channel = self._channel
+        if channel.connection.state is State.CLOSING:
+            await channel.wait_closed()
+        if channel.connection.state is not State.OPEN:
+            raise channel.connection.closed_error()
+
+    async def _enter(self) -> None:
         """Wait until those that came before are done; from then on `busy` is this task's, until it calls `leave`."""
         if self.busy:
             await self._line.wait()
@@ -137,22 +167,27 @@ class Outbox:
             TypeError, UnicodeError: those of `Connection.send_message`.
         """
         channel = self._channel
-        await self.enter()
-        try:
-            await channel.check_open()
-            if size_of(message) < channel.thread_size or compress is False:
-                channel.send_message(message, text, compress)
-                own = True
-            else:
-                own = False
-        except BaseException:
-            self.leave()
-            raise
-        if own:
-            self.leave()
+        if channel.sendable or (channel.packs and self._is_quick(message, compress)):
+            channel.send_message(message, text, compress)
         else:
-            await self._compress_in_thread(message, text, compress)
+            await self._enter()
+            try:
+                await self.check_open()
+                quick = self._is_quick(message, compress)
+                if quick:
+                    channel.send_message(message, text, compress)
+            except BaseException:
+                self.leave()
+                raise
+            if quick:
+                self.leave()
+            else:
+                await self._compress_in_thread(message, text, compress)
         await self.drain()
+
+    def _is_quick(self, message: str | BytesLike, compress: bool | None) -> bool:
+        """Tell whether a message is not for a thread."""
+        return compress is False or size_of(message) < self._channel.thread_size
 
     def _compress_in_thread(
         self, message: str | BytesLike, text: bool | None, compress: bool | None
@@ -177,7 +212,9 @@ class Outbox:
     def _compressed(self, done: asyncio.Future[None], work: asyncio.Future[Any]) -> None:
         channel = self._channel
         try:
-            channel.send_prepared(work.result())
+            channel.connection.send_prepared(work.result())
+            channel.count_sent()
+            channel.written()
         except asyncio.CancelledError:
             # The loop is at its end. What the thread has done to the compressor is not known.
             channel.start_close(CloseCode.INTERNAL_ERROR, "a message was not finished", CloseCause.LOCAL)
@@ -191,6 +228,43 @@ class Outbox:
                 done.set_result(None)
         finally:
             self.leave()
+
+    def send_fragment(self, data: str | BytesLike, *, fin: bool, text: bool | None, compress: bool | None) -> None:
+        """Send the next fragment of a message."""
+        channel = self._channel
+        channel.settle_gathered()
+        channel.connection.send_fragment(data, fin, text=text, compress=compress)
+        channel.derive()
+        if fin:
+            channel.count_sent()
+        channel.written()
+
+    # --- Pings
+
+    async def ping(self, data: str | BytesLike | None) -> asyncio.Future[float]:
+        """Send a ping; the future's result is the round trip in seconds."""
+        await self.check_open()
+        channel = self._channel
+        waiter: asyncio.Future[float] = channel.loop.create_future()
+
+        def on_pong(latency: float | None) -> None:
+            if waiter.done():
+                return
+            if latency is not None:
+                waiter.set_result(latency)
+            else:
+                waiter.set_exception(channel.connection.closed_error())
+                waiter.exception()  # nobody need look at it
+
+        channel.obey(channel.session.ping(monotonic(), data, on_pong))
+        return waiter
+
+    async def pong(self, data: str | BytesLike) -> None:
+        """Send an unsolicited pong."""
+        await self.check_open()
+        self._channel.connection.send_pong(data.encode() if isinstance(data, str) else data)
+        self._channel.written()
+        await self.drain()
 
     # --- What the peer takes
 

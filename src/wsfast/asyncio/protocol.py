@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -25,10 +24,10 @@ from ..transport.loops import PerLoop
 from ..transport.timers import CoarseTimer
 from .channel import PAUSED_HELD, PAUSED_WRITING, Channel, Turn
 from .outbox import Outbox, Waiters, size_of
+from .room import Room
 from .streams import Reader, Writer
 
 if TYPE_CHECKING:
-    from ..connection import Prepared
     from ..deflate import PerMessageDeflate
     from .listener import Listener
     from .websocket import WebSocket
@@ -37,8 +36,6 @@ __all__ = ["ConnectionProtocol", "Host", "Opening", "turn_of"]
 
 _RECEIVE_SIZE: Final = 65536 + 64 if IMPLEMENTATION == "cython" else 16384
 """What the codec handles in a few milliseconds; in Cython, a message of 64 KiB and its head come in one read."""
-_READING_TURNS: Final = 2
-"""Turns of the loop within which a transport that was told to read on has read: TLS needs one to look at its memory."""
 _LARGE_PACKED: Final = 65536
 """Bytes of a message whose compression fills a turn."""
 
@@ -92,9 +89,8 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         "_assembler",
         "_end",
         "_outbox",
-        "_refused",
+        "_room",
         "_scheduled",
-        "_telling",
         "due",
         "host",
         "listener",
@@ -150,10 +146,9 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         self.reader: Reader | None = None
         self.task: asyncio.Task[Any] | None = None
         self._scheduled: float | None = None  # the session's deadline that the timer knows
-        self._refused = False  # a `send_nowait` was, and `on_writable` is owed
-        self._telling = False  # `on_writable` will be called within the next turns
         # Made when they are needed; an idle connection has none of them.
         self._outbox: Outbox | None = None
+        self._room: Room | None = None
         self._assembler: Assembler | None = None
         self._end: Waiters | None = None
         self.derive()
@@ -200,16 +195,15 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
     # --- The session ------------------------------------------------------------------------------------------
 
     def derive(self) -> None:
-        """Derive from state, gate and compression what the hot path looks at; called after each change of one."""
+        """Derive what the hot path looks at from state, transport, gate and compression; called where one changes."""
         connection = self.connection
         state = connection.state
-        outbox = self._outbox
-        free = state is State.OPEN and not connection.in_message and (outbox is None or not outbox.busy)
+        free = state is State.OPEN and not self.is_sending
         self.sendable: bool = free and connection.compression is None
         self.packs: bool = free and connection.compression is not None
-        if state is State.DRAINING:
-            self.receiving: bool = False
-            self.ended = True
+        self.ended: bool = state is State.DRAINING or self.transport is None
+        # A consumer that is gone does not come back: see `discard` and `_end_grace`.
+        self.receiving: bool = self.receiving and not self.ended
 
     def obey(self, do: Do) -> None:
         """Do what the session says."""
@@ -400,44 +394,21 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         return self._outbox
 
     @property
+    def room(self) -> Room:
+        """When the listener is told that it may send again."""
+        if self._room is None:
+            self._room = Room(self)
+        return self._room
+
+    @property
     def gated(self) -> bool:
-        """Whether a call of `send` is at work on a message in several steps; `sending` waits for its end."""
+        """Whether a call of `send` is at work on a message in several steps; `Outbox.turn` waits for its end."""
         return self._outbox is not None and self._outbox.busy
 
     @property
     def is_sending(self) -> bool:
         """Whether a message that takes several steps is under way, so that no other may come in between."""
         return self.gated or self.connection.in_message
-
-    @asynccontextmanager
-    async def sending(self) -> AsyncIterator[None]:
-        """Keep other tasks from sending while a message takes several steps; they go on in the order they came."""
-        outbox = self.outbox
-        await outbox.enter()
-        try:
-            await self.check_open()
-            yield
-        finally:
-            outbox.leave()
-
-    async def check_open(self) -> None:
-        """Return if the connection is open.
-
-        Raises:
-            ConnectionClosed: it is not. On one that is closing this waits for the end, to tell how it was.
-        """
-        if self.connection.state is State.CLOSING:
-            await self.wait_closed()
-        if self.connection.state is not State.OPEN:
-            raise self.connection.closed_error()
-
-    async def send_whole(self, message: str | BytesLike, text: bool | None, compress: bool | None) -> None:
-        """Send a whole message and wait while too much is unsent."""
-        if self.sendable or (self.packs and (compress is False or size_of(message) < self.thread_size)):
-            self.send_message(message, text, compress)
-            await self.drain()
-        else:
-            await self.outbox.send_whole(message, text, compress)
 
     def send_rare(self, data: str | BytesLike) -> None:
         """Send a message, now, on a connection where that is not the plain case."""
@@ -455,21 +426,6 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         if self.connection.compression is not None and size_of(message) >= _LARGE_PACKED:
             self.turn_full = True  # little may have come out of it, but it took its time
 
-    def send_prepared(self, prepared: Prepared) -> None:
-        """Send what `Connection.prepare_message` has made."""
-        self.connection.send_prepared(prepared)
-        self.count_sent()
-        self.written()
-
-    def send_fragment(self, data: str | BytesLike, *, fin: bool, text: bool | None, compress: bool | None) -> None:
-        """Send the next fragment of a message."""
-        self.settle_gathered()
-        self.connection.send_fragment(data, fin, text=text, compress=compress)
-        self.derive()
-        if fin:
-            self.count_sent()
-        self.written()
-
     def may_buffer(self, message: str | BytesLike) -> bool:
         """Apply the policy of `send_nowait` to a message that might be too much; False drops it.
 
@@ -486,61 +442,11 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         if limits.overflow == "close":
             self.start_close(CloseCode.TRY_AGAIN_LATER, "too much is unsent", CloseCause.OVERFLOW)
             raise self.connection.closed_error()
-        self._owe_on_writable()
+        if self.listener is not None:
+            self.room.owe()
         if limits.overflow == "drop":
             return False
         raise BufferFull(f"{self.buffered} bytes are unsent, {size} more would pass the limit of {limits.max_buffered}")
-
-    def _owe_on_writable(self) -> None:
-        """See to it that `on_writable` is called once a message that was refused may be tried again."""
-        if self.listener is None or self._refused:
-            return
-        self._refused = True
-        self.loop.call_soon(self._look_at_unsent)
-
-    def _look_at_unsent(self) -> None:
-        transport = self.transport
-        if not self._refused or transport is None or self.write_paused:
-            return  # `resume_writing` will come
-        self.flush()
-        unsent = transport.get_write_buffer_size()
-        if unsent and not self.write_paused:
-            # Less than `write_limit`, more than the program's own mark: have the transport tell when a quarter is left.
-            transport.set_write_buffer_limits(unsent - 1)
-        if not self.write_paused:
-            self._tell_writable()
-
-    async def drain(self) -> None:
-        """Wait until less than a quarter of `write_limit` is unsent.
-
-        Raises:
-            ConnectionClosed: the connection ended first.
-        """
-        await self.outbox.drain()
-
-    async def ping(self, data: str | BytesLike | None) -> asyncio.Future[float]:
-        """Send a ping; the future's result is the round trip in seconds."""
-        await self.check_open()
-        waiter: asyncio.Future[float] = self.loop.create_future()
-
-        def on_pong(latency: float | None) -> None:
-            if waiter.done():
-                return
-            if latency is not None:
-                waiter.set_result(latency)
-            else:
-                waiter.set_exception(self.connection.closed_error())
-                waiter.exception()  # nobody need look at it
-
-        self.obey(self.session.ping(monotonic(), data, on_pong))
-        return waiter
-
-    async def pong(self, data: str | BytesLike) -> None:
-        """Send an unsolicited pong."""
-        await self.check_open()
-        self.connection.send_pong(data.encode() if isinstance(data, str) else data)
-        self.written()
-        await self.drain()
 
     # --- What the transport calls, beside `get_buffer` and `buffer_updated` ------------------------------------
 
@@ -568,34 +474,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
             self._outbox.drained()
         if self.listener is not None:
             self.unpause(PAUSED_WRITING)
-            self._restore_limits()
-            if not self._telling:
-                # A listener may use up the room at once, by which reading is paused again. So the peer, whose pings and
-                # Close frame would else never be seen, is read first: the loop looks at its socket between turns.
-                self._telling = True
-                self.loop.call_soon(self._tell_room, _READING_TURNS)
-
-    def _tell_room(self, turns: int) -> None:
-        if turns:
-            self.loop.call_soon(self._tell_room, turns - 1)
-            return
-        self._telling = False
-        if not self.write_paused:  # else `resume_writing` will come
-            self._tell_writable()
-
-    def _restore_limits(self) -> None:
-        if self._refused:
-            self._refused = False
-            if self.transport is not None:
-                self.transport.set_write_buffer_limits(self.host.limits.write_limit)
-
-    def _tell_writable(self) -> None:
-        self._restore_limits()
-        if self.listener is not None and self.connection.state is State.OPEN:
-            try:
-                self.listener.on_writable()
-            except (Exception, asyncio.CancelledError) as exc:
-                self.consumer_failed(exc)
+            self.room.returned()
 
     def transport_reading(self, wanted: bool) -> None:
         """Stop or start the transport's reading."""
@@ -637,6 +516,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         self.settle()
         self.session.receive_eof()
         self.detach()
+        self.derive()
         compression: PerMessageDeflate | None = connection.compression  # type: ignore[assignment]
         if compression is not None:
             compression.close()

@@ -217,7 +217,7 @@ class Writer:
     async def _send(self, *, fin: bool) -> None:
         channel = self._ws._open_channel()
         if channel.gated:
-            async with channel.sending():
+            async with channel.outbox.turn():
                 if self._buffer or self._started:  # else another task's call has sent it meanwhile
                     self._ws._send_piece(self._take(fin=fin), fin=fin, text=self._text)
         else:

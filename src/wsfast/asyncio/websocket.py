@@ -77,7 +77,18 @@ class WebSocket(Endpoint):
         reader, writer: the byte-stream view, where the connection was opened for it; else None.
     """
 
-    __slots__ = ("__weakref__", "_id", "_peer", "_response", "reader", "request", "subprotocol", "username", "writer")
+    __slots__ = (
+        "__dict__",  # for what a program keeps with the connection; made when it is used
+        "__weakref__",
+        "_id",
+        "_peer",
+        "_response",
+        "reader",
+        "request",
+        "subprotocol",
+        "username",
+        "writer",
+    )
 
     connection_type: ClassVar[type[Connection]] = Connection
     """The sans-IO state machine that a connection is made with."""
@@ -301,7 +312,7 @@ class WebSocket(Endpoint):
         if isinstance(message, AsyncIterable) and not is_bytes_like(message):
             await self._send_fragments(message, text, compress)
         elif is_whole(message):
-            await channel.send_whole(message, text, compress)  # type: ignore[arg-type]
+            await channel.outbox.send_whole(message, text, compress)  # type: ignore[arg-type]
         else:
             await self._send_fragments(_each(message), text, compress)  # type: ignore[arg-type]
 
@@ -310,18 +321,18 @@ class WebSocket(Endpoint):
     ) -> None:
         channel = self._open_channel()
         check = PieceCheck()
-        async with channel.sending():
+        async with channel.outbox.turn():
             if channel.connection.in_message:
                 raise InvalidState("a message in fragments is unfinished")  # a `Writer` is at it
             try:
                 async for piece in pieces:
                     check(piece)
                     # At once, and an empty one at the end: the next piece may be long in coming.
-                    channel.send_fragment(piece, fin=False, text=text, compress=compress)
-                    await channel.drain()
+                    channel.outbox.send_fragment(piece, fin=False, text=text, compress=compress)
+                    await channel.outbox.drain()
                 if check.kind is not None:
-                    channel.send_fragment(check.kind(), fin=True, text=text, compress=compress)
-                    await channel.drain()
+                    channel.outbox.send_fragment(check.kind(), fin=True, text=text, compress=compress)
+                    await channel.outbox.drain()
             except BaseException:
                 # A message that was begun can neither be finished nor taken back (RFC 6455, 5.4).
                 if channel.connection.in_message:
@@ -330,10 +341,10 @@ class WebSocket(Endpoint):
 
     def _send_piece(self, data: bytes, *, fin: bool, text: bool) -> None:
         """Send a fragment of the one message that a `Writer` is at."""
-        self._open_channel().send_fragment(data, fin=fin, text=text, compress=None)
+        self._open_channel().outbox.send_fragment(data, fin=fin, text=text, compress=None)
 
     async def _drain(self) -> None:
-        await self._open_channel().drain()
+        await self._open_channel().outbox.drain()
 
     async def ping(self, data: str | BytesLike | None = None) -> Awaitable[float]:
         """Send a Ping frame.
@@ -351,7 +362,7 @@ class WebSocket(Endpoint):
             InvalidState: 64 pings are unanswered.
             ValueError: `data` is too long.
         """
-        return await self._open_channel().ping(data)
+        return await self._open_channel().outbox.ping(data)
 
     async def pong(self, data: str | BytesLike = b"") -> None:
         """Send an unsolicited Pong frame: a heartbeat that asks for no answer (RFC 6455, 5.5.3).
@@ -360,7 +371,7 @@ class WebSocket(Endpoint):
             ConnectionClosed: the connection is closed.
             ValueError: `data` has more than 125 bytes.
         """
-        await self._open_channel().pong(data)
+        await self._open_channel().outbox.pong(data)
 
     # --- Topics ---------------------------------------------------------------------------------------------
 

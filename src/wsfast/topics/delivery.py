@@ -132,7 +132,7 @@ class Delivery:
 
     async def _send_held(self, member: Member, channel: Any, extra: Extra) -> None:
         try:
-            async with channel.sending():
+            async with channel.outbox.turn():
                 while channel.connection.in_message and channel.connection.state is State.OPEN:  # noqa: ASYNC110
                     await asyncio.sleep(_BUSY)
                 while extra.held and channel.connection.state is State.OPEN:
@@ -141,7 +141,7 @@ class Delivery:
                     for message in held:
                         message.put(channel)
                         self.deliveries += 1
-                    await channel.drain()
+                    await channel.outbox.drain()
         except ConnectionClosed:
             pass
         finally:
@@ -163,11 +163,11 @@ class Delivery:
     async def _send_newest(self, member: Member, channel: Any, extra: Extra) -> None:
         try:
             while extra.newest:
-                await channel.drain()
+                await channel.outbox.drain()
                 while extra.newest and not channel.write_paused and not channel.is_sending:
                     self._send(member, channel, extra.newest.pop(next(iter(extra.newest))))
                 if extra.newest and channel.is_sending:
-                    async with channel.sending():
+                    async with channel.outbox.turn():
                         pass
                     await asyncio.sleep(0)
         except ConnectionClosed:

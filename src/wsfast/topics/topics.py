@@ -568,7 +568,7 @@ class Topics:
                 self.subscribe(ws, topic, info)
                 self._recovered += count
                 return count
-            await channel.drain()
+            await channel.outbox.drain()
         raise NotRecovered(f"{topic!r} is faster than its history can be read")
 
     def _checked_since(self, topic: str, since: Position | str | None) -> Position | None:

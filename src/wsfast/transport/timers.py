@@ -97,13 +97,12 @@ class CoarseTimer:
         time: the loop's own method.
     """
 
-    __slots__ = ("_buckets", "_handle", "_latest", "_loop", "_sweepers", "_times", "time")
+    __slots__ = ("_buckets", "_handle", "_loop", "_sweepers", "_times", "time")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._buckets: dict[float, _Bucket] = {}
         self._times: list[float] = []
-        self._latest: dict[float, _Bucket] = {}  # by delay: the one that is due next after it
         self._handle: asyncio.TimerHandle | None = None
         self._sweepers: dict[float, Sweeper] = {}
         self.time: Callable[[], float] = loop.time
@@ -123,11 +122,9 @@ class CoarseTimer:
         """
         if timed.due:
             self.clear(timed)
-        earliest = self.time() + delay
-        bucket = self._latest.get(delay)
-        if bucket is None or bucket.due <= earliest:
-            width = _width(delay)
-            bucket = self._latest[delay] = self._bucket((earliest // width + 1) * width)
+        # Kept by when they are due, never by delay: delays are as many as there are calls.
+        width = _width(delay)
+        bucket = self._bucket(((self.time() + delay) // width + 1) * width)
         timed.due = bucket.due  # the same object for all: a float of its own would be 24 bytes for each
         bucket[timed] = None
 
@@ -156,9 +153,7 @@ class CoarseTimer:
             self._handle = self._loop.call_at(self._times[0], self._tick)
 
     def _drop_first(self) -> _Bucket:
-        bucket = self._buckets.pop(heapq.heappop(self._times))
-        bucket.due = 0.0  # so that `set` uses it no more
-        return bucket
+        return self._buckets.pop(heapq.heappop(self._times))
 
     def _tick(self) -> None:
         self._handle = None
