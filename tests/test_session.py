@@ -460,14 +460,19 @@ def reach(side: Side, state: State) -> Session:
 
 @SIDES
 @pytest.mark.parametrize("state", [State.OPEN, State.CLOSING, State.DRAINING, State.CLOSED], ids=lambda s: s.name)
-@pytest.mark.parametrize("when", [0.0, 0.5, 1.0, 2.0, 50.0])
-@pytest.mark.parametrize("second", EVENTS)
 @pytest.mark.parametrize("first", EVENTS)
-def test_every_state_every_two_events_every_time(
-    first: str, second: str, when: float, state: State, side: Side
-) -> None:
+def test_every_state_every_two_events_every_time(first: str, state: State, side: Side) -> None:
     """States go forward only, a CLOSED session wants nothing, and every other one ends by itself if nobody answers."""
-    session = reach(side, state)
+    for second in EVENTS:
+        for when in (0.0, 0.5, 1.0, 2.0, 50.0):
+            try:
+                check_two_events(reach(side, state), first, second, when)
+            except BaseException as exc:
+                exc.add_note(f"with {second!r} after {when} s")
+                raise
+
+
+def check_two_events(session: Session, first: str, second: str, when: float) -> None:
     told = []
     for n, name in enumerate((first, second)):
         before = session.connection.state

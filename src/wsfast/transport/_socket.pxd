@@ -1,5 +1,7 @@
 """The transport's classes as other extension modules of wsfast see them; `_socket.pyx` explains them."""
 
+from libc.stdint cimport uint8_t
+
 
 cdef class Receiver:
     cdef char *_lend_memory(self, Py_ssize_t *size) except NULL
@@ -21,14 +23,14 @@ cdef class SocketTransport:
     cdef Py_ssize_t _high
     cdef Py_ssize_t _low
     cdef int _fd
-    cdef bint _buffered_protocol
-    cdef bint _registered  # the loop calls when there is something to read
-    cdef bint _writing  # the loop calls when there is room
-    cdef bint _read_paused
-    cdef bint _protocol_paused
-    cdef bint _eof
-    cdef bint _closing
-    cdef bint _broken  # nothing can be sent any more
+    cdef uint8_t _buffered_protocol
+    cdef uint8_t _registered  # the loop calls when there is something to read
+    cdef uint8_t _writing  # the loop calls when there is room
+    cdef uint8_t _read_paused
+    cdef uint8_t _protocol_paused
+    cdef uint8_t _eof
+    cdef uint8_t _closing
+    cdef uint8_t _broken  # nothing can be sent any more
     cdef unsigned int _peer[8]  # a `wsf_address`
     cdef object __weakref__
 

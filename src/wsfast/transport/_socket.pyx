@@ -592,7 +592,7 @@ cdef class SocketTransport:
 
     def is_closing(self):
         """Tell whether the connection has ended, or will without more being done."""
-        return self._closing or self._broken or self._fd < 0
+        return <bint>(self._closing or self._broken or self._fd < 0)
 
     def close(self):
         """End the connection once all is sent."""
