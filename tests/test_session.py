@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from wsfast._codec_py import encode_frame
 from wsfast.codes import CloseCause, CloseCode
 from wsfast.connection import Side, State
-from wsfast.events import Close, Ping, Pong
+from wsfast.events import Close, Fragment, Ping, Pong
 from wsfast.exceptions import (
     ConcurrencyError,
     ConnectionClosed,
@@ -19,7 +20,7 @@ from wsfast.exceptions import (
     ConnectionClosedOK,
     InvalidState,
 )
-from wsfast.session import GRACE, LINGER, MAX_EVENTS, MAX_PINGS, Do, Limits, Session
+from wsfast.session import GRACE, LINGER, MAX_EVENTS, MAX_PINGS, OVERHEAD, Do, Limits, Session, weight
 
 START = 1000.0
 CLOSE, PING, PONG, TEXT = 8, 9, 10, 1
@@ -509,3 +510,96 @@ def test_the_ledger_is_bounded() -> None:
         session.ping(START)
     with pytest.raises(InvalidState, match="unanswered"):
         session.ping(START)
+
+
+# --- Limits, and what is counted --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["max_size", "max_fragments", "read_limit", "write_limit", "max_buffered"])
+def test_sizes(name: str) -> None:
+    optional = name.startswith("max")
+    for value in (0, -1):
+        with pytest.raises(ValueError, match=f"^{name} must be positive, got {value}$"):
+            Limits(**{name: value})
+    for wrong in (True, 1.5, "1", *(() if optional else (None,))):
+        kind = "int or None" if optional else "int"
+        with pytest.raises(TypeError, match=f"^{name} must be {kind}, got {type(wrong).__name__}$"):
+            Limits(**{name: wrong})
+    assert getattr(Limits(**{name: 1}), name) == 1
+    # More than C holds is as good as no limit.
+    most = 2**31 - 1 if name == "write_limit" else sys.maxsize
+    assert getattr(Limits(**{name: most}), name) == most
+    assert getattr(Limits(**{name: most + 1}), name) == most
+    if optional:
+        assert getattr(Limits(**{name: None}), name) is None
+
+
+@pytest.mark.parametrize("name", ["open_timeout", "ping_interval", "ping_timeout", "close_timeout"])
+def test_times(name: str) -> None:
+    kind = "a positive number" if name == "open_timeout" else "a number"
+    for value in (-1, float("inf"), float("nan"), *((0,) if name == "open_timeout" else ())):
+        with pytest.raises(ValueError, match=f"^{name} must be {kind} of seconds or None, got {value}$"):
+            Limits(**{name: value})
+    for wrong in (True, "1"):
+        with pytest.raises(
+            TypeError, match=f"^{name} must be a number of seconds or None, got {type(wrong).__name__}$"
+        ):
+            Limits(**{name: wrong})
+    for right in (None, 1, 0.5, *(() if name == "open_timeout" else (0,))):
+        assert getattr(Limits(**{name: right}), name) == right
+
+
+def test_policies() -> None:
+    for policy in ("error", "drop", "close"):
+        assert Limits(overflow=policy).overflow == policy  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"^overflow must be 'error', 'drop' or 'close', got 'wait'$"):
+        Limits(overflow="wait")  # type: ignore[arg-type]
+
+
+def test_the_weight_of_a_message() -> None:
+    assert weight(b"abc") == 3 + OVERHEAD
+    assert weight("äöü") == 3 + OVERHEAD
+    assert weight(Fragment(b"abcd", False), 10) == 14
+
+
+@SIDES
+def test_what_is_counted(side: Side) -> None:
+    session = make(side)
+    counted = ("received", "sent", "unsent", "latency", "pings_received", "pings_sent")
+    assert {name: getattr(session, name) for name in counted} == dict.fromkeys(counted, 0)
+    session.ping(START)
+    session.ping(START, b"mine")
+    assert session.pings_sent == 2
+    (_, random), (_, mine) = sent(session)
+    assert (len(random), mine) == (4, b"mine")
+    data = frame(session, PING, b"yours")
+    session.receive_data(data, START)
+    assert (session.received, session.pings_received) == (len(data), 1)
+
+
+def test_a_shell_that_feeds_the_decoder_itself_is_told_what_to_do() -> None:
+    session = make()
+    assert session.handle(Ping(b"x"), START) is Do.FLUSH
+    assert sent(session) == [(PONG, b"x")]
+    assert session.handle(Pong(b"x"), START) is Do.NOTHING
+    assert session.handle(Close(1000, ""), START) is Do.END
+
+
+def test_random_data_of_a_ping_is_not_that_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = [b"same", b"same", b"else"]
+    monkeypatch.setattr("wsfast.session.os.urandom", lambda n: drawn.pop(0)[:n])
+    session = make()
+    session.ping(START)
+    session.ping(START)
+    assert [payload for _, payload in sent(session)] == [b"same", b"else"]
+
+
+def test_after_the_end_no_consumer_is_waited_for() -> None:
+    session = reach(Side.SERVER, State.DRAINING)
+    before = session.deadline
+    session.keep_back(START)
+    assert session.deadline == before
+    session = make()
+    session.keep_back(START)
+    session.close(START, 1000, "", CloseCause.LOCAL)
+    assert session.deadline == START + 10  # this side's Close frame says that it waits for the peer alone
