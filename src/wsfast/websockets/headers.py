@@ -10,7 +10,8 @@ from wsfast.handshake import headers as grammar
 from wsfast.handshake.headers import build_authorization_basic, build_host, build_www_authenticate_basic
 from wsfast.http import is_token
 
-from .exceptions import InvalidHeaderFormat, InvalidHeaderValue
+from .datastructures import Headers
+from .exceptions import InvalidHeader, InvalidHeaderFormat, InvalidHeaderValue, InvalidUpgrade
 from .typing import ConnectionOption, ExtensionHeader, ExtensionName, ExtensionParameter, Subprotocol, UpgradeProtocol
 
 __all__ = [
@@ -103,6 +104,32 @@ def parse_authorization_basic(header: str) -> tuple[str, str]:
         raise InvalidHeaderFormat(exc.name, exc.message or "malformed", "...", 0) from None
     except native.InvalidHeader as exc:
         raise InvalidHeaderValue(exc.name, exc.message) from None
+
+
+def check_upgrade(headers: Headers) -> None:
+    """Check that Connection and Upgrade ask for, or agree to, a WebSocket (RFC 6455, 4.1 and 4.2.1).
+
+    Raises:
+        InvalidUpgrade: they do not.
+    """
+    options = [option for value in headers.get_all("Connection") for option in parse_connection(value)]
+    if not any(option.lower() == "upgrade" for option in options):
+        raise InvalidUpgrade("Connection", ", ".join(options) if options else None)
+    protocols = [protocol for value in headers.get_all("Upgrade") for protocol in parse_upgrade(value)]
+    if [protocol.lower() for protocol in protocols] != ["websocket"]:
+        raise InvalidUpgrade("Upgrade", ", ".join(protocols) if protocols else None)
+
+
+def one_value(headers: Headers, name: str) -> str:
+    """Return the value of a header that must be there once.
+
+    Raises:
+        InvalidHeader: it is not there, or several times.
+    """
+    values = headers.get_all(name)
+    if len(values) != 1:
+        raise InvalidHeader(name, "multiple values" if values else None)
+    return values[0]
 
 
 parse_extension_list, parse_subprotocol_list = parse_extension, parse_subprotocol

@@ -1,14 +1,24 @@
-"""permessage-deflate under the names of `websockets`: settings for `wsfast.Deflate`, which does the work."""
+"""permessage-deflate under the names of `websockets`: settings for `wsfast.Deflate`, and the extension sans-IO."""
 
 from __future__ import annotations
 
 import dataclasses
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from wsfast import deflate
 
-from ..typing import ExtensionName
+from ..exceptions import (
+    DuplicateParameter,
+    InvalidParameterName,
+    InvalidParameterValue,
+    NegotiationError,
+    PayloadTooBig,
+    ProtocolError,
+)
+from ..frames import CTRL_OPCODES, Frame, Opcode
+from ..typing import ExtensionName, ExtensionParameter
 from .base import ClientExtensionFactory, Extension, ServerExtensionFactory
 
 __all__ = [
@@ -22,22 +32,155 @@ __all__ = [
 _NAME = ExtensionName("permessage-deflate")
 
 
-@dataclasses.dataclass
-class PerMessageDeflate(Extension):
-    """What was agreed on with the peer."""
+_TAIL = b"\x00\x00\xff\xff"
+"""The end of what `zlib` makes with a flush, which is not sent (RFC 7692, 7.2.1)."""
 
-    remote_no_context_takeover: bool
-    local_no_context_takeover: bool
-    remote_max_window_bits: int
-    local_max_window_bits: int
+
+class PerMessageDeflate(Extension):
+    """What was agreed on with the peer, and what applies it to frames (RFC 7692, 7.2).
+
+    Connections of this package compress by `wsfast.Deflate`, whole messages at a time; there it only tells. Frames pass
+    through it where the sans-IO layer, or an extension of a program's own, is used.
+
+    Args:
+        remote_no_context_takeover, local_no_context_takeover: whether each message of that side begins anew.
+        remote_max_window_bits, local_max_window_bits: the window of that side.
+        compress_settings: what `zlib.compressobj` takes besides.
+    """
 
     name = _NAME
+
+    def __init__(
+        self,
+        remote_no_context_takeover: bool,
+        local_no_context_takeover: bool,
+        remote_max_window_bits: int,
+        local_max_window_bits: int,
+        compress_settings: dict[str, Any] | None = None,
+    ) -> None:
+        compress_settings = {} if compress_settings is None else compress_settings
+        assert 8 <= remote_max_window_bits <= 15
+        assert 8 <= local_max_window_bits <= 15
+        assert "wbits" not in compress_settings
+        self.remote_no_context_takeover = remote_no_context_takeover
+        self.local_no_context_takeover = local_no_context_takeover
+        self.remote_max_window_bits = remote_max_window_bits
+        self.local_max_window_bits = local_max_window_bits
+        self.compress_settings = compress_settings
+        # Made when they are needed: a connection of this package needs neither.
+        self._inflater: Any = None
+        self._deflater: Any = None
+        self._in_compressed = False  # within a compressed message that is received
+
+    def __repr__(self) -> str:
+        return (
+            f"PerMessageDeflate(remote_no_context_takeover={self.remote_no_context_takeover}, "
+            f"local_no_context_takeover={self.local_no_context_takeover}, "
+            f"remote_max_window_bits={self.remote_max_window_bits}, "
+            f"local_max_window_bits={self.local_max_window_bits})"
+        )
 
     @classmethod
     def of(cls, compression: deflate.PerMessageDeflate) -> PerMessageDeflate:
         """Tell what a connection of wsfast agreed on."""
         agreed = compression.parameters
         return cls(not agreed.peer_takeover, not agreed.takeover, agreed.peer_bits, agreed.bits)
+
+    def decode(self, frame: Frame, *, max_size: int | None = None) -> Frame:
+        """Decompress a frame.
+
+        Args:
+            frame: the frame; a control frame, or one that is not compressed, comes back as it is.
+            max_size: the most bytes that it may have then.
+
+        Raises:
+            PayloadTooBig: it would have more.
+            ProtocolError: it cannot be decompressed, or has RSV1 where it must not.
+        """
+        if frame.opcode in CTRL_OPCODES:
+            return frame
+        if frame.opcode is Opcode.CONT:
+            if not self._in_compressed:
+                return frame
+            # RFC 7692, 6.1: RSV1 is of a message's first frame.
+            if frame.rsv1:
+                raise ProtocolError("RSV1 bit set in continuation frame")
+        elif not frame.rsv1:
+            return frame
+        elif self.remote_no_context_takeover or self._inflater is None:
+            self._inflater = zlib.decompressobj(wbits=-self.remote_max_window_bits)
+        self._in_compressed = not frame.fin
+        most = 0 if max_size is None else max_size
+        try:
+            # For zlib 0 means no limit; what is left of the input then tells of more output.
+            data = self._inflater.decompress(bytes(frame.data), most + 1 if most else most)
+            if frame.fin and not self._inflater.unconsumed_tail:
+                data += self._inflater.decompress(_TAIL, most - len(data) + 1 if most else most)
+        except zlib.error as exc:
+            raise ProtocolError("decompression failed") from exc
+        if most and (len(data) > most or self._inflater.unconsumed_tail):
+            raise PayloadTooBig(None, max_size)
+        return dataclasses.replace(frame, data=data, rsv1=False)
+
+    def encode(self, frame: Frame) -> Frame:
+        """Compress a frame; a control frame comes back as it is."""
+        if frame.opcode in CTRL_OPCODES:
+            return frame
+        begins = frame.opcode is not Opcode.CONT
+        if self._deflater is None or (begins and self.local_no_context_takeover):
+            self._deflater = zlib.compressobj(wbits=-self.local_max_window_bits, **self.compress_settings)
+        data = self._deflater.compress(frame.data) + self._deflater.flush(zlib.Z_SYNC_FLUSH)
+        return dataclasses.replace(frame, data=data.removesuffix(_TAIL) if frame.fin else data, rsv1=begins)
+
+
+def _parameters(
+    server_takeover: bool, client_takeover: bool, server_bits: int | None, client_bits: int | Literal[True] | None
+) -> list[ExtensionParameter]:
+    """Build parameters; the first two are whether there is none."""
+    params: list[ExtensionParameter] = []
+    if server_takeover:
+        params.append(("server_no_context_takeover", None))
+    if client_takeover:
+        params.append(("client_no_context_takeover", None))
+    if server_bits:
+        params.append(("server_max_window_bits", str(server_bits)))
+    if client_bits:
+        params.append(("client_max_window_bits", None if client_bits is True else str(client_bits)))
+    return params
+
+
+def _parsed(params: Sequence[ExtensionParameter], is_server: bool) -> dict[str, Any]:
+    """Check the parameters that came (RFC 7692, 7.1), and return them by name.
+
+    Raises:
+        NegotiationError: one is not known, comes twice, or has a wrong value.
+    """
+    found: dict[str, Any] = {}
+    for name, value in params:
+        if name not in _KNOWN:
+            raise InvalidParameterName(name)
+        if name in found:
+            raise DuplicateParameter(name)
+        if name.endswith("_takeover"):
+            if value is not None:
+                raise InvalidParameterValue(name, value)
+            found[name] = True
+        elif value is None and is_server and name == "client_max_window_bits":
+            found[name] = True  # RFC 7692, 7.1.2.2: an offer without a value lets the server choose
+        elif value in _BITS:
+            found[name] = int(value)
+        else:
+            raise InvalidParameterValue(name, value)
+    return found
+
+
+_KNOWN = (
+    "server_no_context_takeover",
+    "client_no_context_takeover",
+    "server_max_window_bits",
+    "client_max_window_bits",
+)
+_BITS = {str(bits) for bits in range(8, 16)}
 
 
 def _settings(settings: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -49,9 +192,9 @@ def _settings(settings: Mapping[str, Any] | None) -> dict[str, Any]:
     return {names[name]: value for name, value in (settings or {}).items()}
 
 
-def _check_bits(name: str, bits: int | None) -> None:
-    if bits is not None and bits is not True and not 8 <= bits <= 15:
-        raise ValueError(f"{name} must be between 8 and 15")
+def _check_bits(name: str, bits: int | None, least: int) -> None:
+    if bits is not None and bits is not True and not least <= bits <= 15:
+        raise ValueError(f"{name} must be between {least} and 15")
 
 
 class _Factory:
@@ -68,8 +211,9 @@ class _Factory:
         client_max_window_bits: int | Literal[True] | None = None,
         compress_settings: dict[str, Any] | None = None,
     ) -> None:
-        _check_bits("server_max_window_bits", server_max_window_bits)
-        _check_bits("client_max_window_bits", client_max_window_bits)
+        # zlib makes no stream with a window of 8 bits, but reads one.
+        _check_bits("server_max_window_bits", server_max_window_bits, 9 if self._own.startswith("server") else 8)
+        _check_bits("client_max_window_bits", client_max_window_bits, 9 if self._own.startswith("client") else 8)
         if compress_settings is not None and "wbits" in compress_settings:
             raise ValueError(f"compress_settings must not include wbits, set {self._own} instead")
         self.server_no_context_takeover = server_no_context_takeover
@@ -112,6 +256,54 @@ class ClientPerMessageDeflateFactory(_Factory, ClientExtensionFactory):
             compress_settings,
         )
 
+    def get_request_params(self) -> Sequence[ExtensionParameter]:
+        """Return the parameters to offer it with."""
+        return _parameters(
+            self.server_no_context_takeover,
+            self.client_no_context_takeover,
+            self.server_max_window_bits,
+            self.client_max_window_bits,
+        )
+
+    def process_response_params(
+        self, params: Sequence[ExtensionParameter], accepted_extensions: Sequence[Extension]
+    ) -> PerMessageDeflate:
+        """Judge the parameters that the server answered with.
+
+        Raises:
+            NegotiationError: they are not acceptable.
+        """
+        if any(other.name == self.name for other in accepted_extensions):
+            raise NegotiationError(f"received duplicate {self.name}")
+        found = _parsed(params, is_server=False)
+        if self.server_no_context_takeover and "server_no_context_takeover" not in found:
+            raise NegotiationError("expected server_no_context_takeover")
+        server_bits: int | None = found.get("server_max_window_bits")
+        if self.server_max_window_bits is not None:
+            if server_bits is None:
+                raise NegotiationError("expected server_max_window_bits")
+            if server_bits > self.server_max_window_bits:
+                raise NegotiationError("unsupported server_max_window_bits")
+        client_bits: int | None = found.get("client_max_window_bits")
+        own = self.client_max_window_bits
+        if own is None:
+            if client_bits is not None:
+                raise NegotiationError("unexpected client_max_window_bits")
+        elif own is not True:
+            if client_bits is None:
+                client_bits = own
+            elif client_bits > own:
+                raise NegotiationError("unsupported client_max_window_bits")
+        if client_bits == 8:
+            raise NegotiationError("unsupported client_max_window_bits = 8, use 9")
+        return PerMessageDeflate(
+            "server_no_context_takeover" in found,
+            self.client_no_context_takeover or "client_no_context_takeover" in found,
+            server_bits or 15,
+            client_bits or 15,
+            self.compress_settings,
+        )
+
 
 class ServerPerMessageDeflateFactory(_Factory, ServerExtensionFactory):
     """How a server accepts permessage-deflate (RFC 7692, 7.1)."""
@@ -137,6 +329,37 @@ class ServerPerMessageDeflateFactory(_Factory, ServerExtensionFactory):
         if require_client_max_window_bits and client_max_window_bits is None:
             raise ValueError("require_client_max_window_bits is enabled, but client_max_window_bits isn't configured")
         self.require_client_max_window_bits = require_client_max_window_bits
+
+    def process_request_params(
+        self, params: Sequence[ExtensionParameter], accepted_extensions: Sequence[Extension]
+    ) -> tuple[list[ExtensionParameter], PerMessageDeflate]:
+        """Judge a client's offer, and return the parameters to answer with.
+
+        Raises:
+            NegotiationError: it is not acceptable.
+        """
+        if any(other.name == self.name for other in accepted_extensions):
+            raise NegotiationError(f"skipped duplicate {self.name}")
+        found = _parsed(params, is_server=True)
+        server_anew = self.server_no_context_takeover or "server_no_context_takeover" in found
+        client_anew = self.client_no_context_takeover or "client_no_context_takeover" in found
+        limits = [bits for bits in (self.server_max_window_bits, found.get("server_max_window_bits")) if bits]
+        server_bits = min(limits, default=None)
+        if server_bits == 8:
+            raise NegotiationError("unsupported server_max_window_bits = 8, use 9")
+        client_bits = found.get("client_max_window_bits")
+        own = self.client_max_window_bits
+        if client_bits is None:
+            if own is not None and self.require_client_max_window_bits:
+                raise NegotiationError("required client_max_window_bits")
+        elif client_bits is True:
+            client_bits = own
+        elif own is not None:
+            client_bits = min(own, client_bits)
+        return (
+            _parameters(server_anew, client_anew, server_bits, client_bits),
+            PerMessageDeflate(client_anew, server_anew, client_bits or 15, server_bits or 15, self.compress_settings),
+        )
 
 
 def enable_client_permessage_deflate(
