@@ -116,14 +116,6 @@ async def test_compression_can_be_turned_off_and_set() -> None:
             serve(echo, "127.0.0.1", 0, **option)
 
 
-async def test_extensions_of_others_are_refused_with_a_reason() -> None:
-    class Other:
-        name = "x-other"
-
-    with pytest.raises(NotImplementedError, match="no other extension than permessage-deflate, got Other"):
-        connect("ws://127.0.0.1/", extensions=[Other()])
-
-
 @pytest.mark.parametrize(
     ("call", "kind", "text"),
     [

@@ -263,9 +263,13 @@ class BaseServer:
             raise refuse(503, STOPPING)
         upgrade = check_request(request, self.origins)
         subprotocol = self._choose_subprotocol(ws, upgrade.subprotocols)
-        extension, compression = negotiate(self.limits.compression, upgrade.extensions)
+        extension, compression = self._negotiate(ws, upgrade.extensions)
         head = accept_response(upgrade.key, subprotocol, extension, self.response_headers, server=self.server_header)
         return Accepted(head, subprotocol, compression)
+
+    def _negotiate(self, ws: Any, offers: Sequence[Any]) -> tuple[str | None, PerMessageDeflate | None]:
+        """Choose among the extensions that a client offered; a face may have others."""
+        return negotiate(self.limits.compression, offers)
 
     def _review(self, ws: Any, request: Request, answer: Accepted | Response) -> Answering:
         """Let `process_response` see a response, and go on with it, or with the one that it returns."""

@@ -96,11 +96,19 @@ class ClientSettings:
             uri,
             origin=self._origin,
             subprotocols=self._subprotocols,
-            extensions=offer(self._compression),
+            extensions=self._offer(),
             user_agent_header=self._user_agent,
             additional_headers=headers,
             bearer_token=bearer_token,
         )
+
+    def _offer(self) -> Any:
+        """Return the extensions to offer; a face may have others."""
+        return offer(self._compression)
+
+    def _confirm(self, extensions: Any) -> PerMessageDeflate | None:
+        """Judge the extensions that the server chose."""
+        return confirm(self._compression, extensions)
 
     def _judge(self, handshake: ClientHandshake, response: Response) -> tuple[Agreement, PerMessageDeflate | None]:
         """Judge a response (RFC 6455, 4.1); each exception has it as its `response`.
@@ -110,7 +118,7 @@ class ClientSettings:
         """
         agreement = handshake.check_response(response)
         try:
-            return agreement, confirm(self._compression, agreement.extensions)
+            return agreement, self._confirm(agreement.extensions)
         except InvalidHandshake as exc:
             exc.response = response
             raise

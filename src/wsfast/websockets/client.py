@@ -32,7 +32,7 @@ from .headers import (
 from .http11 import Request, Response
 from .imports import lazy_import
 from .protocol import CLIENT, CONNECTING, OPEN, Protocol, State
-from .typing import LoggerLike, Origin, Subprotocol
+from .typing import ExtensionHeader, LoggerLike, Origin, Subprotocol
 from .uri import WebSocketURI
 from .utils import accept_key, generate_key
 
@@ -128,11 +128,14 @@ class ClientProtocol(Protocol):
         Raises:
             NegotiationError: one was not offered, or not with these parameters.
         """
-        accepted: list[Extension] = []
         values = headers.get_all("Sec-WebSocket-Extensions")
         if values and self.available_extensions is None:
             raise NegotiationError("no extensions supported")
-        for name, params in (item for value in values for item in parse_extension(value)):
+        return self._confirm_extensions([item for value in values for item in parse_extension(value)])
+
+    def _confirm_extensions(self, chosen: Sequence[ExtensionHeader]) -> list[Extension]:
+        accepted: list[Extension] = []
+        for name, params in chosen:
             for factory in self.available_extensions or ():
                 if factory.name == name:
                     try:

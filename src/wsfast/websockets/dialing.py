@@ -15,6 +15,7 @@ from .client import ClientProtocol
 from .datastructures import Headers, HeadersLike
 from .exceptions import InvalidProxy, InvalidStatus, SecurityError
 from .extensions.permessage_deflate import enable_client_permessage_deflate, only_deflate
+from .extensions.pipe import Pipe
 from .headers import validate_subprotocols
 from .translate import translate
 from .uri import WebSocketURI, parse_uri
@@ -78,6 +79,8 @@ class Dialing:
     additional_headers: HeadersLike | None
     _parsed: handshake.URI
     _headers: list[tuple[str, str]] | None
+    _compression: Any
+    _pipe: Pipe | None = None  # of the connection that is being made
 
     def prepare(
         self,
@@ -140,7 +143,28 @@ class Dialing:
         }
 
     def _protocol(self) -> ClientProtocol:
-        return ClientProtocol(self.ws_uri, **self._made_with)
+        protocol = ClientProtocol(self.ws_uri, **self._made_with)
+        if self._pipe is not None:
+            protocol.pipe, self._pipe = self._pipe, None
+            protocol.extensions = list(protocol.pipe.extensions)
+        return protocol
+
+    def _offer(self) -> Any:
+        """Return the extensions to offer."""
+        if self._compression is not None or not self._made_with["extensions"]:
+            return super()._offer()  # type: ignore[misc]
+        return [(factory.name, factory.get_request_params()) for factory in self._made_with["extensions"]]
+
+    def _confirm(self, chosen: Any) -> Any:
+        """Judge the extensions that the server chose; for those of a program's own, note what applies them."""
+        if self._compression is not None or not self._made_with["extensions"]:
+            return super()._confirm(chosen)  # type: ignore[misc]
+        self._pipe = None
+        protocol = self._protocol()
+        extensions = protocol._confirm_extensions(chosen)
+        if extensions:
+            self._pipe = Pipe(True, protocol.max_size, self.logger, extensions)
+        return None
 
     def _redirected(self, uri: handshake.URI, exc: native.InvalidStatus, followed: int) -> handshake.URI | None:
         status = translate(exc)

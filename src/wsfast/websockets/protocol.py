@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from wsfast.events import BytesLike
 
     from .extensions.base import Extension
+    from .extensions.pipe import Pipe
 
 Event = Request | Response | Frame
 """What `Protocol.events_received` returns."""
@@ -108,6 +109,7 @@ class Protocol:
     _id: uuid.UUID | None = None
     _websocket: Any = None  # the connection, if it is one's
     _extensions: list[Extension] | None = None
+    pipe: Pipe | None = None  # what applies extensions of a program's own to a connection's frames
 
     reader: StreamReader
     events: list[Event]
@@ -126,7 +128,7 @@ class Protocol:
         self.max_size = max_size
         self.logger: Any = logging.getLogger(f"websockets.{side.name.lower()}") if logger is None else logger
         self.debug: bool = self.logger.isEnabledFor(logging.DEBUG)
-        self._state = state
+        self.state = state
 
     def __getattr__(self, name: str) -> Any:
         # A connection's never come here.

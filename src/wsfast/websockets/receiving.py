@@ -12,6 +12,7 @@ from wsfast.exceptions import HandshakeRefused, NegotiationError
 
 from .dialing import limits
 from .extensions.permessage_deflate import enable_server_permessage_deflate, only_deflate
+from .extensions.pipe import Pipe
 from .headers import validate_subprotocols
 from .http11 import Response
 from .server import ServerProtocol
@@ -121,6 +122,19 @@ class Receiving:
 
     def _described(self) -> ServerProtocol:
         return ServerProtocol(**self._terms.made_with)
+
+    def _negotiate(self, ws: Any, offers: Sequence[Any]) -> tuple[str | None, Any]:
+        """Choose among the extensions that a client offered."""
+        protocol: ServerProtocol = ws.protocol
+        if self._terms.compression is not None or not protocol.available_extensions:
+            agreed: tuple[str | None, Any] = super()._negotiate(ws, offers)  # type: ignore[misc]
+            return agreed
+        # There are others than permessage-deflate.
+        header, extensions = protocol._choose_extensions(offers)
+        if extensions:
+            protocol.extensions = extensions
+            protocol.pipe = Pipe(False, protocol.max_size, ws.logger, extensions)
+        return header, None
 
     def _before(self, ws: Any, request: handshake.Request) -> Any:
         hook = self._terms.process_request

@@ -168,20 +168,22 @@ class ServerProtocol(Protocol):
         Returns:
             The value of Sec-WebSocket-Extensions, and the extensions.
         """
+        values = headers.get_all("Sec-WebSocket-Extensions") if self.available_extensions else []
+        return self._choose_extensions([item for value in values for item in parse_extension(value)])
+
+    def _choose_extensions(self, offers: Sequence[ExtensionHeader]) -> tuple[str | None, list[Extension]]:
         answers: list[ExtensionHeader] = []
         accepted: list[Extension] = []
-        if self.available_extensions:
-            values = headers.get_all("Sec-WebSocket-Extensions")
-            for name, params in (item for value in values for item in parse_extension(value)):
-                for factory in self.available_extensions:
-                    if factory.name == name:
-                        try:
-                            answer, extension = factory.process_request_params(params, accepted)
-                        except NegotiationError:
-                            continue  # it may be offered, or taken, in other ways too
-                        answers.append((name, answer))
-                        accepted.append(extension)
-                        break
+        for name, params in offers:
+            for factory in self.available_extensions or ():
+                if factory.name == name:
+                    try:
+                        answer, extension = factory.process_request_params(params, accepted)
+                    except NegotiationError:
+                        continue  # it may be offered, or taken, in other ways too
+                    answers.append((name, answer))
+                    accepted.append(extension)
+                    break
         return build_extension(answers) if answers else None, accepted
 
     def process_subprotocol(self, headers: Headers) -> Subprotocol | None:

@@ -387,16 +387,9 @@ def enable_server_permessage_deflate(
 
 
 def only_deflate(extensions: Sequence[object] | None) -> deflate.Deflate | None:
-    """Return the settings of permessage-deflate among extensions, or None.
-
-    Raises:
-        NotImplementedError: there is another one.
-    """
-    found: deflate.Deflate | None = None
-    for factory in extensions or ():
-        if not isinstance(factory, ClientPerMessageDeflateFactory | ServerPerMessageDeflateFactory):
-            raise NotImplementedError(
-                f"wsfast has no other extension than permessage-deflate, got {type(factory).__name__} in extensions"
-            )
-        found = factory.deflate() if found is None else found
-    return found
+    """Return the settings of permessage-deflate if it is the only extension, or None."""
+    factories: list[Any] = list(extensions or ())
+    if len(factories) == 1 and type(factories[0]) in (ClientPerMessageDeflateFactory, ServerPerMessageDeflateFactory):
+        made: deflate.Deflate = factories[0].deflate()
+        return made
+    return None

@@ -19,6 +19,7 @@ from wsfast.sync.websocket import WebSocket
 
 from ..described import Described
 from ..dialing import HELD, MaxQueue, counts, limits
+from ..extensions.pipe import Pipe
 from ..protocol import OPEN, SERVER, Machine, Protocol
 
 if TYPE_CHECKING:
@@ -87,6 +88,13 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
         tls = self._link.tls
         return self._link.sock if tls is None else _TlsSocket(self._link.sock, tls)
 
+    def _open(self, side: Any, response: Any, subprotocol: Any, compression: Any, trailing: bytes) -> None:
+        pipe = self.protocol.pipe
+        if pipe is not None:
+            self._link = _FilterLink(self._link, pipe)  # type: ignore[assignment]
+            trailing = pipe.received(trailing)
+        super()._open(side, response, subprotocol, compression, trailing)
+
     def close_socket(self) -> None:
         """End the connection at once, without a closing handshake, also within the opening one."""
         if self._opened:
@@ -115,6 +123,33 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
             if self._connection.in_message:
                 code, reason = 1011, "close during fragmented message"
             super().close(code, reason)
+
+
+class _FilterLink:
+    """A link with a pipe in front.
+
+    Args:
+        link: the link.
+        pipe: the pipe.
+    """
+
+    def __init__(self, link: Link, pipe: Pipe) -> None:
+        self._link = link
+        self._pipe = pipe
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._link, name)
+
+    def read(self) -> bytes | None:
+        """Return the frames that have come: None if there is none yet, ``b""`` at the end."""
+        data = self._link.read()
+        return (self._pipe.received(data) or None) if data else data
+
+    def write(self, data: bytes) -> None:
+        """Send frames."""
+        data = self._pipe.sending(data)
+        if data:
+            self._link.write(data)
 
 
 class _TlsSocket:
