@@ -15,7 +15,7 @@ import pytest
 import trio
 import trio.testing
 from certificates import Certificates
-from sync_helpers import in_thread
+from sync_helpers import in_thread, until
 from werkzeug.routing import Map, Rule
 
 from wsfast.websockets.exceptions import (
@@ -361,3 +361,44 @@ async def test_wrong_arguments_on_trio() -> None:
         await trio_server.serve(trio_echo, host="localhost", listeners=[])
     with pytest.raises(ValueError, match=r"^missing path argument$"):
         trio_client.unix_connect()
+
+
+def test_one_thread_receives_and_one_sends() -> None:
+    reached, go_on = threading.Event(), threading.Event()
+
+    def pieces() -> Iterator[str]:
+        reached.set()
+        assert go_on.wait(10)
+        yield "a"
+
+    ours, theirs = socket.socketpair()
+    a, b = connection.Connection(ours, Protocol(CLIENT)), connection.Connection(theirs, Protocol(SERVER))
+    assert a.request is a.response is None
+    receiving, sending = in_thread(b.recv), in_thread(lambda: a.send(pieces()))
+    try:
+        assert reached.wait(10)
+        until(lambda: b._receiver is not None)
+        for call in (b.recv, lambda: next(b.recv_streaming())):
+            with pytest.raises(ConcurrencyError, match="while another thread is already running recv"):
+                call()
+        with pytest.raises(ConcurrencyError, match="cannot call send while another thread is already running send"):
+            a.send("b")
+    finally:
+        go_on.set()
+        sending.join()
+        receiving.join()
+    a.abort()
+    b.abort()
+
+
+def test_pings_that_nobody_answers() -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        ws = connection.Connection(ours, Protocol(CLIENT))
+        acknowledged, unanswered = ws.ping("a", ack_on_close=True), ws.ping("b")
+        ws.abort()
+        assert acknowledged.wait(10)
+        assert acknowledged.is_set()
+        assert not unanswered.wait(10)
+        with pytest.raises(ConnectionClosedError):
+            unanswered.wait()

@@ -201,6 +201,10 @@ class InterceptingLink(Link):
         if not self.drop_write:
             super().write(data)
 
+    def close(self) -> None:
+        if not self.drop_eof:
+            super().close()
+
     def _shut_down(self) -> None:
         if self.delay_eof is not None:
             time.sleep(self.delay_eof)

@@ -105,7 +105,8 @@ class Described:
 
     @response.setter
     def response(self, response: Any) -> None:
-        if isinstance(response, Response):
+        if response is None or isinstance(response, Response):
+            self._native_response = None
             self._known_response = response
         else:
             self._native_response, self._known_response = response, None

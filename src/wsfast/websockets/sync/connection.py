@@ -5,17 +5,17 @@ from __future__ import annotations
 import contextlib
 import socket as socket_module
 import ssl
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
-
-from multidict import CIMultiDict
 
 from wsfast import connection as native
 from wsfast import handshake
+from wsfast.exceptions import ConcurrencyError, ConnectionClosed
 from wsfast.session import Limits
 from wsfast.sync.broadcast import broadcast_each
 from wsfast.sync.link import Link
-from wsfast.sync.websocket import WebSocket
+from wsfast.sync.websocket import PingWaiter, WebSocket
 
 from ..described import Described
 from ..dialing import HELD, MaxQueue, counts, limits
@@ -36,7 +36,8 @@ class Opening(NamedTuple):
     request: handshake.Request
 
 
-_NO_REQUEST: Any = None
+_NO_REQUEST: Any = None  # of a connection without an opening handshake
+_NO_RESPONSE: Any = None
 
 
 class Connection(Described, WebSocket):  # type: ignore[misc]
@@ -62,6 +63,7 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
         max_queue: MaxQueue = 16,
     ) -> None:
         self.describe(protocol)
+        self._receiver: int | None = None  # the thread that receives
         self.ping_interval = ping_interval
         self.ping_timeout = ping_timeout
         self.close_timeout = close_timeout
@@ -80,7 +82,7 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
         super().__init__(link, Limits(**made), request=_NO_REQUEST, logger=protocol.logger)
         if protocol.state is OPEN:
             side = native.Side.SERVER if protocol.side is SERVER else native.Side.CLIENT
-            self._open(side, handshake.Response(101, "", CIMultiDict()), None, None, b"")
+            self._open(side, _NO_RESPONSE, None, None, b"")
 
     @property
     def socket(self) -> Any:
@@ -110,6 +112,79 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
     def _machine(self) -> native.Connection | None:
         return self._connection if self._opened else None
 
+    def recv(self, timeout: float | None = None, decode: bool | None = None) -> Any:
+        """Receive the next message; see `wsfast.sync.WebSocket.recv`.
+
+        Args:
+            timeout: seconds to wait; None for no limit.
+            decode: True for `str`, False for `bytes` always.
+
+        Raises:
+            ConcurrencyError: another thread receives.
+            ConnectionClosed, TimeoutError, UnicodeDecodeError: as there.
+        """
+        self._enter_receiver("recv")
+        try:
+            return super().recv(timeout, decode)
+        finally:
+            self._receiver = None
+
+    def recv_streaming(self, decode: bool | None = None) -> Iterator[Any]:
+        """Receive one message in pieces; see `wsfast.sync.WebSocket.recv_streaming`.
+
+        Args:
+            decode: True for `str`, False for `bytes` always.
+
+        Raises:
+            ConcurrencyError: another thread receives.
+            ConnectionClosed, UnicodeDecodeError: as there.
+        """
+        self._enter_receiver("recv_streaming")
+        try:
+            yield from super().recv_streaming(decode)
+        finally:
+            self._receiver = None
+
+    def _enter_receiver(self, name: str) -> None:
+        if self._receiver is not None:
+            raise ConcurrencyError(f"cannot call {name} while another thread is already running recv or recv_streaming")
+        self._receiver = threading.get_ident()
+
+    def send(
+        self,
+        message: str | BytesLike | Iterable[str | BytesLike],
+        text: bool | None = None,
+        *,
+        compress: bool | None = None,
+    ) -> None:
+        """Send a message; see `wsfast.sync.WebSocket.send`.
+
+        Args:
+            message, text, compress: as there.
+
+        Raises:
+            ConcurrencyError: another thread is sending a message in fragments.
+            ConnectionClosed, TypeError, UnicodeError: as there.
+        """
+        if self._sender is not None:
+            raise ConcurrencyError("cannot call send while another thread is already running send")
+        super().send(message, text, compress=compress)
+
+    def ping(self, data: str | BytesLike | None = None, *, ack_on_close: bool = False) -> Any:
+        """Send a Ping frame.
+
+        Args:
+            data: at most 125 bytes; None for random ones.
+            ack_on_close: let the waiter's `wait` tell True, too, when the connection ends first.
+
+        Returns:
+            A waiter with the `wait` and `is_set` of a `threading.Event`.
+
+        Raises:
+            ConnectionClosed, ConcurrencyError, InvalidState, ValueError: as `wsfast.sync.WebSocket.ping`.
+        """
+        return _Acknowledgement(super().ping(data, ack_on_close=ack_on_close))
+
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Close the connection with the closing handshake and wait for its end, for at most `close_timeout`.
 
@@ -123,6 +198,42 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
             if self._connection.in_message:
                 code, reason = 1011, "close during fragmented message"
             super().close(code, reason)
+
+
+class _Acknowledgement:
+    """What `Connection.ping` returns.
+
+    Args:
+        waiter: wsfast's.
+    """
+
+    __slots__ = ("_waiter",)
+
+    def __init__(self, waiter: PingWaiter) -> None:
+        self._waiter = waiter
+
+    def is_set(self) -> bool:
+        """Tell whether the pong has come, or, with `ack_on_close`, the connection has ended."""
+        return self._waiter.is_set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for the pong.
+
+        Args:
+            timeout: seconds; None for no limit.
+
+        Returns:
+            Whether it has come, or, with `ack_on_close`, the connection has ended; False also if it never will come.
+
+        Raises:
+            ConnectionClosed: the connection ended first, and there is no `timeout`, by which it could be learnt.
+        """
+        try:
+            return self._waiter.wait(timeout)
+        except ConnectionClosed:
+            if timeout is None:
+                raise
+            return False
 
 
 class _FilterLink:

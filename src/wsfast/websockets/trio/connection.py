@@ -7,7 +7,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import trio
-from multidict import CIMultiDict
 
 from wsfast import connection as native
 from wsfast import handshake
@@ -37,7 +36,8 @@ class Opening(NamedTuple):
     request: handshake.Request
 
 
-_NO_REQUEST: Any = None
+_NO_REQUEST: Any = None  # of a connection without an opening handshake
+_NO_RESPONSE: Any = None
 
 
 class Connection(Described, WebSocket):  # type: ignore[misc]
@@ -85,7 +85,7 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
         super().__init__(Transport(stream), Limits(**made), request=_NO_REQUEST, logger=protocol.logger)
         if protocol.state is OPEN and nursery is not None:
             side = native.Side.SERVER if protocol.side is SERVER else native.Side.CLIENT
-            self._open(side, handshake.Response(101, "", CIMultiDict()), None, None, b"")
+            self._open(side, _NO_RESPONSE, None, None, b"")
             nursery.start_soon(self._work)
 
     @property
