@@ -341,6 +341,22 @@ async def test_reconnecting_on_trio() -> None:
 
 
 @on_trio
+async def test_a_redirect_is_not_followed_on_a_stream_that_was_given() -> None:
+    def moved(ws: trio_server.ServerConnection, request: Request) -> Response | None:
+        response = ws.respond(302, "")
+        response.headers["Location"] = "/"
+        return response
+
+    async with trio.open_nursery() as nursery:
+        one = await start(nursery, process_request=moved)
+        stream = await trio.open_tcp_stream("127.0.0.1", one.listeners[0].socket.getsockname()[1])
+        with pytest.raises(ValueError, match=r"^cannot follow redirect to ws://a/ with a preexisting stream$"):
+            async with trio_client.connect("ws://a/b", stream=stream):
+                pass
+        await one.aclose()
+
+
+@on_trio
 async def test_a_connection_on_a_stream() -> None:
     ours, theirs = trio.testing.memory_stream_pair()
     async with trio.open_nursery() as nursery:

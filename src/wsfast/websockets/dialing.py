@@ -202,8 +202,9 @@ class Dialing:
         new_uri = urljoin(self.uri, exc.response.headers["Location"])
         new = parse_uri(new_uri)
         options = self.create_connection_kwargs
-        if options.get("sock") is not None:
-            return ValueError(f"cannot follow redirect to {new_uri} with a preexisting socket")
+        for name, what in (("sock", "socket"), ("stream", "stream")):
+            if options.get(name) is not None:
+                return ValueError(f"cannot follow redirect to {new_uri} with a preexisting {what}")
         if old.secure and not new.secure:
             return SecurityError(f"cannot follow redirect to non-secure URI {new_uri}")
         if (old.secure, old.host, old.port) != (new.secure, new.host, new.port):
