@@ -266,6 +266,8 @@ class NatsBus(Bus):
 
     async def _connect(self, client: _Client) -> None:
         options: dict[str, Any] = {"connect_timeout": 2, "no_echo": True, **self._options}
+        # When it is tried again is decided here.
+        options |= {"reconnect_time_wait": 0.05, "max_reconnect_attempts": 1}
         options |= {"allow_reconnect": False, "ping_interval": 60, "closed_cb": self._ended, "error_cb": self._failed}
         await client.connect(servers=list(self._servers), **options)
         inbox = client.new_inbox()

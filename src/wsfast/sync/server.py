@@ -11,12 +11,12 @@ import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Final, Self, TypeAlias, Unpack
+from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias, Unpack
 
 from wsfast.closing import encode_close
 from wsfast.codes import CloseCause, CloseCode
 from wsfast.connection import Side, State
-from wsfast.exceptions import ConnectionClosed, HandshakeRefused
+from wsfast.exceptions import ConnectionClosed, HandshakeRefused, InvalidState
 from wsfast.handshake import Request, RequestParser, Response, refuse
 from wsfast.handshake.uri import format_address
 from wsfast.options import refuse_unknown
@@ -35,6 +35,13 @@ from wsfast.transport.binding import BACKLOG, EXHAUSTED, PAUSE, BindOptions, Soc
 
 from .link import Deadline, Link
 from .websocket import WebSocket
+
+if TYPE_CHECKING:
+    from wsfast.bus import Position
+    from wsfast.events import BytesLike
+    from wsfast.topics import Present, Published, Topics
+
+    from .topics import Bridge
 
 __all__ = ["Handler", "Server", "serve", "unix_serve"]
 
@@ -56,6 +63,7 @@ class ServeOptions(ServerOptions, BindOptions, total=False):
     process_request: ProcessRequest | None
     process_response: ProcessResponse | None
     select_subprotocol: SelectSubprotocol | None
+    topics: Topics | None
 
 
 class _Stopping(Exception):
@@ -123,6 +131,7 @@ class _Served:
                     raise ConnectionResetError("the client ended it")
                 request = parser.feed(data)
             ws = server._create_connection(link, server.limits, request=request, logger=server.logger)
+            ws._bridge = server._bridge
             answer: Accepted | Response = run_to_end(finish_answer(server._answer(ws, request, lambda: peer)))
             deadline.left()
         except HandshakeRefused as exc:
@@ -212,6 +221,9 @@ class Server(BaseServer):
 
     The methods have the names and meanings of `socketserver.BaseServer`. It is a context manager: leaving the ``with``
     block calls `shutdown`.
+
+    Attributes:
+        topics: the argument of `serve`.
     """
 
     def __init__(
@@ -220,10 +232,13 @@ class Server(BaseServer):
         *,
         ssl: ssl_module.SSLContext | None,
         create_connection: Callable[..., WebSocket],
+        topics: Topics | None = None,
         **options: Any,
     ) -> None:
         check_context(ssl)
         super().__init__(handlers, **options)
+        self.topics = topics
+        self._bridge: Bridge | None = None
         self._ssl = ssl
         self._create_connection = create_connection
         self._sockets: list[socket.socket] = []
@@ -333,6 +348,60 @@ class Server(BaseServer):
             if not self._wait(self._is_idle, end, 0.0):
                 told = "%d handlers are still running %s s after the server was told to stop"
                 self.logger.error(told, len(self._others()), self.stop_timeout)
+
+        with self._lock:
+            bridge, self._bridge = self._bridge, None
+        if bridge is not None:
+            bridge.close()
+
+    # --- Topics
+
+    def publish(
+        self,
+        topic: str,
+        message: str | BytesLike,
+        *,
+        key: str | None = None,
+        text: bool | None = None,
+        compress: bool | None = None,
+        wait: bool = True,
+    ) -> Position | None:
+        """Send a message to all who subscribed to a topic, in all processes; any thread may.
+
+        Args:
+            topic, message, key, text, compress: those of `Topics.publish`.
+            wait: until the bus has taken it. Default: True.
+
+        Returns:
+            The message's `Position` in a topic with a history, if `wait` is set; else None.
+
+        Raises:
+            ValueError, TypeError, UnicodeError: the topic's name, the message or the key is not one.
+            InvalidState: the server has no topics, or is closed.
+            BusUnavailable: if `wait` is set: other processes may not get it.
+        """
+        return self._topics_bridge().publish(topic, message, key, text, compress, None, wait)
+
+    def present(self, topic: str) -> list[Present]:
+        """Return who is present in a topic; see `Topics.present`."""
+        bridge = self._topics_bridge()
+        assert self.topics is not None
+        topics = self.topics
+        return bridge.call(lambda: topics.present(topic))
+
+    def history(self, topic: str, since: Position | str | None = None) -> list[Published]:
+        """Return the messages that are kept of a topic, oldest first; see `Topics.history`."""
+        return self._topics_bridge().history(topic, since)
+
+    def _topics_bridge(self) -> Bridge:
+        bridge = self._bridge
+        if bridge is None:
+            if self.topics is not None:
+                raise InvalidState("the server is closed, and so are its topics")
+            raise InvalidState("the server has no topics: give it some, serve(topics=wsfast.Topics())")
+        return bridge
+
+    # --- The end of what it listens on
 
     def _release(self) -> None:
         """Close what is listened on, once nobody accepts any more."""
@@ -574,6 +643,8 @@ def serve(
             not returned among them; who comes then is answered 503. None for no limit. Default: 1000.
         stop_timeout: seconds for `Server.shutdown` to end in; None waits for handlers however long they take.
             Default: 10.
+        topics: what its connections can subscribe to, a `wsfast.Topics`. It runs in a thread of its own, in which its
+            hooks are called; servers may share it. If a `wsfast.Server` has started it, it goes on there.
         logger: default: ``logging.getLogger("wsfast.server")``.
         create_connection: called in place of `WebSocket`, a subclass of it mostly.
         options: those above without a default in the signature, and `backlog`, the connections that the system may hold
@@ -594,6 +665,14 @@ def serve(
     )
     backlog = listen.pop("backlog", BACKLOG)
     server._listen(*bind(host, port, sock, path, listen), backlog)
+    if server.topics is not None:
+        from .topics import Bridge  # with asyncio, which is not needed without
+
+        try:
+            server._bridge = Bridge(server.topics)
+        except BaseException:
+            server.shutdown()
+            raise
     return server
 
 

@@ -40,6 +40,10 @@ from .link import Link
 if TYPE_CHECKING:
     import socket
 
+    from wsfast.bus import Position
+
+    from .topics import Bridge, Sink
+
 __all__ = ["PingWaiter", "WebSocket"]
 
 
@@ -155,6 +159,8 @@ class WebSocket:
         self._kept: Event | None = None  # a Close frame or a failure behind messages that are not answered yet
         self._discarding = False  # what comes before the peer's Close frame is dropped
         self._over = False
+        self._bridge: Bridge | None = None  # to the topics of its server, which sets it before it is open
+        self._sink: Sink | None = None
 
     def _open(
         self,
@@ -182,6 +188,8 @@ class WebSocket:
             side, self._limits, time.monotonic(), compression=compression, connection_type=self.connection_type
         )
         self._connection = self._session.connection
+        if self._bridge is not None:
+            self._sink = self._bridge.sink(self)
         self._thread = threading.Thread(target=self._run, name="wsfast", daemon=True)
         self._opened = True
         with self._lock:
@@ -497,6 +505,115 @@ class WebSocket:
                 raise BufferFull(f"{unsent} bytes are unsent, more than write_limit={self._limits.write_limit}")
             self._send_whole(message, text, compress)
 
+    def _write_encoded(self, frames: bytes, within: int | None) -> bool:
+        """Write whole messages that were encoded for many connections.
+
+        Args:
+            frames: one or more frames, each a whole message.
+            within: bytes that may be unsent; None for any number.
+
+        Returns:
+            Whether they were; False if it is not open, is sending a message in fragments, or has more unsent.
+        """
+        with self._lock:
+            connection = self._connection
+            if connection.state is not State.OPEN or self._over or connection.in_message:
+                return False
+            if within is not None and self._link.unsent > within:
+                return False
+            connection.encoder.encoded(frames)
+            self._flush()
+            return True
+
+    # --- Topics -------------------------------------------------------------------------------------------
+
+    def subscribe(self, topic: str, *, info: str | None = None, wait: bool = True) -> None:
+        """Subscribe to a topic: what is published to it from now on is sent to the peer, until the connection ends.
+
+        Without effect if it has subscribed already.
+
+        Args:
+            topic: 1 to 200 of ``A-Z a-z 0-9 _ . : @ / -``.
+            info: what others learn of this connection, in a topic with presence; at most 1024 bytes in UTF-8.
+            wait: until the bus, if there is one, has what other processes publish sent here. Default: True.
+
+        Raises:
+            ValueError, TypeError: the name is not one, or `info` is not fit.
+            NotAuthorized: the hook `authorize`, which is called in the topics' thread, does not allow it.
+            TooManySubscriptions: a limit of `Topics` is reached.
+            ConnectionClosed: the connection is closed.
+            InvalidState: its server has no topics, or they are closed.
+            BusUnavailable: other processes cannot be reached; it is subscribed, and this process' messages are sent.
+        """
+        self._topics_bridge().subscribe(self, topic, info, wait)
+
+    def unsubscribe(self, topic: str) -> bool:
+        """Unsubscribe from a topic; tell whether it had subscribed. What was published before is sent."""
+        return self._topics_bridge().unsubscribe(self, topic)
+
+    def recover(self, topic: str, since: Position | str | None, *, info: str | None = None) -> int:
+        """Send the peer what it missed of a topic with a history, and subscribe; nothing is left out or sent twice.
+
+        Args:
+            topic, info: those of `subscribe`.
+            since: the position of the latest message that the peer has, or what `str` made of it; None to send all
+                that is kept.
+
+        Returns:
+            How many messages it had missed.
+
+        Raises:
+            NotRecovered: some of them are not kept any more; it is not subscribed.
+            ValueError, TypeError: as `subscribe`, or the topic has no history, or `since` is not a position.
+            BusUnavailable: the history cannot be read now.
+            NotAuthorized, TooManySubscriptions, ConnectionClosed, InvalidState: as `subscribe`.
+        """
+        return self._topics_bridge().recover(self, topic, since, info)
+
+    def publish(
+        self,
+        topic: str,
+        message: str | BytesLike,
+        *,
+        key: str | None = None,
+        text: bool | None = None,
+        compress: bool | None = None,
+        wait: bool = True,
+    ) -> Position | None:
+        """Send a message to all who subscribed to a topic, in all processes, but for this connection.
+
+        Args:
+            topic, message, key, text, compress: those of `Topics.publish`.
+            wait: until the bus has taken it. Default: True.
+
+        Returns:
+            The message's `Position` in a topic with a history, if `wait` is set; else None.
+
+        Raises:
+            ValueError, TypeError, UnicodeError: the topic's name, the message or the key is not one.
+            ConnectionClosed: the connection is closed.
+            InvalidState: its server has no topics, or they are closed.
+            BusUnavailable: if `wait` is set: other processes may not get it.
+        """
+        bridge = self._topics_bridge()
+        return bridge.publish(topic, message, key, text, compress, self._open_channel(), wait)
+
+    @property
+    def topics(self) -> set[str]:
+        """The topics that it has subscribed to, as a new set."""
+        return set() if self._bridge is None or self._sink is None else self._bridge.names(self._sink)
+
+    def _topics_bridge(self) -> Bridge:
+        if self._bridge is None:
+            raise InvalidState("the connection's server has no topics: give it some, serve(topics=wsfast.Topics())")
+        return self._bridge
+
+    def _open_channel(self) -> Sink:
+        """Return what `Topics` sends to; it calls this."""
+        if self._sink is None or self._connection.state is not State.OPEN:
+            raise self._connection.closed_error()
+        return self._sink
+
     def _final_error(self) -> ConnectionClosed:
         """Wait for the end of a connection that is closing, and make the exception that tells how it ended."""
         with self._lock:
@@ -735,6 +852,8 @@ class WebSocket:
         self._put_end()
         for condition in (self._writable, self._finished, self._decoded):
             condition.notify_all()
+        if self._bridge is not None and self._sink is not None:
+            self._bridge.ended(self._sink)
 
     def _put_end(self) -> None:
         if not self._ended:

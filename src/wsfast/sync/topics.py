@@ -1,0 +1,318 @@
+"""Topics for servers in threads: a `Topics` belongs to an event loop, which runs in a thread of its own here.
+
+Whoever subscribes or publishes has that thread do it, and waits until it has. What is published is written by that
+thread too, to each connection under its lock and without waiting; what the system does not take at once is left to the
+connection's own thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from wsfast.codes import CloseCause
+from wsfast.connection import Side, State
+from wsfast.exceptions import BufferFull, ConcurrencyError, InvalidState
+from wsfast.topics import Published, Topics
+
+if TYPE_CHECKING:
+    from wsfast.bus import Position
+    from wsfast.events import BytesLike
+
+    from .websocket import WebSocket
+
+__all__ = ["Bridge", "Sink"]
+
+_T = TypeVar("_T")
+
+_SHORT: Final = 1.0
+"""Seconds between two looks at whether the event loop is there still."""
+
+_LOOK: Final = 0.02
+"""Seconds between two looks at a connection that is behind or sends a message in fragments."""
+
+
+class _Loop:
+    """An event loop in a thread, for as many servers as share one `Topics`."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self._run, name="wsfast-topics", daemon=True)
+        self.users = 0
+        self.thread.start()
+
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self.loop) as runner:  # which cancels what is left in the end
+            runner.get_loop().run_forever()
+
+    def stop(self) -> None:
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join()
+
+
+_loops: dict[int, _Loop] = {}  # by the `id` of their topics, which live as long
+_loops_lock: Final = threading.Lock()
+
+
+class Bridge:
+    """What a server in threads has of its topics.
+
+    It starts them: on the event loop that they run on, if an asyncio server has started them, else on one in a thread.
+
+    Args:
+        topics: the topics.
+
+    Raises:
+        TypeError: they are none.
+        InvalidState: they were closed, or run on the event loop of this thread.
+    """
+
+    def __init__(self, topics: Topics) -> None:
+        if not isinstance(topics, Topics):
+            raise TypeError(f"topics must be a Topics, got {type(topics).__name__}")
+        self._topics = topics
+        self._own: _Loop | None = None
+        with _loops_lock:
+            running = topics._loop if topics._running else None
+            own = _loops.get(id(topics))
+            if running is None and own is None:
+                own = _loops[id(topics)] = _Loop()
+            if own is not None:
+                own.users += 1
+                self._own = own
+                running = own.loop
+        assert running is not None
+        self._loop: asyncio.AbstractEventLoop = running
+        try:
+            self.wait(topics.start)
+        except BaseException:
+            self._leave()
+            raise
+
+    def close(self) -> None:
+        """Close the topics, if nobody else uses them."""
+        try:
+            self.wait(self._topics.close)
+        finally:
+            self._leave()
+
+    def _leave(self) -> None:
+        own, self._own = self._own, None
+        if own is None:
+            return
+        with _loops_lock:
+            own.users -= 1
+            if own.users:
+                return
+            del _loops[id(self._topics)]
+        own.stop()
+
+    def call(self, function: Callable[[], _T]) -> _T:
+        """Call a function in the loop's thread, and send what it has published."""
+
+        async def run() -> _T:
+            try:
+                return function()
+            finally:
+                if self._topics._running:
+                    self._topics._index.flush()
+
+        return self.wait(run)
+
+    def wait(self, function: Callable[[], Awaitable[_T]]) -> _T:
+        """Have the loop's thread await something, and wait for it.
+
+        Raises:
+            InvalidState: this is the loop's thread, or the loop is closed.
+        """
+        try:
+            here: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
+        except RuntimeError:
+            here = None
+        if here is self._loop:
+            raise InvalidState("a hook of the topics cannot wait for the topics: call their own methods there")
+
+        async def run() -> _T:
+            return await function()
+
+        running = run()
+        try:
+            future = asyncio.run_coroutine_threadsafe(running, self._loop)
+        except RuntimeError:
+            running.close()
+            raise InvalidState("the topics are closed") from None
+        try:
+            while True:
+                try:
+                    return future.result(_SHORT)
+                except TimeoutError:
+                    if future.done():
+                        raise
+                    if self._loop.is_closed():
+                        raise InvalidState("the topics are closed") from None
+        except concurrent.futures.CancelledError:
+            raise InvalidState("the topics are closed") from None
+        finally:
+            future.cancel()  # where this thread was interrupted
+
+    # --- What connections and servers have -------------------------------------------------------------------
+
+    @staticmethod
+    def sink(ws: WebSocket) -> Sink:
+        """Return where the messages of a connection go."""
+        return Sink(ws)
+
+    def subscribe(self, ws: WebSocket, topic: str, info: str | None, wait: bool) -> None:
+        """Subscribe a connection."""
+        settled = self.call(lambda: self._topics.subscribe(ws, topic, info))  # type: ignore[arg-type]
+        if wait:
+            self.wait(lambda: settled)
+
+    def unsubscribe(self, ws: WebSocket, topic: str) -> bool:
+        """Unsubscribe a connection."""
+        return self.call(lambda: self._topics.unsubscribe(ws, topic))  # type: ignore[arg-type]
+
+    def recover(self, ws: WebSocket, topic: str, since: Position | str | None, info: str | None) -> int:
+        """Send a connection what it missed, and subscribe it."""
+        return self.wait(lambda: self._topics.recover(ws, topic, since, info))  # type: ignore[arg-type]
+
+    def publish(
+        self,
+        topic: str,
+        message: str | BytesLike,
+        key: str | None,
+        text: bool | None,
+        compress: bool | None,
+        but: Sink | None,
+        wait: bool,
+    ) -> Position | None:
+        """Publish a message, to all but one."""
+        taken = self.call(
+            lambda: self._topics._publish(topic, message, key, text, compress, None if but is None else but.member)
+        )
+        return self.wait(lambda: taken) if wait else None
+
+    def names(self, sink: Sink) -> set[str]:
+        """Return the topics of a connection."""
+        return self.call(lambda: set() if sink.member is None else set(sink.member.topics))
+
+    def history(self, topic: str, since: Position | str | None) -> list[Published]:
+        """Return what is kept of a topic."""
+
+        async def read() -> list[Published]:
+            return [one async for one in self._topics.history(topic, since)]
+
+        return self.wait(read)
+
+    def ended(self, sink: Sink) -> None:
+        """Note that a connection has ended; its lock may be held."""
+
+        def leave() -> None:
+            member, sink.member = sink.member, None
+            if member is not None:
+                member.leave()
+
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(leave)
+
+
+class Sink:
+    """Where a connection's messages from topics go: what `Topics` sees of it, in the loop's thread.
+
+    They are sent uncompressed, whatever was agreed on: a context of compression is its sender's.
+
+    Args:
+        ws: the connection.
+    """
+
+    side: Final = Side.SERVER
+    compression: Final = None
+
+    def __init__(self, ws: WebSocket) -> None:
+        self.ws = ws
+        self.member: Any = None
+        self.connection = self.host = self
+        self.logger = ws.logger
+        self.limits = ws._limits
+
+    # --- As a connection
+
+    @property
+    def state(self) -> State:
+        return self.ws.state
+
+    @property
+    def in_message(self) -> bool:
+        return self.ws._connection.in_message
+
+    def closed_error(self) -> Exception:
+        return self.ws._connection.closed_error()
+
+    # --- As a channel
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether another message is under way in fragments."""
+        return self.ws._sender is not None or self.in_message
+
+    @property
+    def write_paused(self) -> bool:
+        """Whether more is unsent than `write_limit`."""
+        return self.ws._link.unsent > self.limits.write_limit
+
+    def has_room(self, size: int) -> bool:
+        """Tell whether a message may be sent without further thought."""
+        return self.state is State.OPEN and not self.is_sending and not self.write_paused
+
+    def may_buffer(self, payload: bytes) -> bool:
+        """Tell whether a message may be sent to a peer that is behind.
+
+        Raises:
+            BufferFull: too much is unsent.
+        """
+        limit, unsent = self.limits.max_buffered, self.ws._link.unsent
+        if limit is not None and unsent + len(payload) > limit:
+            raise BufferFull(f"{unsent} bytes are unsent, the limit is {limit} (max_buffered)")
+        return True
+
+    def send_gathered(self, frames: bytes, count: int, cork: bool = False) -> bool:
+        """Write whole messages; False if that is not the plain case."""
+        return self.ws._write_encoded(frames, within=self.limits.write_limit)
+
+    def write_encoded(self, frame: bytes) -> None:
+        """Write a message, whatever is unsent.
+
+        Raises:
+            ConcurrencyError: another is under way in fragments.
+        """
+        if not self.ws._write_encoded(frame, within=None) and self.state is State.OPEN:
+            raise ConcurrencyError("sending a fragmented message")
+
+    async def drain(self) -> None:
+        """Wait until little is unsent."""
+        while self.state is State.OPEN and self.ws._link.unsent * 4 > self.limits.write_limit:  # noqa: ASYNC110
+            await asyncio.sleep(_LOOK)
+        if self.state is not State.OPEN:
+            raise self.closed_error()
+
+    @contextlib.asynccontextmanager
+    async def sending(self) -> AsyncIterator[None]:
+        """Wait until no other message is under way, and keep others from sending one."""
+        gate = self.ws._gate
+        while not gate.acquire(blocking=False):
+            if self.state is not State.OPEN:
+                raise self.closed_error()
+            await asyncio.sleep(_LOOK)
+        try:
+            yield
+        finally:
+            gate.release()
+
+    def transport_failed(self, exc: BaseException) -> None:
+        """Drop the connection after an error of this program's own."""
+        self.logger.error("a connection failed while it was written to", exc_info=exc)
+        self.ws._drop(CloseCause.LOCAL)
