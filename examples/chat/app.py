@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 import wsfast
-from wsfast.bus import Bus, LocalBus, Position, RedisBus
+from wsfast.bus import Bus, LocalBus, Position
 
 PAGE = (Path(__file__).parent / "page.html").read_text()
 
@@ -30,7 +30,11 @@ def who(topic: str) -> dict[str, object]:
 
 def make_bus() -> Bus:
     url = os.environ.get("REDIS_URL")
-    return RedisBus(url, prefix=os.environ.get("REDIS_PREFIX", "chat")) if url else LocalBus()
+    if not url:
+        return LocalBus()
+    from wsfast.bus import RedisBus  # which needs pip install 'wsfast[redis]'
+
+    return RedisBus(url, prefix=os.environ.get("REDIS_PREFIX", "chat"))
 
 
 topics = wsfast.Topics(make_bus(), encode=encode, on_presence=told)
@@ -52,12 +56,16 @@ server = wsfast.Server(topics=topics, process_request=page, max_size=4096)
 
 @server.handler("chat.v1")
 async def chat(ws: wsfast.WebSocket) -> None:
-    hello = json.loads(await ws.recv())
-    name, topic = str(hello["name"])[:40], f"room.{hello['room']}"
     try:
-        await ws.recover(topic, hello.get("since"), info=name)  # after a reconnect: what was said meanwhile, once
-    except (TypeError, ValueError, wsfast.NotRecovered):
-        await ws.recover(topic, None, info=name)
+        hello = json.loads(await ws.recv())
+        name, topic, since = str(hello["name"])[:40], f"room.{hello['room']}", hello.get("since")
+        try:
+            await ws.recover(topic, since, info=name)  # after a reconnect: what was said meanwhile, once
+        except wsfast.NotRecovered:
+            await ws.recover(topic, None, info=name)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        await ws.close(wsfast.CloseCode.POLICY_VIOLATION, "expected a name, a room and a position")
+        return
     except wsfast.BusUnavailable:
         await ws.close(wsfast.CloseCode.TRY_AGAIN_LATER, "histories cannot be read now")
         return
