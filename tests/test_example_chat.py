@@ -24,6 +24,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from test_run import Running
 
+import wsfast
 from wsfast.sync import connect
 
 CHAT = Path(__file__).parent.parent / "examples" / "chat"
@@ -105,6 +106,12 @@ def test_rooms_presence_and_history(chat: Running) -> None:
         other.ws.close()
     for guest in (*guests, back):
         guest.ws.close()
+    for nonsense in ("x", "5", "{}", '{"name": 1, "room": "a b"}'):
+        with connect(f"ws://127.0.0.1:{chat.port}/", subprotocols=["chat.v1"]) as ws:
+            ws.send(nonsense)
+            with pytest.raises(wsfast.ConnectionClosedError, match="expected a name and a room"):
+                ws.recv(10)
+    assert "Traceback" not in chat.log
 
 
 class Page:

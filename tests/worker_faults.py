@@ -153,7 +153,11 @@ async def restarts(times: int, workers: int = 4, connections: int = 4000) -> dic
         for number in range(-(-times // workers)):
             run.process.send_signal(signal.SIGHUP)
             wanted = (number + 1) * workers
-            await _until(lambda wanted=wanted: len(run.ended) >= wanted, 120, "the workers to be replaced")
+            try:
+                await _until(lambda wanted=wanted: len(run.ended) >= wanted, 120, "the workers to be replaced")
+            except AssertionError:
+                print("".join(run.lines[-20:]), file=sys.stderr)
+                raise
         stop = True
         await asyncio.gather(*load)
         assert not failures, f"{len(failures)} of {opened} failed: {failures[0]!r}"

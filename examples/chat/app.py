@@ -61,10 +61,10 @@ async def chat(ws: wsfast.WebSocket) -> None:
         name, topic, since = str(hello["name"])[:40], f"room.{hello['room']}", hello.get("since")
         try:
             await ws.recover(topic, since, info=name)  # after a reconnect: what was said meanwhile, once
-        except wsfast.NotRecovered:
+        except (TypeError, ValueError, wsfast.NotRecovered):
             await ws.recover(topic, None, info=name)
     except (AttributeError, KeyError, TypeError, ValueError):
-        await ws.close(wsfast.CloseCode.POLICY_VIOLATION, "expected a name, a room and a position")
+        await ws.close(wsfast.CloseCode.POLICY_VIOLATION, "expected a name and a room")
         return
     except wsfast.BusUnavailable:
         await ws.close(wsfast.CloseCode.TRY_AGAIN_LATER, "histories cannot be read now")
