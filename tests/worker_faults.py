@@ -154,7 +154,7 @@ async def restarts(times: int, workers: int = 4, connections: int = 4000) -> dic
             run.process.send_signal(signal.SIGHUP)
             wanted = (number + 1) * workers
             try:
-                await _until(lambda wanted=wanted: len(run.ended) >= wanted, 120, "the workers to be replaced")
+                await _until(lambda wanted=wanted: len(run.ended) >= wanted, 600, "the workers to be replaced")
             except AssertionError:
                 print("".join(run.lines[-20:]), file=sys.stderr)
                 raise

@@ -8,9 +8,14 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
-__all__ = ["Presence", "Present"]
+from .rules import is_name
+
+__all__ = ["MAX_INFO", "Presence", "Present"]
 
 _CHUNK: Final = 500
+_MAX_ID: Final = 100
+MAX_INFO: Final = 1024
+"""The most bytes of an `info`."""
 
 
 class Present(NamedTuple):
@@ -135,10 +140,11 @@ class Presence:
 
     @staticmethod
     def _checked(entry: Any, length: int) -> list[Any]:
-        strings = isinstance(entry, list) and len(entry) == length and all(isinstance(one, str) for one in entry[:2])
-        if not strings or (length == 3 and not isinstance(entry[2], (str, type(None)))):
-            raise ValueError("an entry of a presence must be a topic, an id and an info")
-        return entry  # type: ignore[no-any-return]
+        if isinstance(entry, list) and len(entry) == length:
+            topic, id_, info = entry if length == 3 else (*entry, None)
+            if is_name(topic) and _is_text(id_, _MAX_ID) and (info is None or _is_text(info, MAX_INFO)):
+                return entry
+        raise ValueError("an entry of a presence must be a topic, an id and an info")
 
     def _came(
         self, origin: int, topic: str, id_: str, info: str | None, happened: list[tuple[str, Present, bool]]
@@ -170,3 +176,11 @@ class Presence:
         if not self._topics[topic]:
             del self._topics[topic]
         return Present(id_, info)
+
+
+def _is_text(value: Any, most: int) -> bool:
+    """Tell whether something is text that UTF-8 can express, in a number of bytes."""
+    try:
+        return isinstance(value, str) and len(value) <= most and len(value.encode()) <= most
+    except UnicodeEncodeError:
+        return False

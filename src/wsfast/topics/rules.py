@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["History", "Rule", "Rules", "check_name"]
+__all__ = ["History", "Rule", "Rules", "check_name", "is_name"]
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_.:@/-]{1,200}\Z")
 _PATTERN: Final = re.compile(r"[A-Za-z0-9_.:@/-]{0,200}\*?\Z")
@@ -46,6 +46,11 @@ class Rule:
     history: History | None = None
     presence: bool = False
     conflate: bool = False
+
+
+def is_name(name: object) -> bool:
+    """Tell whether something is a topic's name."""
+    return isinstance(name, str) and _NAME.match(name) is not None
 
 
 def check_name(name: object) -> str:

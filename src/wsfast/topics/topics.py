@@ -30,7 +30,7 @@ from .delivery import Delivery
 from .envelope import CONTROL, BadEnvelope, Envelope, Sealer
 from .index import Index, Member
 from .numbers import Gap, Incoming, Outgoing
-from .presence import Presence, Present
+from .presence import MAX_INFO, Presence, Present
 from .rules import History, Rule, Rules, check_name
 
 if TYPE_CHECKING:
@@ -48,7 +48,6 @@ _FIRST: Final = 3.0
 """Seconds for which a start waits for the bus to be up."""
 _TURN: Final = 256
 """Publishes of which awaiting one gives others a turn of the loop."""
-_MAX_INFO: Final = 1024
 _MAX_KEY: Final = 200
 _MAX_MINE: Final = 10_000
 _TRIES: Final = 100
@@ -312,8 +311,8 @@ class Topics:
         if info is not None:
             if not isinstance(info, str):
                 raise TypeError(f"info must be str or None, got {type(info).__name__}")
-            if len(info.encode()) > _MAX_INFO:
-                raise ValueError(f"info must have at most {_MAX_INFO} bytes in UTF-8, got {len(info.encode())}")
+            if len(info.encode()) > MAX_INFO:
+                raise ValueError(f"info must have at most {MAX_INFO} bytes in UTF-8, got {len(info.encode())}")
             if not rule.presence:
                 raise ValueError(f"info is for topics with presence, which {topic!r} is not")
         channel: Any = ws._open_channel()
