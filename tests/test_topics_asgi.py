@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 import socket
 from pathlib import Path
 from typing import Any
 
+import asgi_helpers
 import pytest
 from test_run import running
 
@@ -89,3 +91,84 @@ async def test_in_one_process() -> None:
             stop.set()
             await serving
             assert topics.counters["subscriptions"] == 0
+
+
+ROOM = """
+from contextlib import asynccontextmanager
+import fastapi
+import wsfast
+import wsfast.asgi
+
+topics = wsfast.Topics()
+ws = wsfast.uvicorn.configure(topics=topics)
+
+@asynccontextmanager
+async def lifespan(app):
+    async with topics:
+        yield
+
+app = fastapi.FastAPI(lifespan=lifespan)
+
+@app.websocket("/chat/{room}")
+async def chat(websocket: fastapi.WebSocket, room: str):
+    await websocket.accept()
+    connection = wsfast.asgi.of(websocket)
+    await connection.subscribe(room)
+    await websocket.send_text(f"subscribed to {connection.topics}")
+    async for message in websocket.iter_text():
+        connection.publish(room, message)
+    connection.unsubscribe(room)
+"""
+
+
+@pytest.mark.anyio
+async def test_the_websockets_own_methods_on_fastapi() -> None:
+    module: dict[str, Any] = {}
+    exec(ROOM, module)
+    topics = module["topics"]
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        stop, started = asyncio.Event(), asyncio.Event()
+        serving = asyncio.create_task(
+            wsfast.uvicorn.serve(
+                module["app"], [sock], ws=module["ws"], stop=stop, started=started.set, log_level="warning"
+            )
+        )
+        await started.wait()
+        url = f"ws://127.0.0.1:{sock.getsockname()[1]}/chat/r"
+        async with wsfast.connect(url) as one, wsfast.connect(url) as two:
+            assert await one.recv() == await two.recv() == "subscribed to {'r'}"
+            await one.send("hello")
+            assert await two.recv() == "hello"
+            await two.send("to the first")
+            assert await one.recv() == "to the first"  # what it published itself it is not sent
+        stop.set()
+        await serving
+    assert topics.counters["subscriptions"] == 0
+
+
+def test_topics_of_configure() -> None:
+    topics = wsfast.Topics()
+    kind = wsfast.uvicorn.configure(topics=topics, max_size=7)
+    assert kind.options["topics"] is topics
+    with pytest.raises(TypeError, match="topics must be a Topics or None, got dict"):
+        wsfast.uvicorn.configure(topics={})  # type: ignore[typeddict-item]
+    with pytest.raises(TypeError, match="cannot be given to other processes: name it"):
+        pickle.dumps(kind)
+
+
+@pytest.mark.anyio
+async def test_without_topics_it_says_how_to_have_them() -> None:
+    raised: list[Exception] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        try:
+            wsfast.asgi.of(scope).subscribe("room")
+        except wsfast.InvalidState as exc:
+            raised.append(exc)
+
+    async with asgi_helpers.running(app) as run, await run.connect() as client:
+        assert (await client.receive_close())[0] == 1000
+    assert "wsfast.uvicorn.configure(topics=" in str(raised[0])

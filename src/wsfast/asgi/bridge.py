@@ -23,6 +23,7 @@ from ..handshake.uri import format_address
 from ..serving import negotiate
 from ..session import LINGER, Limits
 from ..transport.loops import end_in_steps
+from ..transport.sockets import take_over
 from ..transport.timers import CoarseTimer
 from .conversation import (
     Accept,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
     from ..events import BytesLike
     from ..handshake import Request, Upgrade
+    from ..topics import Topics
 
     Application: TypeAlias = Callable[
         [Scope, Callable[[], Awaitable[Event]], Callable[[Event], Awaitable[None]]], Awaitable[Any]
@@ -74,6 +76,7 @@ class Host:
         state: of the lifespan.
         stop_timeout: seconds after which an application is cancelled when the server stops; None never does it.
         fresh_context: whether each application runs in a context of its own that begins empty.
+        topics: what `WebSocket.subscribe` and its like are about; the application starts it. None for none.
     """
 
     def __init__(
@@ -88,17 +91,20 @@ class Host:
         state: dict[str, Any] | None = None,
         stop_timeout: float | None = STOP_TIMEOUT,
         fresh_context: bool = False,
+        topics: Topics | None = None,
     ) -> None:
         self.app = app
         self.limits = limits
         self.loop = loop
         self.logger = logger
         self.timer: CoarseTimer = CoarseTimer(loop)
+        self.context: contextvars.Context = contextvars.copy_context()
         self.version = version
         self.root_path = root_path
         self.state = state
         self.stop_timeout = stop_timeout
         self.fresh_context = fresh_context
+        self.topics: Topics | None = topics
         self.tasks: set[asyncio.Task[None]] = set()
 
     def header_lines(self) -> bytes:
@@ -258,7 +264,11 @@ class Bridge(EventEndpoint):
             upgrade.key, accepted.subprotocol, extension, accepted.headers, lines=host.header_lines()
         )
         early, self._early = self._early, b""
-        if not transport.is_reading():
+        # Not in the context of the application's task: what is received is the server's business.
+        taken = host.context.run(take_over, host.loop, transport, self.protocol)
+        if taken is not None:
+            transport = cast(asyncio.Transport, taken)
+        elif not transport.is_reading():
             transport.resume_reading()
         self.transport = None
         self._opened = True

@@ -443,7 +443,10 @@ class WebSocket(Endpoint):
     def _host_topics(self) -> Topics:
         topics: Topics | None = getattr(self._open_channel().host, "topics", None)
         if topics is None:
-            raise InvalidState("the connection's server has no topics: give it some, Server(topics=wsfast.Topics())")
+            raise InvalidState(
+                "the connection's server has no topics: give it some, Server(topics=wsfast.Topics()), "
+                "or behind uvicorn wsfast.uvicorn.configure(topics=wsfast.Topics())"
+            )
         return topics
 
     # --- Closing ------------------------------------------------------------------------------------------

@@ -18,8 +18,16 @@ else:
     except Exception as exc:
         raise unusable("wsfast.transport._socket", exc) from exc
 
-__all__ = ["SocketTransport", "accept", "begin_transport", "has_readers", "look_up"]
+__all__ = ["SocketTransport", "accept", "begin_transport", "has_readers", "look_up", "take_over"]
 
+_LOOPS_OWN = frozenset(
+    {
+        ("asyncio.selector_events", "_SelectorSocketTransport"),
+        ("uvloop.loop", "TCPTransport"),
+        ("uvloop.loop", "UnixTransport"),
+    }
+)
+"""The transports of event loops that are no more than a stream socket, without TLS."""
 _has_readers: dict[type[asyncio.AbstractEventLoop], bool] = {}
 
 
@@ -87,3 +95,36 @@ async def look_up(loop: asyncio.AbstractEventLoop, host: str | None, port: int |
         except OSError:
             pass  # it is a name
     return list(await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, **options))
+
+
+def take_over(
+    loop: asyncio.AbstractEventLoop, transport: asyncio.Transport, protocol: asyncio.BaseProtocol
+) -> SocketTransport | None:
+    """Go on with the connection of a loop's own transport on one of wsfast, which reads and writes sooner.
+
+    The new one has a descriptor of its own, and reads from now on. The old one is closed; it tells nobody.
+
+    Returns:
+        The transport; None, with everything as it was, where that cannot be done: the old one is of another kind (TLS,
+        a framework's, a test's), is closing or has something unsent, or the system is out of descriptors.
+    """
+    kind = type(transport)
+    if (kind.__module__, kind.__name__) not in _LOOPS_OWN or not has_readers(loop):
+        return None
+    if transport.is_closing() or transport.get_write_buffer_size():
+        return None
+    sock = transport.get_extra_info("socket")
+    try:
+        own = socket.socket(sock.family, sock.type, sock.proto, fileno=os.dup(sock.fileno()))
+    except OSError:
+        return None
+    taken = SocketTransport(loop, own, protocol)
+    transport.set_protocol(_NOBODY)
+    transport.abort()
+    taken.pause_reading()
+    taken.resume_reading()
+    return taken
+
+
+_NOBODY = asyncio.Protocol()
+"""Whom a transport that was taken over tells of its end."""

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from uvicorn.config import Config
     from uvicorn.server import ServerState
 
+    from ..topics import Topics
+
 __all__ = ["Options", "Protocol", "UvicornHost", "configure"]
 
 
@@ -34,9 +36,11 @@ class Options(TypedDict, total=False):
     ping_interval: float | None
     ping_timeout: float | None
     close_timeout: float | None
+    topics: Topics | None
 
 
-_NAMES: Final = frozenset(field.name for field in fields(Limits)) - {"open_timeout"}
+_LIMITS: Final = frozenset(field.name for field in fields(Limits)) - {"open_timeout"}
+_NAMES: Final = _LIMITS | {"topics"}
 
 
 class UvicornHost(Host):
@@ -60,7 +64,7 @@ class UvicornHost(Host):
         graceful = config.timeout_graceful_shutdown
         super().__init__(
             config.loaded_app,
-            limits_of(config, options),
+            limits_of(config, {name: options[name] for name in options if name in _LIMITS}),
             loop,
             logging.getLogger("uvicorn.error"),
             version=config.asgi_version,
@@ -68,6 +72,7 @@ class UvicornHost(Host):
             state=app_state,
             stop_timeout=STOP_TIMEOUT if graceful is None else None,  # else uvicorn cancels them itself
             fresh_context=getattr(config, "reset_contextvars", False),
+            topics=options.get("topics"),
         )
         self.tasks = state.tasks
         self._limit = config.limit_concurrency
@@ -192,6 +197,8 @@ def configure(**options: Unpack[Options]) -> type[Protocol]:
         ping_interval: seconds of silence after which a ping is sent; None for none. Else: ``--ws-ping-interval``.
         ping_timeout: seconds for anything to come after it. Else: ``--ws-ping-timeout``.
         close_timeout: seconds for the peer to answer a Close frame; None for no limit. Default: 10.
+        topics: what connections subscribe and publish to by the methods of the `WebSocket` that `wsfast.asgi.of` gives.
+            The application's lifespan starts and closes it: ``async with topics:``. Default: None.
 
     Raises:
         TypeError: there is no such option, or it is of the wrong type.
@@ -203,7 +210,12 @@ def configure(**options: Unpack[Options]) -> type[Protocol]:
     checked: dict[str, Any] = dict(options)
     if "compression" in checked:
         checked["compression"] = as_deflate(checked["compression"])
-    Limits(**checked)  # raises for what is out of range
+    from ..topics import Topics
+
+    topics = checked.get("topics")
+    if topics is not None and not isinstance(topics, Topics):
+        raise TypeError(f"topics must be a Topics or None, got {type(topics).__name__}")
+    Limits(**{name: checked[name] for name in checked if name in _LIMITS})  # raises for what is out of range
     namespace = {"__slots__": (), "__doc__": Protocol.__doc__, "options": checked}
     return cast(type[Protocol], _Configured("Protocol", (Protocol,), namespace))
 
@@ -213,6 +225,10 @@ class _Configured(type):
 
 
 def _reduce(kind: Any) -> tuple[Any, ...]:
+    if kind.options.get("topics") is not None:
+        raise TypeError(
+            "a class with topics cannot be given to other processes: name it instead, such as ws='myapp:ws'"
+        )
     return _again, (dict(kind.options),)
 
 
