@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import inspect
 import logging
 import pickle
+import re
 import socket
 import time
 import weakref
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +24,7 @@ from vectors import PONG, frame
 import wsfast.uvicorn
 from wsfast import Deflate
 from wsfast.asgi import ClientDisconnected, broadcast, of
-from wsfast.uvicorn.protocol import limits_of
+from wsfast.uvicorn.protocol import Options, limits_of
 
 pytestmark = pytest.mark.anyio
 
@@ -1113,6 +1116,23 @@ def test_what_configure_takes() -> None:
         wsfast.uvicorn.configure(max_size=0)
     with pytest.raises(TypeError, match="compression must be"):
         wsfast.uvicorn.configure(compression=True)  # type: ignore[typeddict-item]
+
+
+def test_the_table_of_options_has_all_of_uvicorns() -> None:
+    """Of each option that uvicorn has, the documentation says what it does to WebSockets."""
+    page = (Path(__file__).parent.parent / "docs" / "asgi.md").read_text()
+    table = page.partition("## Options")[2].partition("\n## ")[0]
+    first = [line.split("|")[1] for line in table.splitlines() if line.startswith("|")]
+    named = {name.replace("-", "_") for cell in first for name in re.findall(r"`(?:--(?:no-)?)?([\w*-]+)[^`]*`", cell)}
+    called = {"headers": "header", "reload_dirs": "reload_dir", "reload_includes": "reload_include"}
+    called |= {"reload_excludes": "reload_exclude", "ws": "http"}  # `--ws` is what the whole page is about
+    missing = [
+        name
+        for name in list(inspect.signature(uvicorn.Config).parameters)[1:]
+        if called.get(name, name) not in named and not (name.startswith("ssl_") and "ssl_*" in named)
+    ]
+    assert not missing
+    assert set(Options.__annotations__) <= named
 
 
 def test_a_configured_class_can_be_pickled_for_workers() -> None:
