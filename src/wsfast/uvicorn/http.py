@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import sys
 from typing import TYPE_CHECKING, Any, cast
 
@@ -94,19 +95,54 @@ class _First:
 
 
 class _HTTPTools(HttpToolsProtocol):
-    """uvicorn's protocol, which drops the frames that come right behind a request for a WebSocket."""
+    """uvicorn's protocol, which drops the frames that come right behind a request for a WebSocket.
+
+    Nor does it finish the responses to requests before that one, if they came in one go.
+    """
+
+    _data: bytes = b""
+    _waiting: bytearray | None = None  # what came behind a request for a WebSocket that waits for earlier responses
+    _context: contextvars.Context
 
     def data_received(self, data: bytes) -> None:
+        if self._waiting is not None:
+            self._waiting += data
+            return
         self._data = data
         super().data_received(data)
         self._data = b""
 
     def handle_websocket_upgrade(self) -> None:
-        transport, upgraded = self.transport, sys.exception()
-        super().handle_websocket_upgrade()
-        protocol = transport.get_protocol()
+        upgraded = sys.exception()
         # httptools tells where the request has ended.
         trailing = self._data[upgraded.args[0] :] if isinstance(upgraded, httptools.HttpParserUpgrade) else b""
+        if self._are_responses_due():
+            # RFC 9112, 9.3.2: a server "MUST send the corresponding responses in the same order that the requests were
+            # received."
+            self._waiting, self._context = bytearray(trailing), contextvars.copy_context()
+            self.flow.pause_reading()
+        else:
+            self._upgrade(trailing)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._waiting is not None and not self._are_responses_due():
+            self.loop.call_soon(self._go_on, context=self._context)
+
+    def _are_responses_due(self) -> bool:
+        cycle: Any = self.cycle  # of the latest request that is not for a WebSocket
+        return bool(self.pipeline) or (cycle is not None and not cycle.response_complete)
+
+    def _go_on(self) -> None:
+        trailing, self._waiting = self._waiting, None
+        if trailing is not None and not self.transport.is_closing():
+            self._unset_keepalive_if_required()
+            self._upgrade(bytes(trailing))
+
+    def _upgrade(self, trailing: bytes) -> None:
+        transport = self.transport
+        super().handle_websocket_upgrade()
+        protocol = transport.get_protocol()
         if trailing and isinstance(protocol, Protocol):
             protocol.data_received(trailing)
 

@@ -1,0 +1,67 @@
+"""Requests for WebSockets under uvicorn: from proxies, too large, and behind others in one go."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from asgi_helpers import WAYS, Receive, Scope, Send, accept, running
+from raw import PATIENCE, request, text
+
+pytestmark = pytest.mark.anyio
+
+ALL: dict[str, dict[str, Any]] = {**WAYS, "h11": {**WAYS["ws"], "http": "h11"}}
+
+
+@pytest.mark.parametrize("way", list(ALL))
+async def test_a_proxy_says_where_a_client_comes_from(way: str) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await accept(receive, send)
+        await send({"type": "websocket.send", "text": f"{scope['client'][0]} {scope['scheme']}"})
+
+    for trusted, told in ("127.0.0.1", "192.0.2.7 wss"), ("192.0.2.1", "127.0.0.1 ws"):
+        async with running(app, forwarded_allow_ips=trusted, **ALL[way]) as run, await run.open() as client:
+            await client.handshake(headers={"X-Forwarded-For": "192.0.2.7", "X-Forwarded-Proto": "https"})
+            assert await client.receive_message() == told
+
+
+@pytest.mark.parametrize("way", list(ALL))
+async def test_a_request_that_is_too_large_is_refused(way: str) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        raise AssertionError("the application must not be called")
+
+    async with running(app, **ALL[way]) as run:
+        reader, writer = await asyncio.open_connection("127.0.0.1", run.port)
+        writer.write(request(headers={"X-Large": "x" * 100_000}))
+        assert (await asyncio.wait_for(reader.read(), PATIENCE)).startswith(b"HTTP/1.1 431 ")
+        writer.close()
+
+
+@pytest.mark.parametrize("before", [1, 3])
+async def test_responses_come_before_a_websocket_that_was_asked_for_behind_them(before: int) -> None:
+    release, asked = asyncio.Event(), asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await accept(receive, send)
+            await send({"type": "websocket.send", "text": (await receive())["text"]})
+            return
+        asked.set()
+        await release.wait()
+        body = scope["path"].encode()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": body})
+
+    async with running(app, **WAYS["http"]) as run:
+        reader, writer = await asyncio.open_connection("127.0.0.1", run.port)
+        requests = b"".join(b"GET /%d HTTP/1.1\r\nHost: x\r\n\r\n" % number for number in range(before))
+        writer.write(requests + request() + text("ear")[:3])
+        await asyncio.wait_for(asked.wait(), PATIENCE)
+        writer.write(text("ear")[3:])
+        release.set()
+        got = await asyncio.wait_for(reader.readuntil(b"\x81\x03ear"), PATIENCE)
+        heads = [part.partition(b"\r\n")[0] for part in got.split(b"HTTP/1.1 ")[1:]]
+        assert heads == [b"200 OK"] * before + [b"101 Switching Protocols"]
+        assert [b"\r\n\r\n/%d" % number in got for number in range(before)] == [True] * before
+        writer.transport.abort()
