@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -37,9 +38,9 @@ def find_library(name: str) -> str:
     Raises:
         SystemExit: the compiler has none.
     """
-    compiler = os.environ.get("CC", "gcc").split()[0]
+    compiler = os.environ.get("CC", "gcc")
     found = subprocess.run(
-        [compiler, f"-print-file-name={name}"], capture_output=True, text=True, check=True
+        [*shlex.split(compiler), f"-print-file-name={name}"], capture_output=True, text=True, check=True
     ).stdout.strip()
     if not os.path.isabs(found):
         raise SystemExit(f"{compiler} has no {name}")
@@ -55,7 +56,7 @@ def build(folder: Path) -> Path:
     environ = {**os.environ, "WSFAST_SANITIZE": "1"}
     command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
     subprocess.run(command, cwd=folder, env=environ, check=True)
-    for extension in sorted((folder / "src" / "wsfast").glob("*.so")):
+    for extension in sorted((folder / "src").rglob("*.so")):
         symbols = extension.read_bytes()
         if b"__asan_init" not in symbols or b"__ubsan_handle" not in symbols:
             raise SystemExit(f"{extension.name} was built without sanitizers")
@@ -88,7 +89,7 @@ def main() -> None:
         where = subprocess.run(
             [sys.executable, "-c", CHECK], env=environ, cwd=ROOT, capture_output=True, text=True, check=True
         ).stdout.split()
-        if any(Path(path).parent != source / "wsfast" for path in where):
+        if not all(Path(path).is_relative_to(source / "wsfast") for path in where):
             raise SystemExit(f"expected the extensions of {source}, got {where}")
         print(f"running the tests on {', '.join(Path(path).name for path in where)}", flush=True)
         command = [
