@@ -140,7 +140,38 @@ AT_ONCE: dict[str, Callable[[wsfast.WebSocket], object]] = {
     "broadcast": lambda ws: wsfast.broadcast([ws], "x"),
     "close_nowait": lambda ws: ws.close_nowait(),
     "abort": lambda ws: ws.abort(),
+    # Coroutines that are driven by hand.
+    "send": lambda ws: ws.send("x").send(None),
+    "send bytearray": lambda ws: ws.send(bytearray(b"x")).send(None),
+    "send fragments": lambda ws: ws.send(["x", "y"]).send(None),
+    "recv": lambda ws: ws.recv().send(None),
+    "anext": lambda ws: next(iter(anext(aiter(ws)).__await__())),
+    "recv_streaming": lambda ws: ws.recv_streaming(),
+    "ping": lambda ws: ws.ping().send(None),
+    "pong": lambda ws: ws.pong().send(None),
+    "close": lambda ws: ws.close().send(None),
+    "wait_closed": lambda ws: ws.wait_closed().send(None),
 }
+SERVERS: dict[str, Callable[[wsfast.Server], object]] = {
+    "close": lambda server: server.close(),
+    "publish": lambda server: server.publish("topic", "x"),
+}
+
+
+def in_another_loop(call: Callable[[], object]) -> object:
+    """Call it while another loop runs in this thread, as if that were the connection's."""
+    outer = asyncio.get_running_loop()
+    asyncio._set_running_loop(None)
+    inner = asyncio.new_event_loop()
+
+    async def main() -> object:
+        return call()
+
+    try:
+        return inner.run_until_complete(main())
+    finally:
+        inner.close()
+        asyncio._set_running_loop(outer)
 
 
 @pytest.mark.parametrize("name", AT_ONCE)
@@ -148,7 +179,22 @@ async def test_what_acts_at_once_refuses_other_threads(name: str) -> None:
     async with pair() as (client, server):
         with pytest.raises(RuntimeError, match="call_soon_threadsafe"):
             await asyncio.to_thread(AT_ONCE[name], client)
+        with pytest.raises(RuntimeError, match="call_soon_threadsafe"):
+            in_another_loop(lambda: AT_ONCE[name](client))
         assert client.state is State.OPEN
+        await client.send("only this")
+        assert await server.recv() == "only this"
+
+
+@pytest.mark.parametrize("name", SERVERS)
+async def test_a_server_refuses_other_threads(name: str) -> None:
+    async with pair(topics=wsfast.Topics()) as (client, server):
+        host = server._open_channel().host
+        with pytest.raises(RuntimeError, match="call_soon_threadsafe"):
+            await asyncio.to_thread(SERVERS[name], host)
+        with pytest.raises(RuntimeError, match="call_soon_threadsafe"):
+            in_another_loop(lambda: SERVERS[name](host))
+        assert host.is_serving()
         await client.send("only this")
         assert await server.recv() == "only this"
 

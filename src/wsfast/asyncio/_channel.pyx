@@ -125,19 +125,21 @@ cdef class Turn:
         self._dirty = []
         self._thread = PyThread_get_thread_ident()
 
-    cdef int _check_thread(self) except -1:
-        if PyThread_get_thread_ident() != self._thread:
-            self._other_thread()
+    cdef inline int _check(self, bint corked) except -1:
+        """Do what `check_thread` does, at little cost: what a turn holds back already, the loop has agreed to."""
+        if PyThread_get_thread_ident() != self._thread or not (corked or self._dirty):
+            self.check_thread()
         return 0
 
-    def check_thread(self):
-        """Raise RuntimeError in any thread but the event loop's."""
-        self._check_thread()
-
-    def _other_thread(self):
-        if asyncio._get_running_loop() is not self.loop:
-            raise OtherThread(OTHER_THREAD)
-        self._thread = PyThread_get_thread_ident()  # a loop may run in one thread after another
+    cpdef int check_thread(self) except -1:
+        """Raise RuntimeError in any thread but the event loop's, and while another loop runs in that."""
+        cdef object running = _get_running_loop()
+        if running is not self.loop:
+            if running is not None or PyThread_get_thread_ident() != self._thread:
+                raise OtherThread(OTHER_THREAD)
+        else:
+            self._thread = PyThread_get_thread_ident()  # a loop may run in one thread after another
+        return 0
 
     cdef bint _may_resume(self) except -1:
         """Whether nobody can tell that a task was resumed from a transport's callback, not by a handle of the loop.
@@ -187,8 +189,8 @@ cdef class Turn:
 
 
 OTHER_THREAD = (
-    "this acts at once, so it must be called in the thread of the connection's event loop: "
-    "use loop.call_soon_threadsafe(), or asyncio.run_coroutine_threadsafe() with send()"
+    "a connection can be used by its own event loop only, in the thread of that: from elsewhere, use "
+    "asyncio.run_coroutine_threadsafe() for a coroutine such as send(), and loop.call_soon_threadsafe() for a call"
 )
 
 
@@ -208,6 +210,7 @@ def _is_stock(kind):
     return stock
 
 
+cdef object _get_running_loop = asyncio._get_running_loop
 cdef object _remove_done_callback = Future.remove_done_callback
 # From Python 3.14 on a Future refers to who waits for it, until the wake-up that it is the argument of.
 cdef object _discard_from_awaited_by = getattr(asyncio.futures, "future_discard_from_awaited_by", None)
@@ -262,8 +265,7 @@ cdef class Receive:
         """Finish with a message, or suspend the task ."""
         cdef Channel channel = self._channel
         cdef object made
-        if WSF_FREE_THREADED:
-            channel.turn._check_thread()
+        channel.turn._check(channel._corked)
         if self._finished:
             raise RuntimeError("cannot reuse already awaited recv()")
         if self._waiting:
@@ -948,7 +950,7 @@ cdef class Endpoint:
         cdef Channel channel = self._channel
         if channel is None:
             return False
-        channel.turn._check_thread()
+        channel.turn._check(channel._corked)
         if not channel.sendable or channel._encoder._mask or not channel._has_room(len(frame)):
             return False
         channel._write_encoded(frame)
@@ -989,8 +991,7 @@ cdef class Endpoint:
     def _send_first(self, message, text, compress):
         """Send a message if that takes one step; return what is to be awaited for the rest, or None."""
         cdef Channel channel = self._opened()
-        if WSF_FREE_THREADED:
-            channel.turn._check_thread()
+        channel.turn._check(channel._corked)
         if text is not None or not (type(message) is str or type(message) is bytes):
             return self._send(message, text, compress)
         if not channel.sendable:
@@ -1025,7 +1026,7 @@ cdef class Endpoint:
             RuntimeError: this is another thread than the event loop's.
         """
         cdef Channel channel = self._opened()
-        channel.turn._check_thread()
+        channel.turn._check(channel._corked)
         if (
             channel.write_paused or not (channel.sendable or channel.packs)
             or not (type(message) is str or type(message) is bytes)  # the length of others is not in bytes
@@ -1172,10 +1173,9 @@ cdef class EventEndpoint:
         cdef Channel channel = self._channel
         cdef object data, text
         cdef int most = TURN_SENDS
-        if WSF_FREE_THREADED and channel is not None:
-            channel.turn._check_thread()
         if channel is None or type(event) is not dict or channel.write_paused:
             return self.send_rare(event)
+        channel.turn._check(channel._corked)
         if (<dict>event).get("type") != _SEND or (<dict>event).get("compress") is not None:
             return self.send_rare(event)
         data = (<dict>event).get("bytes")

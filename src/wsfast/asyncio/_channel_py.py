@@ -50,8 +50,8 @@ SLICE_WRITES: Final = 32
 """Writes of the end of a turn, between two looks at the clock."""
 
 OTHER_THREAD: Final = (
-    "this acts at once, so it must be called in the thread of the connection's event loop: "
-    "use loop.call_soon_threadsafe(), or asyncio.run_coroutine_threadsafe() with send()"
+    "a connection can be used by its own event loop only, in the thread of that: from elsewhere, use "
+    "asyncio.run_coroutine_threadsafe() for a coroutine such as send(), and loop.call_soon_threadsafe() for a call"
 )
 
 # Why reading is paused:
@@ -80,10 +80,12 @@ class Turn:
         self._thread = threading.get_ident()
 
     def check_thread(self) -> None:
-        """Raise RuntimeError in any thread but the event loop's."""
-        if threading.get_ident() != self._thread:
-            if asyncio._get_running_loop() is not self.loop:
+        """Raise RuntimeError in any thread but the event loop's, and while another loop runs in that."""
+        running = asyncio._get_running_loop()
+        if running is not self.loop:
+            if running is not None or threading.get_ident() != self._thread:
                 raise OtherThread(OTHER_THREAD)
+        else:
             self._thread = threading.get_ident()  # a loop may run in one thread after another
 
     def __reduce__(self) -> NoReturn:
@@ -392,6 +394,7 @@ class Channel:
             ConcurrencyError: another task waits already, or takes a message in pieces.
             ConnectionClosed: there is none left.
         """
+        self.turn.check_thread()
         if self._receiver is not None:
             raise ConcurrencyError(ONE_RECEIVER.format("recv_streaming" if pieces else "recv"))
         if self.streaming and not pieces:
@@ -655,6 +658,7 @@ class Endpoint:
     def _send_first(self, message: Any, text: bool | None, compress: bool | None) -> Awaitable[None] | None:
         """Send a message if that takes one step; return what is to be awaited for the rest, or None."""
         channel = self._opened()
+        channel.turn.check_thread()
         if text is not None or not (type(message) is str or type(message) is bytes):
             return self._send(message, text, compress)
         turn_sends = TURN_SENDS
@@ -759,6 +763,7 @@ class EventEndpoint:
         channel = self._channel
         if channel is None or type(event) is not dict or channel.write_paused:
             return self.send_rare(event)
+        channel.turn.check_thread()
         if event.get("type") != "websocket.send" or event.get("compress") is not None:
             return self.send_rare(event)
         data, text = event.get("bytes"), event.get("text")

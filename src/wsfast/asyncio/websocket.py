@@ -269,7 +269,7 @@ class WebSocket(Endpoint):
             ConcurrencyError: another task receives, or another iteration is not finished.
             UnicodeDecodeError: with ``decode=True``, a binary message is not UTF-8.
         """
-        return _Pieces(self, self._open_channel(), decode)
+        return _Pieces(self, self._own_channel(), decode)
 
     # --- Sending ------------------------------------------------------------------------------------------
 
@@ -341,7 +341,7 @@ class WebSocket(Endpoint):
 
     def _send_piece(self, data: bytes, *, fin: bool, text: bool) -> None:
         """Send a fragment of the one message that a `Writer` is at."""
-        self._open_channel().outbox.send_fragment(data, fin=fin, text=text, compress=None)
+        self._own_channel().outbox.send_fragment(data, fin=fin, text=text, compress=None)
 
     async def _drain(self) -> None:
         await self._open_channel().outbox.drain()
@@ -362,7 +362,7 @@ class WebSocket(Endpoint):
             InvalidState: 64 pings are unanswered.
             ValueError: `data` is too long.
         """
-        return await self._open_channel().outbox.ping(data)
+        return await self._own_channel().outbox.ping(data)
 
     async def pong(self, data: str | BytesLike = b"") -> None:
         """Send an unsolicited Pong frame: a heartbeat that asks for no answer (RFC 6455, 5.5.3).
@@ -371,7 +371,7 @@ class WebSocket(Endpoint):
             ConnectionClosed: the connection is closed.
             ValueError: `data` has more than 125 bytes.
         """
-        await self._open_channel().outbox.pong(data)
+        await self._own_channel().outbox.pong(data)
 
     # --- Topics ---------------------------------------------------------------------------------------------
 
@@ -441,7 +441,7 @@ class WebSocket(Endpoint):
         return set() if member is None else set(member.topics)
 
     def _host_topics(self) -> Topics:
-        topics: Topics | None = getattr(self._open_channel().host, "topics", None)
+        topics: Topics | None = getattr(self._own_channel().host, "topics", None)
         if topics is None:
             raise InvalidState(
                 "the connection's server has no topics: give it some, Server(topics=wsfast.Topics()), "
@@ -463,7 +463,7 @@ class WebSocket(Endpoint):
         Raises:
             ValueError, TypeError: another code, or a reason that is too long.
         """
-        channel = self._open_channel()
+        channel = self._own_channel()
         channel.start_close(code, reason, CloseCause.LOCAL)
         await channel.wait_closed()
 
@@ -473,8 +473,7 @@ class WebSocket(Endpoint):
         Raises:
             RuntimeError: this is another thread than the event loop's.
         """
-        channel = self._open_channel()
-        channel.turn.check_thread()
+        channel = self._own_channel()
         channel.start_close(code, reason, CloseCause.LOCAL)
 
     async def __aenter__(self) -> Self:
@@ -497,7 +496,7 @@ class WebSocket(Endpoint):
 
     async def wait_closed(self) -> None:
         """Wait until the connection has ended, whoever ends it."""
-        await self._open_channel().wait_closed()
+        await self._own_channel().wait_closed()
 
     def abort(self) -> None:
         """Drop the connection at once, without a closing handshake; what is unsent is lost.
@@ -505,8 +504,7 @@ class WebSocket(Endpoint):
         Raises:
             RuntimeError: this is another thread than the event loop's.
         """
-        channel = self._open_channel()
-        channel.turn.check_thread()
+        channel = self._own_channel()
         channel.abort(CloseCause.LOCAL)
 
     def respond(self, status: http.HTTPStatus | int, text: str) -> Response:
@@ -518,6 +516,16 @@ class WebSocket(Endpoint):
         if channel is None:
             raise InvalidState("the opening handshake is not finished")
         return channel  # type: ignore[no-any-return]
+
+    def _own_channel(self) -> ConnectionProtocol:
+        """Return the channel to who is to use it, not just to ask it: that is its event loop's affair.
+
+        Raises:
+            RuntimeError: this is another thread, or another event loop runs in this one.
+        """
+        channel = self._open_channel()
+        channel.turn.check_thread()
+        return channel
 
 
 class _Pieces(AsyncIterator["str | bytes"]):

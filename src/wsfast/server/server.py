@@ -18,7 +18,7 @@ from types import CoroutineType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self, TypeAlias, TypedDict, TypeVar, Unpack, cast
 
 from ..asyncio.listener import Listener
-from ..asyncio.protocol import ConnectionProtocol
+from ..asyncio.protocol import ConnectionProtocol, turn_of
 from ..asyncio.streams import Reader, Writer
 from ..asyncio.websocket import COUNTED, Known, WebSocket
 from ..closing import encode_close
@@ -515,6 +515,7 @@ class Server(BaseServer):
         if self._loop is None:
             self._loop = loop
             self.timer = CoarseTimer(loop)
+            turn_of(loop)  # which knows the loop's thread from now on
         elif self._loop is not loop:
             raise RuntimeError("the server runs on another event loop")
         return loop
@@ -670,6 +671,8 @@ class Server(BaseServer):
 
         Raises:
             ValueError, TypeError: another code, a reason that is too long, or `drain` is negative or not finite.
+            RuntimeError: this is another thread than the event loop's; ``loop.call_soon_threadsafe(server.close)`` is
+                the way there.
         """
         _check_drain(drain)
         encode_close(code, reason)  # a wrong one shall raise here, not in a task that nobody looks at
@@ -683,6 +686,8 @@ class Server(BaseServer):
                 crew.tell_first(close)
                 return
             crew.tell_others(close)
+        elif self._loop is not None and not self._loop.is_closed():
+            turn_of(self._loop).check_thread()
         if not drain:
             self._hurry.set()
         if self.closing and (self._told_connections or not close_connections):

@@ -250,7 +250,8 @@ class Topics:
             raise InvalidState("the topics are closed")
         if self._loop is None:
             self._loop = loop
-            self._index = Index(turn_of(loop), self._delivery.slow, self._emptied, self._left)
+            self._turn = turn_of(loop)
+            self._index = Index(self._turn, self._delivery.slow, self._emptied, self._left)
             self._delivery.index = self._index
         elif self._loop is not loop:
             raise InvalidState("the topics run on another event loop")
@@ -301,6 +302,7 @@ class Topics:
     def _working(self) -> None:
         if not self._running:
             raise InvalidState("the topics are closed" if self._closed else "the topics are not started")
+        self._turn.check_thread()
 
     # --- Subscribing, which `WebSocket` calls ---------------------------------------------------------------
 
@@ -428,6 +430,7 @@ class Topics:
         Raises:
             ValueError, TypeError, UnicodeError: the topic's name, the message or the key is not one.
             InvalidState: the topics are not started, or closed.
+            RuntimeError: this is another thread than the event loop's.
             BusUnavailable: by the awaitable: other processes may not get it.
         """
         return self._publish(topic, message, key, text, compress, None)

@@ -482,7 +482,13 @@ class WebSocket:
         await self._finished.wait()
 
     def abort(self) -> None:
-        """Drop the connection at once, without a closing handshake; what is unsent is lost."""
+        """Drop the connection at once, without a closing handshake; what is unsent is lost.
+
+        Raises:
+            RuntimeError: this is another thread than trio's; ``trio.from_thread.run_sync(ws.abort)`` is the way there.
+        """
+        if not trio.lowlevel.in_trio_run():
+            raise RuntimeError("a connection can be used in the thread of its trio.run() only: use trio.from_thread")
         self._abort(CloseCause.LOCAL)
 
     def respond(self, status: http.HTTPStatus | int, text: str) -> Response:
