@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import logging
 import os
 import subprocess
@@ -73,6 +74,97 @@ def test_it_ends_the_loop(where: str, end: BaseException, loop: str) -> None:
             made.run_until_complete(exchange(Listener if where == "listener" else handler))
     finally:
         made.close()
+
+
+HOOKS = [
+    *("process_request", "async process_request", "process_response", "async process_response"),
+    *("select_subprotocol", "check_credentials", "async check_credentials"),
+    *("factory", "on_open", "on_message", "on_close", "on_writable", "task of a handler", "stream handler"),
+    *("authorize", "encode", "on_presence", "iterable", "async iterable"),
+    "client: process_exception",
+]
+
+
+async def meet(hook: str, raising: Callable[..., Any]) -> None:
+    """Serve, and connect, so that a hook is called."""
+
+    async def raising_later(*args: Any) -> None:
+        await asyncio.sleep(0)
+        raising()
+
+    class Listener(wsfast.Listener):
+        def on_message(self, message: str | bytes) -> None:
+            self.ws.send_nowait(b"x" * 16_000_000)
+            if hook == "on_close":
+                self.ws.close_nowait()
+
+    if hook.startswith("on_") and hook != "on_presence":
+        setattr(Listener, hook, raising)
+
+    async def handler(ws: wsfast.WebSocket) -> None:
+        if hook == "task of a handler":
+            async with asyncio.TaskGroup() as group:
+                group.create_task(raising_later())
+        elif hook == "iterable":
+            await ws.send(raising() for _ in "x")
+        elif hook == "async iterable":
+            await ws.send(raising() async for _ in ws)
+        ws.subscribe("topic", info="x" if hook == "on_presence" else None)
+        ws.publish("topic", "x")
+        async for _ in ws:
+            pass
+
+    topics = wsfast.Topics(**{hook: raising} if hook in ("authorize", "encode", "on_presence") else {})
+    topics.configure("topic", presence=hook == "on_presence")
+    name = hook.removeprefix("async ")
+    called = raising if name == hook else raising_later
+    options: dict[str, Any] = {"topics": topics, "max_buffered": None}
+    if name in ("process_request", "process_response", "select_subprotocol"):
+        options[name] = called
+    elif name == "check_credentials":
+        options["process_request"] = wsfast.server.basic_auth("realm", check_credentials=called)
+    server = wsfast.Server(**options)
+    if hook == "factory":
+        server.register_listener("name", raising)
+    elif hook == "stream handler":
+        server.register_stream_handler("name", raising_later)
+    elif hook in ("on_open", "on_message", "on_close", "on_writable"):
+        server.register_listener("name", Listener)
+    else:
+        server.register_handler("name", handler)
+    await server.start("127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    uri = f"ws://name:word@127.0.0.1:{port}/"
+    if hook == "client: process_exception":
+        server.close()
+        async for _ in wsfast.connect(uri, process_exception=raising):
+            pass
+    async with wsfast.connect(uri, subprotocols=["name"], max_size=None) as ws:
+        await ws.send("x")
+        async for _ in ws:
+            pass
+        await asyncio.sleep(20)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("end", ENDS, ids=["SystemExit", "KeyboardInterrupt"])
+@pytest.mark.parametrize("hook", HOOKS)
+def test_no_hook_keeps_the_program_from_ending(
+    hook: str, end: BaseException, loop: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It ends the loop, and no log takes it for an error of the program."""
+
+    def raising(*args: Any) -> Any:
+        raise end
+
+    async def main() -> None:
+        async with asyncio.timeout(20):
+            await meet(hook, raising)
+
+    with pytest.raises(type(end)), asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
+        runner.run(main())
+    gc.collect()
+    assert not [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 @pytest.mark.parametrize("loop", LOOPS)

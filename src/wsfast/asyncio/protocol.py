@@ -343,7 +343,8 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         """Close with 1011 because a listener's method, or a handler, raised; log it once."""
         if self.connection.state is not State.OPEN and is_only(exc, (ConnectionClosed, asyncio.IncompleteReadError)):
             return
-        self.host.logger.error("handler for subprotocol %r raised", self.ws.subprotocol, exc_info=exc)
+        if isinstance(exc, (Exception, asyncio.CancelledError)):  # SystemExit and KeyboardInterrupt end the program
+            self.host.logger.error("handler for subprotocol %r raised", self.ws.subprotocol, exc_info=exc)
         self.start_close(CloseCode.INTERNAL_ERROR, "", CloseCause.HANDLER_ERROR)
         self.discard()
 
