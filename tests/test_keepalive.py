@@ -14,11 +14,13 @@ from hostile import (
     CLOSE,
     CONT,
     FORMS,
+    PATIENCE,
     PING,
     PONG,
     TEXT,
     Echo,
     Peer,
+    close_frame,
     echo,
     frame,
     serving,
@@ -217,6 +219,40 @@ async def test_a_peer_that_takes_nothing_is_lost(form: str) -> None:
         if sending is not None:
             with pytest.raises(OSError):  # noqa: PT011
                 await sending
+
+
+@pytest.mark.parametrize("form", [None, "listener"])
+async def test_a_peer_that_is_always_behind_is_answered(form: str | None) -> None:
+    """It reads steadily, but less than it is sent: what is unsent never falls below a quarter of `write_limit`."""
+    feeding: list[asyncio.Task[None]] = []
+
+    async def feed(ws: wsfast.WebSocket) -> None:
+        while ws.state is wsfast.State.OPEN:
+            while ws.buffered_amount < 300_000:
+                ws.send_nowait(b"x" * 10_000)
+            await asyncio.sleep(0.002)
+
+    class Feeder(wsfast.Listener):
+        def on_open(self) -> None:
+            feeding.append(asyncio.create_task(feed(self.ws)))
+
+    options = {"buffers": 16384, "write_limit": 32768, "ping_interval": 0.5, "ping_timeout": 1}
+    async with asyncio.timeout(2 * PATIENCE), serving(feed if form is None else Feeder, **options) as server:
+        peer = await Peer.open(server, buffers=8192)
+        answered = sent = 0
+        while answered < 3:
+            if sent <= answered:
+                sent += 1
+                await peer.send(frame(PING, b"%d" % sent))
+            for _ in range(5):
+                opcode, payload = await peer.read()
+                if opcode == PONG:
+                    assert payload == b"%d" % sent
+                    answered += 1
+            await asyncio.sleep(0.005)
+        await peer.send(close_frame())
+        assert (await peer.read_close())[0] == 1000
+        await asyncio.gather(*feeding)
 
 
 async def test_without_ping_timeout_nobody_is_closed_and_nothing_piles_up() -> None:

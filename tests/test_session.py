@@ -190,11 +190,53 @@ def test_what_is_held_against_the_peer(case: str) -> None:
 
 def test_no_ping_waits_behind_what_the_peer_does_not_take() -> None:
     session = make(ping_interval=1, ping_timeout=5)
-    session.connection.congested = True
+    session.congest(START)
     clock = Clock(session)
     clock.run(100)
     assert clock.pings() == []
     assert clock.done == [(6, Do.DROP)]
+
+
+def test_one_pong_at_a_time_to_a_peer_that_is_behind() -> None:
+    """It reads slowly but steadily, and never catches up: it learns that this side lives, from few pongs."""
+    session = make(ping_interval=None)
+    connection = session.connection
+
+    def hear(payload: bytes, now: float) -> bytes:
+        session.handle(Ping(payload), now)
+        return take()
+
+    def take() -> bytes:
+        frames = connection.encoder.take()
+        session.sent += len(frames)
+        session.unsent += len(frames)
+        return frames
+
+    session.sent = session.unsent = 100_000
+    session.congest(START)
+    assert session.congested
+    assert hear(b"0", START) == b"\x8a\x010"
+    assert [hear(b"%d" % n, START + n) for n in range(1, 100)] == [b""] * 99
+    assert session.on_time(START + 200) is Do.NOTHING  # nothing was taken
+    assert not session.moving
+    session.unsent -= 50_000
+    session.sent += 50_000  # as much again comes in its place
+    session.unsent += 50_000
+    assert session.on_time(START + 201) is Do.NOTHING
+    assert session.moving
+    session.unsent -= 50_003
+    assert session.deadline is not None
+    assert session.on_time(session.deadline) is Do.FLUSH
+    assert take() == b"\x8a\x0299"
+    assert hear(b"x", START + 202) == b""
+    session.unsent = 0
+    assert hear(b"y", START + 202) == b"\x8a\x01y"
+    assert hear(b"z", START + 202) == b""
+    assert session.congest(START + 203, congested=False) is Do.FLUSH
+    assert take() == b"\x8a\x01z"
+    assert not session.congested
+    assert session.deadline is None
+    assert [hear(b"%d" % n, START + 204) for n in range(2)] == [b"\x8a\x010", b"\x8a\x011"]
 
 
 def test_without_an_interval_there_is_no_deadline() -> None:

@@ -16,6 +16,8 @@ Rules, each in one place:
   against the peer.
 * From this side's Close frame on, the peer has `close_timeout` to answer it and to end the transport.
 * A Close frame or a failure that came behind messages may be kept back until these are answered, for `GRACE` at most.
+* To a peer that is behind (`congest`) one pong at a time is under way, for the latest ping: a peer that reads slowly
+  but steadily sees that this side lives, and one that reads nothing cannot pile them up.
 * The side that ends the transport ends its sending side first and reads on for `LINGER`: to close a socket with unread
   bytes would reset it, and a reset can destroy the Close frame on its way.
 """
@@ -67,6 +69,8 @@ Overflow: TypeAlias = Literal["error", "drop", "close"]
 OnPong: TypeAlias = Callable[[float | None], object]
 """Called with the seconds of a ping's round trip, or with None if the connection has ended before the pong."""
 
+_LOOK: Final = 0.5
+"""Seconds between two looks at what a congested peer has taken."""
 _BREATH: Final = 0.05
 """Seconds between two keepalive pings at least: an interval of 0 must not keep a processor busy."""
 OVERHEAD: Final = 64
@@ -143,6 +147,17 @@ class Do(IntEnum):
     """End the transport at once, after one attempt to send what the encoder holds."""
 
 
+class _Congestion:
+    """What is known of a peer that takes less than it is sent."""
+
+    __slots__ = ("look_at", "pong_end", "taken")
+
+    def __init__(self, now: float) -> None:
+        self.look_at = now + _LOOK
+        self.pong_end = 0  # `sent` at the end of the latest pong that waits for the peer
+        self.taken = 0  # at the latest look
+
+
 class Session:
     """One side of a WebSocket connection after its opening handshake, with a clock that is passed in.
 
@@ -160,6 +175,7 @@ class Session:
         received: bytes received so far. `receive_data` counts; a shell that feeds the decoder itself sets it.
         sent: bytes handed to the transport so far, for the shell to set.
         unsent: those of them that the peer, or the operating system, has not taken, for the shell to set.
+        moving: whether a congested peer took something between the latest two looks at it.
         deaf: whether this program has stopped reading because its consumer is behind, for the shell to set.
         latency: seconds of the latest ping's round trip; 0 before the first.
         pings_received, pings_sent: Ping frames so far.
@@ -167,6 +183,7 @@ class Session:
 
     __slots__ = (
         "_answer_by",
+        "_congestion",
         "_drop_at",
         "_grace_until",
         "_heard",
@@ -177,6 +194,7 @@ class Session:
         "deaf",
         "latency",
         "limits",
+        "moving",
         "pings_received",
         "pings_sent",
         "received",
@@ -216,6 +234,8 @@ class Session:
         self._grace_until: float | None = None
         self._drop_at: float | None = None
         self._heard = self._taken = 0
+        self._congestion: _Congestion | None = None
+        self.moving: bool = False
 
     # --- Time -------------------------------------------------------------------------------------------
 
@@ -223,7 +243,8 @@ class Session:
     def deadline(self) -> float | None:
         """When to call `on_time`; None for never. It may change with every other call."""
         first = self._ping_at
-        for when in (self._answer_by, self._grace_until, self._drop_at):
+        look_at = None if self._congestion is None else self._congestion.look_at
+        for when in (self._answer_by, self._grace_until, self._drop_at, look_at):
             if when is not None and (first is None or when < first):
                 first = when
         return first
@@ -239,6 +260,10 @@ class Session:
         if self._grace_until is not None and now >= self._grace_until:
             self._grace_until = None
             return Do.SETTLE
+        if self._congestion is not None and now >= self._congestion.look_at:
+            do = self._look(self._congestion, now)
+            if do is not Do.NOTHING:
+                return do
         due = self._ping_at is not None and now >= self._ping_at
         if due or (self._answer_by is not None and now >= self._answer_by):
             return self._keep_alive(now, ping=due)
@@ -260,7 +285,7 @@ class Session:
         self._ping_at = now + max(limits.ping_interval, _BREATH)
         if limits.ping_timeout is not None and self._answer_by is None:
             self._answer_by = now + limits.ping_timeout
-        if connection.congested:
+        if self._congestion is not None:
             return Do.NOTHING  # a ping would wait behind what the peer does not take
         payload = self._unused_payload()
         if self._pings is None or len(self._pings) < MAX_PINGS:
@@ -268,6 +293,59 @@ class Session:
         connection.send_ping(payload)
         self.pings_sent += 1
         return Do.FLUSH
+
+    # --- A peer that is behind ---------------------------------------------------------------------------
+
+    @property
+    def congested(self) -> bool:
+        """Whether the peer is behind, as `congest` was told."""
+        return self._congestion is not None
+
+    def congest(self, now: float, congested: bool = True) -> Do:
+        """Note that more is unsent than should be, or that little is.
+
+        Meanwhile `sent` and `unsent` are to be right whenever an event is handed in.
+        """
+        if congested:
+            if self._congestion is None:
+                self._congestion = _Congestion(now)
+                self.moving = False
+            return Do.NOTHING
+        self._congestion = None
+        return self._answer_ping()
+
+    def _look(self, congestion: _Congestion, now: float) -> Do:
+        if self.connection.state >= State.DRAINING:
+            self._congestion = None
+            return Do.NOTHING
+        taken = self.sent - self.unsent
+        self.moving = taken > congestion.taken
+        congestion.taken = taken
+        congestion.look_at = now + _LOOK
+        if taken < congestion.pong_end:
+            return Do.NOTHING
+        do = self._answer_ping()
+        if do is not Do.NOTHING:
+            congestion.pong_end = self.sent + len(self.connection.encoder)
+        return do
+
+    def _answer_ping(self) -> Do:
+        connection = self.connection
+        connection.congested = False
+        connection.answer_ping()
+        return Do.FLUSH if len(connection.encoder) else Do.NOTHING
+
+    def _take_ping(self, event: Ping) -> bool:
+        """Answer it, or keep it as the latest one while the pong before waits for the peer."""
+        connection, congestion = self.connection, self._congestion
+        self.pings_received += 1
+        # RFC 6455, 5.5.3: who "has not yet sent Pong frame(s) in response to previous Ping frame(s) [...] MAY elect to
+        # send a Pong frame for only the most recently processed Ping frame".
+        connection.congested = congestion is not None and congestion.pong_end > self.sent - self.unsent
+        wanted = connection.handle(event)
+        if congestion is not None and not connection.congested:
+            congestion.pong_end = self.sent + len(connection.encoder)
+        return wanted
 
     def _stop_pings(self) -> None:
         self._ping_at = self._answer_by = None
@@ -297,10 +375,11 @@ class Session:
         connection = self.connection
         before = connection.state
         if isinstance(event, Ping):
-            self.pings_received += 1
-        elif isinstance(event, Pong):
-            self._take_pong(event.payload, now)
-        wanted = connection.handle(event)
+            wanted = self._take_ping(event)
+        else:
+            if isinstance(event, Pong):
+                self._take_pong(event.payload, now)
+            wanted = connection.handle(event)
         if connection.state is State.DRAINING and before is not State.DRAINING:
             return wanted, self._drained(now)
         return wanted, Do.FLUSH if len(connection.encoder) else Do.NOTHING
@@ -335,7 +414,7 @@ class Session:
         """Note that the transport has ended, in whatever way. It may be told more than once."""
         self.connection.receive_eof()
         self._stop_pings()
-        self._grace_until = self._drop_at = None
+        self._grace_until = self._drop_at = self._congestion = None
         pings, self._pings = self._pings, None
         for on_pong, _ in (pings or {}).values():
             if on_pong is not None:

@@ -239,20 +239,31 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
             self.abort(CloseCause.LOST)
             return
         session.received = self.bytes_received
-        session.sent = self.bytes_sent
-        unacknowledged = getattr(transport, "unacknowledged", None)  # of other transports it is not known
-        session.unsent = transport.get_write_buffer_size() + (0 if unacknowledged is None else unacknowledged())
+        self._count_unsent()
         # If it is the peer that keeps this program from going on, silence is its own.
         session.deaf = bool(self.paused & ~PAUSED_WRITING) and not self.write_paused
-        self.connection.congested = self.write_paused
         do = session.on_time(monotonic())
         if do is Do.DROP:
             self.flush()  # a Close frame that says why, if the peer still takes it
         self.obey(do)
+        if session.moving and self.paused & PAUSED_WRITING:
+            session.moving = False
+            self.room.read_on()
+
+    def _count_unsent(self) -> None:
+        """Tell the session what was sent, and what of it the peer has not taken."""
+        transport = self.transport
+        if transport is not None:
+            unacknowledged = getattr(transport, "unacknowledged", None)  # of other transports it is not known
+            self.session.sent = self.bytes_sent
+            self.session.unsent = transport.get_write_buffer_size() + (
+                0 if unacknowledged is None else unacknowledged()
+            )
 
     def handle_event(self, event: Event) -> None:
         """Do what the decoder's event asks for, if it is no message."""
-        self.connection.congested = self.write_paused
+        if self.write_paused:
+            self._count_unsent()
         self.obey(self.session.handle(event, monotonic()))
 
     def is_terminal(self, event: Event) -> bool:
@@ -459,6 +470,10 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
     def pause_writing(self) -> None:
         """Called by the transport when more than `write_limit` is unsent."""
         self.write_paused: bool = True
+        if self.opening is not None:
+            return
+        self.session.congest(monotonic())
+        self._schedule()
         if self.listener is not None and self.connection.state is State.OPEN:
             self.pause(PAUSED_WRITING)
 
@@ -467,10 +482,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         self.write_paused = False
         if self.opening is not None:
             return
-        connection = self.connection
-        connection.congested = False
-        connection.answer_ping()
-        self.written()
+        self.obey(self.session.congest(monotonic(), congested=False))
         if self._outbox is not None:
             self._outbox.drained()
         if self.listener is not None:

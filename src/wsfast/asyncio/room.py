@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from ..connection import State
+from .channel import PAUSED_WRITING
 
 if TYPE_CHECKING:
     from .protocol import ConnectionProtocol
@@ -62,13 +63,26 @@ class Room:
             self._telling = True
             self._channel.loop.call_soon(self._tell_later, _READING_TURNS)
 
+    def read_on(self) -> None:
+        """Have a peer that is behind, but reads steadily, be read for some turns.
+
+        It may be behind for ever; its pings and its Close frame are not to wait for that.
+        """
+        if not self._telling:
+            self._telling = True
+            self._channel.unpause(PAUSED_WRITING)
+            self._channel.loop.call_soon(self._tell_later, _READING_TURNS)
+
     def _tell_later(self, turns: int) -> None:
         if turns:
             self._channel.loop.call_soon(self._tell_later, turns - 1)
             return
         self._telling = False
-        if not self._channel.write_paused:  # else `returned` will be called
+        channel = self._channel
+        if not channel.write_paused:
             self._tell()
+        elif channel.listener is not None and channel.connection.state is State.OPEN:
+            channel.pause(PAUSED_WRITING)  # `returned` will be called
 
     def _restore_limits(self) -> None:
         if self._refused:

@@ -697,7 +697,8 @@ class WebSocket:
             raise
         if (self._link.unsent and not waited) or self._link.broken is not None:
             self._link.wake()
-        self._connection.congested = self._link.unsent > self._limits.write_limit
+        if self._link.unsent > self._limits.write_limit:
+            self._session.congest(time.monotonic())
 
     def ping(self, data: str | BytesLike | None = None, *, ack_on_close: bool = False) -> PingWaiter:
         """Send a Ping frame.
@@ -923,7 +924,7 @@ class WebSocket:
             return
         session.sent, session.unsent = link.sent, link.unsent
         # If it is the peer that keeps this program from going on, silence is its own.
-        session.deaf = self._paused and not self._connection.congested
+        session.deaf = self._paused and not session.congested
         self._obey(session.on_time(time.monotonic()))
 
     # --- The thread -----------------------------------------------------------------------------------------
@@ -1005,6 +1006,7 @@ class WebSocket:
     def _received(self, data: bytes) -> None:
         session, connection = self._session, self._connection
         session.received += len(data)
+        session.sent, session.unsent = self._link.sent, self._link.unsent
         now = time.monotonic()
         do = Do.NOTHING
         for event in connection.decoder.feed(data):
@@ -1031,12 +1033,9 @@ class WebSocket:
 
     def _sent_more(self) -> None:
         limit = self._limits.write_limit
-        connection = self._connection
         self._link.flush()
-        if connection.congested and self._link.unsent * 4 <= limit:
-            connection.congested = False
-            connection.answer_ping()
-            self._flush()
+        if self._session.congested and self._link.unsent * 4 <= limit:
+            self._obey(self._session.congest(time.monotonic(), congested=False))
         if self._link.unsent * 4 <= limit:
             self._writable.notify_all()
         if self._link.ended and not self._link.unsent:

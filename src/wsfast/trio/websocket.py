@@ -407,13 +407,16 @@ class WebSocket:
 
     def _count(self) -> None:
         """Note how much is unsent."""
-        connection, limit = self._connection, self._limits.write_limit
+        limit = self._limits.write_limit
         unsent = self.buffered_amount
         if unsent > limit:
-            self._full = connection.congested = True
+            if not self._full:
+                self._full = True
+                self._session.congest(trio.current_time())
+                self._set_timer()
         elif self._full and unsent * 4 <= limit:
-            self._full = connection.congested = False
-            connection.answer_ping()
+            self._full = False
+            self._session.congest(trio.current_time(), congested=False)  # the writer is at work, and sends the pong
             self._senders.unpark_all()
 
     async def ping(self, data: str | BytesLike | None = None, *, ack_on_close: bool = False) -> PingWaiter:
@@ -591,6 +594,7 @@ class WebSocket:
     def _received(self, data: bytes | bytearray) -> None:
         session, connection = self._session, self._connection
         session.received += len(data)
+        self._count_unsent()
         now = trio.current_time()
         do = Do.NOTHING
         for event in connection.decoder.feed(data):
@@ -693,11 +697,15 @@ class WebSocket:
             with trio.CancelScope() as self._timer:
                 self._set_timer()
                 await trio.sleep_forever()
-            session.unsent = self.buffered_amount
-            session.sent = self._written + session.unsent
+            self._count_unsent()
             # If it is the peer that keeps this program from going on, silence is its own.
-            session.deaf = self._paused and not self._connection.congested
+            session.deaf = self._paused and not session.congested
             self._obey(session.on_time(trio.current_time()))
+
+    def _count_unsent(self) -> None:
+        """Tell the session what was sent, and what of it the stream has not taken."""
+        self._session.unsent = self._unwritten
+        self._session.sent = self._written + self._unwritten
 
     async def _part(self) -> None:
         """End the transport, which is this side's duty."""
