@@ -66,7 +66,6 @@ cdef extern from "_threads.h":
     """
     static unsigned int wsf_version(PyObject *type) { return wsf_type_version((PyTypeObject *)type); }
     """
-    bint WSF_FREE_THREADED
     Py_ssize_t wsf_holders(object thing)
     unsigned int wsf_version(object type)
 

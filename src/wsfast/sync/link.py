@@ -24,6 +24,8 @@ from wsfast.dial.eyeballs import STAGGER, alternate, none_answers
 __all__ = ["Deadline", "Link", "bounded", "open_tcp", "open_unix"]
 
 _RECEIVE: Final = 65536
+_OWN: Final = 65536
+"""Bytes that the peer may make TLS itself say (answers to its KeyUpdates, for example) while it takes none of it."""
 
 _T = TypeVar("_T")
 
@@ -146,6 +148,7 @@ class Link:
         "_events",
         "_held",
         "_layers",
+        "_own",
         "_poll",
         "_unsent",
         "_wake_in",
@@ -161,6 +164,7 @@ class Link:
         self._layers: list[_Tls] = []
         self._unsent: deque[memoryview] = deque()
         self._held = 0
+        self._own = 0  # bytes that TLS said by itself while something was unsent
         self.ended = False
         """Whether the sending side was ended, or will be once what is kept was sent."""
         self.sent = 0
@@ -219,8 +223,16 @@ class Link:
             if data is None:
                 break
         if self._layers:
-            self._push()
+            self._answer()
         return data
+
+    def _answer(self) -> None:
+        """Send what TLS has to say itself, as far as the peer takes it."""
+        behind, before = self._held > 0, self.sent
+        self._push()
+        self._own = self._own + self.sent - before if behind else 0
+        if self._own > _OWN:
+            raise ConnectionAbortedError("the peer makes TLS say more than it takes")
 
     def write(self, data: bytes) -> None:
         """Send, or keep what the operating system does not take at once. It never raises: see `broken`."""
