@@ -6,6 +6,7 @@ What is answered while the peer takes none of it must stay bounded: the connecti
 
 from __future__ import annotations
 
+import _ssl
 import asyncio
 import ctypes
 import functools
@@ -15,7 +16,6 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-import _ssl
 import pytest
 from hostile import head
 
@@ -112,7 +112,8 @@ async def on_trio(certs: Any) -> tuple[str, int]:
     import trio
 
     async with trio.open_nursery() as nursery:
-        serve = functools.partial(wsfast.trio.serve, echo, "127.0.0.1", 0, ssl=certs.server_context())
+        options = {"ssl": certs.server_context(), "stop_timeout": 1, "close_timeout": 0.5}
+        serve = functools.partial(wsfast.trio.serve, echo, "127.0.0.1", 0, **options)
         server = await nursery.start(serve)
         port = server.sockets[0].getsockname()[1]
         result = await trio.to_thread.run_sync(flood, port, certs.client_context())
