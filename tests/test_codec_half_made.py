@@ -7,6 +7,7 @@ Each case has a process of its own, since what fails may end it.
 from __future__ import annotations
 
 import importlib
+import os
 import subprocess
 import sys
 import textwrap
@@ -91,7 +92,7 @@ def run(code: str) -> str:
         capture_output=True,
         text=True,
         timeout=120,
-        env={"PYTHONPATH": str(PACKAGE.parent), "PYTHONMALLOC": "debug"},
+        env={"PYTHONMALLOC": "debug", **os.environ, "PYTHONPATH": str(PACKAGE.parent)},  # of sanitizers, too
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout

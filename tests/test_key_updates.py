@@ -23,7 +23,7 @@ import wsfast
 import wsfast.sync
 import wsfast.trio
 
-MOST = 250_000
+MOST = 30_000
 ANSWER = 27  # bytes of a record with a KeyUpdate
 
 
@@ -35,6 +35,15 @@ def library() -> Any:
     return made
 
 
+def listening() -> socket.socket:
+    """Return a bound socket, whose connections hold little in the system."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+    sock.bind(("127.0.0.1", 0))
+    return sock
+
+
 def flood(port: int, context: ssl.SSLContext) -> tuple[str, int]:
     """Open a connection and ask for new keys without reading; return how that ended and how much had been answered."""
     openssl = library()
@@ -42,6 +51,7 @@ def flood(port: int, context: ssl.SSLContext) -> tuple[str, int]:
     tls = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
         sock.settimeout(20)
         sock.connect(("127.0.0.1", port))
 
@@ -88,7 +98,7 @@ def flood(port: int, context: ssl.SSLContext) -> tuple[str, int]:
 
 
 async def on_asyncio(certs: Any) -> tuple[str, int]:
-    async with wsfast.serve(echo, "127.0.0.1", 0, ssl=certs.server_context(), stop_timeout=1) as server:
+    async with wsfast.serve(echo, sock=listening(), ssl=certs.server_context(), stop_timeout=1) as server:
         port = server.sockets[0].getsockname()[1]
         return await asyncio.to_thread(flood, port, certs.client_context())
 
@@ -98,7 +108,7 @@ def on_sync(certs: Any) -> tuple[str, int]:
         for _ in ws:
             pass
 
-    with wsfast.sync.serve(receive, "127.0.0.1", 0, ssl=certs.server_context(), stop_timeout=1) as server:
+    with wsfast.sync.serve(receive, sock=listening(), ssl=certs.server_context(), stop_timeout=1) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
@@ -113,7 +123,7 @@ async def on_trio(certs: Any) -> tuple[str, int]:
 
     async with trio.open_nursery() as nursery:
         options = {"ssl": certs.server_context(), "stop_timeout": 1, "close_timeout": 0.5}
-        serve = functools.partial(wsfast.trio.serve, echo, "127.0.0.1", 0, **options)
+        serve = functools.partial(wsfast.trio.serve, echo, None, None, sock=listening(), **options)
         server = await nursery.start(serve)
         port = server.sockets[0].getsockname()[1]
         result = await trio.to_thread.run_sync(flood, port, certs.client_context())
