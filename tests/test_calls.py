@@ -137,7 +137,6 @@ async def test_the_iterator_can_be_closed() -> None:
 
 AT_ONCE: dict[str, Callable[[wsfast.WebSocket], object]] = {
     "send_nowait": lambda ws: ws.send_nowait("x"),
-    "broadcast": lambda ws: wsfast.broadcast([ws], "x"),
     "close_nowait": lambda ws: ws.close_nowait(),
     "abort": lambda ws: ws.abort(),
     # Coroutines that are driven by hand.
@@ -179,9 +178,8 @@ async def test_what_acts_at_once_refuses_other_threads(name: str) -> None:
     async with pair() as (client, server):
         with pytest.raises(RuntimeError, match="call_soon_threadsafe"):
             await asyncio.to_thread(AT_ONCE[name], client)
-        if name != "broadcast":  # which reaches the connections of other loops from within one
-            with pytest.raises(RuntimeError, match="call_soon_threadsafe"):
-                in_another_loop(lambda: AT_ONCE[name](client))
+        with pytest.raises(RuntimeError, match="call_soon_threadsafe"):
+            in_another_loop(lambda: AT_ONCE[name](client))
         assert client.state is State.OPEN
         await client.send("only this")
         assert await server.recv() == "only this"
