@@ -320,10 +320,6 @@ class ProxyError(InvalidHandshake):
     """The proxy could not be reached, refused (then `response` is its answer), or answered what is no HTTP."""
 
 
-class OtherThread(RuntimeError):
-    """What acts at once was called in another thread than the connection's event loop's."""
-
-
 def is_only(exc: BaseException, kinds: tuple[type[BaseException], ...]) -> bool:
     """Tell whether an exception, or each one of a group as task groups and nurseries raise it, is of some kinds."""
     if isinstance(exc, BaseExceptionGroup):

@@ -30,8 +30,8 @@ from .._codec cimport Decoder, Encoder, _keep_spare, _seal
 from ..transport._socket cimport Receiver, SocketTransport
 
 from ..events import Fragment
-from ..exceptions import ONE_RECEIVER, ConcurrencyError, InvalidState, OtherThread
-from ..transport.loops import write_parts
+from ..exceptions import ONE_RECEIVER, ConcurrencyError, InvalidState
+from ..transport.loops import OtherThread, write_parts
 
 __all__ = ["Channel", "Endpoint", "EventEndpoint", "Turn"]
 

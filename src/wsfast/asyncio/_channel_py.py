@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 from ..codes import Opcode
 from ..events import BytesLike, Event, Fragment
-from ..exceptions import ONE_RECEIVER, ConcurrencyError, ConnectionClosed, ConnectionClosedOK, InvalidState, OtherThread
+from ..exceptions import ONE_RECEIVER, ConcurrencyError, ConnectionClosed, ConnectionClosedOK, InvalidState
 from ..session import OVERHEAD, weight
+from ..transport.loops import OtherThread
 
 if TYPE_CHECKING:
     from ..connection import Connection

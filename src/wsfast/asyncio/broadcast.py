@@ -11,8 +11,9 @@ from ..codec import encode_frame
 from ..codes import Opcode
 from ..connection import Side, State
 from ..events import BytesLike
-from ..exceptions import BufferFull, ConcurrencyError, ConnectionClosed, OtherThread
+from ..exceptions import BufferFull, ConcurrencyError, ConnectionClosed
 from ..handshake.uri import format_address
+from ..transport.loops import OtherThread
 
 if TYPE_CHECKING:
     from .protocol import ConnectionProtocol

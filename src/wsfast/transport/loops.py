@@ -8,9 +8,13 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 from weakref import WeakKeyDictionary
 
-__all__ = ["PerLoop", "end_in_steps", "write_parts"]
+__all__ = ["OtherThread", "PerLoop", "end_in_steps", "write_parts"]
 
 _T = TypeVar("_T")
+
+
+class OtherThread(RuntimeError):
+    """What acts at once was called in another thread than the connection's event loop's."""
 
 
 class PerLoop(Generic[_T]):
