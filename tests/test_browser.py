@@ -267,6 +267,9 @@ def test_json_unfolds(page: Page) -> None:
     # Not JSON after all.
     page.type("text", "{no", Keys.ENTER)
     assert page.received(3)[2][1] == "{no"
+    page.click("pretty")
+    page.type("text", "[12345678901234567890, 1.50, 1e999, -0, 7]", Keys.ENTER)
+    assert page.received(4)[3][1] == "[ 5 items ]12345678901234567890" + "1.50" + "1e999" + "-0" + "7"
 
 
 def test_binary_is_typed_and_shown_in_hexadecimal(page: Page) -> None:
@@ -356,7 +359,7 @@ def test_storage_that_another_page_filled(page: Page) -> None:
 def test_5000_echoes_within_a_second(page: Page) -> None:
     """From the click to the last line on the screen; the best of five, since the machine may do other work.
 
-    On one that is so busy that a script which only counts takes half a second, the page has twice the script's time.
+    On one that is so busy that a script which only counts takes half a second, the page has three times the script's time.
     """
     page.connect("echo")
     took, counting = [], []
@@ -396,7 +399,7 @@ def test_5000_echoes_within_a_second(page: Page) -> None:
             )
         )
     print(f"5,000 echoes: {sorted(map(round, took))} ms; only counted: {sorted(map(round, counting))} ms")
-    assert min(took) <= max(1000, 2 * min(counting)), (took, counting)
+    assert min(took) <= max(1000, 3 * min(counting)), (took, counting)
     assert len(page.lines("sent")) + len(page.lines("received")) == 500, "no more stand in the document"
     assert re.search(r"The latest 500 of 2\d,\d\d\d lines", page.text("older"))
 
