@@ -359,7 +359,7 @@ def test_storage_that_another_page_filled(page: Page) -> None:
 def test_5000_echoes_within_a_second(page: Page) -> None:
     """From the click to the last line on the screen; the best of five, since the machine may do other work.
 
-    On one that is so busy that a script which only counts takes half a second, the page has three times the script's time.
+    On one so busy that a script which only counts takes a third of a second, it has three times the script's time.
     """
     page.connect("echo")
     took, counting = [], []

@@ -7,8 +7,10 @@ import json
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +169,78 @@ def test_a_server_that_closes_later(capsys: pytest.CaptureFixture[str]) -> None:
 
     with running(second_leaves) as served:
         assert main(["bench", "--duration", "0.1", "--connections", "2", served.uri]) == 1
-    assert "busy" in capsys.readouterr().err
+    assert re.search(r"^failed +2 connections: .*1013.*busy", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_connections_that_are_refused_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = 0
+
+    def every_other(ws: wsfast.WebSocket, request: wsfast.Request) -> wsfast.Response | None:
+        nonlocal asked
+        asked += 1
+        return None if asked % 2 else ws.respond(503, "full\n")
+
+    with running(process_request=every_other) as served:
+        assert main(["bench", "--duration", "0.1", "--connections", "4", "--json", served.uri]) == 1
+    results = json.loads(capsys.readouterr().out)
+    assert sum(results["failed"].values()) == 2
+    assert "503" in next(iter(results["failed"]))
+    assert results["throughput"]["connections"] == 2
+    assert results["throughput"]["messages"] > 0
+    assert results["opening"]["max_us"] >= results["opening"]["median_us"] > 0
+
+
+@pytest.mark.parametrize("how", [[], ["--rate", "1000"]], ids=["window", "rate"])
+def test_a_server_that_stops_answering(capsys: pytest.CaptureFixture[str], how: list[str]) -> None:
+    connections = 0
+
+    async def falls_silent(ws: wsfast.WebSocket) -> None:
+        nonlocal connections
+        connections += 1
+        left = 10 if connections > 1 else 1 << 30
+        async for message in ws:
+            if left:
+                left -= 1
+                await ws.send(message)
+
+    with running(falls_silent) as served:
+        options = ["--duration", "0.1", "--timeout", "0.5", "--json", *how, served.uri]
+        assert main(["bench", *options]) == 1
+    results = json.loads(capsys.readouterr().out)
+    assert results["unanswered"] > 10
+    assert results["latency"]["p99_us"] > 490_000, "that it waited in vain is not left out"
+
+
+def test_a_server_that_never_answers(capsys: pytest.CaptureFixture[str]) -> None:
+    async def silent(ws: wsfast.WebSocket) -> None:
+        async for _ in ws:
+            pass
+
+    with running(silent) as served:
+        assert main(["bench", "--duration", "0.1", "--timeout", "0.2", served.uri]) == 1
+    assert "did not answer a message within 0.2 s" in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_it_early() -> None:
+    loaded = threading.Event()
+    connections = 0
+
+    async def counting(ws: wsfast.WebSocket) -> None:
+        nonlocal connections
+        connections += 1
+        async for message in ws:
+            await ws.send(message)
+            if connections > 1:  # the first one is for the round trip
+                loaded.set()
+
+    with running(counting) as served:
+        command = [sys.executable, "-m", "wsfast", "bench", "--duration", "0.1", "--rate", "500", "--ramp", "60"]
+        with subprocess.Popen([*command, served.uri], stdout=subprocess.PIPE, text=True) as process:
+            assert loaded.wait(30)
+            process.send_signal(signal.SIGINT)
+            out, _ = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert "throughput" in out
 
 
 def test_nobody_listens(capsys: pytest.CaptureFixture[str]) -> None:
@@ -212,4 +285,6 @@ def test_the_progress_bar_is_drawn_in_a_terminal() -> None:
     assert "round trip   [" in drawn
     assert "#" in drawn
     assert "throughput   [" in drawn
-    assert drawn.endswith("\r\x1b[K")
+    assert "\r\x1b[J" in drawn
+    assert "  <= " in drawn, "the histogram as it is so far"
+    assert drawn.endswith("\r\x1b[J")

@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import math
 import os
 import random
+import signal
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from typing import TYPE_CHECKING, Any, Final
 
 from wsfast.asyncio.websocket import WebSocket
@@ -26,7 +28,17 @@ from wsfast.client.connector import connect
 from wsfast.codec import IMPLEMENTATION
 from wsfast.exceptions import ConnectionClosed, WebSocketError
 
-from .options import add_connection_arguments, complain, connection_options, natural, positive, tell_failure, whole
+from .options import (
+    add_connection_arguments,
+    complain,
+    connection_options,
+    escape,
+    explain,
+    natural,
+    positive,
+    tell_failure,
+    whole,
+)
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -37,6 +49,8 @@ _WIDTH: Final = 30
 _REDRAW: Final = 0.1
 """Seconds between two looks of the progress bar: to draw it costs some 20 us."""
 _PERCENTILES: Final = (50.0, 90.0, 99.0, 99.9, 99.99)
+_LOOK: Final = 0.2
+"""Seconds between two looks, at most, at whether the end has come early."""
 _BEHIND: Final = 0.001
 """Seconds that a sender is at rest at least between two looks at the clock."""
 
@@ -118,7 +132,8 @@ def run(args: argparse.Namespace) -> int:
     """Measure, and print the results.
 
     Returns:
-        The exit status: 0, or 1 if the server could not be reached, or is no echo server.
+        The exit status: 0, or 1 if the server could not be reached, is no echo server, left something unanswered, or a
+        connection failed.
     """
     if args.rate is not None and args.subscribe is not None:
         args.parser.error("--rate goes without --subscribe: the server decides how much it sends")
@@ -145,7 +160,7 @@ def run(args: argparse.Namespace) -> int:
         _print(args, results)
     if earlier is not None:
         _print_change(earlier, results)
-    return 0
+    return 1 if "failed" in results or "unanswered" in results else 0
 
 
 def _earlier(path: str) -> dict[str, Any]:
@@ -217,7 +232,7 @@ class _Histogram:
 
 
 class _Bar:
-    """A progress bar on stderr, with what is known so far; nothing where that is no terminal."""
+    """A progress bar on stderr, and the histogram as far as it is known; nothing where that is no terminal."""
 
     def __init__(self, title: str, duration: float, histogram: _Histogram | None = None) -> None:
         self._title = title
@@ -242,13 +257,16 @@ class _Bar:
             if self._histogram is not None and self._histogram.count:
                 half, most = self._histogram.percentiles(50, 99)
                 known += f" p50 {_duration(half)} p99 {_duration(most)}"
-        sys.stderr.write(f"\r{self._title:<12} [{'#' * done}{'.' * (_WIDTH - done)}] {part:4.0%}{known}\x1b[K")
+        rows = [] if self._histogram is None else _drawn(self._histogram.bars())
+        screen = "\n".join([f"{self._title:<12} [{'#' * done}{'.' * (_WIDTH - done)}] {part:4.0%}{known}", *rows])
+        up = f"\x1b[{len(rows)}A" if rows else ""
+        sys.stderr.write(f"\r\x1b[J{screen}{up}\r")
         sys.stderr.flush()
 
     def end(self) -> None:
         """Wipe it."""
         if self._on:
-            sys.stderr.write("\r\x1b[K")
+            sys.stderr.write("\r\x1b[J")
             sys.stderr.flush()
 
 
@@ -264,7 +282,13 @@ async def _measure(args: argparse.Namespace, options: dict[str, Any]) -> dict[st
     }
     if args.subscribe is None:
         async with connect(args.uri, **options) as ws:
-            times = sorted(await _round_trips(ws, messages, args.duration))
+            try:
+                async with asyncio.timeout(args.duration + args.timeout):
+                    times = sorted(await _round_trips(ws, messages, args.duration))
+            except TimeoutError:
+                raise _NoEchoError(
+                    f"the server did not answer a message within {args.timeout:g} s; --subscribe counts what it sends"
+                ) from None
         count = len(times)
         results["round_trip"] = {
             "count": count,
@@ -276,7 +300,7 @@ async def _measure(args: argparse.Namespace, options: dict[str, Any]) -> dict[st
     load = _Load(args, options, messages)
     await load.run()
     results["throughput"] = {
-        "connections": args.connections,
+        "connections": load.opened,
         "window": args.window,
         "messages": load.received,
         "seconds": load.seconds,
@@ -285,6 +309,13 @@ async def _measure(args: argparse.Namespace, options: dict[str, Any]) -> dict[st
     }
     if args.rate is not None:
         results["throughput"]["rate"] = args.rate
+    if load.failed:
+        results["failed"] = dict(load.failed.most_common())
+    if load.unanswered:
+        results["unanswered"] = load.unanswered
+    if load.opening.count:
+        half, most = load.opening.percentiles(50, 99)
+        results["opening"] = {"median_us": half * 1e6, "p99_us": most * 1e6, "max_us": load.opening.greatest * 1e6}
     if load.latencies.count:
         found = load.latencies.percentiles(*_PERCENTILES)
         results["latency"] = {
@@ -335,7 +366,11 @@ async def _round_trips(ws: WebSocket, messages: _Messages, duration: float) -> l
 
 
 class _Load:
-    """Many messages on their way, over some connections."""
+    """Many messages on their way, over some connections.
+
+    It goes on when a connection fails, or is lost: `failed` counts these by what went wrong. What has no answer when
+    the time is up has ``--timeout`` more, and is then `unanswered`. Ctrl-C ends it early, with what is known by then.
+    """
 
     def __init__(self, args: argparse.Namespace, options: dict[str, Any], messages: _Messages) -> None:
         self._args = args
@@ -344,13 +379,29 @@ class _Load:
         self.received = 0
         self.received_bytes = 0
         self.seconds = 0.0
+        self.opened = 0
+        self.failed: Counter[str] = Counter()
+        self._failure: Exception | None = None
+        self.unanswered = 0
         self.latencies = _Histogram()
+        self.opening = _Histogram()
         self._bar = _Bar("throughput", args.duration + args.ramp, self.latencies)
 
     async def run(self) -> None:
-        """Open the connections, measure, and close them."""
-        began = time.perf_counter()
-        self._end = began + self._args.duration + self._args.ramp
+        """Open the connections, measure, and close them.
+
+        Raises:
+            _NoEchoError: the server answered something else.
+            OSError, WebSocketError, ...: no connection could be opened.
+        """
+        clock = time.perf_counter
+        began = clock()
+        self._end = began + self._args.ramp + self._args.duration
+        # An echo server is measured when all connections are open; of what a server sends by itself, all counts.
+        self._measured_from = began + (self._args.ramp if self._args.subscribe is None else 0.0)
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(NotImplementedError, RuntimeError):  # on Windows, in a thread
+            loop.add_signal_handler(signal.SIGINT, self._interrupted)
         try:
             async with asyncio.TaskGroup() as group:
                 for number in range(self._args.connections):
@@ -358,26 +409,58 @@ class _Load:
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from None
         finally:
+            with contextlib.suppress(NotImplementedError, RuntimeError):
+                loop.remove_signal_handler(signal.SIGINT)
             self._bar.end()
-        self.seconds = time.perf_counter() - began
+        if not self.opened and self._failure is not None:
+            raise self._failure
+        self.seconds = max(1e-9, clock() - self._measured_from)
+
+    def _interrupted(self) -> None:
+        now = time.perf_counter()
+        if now >= self._end:  # a second time: whatever is open
+            raise KeyboardInterrupt
+        self._end = now
+        self._measured_from = min(self._measured_from, now)
 
     async def _connection(self, number: int) -> None:
         if self._args.ramp:
             await asyncio.sleep(self._args.ramp * number / self._args.connections)
-        # Who waits to send does not receive, and the server then waits as well: nothing here may wait to send.
-        async with connect(self._args.uri, **self._options, max_buffered=None) as ws:
-            if self._args.subscribe is not None:
-                await self._count(ws)
-            elif self._args.rate is not None:
-                await self._at_a_rate(ws, number)
-            else:
-                await self._in_a_window(ws)
+        began = time.perf_counter()
+        if began >= self._end:
+            return
+        try:
+            # Who waits to send does not receive, and the server then waits as well: nothing here may wait to send.
+            async with connect(self._args.uri, **self._options, max_buffered=None) as ws:
+                self.opening.add(time.perf_counter() - began)
+                self.opened += 1
+                if self._args.subscribe is not None:
+                    await self._count(ws)
+                elif self._args.rate is not None:
+                    await self._at_a_rate(ws, number)
+                else:
+                    await self._in_a_window(ws)
+        except (WebSocketError, OSError, ValueError, ImportError) as exc:
+            if self._failure is None:
+                self._failure = exc
+            self.failed[explain(exc)] += 1
 
-    def _note(self, message: str | bytes, now: float) -> None:
-        self.received += 1
-        self.received_bytes += len(message)
+    def _note(self, message: str | bytes, since: float | None, now: float) -> None:
+        if now >= self._measured_from:
+            self.received += 1
+            self.received_bytes += len(message)
+            if since is not None:
+                self.latencies.add(now - since)
         self._bar.count = self.received
         self._bar.update(now)
+
+    def _give_up(self, on_their_way: deque[tuple[float, str | bytes]]) -> None:
+        """Count what has no answer: it took as long as it was waited for, at least."""
+        now = time.perf_counter()
+        self.unanswered += len(on_their_way)
+        for since, _ in on_their_way:
+            self.latencies.add(now - since)
+        on_their_way.clear()
 
     async def _in_a_window(self, ws: WebSocket) -> None:
         clock = time.perf_counter
@@ -388,17 +471,22 @@ class _Load:
             on_their_way.append((clock(), message))
             ws.send_nowait(message)
 
-        for _ in range(self._args.window):
-            send()
-        while on_their_way:
-            answer = await ws.recv()
-            now = clock()
-            sent, message = on_their_way.popleft()
-            _check(answer, message)
-            self.latencies.add(now - sent)
-            self._note(message, now)
-            if now < self._end:
-                send()
+        try:
+            async with asyncio.timeout(self._end + self._args.timeout - clock()):
+                for _ in range(self._args.window):
+                    send()
+                while on_their_way:
+                    answer = await ws.recv()
+                    now = clock()
+                    sent, message = on_their_way.popleft()
+                    _check(answer, message)
+                    self._note(message, sent, now)
+                    if now < self._end:
+                        send()
+        except TimeoutError:
+            pass
+        finally:
+            self._give_up(on_their_way)
 
     async def _at_a_rate(self, ws: WebSocket, number: int) -> None:
         clock = time.perf_counter
@@ -412,8 +500,7 @@ class _Load:
                 now = clock()
                 due, message = on_their_way.popleft()
                 _check(answer, message)
-                self.latencies.add(now - due)
-                self._note(message, now)
+                self._note(message, due, now)
 
         receiving = asyncio.ensure_future(receive())
         try:
@@ -426,24 +513,25 @@ class _Load:
                     on_their_way.append((due, message))  # from when it should have gone out
                     ws.send_nowait(message)
                     due += interval
-                await asyncio.sleep(max(_BEHIND, due - clock()))
+                await asyncio.sleep(max(_BEHIND, min(_LOOK, due - clock())))
             sending = False
             if on_their_way or receiving.done():
-                await receiving
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._args.timeout):
+                        await receiving
         finally:
             receiving.cancel()
             await asyncio.gather(receiving, return_exceptions=True)
+            self._give_up(on_their_way)
 
     async def _count(self, ws: WebSocket) -> None:
         if self._args.subscribe:
             await ws.send(self._args.subscribe)
-        try:
-            async with asyncio.timeout(self._end - time.perf_counter()):
-                while True:
-                    message = await ws.recv()
-                    self._note(message, time.perf_counter())
-        except TimeoutError:
-            pass
+        while (left := self._end - time.perf_counter()) > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(_LOOK, left)):
+                    while True:
+                        self._note(await ws.recv(), None, time.perf_counter())
 
 
 def _check(answer: object, message: str | bytes) -> None:
@@ -485,13 +573,28 @@ def _print(args: argparse.Namespace, results: dict[str, Any]) -> None:
         f"throughput   {rate['messages_per_second']:,.0f} messages/s   {rate['mb_per_second']:,.1f} MB/s each way"
         f"   ({how})"
     )
+    opening = results.get("opening")
+    if opening is not None and rate["connections"] > 1:
+        print(
+            f"opening      median {_duration(opening['median_us'] / 1e6)}   p99 {_duration(opening['p99_us'] / 1e6)}"
+            f"   max {_duration(opening['max_us'] / 1e6)}   ({rate['connections']} connections)"
+        )
+    for why, count in results.get("failed", {}).items():
+        print(f"failed       {count:,} connections: {escape(why)}")
+    if "unanswered" in results:
+        print(f"unanswered   {results['unanswered']:,} messages, after {args.timeout:g} s more")
     if latency is None:
         return
     shown = "   ".join(f"p{percent:g} {_duration(latency[f'p{percent:g}_us'] / 1e6)}" for percent in _PERCENTILES)
     print(f"under load   {shown}   max {_duration(latency['max_us'] / 1e6)}")
-    most = max((count for _, count in latency["histogram"]), default=0)
-    for bound, count in latency["histogram"]:
-        print(f"  <= {_duration(bound / 1e6):>8}  {'#' * math.ceil(40 * count / most):<40}  {count:,}")
+    for line in _drawn([(bound / 1e6, count) for bound, count in latency["histogram"]]):
+        print(line)
+
+
+def _drawn(bars: list[tuple[float, int]]) -> list[str]:
+    """Return the lines of a histogram."""
+    most = max((count for _, count in bars), default=0)
+    return [f"  <= {_duration(bound):>8}  {'#' * math.ceil(40 * count / most):<40}  {count:,}" for bound, count in bars]
 
 
 def _print_change(earlier: dict[str, Any], results: dict[str, Any]) -> None:

@@ -23,6 +23,7 @@ __all__ = [
     "connection_options",
     "discard_output",
     "escape",
+    "explain",
     "looks_like_address",
     "natural",
     "positive",
@@ -55,10 +56,10 @@ def discard_output() -> None:
 def tell_failure(args: argparse.Namespace, exc: BaseException) -> None:
     """Tell the user, on stderr, where it could not be connected to, and why."""
     host = re.split("[/?]", args.uri.partition("://")[2], maxsplit=1)[0].rpartition("@")[2]
-    complain(f"could not connect to {args.unix or host}: {_explain(exc)}")
+    complain(f"could not connect to {args.unix or host}: {explain(exc)}")
 
 
-def _explain(exc: BaseException) -> str:
+def explain(exc: BaseException) -> str:
     """Say in one line why connecting failed, with what the server answered."""
     text = str(exc) or type(exc).__name__
     if isinstance(exc, OSError) and exc.errno is not None and exc.strerror:
