@@ -6,6 +6,7 @@ import asyncio
 import gc
 import importlib
 import os
+import re
 import signal
 from collections.abc import Iterator
 from types import ModuleType
@@ -25,6 +26,16 @@ def pytest_collection_finish() -> None:
 
 def pytest_sessionfinish() -> None:
     gc.unfreeze()  # plugins look for what refers to their objects
+
+
+_SECTION = re.compile(r"(?<![\d.])\d{1,2}(?:\.\d{1,2}){1,3}(?![\d.]*\d)")
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Let ``pytest -k 7.1.7`` find the tests of a rule by the sections of RFCs that their docstrings name."""
+    text = getattr(getattr(item, "obj", None), "__doc__", None) or ""
+    if "RFC" in text:
+        item.extra_keyword_matches.update(_SECTION.findall(text))
 
 
 @pytest.fixture(params=["_codec", "_codec_py"], ids=["cython", "python"])

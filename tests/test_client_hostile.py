@@ -130,6 +130,7 @@ HANDSHAKES: dict[str, tuple[Script, type[Exception], str]] = {
 
 @pytest.mark.parametrize("name", HANDSHAKES)
 async def test_wrong_response(name: str) -> None:
+    """RFC 6455, 4.1: what the response must have, else the client fails the connection."""
     script, error, text = HANDSHAKES[name]
     async with scripted(script) as server, nothing_left(port_of(server)):
         with pytest.raises(error, match=text) as caught:

@@ -168,6 +168,7 @@ SENT = [0x81, 0x82, 0x81, 0x01, 0x89, 0x8A]
 @pytest.mark.parametrize("state", LIVED)
 @pytest.mark.parametrize(("send", "first"), list(zip(SENDERS, SENT, strict=True)))
 def test_every_state_and_sending(state: State, side: Side, send: Callable[[Connection], None], first: int) -> None:
+    """RFC 6455, 5.5.1: "The application MUST NOT send any more data frames after sending a Close frame." """
     connection = made(side, state)
     if state is State.OPEN:
         send(connection)
@@ -211,6 +212,7 @@ def test_a_wrong_close_is_refused_in_every_state(state: State, side: Side) -> No
 @pytest.mark.parametrize("side", SIDES)
 @pytest.mark.parametrize("code", [*sorted(ACCEPTED_CLOSE_CODES)[:12], 3000, 4999])
 def test_code_and_reason_of_a_close_are_echoed(side: Side, code: int) -> None:
+    """RFC 6455, 5.5.1: "the endpoint MUST send a Close frame in response"."""
     connection = Connection(side)
     events = connection.receive_data(from_peer(side, CLOSE, code.to_bytes(2, "big") + b"so"))
     assert events == [Close(code, "so")]
@@ -249,6 +251,7 @@ def test_closing_without_a_code(side: Side, code: int | None) -> None:
     ],
 )
 def test_a_wrong_close_fails_the_connection(side: Side, body: bytes, code: int) -> None:
+    """RFC 6455, 5.5.1 and 7.4.1: a body of one byte, codes that no frame may have, a reason that is not UTF-8 (8.1)."""
     connection = Connection(side)
     [failure] = connection.receive_data(from_peer(side, CLOSE, body))
     [(first, answer)] = sent(connection)
@@ -276,6 +279,7 @@ def test_our_close_answered(side: Side) -> None:
 
 @pytest.mark.parametrize("side", SIDES)
 def test_data_after_close_is_dropped_and_what_came_before_is_not(side: Side) -> None:
+    """RFC 6455, 1.4 and 5.5.1: after a Close frame, "a peer does not send any further data"."""
     connection = Connection(side)
     data = from_peer(side, TEXT, b"1") + from_peer(side, CLOSE, b"\x03\xe8") + from_peer(side, TEXT, b"2")
     assert connection.receive_data(data + b"no frame at all") == ["1", Close(1000)]
@@ -312,6 +316,7 @@ def test_lost_is_1006_and_an_error(side: Side, state: State) -> None:
 
 @pytest.mark.parametrize("side", SIDES)
 def test_who_ends_the_transport(side: Side) -> None:
+    """RFC 6455, 7.1.1: TCP "SHOULD be closed first by the server"; who fails the connection ends it (7.1.7)."""
     closed_by_peer = made(side, State.DRAINING)
     assert closed_by_peer.should_end_transport is (side is Side.SERVER)  # RFC 6455, 7.1.1
     ours = made(side, State.CLOSING)
@@ -402,6 +407,7 @@ def test_what_may_be_sent_is_what_may_be_received() -> None:
 
 @pytest.mark.parametrize("side", SIDES)
 def test_pings_to_a_congested_peer_are_answered_once(side: Side) -> None:
+    """RFC 6455, 5.5.3: it "MAY elect to send a Pong frame for only the most recently processed Ping frame"."""
     connection = Connection(side)
     connection.congested = True
     for number in range(10):
@@ -415,6 +421,7 @@ def test_pings_to_a_congested_peer_are_answered_once(side: Side) -> None:
 
 
 def test_an_owed_pong_is_not_sent_after_a_close() -> None:
+    """RFC 6455, 5.5.2: a Ping "MUST" be answered, "unless it already received a Close frame"."""
     connection = Connection(Side.SERVER)
     connection.congested = True
     connection.receive_data(from_peer(Side.SERVER, PING))
@@ -426,6 +433,7 @@ def test_an_owed_pong_is_not_sent_after_a_close() -> None:
 
 @pytest.mark.parametrize("send", [Connection.send_ping, Connection.send_pong])
 def test_control_frames_have_at_most_125_bytes(send: Callable[[Connection, bytes], None]) -> None:
+    """RFC 6455, 5.5: "All control frames MUST have a payload length of 125 bytes or less"."""
     connection = Connection(Side.SERVER)
     send(connection, bytes(125))
     with pytest.raises(ValueError, match="at most 125 bytes, got 126"):
@@ -509,6 +517,7 @@ def test_fragments_of_the_peer() -> None:
 
 
 def test_a_close_may_stand_between_fragments_of_ours() -> None:
+    """RFC 6455, 5.4: "Control frames MAY be injected in the middle of a fragmented message." """
     connection = Connection(Side.SERVER)
     connection.send_fragment(b"a", False)
     connection.close()

@@ -379,23 +379,28 @@ class Decoder:
         opcode = first & 0x0F
         fin = bool(first & 0x80)
         control = bool(opcode & _CONTROL)
-        # RFC 6455, 5.2: reserved bits need an extension; RFC 7692, 6: RSV1 stands on the first frame only.
+        # RFC 6455, 5.2: reserved bits "MUST be 0 unless an extension is negotiated that defines meanings for non-zero
+        # values". RFC 7692, 6: "An endpoint MUST NOT set the "Per-Message Compressed" bit of control frames and
+        # non-first fragments of a data message."
         reserved = first & 0x70
         if reserved and not (reserved == 0x40 and self._inflate is not None and opcode in (1, 2)):
             raise ProtocolError(f"reserved bits 0x{reserved:02x} set in a frame with opcode 0x{opcode:x}")
         if opcode not in _OPCODES:
             raise ProtocolError(f"reserved opcode 0x{opcode:x}")
         if control:
-            # RFC 6455, 5.5
+            # RFC 6455, 5.5: "All control frames MUST have a payload length of 125 bytes or less and MUST NOT be
+            # fragmented."
             if not fin:
                 raise ProtocolError(f"control frame with opcode 0x{opcode:x} is fragmented")
         elif opcode == Opcode.CONT:
-            # RFC 6455, 5.4
+            # RFC 6455, 5.4: "The fragments of one message MUST NOT be interleaved between the fragments of another
+            # message unless an extension has been negotiated that can interpret the interleaving."
             if not self._opcode:
                 raise ProtocolError("continuation frame without a message to continue")
         elif self._opcode:
             raise ProtocolError("new message before the last one was finished")
-        # RFC 6455, 5.1
+        # RFC 6455, 5.1: "The server MUST close the connection upon receiving a frame that is not masked." "A client
+        # MUST close a connection if it detects a masked frame."
         if bool(second & 0x80) != self._masked:
             raise ProtocolError("frame is not masked" if self._masked else "frame is masked")
         length = second & 0x7F
@@ -407,7 +412,8 @@ class Decoder:
             if len(data) < position:
                 return False
             length = int.from_bytes(data[2:position], "big")
-            # RFC 6455, 5.2: the shortest form, and no most significant bit.
+            # RFC 6455, 5.2: "the minimal number of bytes MUST be used to encode the length"; of 64 bits, "the most
+            # significant bit MUST be 0".
             if length < (126 if position == 4 else 65536):
                 raise ProtocolError(f"length {length} is not encoded in the shortest form")
             if length >> 63:
@@ -500,6 +506,8 @@ class Decoder:
 
     def _check_text(self, *, final: bool) -> None:
         """Fail at the first byte that cannot be UTF-8 (RFC 6455, 8.1), be the message finished or not."""
+        # RFC 6455, 8.1: "When an endpoint is to interpret a byte stream as UTF-8 but finds that the byte stream is not,
+        # in fact, a valid UTF-8 stream, that endpoint MUST _Fail the WebSocket Connection_."
         try:
             self._checked += codecs.utf_8_decode(self._message[self._checked :], "strict", final)[1]
             # CPython waits for the third byte of a surrogate, though the second tells already.
@@ -539,8 +547,10 @@ def _parse_close(payload: bytes) -> Close:
     if not payload:
         return Close(1005)
     if len(payload) == 1:
+        # RFC 6455, 5.5.1: "If there is a body, the first two bytes of the body MUST be a 2-byte unsigned integer".
         raise ProtocolError("close frame with a body of 1 byte")
     code = int.from_bytes(payload[:2], "big")
+    # RFC 6455, 7.4.1: 1005, 1006 and 1015 "MUST NOT be set as a status code in a Close control frame by an endpoint".
     if not (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999):
         raise ProtocolError(f"close frame with the code {code}")
     try:

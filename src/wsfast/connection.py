@@ -402,14 +402,18 @@ class Connection:
         return action
 
     def _answer(self, event: Ping) -> None:
-        # RFC 6455, 5.5.3
+        # RFC 6455, 5.5.2: "Upon receipt of a Ping frame, an endpoint MUST send a Pong frame in response, unless it
+        # already received a Close frame." 5.5.3: with earlier ones unanswered it "MAY elect to send a Pong frame for
+        # only the most recently processed Ping frame".
         if self.congested:
             self._owed_pong = event.payload
         else:
             self.encoder.frame(Opcode.PONG, event.payload)
 
     def _echo(self, event: Close) -> None:
-        # RFC 6455, 5.5.1: "the endpoint typically echos the status code it received"; the reason goes with it.
+        # RFC 6455, 5.5.1: "If an endpoint receives a Close frame and did not previously send a Close frame, the
+        # endpoint MUST send a Close frame in response." It "typically echos the status code it received"; the reason
+        # goes with it.
         self.close_rcvd = self.close_sent = event
         self.rcvd_then_sent = True
         self.cause = cause_of_close(event)
@@ -420,13 +424,14 @@ class Connection:
         self.rcvd_then_sent = False
 
     def _report(self, event: PeerError) -> None:
-        # RFC 6455, 7.1.7
+        # RFC 6455, 7.1.7: "the endpoint SHOULD send a Close frame with an appropriate status code".
         self.failure = event
         self.cause = cause_of_failure(event)
         self._send_close(encode_close(event.code, shorten_reason(event.reason)))
 
     def _fail(self, event: PeerError) -> None:
-        # RFC 6455, 7.1.7: no Close frame after the one that was sent, but the transport is ended.
+        # RFC 6455, 7.1.7: it "MUST NOT continue to attempt to process data (including a responding Close frame) from
+        # the remote endpoint". Its own Close frame was sent before, so the transport is ended.
         self.failure = event
 
     def _refuse(self, event: None) -> NoReturn:

@@ -92,6 +92,12 @@ class ClientHandshake:
         bearer_token: str | None = None,
         key: str | None = None,
     ) -> None:
+        # RFC 6455, 4.1, item 7: "The value of this header field MUST be a nonce consisting of a randomly selected
+        # 16-byte value that has been base64-encoded". Items 2 to 9, in the order in which headers are sent: "The method
+        # of the request MUST be GET, and the HTTP version MUST be at least 1.1"; "The request MUST contain a |Host|
+        # header field"; "an |Upgrade| header field whose value MUST include the "websocket" keyword"; "a |Connection|
+        # header field whose value MUST include the "Upgrade" token"; "|Sec-WebSocket-Version|. The value of this header
+        # field MUST be 13".
         self.key: str = generate_key() if key is None else key
         if KEY.fullmatch(self.key) is None:
             raise ValueError(f"expected a key of 16 bytes in base64, got {show(self.key)}")
@@ -154,31 +160,42 @@ class ClientHandshake:
             raise
 
     def _check_response(self, response: Response) -> Agreement:
+        # RFC 6455, 4.1: "The client MUST validate the server's response as follows". Item 1: "If the status code
+        # received from the server is not 101, the client handles the response per HTTP [RFC2616] procedures."
         if response.status_code != 101:
             raise InvalidStatus(response)
         headers = response.headers
         upgrade = headers.getall("Upgrade", [])
-        # Item 2: the value is "websocket", in any case, and no list.
+        # Item 2: "If the response lacks an |Upgrade| header field or the |Upgrade| header field contains a value that
+        # is not an ASCII case-insensitive match for the value "websocket", the client MUST _Fail the WebSocket
+        # Connection_."
         if len(upgrade) != 1 or upgrade[0].lower() != "websocket":
             raise InvalidUpgrade("Upgrade", _joined(upgrade), "expected websocket")
         connection = headers.getall("Connection", [])
         tokens = parse_tokens("Connection", ",".join(connection)) if connection else []
-        # Item 3.
+        # Item 3: "If the response lacks a |Connection| header field or the |Connection| header field doesn't contain a
+        # token that is an ASCII case-insensitive match for the value "Upgrade", the client MUST _Fail [it]_."
         if not any(token.lower() == "upgrade" for token in tokens):
             raise InvalidUpgrade("Connection", _joined(connection), "expected Upgrade")
-        # Item 4.
+        # Item 4: "If the response lacks a |Sec-WebSocket-Accept| header field or the |Sec-WebSocket-Accept| contains a
+        # value other than the base64-encoded SHA-1 of the concatenation of the |Sec-WebSocket-Key| [...] with the
+        # string "258EAFA5-E914-47DA-95CA-C5AB0DC85B11" [...], the client MUST _Fail the WebSocket Connection_."
         accept = _one(headers.getall("Sec-WebSocket-Accept", []), "Sec-WebSocket-Accept")
         if accept is None:
             raise InvalidHeader("Sec-WebSocket-Accept")
         if not compare_digest(accept.encode("latin-1"), accept_token(self.key.encode("latin-1"))):
             raise InvalidHeader("Sec-WebSocket-Accept", accept, "expected the one that belongs to the key")
-        # Item 5; RFC 6455, 11.3.2: the header does not come twice in a response.
+        # Item 5: if it "indicates the use of an extension that was not present in the client's handshake [...], the
+        # client MUST _Fail the WebSocket Connection_." RFC 6455, 11.3.2: the field "MUST NOT appear more than once in
+        # an HTTP response".
         value = _one(headers.getall("Sec-WebSocket-Extensions", []), "Sec-WebSocket-Extensions")
         extensions = [] if value is None else parse_extensions(value)
         for name, _ in extensions:
             if name not in self._offered_extensions:
                 raise NegotiationError(f"expected an extension that was offered, got {show(name)}")
-        # Item 6; RFC 6455, 11.3.4: the header does not come twice in a response.
+        # Item 6: if it "indicates the use of a subprotocol that was not present in the client's handshake [...], the
+        # client MUST _Fail the WebSocket Connection_." RFC 6455, 11.3.4: the field "MUST NOT appear more than once in
+        # an HTTP response".
         subprotocol = _one(headers.getall("Sec-WebSocket-Protocol", []), "Sec-WebSocket-Protocol")
         if subprotocol is not None and subprotocol not in self._subprotocols:
             offered = show(", ".join(self._subprotocols)) if self._subprotocols else "none was"
