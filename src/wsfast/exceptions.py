@@ -20,7 +20,7 @@ Whose fault it is shows in the type:
     ├── InvalidProxy                 (also a `ValueError`)
     └── InvalidHandshake
         ├── HandshakeRefused         the server's side refuses; carries the HTTP response to send
-        ├── InvalidMessage           what came is no HTTP/1.1, or is past a limit
+        ├── InvalidMessage           what came is not HTTP/1.1, or exceeds a limit
         ├── InvalidHeader            a header is missing, doubled or malformed
         │   ├── InvalidHeaderFormat
         │   ├── InvalidUpgrade
@@ -109,13 +109,13 @@ class ProtocolError(PeerError):
 
 
 class InvalidPayload(PeerError):
-    """The peer sent data that does not fit the message's type, such as text that is no UTF-8 (1007)."""
+    """The peer sent data that does not fit the message's type, such as text that is not UTF-8 (1007)."""
 
     code: int = CloseCode.INVALID_DATA
 
 
 class PayloadTooBig(PeerError):
-    """The peer sent a message past the limit of its size or of its fragments (1009)."""
+    """The peer sent a message with more bytes or fragments than this side's limit (1009)."""
 
     code: int = CloseCode.MESSAGE_TOO_BIG
 
@@ -129,7 +129,7 @@ class InvalidState(CallerError, AssertionError):
 
 
 class ConcurrencyError(CallerError, RuntimeError):
-    """Two tasks do at once what only one may do, such as receiving."""
+    """Two tasks did at the same time what only one may do, such as receiving."""
 
 
 class BufferFull(CallerError):
@@ -201,7 +201,7 @@ class ConnectionClosedError(ConnectionClosed):
 
 
 class InvalidURI(WebSocketError, ValueError):
-    """A URI that is no ws:// or wss:// URI (RFC 6455, 3)."""
+    """A URI is not a valid ws:// or wss:// URI (RFC 6455, 3)."""
 
     def __init__(self, uri: str, message: str) -> None:
         super().__init__(uri, message)
@@ -213,7 +213,7 @@ class InvalidURI(WebSocketError, ValueError):
 
 
 class InvalidProxy(WebSocketError, ValueError):
-    """An address of a proxy that is none."""
+    """The URL of a proxy is not valid."""
 
     def __init__(self, proxy: str, message: str) -> None:
         super().__init__(proxy, message)
@@ -249,7 +249,7 @@ class HandshakeRefused(InvalidHandshake):
 
 
 class InvalidMessage(InvalidHandshake):
-    """What came is no HTTP/1.1 message, or is past a limit of its size."""
+    """What came is not an HTTP/1.1 message, or exceeds a limit of its size."""
 
 
 class InvalidHeader(InvalidHandshake):
@@ -317,7 +317,7 @@ class RedirectError(InvalidHandshake):
 
 
 class ProxyError(InvalidHandshake):
-    """The proxy could not be reached, refused (then `response` is its answer), or answered what is no HTTP."""
+    """The proxy could not be reached, refused (then `response` is its answer), or did not answer in HTTP."""
 
 
 def is_only(exc: BaseException, kinds: tuple[type[BaseException], ...]) -> bool:

@@ -1,4 +1,4 @@
-"""What is said of an option that is not known."""
+"""The error for an unknown option, with a guess at the one that was meant."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def refuse_unknown(call: str, given: Iterable[str], known: Iterable[str], others
     Args:
         call: what they were given to, such as ``"connect()"``.
         given: their names.
-        known: the names of those that there are.
-        others: names that the call has besides, which may have been meant.
+        known: the names of the options that the call has.
+        others: names of its other parameters, one of which may have been meant.
 
     Raises:
         TypeError: one is not known; the text names the one that was most likely meant.

@@ -1,4 +1,4 @@
-"""The command line: which command is meant, and nothing of what it does.
+"""The command line: chooses the command, and leaves what it does to the command's module.
 
 A command is a module of this package with one function, ``add_parser(commands)``: it adds its parser to the
 `argparse` subparsers that it is given, and sets the parser's default ``run`` to a function that takes the parsed
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(given)
     command: Callable[[argparse.Namespace], int] = args.run
     if sys.stdout is None:
-        # It was closed by whoever started the program, who wants no output.
+        # The parent process closed it: it wants no output.
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     try:
         status = command(args)

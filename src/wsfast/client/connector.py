@@ -36,7 +36,7 @@ _T = TypeVar("_T")
 _L = TypeVar("_L", bound=Listener)
 
 _STABLE: Final = 5.0
-"""Seconds after which a connection that the peer ends counts as one that worked."""
+"""A connection that the peer ends after so many seconds counts as a success: the next pause is the shortest again."""
 
 _timer_of = PerLoop(CoarseTimer).of
 
@@ -128,7 +128,7 @@ class _Connector(ClientSettings, Generic[_T]):
         self._entered: WebSocket | None = None
 
     def _shape(self, protocol: ConnectionProtocol) -> _T:
-        """Make what the caller gets of a connection that is open from now on."""
+        """Make the object that the caller gets for a connection that has just opened."""
         raise NotImplementedError  # pragma: no cover - each subclass has its own
 
     # --- The opening handshake ----------------------------------------------------------------------------
@@ -263,7 +263,7 @@ class _Connector(ClientSettings, Generic[_T]):
                     await ws._leave(failed=False)
                 if self._dialer.one_time:
                     return
-                # A server that accepts and drops would be asked again without a pause otherwise.
+                # Otherwise a server that accepts connections and drops them would be tried again without a pause.
                 if not lost or loop.time() - opened >= _STABLE:
                     delays = None
                     continue
@@ -342,7 +342,7 @@ class connect(_Connector[WebSocket]):  # noqa: N801
             the proxy. With ``unix=True`` those of `loop.create_unix_connection`; see `unix_connect`.
 
     Raises:
-        InvalidURI, InvalidProxy: at once: `uri` or `proxy` is none.
+        InvalidURI, InvalidProxy: `uri` or `proxy` is not valid; raised by the call itself, not by awaiting it.
         ValueError, TypeError: at once: another argument is wrong.
         OSError: when it connects: the server can not be reached, `ssl.SSLError` included.
         InvalidHandshake: the server's answer is not the right one; each way has its own subclass, with `response`.

@@ -24,25 +24,26 @@ from .backends import FULL_FLUSH, SYNC_FLUSH, Backend, Compressor, Decompressor
 
 __all__ = ["CompressorPool", "DeflateBudget", "Parameters", "PerMessageDeflate", "pool"]
 
-# RFC 7692, 7.2.1: what ends every flush, is not sent, and is put back before inflating (7.2.2).
+# RFC 7692, 7.2.1: every flush ends with these four bytes; they are not sent, and the receiver adds them again (7.2.2).
 _TAIL = b"\x00\x00\xff\xff"
-# The same with an empty final block: it is read to its end exactly if the message ended at the end of a block.
+# The tail and an empty final block: an inflater reads to the end of it only if the message ended at a block's end.
 _TAIL_AND_END = _TAIL + b"\x01\x00\x00\xff\xff"
 # RFC 7692, 7.2.3.6: an empty message is one empty block. Every flush ends at a byte's border, so it fits anywhere.
 _EMPTY = b"\x00"
 
-# A stream that begins within a message costs a new inflater of up to 7 us, for as little as 2 bytes of the peer's.
+# Each new DEFLATE stream within a message needs a new inflater, up to 7 us, and costs the peer as little as 2 bytes.
 _MAX_STREAMS = 1024
-# `unused_data` copies the rest of the input at the end of each stream: pieces keep that linear.
+# At the end of each stream, `unused_data` is a copy of the rest of the input: pieces keep the work linear.
 _PIECE = 4096
 
-# A pool keeps so many compressors that nobody uses. A burst of messages in fragments to thousands of connections may
-# need thousands of 61 KiB, and must not leave them behind.
+# How many unused compressors a pool keeps. A burst of fragmented messages to thousands of connections may borrow
+# thousands of them, 61 KiB each, and they must not all stay allocated afterwards.
 _MOST_FREE = 8
 
 # A message counts as incompressible if less than a sixteenth of it is saved.
 _POOR_SHIFT = 4
-# So many in a row are tried before the next ones are sent plain: single images between JSON must not stop it.
+# After so many incompressible messages in a row, the next ones are sent uncompressed. One image between JSON messages
+# must not stop compression.
 _POOR_STREAK = 4
 _FIRST_PAUSE = 8
 _LONGEST_PAUSE = 256
@@ -117,7 +118,7 @@ class DeflateBudget:
     def __init__(self, nbytes: int) -> None:
         if nbytes < 0:
             raise ValueError(f"nbytes must be at least 0, got {nbytes}")
-        # One that its thread may take again: what is collected as garbage meanwhile releases too.
+        # Reentrant: a garbage collection while it is held may run finalizers, which release bytes too.
         self._lock = threading.RLock()
         self.nbytes: int = nbytes
         """The budget in bytes. It may be changed at any time, for the connections to come."""
@@ -143,7 +144,7 @@ class DeflateBudget:
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """What one side of a connection works by, once it is negotiated; shared by all connections that agreed the same.
+    """The negotiated parameters of one side of a connection, shared by all connections that agreed on the same ones.
 
     Attributes:
         takeover: this side's compressor keeps its context between messages.

@@ -29,7 +29,7 @@ class Dialer(Route):
 
         Raises:
             OSError: the server can not be reached, `ssl.SSLError` included.
-            InvalidProxy: the proxy's address is none.
+            InvalidProxy: the proxy's URL is not valid.
             ProxyError: the proxy could not be reached, refused, or answered what is no HTTP.
             ImportError: python-socks is needed and not installed.
         """

@@ -1,4 +1,4 @@
-"""Proxies on a client's way to the server: which one to use, what is asked of it, and how its answer is judged."""
+"""Proxies of clients: which one to use, the request for a tunnel, and what its answer means."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Proxy(NamedTuple):
         return f"<Proxy {self}>"
 
     def __str__(self) -> str:
-        # Without user name and password: this is for errors and logs.
+        # For errors and logs, so without user name and password.
         return f"{self.scheme}://{build_host(self.host, self.port, False, always_include_port=True)}"
 
 
@@ -96,7 +96,7 @@ def parse_proxy(proxy: str) -> Proxy:
 
 
 def _check_credentials(shown: str, scheme: str, username: str, password: str) -> None:
-    """Find what cannot be sent before there is a connection to the proxy."""
+    """Check, before connecting to the proxy, that user name and password can be sent to it."""
     if any(character < " " or character == "\x7f" for character in username + password):
         raise InvalidProxy(shown, "expected a user name and a password without control characters")
     if scheme.startswith("http"):
@@ -127,12 +127,12 @@ def _with_scheme(scheme: str, proxy: str) -> str:
     if scheme == "socks" and (proxy.startswith("http://") or "://" not in proxy):
         # Operating systems name SOCKS proxies so.
         return f"socks5h://{proxy.removeprefix('http://')}"
-    # As curl and Go have it.
+    # The precedence of curl and Go.
     return proxy if "://" in proxy else f"http://{proxy}"
 
 
 def _of_environment(name: str) -> str:
-    """Return a variable of the environment, of which that in lower case counts first, also if it is empty."""
+    """Return a variable of the environment; its name in lower case takes precedence, even with an empty value."""
     value = os.environ.get(name)
     if value is None:
         if name == "http_proxy" and "REQUEST_METHOD" in os.environ:
@@ -246,7 +246,7 @@ def check_tunnel(response: Response, trailing: bytes) -> None:
         error.response = response
         raise error
     if trailing:
-        # The server waits for the client's request, or for its ClientHello, and sends nothing before.
+        # Bytes behind the head are not the server's: it sends nothing before the client's request or ClientHello.
         raise ProxyError("expected nothing from the proxy before the handshake with the server")
 
 
@@ -254,7 +254,7 @@ def check_tunnel(response: Response, trailing: bytes) -> None:
 
 
 def socks_needed() -> ImportError:
-    """Return what is to be raised where python-socks is not installed."""
+    """Return the error to raise where python-socks is not installed."""
     return ImportError("SOCKS proxies need python-socks: pip install 'wsfast[proxy]'")
 
 

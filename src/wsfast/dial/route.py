@@ -1,4 +1,4 @@
-"""How a server is to be reached: what the options of a client say of the way, whatever goes it."""
+"""How to reach a server: the client options for addresses, proxies and TLS, for asyncio, threads and trio alike."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ def as_context(ssl: object, name: str) -> ssl_module.SSLContext:
 
 def certificate_name(uri: URI) -> str:
     """Return the name that a server's certificate must have."""
-    # A zone means something on this machine only, and certificates name no root.
+    # Drop an IPv6 zone, which only this machine understands, and the trailing dot of an absolute name: certificates
+    # have neither.
     return uri.host.partition("%")[0].rstrip(".")
 
 
@@ -70,7 +71,7 @@ class RouteOptions(TypedDict, total=False):
 
 
 class PathOptions(RouteOptions, total=False):
-    """The same, with what `wsfast.unix_connect` takes as an argument of its own."""
+    """`RouteOptions`, and what `wsfast.unix_connect` takes as an argument of its own."""
 
     path: str | os.PathLike[str] | None
 
@@ -103,7 +104,7 @@ _OTHERS = frozenset(
         "write_limit",
     }
 )
-"""The options of `wsfast.connect` that are not about the way: one of them may have been meant."""
+"""The other options of `wsfast.connect`, one of which may have been meant by an unknown one."""
 
 
 class Route:
@@ -160,7 +161,7 @@ class Route:
         tls = {name: options.pop(name) for name in list(options) if name.startswith(("ssl_", "server_hostname"))}
         proxy_options = {name[6:]: options.pop(name) for name in list(options) if name.startswith("proxy_")}
         self._proxy_ssl = proxy_options.pop("ssl", None)
-        # asyncio would give up after 60 s by itself, and wait for 30 s for the end.
+        # asyncio's own limits are 60 s for the handshake and 30 s for the end of TLS.
         self._tls = {"ssl_handshake_timeout": _at_least_60(timeout), "ssl_shutdown_timeout": close_timeout} | tls
         self._proxy_tls = {
             "ssl_handshake_timeout": _at_least_60(timeout),

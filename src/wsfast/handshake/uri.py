@@ -22,7 +22,7 @@ _SCHEMES = frozenset(
     f"{name}://" for name in ("ws", "wss", "http", "https", "socks4", "socks4a", "socks5", "socks5h", "ftp")
 )
 _AFTER_PATH = re.compile(r"([?#]).+", re.DOTALL)
-# What is in the place of a port, and has other characters than digits.
+# A port that has other characters than digits.
 _NO_PORT = re.compile(r"^((?:\[[^\]]*\]|[^/:\[\]]*):)(?!-?\d*(?:/|$))[^/]+")
 
 
@@ -56,7 +56,7 @@ class URI(NamedTuple):
         return None if self.username is None else (self.username, self.password or "")
 
     def __repr__(self) -> str:
-        # A secret must not get into a log by way of a repr; a user name without a password often is a token.
+        # A repr must not carry a secret into a log; a user name without a password often is a token.
         fields = self._replace(
             query=self.query and "...", username=self.username and "***", password=self.password and "***"
         )
@@ -92,7 +92,7 @@ def parse_uri(uri: str) -> URI:
         raise InvalidURI(shown, f"expected scheme ws or wss{got(shown, parts.scheme)}")
     # RFC 6455, 3: "Fragment identifiers are meaningless in the context of WebSocket URIs and MUST NOT be used on these
     # URIs. As with any URI scheme, the character "#", when not indicating the start of a fragment, MUST be escaped as
-    # %23." This also is one with nothing after it.
+    # %23." An empty fragment is one too.
     if "#" in uri:
         raise InvalidURI(shown, "expected no fragment")
     port = parts.port
@@ -124,7 +124,7 @@ def mask(uri: str) -> str:
     """Return a URI, or an address of a proxy, as it may be shown: without user name, password, query and fragment.
 
     Where it is not valid, nobody can tell what was meant: a password may hold ``/``, ``?``, ``#`` and ``@`` that had to
-    be escaped. So everything up to the last ``@`` is left out, and so is what stands for a port and is none.
+    be escaped. So everything up to the last ``@`` is left out, and so is an invalid port.
     """
     match = _SCHEME.match(uri)
     scheme, rest = (match.group(), uri[match.end() :]) if match else ("", uri)

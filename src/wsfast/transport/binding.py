@@ -1,4 +1,4 @@
-"""Sockets to listen on, and what is known of accepting on them, whatever waits for them."""
+"""Sockets to listen on, and the rules of accepting, for asyncio, threads and trio alike."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = [
 EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 """Errors by which the system says that it has no room for one more connection."""
 PAUSE: Final = 1.0
-"""Seconds without accepting after the system refused."""
+"""Seconds for which accepting pauses after the system refused."""
 BACKLOG: Final = 1024
 """Connections that the system may hold before they are accepted, unless another number is asked for."""
 

@@ -1,4 +1,4 @@
-"""What is known of event loops and their transports: one thing of a kind for each loop, and an end in steps."""
+"""Helpers for event loops: an object of which each loop has one, and ending a transport in steps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class OtherThread(RuntimeError):
 
 
 class PerLoop(Generic[_T]):
-    """One thing for each event loop, made when it is first asked for, and let go with the loop, or once that is closed.
+    """An object for each event loop, made on first use, and released with the loop, or once the loop is closed.
 
     Args:
         make: makes it for a loop, in any thread.
@@ -30,11 +30,11 @@ class PerLoop(Generic[_T]):
         self._lock = threading.Lock()
 
     def of(self, loop: asyncio.AbstractEventLoop) -> _T:
-        """Return that of a loop."""
+        """Return the object of a loop."""
         made = self._made.get(loop)
         if made is None:
             with self._lock:
-                # What is made refers to its loop, mostly, and so keeps the weak reference alive.
+                # The object mostly refers to its loop, so that a weak key alone would never be released.
                 for old in [old for old in self._made if old.is_closed()]:
                     del self._made[old]
                 made = self._made.get(loop)

@@ -1,4 +1,4 @@
-"""Sockets as transports: the choice of the twin, listening, and what is done where a loop knows no readers."""
+"""Sockets as transports: the choice of the twin, listening, and the fallback for loops without `add_reader`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _has_readers: dict[type[asyncio.AbstractEventLoop], bool] = {}
 
 
 def has_readers(loop: asyncio.AbstractEventLoop) -> bool:
-    """Tell whether a loop calls back when a descriptor is ready, which our transport needs; the Proactor's does not."""
+    """Tell whether a loop has `add_reader`, which our transport needs; the Proactor loop of Windows has not."""
     kind = type(loop)
     known = _has_readers.get(kind)
     if known is None:
@@ -54,7 +54,7 @@ def _try_reader(loop: asyncio.AbstractEventLoop) -> bool:
 async def begin_transport(
     factory: Callable[[], asyncio.BaseProtocol], sock: socket.socket, *, shared: bool = False
 ) -> asyncio.BaseProtocol:
-    """Set a protocol on a connected socket, which is taken over.
+    """Take over a connected socket, and set a protocol on it.
 
     Args:
         factory: makes the protocol.
@@ -79,7 +79,7 @@ async def begin_transport(
 
 
 async def look_up(loop: asyncio.AbstractEventLoop, host: str | None, port: int | None, **options: Any) -> list[Any]:
-    """Do what ``loop.getaddrinfo`` does for stream sockets; an address that stands there as such needs no thread.
+    """Do what ``loop.getaddrinfo`` does for stream sockets; a numeric address needs no thread.
 
     Args:
         host, port: of an address.

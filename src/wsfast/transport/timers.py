@@ -28,7 +28,7 @@ class Timed(Protocol):
 
 
 class _Bucket(dict[Timed, None]):
-    # Used as a set, which takes more memory.
+    # A dict used as a set; a set would take more memory.
     due: float
 
 
@@ -62,7 +62,7 @@ class Sweeper:
         self._users = 0
 
     def enter(self) -> None:
-        """Note one more connection."""
+        """Add a connection, whose memory may become unused."""
         self._users += 1
         if self._users == 1:
             self._timer.set(self, self._interval)

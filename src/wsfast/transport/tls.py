@@ -59,7 +59,7 @@ class TLSTransport(TLSPipe, asyncio.BufferedProtocol):
         done: a future that is told how the handshake ended.
 
     Raises:
-        ValueError: a client's context is to verify the server's name and `server_hostname` is none.
+        ValueError: the context of a client verifies the server's name, and `server_hostname` is None.
     """
 
     __slots__ = ("_accepted", "_done", "_error", "_full", "_linger", "_loop", "_tell_always", "_told_end")
@@ -95,7 +95,7 @@ class TLSTransport(TLSPipe, asyncio.BufferedProtocol):
         below = cast(asyncio.Transport, transport)  # uvloop's classes do not derive from it
         self.attach(below)
         if self._accepted is not None:
-            # It need not be kept: no reference leads back from this transport to what made it.
+            # Drop the callback, so that this transport does not refer back to what made it.
             accepted, self._accepted = self._accepted, None
             accepted(self)
         self.shake_hands()
@@ -124,7 +124,7 @@ class TLSTransport(TLSPipe, asyncio.BufferedProtocol):
         self.close()
 
     def failed(self, exc: Exception) -> None:
-        """End the connection because what came is no TLS, or not the peer's; the peer is sent the alert."""
+        """End the connection because what came is not TLS, or fails verification; the peer is sent the alert."""
         if self._error is not None:
             return
         self._error = exc
@@ -147,7 +147,7 @@ class TLSTransport(TLSPipe, asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         """Called by the transport below when the peer has ended its sending side; False closes the transport."""
         if self.established and not self.finished:
-            # Without close_notify: whether all came is told by the Close frame.
+            # TCP ended without close_notify. That nothing was cut off is known from the Close frame.
             self.read_ended()
         return False
 
@@ -218,7 +218,7 @@ class TLSTransport(TLSPipe, asyncio.BufferedProtocol):
         return self.app  # type: ignore[no-any-return]
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        """Set from how many unsent bytes on the protocol above is told to pause, and to go on."""
+        """Set the numbers of unsent bytes at which the protocol above is told to pause, and to resume."""
         if self.transport is not None:
             self.transport.set_write_buffer_limits(high, low)
 
@@ -253,7 +253,7 @@ class TLSTransport(TLSPipe, asyncio.BufferedProtocol):
             self.transport.resume_reading()
 
     def is_closing(self) -> bool:
-        """Tell whether the connection has ended, or will without more being done."""
+        """Tell whether the connection has ended, or is going to without any further call."""
         return self.transport is None or self._error is not None or self.transport.is_closing()
 
     def can_write_eof(self) -> bool:
