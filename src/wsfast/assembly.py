@@ -17,7 +17,7 @@ __all__ = ["Assembler", "PieceCheck", "is_bytes_like", "is_whole"]
 
 
 class Assembler:
-    """What is known of the one message that is arriving in pieces."""
+    """The message that is arriving in pieces; a connection has at most one."""
 
     __slots__ = ("_data", "_skipping", "_text")
 
@@ -44,16 +44,16 @@ class Assembler:
 
     @property
     def skipping(self) -> bool:
-        """Whether the next piece is one of a message whose rest is dropped."""
+        """Whether the rest of the current message is being dropped."""
         return self._skipping
 
     @property
     def holding(self) -> bool:
-        """Whether there is some of a message that is not complete."""
+        """Whether a part of an unfinished message is held."""
         return self._data is not None
 
     def take(self) -> Fragment:
-        """Return what there is of a message that is not complete, and forget it; only while `holding`."""
+        """Return the part of the unfinished message, and forget it; only while `holding`."""
         return Fragment(self._take(), False)
 
     def _take(self) -> str | bytes:

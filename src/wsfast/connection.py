@@ -67,7 +67,7 @@ class Input(Enum):
 
 
 class Action(Enum):
-    """What a connection does about it."""
+    """What a connection does in answer to an `Input`."""
 
     __hash__ = object.__hash__
 
@@ -149,7 +149,7 @@ class Compression(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of what is kept for the connection, which has ended."""
+        """Release the memory of a connection that has ended."""
         ...
 
     def compress(self, data: bytes, /) -> bytes:
@@ -246,7 +246,7 @@ class Connection:
         return [event for event in self.decoder.feed(data) if self.handle(event)]
 
     def receive_eof(self) -> None:
-        """Note that the transport ended, in whatever way. It may be told more than once."""
+        """Record that the transport has ended, for any reason. It may be called more than once."""
         self._step(Input.EOF, None)
 
     def handle(self, event: Event) -> bool:
@@ -323,7 +323,7 @@ class Connection:
         compression = self.compression
         if first:
             squeeze = compression is not None and (
-                # How long it will be is not known, unless this is all.
+                # The length of the message is known only if this is all of it.
                 compression.should_compress(len(payload) if fin else sys.maxsize) if compress is None else compress
             )
             self._fragmented = 2 if squeeze else 1
@@ -362,7 +362,7 @@ class Connection:
             self._send_close(body)
 
     def abandon(self, cause: CloseCause) -> None:
-        """Note why this side ends the transport without waiting any longer, where no reason is known yet."""
+        """Record why this side ends the transport without waiting any longer, unless a cause is known already."""
         if self.cause is None or self.state is State.CLOSING:
             self.cause = cause
 
@@ -457,7 +457,7 @@ _DO: Final[dict[Action, _Do]] = {
     Action.LOSE: Connection._lose,  # type: ignore[dict-item]
     Action.REFUSE: Connection._refuse,  # type: ignore[dict-item]
 }
-# `TABLE` with what does each action, if anything does.
+# `TABLE`, with the function that performs each action, or None.
 _STEPS: Final = {
     state: {kind: (following, action, _DO.get(action)) for kind, (following, action) in row.items()}
     for state, row in TABLE.items()

@@ -1,4 +1,4 @@
-"""What a peer sent, made fit for a log line or the text of an exception."""
+"""Escaping of what a peer sent, for log lines and the texts of exceptions."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def check_header(name: str, value: str) -> None:
         match = _TOKEN.match(name)
         end = match.end() if match else 0
         if end < len(name) or not name:
-            # A name with the value behind it is a common mistake.
+            # A common mistake: the name and the value in one string.
             came = f"{name[end]!a} at index {end}" if name else "none"
             raise ValueError(f"expected a header's name to be a token (RFC 9110, 5.6.2), got {came}")
     else:
@@ -164,7 +164,7 @@ class Request:
         return type(self), (self.raw,)
 
     def __repr__(self) -> str:
-        # A query often has a token in it, which must not get into a log by way of a repr.
+        # A query often holds a token, and a repr must not carry it into a log.
         path, mark, _ = self.target.partition("?")
         return f"<Request {self.method} {show(f'{path}?...' if mark else path)}>"
 
@@ -232,7 +232,7 @@ class Response:
         lines = [f"HTTP/1.1 {self.status_code} {self.reason_phrase}"]
         lines += [f"{name}: {value}" for name, value in self.headers.items()]
         if self.status_code >= 200:
-            # RFC 9110, 8.6: no Content-Length with 204; with 304 it would speak of another body.
+            # RFC 9110, 8.6: 204 has no Content-Length; in a 304 it would be the length of the 200.
             if (
                 self.status_code not in (204, 304)
                 and "Content-Length" not in self.headers

@@ -46,7 +46,7 @@ __all__ = [
 ]
 
 STOPPING: Final = "The server is stopping"
-"""What a client is told that comes too late."""
+"""The body of a refusal while the server is stopping."""
 
 _HANDSHAKE: Final = frozenset({"connection", "content-length", "transfer-encoding", "upgrade"})
 """Headers that an application may not add to the 101, besides those that begin with Sec-WebSocket."""
@@ -66,7 +66,7 @@ class ServerOptions(LimitOptions, total=False):
 
 
 class Accepted(NamedTuple):
-    """What a connection is opened with."""
+    """The result of an accepted opening handshake."""
 
     head: bytes
     """The response, to be sent first."""
@@ -79,7 +79,7 @@ Answering: TypeAlias = Generator[Awaitable[Any], Any, Accepted | Response]
 
 
 class BaseServer:
-    """What servers on asyncio, in threads and on trio are: what they were told, and how they answer requests.
+    """The common part of servers on asyncio, in threads and on trio: their options, and how they answer requests.
 
     Args:
         registered: what serves each subprotocol, None being the key for clients that offer none.
@@ -145,7 +145,7 @@ class BaseServer:
         self._told_full = False
 
     def _has_hooks(self) -> bool:
-        """Tell whether anything is called before a connection is open."""
+        """Tell whether there are hooks that run before a connection is open."""
         return (self.process_request or self.process_response or self.select_subprotocol) is not None
 
     def _check_response_headers(self) -> None:
@@ -200,7 +200,7 @@ class BaseServer:
     # --- Room for connections -----------------------------------------------------------------------------
 
     def _is_full(self, count: int) -> bool:
-        """Tell whether `count` connections are all that there may be, and tell the log when that begins."""
+        """Tell whether `count` connections reach `max_connections`, and log it when that begins."""
         full = self.max_connections is not None and count >= self.max_connections
         if full and not self._told_full:
             told = "connections are refused: there are %d, as many as max_connections allows"
@@ -313,7 +313,7 @@ class BaseServer:
         return response.status_code, data
 
     def _response_anew(self, request: Request, subprotocol: str | None) -> Response:
-        """Make the response again that opened a connection; only if there is no `process_response`."""
+        """Build the 101 of a connection again; only without `process_response`, which may have changed it."""
         upgrade = check_request(Request(request.raw))
         extension, _ = negotiate(self.limits.compression, upgrade.extensions)
         return Response.from_head(
@@ -399,7 +399,7 @@ def handlers_of(handler: Any, subprotocols: Sequence[str] | None) -> dict[str | 
 
 
 def tell_end(logger: Any, connection: Connection, peer: Any) -> None:
-    """Tell the log how a connection ended, if not as it should: one line, for it is not this program's error."""
+    """Log, in one line, how a connection ended, unless it ended well; that is not an error of this program."""
     cause = connection.cause or CloseCause.LOST
     if connection.failure is not None:
         logger.info("connection from %s failed: %s", format_address(peer), connection.failure)

@@ -72,7 +72,7 @@ OnPong: TypeAlias = Callable[[float | None], object]
 _LOOK: Final = 0.5
 """Seconds between two looks at what a congested peer has taken."""
 _BREATH: Final = 0.05
-"""Seconds between two keepalive pings at least: an interval of 0 must not keep a processor busy."""
+"""The least number of seconds between two keepalive pings: an interval of 0 must not keep a processor busy."""
 OVERHEAD: Final = 64
 """Bytes that a held message counts for beside its own, unless a channel counts otherwise."""
 
@@ -114,7 +114,7 @@ class Limits:
                 raise TypeError(f"{name} must be int{' or None' * name.startswith('max')}, got {type(value).__name__}")
             if value < 1:
                 raise ValueError(f"{name} must be positive, got {value}")
-            # What C holds; nobody can tell such a limit from none.
+            # The most that C holds; a limit that high is never reached.
             object.__setattr__(self, name, min(value, 0x7FFFFFFF if name == "write_limit" else sys.maxsize))
         for name in ("open_timeout", "ping_interval", "ping_timeout", "close_timeout"):
             value = getattr(self, name)
@@ -122,7 +122,7 @@ class Limits:
                 continue
             if not isinstance(value, (int, float)) or isinstance(value, bool):
                 raise TypeError(f"{name} must be a number of seconds or None, got {type(value).__name__}")
-            # A handshake needs some time; the others mean "at once" by 0, as in websockets.
+            # An opening handshake needs some time. For the others, 0 means "at once", as in websockets.
             if not (0 < value < inf if name == "open_timeout" else 0 <= value < inf):
                 kind = "a positive number" if name == "open_timeout" else "a number"
                 raise ValueError(f"{name} must be {kind} of seconds or None, got {value}")
@@ -393,11 +393,11 @@ class Session:
             return Do.END
         if self.connection.rcvd_then_sent:
             self._drop_at = self._after(now, self.limits.close_timeout)
-        # Else this side's Close frame came first, and its `close_timeout` is for all of the closing.
+        # Otherwise this side sent its Close frame first; `close_timeout` has run since then and covers the whole closing.
         return Do.DRAINED
 
     def sending_ended(self, now: float) -> None:
-        """Note that this side's sending side was ended, as `Do.END` asks; `unsent` bytes may still wait."""
+        """Record that the shell has ended the sending side, as `Do.END` asks; `unsent` bytes may still wait."""
         if not self.unsent:
             timeout = self.limits.close_timeout
             self._drop_at = now + (LINGER if timeout is None else min(timeout, LINGER))
@@ -406,12 +406,12 @@ class Session:
         """Note that the peer has ended its sending side, and that this side will end the transport once all is sent."""
         if self.connection.state is State.OPEN:
             self._stop_pings()
-            # A peer that reads nothing could put that off for ever.
+            # A peer that reads nothing would delay that for ever.
             self._drop_at = now + (self.limits.close_timeout or LINGER)
         return Do.FLUSH
 
     def receive_eof(self) -> None:
-        """Note that the transport has ended, in whatever way. It may be told more than once."""
+        """Record that the transport has ended, for any reason. It may be called more than once."""
         self.connection.receive_eof()
         self._stop_pings()
         self._grace_until = self._drop_at = self._congestion = None
@@ -428,7 +428,7 @@ class Session:
             self._grace_until = now + GRACE
 
     def settled(self) -> None:
-        """Note that the consumer is no longer waited for."""
+        """End the wait for the consumer."""
         self._grace_until = None
 
     # --- What this program does -------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from ..handshake import ClientHandshake, HeadLimits, Response, ResponseParser
 __all__ = ["ClientOpening"]
 
 _BODY_PATIENCE: Final = 2.0
-"""Seconds for the body of a response that refuses; without its end, as much as came is shown."""
+"""Seconds to wait for the body of a refusal; after that, the error shows the part that came."""
 
 
 class ClientOpening(asyncio.Protocol):
@@ -79,7 +79,7 @@ class ClientOpening(asyncio.Protocol):
         self._ended(exc or EOFError("the server ended the connection"))
 
     def cut_short(self) -> Exception | None:
-        """Return what the response fails the handshake with, if its head is complete and its body is not; else None."""
+        """Return the error of a response whose head is complete and whose body is not; None if that is not the case."""
         if self._judged or not self._parser.head_complete:
             return None
         try:
@@ -117,7 +117,7 @@ class ClientOpening(asyncio.Protocol):
             self._body_timer.cancel()
 
     def abort(self) -> None:
-        """Drop the connection, also if it is open by now."""
+        """Drop the connection, even if it has opened meanwhile."""
         self._stop()
         if self.transport is not None:
             self.transport.abort()

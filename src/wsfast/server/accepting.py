@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 __all__ = ["Acceptor", "ServerOpening"]
 
 _SURPLUS_PATIENCE = 2.0
-"""Seconds for the request of a connection that is to be refused because there are too many."""
+"""Seconds that a client has to send its request where it will be refused because there are too many connections."""
 
 
 class Acceptor(Protocol):
-    """What a connection that is not open yet needs of its server."""
+    """The part of a server that a connection needs until it is open."""
 
     limits: Limits
     head_limits: HeadLimits
@@ -121,7 +121,7 @@ class ServerOpening:
             server.timer.set(self, server.limits.open_timeout)
 
     def accepted(self, transport: asyncio.Transport) -> None:
-        """Called when TCP is set up, and TLS may not be."""
+        """Called when TCP is set up, before TLS."""
         self.transport = transport
         if not isinstance(transport, SocketTransport) and self._known is None:
             self._known = addresses_of(transport)  # others may forget them before the end
@@ -144,11 +144,11 @@ class ServerOpening:
         return None if self._known is None else self._known.remote
 
     def proxied(self, source: Address, destination: Address | None) -> None:
-        """Note the client's address, and the one that it connected to, as a proxy told them."""
+        """Take the client's address, and the one it connected to, from what a proxy said."""
         self._known = Known(source, destination)
 
     def refuse_prelude(self, why: str) -> None:
-        """Note that a proxy did not begin as it should have."""
+        """Fail because a trusted proxy did not begin with a valid PROXY header."""
         self._answered = True
         self.server.logger.info("connection from %s refused: %s", format_address(self.peer), why)
 
@@ -225,7 +225,7 @@ class ServerOpening:
             self._take_forwarded(request, server.forwarded)
         known = self._known
         if server._has_hooks():
-            # Before it is open, a WebSocket has no connection to ask.
+            # Hooks ask the WebSocket for the address, but until it is open it has no connection to ask.
             known = (known or addresses_of(self.transport))._replace(transport=self.transport)
         self.ws = server._new_websocket(request, known, self.transport)
         refused = server._no_room() if self.surplus else None
@@ -280,7 +280,7 @@ class ServerOpening:
         try:
             server._open_connection(protocol, self.ws, transport, accepted.compression, accepted.head, trailing)
         except (Exception, asyncio.CancelledError) as exc:
-            # The handshake may be answered: whatever it was, the connection must not stay without anybody.
+            # The 101 may be sent already: after any error, the connection must not stay open without an owner.
             server.logger.error("a connection could not be opened", exc_info=exc)
             if not server._knows(protocol):
                 protocol.opening = self  # which is told of the end

@@ -31,7 +31,7 @@ _R_co = TypeVar("_R_co", bound=_Response, covariant=True)
 
 
 class Asked(Protocol[_R_co]):
-    """What is needed of the connection that asks: a `WebSocket`, or what `websockets` calls a `ServerConnection`."""
+    """What `basic_auth` needs of a connection: a `WebSocket`, or the `ServerConnection` of `wsfast.websockets`."""
 
     username: Any
 
@@ -112,12 +112,12 @@ def _known(credentials: Any) -> Check:
     else:
         pairs = list(credentials) if isinstance(credentials, Iterable) and not isinstance(credentials, str) else []
         if not pairs or not all(_is_pair(pair) for pair in pairs):
-            # Not what came: it may hold a password.
+            # The log must not show what came: it may hold a password.
             raise TypeError(f"invalid credentials argument: {_shown(credentials)}")
     known = {username: password.encode() for username, password in pairs}
 
     def check(username: str, password: str) -> bool:
-        # As long for a name that is not known as for one that is.
+        # An unknown name takes as long as a known one, so that timing does not tell which names exist.
         expected = known.get(username)
         given = password.encode()
         return compare_digest(given if expected is None else expected, given) and expected is not None

@@ -1,4 +1,4 @@
-"""What can be seen of a handler when it is registered, so that a mistake is told then, not at the first connection."""
+"""Checks of a handler when it is registered, so that a mistake raises then, and not at the first connection."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def check_handler(handler: object, *arguments: str) -> None:
 
 
 def handler_name(handler: object) -> str:
-    """Return what a handler is called in the text of an error."""
+    """Return the name of a handler for the text of an error."""
     while isinstance(handler, functools.partial):
         handler = handler.func
     return str(getattr(handler, "__qualname__", None) or type(handler).__qualname__)

@@ -1,4 +1,4 @@
-"""Listening: sockets are bound, connections accepted in batches, and a system that refuses them is waited for.
+"""Listening: binds sockets, accepts connections in batches, and pauses while the system refuses to accept.
 
 On a loop without ``add_reader`` the loop's own server accepts.
 """
@@ -132,7 +132,7 @@ class Listening:
             self._logger.warning("connections are accepted again, after %.0f s", seconds)
 
     def _refused(self, exc: OSError) -> None:
-        """Wait for a while: each try would fail in the same way, and the backlog is kept by the system."""
+        """Pause accepting: each try would fail in the same way, and the system keeps the backlog meanwhile."""
         if self._refused_since is None:
             self._refused_since = self._loop.time()
             self._logger.error("no connections are accepted for now: %s", exc)
@@ -144,7 +144,7 @@ class Listening:
         self.wake()
 
     def _broken(self, sock: socket.socket, exc: OSError) -> None:
-        """Leave a socket alone that does not listen any more: somebody closed it, or ended it."""
+        """Forget a socket that no longer listens, because the program closed it or shut it down."""
         self._logger.error("no connections are accepted any more on %r: %s", sock, exc)
         self._watched.discard(sock)
         self._loop.remove_reader(sock)

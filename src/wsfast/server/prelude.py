@@ -1,4 +1,4 @@
-"""What a proxy says of a connection before its first byte, TLS included: the PROXY protocol on asyncio."""
+"""The PROXY protocol on asyncio: a header by which a proxy names the client, before all other bytes, TLS included."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Prelude"]
 
 
 class Prelude(asyncio.Protocol):
-    """A connection whose first bytes are the proxy's, if the peer is one that is trusted.
+    """A connection that begins with a proxy's header, if its peer is a trusted proxy.
 
     Args:
         opening: the opening handshake, which is told the addresses; its deadline holds for this too.

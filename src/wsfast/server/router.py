@@ -43,7 +43,7 @@ class Router:
         self.url_map = url_map
         self.server_name = server_name
         self.url_scheme = url_scheme
-        # Not on the connection, which has no room for it.
+        # Kept here, because a connection has no attribute for it.
         self._chosen: WeakKeyDictionary[Any, tuple[Callable[..., Awaitable[Any]], Mapping[str, Any]]] = (
             WeakKeyDictionary()
         )

@@ -89,7 +89,7 @@ class ServerOptions(SharedOptions, SendOptions, total=False):
 
 
 class StartOptions(TypedDict, total=False):
-    """How to listen on an address besides, for type checkers."""
+    """Options for listening that `bind` does not know, for type checkers."""
 
     family: int
     flags: int
@@ -115,14 +115,14 @@ class ServeOptions(ServerOptions, ListenOptions, total=False):
 
 
 class _NoOptions(TypedDict):
-    """So that checkers refuse what is not known; at run time the error names what was meant."""
+    """Lets type checkers refuse unknown options; at run time, the error names the option that was meant."""
 
 
 _LISTEN: Final = frozenset(ListenOptions.__annotations__)
 
 
 class _Registration(NamedTuple):
-    """What serves one subprotocol: exactly one of the three forms."""
+    """The handler of one subprotocol, in exactly one of the three forms."""
 
     handler: Handler | None = None
     stream_handler: StreamHandler | None = None
@@ -378,7 +378,7 @@ class Server(BaseServer):
         return self._decorator(name, self.register_listener)
 
     def _decorator(self, name: str | None, register: Callable[[str | None, Any], None]) -> Callable[[_F], _F]:
-        # At once: a decorator without its parentheses is given the function here, and would register nothing.
+        # Fail now: `@server.handler` without parentheses passes the function as the name, and would register nothing.
         self._check_name(name)
 
         def decorate(served: _F) -> _F:
@@ -463,7 +463,7 @@ class Server(BaseServer):
             **listen,
         )
         if self.closing:
-            # `close` was called while the address was looked up, and did not know of this one.
+            # `close` was called while the address was looked up, and could not close this listener.
             listening.close()
             raise RuntimeError("the server was closed before it listened")
         self._listening.append(listening)
@@ -508,7 +508,7 @@ class Server(BaseServer):
         return protocol if self._proxies is None else Prelude(opening, self._proxies.__contains__, protocol)
 
     def _attach(self) -> asyncio.AbstractEventLoop:
-        """Tie the server to the running event loop, the first time."""
+        """Bind the server to the running event loop, on the first call."""
         loop = asyncio.get_running_loop()
         if self.closing:
             raise RuntimeError("the server is closed")
@@ -727,7 +727,7 @@ class Server(BaseServer):
             return
         await self._told.wait()
         if self._stopping:
-            # One that leaves connections alone ends with those that a later call closes.
+            # After a `close` that left the connections open, this waits until a later call closes them.
             await asyncio.shield(self._stopping[-1])
 
     async def _stop(self, code: int, reason: str, close_connections: bool, drain: float) -> None:
@@ -800,11 +800,11 @@ class Server(BaseServer):
     # --- What the protocols call ----------------------------------------------------------------------------
 
     def _new_websocket(self, request: Request, peer: Known | None, transport: asyncio.Transport | None) -> WebSocket:
-        """Make what the hooks and the handler of a connection hold; hooks run before it has the transport itself."""
+        """Make the `WebSocket` of a connection, for its hooks and its handler; hooks run before it has a transport."""
         return WebSocket(request, None, peer)
 
     def _handshake_began(self, handshake: ServerOpening) -> bool:
-        """Note a connection that was accepted; False if the server is stopping."""
+        """Register a connection that was accepted; return False if the server is stopping."""
         if self.closing:
             return False
         with contextlib.nullcontext() if self._crew is None else self._crew.lock:
@@ -817,7 +817,7 @@ class Server(BaseServer):
         return True
 
     def _handshake_ended(self, handshake: ServerOpening) -> None:
-        """Note that a handshake was finished, refused or given up."""
+        """Record that an opening handshake was finished, refused or given up."""
         self._handshakes.discard(handshake)
         if handshake.surplus:
             handshake.surplus = False
@@ -896,18 +896,18 @@ class Server(BaseServer):
         protocol.consumer_failed(exc)
 
     def _knows(self, protocol: ConnectionProtocol) -> bool:
-        """Tell whether a connection was noted as open, and has not ended."""
+        """Tell whether a connection is registered as open, and has not ended."""
         return protocol in self._connections
 
     def _connection_opened(self, protocol: ConnectionProtocol) -> None:
-        """Note a connection that is open from now on."""
+        """Register a connection that has just opened."""
         self._connections[protocol] = None
         self._idle.clear()
 
     def _connection_closed(self, protocol: ConnectionProtocol) -> None:
-        """Note a connection that has ended; its handler may still be at work."""
+        """Record that a connection has ended; its handler may still run."""
         totals = self._closed_totals
-        # One by one: `COUNTED` would take three times as long.
+        # Spelt out: a loop over `COUNTED` takes three times as long.
         totals["messages_received"] += protocol.messages_received
         totals["messages_sent"] += protocol.messages_sent
         totals["bytes_received"] += protocol.bytes_received
@@ -923,8 +923,8 @@ class Server(BaseServer):
         """Let go of a connection whose transport and handler have both ended."""
         if protocol.transport is None and protocol.task is None:
             self._connections.pop(protocol, None)
-            # What the program still holds of it has the protocol: without this cycle it is freed at once, and keeps
-            # neither memory nor the garbage collector busy.
+            # The program may still hold the WebSocket, which refers to the protocol. With this cycle broken, both are
+            # freed at once, and the garbage collector has no work with them.
             del protocol.ws
             if not self._connections:
                 self._idle.set()
