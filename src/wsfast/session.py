@@ -393,7 +393,7 @@ class Session:
             return Do.END
         if self.connection.rcvd_then_sent:
             self._drop_at = self._after(now, self.limits.close_timeout)
-        # Otherwise this side sent its Close frame first; `close_timeout` has run since then and covers the whole closing.
+        # Otherwise this side sent its Close frame first, and `close_timeout` has run since then, for the whole closing.
         return Do.DRAINED
 
     def sending_ended(self, now: float) -> None:
