@@ -204,11 +204,11 @@ def test_a_server_that_stops_answering(capsys: pytest.CaptureFixture[str], how: 
                 await ws.send(message)
 
     with running(falls_silent) as served:
-        options = ["--duration", "0.1", "--timeout", "0.5", "--json", *how, served.uri]
+        options = ["--duration", "0.1", "--timeout", "1", "--json", *how, served.uri]
         assert main(["bench", *options]) == 1
     results = json.loads(capsys.readouterr().out)
     assert results["unanswered"] > 10
-    assert results["latency"]["p99_us"] > 490_000, "that it waited in vain is not left out"
+    assert results["latency"]["p99_us"] > 900_000, "that it waited in vain is not left out"
 
 
 def test_a_server_that_never_answers(capsys: pytest.CaptureFixture[str]) -> None:
@@ -217,8 +217,8 @@ def test_a_server_that_never_answers(capsys: pytest.CaptureFixture[str]) -> None
             pass
 
     with running(silent) as served:
-        assert main(["bench", "--duration", "0.1", "--timeout", "0.2", served.uri]) == 1
-    assert "did not answer a message within 0.2 s" in capsys.readouterr().err
+        assert main(["bench", "--duration", "0.1", "--timeout", "1", served.uri]) == 1
+    assert "did not answer a message within 1 s" in capsys.readouterr().err
 
 
 def test_ctrl_c_ends_it_early() -> None:
@@ -234,8 +234,10 @@ def test_ctrl_c_ends_it_early() -> None:
                 loaded.set()
 
     with running(counting) as served:
-        command = [sys.executable, "-m", "wsfast", "bench", "--duration", "0.1", "--rate", "500", "--ramp", "60"]
-        with subprocess.Popen([*command, served.uri], stdout=subprocess.PIPE, text=True) as process:
+        command = [sys.executable, "-m", "wsfast", "bench", "--duration", "0.1", "--rate", "500"]
+        with subprocess.Popen(
+            [*command, "--connections", "2", "--ramp", "100", served.uri], stdout=subprocess.PIPE, text=True
+        ) as process:
             assert loaded.wait(30)
             process.send_signal(signal.SIGINT)
             out, _ = process.communicate(timeout=30)

@@ -21,6 +21,7 @@ import signal
 import sys
 import time
 from collections import Counter, deque
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, Final
 
 from wsfast.asyncio.websocket import WebSocket
@@ -368,8 +369,9 @@ async def _round_trips(ws: WebSocket, messages: _Messages, duration: float) -> l
 class _Load:
     """Many messages on their way, over some connections.
 
-    It goes on when a connection fails, or is lost: `failed` counts these by what went wrong. What has no answer when
-    the time is up has ``--timeout`` more, and is then `unanswered`. Ctrl-C ends it early, with what is known by then.
+    It is measured from when all connections are open. It goes on when one fails, or is lost: `failed` counts these by
+    what went wrong. What has no answer when the time is up has ``--timeout`` more, and is then `unanswered`. Ctrl-C
+    ends it early, with what is known by then.
     """
 
     def __init__(self, args: argparse.Namespace, options: dict[str, Any], messages: _Messages) -> None:
@@ -382,6 +384,11 @@ class _Load:
         self.opened = 0
         self.failed: Counter[str] = Counter()
         self._failure: Exception | None = None
+        self._unopened: int = args.connections
+        self._measured_from = self._end = math.inf
+        self._latest = 0.0
+        self._over = asyncio.Event()
+        self._limits: set[asyncio.Timeout] = set()
         self.unanswered = 0
         self.latencies = _Histogram()
         self.opening = _Histogram()
@@ -395,10 +402,8 @@ class _Load:
             OSError, WebSocketError, ...: no connection could be opened.
         """
         clock = time.perf_counter
-        began = clock()
-        self._end = began + self._args.ramp + self._args.duration
-        # An echo server is measured when all connections are open; of what a server sends by itself, all counts.
-        self._measured_from = began + (self._args.ramp if self._args.subscribe is None else 0.0)
+        # Of what a server sends by itself, all counts.
+        self._measured_from = math.inf if self._args.subscribe is None else clock()
         loop = asyncio.get_running_loop()
         with contextlib.suppress(NotImplementedError, RuntimeError):  # on Windows, in a thread
             loop.add_signal_handler(signal.SIGINT, self._interrupted)
@@ -414,26 +419,37 @@ class _Load:
             self._bar.end()
         if not self.opened and self._failure is not None:
             raise self._failure
-        self.seconds = max(1e-9, clock() - self._measured_from)
+        self.seconds = max(1e-9, max(self._end, self._latest) - self._measured_from)
+
+    def _begin(self, duration: float) -> None:
+        """Measure from now on, unless that has begun, and for so long."""
+        now = time.perf_counter()
+        self._measured_from = min(self._measured_from, now)
+        self._end = now + duration
+        for limit in self._limits:
+            limit.reschedule(asyncio.get_running_loop().time() + duration + self._args.timeout)
 
     def _interrupted(self) -> None:
-        now = time.perf_counter()
-        if now >= self._end:  # a second time: whatever is open
-            raise KeyboardInterrupt
-        self._end = now
-        self._measured_from = min(self._measured_from, now)
+        if time.perf_counter() >= self._end:
+            raise KeyboardInterrupt  # the second one
+        self._over.set()
+        self._begin(0.0)
 
     async def _connection(self, number: int) -> None:
-        if self._args.ramp:
-            await asyncio.sleep(self._args.ramp * number / self._args.connections)
-        began = time.perf_counter()
-        if began >= self._end:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._args.ramp * number / self._args.connections):
+                await self._over.wait()
+        if self._over.is_set():
             return
+        began = time.perf_counter()
+        opening = True
         try:
             # Who waits to send does not receive, and the server then waits as well: nothing here may wait to send.
             async with connect(self._args.uri, **self._options, max_buffered=None) as ws:
                 self.opening.add(time.perf_counter() - began)
                 self.opened += 1
+                opening = False
+                self._opened_or_not()
                 if self._args.subscribe is not None:
                     await self._count(ws)
                 elif self._args.rate is not None:
@@ -444,8 +460,16 @@ class _Load:
             if self._failure is None:
                 self._failure = exc
             self.failed[explain(exc)] += 1
+            if opening:
+                self._opened_or_not()
+
+    def _opened_or_not(self) -> None:
+        self._unopened -= 1
+        if not self._unopened and self._end == math.inf:
+            self._begin(self._args.duration)
 
     def _note(self, message: str | bytes, since: float | None, now: float) -> None:
+        self._latest = now
         if now >= self._measured_from:
             self.received += 1
             self.received_bytes += len(message)
@@ -462,6 +486,17 @@ class _Load:
             self.latencies.add(now - since)
         on_their_way.clear()
 
+    @contextlib.asynccontextmanager
+    async def _limited(self) -> AsyncIterator[None]:
+        """Limit the time for all of a connection's messages: to the end of the load, and ``--timeout`` more."""
+        known = self._end < math.inf
+        async with asyncio.timeout(self._end + self._args.timeout - time.perf_counter() if known else None) as limit:
+            self._limits.add(limit)  # for `_begin`, which sets the end, and for Ctrl-C, which moves it
+            try:
+                yield
+            finally:
+                self._limits.discard(limit)
+
     async def _in_a_window(self, ws: WebSocket) -> None:
         clock = time.perf_counter
         on_their_way: deque[tuple[float, str | bytes]] = deque()
@@ -472,7 +507,7 @@ class _Load:
             ws.send_nowait(message)
 
         try:
-            async with asyncio.timeout(self._end + self._args.timeout - clock()):
+            async with self._limited():
                 for _ in range(self._args.window):
                     send()
                 while on_their_way:
