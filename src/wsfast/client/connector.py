@@ -309,8 +309,8 @@ class connect(_Connector[WebSocket]):  # noqa: N801
         user_agent_header: the value of User-Agent; None for none.
         bearer_token: for Authorization; it takes the place of the URI's user name. Default none.
         proxy: True for the one that the environment names (``https_proxy``, ...), None for none, or an
-            address: http://, https:// (TLS to the proxy), socks5://, socks5h://, socks4://, socks4a://, with
-            ``user:password@`` if need be. SOCKS needs python-socks. Default: True.
+            address: ``http://``, ``https://`` (TLS to the proxy), ``socks5://``, ``socks5h://``, ``socks4://`` or
+            ``socks4a://``, with ``user:password@`` if need be. SOCKS needs python-socks. Default: True.
         process_exception: called by ``async for`` with what an attempt raised; returns None to try again, or the
             exception to raise. Default: `reconnect.process_exception`.
         reconnect_delays: called by ``async for`` to make the seconds between attempts. Default: `reconnect.backoff`,
