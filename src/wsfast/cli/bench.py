@@ -50,6 +50,8 @@ _WIDTH: Final = 30
 _REDRAW: Final = 0.1
 """Seconds between two looks of the progress bar: to draw it costs some 20 us."""
 _PERCENTILES: Final = (50.0, 90.0, 99.0, 99.9, 99.99)
+_REASONS: Final = 5
+"""Reasons for failed connections that are told one by one; ``--json`` tells all."""
 _LOOK: Final = 0.2
 """Seconds between two looks, at most, at whether the end has come early."""
 _BEHIND: Final = 0.001
@@ -614,8 +616,11 @@ def _print(args: argparse.Namespace, results: dict[str, Any]) -> None:
             f"opening      median {_duration(opening['median_us'] / 1e6)}   p99 {_duration(opening['p99_us'] / 1e6)}"
             f"   max {_duration(opening['max_us'] / 1e6)}   ({rate['connections']} connections)"
         )
-    for why, count in results.get("failed", {}).items():
+    failed = list(results.get("failed", {}).items())
+    for why, count in failed[:_REASONS]:
         print(f"failed       {count:,} connections: {escape(why)}")
+    if len(failed) > _REASONS:
+        print(f"failed       {sum(count for _, count in failed[_REASONS:]):,} connections for other reasons")
     if "unanswered" in results:
         print(f"unanswered   {results['unanswered']:,} messages, after {args.timeout:g} s more")
     if latency is None:
