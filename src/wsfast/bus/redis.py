@@ -159,11 +159,11 @@ class _Node:
         self._bus = bus
         self._loop = asyncio.get_running_loop()
         self.options = options
-        self.outbox = Outbox(max_bytes=_DOWN_BYTES)
+        self.outbox: Outbox = Outbox(max_bytes=_DOWN_BYTES)
         self.topics: set[str] = set()
-        self.up = False
-        self.reconnects = 0
-        self.closed = False
+        self.up: bool = False
+        self.reconnects: int = 0
+        self.closed: bool = False
         self._command: _Link | None = None
         self._subscriber: _Link | None = None
         self._replies: deque[Any] = deque()  # of commands: None for the outbox' next, else a future
@@ -178,7 +178,7 @@ class _Node:
         self._store_sha = self._read_sha = b""
         self._pinged = 0.0
         self._looked = 0.0
-        self.task = self._loop.create_task(self._live())
+        self.task: asyncio.Task[None] = self._loop.create_task(self._live())
 
     # --- The connections ------------------------------------------------------------------------------------
 

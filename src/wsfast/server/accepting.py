@@ -114,7 +114,7 @@ class ServerOpening:
         self._late = b""  # received while a hook is at work
         self._answered = False
         self._expired = False
-        self.surplus = False
+        self.surplus: bool = False
         self.ws: WebSocket
         self._request: Request | None = None  # without one there is no `ws`
         if server.limits.open_timeout is not None:

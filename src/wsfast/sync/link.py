@@ -160,14 +160,14 @@ class Link:
     )
 
     def __init__(self, sock: socket.socket) -> None:
-        self.sock = sock
+        self.sock: socket.socket = sock
         self._layers: list[_Tls] = []
         self._unsent: deque[memoryview] = deque()
         self._held = 0
         self._own = 0  # bytes that TLS said by itself while something was unsent
-        self.ended = False
+        self.ended: bool = False
         """Whether the sending side was ended, or will be once what is kept was sent."""
-        self.sent = 0
+        self.sent: int = 0
         """Bytes that were to be sent so far, as they are on the wire."""
         self.broken: OSError | None = None
         """The error by which writing has failed, if it has."""

@@ -173,7 +173,7 @@ class Server(BaseServer):
 
     def _release(self) -> None:
         """Close what is listened on."""
-        self.closing = True
+        self.closing: bool = True
         sockets, self._sockets = self._sockets, []
         for sock in sockets:
             sock.close()

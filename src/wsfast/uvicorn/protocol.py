@@ -74,7 +74,7 @@ class UvicornHost(Host):
             fresh_context=getattr(config, "reset_contextvars", False),
             topics=options.get("topics"),
         )
-        self.tasks = state.tasks
+        self.tasks: set[asyncio.Task[None]] = state.tasks
         self._limit = config.limit_concurrency
         self._connections: set[Any] = state.connections
         self._state = state

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from wsfast import connection as native
 from wsfast.asyncio import broadcast as sending
@@ -65,7 +65,7 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
         "write_limit",
     )
 
-    connection_type = Machine
+    connection_type: ClassVar[type[native.Connection]] = Machine
 
     def __init__(
         self,
@@ -79,11 +79,11 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
     ) -> None:
         self.describe(protocol)
         super().__init__()
-        self.ping_interval = ping_interval
-        self.ping_timeout = ping_timeout
-        self.close_timeout = close_timeout
-        self.max_queue = max_queue
-        self.write_limit = write_limit
+        self.ping_interval: float | None = ping_interval
+        self.ping_timeout: float | None = ping_timeout
+        self.close_timeout: float | None = close_timeout
+        self.max_queue: MaxQueue = max_queue
+        self.write_limit: WriteLimit = write_limit
         self._transport: asyncio.Transport | None = None  # before it is open
 
     # --- What it is ---------------------------------------------------------------------------------------

@@ -72,7 +72,7 @@ class ServerConnection(Connection):
             max_queue=max_queue,
             write_limit=write_limit,
         )
-        self.server = server
+        self.server: Server = server
 
     def respond(self, status: StatusLike, text: str) -> Response:  # type: ignore[override]
         """Make a plain text response for `process_request` or `process_response` to return."""

@@ -7,7 +7,7 @@ import socket as socket_module
 import ssl
 import threading
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from wsfast import connection as native
 from wsfast import handshake
@@ -50,7 +50,7 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
         ping_interval, ping_timeout, close_timeout, max_queue: those of `connect` and `serve`.
     """
 
-    connection_type = Machine
+    connection_type: ClassVar[type[native.Connection]] = Machine
 
     def __init__(
         self,
