@@ -850,7 +850,7 @@ def test_reading_pauses_while_nobody_receives() -> None:
             before = sent
             time.sleep(0.2)
         assert sent < 2000
-        assert ws._put - ws._taken < 20_000 + 65536 + 20_000
+        assert ws._put_size - ws._taken_size < 20_000 + 65536 + 20_000
         for i, message in enumerate(ws):
             assert str(message).startswith(f"{i:08}x")
         assert i == 1999
@@ -1671,3 +1671,20 @@ def test_the_parameters_are_those_of_websockets() -> None:
     ours = inspect.signature(connect).parameters
     missing = {name for name in inspect.signature(theirs).parameters if name not in ours}
     assert missing == {"extensions", "max_queue", "create_connection", "legacy", "kwargs"}
+
+
+def test_what_is_counted() -> None:
+    with running(echo) as served, connect(served.uri) as ws:
+        ws.send("four")
+        ws.send(["one", "two"])
+        assert ws.ping(b"1").wait(PATIENCE)
+        assert [ws.recv(timeout=PATIENCE) for _ in range(2)] == ["four", "onetwo"]
+        # Frames of 4, 3 and 3 bytes and a ping of 1, with heads of 2 bytes, and keys of 4 from the client.
+        assert ws.counters == {
+            "messages_sent": 2,
+            "bytes_sent": 4 + 3 + 3 + 1 + 4 * 6,
+            "pings_sent": 1,
+            "messages_received": 2,
+            "bytes_received": 4 + 6 + 1 + 3 * 2,
+            "pings_received": 0,
+        }

@@ -645,7 +645,7 @@ def test_ctrl_c_between_taking_a_message_and_counting_it() -> None:
         assert 5 <= lost < 2000
         for i in range(lost, 2000):
             assert ws.recv(timeout=PATIENCE) == f"{i:1000}"
-        assert ws._put == ws._taken
+        assert ws._put_size == ws._taken_size
 
 
 def test_a_message_that_is_about_to_be_queued() -> None:
@@ -683,7 +683,7 @@ def test_a_message_that_is_about_to_be_queued() -> None:
         ws._lock = Lock()  # type: ignore[assignment]
         assert ws.recv(timeout=PATIENCE) == message
         ws._lock = lock
-        assert ws._taken == ws._put == len(message) + 64
+        assert ws._taken_size == ws._put_size == len(message) + 64
 
 
 def closing_peer(seen: list[Any], *headers: str) -> Callable[[Peer], None]:

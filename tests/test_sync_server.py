@@ -769,7 +769,7 @@ def test_a_flood_of_pings_and_messages() -> None:
             with contextlib.suppress(TimeoutError):
                 for _ in range(200):
                     sock.sendall(encode_frame(1, b"x" * 1000, mask=b"abcd") * 100)
-            assert all(ws._put - ws._taken < 10_000 + 256 * 1100 for ws in server.connections)
+            assert all(ws._put_size - ws._taken_size < 10_000 + 256 * 1100 for ws in server.connections)
 
 
 def test_a_thread_of_its_own_for_each_connection() -> None:

@@ -47,6 +47,24 @@ async def test_messages_go_both_ways() -> None:
     assert (ws.close_code, ws.close_reason, ws.close_cause) == (1000, "", CloseCause.LOCAL)
 
 
+@in_trio
+async def test_what_is_counted() -> None:
+    async with pair() as (client, server):
+        await client.send("four")
+        await client.send(["one", "two"])
+        await (await client.ping(b"1")).wait()
+        assert [await server.recv() for _ in range(2)] == ["four", "onetwo"]
+        await server.send(b"")
+        assert await client.recv() == b""
+        # Frames of 4, 3 and 3 bytes and a ping of 1, with heads of 2 bytes and keys of 4.
+        sent = {"messages_sent": 2, "bytes_sent": 4 + 3 + 3 + 1 + 4 * 6, "pings_sent": 1}
+        received = {"messages_received": 1, "bytes_received": 2 + 3, "pings_received": 0}
+        assert client.counters == sent | received
+        assert (server.counters["messages_received"], server.counters["messages_sent"]) == (2, 1)
+        assert server.counters["bytes_received"] == sent["bytes_sent"]
+        assert server.counters["pings_received"] == 1
+
+
 async def pieces(*items: Any) -> AsyncIterator[Any]:
     for item in items:
         yield item

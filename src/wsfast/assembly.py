@@ -9,11 +9,12 @@ each piece before any of it is sent.
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterable
 
 from .events import Fragment
 
-__all__ = ["Assembler", "PieceCheck", "is_bytes_like", "is_whole"]
+__all__ = ["Assembler", "Decoded", "PieceCheck", "converted", "is_bytes_like", "is_whole"]
 
 
 class Assembler:
@@ -60,6 +61,45 @@ class Assembler:
         data, self._data = self._data, None
         assert data is not None
         return data.decode() if self._text else bytes(data)
+
+
+def converted(message: str | bytes, decode: bool | None) -> str | bytes:
+    """Return a message as `str` if `decode` is True, as `bytes` if it is False, and as it is if it is None.
+
+    Raises:
+        UnicodeDecodeError: it is to be `str`, and is not UTF-8.
+    """
+    if decode is True and isinstance(message, bytes):
+        return message.decode()
+    if decode is False and isinstance(message, str):
+        return message.encode()
+    return message
+
+
+class Decoded:
+    """The pieces of one message, converted as `converted` does; a piece of a binary one may end within a character.
+
+    Args:
+        decode: as for `converted`.
+    """
+
+    __slots__ = ("_decode", "_decoder")
+
+    def __init__(self, decode: bool | None) -> None:
+        self._decode = decode
+        self._decoder: codecs.IncrementalDecoder | None = None
+
+    def __call__(self, piece: str | bytes, final: bool) -> str | bytes:
+        """Convert the next piece.
+
+        Raises:
+            UnicodeDecodeError: the message is to be text, and is not UTF-8.
+        """
+        if self._decode is not True or isinstance(piece, str):
+            return converted(piece, self._decode)
+        if self._decoder is None:
+            self._decoder = codecs.getincrementaldecoder("utf-8")()
+        return self._decoder.decode(piece, final)
 
 
 def is_bytes_like(message: object) -> bool:

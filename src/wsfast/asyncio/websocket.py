@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import codecs
-import http
 import logging
 import uuid
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable
@@ -14,29 +12,22 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NamedTuple, Sel
 from ..assembly import PieceCheck, is_bytes_like, is_whole
 from ..codes import CloseCause, CloseCode
 from ..connection import Connection, State
-from ..events import BytesLike, Fragment
-from ..exceptions import ONE_RECEIVER, ConcurrencyError, ConnectionClosed, InvalidState
-from ..handshake import Request, Response, text_response
+from ..events import BytesLike
+from ..exceptions import ONE_RECEIVER, ConcurrencyError, InvalidState
+from ..handshake import Request, Response
 from ..serving import BaseServer
+from ..shell import COUNTED, Facts, Pieces
 from .channel import Endpoint
 
 if TYPE_CHECKING:
     from ..bus.interface import Position
+    from ..session import Session
     from ..topics.topics import Topics
     from .protocol import ConnectionProtocol
     from .streams import Reader, Writer
 
 __all__ = ["WebSocket"]
 
-COUNTED: Final = (
-    "messages_received",
-    "messages_sent",
-    "bytes_received",
-    "bytes_sent",
-    "pings_received",
-    "pings_sent",
-)
-"""What is counted for each connection, and in all by a server."""
 _OF_SESSION: Final = frozenset({"pings_received", "pings_sent"})
 
 
@@ -58,7 +49,7 @@ def addresses_of(transport: asyncio.BaseTransport) -> Known:
     return Known(None if isinstance(peer, (str, bytes)) else peer, transport.get_extra_info("sockname"))
 
 
-class WebSocket(Endpoint):
+class WebSocket(Facts, Endpoint):
     """One WebSocket connection.
 
     Iterate over it for messages, or call `recv`; `str` is a text message, `bytes` a binary one::
@@ -131,21 +122,12 @@ class WebSocket(Endpoint):
         self._response = response
 
     @property
-    def id(self) -> uuid.UUID:
-        """A random identifier of the connection, for logs; made when it is first asked for."""
-        if self._id is None:
-            self._id = uuid.uuid4()
-        return self._id
-
-    @property
     def logger(self) -> logging.LoggerAdapter[Any]:
         """A new adapter of its server's, or client's, logger; records that it makes have it as ``websocket``."""
         return logging.LoggerAdapter(self._open_channel().host.logger, {"websocket": self})
 
-    @property
-    def state(self) -> State:
-        """A `State`: CONNECTING, OPEN, CLOSING, DRAINING or CLOSED."""
-        return State.CONNECTING if self._channel is None else self._channel.connection.state
+    def _known_session(self) -> Session | None:
+        return None if self._channel is None else self._channel.session
 
     @property
     def remote_address(self) -> Any:
@@ -178,33 +160,6 @@ class WebSocket(Endpoint):
     def _keep_addresses(self) -> None:
         """Keep the addresses, which the transport will not know any more."""
         self._peer = self._known()
-
-    @property
-    def close_code(self) -> int | None:
-        """The close code that the peer sent, 1005 without one, 1006 without a Close frame; None while it is open."""
-        return None if self._channel is None else self._channel.connection.close_code
-
-    @property
-    def close_reason(self) -> str | None:
-        """The close reason that the peer sent, ``""`` without one; None while the connection is open."""
-        return None if self._channel is None else self._channel.connection.close_reason
-
-    @property
-    def close_exc(self) -> ConnectionClosed | None:
-        """What `recv` and `send` raise from now on, as a new exception; None while the connection is open."""
-        if self._channel is None or self.state < State.DRAINING:
-            return None
-        return self._open_channel().connection.closed_error()
-
-    @property
-    def close_cause(self) -> CloseCause | None:
-        """Who or what closed the connection; None while it is open."""
-        return None if self._channel is None else self._channel.connection.cause
-
-    @property
-    def latency(self) -> float:
-        """Seconds of the latest ping's round trip, a keepalive's or one by `ping`; 0 before the first."""
-        return 0.0 if self._channel is None else self._open_channel().session.latency
 
     @property
     def buffered_amount(self) -> int:
@@ -269,7 +224,17 @@ class WebSocket(Endpoint):
             ConcurrencyError: another task receives, or another iteration is not finished.
             UnicodeDecodeError: with ``decode=True``, a binary message is not UTF-8.
         """
-        return _Pieces(self, self._own_channel(), decode)
+        self._own_channel()  # raises if it is not open yet, or another thread's
+        return Pieces(self._begin_streaming, self._recv_piece, self._end_streaming, decode)
+
+    def _begin_streaming(self) -> None:
+        channel = self._open_channel()
+        if channel.streaming:
+            raise ConcurrencyError(ONE_RECEIVER.format("recv_streaming"))
+        channel.begin_streaming()
+
+    def _end_streaming(self, skip: bool) -> None:
+        self._open_channel().end_streaming(skip=skip)
 
     # --- Sending ------------------------------------------------------------------------------------------
 
@@ -507,10 +472,6 @@ class WebSocket(Endpoint):
         channel = self._own_channel()
         channel.abort(CloseCause.LOCAL)
 
-    def respond(self, status: http.HTTPStatus | int, text: str) -> Response:
-        """Make a plain text response for `process_request` to return instead of None."""
-        return text_response(int(status), text)
-
     def _open_channel(self) -> ConnectionProtocol:
         channel = self._channel
         if channel is None:
@@ -526,68 +487,6 @@ class WebSocket(Endpoint):
         channel = self._open_channel()
         channel.turn.check_thread()
         return channel
-
-
-class _Pieces(AsyncIterator["str | bytes"]):
-    """The iterator of `WebSocket.recv_streaming`.
-
-    An asynchronous generator would not do: the loop finishes one that is given up only some turns later.
-    """
-
-    __slots__ = ("_begun", "_channel", "_decoder", "_done", "_text", "_ws")
-
-    def __init__(self, ws: WebSocket, channel: ConnectionProtocol, decode: bool | None) -> None:
-        self._ws = ws
-        self._channel = channel
-        self._text = decode
-        self._decoder: codecs.IncrementalDecoder | None = None
-        self._begun = False  # a piece was taken
-        self._done = False
-
-    async def __anext__(self) -> str | bytes:
-        if self._done:
-            raise StopAsyncIteration
-        channel = self._channel
-        if not self._begun:
-            if channel.streaming:
-                raise ConcurrencyError(ONE_RECEIVER.format("recv_streaming"))
-            channel.begin_streaming()
-        final = False
-        try:
-            piece: Any = await self._ws._recv_piece()
-            self._begun = True
-            data, final = piece if isinstance(piece, Fragment) else (piece, True)
-            decoded = self._decode(data, final)
-        except BaseException:
-            self._finish(skip=self._begun and not final)
-            raise
-        if final:
-            self._finish(skip=False)
-        return decoded
-
-    def _decode(self, data: str | bytes, final: bool) -> str | bytes:
-        if self._text is False and isinstance(data, str):
-            return data.encode()
-        if self._text and isinstance(data, bytes):
-            # A piece of a binary message may end within a character.
-            if self._decoder is None:
-                self._decoder = codecs.getincrementaldecoder("utf-8")()
-            return self._decoder.decode(data, final)
-        return data
-
-    def _finish(self, *, skip: bool) -> None:
-        self._done = True
-        self._channel.end_streaming(skip=skip)
-
-    def __del__(self) -> None:
-        if self._begun and not self._done:
-            self._finish(skip=True)
-
-    async def aclose(self) -> None:
-        """Give the iteration up: what is left of the message is dropped."""
-        if self._begun and not self._done:
-            self._finish(skip=True)
-        self._done = True
 
 
 async def _each(items: Iterable[str | BytesLike]) -> AsyncIterator[str | BytesLike]:

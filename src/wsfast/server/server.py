@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self, TypeAli
 from ..asyncio.listener import Listener
 from ..asyncio.protocol import ConnectionProtocol, turn_of
 from ..asyncio.streams import Reader, Writer
-from ..asyncio.websocket import COUNTED, Known, WebSocket
+from ..asyncio.websocket import Known, WebSocket
 from ..closing import encode_close
 from ..codes import CloseCause, CloseCode
 from ..connection import Side
@@ -36,6 +36,7 @@ from ..options import refuse_unknown
 from ..serving import BaseServer, check_context, handlers_of, tell_end
 from ..serving import ServerOptions as SharedOptions
 from ..session import Overflow
+from ..shell import COUNTED
 from ..transport.binding import BACKLOG
 from ..transport.timers import CoarseTimer
 from ..transport.tls import TLSTransport, buffer_of

@@ -10,30 +10,22 @@ can hold megabytes. Only the thread decodes, for Ctrl-C never comes to it.
 
 from __future__ import annotations
 
-import http
 import logging
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator
 from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
-from wsfast.assembly import Assembler, PieceCheck, is_whole
+from wsfast.assembly import Assembler, Decoded, PieceCheck, converted, is_whole
 from wsfast.codes import CloseCause, CloseCode
-from wsfast.connection import Compression, Connection, Side, State
-from wsfast.events import BytesLike, Close, Event, Fragment
-from wsfast.exceptions import (
-    BufferFull,
-    ConcurrencyError,
-    ConnectionClosed,
-    ConnectionClosedOK,
-    InvalidState,
-    PeerError,
-)
-from wsfast.handshake import Request, Response, text_response
-from wsfast.session import OVERHEAD, Do, Limits, Session, weight
+from wsfast.connection import Compression, Side, State
+from wsfast.events import BytesLike, Fragment
+from wsfast.exceptions import BufferFull, ConcurrencyError, ConnectionClosed, ConnectionClosedOK
+from wsfast.handshake import Request, Response
+from wsfast.session import Do, Limits, weight
+from wsfast.shell import Shell
 
 from .link import Link
 
@@ -93,7 +85,7 @@ class PingWaiter:
         self._ws._answered.notify_all()
 
 
-class WebSocket:
+class WebSocket(Shell):
     """One WebSocket connection, for programs without an event loop; every method may be called by any thread.
 
     Iterate over it for messages, or call `recv`; `str` is a text message, `bytes` a binary one::
@@ -115,29 +107,13 @@ class WebSocket:
         logger: where the connection logs to.
     """
 
-    connection_type: ClassVar[type[Connection]] = Connection
-    """The sans-IO state machine that a connection is made with."""
-    _overhead: ClassVar[int] = OVERHEAD
-    """Bytes that a held message counts for beside its own; the same as on asyncio."""
-
-    _session: Session
-    _connection: Connection
     _thread: threading.Thread
 
     def __init__(
         self, link: Link, limits: Limits, *, request: Request, logger: logging.Logger | logging.LoggerAdapter[Any]
     ) -> None:
-        self.request = request
-        self.response: Response | None = None
-        self.subprotocol: str | None = None
-        self.username: str | None = None
-        self._id: uuid.UUID | None = None
-        self.logger = logger
-        self._limits = limits
+        super().__init__(limits, request, logger, (_address(link.sock.getpeername), _address(link.sock.getsockname)))
         self._link = link
-        self._remote_address = _address(link.sock.getpeername)
-        self._local_address = _address(link.sock.getsockname)
-        self._opened = False  # `_session`, `_connection` and `_thread` are there
         self._lock = threading.Lock()
         self._writable = threading.Condition(self._lock)  # little is unsent, or the connection has ended
         self._answered = threading.Condition(self._lock)  # a pong has come, or none will
@@ -147,18 +123,14 @@ class WebSocket:
         self._sender: int | None = None  # the thread that has the gate for a message in fragments
         self._turnstile = threading.RLock()  # held by who receives a message
         self._queue: SimpleQueue[str | bytes | Fragment | None] = SimpleQueue()  # None is its end
-        self._put = 0  # bytes that were put into the queue, ever: written under `_lock`
-        self._taken = 0  # bytes that were taken out of it: written under `_turnstile`
-        self._paused = False  # reading is, while the consumer is behind
+        self._put_size = 0  # bytes that were put into the queue, ever: written under `_lock`
+        self._taken_size = 0  # bytes that were taken out of it: written under `_turnstile`
         self._pending = False  # what one read brought is not all decoded: set by the thread, once the rest is queued
         self._waits = False  # writing has failed, and the program is given time to take what had come
         self._ended = False  # the end was put into the queue
         self._streamer: int | None = None  # the thread that is in recv_streaming
         self._assembler = Assembler()
-        self._owing = False  # a message was taken, and the next was not asked for: an answer may come
-        self._kept: Event | None = None  # a Close frame or a failure behind messages that are not answered yet
-        self._discarding = False  # what comes before the peer's Close frame is dropped
-        self._over = False
+        self._bytes_written = 0  # frames, before TLS
         self._bridge: Bridge | None = None  # to the topics of its server, which sets it before it is open
         self._sink: Sink | None = None
 
@@ -182,16 +154,10 @@ class WebSocket:
         Raises:
             RuntimeError: the system has no room for one more thread.
         """
-        self.response = response
-        self.subprotocol = subprotocol
-        self._session = Session(
-            side, self._limits, time.monotonic(), compression=compression, connection_type=self.connection_type
-        )
-        self._connection = self._session.connection
+        self._begin(side, response, subprotocol, compression)
         if self._bridge is not None:
             self._sink = self._bridge.sink(self)
         self._thread = threading.Thread(target=self._run, name="wsfast", daemon=True)
-        self._opened = True
         with self._lock:
             if trailing:
                 self._received(trailing)
@@ -203,63 +169,7 @@ class WebSocket:
                 self._link.close()
             raise
 
-    def __getattr__(self, name: str) -> Any:
-        # Only what is not there comes here: what `_open` makes, if a hook calls what needs an open connection.
-        if name in ("_session", "_connection", "_thread"):
-            raise InvalidState("the opening handshake is not finished")
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-
-    def __repr__(self) -> str:
-        return f"<wsfast.sync.WebSocket {self.state.name} {self.remote_address}>"
-
     # --- What it is ---------------------------------------------------------------------------------------
-
-    @property
-    def state(self) -> State:
-        """A `State`: CONNECTING, in a server's hooks, OPEN, CLOSING, DRAINING or CLOSED."""
-        return self._connection.state if self._opened else State.CONNECTING
-
-    @property
-    def remote_address(self) -> Any:
-        """The peer's address as `socket.getpeername` gives it, or None."""
-        return self._remote_address
-
-    @property
-    def local_address(self) -> Any:
-        """This side's address as `socket.getsockname` gives it, or None."""
-        return self._local_address
-
-    @property
-    def close_code(self) -> int | None:
-        """The close code that the peer sent, 1005 without one, 1006 without a Close frame; None while it is open."""
-        return self._connection.close_code if self._opened else None
-
-    @property
-    def close_reason(self) -> str | None:
-        """The close reason that the peer sent, ``""`` without one; None while the connection is open."""
-        return self._connection.close_reason if self._opened else None
-
-    @property
-    def close_exc(self) -> ConnectionClosed | None:
-        """What `recv` and `send` raise from now on, as a new exception; None while the connection is open."""
-        return None if self.state < State.DRAINING else self._connection.closed_error()
-
-    @property
-    def close_cause(self) -> CloseCause | None:
-        """Who or what closed the connection; None while it is open."""
-        return self._connection.cause if self._opened else None
-
-    @property
-    def id(self) -> uuid.UUID:
-        """A random identifier of the connection, for logs; made when it is first asked for."""
-        if self._id is None:
-            self._id = uuid.uuid4()
-        return self._id
-
-    @property
-    def latency(self) -> float:
-        """Seconds of the latest ping's round trip, a keepalive's or one by `ping`; 0 before the first."""
-        return self._session.latency if self._opened else 0.0
 
     @property
     def socket(self) -> socket.socket:
@@ -320,13 +230,13 @@ class WebSocket:
         self._check_receiver()
         if timeout is None:
             with self._turnstile:
-                return _converted(self._next_message(None), decode)
+                return converted(self._next_message(None), decode)
         end = time.monotonic() + timeout
         turnstile = self._turnstile
         try:
             if not (turnstile.acquire(timeout=timeout) if timeout > 0 else turnstile.acquire(blocking=False)):
                 raise TimeoutError("no message was received in time: another thread receives, too")
-            return _converted(self._next_message(end), decode)
+            return converted(self._next_message(end), decode)
         finally:
             # Ctrl-C can come between the lock's return and anything that would note it.
             if turnstile._is_owned():  # type: ignore[attr-defined]
@@ -369,11 +279,12 @@ class WebSocket:
         Raises:
             ConnectionClosed: the connection ended before the message or within it.
             ConcurrencyError: this thread is in `recv_streaming` already.
-            UnicodeDecodeError: `decode` is True and a piece is no UTF-8, as one that ends within a character.
+            UnicodeDecodeError: `decode` is True and the message is no UTF-8.
         """
         self._check_receiver()
         with self._turnstile:
             begun = final = False
+            decoded = Decoded(decode)
             try:
                 self._streamer = threading.get_ident()
                 self._connection.decoder.streaming = True
@@ -389,7 +300,7 @@ class WebSocket:
                         continue
                     piece, final = (event.data, event.final) if isinstance(event, Fragment) else (event, True)
                     begun = not final
-                    yield _converted(piece, decode)
+                    yield decoded(piece, final)
             finally:
                 if begun and not final:
                     self._assembler.skip()
@@ -398,13 +309,13 @@ class WebSocket:
 
     def _next(self, end: float | None) -> str | bytes | Fragment:
         """Wait for the next thing in the queue and take it; the turnstile is held."""
-        self._owing = False  # before `_kept` is looked at: see `_keep_back`
+        self._owing = False  # before `_kept` is looked at: see `_take_in`
         if self._queue.empty() and (self._paused or self._kept is not None):
             with self._lock:
                 if self._queue.empty():
                     if self._paused:
                         # Ctrl-C came between taking a message and counting it.
-                        self._taken = self._put
+                        self._taken_size = self._put_size
                         self._unpause()
                     self._obey(self._hand_in())
         try:
@@ -424,19 +335,11 @@ class WebSocket:
             self._queue.put(None)  # for the next who asks
             raise self._connection.closed_error()
         self._owing = True
-        self._taken += weight(event, self._overhead)
-        if self._paused and (self._put - self._taken) * 4 <= self._limits.read_limit:
+        self._taken_size += weight(event, self._overhead)
+        if self._paused and (self._put_size - self._taken_size) * 4 <= self._limits.read_limit:
             with self._lock:
                 self._unpause()
         return event
-
-    def _unpause(self) -> None:
-        """Read on; the lock is held."""
-        # In this order: if Ctrl-C comes between the two, the next call does it again.
-        self._link.wake()
-        self._paused = False
-        if self._connection.state is State.CLOSING:
-            self._session.settled()
 
     def _catch_up(self) -> None:
         """Wait for the thread to decode what has come already, as far as to a message: that takes no time."""
@@ -630,6 +533,7 @@ class WebSocket:
         if connection.compression is None:
             with self._lock:
                 connection.send_message(message, text=text, compress=compress)
+                self._messages_sent += 1
                 self._flush()
             return
         # To compress takes long: meanwhile pings are answered and other threads receive.
@@ -637,12 +541,13 @@ class WebSocket:
             prepared = connection.prepare_message(message, text, compress)
             with self._lock:
                 connection.send_prepared(prepared)
+                self._messages_sent += 1
                 self._flush()
         except Exception:
             raise
         except BaseException:
             # Ctrl-C between the two: the peer's window and ours may no longer be in step.
-            self._give_up("sending was interrupted")
+            self._give_up(CloseCode.INTERNAL_ERROR, "sending was interrupted", CloseCause.LOCAL)
             raise
 
     def _send_fragments(self, pieces: Iterable[str | BytesLike], text: bool | None, compress: bool | None) -> None:
@@ -659,10 +564,10 @@ class WebSocket:
                 held.append(piece)
             if held:
                 self._send_fragment(held.pop(), True, text, compress)
+                self._messages_sent += 1
         except BaseException:
-            # A message that was begun can neither be finished nor taken back (RFC 6455, 5.4).
             if started:
-                self._give_up("a message was not finished")
+                self._give_up(*self._unfinished)
             raise
 
     def _send_fragment(self, data: str | BytesLike, fin: bool, text: bool | None, compress: bool | None) -> None:
@@ -690,7 +595,9 @@ class WebSocket:
             return
         waited = self._link.unsent > 0
         try:
-            self._link.write(encoder.take())
+            data = encoder.take()
+            self._bytes_written += len(data)
+            self._link.write(data)
         except BaseException:
             # Ctrl-C: how much of it was sent is not known, and half a frame cannot be taken back.
             self._abort(CloseCause.LOCAL)
@@ -756,8 +663,7 @@ class WebSocket:
             ValueError, TypeError: another code, or a reason that is too long.
         """
         try:
-            with self._lock:
-                self._start_close(code, reason, CloseCause.LOCAL)
+            self._begin_close(code, reason, CloseCause.LOCAL)
             self.wait_closed()
         except (ValueError, TypeError):
             raise
@@ -787,16 +693,16 @@ class WebSocket:
         with self._lock:
             self._abort(CloseCause.LOCAL)
 
-    def _give_up(self, reason: str) -> None:
+    def _give_up(self, code: int, reason: str, cause: CloseCause) -> None:
+        """Start the closing handshake because a message cannot be sent whole."""
         try:
-            with self._lock:
-                self._start_close(CloseCode.INTERNAL_ERROR, reason, CloseCause.LOCAL)
+            self._begin_close(code, reason, cause)
         except BaseException:
             self.abort()
             raise
 
     def _begin_close(self, code: int, reason: str, cause: CloseCause) -> None:
-        """Start the closing handshake, for a server that stops."""
+        """Start the closing handshake, and return."""
         with self._lock:
             self._start_close(code, reason, cause)
 
@@ -804,29 +710,18 @@ class WebSocket:
         """Close because a server's handler has returned: nobody takes any more what comes."""
         with self._lock:
             self._start_close(code, "", cause)
-            self._discarding = True
-            if self._paused:
-                self._unpause()
+            self._discard()
         self.wait_closed()
 
     def _drop(self, cause: CloseCause) -> None:
         with self._lock:
             self._abort(cause)
 
-    def respond(self, status: http.HTTPStatus | int, text: str) -> Response:
-        """Make a plain text response for `process_request` to return instead of None."""
-        return text_response(int(status), text)
-
-    def _start_close(self, code: int, reason: str, cause: CloseCause) -> None:
-        # What the peer sent last comes first, though it was kept back: then the connection is closing already.
-        self._obey(self._hand_in())
-        do = self._session.close(time.monotonic(), code, reason, cause)
-        if do is Do.NOTHING:
-            return
-        if self._paused:
-            self._session.keep_back(time.monotonic())
-        self._obey(do)
-        self._link.wake()  # there is a deadline now
+    def _start_close(self, code: int, reason: str, cause: CloseCause) -> bool:
+        began = super()._start_close(code, reason, cause)
+        if began:
+            self._link.wake()  # there is a deadline now
+        return began
 
     def _abort(self, cause: CloseCause | None) -> None:
         """End the transport; the lock is held."""
@@ -863,44 +758,26 @@ class WebSocket:
 
     # --- The session; the lock is held ------------------------------------------------------------------------
 
-    def _obey(self, do: Do) -> None:
-        """Do what the session says."""
-        if do is Do.NOTHING:
-            return
-        if do is Do.SETTLE:
-            self._settle()
-            return
-        self._flush()
-        if do is Do.DROP:
-            self._end()
-        elif do is not Do.FLUSH:
-            self._drained(do)
+    def _now(self) -> float:
+        return time.monotonic()
 
-    def _settle(self) -> None:
-        """Wait for the program no longer: it has neither answered nor taken what came."""
-        self._obey(self._hand_in())
-        if self._paused and self._connection.state is State.CLOSING:
-            # The peer's Close frame is behind what there is no room for.
-            self._discarding = True
-            self._paused = False
+    def _bytes_sent(self) -> int:
+        return self._bytes_written
 
-    def _keep_back(self, event: Event) -> Do:
-        """Keep a Close frame or a failure until what came before it is answered."""
-        self._kept = event
-        self._session.keep_back(time.monotonic())
-        # Looked at after `_kept` was set: the thread that receives does both in the other order, without the lock.
-        return Do.NOTHING if self._owing or self._taken != self._put else self._hand_in()
+    def _hold(self, size: int) -> int:
+        self._put_size += size
+        return self._put_size - self._taken_size
 
-    def _hand_in(self) -> Do:
-        """Hand in what was kept back, if anything was."""
-        event, self._kept = self._kept, None
-        if event is None:
-            return Do.NOTHING
-        self._session.settled()
-        return self._session.handle(event, time.monotonic())
+    def _put(self, message: str | bytes | Fragment) -> None:
+        self._queue.put(message)
+
+    def _is_answered(self) -> bool:
+        return not self._owing and self._taken_size == self._put_size
+
+    def _read_on(self) -> None:
+        self._link.wake()
 
     def _drained(self, do: Do) -> None:
-        """No frames follow either way: wake who waits, and end the transport if that is this side's duty."""
         self._paused = False
         self._put_end()
         if do is Do.END:
@@ -919,13 +796,12 @@ class WebSocket:
 
     def _on_time(self) -> None:
         """Have the session do what is due."""
-        session, link = self._session, self._link
-        if session.deadline is None or time.monotonic() < session.deadline:
-            return
-        session.sent, session.unsent = link.sent, link.unsent
-        # If it is the peer that keeps this program from going on, silence is its own.
-        session.deaf = self._paused and not session.congested
-        self._obey(session.on_time(time.monotonic()))
+        deadline = self._session.deadline
+        if deadline is not None and time.monotonic() >= deadline:
+            self._obey(self._tell_time())
+
+    def _count_unsent(self) -> None:
+        self._session.sent, self._session.unsent = self._link.sent, self._link.unsent
 
     # --- The thread -----------------------------------------------------------------------------------------
 
@@ -1004,32 +880,11 @@ class WebSocket:
         return self._connection.state < State.DRAINING
 
     def _received(self, data: bytes) -> None:
-        session, connection = self._session, self._connection
-        session.received += len(data)
-        session.sent, session.unsent = self._link.sent, self._link.unsent
-        now = time.monotonic()
-        do = Do.NOTHING
-        for event in connection.decoder.feed(data):
-            if isinstance(event, (str, bytes, Fragment)):
-                self._deliver(event)
-            elif connection.state is State.OPEN and isinstance(event, (Close, PeerError)):
-                do = max(do, self._keep_back(event))
-            else:
-                do = max(do, session.handle(event, now))
-        self._pending = connection.decoder.pending
+        do = self._take_in(data)
+        self._pending = self._connection.decoder.pending
         self._waits = False
         self._decoded.notify_all()
         self._obey(do)
-
-    def _deliver(self, message: str | bytes | Fragment) -> None:
-        if self._discarding:
-            return
-        self._put += weight(message, self._overhead)
-        if self._put - self._taken > self._limits.read_limit and not self._paused:
-            self._paused = True
-            if self._connection.state is State.CLOSING:
-                self._session.keep_back(time.monotonic())
-        self._queue.put(message)
 
     def _sent_more(self) -> None:
         limit = self._limits.write_limit
@@ -1040,14 +895,6 @@ class WebSocket:
             self._writable.notify_all()
         if self._link.ended and not self._link.unsent:
             self._sending_ended()
-
-
-def _converted(message: str | bytes, decode: bool | None) -> str | bytes:
-    if decode is True and isinstance(message, bytes):
-        return message.decode()
-    if decode is False and isinstance(message, str):
-        return message.encode()
-    return message
 
 
 def _address(ask: Callable[[], Any]) -> Any:

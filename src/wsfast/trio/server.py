@@ -122,7 +122,7 @@ class Server(BaseServer):
         if close_connections:
             for ws in self._served.values():
                 if ws is not None:
-                    ws._begin_close(code, reason, CloseCause.STOP)
+                    ws._start_close(code, reason, CloseCause.STOP)
         await self._listening_ended.wait()
         if await self._wait_for_others(end if timeout is None else end - 0.2 * timeout):
             return
@@ -246,7 +246,7 @@ class Server(BaseServer):
                         parser.trailing,
                     )
                     if self.closing:
-                        ws._begin_close(CloseCode.GOING_AWAY, "", CloseCause.STOP)
+                        ws._start_close(CloseCode.GOING_AWAY, "", CloseCause.STOP)
                     return ws
             except HandshakeRefused as exc:
                 answer = self._refused(exc, peer)

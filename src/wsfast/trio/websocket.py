@@ -10,30 +10,27 @@ it is sent whole or not at all, whenever its caller is cancelled.
 
 from __future__ import annotations
 
-import http
 import logging
-import uuid
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
 from math import inf
-from typing import Any, ClassVar, Final, Literal, Self, TypeAlias, overload
+from typing import Any, Final, Literal, Self, TypeAlias, overload
 
 import trio
 
-from wsfast.assembly import PieceCheck, is_whole
+from wsfast.assembly import Assembler, PieceCheck, converted, is_whole
 from wsfast.codes import CloseCause, CloseCode
 from wsfast.connection import Compression, Connection, Side, State
-from wsfast.events import BytesLike, Close, Event
+from wsfast.events import BytesLike, Fragment
 from wsfast.exceptions import (
     ONE_RECEIVER,
     ConcurrencyError,
     ConnectionClosed,
     ConnectionClosedOK,
-    InvalidState,
-    PeerError,
 )
-from wsfast.handshake import Request, Response, text_response
-from wsfast.session import LINGER, OVERHEAD, Do, Limits, Session, weight
+from wsfast.handshake import Request, Response
+from wsfast.session import LINGER, Do, Limits, weight
+from wsfast.shell import Pieces, Shell
 
 from .stream import CHUNK, Transport, close_now
 
@@ -81,7 +78,7 @@ class PingWaiter:
         self._event.set()
 
 
-class WebSocket:
+class WebSocket(Shell):
     """One WebSocket connection, for trio.
 
     Iterate over it for messages, or call `recv`; `str` is a text message, `bytes` a binary one::
@@ -103,14 +100,6 @@ class WebSocket:
         logger: where the connection logs to.
     """
 
-    connection_type: ClassVar[type[Connection]] = Connection
-    """The sans-IO state machine that a connection is made with."""
-    _overhead: ClassVar[int] = OVERHEAD
-    """Bytes that a held message counts for beside its own; the same as on asyncio."""
-
-    _session: Session
-    _connection: Connection
-
     def __init__(
         self,
         transport: Transport,
@@ -120,18 +109,9 @@ class WebSocket:
         request: Request,
         logger: logging.Logger | logging.LoggerAdapter[Any],
     ) -> None:
-        self.request = request
-        self.response: Response | None = None
-        self.subprotocol: str | None = None
-        self.username: str | None = None
-        self.logger = logger
-        self._id: uuid.UUID | None = None
-        self._limits = limits
+        super().__init__(limits, request, logger, (transport.address("getpeername"), transport.address("getsockname")))
         self._transport = transport
         self._stream: trio.abc.Stream = transport if stream is None else stream  # with TLS, if there is any
-        self._remote_address = transport.address("getpeername")
-        self._local_address = transport.address("getsockname")
-        self._opened = False  # `_session` and `_connection` are there
         # Who waits, and for what: a message or the end, room to send, bytes to send, reading to go on.
         self._receivers, self._senders = trio.lowlevel.ParkingLot(), trio.lowlevel.ParkingLot()
         self._writer, self._reader = trio.lowlevel.ParkingLot(), trio.lowlevel.ParkingLot()
@@ -141,20 +121,16 @@ class WebSocket:
         self._workers = trio.CancelScope()
         self._writing = trio.CancelScope()
         self._timer = trio.CancelScope()
-        self._queue: deque[str | bytes] = deque()
+        self._queue: deque[str | bytes | Fragment] = deque()
         self._held = 0  # bytes in the queue
-        self._receiving = False
-        self._paused = False  # reading is, while the consumer is behind
+        self._receiving = False  # a task is, or `recv_streaming` is in the middle of a message
+        self._assembler = Assembler()
         self._written = 0  # bytes that the stream has taken
         self._unwritten = 0  # bytes that were taken out of the encoder, and not taken by the stream
         self._full = False  # more than `write_limit` was unsent, and not little is yet
         self._broken = False  # writing has failed
-        self._owing = False  # a message was taken, and the next was not asked for: an answer may come
-        self._kept: Event | None = None  # a Close frame or a failure behind messages that are not answered yet
-        self._discarding = False  # what comes before the peer's Close frame is dropped
         self._no_more = False  # no message follows those in the queue
         self._ending = False  # this side is to end the transport, once all is sent
-        self._over = False
 
     def _open(
         self, side: Side, response: Response, subprotocol: str | None, compression: Compression | None, trailing: bytes
@@ -168,73 +144,11 @@ class WebSocket:
             compression: what permessage-deflate negotiated, or None.
             trailing: the bytes that came behind the opening handshake.
         """
-        self.response = response
-        self.subprotocol = subprotocol
-        self._session = Session(
-            side, self._limits, trio.current_time(), compression=compression, connection_type=self.connection_type
-        )
-        self._connection = self._session.connection
-        self._opened = True
+        self._begin(side, response, subprotocol, compression)
         if trailing:
             self._received(trailing)
 
-    def __getattr__(self, name: str) -> Any:
-        # Only what is not there comes here: what `_open` makes, if a hook calls what needs an open connection.
-        if name in ("_session", "_connection"):
-            raise InvalidState("the opening handshake is not finished")
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-
-    def __repr__(self) -> str:
-        return f"<wsfast.trio.WebSocket {self.state.name} {self.remote_address}>"
-
     # --- What it is ---------------------------------------------------------------------------------------
-
-    @property
-    def state(self) -> State:
-        """A `State`: CONNECTING, in a server's hooks, OPEN, CLOSING, DRAINING or CLOSED."""
-        return self._connection.state if self._opened else State.CONNECTING
-
-    @property
-    def remote_address(self) -> Any:
-        """The peer's address as `socket.getpeername` gives it, or None."""
-        return self._remote_address
-
-    @property
-    def local_address(self) -> Any:
-        """This side's address as `socket.getsockname` gives it, or None."""
-        return self._local_address
-
-    @property
-    def close_code(self) -> int | None:
-        """The close code that the peer sent, 1005 without one, 1006 without a Close frame; None while it is open."""
-        return self._connection.close_code if self._opened else None
-
-    @property
-    def close_reason(self) -> str | None:
-        """The close reason that the peer sent, ``""`` without one; None while the connection is open."""
-        return self._connection.close_reason if self._opened else None
-
-    @property
-    def close_cause(self) -> CloseCause | None:
-        """Who or what closed the connection; None while it is open."""
-        return self._connection.cause if self._opened else None
-
-    @property
-    def close_exc(self) -> ConnectionClosed | None:
-        """What `recv` and `send` raise from now on, as a new exception; None while the connection is open."""
-        return None if self.state < State.DRAINING else self._connection.closed_error()
-
-    @property
-    def id(self) -> uuid.UUID:
-        """A random identifier of the connection, for logs; made when it is first asked for."""
-        if self._id is None:
-            self._id = uuid.uuid4()
-        return self._id
-
-    @property
-    def latency(self) -> float:
-        """Seconds of the latest ping's round trip, a keepalive's or one by `ping`; 0 before the first."""
-        return self._session.latency if self._opened else 0.0
 
     @property
     def buffered_amount(self) -> int:
@@ -283,38 +197,87 @@ class WebSocket:
             ConcurrencyError: another task receives.
             UnicodeDecodeError: `decode` is True and the message is no UTF-8.
         """
-        connection = self._connection
+        self._connection  # noqa: B018 - raises if it is not open yet
         await trio.lowlevel.checkpoint()
-        if self._receiving:
-            raise ConcurrencyError(ONE_RECEIVER.format("recv"))
+        self._check_receiver("recv")
         self._receiving = True
         try:
-            self._owing = False
-            while not self._queue:
-                self._obey(self._hand_in())
-                if self._no_more:
-                    raise connection.closed_error()
-                await self._receivers.park()
+            while True:
+                event = await self._next()
+                # It began to arrive in pieces, for a `recv_streaming` that never saw them, or left them.
+                message = self._assembler.add(event) if isinstance(event, Fragment) else event
+                if message is not None:
+                    return converted(message, decode)
         finally:
             self._receiving = False
-        # There is no checkpoint from here on: what is taken is returned.
-        message = self._queue.popleft()
+
+    def _check_receiver(self, call: str) -> None:
+        if self._receiving:
+            raise ConcurrencyError(ONE_RECEIVER.format(call))
+
+    async def _next(self) -> str | bytes | Fragment:
+        """Wait for the next thing in the queue and take it; from the end of the wait on there is no checkpoint."""
+        self._owing = False
+        while not self._queue:
+            self._obey(self._hand_in())
+            if self._no_more:
+                raise self._connection.closed_error()
+            await self._receivers.park()
+        event = self._queue.popleft()
         self._owing = True
-        self._held -= weight(message, self._overhead)
+        self._held -= weight(event, self._overhead)
         if self._paused and self._held * 4 <= self._limits.read_limit:
             self._unpause()
-        if decode is True and isinstance(message, bytes):
-            return message.decode()
-        if decode is False and isinstance(message, str):
-            return message.encode()
-        return message
+        return event
 
-    def _unpause(self) -> None:
-        self._paused = False
-        if self._connection.state is State.CLOSING:
-            self._session.settled()
-            self._set_timer()
-        self._reader.unpark_all()
+    @overload
+    def recv_streaming(self, decode: Literal[True]) -> AsyncIterator[str]: ...
+
+    @overload
+    def recv_streaming(self, decode: Literal[False]) -> AsyncIterator[bytes]: ...
+
+    @overload
+    def recv_streaming(self, decode: bool | None = None) -> AsyncIterator[str | bytes]: ...
+
+    def recv_streaming(self, decode: bool | None = None) -> AsyncIterator[str | bytes]:
+        """Receive one message in pieces, as they arrive, so that it need not fit into memory.
+
+        The pieces follow the stream as it arrives, not the frames. If the iterator is given up before the end of the
+        message, or cancelled within it, the rest of the message is dropped. `max_size` limits the whole message here
+        too.
+
+        Args:
+            decode: None for `str` from a text message and `bytes` from a binary one; True for `str`, False for `bytes`
+                always.
+
+        Raises:
+            ConnectionClosed: the connection ended before the message or within it.
+            ConcurrencyError: another task receives, or another iteration is not finished.
+            UnicodeDecodeError: `decode` is True and the message is no UTF-8.
+        """
+        self._connection  # noqa: B018 - raises if it is not open yet
+        return Pieces(self._begin_streaming, self._next_piece, self._end_streaming, decode)
+
+    def _begin_streaming(self) -> None:
+        self._check_receiver("recv_streaming")
+        self._receiving = True
+        self._connection.decoder.streaming = True
+
+    async def _next_piece(self) -> str | bytes | Fragment:
+        await trio.lowlevel.checkpoint()
+        if self._assembler.holding:
+            return self._assembler.take()
+        while True:
+            event = await self._next()
+            if not isinstance(event, Fragment) or not self._assembler.skipping:
+                return event
+            self._assembler.add(event)
+
+    def _end_streaming(self, skip: bool) -> None:
+        if skip:
+            self._assembler.skip()
+        self._receiving = False
+        self._connection.decoder.streaming = False
 
     # --- Sending ------------------------------------------------------------------------------------------
 
@@ -346,6 +309,7 @@ class WebSocket:
                 if pieces is None:
                     await self._wait_for_room()
                     connection.send_message(message, text=text, compress=compress)  # type: ignore[arg-type]
+                    self._messages_sent += 1
                     self._flush()
                     return
                 self._sender = trio.lowlevel.current_task()
@@ -377,11 +341,11 @@ class WebSocket:
             if held:
                 await self._wait_for_room()
                 connection.send_fragment(held.pop(), True, text=text, compress=compress)
+                self._messages_sent += 1
                 self._flush()
         except BaseException:
-            # A message that was begun can neither be finished nor taken back (RFC 6455, 5.4).
             if started:
-                self._begin_close(CloseCode.INTERNAL_ERROR, "a message was not finished", CloseCause.LOCAL)
+                self._start_close(*self._unfinished)
             raise
         finally:
             if isinstance(pieces, AsyncGenerator):
@@ -413,7 +377,7 @@ class WebSocket:
             if not self._full:
                 self._full = True
                 self._session.congest(trio.current_time())
-                self._set_timer()
+                self._reschedule()
         elif self._full and unsent * 4 <= limit:
             self._full = False
             self._session.congest(trio.current_time(), congested=False)  # the writer is at work, and sends the pong
@@ -476,7 +440,7 @@ class WebSocket:
         Raises:
             ValueError, TypeError: another code, or a reason that is too long.
         """
-        self._begin_close(code, reason, CloseCause.LOCAL)
+        self._start_close(code, reason, CloseCause.LOCAL)
         await self._finished.wait()
 
     async def wait_closed(self) -> None:
@@ -494,26 +458,10 @@ class WebSocket:
             raise RuntimeError("a connection can be used in the thread of its trio.run() only: use trio.from_thread")
         self._abort(CloseCause.LOCAL)
 
-    def respond(self, status: http.HTTPStatus | int, text: str) -> Response:
-        """Make a plain text response for `process_request` to return instead of None."""
-        return text_response(int(status), text)
-
-    def _begin_close(self, code: int, reason: str, cause: CloseCause) -> None:
-        # What the peer sent last comes first, though it was kept back: then the connection is closing already.
-        self._obey(self._hand_in())
-        do = self._session.close(trio.current_time(), code, reason, cause)
-        if do is Do.NOTHING:
-            return
-        if self._paused:
-            self._session.keep_back(trio.current_time())
-        self._obey(do)
-
     async def _leave(self, code: int, cause: CloseCause) -> None:
         """Close because nobody takes any more what comes, and wait for the end; it comes although this is cancelled."""
-        self._begin_close(code, "", cause)
-        self._discarding = True
-        if self._paused:
-            self._unpause()
+        self._start_close(code, "", cause)
+        self._discard()
         try:
             await self._finished.wait()
         except BaseException:
@@ -555,70 +503,41 @@ class WebSocket:
 
     # --- The session ------------------------------------------------------------------------------------------
 
-    def _obey(self, do: Do) -> None:
-        """Do what the session says."""
-        if do is Do.SETTLE:
-            # The program is waited for no longer: it has neither answered nor taken what came.
-            self._obey(self._hand_in())
-            if self._paused and self._connection.state is State.CLOSING:
-                # The peer's Close frame is behind what there is no room for.
-                self._discarding = True
-                self._unpause()
-        elif do is not Do.NOTHING:
-            self._flush()
-            if do is Do.DROP:
-                self._end()
-            elif do is not Do.FLUSH:
-                # No frames follow either way.
-                self._put_end()
-                self._senders.unpark_all()
-                if self._paused:
-                    self._unpause()
-                if do is Do.END:
-                    self._ending = True
-                    self._writer.unpark_all()
-        self._set_timer()
+    def _now(self) -> float:
+        return trio.current_time()
 
-    def _hand_in(self) -> Do:
-        """Hand in what was kept back, if anything was."""
-        event, self._kept = self._kept, None
-        if event is None:
-            return Do.NOTHING
-        self._session.settled()
-        return self._session.handle(event, trio.current_time())
+    def _bytes_sent(self) -> int:
+        return self._written + self.buffered_amount
 
-    def _set_timer(self) -> None:
+    def _hold(self, size: int) -> int:
+        self._held += size
+        return self._held
+
+    def _put(self, message: str | bytes | Fragment) -> None:
+        self._queue.append(message)
+        self._receivers.unpark_all()
+
+    def _is_answered(self) -> bool:
+        return not self._queue and not self._owing
+
+    def _read_on(self) -> None:
+        self._reader.unpark_all()
+
+    def _drained(self, do: Do) -> None:
+        self._put_end()
+        self._senders.unpark_all()
+        if self._paused:
+            self._unpause()
+        if do is Do.END:
+            self._ending = True
+            self._writer.unpark_all()
+
+    def _reschedule(self) -> None:
         deadline = self._session.deadline
         self._timer.deadline = inf if deadline is None else deadline
 
     def _received(self, data: bytes | bytearray) -> None:
-        session, connection = self._session, self._connection
-        session.received += len(data)
-        self._count_unsent()
-        now = trio.current_time()
-        do = Do.NOTHING
-        for event in connection.decoder.feed(data):
-            if isinstance(event, (str, bytes)):
-                self._deliver(event, now)
-            elif connection.state is State.OPEN and isinstance(event, (Close, PeerError)):
-                self._kept = event
-                session.keep_back(now)
-                if not self._queue and not self._owing:
-                    do = max(do, self._hand_in())
-            else:
-                do = max(do, session.handle(event, now))
-        self._obey(do)
-
-    def _deliver(self, message: str | bytes, now: float) -> None:
-        if self._discarding:
-            return
-        self._queue.append(message)
-        self._held += weight(message, self._overhead)
-        if self._held > self._limits.read_limit and not self._paused:
-            self._paused = True
-            if self._connection.state is State.CLOSING:
-                self._session.keep_back(now)
-        self._receivers.unpark_all()
+        self._obey(self._take_in(data))
 
     # --- The tasks --------------------------------------------------------------------------------------------
 
@@ -687,20 +606,16 @@ class WebSocket:
             # A Close frame may have come that tells why: it is read as far as there is something, but not for ever.
             self._broken = True
             self._session.receive_end(trio.current_time())
-            self._set_timer()
+            self._reschedule()
             while not (self._over or self._ending):
                 await self._writer.park()
 
     async def _keep_time(self) -> None:
-        session = self._session
         while not self._over:
             with trio.CancelScope() as self._timer:
-                self._set_timer()
+                self._reschedule()
                 await trio.sleep_forever()
-            self._count_unsent()
-            # If it is the peer that keeps this program from going on, silence is its own.
-            session.deaf = self._paused and not session.congested
-            self._obey(session.on_time(trio.current_time()))
+            self._obey(self._tell_time())
 
     def _count_unsent(self) -> None:
         """Tell the session what was sent, and what of it the stream has not taken."""
