@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any, Final, Literal, TypedDict
 
 from .deflate.negotiate import Deflate, as_deflate
@@ -37,17 +36,23 @@ class SendOptions(TypedDict, total=False):
     overflow: Overflow
 
 
-_OF_CONNECTION: Final = frozenset(field.name for field in fields(Limits))
 _OF_HEAD: Final = frozenset(HeadLimits._fields)
+_OF_CONNECTION: Final = frozenset(LimitOptions.__annotations__) - _OF_HEAD
+_OF_SENDING: Final = frozenset(SendOptions.__annotations__)
 
 
-def take_limits(options: Mapping[str, Any]) -> tuple[Limits, HeadLimits, dict[str, Any]]:
+def take_limits(options: Mapping[str, Any], *, sends: bool = False) -> tuple[Limits, HeadLimits, dict[str, Any]]:
     """Part options into the limits of connections, those of heads, and the rest.
+
+    Args:
+        options: by their names.
+        sends: whether `SendOptions` are among those of connections.
 
     Raises:
         ValueError, TypeError: a limit is out of range, or of another type; the text names it.
     """
-    of_connection = {name: value for name, value in options.items() if name in _OF_CONNECTION}
+    names = _OF_CONNECTION | _OF_SENDING if sends else _OF_CONNECTION
+    of_connection = {name: value for name, value in options.items() if name in names}
     if "compression" in of_connection:
         of_connection["compression"] = as_deflate(of_connection["compression"])
     of_head = {name: value for name, value in options.items() if name in _OF_HEAD}

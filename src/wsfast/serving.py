@@ -127,7 +127,7 @@ class BaseServer:
                 raise TypeError(f"a handler must be callable, got {type(handler).__name__}")
         self.limits: Limits
         self.head_limits: HeadLimits
-        self.limits, self.head_limits, unknown = take_limits(limits)
+        self.limits, self.head_limits, unknown = take_limits(limits, sends=True)
         if unknown:
             raise TypeError(f"unexpected options: {', '.join(unknown)}")
         self._registered: dict[str | None, Any] = dict(registered)

@@ -7,17 +7,17 @@ import logging
 import os
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Final, Generic, Literal, TypeVar, Unpack
+from typing import Any, Generic, Literal, TypeVar, Unpack
 
 from ..asyncio.listener import Listener
 from ..asyncio.protocol import ConnectionProtocol
 from ..asyncio.streams import Reader, Writer
 from ..asyncio.websocket import Known, WebSocket, addresses_of
 from ..codes import CloseCause
-from ..connection import Side, State
+from ..connection import Side
 from ..deflate.negotiate import Deflate, as_deflate
 from ..dial.dialer import Dialer
-from ..dial.reconnect import backoff, describe, process_exception
+from ..dial.reconnect import Attempts, backoff, process_exception, was_lost
 from ..dial.redirect import hop
 from ..dial.route import PathOptions
 from ..dial.settings import USER_AGENT, ClientSettings
@@ -34,9 +34,6 @@ __all__ = ["connect", "connect_listener", "connect_stream", "unix_connect"]
 
 _T = TypeVar("_T")
 _L = TypeVar("_L", bound=Listener)
-
-_STABLE: Final = 5.0
-"""A connection that the peer ends after so many seconds counts as a success: the next pause is the shortest again."""
 
 _timer_of = PerLoop(CoarseTimer).of
 
@@ -238,43 +235,27 @@ class _Connector(ClientSettings, Generic[_T]):
 
     async def __aiter__(self) -> AsyncIterator[_T]:
         loop = asyncio.get_running_loop()
-        delays: Iterator[float] | None = None
+        attempts = Attempts(
+            self._process_exception, self._reconnect_delays, self._logger, one_time=self._dialer.one_time
+        )
+        delay: float | None
         while True:
             try:
                 ws, shaped = await self._connect()
             except Exception as exc:
-                answer = self._process_exception(exc)
-                if answer is exc or self._dialer.one_time:
-                    raise
-                if answer is not None:
-                    raise answer from exc
-                if delays is None:
-                    delays = iter(self._reconnect_delays())
-                delay = next(delays, None)
-                if delay is None:
-                    raise
-                failure = describe(exc)
+                delay = attempts.failed(exc)
             else:
                 opened = loop.time()
                 try:
                     yield shaped
                 finally:
-                    lost = ws.state is not State.OPEN and ws.close_cause is not CloseCause.LOCAL
+                    lost = was_lost(ws)
                     await ws._leave(failed=False)
-                if self._dialer.one_time:
-                    return
-                # Otherwise a server that accepts connections and drops them would be tried again without a pause.
-                if not lost or loop.time() - opened >= _STABLE:
-                    delays = None
-                    continue
-                if delays is None:
-                    delays = iter(self._reconnect_delays())
-                delay = next(delays, None)
+                delay = attempts.ended(lost, loop.time() - opened)
                 if delay is None:
                     return
-                failure = f"the connection ended after {loop.time() - opened:.1f} s"
-            self._logger.info("connecting again in %.1f s: %s", delay, failure)
-            await asyncio.sleep(delay)
+            if delay:
+                await asyncio.sleep(delay)
 
 
 class connect(_Connector[WebSocket]):  # noqa: N801

@@ -3,22 +3,50 @@
 from __future__ import annotations
 
 import logging
+import ssl as ssl_module
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from .._version import __version__
 from ..deflate.context import PerMessageDeflate
 from ..deflate.negotiate import Deflate, confirm, offer
 from ..exceptions import InvalidHandshake, InvalidStatus, RedirectError
 from ..handshake import URI, Agreement, ClientHandshake, HeadLimits, Response, parse_uri
+from ..limits import LimitOptions, take_limits
 from .redirect import REDIRECTS, origin_of, resolve, shown
 from .route import Route
 
-__all__ = ["USER_AGENT", "ClientSettings", "Limits"]
+if TYPE_CHECKING:
+    from socket import socket
+
+    from ..session import Limits as SessionLimits
+
+__all__ = ["USER_AGENT", "ClientOptions", "ClientSettings", "Limits", "part_settings"]
 
 USER_AGENT: Final = f"Python/{sys.version_info[0]}.{sys.version_info[1]} wsfast/{__version__}"
 """The value of User-Agent, unless another is asked for."""
+
+
+class ClientOptions(LimitOptions, total=False):
+    """What clients in threads and on trio may be told, for type checkers; `wsfast.connect` documents it."""
+
+    sock: socket | None
+    ssl: ssl_module.SSLContext | bool | None
+    server_hostname: str | None
+    origin: str | None
+    subprotocols: Sequence[str] | None
+    additional_headers: Mapping[str, str] | Iterable[tuple[str, str]] | None
+    user_agent_header: str | None
+    bearer_token: str | None
+    proxy: str | bool | None
+    proxy_ssl: ssl_module.SSLContext | bool | None
+    proxy_server_hostname: str | None
+    max_redirects: int
+    host: str | None
+    port: int | None
+    unix: bool
+    logger: logging.Logger | logging.LoggerAdapter[Any] | None
 
 
 class Limits(Protocol):
@@ -55,14 +83,14 @@ class ClientSettings:
         head_limits: HeadLimits,
         route: type[Route],
         *,
-        origin: str | None,
-        subprotocols: Sequence[str] | None,
-        additional_headers: Mapping[str, str] | Iterable[tuple[str, str]] | None,
-        user_agent_header: str | None,
-        bearer_token: str | None,
-        proxy: str | bool | None,
-        max_redirects: int,
-        logger: logging.Logger | logging.LoggerAdapter[Any] | None,
+        origin: str | None = None,
+        subprotocols: Sequence[str] | None = None,
+        additional_headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
+        user_agent_header: str | None = USER_AGENT,
+        bearer_token: str | None = None,
+        proxy: str | bool | None = True,
+        max_redirects: int = 10,
+        logger: logging.Logger | logging.LoggerAdapter[Any] | None = None,
         options: Mapping[str, Any],
     ) -> None:
         self.uri = uri
@@ -149,6 +177,21 @@ class ClientSettings:
             error.response = response
             raise error from exc
         return target
+
+
+_SETTINGS: Final = frozenset(ClientSettings.__init__.__kwdefaults__ or ())
+
+
+def part_settings(given: Mapping[str, Any]) -> tuple[SessionLimits, HeadLimits, dict[str, Any]]:
+    """Part the options of a client into its limits, those of heads, and what `ClientSettings` is told besides.
+
+    Raises:
+        ValueError, TypeError: a limit is out of range, or of another type; the text names it.
+    """
+    limits, head_limits, rest = take_limits(given)
+    settings = {name: value for name, value in rest.items() if name in _SETTINGS}
+    way = {name: value for name, value in rest.items() if name not in settings}
+    return limits, head_limits, {**settings, "options": way}
 
 
 def _pairs(headers: Mapping[str, str] | Iterable[tuple[str, str]]) -> list[tuple[str, str]]:

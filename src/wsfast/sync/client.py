@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
-import ssl as ssl_module
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, Literal
+from collections.abc import Callable, Iterator
+from typing import Any, Final, Unpack
 
-from wsfast.codes import CloseCause
-from wsfast.connection import Side, State
-from wsfast.deflate.negotiate import Deflate, as_deflate
-from wsfast.dial.reconnect import backoff, describe
+from wsfast.connection import Side
+from wsfast.dial.reconnect import Attempts, backoff, was_lost
 from wsfast.dial.reconnect import process_exception as default_process_exception
 from wsfast.dial.redirect import hop
-from wsfast.dial.settings import USER_AGENT, ClientSettings
+from wsfast.dial.settings import ClientOptions, ClientSettings, part_settings
 from wsfast.exceptions import InvalidMessage, InvalidStatus
 from wsfast.handshake import URI, ClientHandshake, HeadLimits, Response, ResponseParser
 from wsfast.session import Limits
@@ -29,8 +25,21 @@ __all__ = ["connect", "reconnect", "unix_connect"]
 
 _BODY_PATIENCE: Final = 2.0
 """Seconds for the body of a response that refuses; without its end, as much as came is shown."""
-_STABLE: Final = 5.0
-"""Seconds after which a connection that the server ends counts as one that worked."""
+
+
+class ConnectOptions(ClientOptions, total=False):
+    """The options of `connect`, for type checkers."""
+
+    local_addr: tuple[str, int] | None
+    source_address: tuple[str, int] | None
+    address: tuple[str, int] | None
+    family: int
+
+
+class PathOptions(ConnectOptions, total=False):
+    """The same, with what `unix_connect` takes as an argument of its own."""
+
+    path: str | os.PathLike[str] | None
 
 
 class _Connector(ClientSettings):
@@ -105,33 +114,7 @@ def _ended(parser: ResponseParser, cause: BaseException) -> Response:
         raise exc from cause
 
 
-def connect(
-    uri: str,
-    *,
-    sock: socket.socket | None = None,
-    ssl: ssl_module.SSLContext | bool | None = None,
-    server_hostname: str | None = None,
-    origin: str | None = None,
-    subprotocols: Sequence[str] | None = None,
-    compression: Literal["deflate"] | Deflate | None = None,
-    additional_headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
-    user_agent_header: str | None = USER_AGENT,
-    bearer_token: str | None = None,
-    proxy: str | bool | None = True,
-    proxy_ssl: ssl_module.SSLContext | bool | None = None,
-    proxy_server_hostname: str | None = None,
-    max_redirects: int = 10,
-    open_timeout: float | None = 10.0,
-    ping_interval: float | None = 20.0,
-    ping_timeout: float | None = 20.0,
-    close_timeout: float | None = 10.0,
-    max_size: int | None = 1048576,
-    max_fragments: int | None = None,
-    read_limit: int = 65536,
-    write_limit: int = 65536,
-    logger: logging.Logger | logging.LoggerAdapter[Any] | None = None,
-    **options: Any,
-) -> WebSocket:
+def connect(uri: str, **options: Unpack[PathOptions]) -> WebSocket:
     """Connect to a WebSocket server, and wait until the connection is open.
 
     ::
@@ -186,48 +169,19 @@ def connect(
         TimeoutError: `open_timeout` has passed.
         ImportError: a SOCKS proxy is to be used and python-socks is not installed.
     """
+    given: dict[str, Any] = dict(options)
     # As `socket.create_connection` names them, whose options websockets takes.
-    address = options.pop("address", None)
-    if address is not None:
-        options["host"], options["port"] = address
-    source = options.pop("source_address", None)
-    if source is not None:
-        options["local_addr"] = source
-    given = {
-        "sock": sock,
-        "server_hostname": server_hostname,
-        "proxy_ssl": proxy_ssl,
-        "proxy_server_hostname": proxy_server_hostname,
-    }
-    options |= {name: value for name, value in given.items() if value is not None}
-    head = {name: options.pop(name) for name in HeadLimits._fields if name in options}
-    return _Connector(
-        uri,
-        Limits(
-            max_size=max_size,
-            max_fragments=max_fragments,
-            read_limit=read_limit,
-            write_limit=write_limit,
-            open_timeout=open_timeout,
-            ping_interval=ping_interval,
-            ping_timeout=ping_timeout,
-            close_timeout=close_timeout,
-            compression=as_deflate(compression),
-        ),
-        HeadLimits.checked(**head),
-        origin=origin,
-        subprotocols=subprotocols,
-        additional_headers=additional_headers,
-        user_agent_header=user_agent_header,
-        bearer_token=bearer_token,
-        proxy=proxy,
-        max_redirects=max_redirects,
-        logger=logger,
-        options={"ssl": ssl, **options},
-    ).connect()
+    if (address := given.pop("address", None)) is not None:
+        given["host"], given["port"] = address
+    if (source := given.pop("source_address", None)) is not None:
+        given["local_addr"] = source
+    limits, head_limits, settings = part_settings(given)
+    return _Connector(uri, limits, head_limits, **settings).connect()
 
 
-def unix_connect(path: str | os.PathLike[str] | None = None, uri: str | None = None, **options: Any) -> WebSocket:
+def unix_connect(
+    path: str | os.PathLike[str] | None = None, uri: str | None = None, **options: Unpack[ConnectOptions]
+) -> WebSocket:
     """Connect to a WebSocket server that listens on a Unix socket.
 
     Args:
@@ -244,7 +198,8 @@ def unix_connect(path: str | os.PathLike[str] | None = None, uri: str | None = N
         uri = "ws://localhost/" if options.get("ssl") is None else "wss://localhost/"
     if path is None:
         return connect(uri, **options)
-    return connect(uri, unix=True, path=path, **options)
+    options["unix"] = True
+    return connect(uri, path=path, **options)
 
 
 def reconnect(
@@ -252,8 +207,7 @@ def reconnect(
     *,
     process_exception: Callable[[Exception], Exception | None] = default_process_exception,
     reconnect_delays: Callable[[], Iterator[float]] = backoff,
-    logger: logging.Logger | logging.LoggerAdapter[Any] | None = None,
-    **options: Any,
+    **options: Unpack[ConnectOptions],
 ) -> Iterator[WebSocket]:
     """Connect again and again, with growing delays where that fails.
 
@@ -275,46 +229,31 @@ def reconnect(
         reconnect_delays: called to make the seconds between attempts. Default: `wsfast.reconnect.backoff`, which never
             ends. A connection that the server ends within 5 s counts as an attempt that failed. Where the delays end,
             the loop does: by what the last attempt raised, or, after such a connection, by itself.
-        logger, options: those of `connect`, except `sock`.
+        options: those of `connect`, except `sock`.
 
     Raises:
         TypeError: `sock` is given, which could serve once only; else those of `connect`.
     """
     if options.get("sock") is not None:
         raise TypeError("reconnect() takes no sock: it could be used only once")
-    log: Any = logging.getLogger("wsfast.client") if logger is None else logger
-    delays: Iterator[float] | None = None
+    logger = options.get("logger")
+    if logger is None:
+        logger = logging.getLogger("wsfast.client")
+    attempts = Attempts(process_exception, reconnect_delays, logger)
+    delay: float | None
     while True:
         try:
-            ws = connect(uri, logger=logger, **options)
+            ws = connect(uri, **options)
         except Exception as exc:
-            answer = process_exception(exc)
-            if answer is exc:
-                raise
-            if answer is not None:
-                raise answer from exc
-            if delays is None:
-                delays = iter(reconnect_delays())
-            delay = next(delays, None)
-            if delay is None:
-                raise
-            failure = describe(exc)
+            delay = attempts.failed(exc)
         else:
             opened = time.monotonic()
             try:
                 yield ws
             finally:
-                lost = ws.state is not State.OPEN and ws.close_cause is not CloseCause.LOCAL
+                lost = was_lost(ws)
                 ws.close()
-            if not lost or time.monotonic() - opened >= _STABLE:
-                delays = None
-                continue
-            # A server that accepts and drops would be asked again without a pause otherwise.
-            if delays is None:
-                delays = iter(reconnect_delays())
-            delay = next(delays, None)
+            delay = attempts.ended(lost, time.monotonic() - opened)
             if delay is None:
                 return
-            failure = f"the connection ended after {time.monotonic() - opened:.1f} s"
-        log.info("connecting again in %.1f s: %s", delay, failure)
         time.sleep(delay)

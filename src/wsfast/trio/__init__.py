@@ -6,8 +6,19 @@ it is cancelled. It needs trio: ``pip install 'wsfast[trio]'``.
 
 from __future__ import annotations
 
+from .bytestream import ByteStream, stream_handler
 from .client import connect, unix_connect
 from .server import Server, serve, unix_serve
 from .websocket import PingWaiter, WebSocket
 
-__all__ = ["PingWaiter", "Server", "WebSocket", "connect", "serve", "unix_connect", "unix_serve"]
+__all__ = [
+    "ByteStream",
+    "PingWaiter",
+    "Server",
+    "WebSocket",
+    "connect",
+    "serve",
+    "stream_handler",
+    "unix_connect",
+    "unix_serve",
+]

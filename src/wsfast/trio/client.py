@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import socket
-import ssl as ssl_module
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from contextlib import AbstractAsyncContextManager, suppress
 from math import inf
 from types import TracebackType
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, ClassVar, Final, Unpack
 
 import trio
 
 from wsfast.codes import CloseCause, CloseCode
 from wsfast.connection import Side
-from wsfast.deflate.negotiate import Deflate, as_deflate
+from wsfast.dial.reconnect import Attempts, backoff, process_exception, was_lost
 from wsfast.dial.redirect import hop
-from wsfast.dial.settings import USER_AGENT, ClientSettings
+from wsfast.dial.settings import ClientOptions, ClientSettings, part_settings
 from wsfast.exceptions import InvalidMessage, InvalidStatus
-from wsfast.handshake import URI, ClientHandshake, HeadLimits, Response, ResponseParser
-from wsfast.session import Limits
+from wsfast.handshake import URI, ClientHandshake, Response, ResponseParser
 
 from .dial import TrioDialer
 from .stream import CHUNK, close_now
@@ -31,6 +27,13 @@ __all__ = ["connect", "unix_connect"]
 
 _BODY_PATIENCE: Final = 2.0
 """Seconds for the body of a response that refuses; without its end, as much as came is shown."""
+
+
+class ConnectOptions(ClientOptions, total=False):
+    """The options of `connect`, for type checkers."""
+
+    path: str | os.PathLike[str] | None
+    happy_eyeballs_delay: float | None
 
 
 class connect(ClientSettings):  # noqa: N801
@@ -44,16 +47,30 @@ class connect(ClientSettings):  # noqa: N801
 
         ws = await connect("wss://example.com/chat", nursery=nursery)    # the caller closes: await ws.close()
 
+        async for ws in connect("wss://example.com/chat", nursery=nursery):    # connects again for ever
+            try:
+                async for message in ws:
+                    print(message)
+            except ConnectionClosed:
+                continue
+
     The tasks that answer pings and keep the connection alive are in a nursery that the block has for itself, or in the
     one that is given. Exceptions leave the block as they are, in no group.
 
     At the end of a block that raised, or was cancelled, the connection is closed with 1011, else with 1000. That takes
     no longer than `close_timeout`, also where the block was cancelled. Where the nursery that was given is cancelled,
-    the connection is closed with 1001.
+    the connection is closed with 1001. A loop needs a nursery, for it has no end that could wait; each connection is
+    closed at the end of its round, and where the loop is left, its last one begins to close.
 
     Args:
         uri: ws:// or wss://. Its user name and password become Authorization. International host names are fine.
         nursery: for the connection's tasks; None, the default, is for ``async with``.
+        process_exception: called by ``async for`` with what an attempt raised; returns None to try again, or the
+            exception to raise. Default: `wsfast.reconnect.process_exception`.
+        reconnect_delays: called by ``async for`` to make the seconds between attempts. Default:
+            `wsfast.reconnect.backoff`, which never ends. A connection that the server ends within 5 s counts as an
+            attempt that failed. Where the delays end, the loop does: by what the last attempt raised, or, after such a
+            connection, by itself.
         stream: a connected trio stream to use; default none.
         sock: a connected socket to use; default none.
         ssl: an `ssl.SSLContext`, for example with a client's certificate. Default, also for True: the certificate is
@@ -104,65 +121,17 @@ class connect(ClientSettings):  # noqa: N801
         *,
         nursery: trio.Nursery | None = None,
         stream: trio.abc.Stream | None = None,
-        sock: socket.socket | None = None,
-        ssl: ssl_module.SSLContext | bool | None = None,
-        server_hostname: str | None = None,
-        origin: str | None = None,
-        subprotocols: Sequence[str] | None = None,
-        compression: Literal["deflate"] | Deflate | None = None,
-        additional_headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
-        user_agent_header: str | None = USER_AGENT,
-        bearer_token: str | None = None,
-        proxy: str | bool | None = True,
-        proxy_ssl: ssl_module.SSLContext | bool | None = None,
-        proxy_server_hostname: str | None = None,
-        max_redirects: int = 10,
-        open_timeout: float | None = 10.0,
-        ping_interval: float | None = 20.0,
-        ping_timeout: float | None = 20.0,
-        close_timeout: float | None = 10.0,
-        max_size: int | None = 1048576,
-        max_fragments: int | None = None,
-        read_limit: int = 65536,
-        write_limit: int = 65536,
-        logger: logging.Logger | logging.LoggerAdapter[Any] | None = None,
-        **options: Any,
+        process_exception: Callable[[Exception], Exception | None] = process_exception,
+        reconnect_delays: Callable[[], Iterator[float]] = backoff,
+        **options: Unpack[ConnectOptions],
     ) -> None:
-        self._limits = Limits(
-            max_size=max_size,
-            max_fragments=max_fragments,
-            read_limit=read_limit,
-            write_limit=write_limit,
-            open_timeout=open_timeout,
-            ping_interval=ping_interval,
-            ping_timeout=ping_timeout,
-            close_timeout=close_timeout,
-            compression=as_deflate(compression),
-        )
-        given = {
-            "stream": stream,
-            "sock": sock,
-            "server_hostname": server_hostname,
-            "proxy_ssl": proxy_ssl,
-            "proxy_server_hostname": proxy_server_hostname,
-        }
-        options |= {name: value for name, value in given.items() if value is not None}
-        head = {name: options.pop(name) for name in HeadLimits._fields if name in options}
-        super().__init__(
-            uri,
-            self._limits,
-            HeadLimits.checked(**head),
-            TrioDialer,
-            origin=origin,
-            subprotocols=subprotocols,
-            additional_headers=additional_headers,
-            user_agent_header=user_agent_header,
-            bearer_token=bearer_token,
-            proxy=None if stream is not None else proxy,
-            max_redirects=max_redirects,
-            logger=logger,
-            options={"ssl": ssl, **options},
-        )
+        given: dict[str, Any] = dict(options)
+        if stream is not None:
+            given |= {"stream": stream, "proxy": None}
+        self._limits, head_limits, settings = part_settings(given)
+        super().__init__(uri, self._limits, head_limits, TrioDialer, **settings)
+        self._process_exception = process_exception
+        self._reconnect_delays = reconnect_delays
         self._nursery = nursery
         self._manager: AbstractAsyncContextManager[trio.Nursery] | None = None
         self._ws: WebSocket | None = None
@@ -181,6 +150,19 @@ class connect(ClientSettings):  # noqa: N801
         ws = await self._connect()
         nursery.start_soon(_guarded, ws)
         return ws
+
+    def __aiter__(self) -> AsyncIterator[WebSocket]:
+        """Connect again and again.
+
+        Raises:
+            TypeError: no nursery was given.
+        """
+        if self._nursery is None:
+            raise TypeError("async for ... in connect(...) needs a nursery for the connections' tasks")
+        attempts = Attempts(
+            self._process_exception, self._reconnect_delays, self._logger, one_time=self._dialer.one_time
+        )
+        return _Rounds(self._connect_in, self._nursery, attempts)
 
     async def __aenter__(self) -> WebSocket:
         if self._ws is not None:
@@ -244,6 +226,48 @@ class connect(ClientSettings):  # noqa: N801
             await close_now(stream)
             raise
         return ws
+
+
+class _Rounds(AsyncIterator[WebSocket]):
+    """The iterator of `connect`; it is no generator, which would have to be closed where the loop is left."""
+
+    def __init__(
+        self,
+        connect_in: Callable[[trio.Nursery], Awaitable[WebSocket]],
+        nursery: trio.Nursery,
+        attempts: Attempts,
+    ) -> None:
+        self._connect_in = connect_in
+        self._nursery = nursery
+        self._attempts = attempts
+        self._run = trio.lowlevel.current_trio_token()
+        self._ws: WebSocket | None = None
+        self._opened = 0.0
+
+    async def __anext__(self) -> WebSocket:
+        delay = 0.0
+        ws, self._ws = self._ws, None
+        if ws is not None:
+            lost = was_lost(ws)
+            await ws.close()  # if it is cancelled, the connection goes on closing
+            pause = self._attempts.ended(lost, trio.current_time() - self._opened)
+            if pause is None:
+                raise StopAsyncIteration
+            delay = pause
+        while True:
+            await trio.sleep(delay)
+            try:
+                self._ws = await self._connect_in(self._nursery)
+            except Exception as exc:
+                delay = self._attempts.failed(exc)
+            else:
+                self._opened = trio.current_time()
+                return self._ws
+
+    def __del__(self) -> None:
+        with suppress(RuntimeError):  # where no trio runs, or another one
+            if self._ws is not None and trio.lowlevel.current_trio_token() is self._run:
+                self._ws._start_close(CloseCode.NORMAL_CLOSURE, "", CloseCause.LOCAL)
 
 
 async def _guarded(ws: WebSocket) -> None:

@@ -31,6 +31,7 @@ from wsfast.serving import (
 from wsfast.session import LINGER
 from wsfast.transport.binding import BACKLOG, BindOptions, SocketFile, bind, part_listen
 
+from .bytestream import StreamBroken
 from .stream import CHUNK, Transport, close_now, secure
 from .websocket import WebSocket
 
@@ -288,7 +289,7 @@ class Server(BaseServer):
             except BaseException as exc:
                 errors, others = _parted(exc)
                 if errors is not None and (
-                    ws._connection.state is State.OPEN or not is_only(errors, (ConnectionClosed,))
+                    ws._connection.state is State.OPEN or not is_only(errors, (ConnectionClosed, StreamBroken))
                 ):
                     self._tell_failure(ws, errors)
                 if others is not None:
