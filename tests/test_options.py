@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from typing import Any
 
@@ -97,3 +98,23 @@ def test_the_types_are_those_of_the_calls() -> None:
                 told = options.__annotations__[name]
                 assert getattr(told, "__forward_arg__", told) == parameter.annotation
     assert set(ConnectOptions.__annotations__) - set(PathOptions.__annotations__) == _OTHERS
+
+
+def test_a_default_is_the_same_wherever_it_stands() -> None:
+    """The clients and servers in threads and on trio have theirs from below, those on asyncio in their signatures."""
+    from wsfast.client.connector import _Connector
+    from wsfast.dial.settings import ClientSettings
+    from wsfast.handshake.http11 import HeadLimits
+    from wsfast.serving import BaseServer
+    from wsfast.session import Limits
+
+    below = {field.name: field.default for field in dataclasses.fields(Limits)} | HeadLimits._field_defaults
+    for shown, shared in ((_Connector, ClientSettings), (wsfast.Server, BaseServer)):
+        signature = inspect.signature(shared).parameters
+        known = below | {
+            name: parameter.default for name, parameter in signature.items() if parameter.kind is parameter.KEYWORD_ONLY
+        }
+        told = {name: parameter.default for name, parameter in inspect.signature(shown).parameters.items()}
+        both = {name for name in told if name in known}
+        assert len(both) > 20
+        assert {name: told[name] for name in both} == {name: known[name] for name in both}
