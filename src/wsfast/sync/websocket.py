@@ -22,7 +22,7 @@ from wsfast.assembly import Assembler, Decoded, PieceCheck, converted, is_whole
 from wsfast.codes import CloseCause, CloseCode
 from wsfast.connection import Compression, Side, State
 from wsfast.events import BytesLike, Fragment
-from wsfast.exceptions import BufferFull, ConcurrencyError, ConnectionClosed, ConnectionClosedOK
+from wsfast.exceptions import BufferFull, ConcurrencyError, ConnectionClosed, ConnectionClosedOK, InvalidState
 from wsfast.handshake import Request, Response
 from wsfast.session import Do, Limits, weight
 from wsfast.shell import Shell
