@@ -362,7 +362,7 @@ async def test_what_ends_the_program_is_not_kept_from_it(caplog: pytest.LogCaptu
         with pytest.raises(Stop):
             listener.ws._channel.feed(text("x"))
         assert await client.receive_close() == (1011, "")
-    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert not caplog.records  # it is no error of the listener
 
 
 async def test_a_batch_that_waits_while_the_peer_reads_nothing() -> None:

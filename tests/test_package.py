@@ -62,6 +62,7 @@ def test_the_dev_extra_has_what_the_tests_import() -> None:
     project = PROJECT["project"]
     requirements = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
     named = {re.split(r"[\[<>=; ]", requirement)[0].lower().replace("-", "_") for requirement in requirements}
+    named |= {"nats"} & {name.removesuffix("_py") for name in named}  # nats-py is imported as nats
     local = {path.stem for path in (ROOT / "tests").iterdir()} | {"benchmarks", "tests", "wsfast"}
     imported = set()
     for path in (ROOT / "tests").glob("*.py"):

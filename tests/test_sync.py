@@ -38,6 +38,7 @@ from sync_helpers import (
 import wsfast
 from wsfast import encode_frame, session
 from wsfast.sync import WebSocket, connect, reconnect, unix_connect
+from wsfast.sync.client import PathOptions
 
 
 @pytest.fixture(autouse=True)
@@ -1668,8 +1669,8 @@ def test_the_parameters_are_those_of_websockets() -> None:
 
     from websockets.sync.client import connect as theirs
 
-    ours = inspect.signature(connect).parameters
-    missing = {name for name in inspect.signature(theirs).parameters if name not in ours}
+    ours = {*inspect.signature(connect).parameters, *PathOptions.__optional_keys__}
+    missing = inspect.signature(theirs).parameters.keys() - ours
     assert missing == {"extensions", "max_queue", "create_connection", "legacy", "kwargs"}
 
 

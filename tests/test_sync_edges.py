@@ -29,6 +29,7 @@ import wsfast
 from wsfast import encode_frame, session
 from wsfast.deflate.context import PerMessageDeflate
 from wsfast.dial import addresses
+from wsfast.dial import reconnect as attempts
 from wsfast.sync import client, connect, link, reconnect, unix_connect, websocket
 from wsfast.sync.link import Deadline, Link, bounded, open_tcp, open_unix
 
@@ -535,7 +536,7 @@ def test_reconnect_at_once_after_a_connection_that_worked(monkeypatch: pytest.Mo
     async def leave(ws: wsfast.WebSocket) -> None:
         await ws.close()
 
-    monkeypatch.setattr(client, "_STABLE", 0.0)
+    monkeypatch.setattr(attempts, "_STABLE", 0.0)
     with running(leave) as served:
         rounds = reconnect(served.uri, reconnect_delays=no_delays)
         for _ in range(3):
@@ -821,6 +822,7 @@ def test_keepalive_while_much_is_unsent() -> None:
             limits = dataclasses.replace(ws._limits, ping_interval=0.05, ping_timeout=0.05)
             silent = session.Session(wsfast.Side.CLIENT, limits, time.monotonic())
             silent.connection = ws._connection
+            silent.congest(time.monotonic())  # as it was
             ws._session = silent
             ws._link.wake()
         sending.join(PATIENCE)

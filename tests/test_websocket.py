@@ -1141,10 +1141,11 @@ async def test_a_ping_flood_to_which_nobody_listens_is_answered_once() -> None:
             client.send(ping(b"%d" % number))
         client.send(text("the last"))
         assert await ws.recv() == "the last"
-        assert ws.buffered_amount <= before
+        assert ws.buffered_amount <= before + 3  # one pong is under way
         client.writer.transport.resume_reading()  # type: ignore[attr-defined]
         for _ in range(count):
             assert (await client.receive()).opcode == BINARY
+        assert await client.receive() == (True, 0, PONG, b"0")
         assert await client.receive() == (True, 0, PONG, b"9999")
         await ws.send("fine")
         assert await client.receive_message() == "fine"

@@ -235,7 +235,7 @@ class Sink:
     def __init__(self, ws: WebSocket) -> None:
         self.ws = ws
         self.member: Any = None
-        self.connection = self.host = self
+        self.connection = self.host = self.outbox = self
         self.logger = ws.logger
         self.limits = ws._limits
 
@@ -252,7 +252,7 @@ class Sink:
     def closed_error(self) -> Exception:
         return self.ws._connection.closed_error()
 
-    # --- As a channel
+    # --- As a channel and its outbox
 
     @property
     def is_sending(self) -> bool:
@@ -300,7 +300,7 @@ class Sink:
             raise self.closed_error()
 
     @contextlib.asynccontextmanager
-    async def sending(self) -> AsyncIterator[None]:
+    async def turn(self) -> AsyncIterator[None]:
         """Wait until no other message is under way, and keep others from sending one."""
         gate = self.ws._gate
         while not gate.acquire(blocking=False):
