@@ -185,6 +185,15 @@ async def test_what_acts_at_once_refuses_other_threads(name: str) -> None:
         assert await server.recv() == "only this"
 
 
+async def test_a_broadcast_is_refused_where_no_loop_runs() -> None:
+    """Where another loop runs it is taken: see test_server_threads."""
+    async with pair() as (client, server):
+        with pytest.raises(RuntimeError, match="call_soon_threadsafe"):
+            await asyncio.to_thread(wsfast.broadcast, [client], "never")
+        wsfast.broadcast([client], "only this")
+        assert await server.recv() == "only this"
+
+
 @pytest.mark.parametrize("name", SERVERS)
 async def test_a_server_refuses_other_threads(name: str) -> None:
     async with pair(topics=wsfast.Topics()) as (client, server):

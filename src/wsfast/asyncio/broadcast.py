@@ -42,8 +42,8 @@ def broadcast(
     ``"drop"`` it is skipped silently and under ``"close"`` closed with 1013. So a peer that does not read never makes
     the others wait, nor memory grow without bound.
 
-    Connections of other event loops, as those of a server that has several threads, are sent to by these loops, a
-    moment later; what is skipped there is logged in any case.
+    It is called where an event loop runs. Connections of other loops, as those of a server that has several threads,
+    are sent to by these loops, a moment later; what is skipped there is logged in any case.
 
     Args:
         connections: those to send to.
@@ -56,6 +56,7 @@ def broadcast(
     Raises:
         TypeError: `message` is neither `str` nor bytes-like.
         UnicodeError: it is no text.
+        RuntimeError: no event loop runs in this thread; `loop.call_soon_threadsafe` brings the call to one.
         ExceptionGroup: of `ConcurrencyError` and `BufferFull`, if `raise_exceptions` is set.
     """
     failures = []
@@ -100,6 +101,8 @@ def _send_here(
             if ws._send_encoded(frame):
                 continue
         except OtherThread:
+            if asyncio._get_running_loop() is None:
+                raise
             elsewhere.setdefault(ws._channel.turn.loop, []).append(ws)
             continue
         channel: Any = ws._channel
