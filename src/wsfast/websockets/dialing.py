@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from urllib.parse import urljoin
 
@@ -18,9 +19,10 @@ from .extensions.permessage_deflate import enable_client_permessage_deflate, onl
 from .extensions.pipe import Pipe
 from .headers import validate_subprotocols
 from .translate import translate
+from .typing import LoggerLike
 from .uri import WebSocketURI, parse_uri
 
-__all__ = ["HELD", "MAX_REDIRECTS", "Dialing", "counts", "limits"]
+__all__ = ["HELD", "MAX_REDIRECTS", "Dialing", "Retries", "counts", "limits"]
 
 MAX_REDIRECTS = int(os.environ.get("WEBSOCKETS_MAX_REDIRECTS", "10"))
 
@@ -247,3 +249,45 @@ def _pairs(headers: HeadersLike | None) -> list[tuple[str, str]] | None:
         return None
     pairs = Headers(headers).raw_items()
     return [(name, value) for name, value in pairs if _SAID.get(name.lower()) != value.lower()]
+
+
+class Retries:
+    """What ``for ... in connect(...)`` does after a failure, one for each loop.
+
+    Args:
+        process_exception: tells by None, for an exception, that the loop shall connect again.
+        reconnect_delays: makes the pauses, in seconds, of a row of failures.
+        logger: gets a line for each pause.
+    """
+
+    def __init__(
+        self,
+        process_exception: Callable[[Exception], Exception | None],
+        reconnect_delays: Callable[[], Iterator[float]],
+        logger: LoggerLike,
+    ) -> None:
+        self._process_exception = process_exception
+        self._reconnect_delays = reconnect_delays
+        self._logger = logger
+        self._delays: Iterator[float] | None = None
+
+    def worked(self) -> None:
+        """Note that the loop's body was left in order: the next pause is the shortest again."""
+        self._delays = None
+
+    def failed(self, exc: Exception) -> float:
+        """Return how long to wait after an exception, or raise what ends the loop: it, or what was made of it."""
+        try:
+            answer = self._process_exception(exc)
+        except Exception as raised:  # it may raise what it should return
+            answer = raised
+        if answer is exc:
+            raise exc
+        if answer is not None:
+            raise answer from exc
+        if self._delays is None:
+            self._delays = iter(self._reconnect_delays())
+        delay = next(self._delays)
+        failure = traceback.format_exception_only(exc)[0].strip()
+        self._logger.info("connect failed; reconnecting in %.1f seconds: %s", delay, failure)
+        return delay

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import traceback
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from types import TracebackType
 from typing import Any, Literal, cast
 
@@ -13,7 +12,7 @@ from wsfast.client import connector
 
 from ..client import ClientProtocol, backoff, process_exception
 from ..datastructures import HeadersLike
-from ..dialing import MAX_REDIRECTS, Dialing, MaxQueue, WriteLimit
+from ..dialing import MAX_REDIRECTS, Dialing, MaxQueue, Retries, WriteLimit
 from ..extensions.base import ClientExtensionFactory
 from ..extensions.pipe import FilterProtocol, FilterTransport, Pipe
 from ..http11 import USER_AGENT
@@ -171,29 +170,15 @@ class connect(Dialing, connector.connect):  # noqa: N801
             del self.connection
 
     async def __aiter__(self) -> AsyncIterator[ClientConnection]:
-        delays: Iterator[float] | None = None
+        retries = Retries(self.process_exception, self.reconnect_delays, self.logger)
         while True:
             try:
                 async with self as connection:
                     yield connection
             except Exception as exc:
-                # `process_exception` may raise what it should return.
-                try:
-                    answer = self.process_exception(exc)
-                except Exception as raised:
-                    answer = raised
-                if answer is exc:
-                    raise
-                if answer is not None:
-                    raise answer from exc
-                if delays is None:
-                    delays = iter(self.reconnect_delays())
-                delay = next(delays)
-                failure = traceback.format_exception_only(exc)[0].strip()
-                self.logger.info("connect failed; reconnecting in %.1f seconds: %s", delay, failure)
-                await asyncio.sleep(delay)
+                await asyncio.sleep(retries.failed(exc))
             else:
-                delays = None
+                retries.worked()
 
 
 def unix_connect(path: PathLike | None = None, uri: str | None = None, **kwargs: Any) -> connect:

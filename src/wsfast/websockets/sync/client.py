@@ -6,7 +6,6 @@ import dataclasses
 import socket
 import ssl as ssl_module
 import time
-import traceback
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from types import TracebackType
@@ -19,7 +18,7 @@ from wsfast.sync.link import Link
 
 from ..client import ClientProtocol, backoff, process_exception
 from ..datastructures import HeadersLike
-from ..dialing import MAX_REDIRECTS, Dialing, MaxQueue
+from ..dialing import MAX_REDIRECTS, Dialing, MaxQueue, Retries
 from ..extensions.base import ClientExtensionFactory
 from ..http11 import USER_AGENT
 from ..translate import translate
@@ -163,29 +162,15 @@ class reconnect(Dialing, native._Connector):  # noqa: N801
             del self.connection
 
     def __iter__(self) -> Iterator[ClientConnection]:
-        delays: Iterator[float] | None = None
+        retries = Retries(self.process_exception, self.reconnect_delays, self.logger)
         while True:
             try:
                 with self as connection:
                     yield connection
             except Exception as exc:
-                # `process_exception` may raise what it should return.
-                try:
-                    answer = self.process_exception(exc)
-                except Exception as raised:
-                    answer = raised
-                if answer is exc:
-                    raise
-                if answer is not None:
-                    raise answer from exc
-                if delays is None:
-                    delays = iter(self.reconnect_delays())
-                delay = next(delays)
-                failure = traceback.format_exception_only(exc)[0].strip()
-                self.logger.info("connect failed; reconnecting in %.1f seconds: %s", delay, failure)
-                time.sleep(delay)
+                time.sleep(retries.failed(exc))
             else:
-                delays = None
+                retries.worked()
 
 
 def connect(

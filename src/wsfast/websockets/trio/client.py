@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import ssl as ssl_module
-import traceback
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from types import TracebackType
 from typing import Any, Literal
 
@@ -18,7 +17,7 @@ from wsfast.trio.stream import Transport
 
 from ..client import ClientProtocol, backoff, process_exception
 from ..datastructures import HeadersLike
-from ..dialing import MAX_REDIRECTS, Dialing, MaxQueue
+from ..dialing import MAX_REDIRECTS, Dialing, MaxQueue, Retries
 from ..extensions.base import ClientExtensionFactory
 from ..http11 import USER_AGENT
 from ..translate import translate
@@ -154,7 +153,7 @@ class connect(Dialing, native.connect):  # noqa: N801
             del self.connection
 
     async def __aiter__(self) -> AsyncIterator[ClientConnection]:
-        delays: Iterator[float] | None = None
+        retries = Retries(self.process_exception, self.reconnect_delays, self.logger)
         while True:
             try:
                 connection = await self._connect()
@@ -165,23 +164,9 @@ class connect(Dialing, native.connect):  # noqa: N801
                 finally:
                     await connection._leave(CloseCode.NORMAL_CLOSURE, CloseCause.LOCAL)
             except Exception as exc:
-                # `process_exception` may raise what it should return.
-                try:
-                    answer = self.process_exception(exc)
-                except Exception as raised:
-                    answer = raised
-                if answer is exc:
-                    raise
-                if answer is not None:
-                    raise answer from exc
-                if delays is None:
-                    delays = iter(self.reconnect_delays())
-                delay = next(delays)
-                failure = traceback.format_exception_only(exc)[0].strip()
-                self.logger.info("connect failed; reconnecting in %.1f seconds: %s", delay, failure)
-                await trio.sleep(delay)
+                await trio.sleep(retries.failed(exc))
             else:
-                delays = None
+                retries.worked()
 
 
 def unix_connect(path: PathLike | None = None, uri: str | None = None, **kwargs: Any) -> connect:
