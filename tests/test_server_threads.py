@@ -134,6 +134,72 @@ async def test_the_most_connections_are_those_of_all_threads() -> None:
             assert refused.value.response.status_code == 503
 
 
+class SlowToStart(wsfast.Server):
+    """Its threads begin to serve when they are told."""
+
+    begun = threading.Semaphore(0)
+    go_on = threading.Event()
+
+    async def _serve_part(self, ready: Any) -> None:
+        self.begun.release()
+        self.go_on.wait(10)
+        await super()._serve_part(ready)
+
+
+@pytest.fixture
+def slow() -> SlowToStart:
+    SlowToStart.begun = threading.Semaphore(0)
+    SlowToStart.go_on = threading.Event()
+    server = SlowToStart()
+    server.register_handler(None, where)
+    return server
+
+
+async def test_a_server_that_is_closed_while_threads_start_leaves_none(slow: SlowToStart) -> None:
+    before = threading.active_count()
+    starting = asyncio.create_task(slow.start("127.0.0.1", 0, threads=THREADS))
+    await until(lambda: slow.begun.acquire(blocking=False))
+    slow.close()
+    slow.go_on.set()
+    with pytest.raises(RuntimeError, match="closed before it listened"):
+        await starting
+    async with asyncio.timeout(10):
+        await slow.wait_closed()
+    await until(lambda: threading.active_count() == before)
+
+
+async def test_a_start_that_is_cancelled_leaves_no_thread_behind(slow: SlowToStart) -> None:
+    before = threading.active_count()
+    starting = asyncio.create_task(slow.start("127.0.0.1", 0, threads=THREADS))
+    await until(lambda: slow.begun.acquire(blocking=False))
+    starting.cancel()
+    await asyncio.wait([starting])
+    slow.close()
+    slow.go_on.set()
+    async with asyncio.timeout(10):
+        await slow.wait_closed()
+    await until(lambda: threading.active_count() == before)
+
+
+async def test_two_starts_at_once_share_the_threads(slow: SlowToStart) -> None:
+    before = threading.active_count()
+    slow.go_on.set()
+    async with slow:
+        await asyncio.gather(*(slow.start("127.0.0.1", 0, threads=THREADS) for _ in range(2)))
+        assert threading.active_count() == before + THREADS - 1
+    await until(lambda: threading.active_count() == before)
+
+
+async def test_a_thread_without_a_loop_may_not_close_the_server() -> None:
+    """It would wake nobody: `call_soon_threadsafe` is the way, with threads as without."""
+    async with wsfast.serve(where, "127.0.0.1", 0, threads=2) as server:
+        with pytest.raises(RuntimeError, match="thread"):
+            await asyncio.to_thread(server.close)
+        assert server.is_serving()
+        async with clients(server, 1) as (ws,):
+            await ws.recv()
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Unix sockets")
 async def test_a_unix_socket_is_shared(tmp_path: Path) -> None:
     path = os.fspath(tmp_path / "socket")

@@ -677,18 +677,19 @@ class Server(BaseServer):
         """
         _check_drain(drain)
         encode_close(code, reason)  # a wrong one shall raise here, not in a task that nobody looks at
-        if (crew := self._own_crew) is not None:
+        crew = self._own_crew
 
-            def close(part: Server) -> None:
-                part.close(code, reason, close_connections=close_connections, drain=drain)
+        def close(part: Server) -> None:
+            part.close(code, reason, close_connections=close_connections, drain=drain)
 
-            if crew.here() is not self:
-                # In the thread of a handler: the program's own part tells the others.
-                crew.tell_first(close)
-                return
-            crew.tell_others(close)
-        elif self._loop is not None and not self._loop.is_closed():
+        if crew is not None and crew.here() is not self:
+            # In the thread of a handler: the program's own part tells the others.
+            crew.tell_first(close)
+            return
+        if self._loop is not None and not self._loop.is_closed():
             turn_of(self._loop).check_thread()
+        if crew is not None:
+            crew.tell_others(close)
         if not drain:
             self._hurry.set()
         if self.closing and (self._told_connections or not close_connections):

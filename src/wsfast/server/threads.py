@@ -33,12 +33,15 @@ class Crew:
     Attributes:
         parts: all of them. Each belongs to its event loop, and only what is said here may be done from elsewhere.
         lock: held while connections of all parts are counted to see whether there is room for one more.
+
+    A thread is known from when it is started (`join` waits for it), its part from when that has an event loop.
     """
 
     def __init__(self, first: Server) -> None:
         self.parts: list[Server] = [first]
         self.lock = threading.Lock()
         self._ended: list[asyncio.Future[None]] = []
+        self._growing = asyncio.Lock()
 
     @property
     def others(self) -> list[Server]:
@@ -51,17 +54,33 @@ class Crew:
         return next((part for part in self.parts if part._loop is loop), self.parts[0])
 
     async def grow(self, count: int) -> None:
-        """Start threads until there are `count` parts."""
+        """Start threads until there are `count` parts.
+
+        Raises:
+            RuntimeError: the server was closed meanwhile.
+        """
         loop = asyncio.get_running_loop()
-        while len(self.parts) < count:
-            part = self.parts[0]._new_part()
-            ready: asyncio.Future[None] = loop.create_future()
-            ended: asyncio.Future[None] = loop.create_future()
-            arguments = (part, loop, ready, ended)
-            threading.Thread(target=self._run, args=arguments, name=f"wsfast-{len(self.parts)}", daemon=True).start()
-            await ready
-            self.parts.append(part)
-            self._ended.append(ended)
+        async with self._growing:
+            while len(self.parts) < count:
+                part = self.parts[0]._new_part()
+                ready: asyncio.Future[None] = loop.create_future()
+                ended: asyncio.Future[None] = loop.create_future()
+                arguments = (part, loop, ready, ended)
+                name = f"wsfast-{len(self.parts)}"
+                threading.Thread(target=self._run, args=arguments, name=name, daemon=True).start()
+                self._ended.append(ended)
+                await ready
+
+    def _is_ready(self, part: Server, ready: asyncio.Future[None]) -> None:
+        """Take in a part whose thread has begun to serve."""
+        self.parts.append(part)
+        if self.parts[0].closing:
+            # `close` was called while the thread started, and could not tell it.
+            assert part._loop is not None
+            _tell(part._loop, part.close)
+            if not ready.done():
+                ready.set_exception(RuntimeError("the server was closed before it listened"))
+        _settle(ready)
 
     def _run(
         self,
@@ -75,7 +94,7 @@ class Crew:
         try:
             with asyncio.Runner(loop_factory=type(loop)) as runner:
                 try:
-                    runner.run(part._serve_part(partial(_tell, loop, _settle, ready)))
+                    runner.run(part._serve_part(partial(_tell, loop, self._is_ready, part, ready)))
                 except BaseException:
                     # The program may live on, and nobody else would ever close these sockets.
                     runner.run(part._abandon())
