@@ -14,6 +14,7 @@ import contextlib
 import importlib
 import inspect
 import json
+import logging
 import os
 import re
 import shlex
@@ -25,7 +26,7 @@ import sys
 import tempfile
 import textwrap
 import types
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,22 @@ async def run(path: Path, directory: Path) -> int:
 WITH_CODE = [path for path in PAGES if blocks(path, "python") and name_of(path) not in FRAGMENTS]
 
 
+def loggers() -> list[logging.Logger]:
+    known = logging.root.manager.loggerDict.values()
+    return [logging.root, *(logger for logger in known if isinstance(logger, logging.Logger))]
+
+
+@pytest.fixture
+def _logging_as_before() -> Iterator[None]:
+    """A page about logging sets it up for its process, which is that of other tests too."""
+    before = {logger: (logger.level, logger.propagate, logger.handlers[:]) for logger in loggers()}
+    yield
+    for logger in loggers():
+        level, logger.propagate, logger.handlers[:] = before.get(logger, (logging.NOTSET, True, []))
+        logger.setLevel(level)
+
+
+@pytest.mark.usefixtures("_logging_as_before")
 @pytest.mark.parametrize("path", WITH_CODE, ids=name_of)
 def test_the_code_of_a_page_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
