@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import importlib
 import logging
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 from hostile import Peer, echo, serving
 
 import wsfast
+import wsfast.cli
 import wsfast.sync
+import wsfast.websockets.asyncio.client
+import wsfast.websockets.sync.client
 from wsfast.dial.proxy import parse_proxy
 from wsfast.handshake import ClientHandshake, RequestParser, parse_uri
 from wsfast.http import check_header
+from wsfast.websockets import ClientProtocol, ServerProtocol
+from wsfast.websockets.uri import parse_uri as parse_dropin_uri
 
 pytestmark = pytest.mark.anyio
 
@@ -247,3 +256,105 @@ async def test_lines_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
     assert "connecting again" in caplog.text
     assert "process_request answered" in caplog.text
     assert CANARY not in caplog.text
+
+
+# --- The other front ends -----------------------------------------------------------------------------------
+
+
+async def entered(manager: Any) -> None:
+    async with manager:
+        raise AssertionError("it connected")
+
+
+def with_asyncio(*args: Any, **options: Any) -> None:
+    async def enter() -> None:
+        await entered(wsfast.websockets.asyncio.client.connect(*args, **options))
+
+    asyncio.run(enter())
+
+
+def with_trio(module: str, *args: Any, **options: Any) -> None:
+    trio = pytest.importorskip("trio", reason="needs trio")
+    connect = importlib.import_module(module).connect
+    trio.run(lambda: entered(connect(*args, **options)))
+
+
+FRONTS = {
+    "trio": partial(with_trio, "wsfast.trio"),
+    "websockets, asyncio": with_asyncio,
+    "websockets, threads": wsfast.websockets.sync.client.connect,
+    "websockets, trio": partial(with_trio, "wsfast.websockets.trio.client"),
+}
+
+
+@pytest.mark.parametrize("front", FRONTS)
+def test_other_clients(front: str) -> None:
+    for form in WRONG:
+        uri = form.format(CANARY)
+        with pytest.raises(wsfast.InvalidURI) as wrong_uri:
+            FRONTS[front](uri)
+        check(wrong_uri.value)
+        proxy = uri.replace("ws:", "socks5:", 1)
+        try:
+            parse_proxy(proxy)
+        except wsfast.InvalidProxy:
+            with pytest.raises(wsfast.InvalidProxy) as wrong_proxy:
+                FRONTS[front]("ws://127.0.0.1:1/", proxy=proxy)
+            check(wrong_proxy.value)
+    for options in (
+        {"additional_headers": {"Authorization": f"Bearer {CANARY}\r\nX: y"}},
+        {"additional_headers": {f"Authorization: Bearer {CANARY}": ""}},
+    ):
+        with pytest.raises((TypeError, ValueError, wsfast.WebSocketError)) as wrong_header:
+            FRONTS[front]("ws://127.0.0.1:1/", **options)
+        check(wrong_header.value)
+
+
+@pytest.mark.parametrize("form", WRONG, ids=ascii)
+def test_the_uri_of_a_protocol(form: str) -> None:
+    with pytest.raises(wsfast.InvalidURI) as info:
+        parse_dropin_uri(form.format(CANARY))
+    check(info.value)
+
+
+@pytest.mark.parametrize("command", ["connect", "bench"])
+def test_commands(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    given = [[form.format(CANARY)] for form in WRONG]
+    given += [["--header", header, "ws://h/"] for header in (f"Bearer {CANARY}", f"Cookie: {CANARY}\x00")]
+    for arguments in [*given, [f"ws://u:{CANARY}@127.0.0.1:1/?{CANARY}"]]:
+        try:
+            status = wsfast.cli.main([command, *arguments])
+        except SystemExit as exc:
+            status = int(str(exc.code))
+        assert status, arguments
+        told = "".join(capsys.readouterr())
+        assert told, arguments
+        # The usage names no value; what is told of the error must not either.
+        assert CANARY.lower() not in told.lower(), arguments
+
+
+def test_records_of_a_protocol(caplog: pytest.LogCaptureFixture) -> None:
+    """The drop-in logs headers as `websockets` does, but for what lets somebody in."""
+    caplog.set_level(logging.DEBUG)
+    client = ClientProtocol(parse_dropin_uri(f"ws://u:{CANARY}@h/chat?token={CANARY}"))
+    server = ServerProtocol()
+    request = client.connect()
+    for name in ("Cookie", "Proxy-Authorization"):
+        request.headers[name] = CANARY
+    client.send_request(request)
+    server.receive_data(b"".join(client.data_to_send()))
+    (came,) = server.events_received()
+    response = server.accept(came)  # type: ignore[arg-type]
+    response.headers["Set-Cookie"] = CANARY
+    response.headers["Location"] = f"ws://u:{CANARY}@h/"
+    server.send_response(response)
+    client.receive_data(b"".join(server.data_to_send()))
+    assert CANARY in str(came.headers)  # type: ignore[union-attr]
+    for line in (
+        *("> GET /chat?... HTTP/1.1", "> Authorization: ...", "> Cookie: ...", "> Proxy-Authorization: ..."),
+        *("< GET /chat?... HTTP/1.1", "< Authorization: ...", "< Cookie: ...", "< Proxy-Authorization: ..."),
+        *("> Set-Cookie: ...", "< Set-Cookie: ...", "> Location: ...", "< Location: ...", "< Host: h"),
+    ):
+        assert line in caplog.messages
+    assert CANARY not in caplog.text
+    assert base64.b64encode(f"u:{CANARY}".encode()).decode() not in caplog.text

@@ -146,7 +146,8 @@ def _uri(text: str) -> str:
 def _header(text: str) -> tuple[str, str]:
     name, colon, value = text.partition(":")
     if not colon:
-        raise argparse.ArgumentTypeError(f"expected 'Name: value', got {text!r}")
+        # What came may be a token.
+        raise argparse.ArgumentTypeError("expected 'Name: value', got a text without a colon")
     try:
         check_header(name.strip(), value.strip())
     except ValueError as exc:

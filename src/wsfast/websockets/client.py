@@ -31,7 +31,7 @@ from .headers import (
 )
 from .http11 import Request, Response
 from .imports import lazy_import
-from .protocol import CLIENT, CONNECTING, OPEN, Protocol, State
+from .protocol import CLIENT, CONNECTING, OPEN, Protocol, State, log_headers, without_query
 from .typing import ExtensionHeader, LoggerLike, Origin, Subprotocol
 from .uri import WebSocketURI
 from .utils import accept_key, generate_key
@@ -101,9 +101,8 @@ class ClientProtocol(Protocol):
     def send_request(self, request: Request) -> None:
         """Send the request."""
         if self.debug:
-            self.logger.debug("> GET %s HTTP/1.1", request.path)
-            for name, value in request.headers.raw_items():
-                self.logger.debug("> %s: %s", name, value)
+            self.logger.debug("> GET %s HTTP/1.1", without_query(request.path))
+            log_headers(self.logger, ">", request.headers)
         self.writes.append(request.serialize())
 
     def process_response(self, response: Response) -> None:
@@ -183,8 +182,7 @@ class ClientProtocol(Protocol):
                 return
             if self.debug:
                 self.logger.debug("< HTTP/1.1 %d %s", response.status_code, response.reason_phrase)
-                for name, value in response.headers.raw_items():
-                    self.logger.debug("< %s: %s", name, value)
+                log_headers(self.logger, "<", response.headers)
                 if response.body:
                     self.logger.debug("< [body] (%d bytes)", len(response.body))
             try:

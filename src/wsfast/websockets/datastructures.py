@@ -73,7 +73,7 @@ class Headers(MutableMapping[str, str]):
 
     def __setitem__(self, name: str, value: str) -> None:
         if not _is_valid_value(str(value)):
-            raise InvalidHeaderValue(name, value)
+            raise InvalidHeaderValue(name, "...")  # the value may be a token
         self._items.add(name, value)
 
     def __delitem__(self, name: str) -> None:

@@ -27,6 +27,7 @@ from .typing import LoggerLike, Origin, Subprotocol
 if TYPE_CHECKING:
     from wsfast.events import BytesLike
 
+    from .datastructures import Headers
     from .extensions.base import Extension
     from .extensions.pipe import Pipe
 
@@ -60,6 +61,27 @@ STATES = {
     connection.State.DRAINING: CLOSED,
     connection.State.CLOSED: CLOSED,
 }
+
+
+_SECRETS = frozenset({"authorization", "proxy-authorization", "cookie", "set-cookie", "location"})
+
+
+def without_query(path: str) -> str:
+    """Return a path for the log: its query may hold a token."""
+    path, mark, _ = path.partition("?")
+    return f"{path}?..." if mark else path
+
+
+def log_headers(logger: LoggerLike, direction: str, headers: Headers) -> None:
+    """Log headers, without the values of those that may hold a credential.
+
+    Args:
+        logger: where to.
+        direction: ">" for what is sent, "<" for what came.
+        headers: what is told.
+    """
+    for name, value in headers.raw_items():
+        logger.debug("%s %s: %s", direction, name, "..." if name.lower() in _SECRETS else value)
 
 
 class Machine(connection.Connection):

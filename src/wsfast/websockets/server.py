@@ -29,7 +29,7 @@ from .extensions.base import Extension, ServerExtensionFactory
 from .headers import build_extension, check_upgrade, one_value, parse_extension, parse_subprotocol
 from .http11 import Request, Response
 from .imports import lazy_import
-from .protocol import CONNECTING, OPEN, SERVER, Protocol, State
+from .protocol import CONNECTING, OPEN, SERVER, Protocol, State, log_headers, without_query
 from .typing import ExtensionHeader, LoggerLike, Origin, StatusLike, Subprotocol
 from .utils import accept_key
 
@@ -238,8 +238,7 @@ class ServerProtocol(Protocol):
         """Send a response; the connection is open with 101, and ends with any other status."""
         if self.debug:
             self.logger.debug("> HTTP/1.1 %d %s", response.status_code, response.reason_phrase)
-            for name, value in response.headers.raw_items():
-                self.logger.debug("> %s: %s", name, value)
+            log_headers(self.logger, ">", response.headers)
             if response.body:
                 self.logger.debug("> [body] (%d bytes)", len(response.body))
         self.writes.append(response.serialize())
@@ -277,9 +276,8 @@ class ServerProtocol(Protocol):
                 yield
                 return
             if self.debug:
-                self.logger.debug("< %s %s %s", request.method, request.path, request.protocol)
-                for name, value in request.headers.raw_items():
-                    self.logger.debug("< %s: %s", name, value)
+                self.logger.debug("< %s %s %s", request.method, without_query(request.path), request.protocol)
+                log_headers(self.logger, "<", request.headers)
             self.events.append(request)
         yield from super().parse()
 
