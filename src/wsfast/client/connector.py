@@ -18,9 +18,8 @@ from ..connection import Side
 from ..deflate.negotiate import Deflate, as_deflate
 from ..dial.dialer import Dialer
 from ..dial.reconnect import Attempts, backoff, process_exception, was_lost
-from ..dial.redirect import hop
 from ..dial.route import PathOptions
-from ..dial.settings import USER_AGENT, ClientSettings
+from ..dial.settings import USER_AGENT, ClientSettings, Hops
 from ..exceptions import InvalidStatus
 from ..handshake import URI, ClientHandshake, Request, Response
 from ..handshake.http11 import MAX_HEAD, MAX_HEADERS, MAX_LINE, HeadLimits
@@ -154,17 +153,14 @@ class _Connector(ClientSettings, Generic[_T]):
 
     async def _follow(self, openings: list[ClientOpening]) -> tuple[WebSocket, _T]:
         """Connect, by way of redirects; `openings` holds the connection that is being made."""
-        uri, headers, bearer_token = self._parsed, self._headers, self._bearer_token
-        for followed in range(self._max_redirects + 1):
+        hops = Hops(self)
+        while True:
             try:
-                return await self._open(uri, self._handshake(uri, headers, bearer_token), openings)
+                return await self._open(hops.uri, hops.handshake(), openings)
             except InvalidStatus as exc:
-                target = self._redirected(uri, exc, followed)
-                if target is None:
+                if not hops.follow(exc):
                     raise
                 openings.pop().abort()
-                uri, headers, bearer_token = hop(uri, target, headers, bearer_token)
-        raise RuntimeError("a redirect was followed beyond the limit")  # pragma: no cover - `_redirected` refuses it
 
     async def _open(self, uri: URI, handshake: ClientHandshake, openings: list[ClientOpening]) -> tuple[WebSocket, _T]:
         loop = asyncio.get_running_loop()

@@ -1,22 +1,19 @@
 """The client's side of a connection until it is open: the asyncio protocol of the opening handshake.
 
 It moves bytes between the transport and `handshake`, and has the transport handed over to a `ConnectionProtocol`.
-`upgrade` is its counterpart on the server's side.
+`server.accepting` is its counterpart on the server's side.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Final, cast
+from typing import cast
 
-from ..exceptions import InvalidMessage
+from ..dial.settings import BODY_PATIENCE
 from ..handshake import ClientHandshake, HeadLimits, Response, ResponseParser
 
 __all__ = ["ClientOpening"]
-
-_BODY_PATIENCE: Final = 2.0
-"""Seconds to wait for the body of a refusal; after that, the error shows the part that came."""
 
 
 class ClientOpening(asyncio.Protocol):
@@ -65,7 +62,7 @@ class ClientOpening(asyncio.Protocol):
             if response is not None:
                 self._finish(response)
             elif self._parser.head_complete and self._body_timer is None:
-                self._body_timer = self.done.get_loop().call_later(_BODY_PATIENCE, self._ended, None)
+                self._body_timer = self.done.get_loop().call_later(BODY_PATIENCE, self._ended, None)
         except Exception as exc:
             self._fail(exc)
 
@@ -92,10 +89,7 @@ class ClientOpening(asyncio.Protocol):
         if self.done.done():
             return
         try:
-            self._finish(self._parser.feed_eof())
-        except InvalidMessage as exc:
-            exc.__cause__ = cause
-            self._fail(exc)
+            self._finish(self._parser.feed_eof(cause))
         except Exception as exc:
             self._fail(exc)
 

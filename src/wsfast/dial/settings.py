@@ -14,7 +14,7 @@ from ..deflate.negotiate import Deflate, confirm, offer
 from ..exceptions import InvalidHandshake, InvalidStatus, RedirectError
 from ..handshake import URI, Agreement, ClientHandshake, HeadLimits, Response, parse_uri
 from ..limits import LimitOptions, take_limits
-from .redirect import REDIRECTS, origin_of, resolve, shown
+from .redirect import REDIRECTS, hop, origin_of, resolve, shown
 from .route import Route
 
 if TYPE_CHECKING:
@@ -22,10 +22,12 @@ if TYPE_CHECKING:
 
     from ..session import Limits as SessionLimits
 
-__all__ = ["USER_AGENT", "ClientOptions", "ClientSettings", "Limits", "part_settings"]
+__all__ = ["BODY_PATIENCE", "USER_AGENT", "ClientOptions", "ClientSettings", "Hops", "Limits", "part_settings"]
 
 USER_AGENT: Final = f"Python/{sys.version_info[0]}.{sys.version_info[1]} wsfast/{__version__}"
 """The value of User-Agent, unless another is asked for."""
+BODY_PATIENCE: Final = 2.0
+"""Seconds to wait for the body of a refusal; after that, the error shows the part that came."""
 
 
 class ClientOptions(LimitOptions, total=False):
@@ -177,6 +179,46 @@ class ClientSettings:
             error.response = response
             raise error from exc
         return target
+
+
+class Hops:
+    """The opening handshakes of one attempt to connect: with the server that was asked for, then where it redirects to.
+
+    Args:
+        settings: of the client.
+
+    Attributes:
+        uri: where to connect to now.
+    """
+
+    __slots__ = ("_bearer_token", "_followed", "_headers", "_settings", "uri")
+
+    def __init__(self, settings: ClientSettings) -> None:
+        self._settings = settings
+        self._headers = settings._headers
+        self._bearer_token = settings._bearer_token
+        self._followed = 0
+        self.uri: URI = settings._parsed
+
+    def handshake(self) -> ClientHandshake:
+        """Make the opening handshake with `uri`; only once for each."""
+        return self._settings._handshake(self.uri, self._headers, self._bearer_token)
+
+    def follow(self, exc: InvalidStatus) -> bool:
+        """Go on to where a response redirects to; False if it does not.
+
+        Args:
+            exc: what the response was judged to be.
+
+        Raises:
+            RedirectError: it does, but where this must not go.
+        """
+        target = self._settings._redirected(self.uri, exc, self._followed)
+        if target is None:
+            return False
+        self.uri, self._headers, self._bearer_token = hop(self.uri, target, self._headers, self._bearer_token)
+        self._followed += 1
+        return True
 
 
 _SETTINGS: Final = frozenset(ClientSettings.__init__.__kwdefaults__ or ())

@@ -453,8 +453,11 @@ class ResponseParser(_HeadParser):
             return self._finish(self._response)
         return None
 
-    def feed_eof(self) -> Response:
+    def feed_eof(self, cause: BaseException | None = None) -> Response:
         """Take the end of the stream and return the response, with as much of its body as came.
+
+        Args:
+            cause: what ended the stream; where the response is missing, the cause of the exception. Default: None.
 
         Raises:
             InvalidMessage: if the head is not complete.
@@ -465,7 +468,7 @@ class ResponseParser(_HeadParser):
             held = bytes(self._buffer or b"")
             self._stop()
             came = show(held) if held else "nothing"
-            raise InvalidMessage(f"expected an HTTP response, got {came} and then the end of the connection")
+            raise InvalidMessage(f"expected an HTTP response, got {came} and then the end of the connection") from cause
         return self._finish(self._response)
 
     def _take_head(self, head: bytes) -> bytes:

@@ -6,14 +6,13 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Final, Unpack
+from typing import Any, Unpack
 
 from wsfast.connection import Side
 from wsfast.dial.reconnect import Attempts, backoff, was_lost
 from wsfast.dial.reconnect import process_exception as default_process_exception
-from wsfast.dial.redirect import hop
-from wsfast.dial.settings import ClientOptions, ClientSettings, part_settings
-from wsfast.exceptions import InvalidMessage, InvalidStatus
+from wsfast.dial.settings import BODY_PATIENCE, ClientOptions, ClientSettings, Hops, part_settings
+from wsfast.exceptions import InvalidStatus
 from wsfast.handshake import URI, ClientHandshake, HeadLimits, Response, ResponseParser
 from wsfast.session import Limits
 
@@ -22,9 +21,6 @@ from .link import Deadline, Link
 from .websocket import WebSocket
 
 __all__ = ["connect", "reconnect", "unix_connect"]
-
-_BODY_PATIENCE: Final = 2.0
-"""Seconds for the body of a response that refuses; without its end, as much as came is shown."""
 
 
 class ConnectOptions(ClientOptions, total=False):
@@ -56,17 +52,13 @@ class _Connector(ClientSettings):
         """Connect, by way of redirects."""
         timeout = self._limits.open_timeout
         deadline = Deadline(timeout, f"timed out during the opening handshake: it took more than {timeout} s")
-        uri, headers, bearer_token = self._parsed, self._headers, self._bearer_token
-        followed = 0
+        hops = Hops(self)
         while True:
             try:
-                return self._establish(uri, self._handshake(uri, headers, bearer_token), deadline)
+                return self._establish(hops.uri, hops.handshake(), deadline)
             except InvalidStatus as exc:
-                target = self._redirected(uri, exc, followed)
-                if target is None:
+                if not hops.follow(exc):
                     raise
-                uri, headers, bearer_token = hop(uri, target, headers, bearer_token)
-                followed += 1
 
     def _establish(self, uri: URI, handshake: ClientHandshake, deadline: Deadline) -> WebSocket:
         link = self._dialer.open(uri, deadline)
@@ -97,21 +89,14 @@ def _receive(link: Link, parser: ResponseParser, deadline: Deadline) -> Response
                 return parser.feed_eof()
             raise
         except OSError as exc:
-            return _ended(parser, exc)
+            return parser.feed_eof(exc)
         if not data:
-            return _ended(parser, EOFError("the server ended the connection"))
+            return parser.feed_eof(EOFError("the server ended the connection"))
         response = parser.feed(data)
         if response is not None:
             return response
         if parser.head_complete and patience is None:
-            patience = deadline.sooner(_BODY_PATIENCE)
-
-
-def _ended(parser: ResponseParser, cause: BaseException) -> Response:
-    try:
-        return parser.feed_eof()
-    except InvalidMessage as exc:
-        raise exc from cause
+            patience = deadline.sooner(BODY_PATIENCE)
 
 
 def connect(uri: str, **options: Unpack[PathOptions]) -> WebSocket:
@@ -161,7 +146,7 @@ def connect(uri: str, **options: Unpack[PathOptions]) -> WebSocket:
             connect to another address than the URI's.
 
     Raises:
-        InvalidURI, InvalidProxy: `uri` or `proxy` is none.
+        InvalidURI, InvalidProxy: `uri` or `proxy` is not valid.
         ValueError, TypeError: another argument is wrong.
         OSError: the server can not be reached, `ssl.SSLError` included.
         InvalidHandshake: the server's answer is not the right one; each way has its own subclass, with `response`.

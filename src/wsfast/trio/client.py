@@ -7,16 +7,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Itera
 from contextlib import AbstractAsyncContextManager, suppress
 from math import inf
 from types import TracebackType
-from typing import Any, ClassVar, Final, Unpack
+from typing import Any, ClassVar, Unpack
 
 import trio
 
 from wsfast.codes import CloseCause, CloseCode
 from wsfast.connection import Side
 from wsfast.dial.reconnect import Attempts, backoff, process_exception, was_lost
-from wsfast.dial.redirect import hop
-from wsfast.dial.settings import ClientOptions, ClientSettings, part_settings
-from wsfast.exceptions import InvalidMessage, InvalidStatus
+from wsfast.dial.settings import BODY_PATIENCE, ClientOptions, ClientSettings, Hops, part_settings
+from wsfast.exceptions import InvalidStatus
 from wsfast.handshake import URI, ClientHandshake, Response, ResponseParser
 
 from .dial import TrioDialer
@@ -24,9 +23,6 @@ from .stream import CHUNK, close_now
 from .websocket import WebSocket
 
 __all__ = ["connect", "unix_connect"]
-
-_BODY_PATIENCE: Final = 2.0
-"""Seconds for the body of a response that refuses; without its end, as much as came is shown."""
 
 
 class ConnectOptions(ClientOptions, total=False):
@@ -194,17 +190,13 @@ class connect(ClientSettings):  # noqa: N801
         """Connect, by way of redirects."""
         timeout = self._limits.open_timeout
         with trio.CancelScope(deadline=inf if timeout is None else trio.current_time() + timeout) as scope:
-            uri, headers, bearer_token = self._parsed, self._headers, self._bearer_token
-            followed = 0
+            hops = Hops(self)
             while True:
                 try:
-                    return await self._establish(uri, self._handshake(uri, headers, bearer_token))
+                    return await self._establish(hops.uri, hops.handshake())
                 except InvalidStatus as exc:
-                    target = self._redirected(uri, exc, followed)
-                    if target is None:
+                    if not hops.follow(exc):
                         raise
-                    uri, headers, bearer_token = hop(uri, target, headers, bearer_token)
-                    followed += 1
         assert scope.cancelled_caught
         raise TimeoutError(f"timed out during the opening handshake: it took more than {timeout} s")
 
@@ -288,22 +280,15 @@ async def _receive(stream: trio.abc.Stream, parser: ResponseParser) -> Response:
             while True:
                 data = await stream.receive_some(CHUNK)
                 if not data:
-                    return _ended(parser, EOFError("the server ended the connection"))
+                    return parser.feed_eof(EOFError("the server ended the connection"))
                 response = parser.feed(bytes(data))
                 if response is not None:
                     return response
                 if parser.head_complete and patience.deadline == inf:
-                    patience.deadline = trio.current_time() + _BODY_PATIENCE
+                    patience.deadline = trio.current_time() + BODY_PATIENCE
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-            return _ended(parser, exc)
+            return parser.feed_eof(exc)
     return parser.feed_eof()
-
-
-def _ended(parser: ResponseParser, cause: BaseException) -> Response:
-    try:
-        return parser.feed_eof()
-    except InvalidMessage as exc:
-        raise exc from cause
 
 
 def unix_connect(path: str | os.PathLike[str] | None = None, uri: str | None = None, **options: Any) -> connect:
