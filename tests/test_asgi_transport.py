@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from asgi_helpers import WAYS, Receive, Scope, Send, accept, running
-from raw import text, until
+from raw import close, text, until
 
 from wsfast.asgi import of
 from wsfast.transport.sockets import SocketTransport, has_readers, take_over
@@ -108,3 +108,27 @@ async def test_what_cannot_be_taken_over() -> None:
         assert take_over(loop, transport, protocol) is None
         writer.transport.abort()
         await until(lambda: transport.get_extra_info("socket") is None or transport.is_closing())
+
+
+@pytest.mark.parametrize("headers", [[], [(b"x-of", b"the application")]], ids=["plain", "headers"])
+async def test_a_connection_tells_how_it_was_answered(headers: list[tuple[bytes, bytes]]) -> None:
+    responses: list[Any] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        ws = of(scope)
+        responses.append(ws.response)
+        await accept(receive, send, subprotocol="v1", headers=headers)
+        # The head is kept only where it cannot be made again: 200 bytes for each connection.
+        assert (ws._response is None) == (not headers)
+        responses.append(ws.response)
+        await receive()
+        responses.append(ws.response)
+
+    async with running(app, headers=[("x-served", "by")], date_header=False) as run, await run.connect("v1") as client:
+        client.send(close())
+        await client.reader.read()
+        await run.stop()
+        assert responses[0] is None
+        assert responses[2] is responses[1]
+        assert (responses[1].status_code, responses[1].headers["x-served"]) == (101, "by")
+        assert {name.lower(): value for name, value in responses[1].headers.items()} == client.headers

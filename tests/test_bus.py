@@ -89,6 +89,22 @@ async def test_the_outbox() -> None:
     assert box.bytes == len(box) == 0
 
 
+def test_an_outbox_of_very_many_is_sorted_out_in_a_linear_number_of_steps() -> None:
+    box = Outbox(max_bytes=10**9)
+    count = 100_000  # a quadratic number of steps would take minutes
+    entries = [
+        box.add("h" if kept else "m", b"12", int(kept), 1.0, 0.0) for kept in (True, False) for _ in range(count)
+    ]
+    box.interrupted("connection lost")
+    assert [entry.done for entry in (entries[0], entries[count])] == [False, True]
+    assert box.bytes == 2 * count
+    assert box.take(count) == entries[:count]
+    for _ in range(count):
+        box.confirm(None, 1.0)
+    assert box.lost_history(2.0, {"h", "other"}) == count
+    assert box.take(count) == entries[:count]
+
+
 def test_the_store() -> None:
     store = Store(max_bytes=100)
     for number in range(5):

@@ -268,3 +268,23 @@ def test_wrong_arguments() -> None:
     for wrong in ({"prefix": 1}, {"replicas": True}):
         with pytest.raises(TypeError, match=next(iter(wrong))):
             NatsBus(**wrong)  # type: ignore[arg-type]
+
+
+async def test_a_server_that_talks_nonsense_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    tries = 0
+
+    async def nonsense(client: object) -> None:
+        nonlocal tries
+        tries += 1
+        raise ValueError("nonsense")
+
+    bus = NatsBus()
+    monkeypatch.setattr(bus, "_connect", nonsense)
+    await bus.start(Process(bus), 1)
+    for number in range(2000):
+        with contextlib.suppress(BusUnavailable):
+            bus.store(f"t{number}", bytes(10_000), 10, 60.0)
+    # What is refused because too much waits is not remembered either.
+    assert len(bus._unknown) < 200
+    await until(lambda: tries > 1)
+    await bus.close()

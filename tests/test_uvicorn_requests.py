@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from asgi_helpers import WAYS, Receive, Scope, Send, accept, running
-from raw import PATIENCE, request, text
+from raw import PATIENCE, request, text, until
 
 pytestmark = pytest.mark.anyio
 
@@ -65,3 +65,53 @@ async def test_responses_come_before_a_websocket_that_was_asked_for_behind_them(
         assert heads == [b"200 OK"] * before + [b"101 Switching Protocols"]
         assert [b"\r\n\r\n/%d" % number in got for number in range(before)] == [True] * before
         writer.transport.abort()
+
+
+async def test_behind_uvicorns_own_protocol_the_responses_come_and_the_connection_is_closed() -> None:
+    release, asked = asyncio.Event(), asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["type"] == "http"
+        asked.set()
+        await release.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for more in range(50, -1, -1):  # more than the transport takes at once
+            await send({"type": "http.response.body", "body": scope["path"].encode() * 50_000, "more_body": more > 0})
+
+    async with running(app, **WAYS["ws"]) as run:
+        reader, writer = await asyncio.open_connection("127.0.0.1", run.port)
+        writer.write(b"GET /a HTTP/1.1\r\nHost: x\r\n\r\nGET /b HTTP/1.1\r\nHost: x\r\n\r\n" + request() + text("ear"))
+        await asyncio.wait_for(asked.wait(), PATIENCE)
+        release.set()
+        got = await asyncio.wait_for(reader.read(), PATIENCE)
+        heads = [part.partition(b"\r\n")[0] for part in got.split(b"HTTP/1.1 ")[1:]]
+        assert heads == [b"200 OK", b"200 OK"]
+        assert (got.count(b"/a"), got.count(b"/b")) == (51 * 50_000, 51 * 50_000)
+        writer.close()
+        await asyncio.wait_for(writer.wait_closed(), PATIENCE)
+        assert not run.state.connections
+
+
+async def test_what_comes_behind_a_request_that_waits_is_left_to_the_kernel() -> None:
+    first, last, asked = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/last":
+            asked.set()
+        await (last if scope["path"] == "/last" else first).wait()
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    async with running(app, **WAYS["http"]) as run:
+        _, writer = await asyncio.open_connection("127.0.0.1", run.port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET /last HTTP/1.1\r\nHost: x\r\n\r\n" + request())
+        first.set()
+        await asyncio.wait_for(asked.wait(), PATIENCE)
+        (protocol,) = run.state.connections
+        transport = protocol.transport
+        writer.write(bytes(3_000_000))
+        await until(lambda: protocol._waiting)
+        assert not transport.is_reading()
+        assert len(protocol._waiting) < 1_000_000
+        writer.transport.abort()
+        last.set()

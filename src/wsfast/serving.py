@@ -38,6 +38,7 @@ __all__ = [
     "Answering",
     "BaseServer",
     "ServerOptions",
+    "accepting_response",
     "check_context",
     "finish_answer",
     "handlers_of",
@@ -314,10 +315,8 @@ class BaseServer:
 
     def _response_anew(self, request: Request, subprotocol: str | None) -> Response:
         """Build the 101 of a connection again; only without `process_response`, which may have changed it."""
-        upgrade = check_request(Request(request.raw))
-        extension, _ = negotiate(self.limits.compression, upgrade.extensions)
-        return Response.from_head(
-            accept_response(upgrade.key, subprotocol, extension, self.response_headers, server=self.server_header)
+        return accepting_response(
+            request, subprotocol, self.limits.compression, self.response_headers, server=self.server_header
         )
 
 
@@ -352,6 +351,21 @@ def negotiate(compression: Deflate | None, offers: Sequence[Any]) -> tuple[str |
         return None, None
     extension, context = agreed
     return build_extensions([extension]), context
+
+
+def accepting_response(
+    request: Request,
+    subprotocol: str | None,
+    compression: Deflate | None,
+    headers: Mapping[str, str] | None = None,
+    *,
+    server: str | None = None,
+    lines: bytes = b"",
+) -> Response:
+    """Build the 101 that accepted a request again; `headers`, `server` and `lines` are those of `accept_response`."""
+    upgrade = check_request(Request(request.raw))
+    extension, _ = negotiate(compression, upgrade.extensions)
+    return Response.from_head(accept_response(upgrade.key, subprotocol, extension, headers, server=server, lines=lines))
 
 
 def check_context(ssl: object) -> None:

@@ -20,7 +20,7 @@ from ..exceptions import ConnectionClosed, HandshakeRefused
 from ..handshake import RequestParser, accept_response, check_request
 from ..handshake.http11 import HeadLimits
 from ..handshake.uri import format_address
-from ..serving import negotiate
+from ..serving import accepting_response, negotiate
 from ..session import LINGER, Limits
 from ..transport.loops import end_in_steps
 from ..transport.sockets import take_over
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from ..events import BytesLike
-    from ..handshake import Request, Upgrade
+    from ..handshake import Request, Response, Upgrade
     from ..topics import Topics
 
     Application: TypeAlias = Callable[
@@ -110,6 +110,10 @@ class Host:
     def header_lines(self) -> bytes:
         """Return headers for every response, each line with CR LF in front."""
         return b""
+
+    def _response_anew(self, request: Request, subprotocol: str | None) -> Response:
+        """Build the 101 of a connection again: its Date, and what else `header_lines` has, are those of now."""
+        return accepting_response(request, subprotocol, self.limits.compression, lines=self.header_lines())
 
     def is_full(self) -> bool:
         """Tell whether no more connections are to be taken: they get 503."""
@@ -273,7 +277,8 @@ class Bridge(EventEndpoint):
         self.transport = None
         self._opened = True
         del self._upgrade
-        self.ws.response = head
+        if accepted.headers:
+            self.ws.response = head  # the application's headers cannot be made again
         self.protocol.open(host, Side.SERVER, self.ws, transport, compression, head)
         self.join(self.protocol)
         self.protocol.opened(transport)

@@ -15,7 +15,6 @@ from ..connection import Connection, State
 from ..events import BytesLike
 from ..exceptions import ONE_RECEIVER, ConcurrencyError, InvalidState
 from ..handshake import Request, Response
-from ..serving import BaseServer
 from ..shell import COUNTED, Facts, Pieces
 from .channel import Endpoint
 
@@ -110,8 +109,8 @@ class WebSocket(Facts, Endpoint):
         response = self._response
         if response is None and self._channel is not None and self.request is not None:
             # The head that was sent would be 200 bytes for each connection, and hardly anybody asks for it.
-            host: Any = self._open_channel().host
-            response = host._response_anew(self.request, self.subprotocol) if isinstance(host, BaseServer) else None
+            anew = getattr(self._open_channel().host, "_response_anew", None)  # of servers, and of Host of ASGI
+            response = None if anew is None else anew(self.request, self.subprotocol)
         elif isinstance(response, bytes):
             response = Response.from_head(response)
         self._response = response

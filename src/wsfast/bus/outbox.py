@@ -152,11 +152,13 @@ class Outbox:
                 self.bytes -= len(entry.data)
                 entry.finish(error=error)
         self._sent.clear()
-        self._waiting.extendleft(reversed(again))
-        for entry in [entry for entry in self._waiting if not entry.size]:
-            self._waiting.remove(entry)
-            self.bytes -= len(entry.data)
-            entry.finish(error=error)
+        for entry in self._waiting:
+            if entry.size:
+                again.append(entry)
+            else:
+                self.bytes -= len(entry.data)
+                entry.finish(error=error)
+        self._waiting = deque(again)
 
     def lost_history(self, now: float, topics: set[str] | None = None) -> int:
         """Send again what was confirmed lately, because the history was lost; return how many.
@@ -166,8 +168,14 @@ class Outbox:
             topics: those whose history was lost; None for all.
         """
         self._forget(now)
-        again = [entry for _, entry in self._recent if topics is None or entry.topic in topics]
-        self._recent = deque(item for item in self._recent if item[1] not in again) if topics else deque()
+        again: list[Entry] = []
+        kept: deque[tuple[float, Entry]] = deque()
+        for item in self._recent:
+            if topics is None or item[1].topic in topics:
+                again.append(item[1])
+            else:
+                kept.append(item)
+        self._recent = kept
         self._recent_bytes = sum(len(entry.data) for _, entry in self._recent)
         self.bytes += sum(len(entry.data) for entry in again)
         self._waiting.extendleft(reversed(again))

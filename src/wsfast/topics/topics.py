@@ -866,7 +866,9 @@ class Topics:
         if self._alone:
             return
         assert self._loop is not None
-        self._logger.log(logging.INFO if up else logging.WARNING, "bus is %s: %s", "up" if up else "down", why)
+        self._logger.log(
+            logging.INFO if up else logging.WARNING, "bus is %s: %s", "up" if up else "down", ascii(why)[1:-1]
+        )
         if not up:
             return
         self._incoming.restarted(self._loop.time())

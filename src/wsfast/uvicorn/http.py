@@ -13,7 +13,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from ..asgi.bridge import HEAD_LIMITS
 from ..exceptions import HandshakeRefused
 from ..handshake import RequestParser, check_request
-from .protocol import Protocol, host_of
+from .protocol import Protocol, are_responses_due, host_of
 
 if TYPE_CHECKING:
     from uvicorn.config import Config
@@ -107,6 +107,7 @@ class _HTTPTools(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._waiting is not None:
             self._waiting += data
+            self.flow.pause_reading()  # the end of a response, and an application that receives, resume it
             return
         self._data = data
         super().data_received(data)
@@ -116,7 +117,7 @@ class _HTTPTools(HttpToolsProtocol):
         upgraded = sys.exception()
         # httptools tells where the request has ended.
         trailing = self._data[upgraded.args[0] :] if isinstance(upgraded, httptools.HttpParserUpgrade) else b""
-        if self._are_responses_due():
+        if are_responses_due(self):
             # RFC 9112, 9.3.2: a server "MUST send the corresponding responses in the same order that the requests were
             # received."
             self._waiting, self._context = bytearray(trailing), contextvars.copy_context()
@@ -126,17 +127,14 @@ class _HTTPTools(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self._waiting is not None and not self._are_responses_due():
+        if self._waiting is not None and not are_responses_due(self):
             self.loop.call_soon(self._go_on, context=self._context)
-
-    def _are_responses_due(self) -> bool:
-        cycle: Any = self.cycle  # of the latest request that is not for a WebSocket
-        return bool(self.pipeline) or (cycle is not None and not cycle.response_complete)
 
     def _go_on(self) -> None:
         trailing, self._waiting = self._waiting, None
         if trailing is not None and not self.transport.is_closing():
             self._unset_keepalive_if_required()
+            self.flow.resume_reading()
             self._upgrade(bytes(trailing))
 
     def _upgrade(self, trailing: bytes) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypedDict, Unpa
 from ..asgi.bridge import STOP_TIMEOUT, BridgeProtocol, Host
 from ..deflate import Deflate, as_deflate
 from ..handshake.headers import header_line
+from ..handshake.uri import format_address
 from ..session import Limits, Overflow
 
 if TYPE_CHECKING:
@@ -137,13 +138,34 @@ class Protocol(BridgeProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the transport, or by uvicorn's HTTP protocol before it hands the transport over."""
         self._state.connections.add(self)  # type: ignore[arg-type]
-        super().connection_made(transport)
+        before: Any = cast(asyncio.Transport, transport).get_protocol()
+        if before is not self and are_responses_due(before):
+            self.opening: Any = _Unanswered(self, before)
+            self.bridge.host.logger.info(
+                "connection from %s: a request for a WebSocket came in one go with others, and is not answered; "
+                "--http wsfast.uvicorn:HTTP answers it after them",
+                format_address(transport.get_extra_info("peername")),
+            )
+        else:
+            super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
         """Called by uvicorn's HTTP protocol, and by a transport that began to read for that one."""
         if self.opening is not None:
             self._plain = True
         super().data_received(data)
+
+    def pause_writing(self) -> None:
+        """Called by the transport when more than `write_limit` is unsent."""
+        super().pause_writing()
+        if isinstance(self.opening, _Unanswered):
+            self.opening.http.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Called by the transport when less than a quarter of `write_limit` is unsent."""
+        super().resume_writing()
+        if isinstance(self.opening, _Unanswered):
+            self.opening.http.resume_writing()
 
     def opened(self, transport: asyncio.Transport) -> None:
         """Called when the connection is open."""
@@ -159,6 +181,38 @@ class Protocol(BridgeProtocol):
     def shutdown(self) -> None:
         """Called by uvicorn when it stops."""
         self.bridge.stop()
+
+
+class _Unanswered:
+    """What handles a connection whose request for a WebSocket came in one go with others, until it ends.
+
+    uvicorn's protocol has given the connection away and would go on to write responses to the others, between the
+    WebSocket's frames. It may finish them instead; then it closes the connection, and a client that gets no answer to
+    its last request "MUST be prepared" for that (RFC 9112, 9.3.2).
+    """
+
+    __slots__ = ("_protocol", "http")
+
+    def __init__(self, protocol: Protocol, http: Any) -> None:
+        self._protocol = protocol
+        self.http: Any = http
+        http.shutdown()
+
+    def connection_made(self, transport: asyncio.BaseTransport, protocol: Any) -> None:
+        raise AssertionError("the connection was made before")
+
+    def data_received(self, data: bytes) -> None:
+        """Called with the request, and with what comes behind it: nobody reads it."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.http.connection_lost(exc)
+        self._protocol.finished()
+
+
+def are_responses_due(http: Any) -> bool:
+    """Tell whether one of uvicorn's HTTP protocols has responses to finish."""
+    cycle = getattr(http, "cycle", None)  # of the latest request that is not for a WebSocket
+    return bool(getattr(http, "pipeline", None)) or (cycle is not None and not cycle.response_complete)
 
 
 def host_of(
