@@ -6,6 +6,8 @@ import asyncio
 import base64
 import importlib
 import logging
+import socket
+import threading
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -308,6 +310,32 @@ def test_other_clients(front: str) -> None:
         with pytest.raises((TypeError, ValueError, wsfast.WebSocketError)) as wrong_header:
             FRONTS[front]("ws://127.0.0.1:1/", **options)
         check(wrong_header.value)
+
+
+@pytest.mark.parametrize("front", FRONTS)
+def test_a_proxy_that_refuses(front: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    asked: list[bytes] = []
+
+    def refuse(listener: socket.socket) -> None:
+        sock, _ = listener.accept()
+        with sock:
+            asked.append(sock.recv(65536))
+            sock.sendall(b"HTTP/1.1 407 No\r\nContent-Length: 0\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=refuse, args=(listener,), daemon=True)
+        thread.start()
+        proxy = f"http://u:{CANARY}@127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(wsfast.ProxyError) as info:
+            FRONTS[front](f"ws://u:{CANARY}@127.0.0.1:1/?{CANARY}", proxy=proxy, additional_headers={"Cookie": CANARY})
+        thread.join(10)
+    credentials = base64.b64encode(f"u:{CANARY}".encode())
+    assert credentials in asked[0]
+    check(info.value)
+    assert not any(credentials.decode() in text for text in told(info.value))
+    assert CANARY not in caplog.text
+    assert credentials.decode() not in caplog.text
 
 
 @pytest.mark.parametrize("form", WRONG, ids=ascii)
