@@ -288,3 +288,14 @@ async def test_a_server_that_talks_nonsense_is_tried_again(monkeypatch: pytest.M
     assert len(bus._unknown) < 200
     await until(lambda: tries > 1)
     await bus.close()
+
+
+async def test_a_stream_of_somebody_else_is_not_swept(shared: Engine) -> None:
+    async with two(shared) as (one, _):
+        bus: Any = one.bus
+        config = {"name": f"other-{bus._prefix}", "subjects": [bus._subject("h", "other")], "storage": "memory"}
+        await bus._call(f"STREAM.CREATE.{config['name']}", config)
+        assert await bus.sweep(0.0) == 0
+        await bus._call(f"STREAM.DELETE.{config['name']}")
+    with pytest.raises(BusUnavailable, match="the bus was closed"):
+        await bus.settled()

@@ -681,6 +681,8 @@ class NatsBus(Bus):
             streams = found.get("streams") or []
             for info in streams:
                 config, state = info["config"], info["state"]
+                if not config["name"].startswith(f"{self._prefix}_"):
+                    continue  # somebody else's, which has such a subject
                 used = max(_time(info.get("created")), _time(state.get("last_ts")))
                 idle = datetime.now(UTC).timestamp() - used
                 if not state["messages"] and idle > max(keep, 10 * min(keep, config["max_age"] / 1e9)):
@@ -812,8 +814,8 @@ class NatsBus(Bus):
 
     async def settled(self) -> None:
         """Wait until the server has done what was asked for."""
-        if not self._up:
-            raise BusUnavailable("the server is not connected")
+        if self._closed or not self._up:
+            raise BusUnavailable("the bus was closed" if self._closed else "the server is not connected")
         try:
             async with asyncio.timeout(_PATIENCE):
                 await self._flushed()
