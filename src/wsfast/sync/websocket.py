@@ -120,7 +120,8 @@ class WebSocket(Shell):
         self._finished = threading.Condition(self._lock)  # the transport has ended
         self._decoded = threading.Condition(self._lock)  # more of what one read brought is
         self._gate = threading.Lock()  # held by who sends a message, so that fragments are not mixed
-        self._sender: int | None = None  # the thread that has the gate for a message in fragments
+        self._brief = threading.Lock()  # held by who sends a whole message, never for long: `broadcast` takes it
+        self._sender: int | None = None  # the thread that has the gate for a message in fragments: set under `_brief`
         self._turnstile = threading.RLock()  # held by who receives a message
         self._queue: SimpleQueue[str | bytes | Fragment | None] = SimpleQueue()  # None is its end
         self._put_size = 0  # bytes that were put into the queue, ever: written under `_lock`
@@ -382,10 +383,12 @@ class WebSocket(Shell):
         self._check_sender()
         with self._gate:
             if whole:
-                self._send_whole(message, text, compress)  # type: ignore[arg-type]
+                with self._brief:
+                    self._send_whole(message, text, compress)  # type: ignore[arg-type]
                 return
-            self._sender = threading.get_ident()
             try:
+                with self._brief:
+                    self._sender = threading.get_ident()
                 self._send_fragments(message, text, compress)  # type: ignore[arg-type]
             finally:
                 self._sender = None
@@ -400,9 +403,9 @@ class WebSocket(Shell):
         """
         if self._connection.state is not State.OPEN:
             raise self._connection.closed_error()
-        if self._sender is not None:
-            raise ConcurrencyError("sending a fragmented message")
-        with self._gate:  # who sends a whole message has it for a moment
+        with self._brief:
+            if self._sender is not None:
+                raise ConcurrencyError("sending a fragmented message")
             unsent = self._link.unsent
             if unsent > self._limits.write_limit:
                 raise BufferFull(f"{unsent} bytes are unsent, more than write_limit={self._limits.write_limit}")
