@@ -88,6 +88,47 @@ async def test_nonsense_on_our_channels_is_dropped(shared: Engine) -> None:
     await bus.close()
 
 
+@pytest.mark.parametrize("cluster", [False, True], ids=["one", "cluster"])
+@pytest.mark.parametrize("answer", [b":1\r\n", b"+OK\r\n", b"*1\r\n*2\r\n:0\r\n$1\r\nx\r\n", b"HTTP/1.1 400\r\n\r\n"])
+async def test_a_server_that_talks_nonsense_is_asked_again(answer: bytes, cluster: bool) -> None:
+    """Whatever its answers make the parsing raise, the bus goes on to connect, and is closed in order."""
+    opened = 0
+
+    async def nonsense(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal opened
+        opened += 1
+        with contextlib.suppress(OSError):
+            while await reader.read(65536):
+                writer.write(answer)
+        writer.close()
+
+    async with await asyncio.start_server(nonsense, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        bus = RedisBus(f"redis://127.0.0.1:{port}", prefix="nonsense", cluster=cluster)
+        process = Process(bus)
+        await bus.start(process, 1)
+        await until(lambda: opened >= 4)
+        assert not process.up
+        await bus.close()
+
+
+async def test_closing_can_be_cancelled() -> None:
+    bus = RedisBus(f"redis://127.0.0.1:{free_port()}")
+    await bus.start(Process(bus), 1)
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(bus.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    await bus.close()
+
+
+def test_an_option_that_is_unknown_is_an_error_at_once() -> None:
+    with pytest.raises(TypeError, match="'max_wait'"):
+        RedisBus("redis://127.0.0.1", max_wait=1)
+
+
 async def test_a_killed_connection_loses_nothing_that_has_a_history(own: Engine) -> None:
     async with two(own) as (one, other):
         await other.join("h")

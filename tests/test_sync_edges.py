@@ -340,7 +340,7 @@ def test_opening_without_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
         peer.until_end()
 
     # Even so, the body of what refuses is not waited for without end.
-    monkeypatch.setattr(client, "_BODY_PATIENCE", 0.05)
+    monkeypatch.setattr(client, "BODY_PATIENCE", 0.05)
     with scripted(refuse) as port, pytest.raises(wsfast.InvalidStatus, match="403") as caught:
         connect(f"ws://127.0.0.1:{port}", open_timeout=None)
     assert caught.value.response.body == b"because"

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import inspect
 import json
 import random
 import re
@@ -53,8 +54,10 @@ _AT_ONCE: Final = 32
 _BATCH: Final = 1000
 _EARLY: Final = 1000
 """Messages of a history that wait for one with a lower number."""
-_LATE: Final = 0.25
+_LATE: Final = 1.0
 """Seconds for which they do."""
+_LATE_AT_FIRST: Final = 0.25
+"""The same for the first message of a history that is not its number 1: mostly those before it are of long ago."""
 _KEEP: Final = 86_400.0
 """Seconds for which a stream outlives its last message, at least."""
 _SWEEP: Final = 3600.0
@@ -116,11 +119,12 @@ class _Order:
     A server takes what several processes store at once, and publishes it again, on several threads.
     """
 
-    __slots__ = ("early", "epoch", "next", "timer")
+    __slots__ = ("early", "epoch", "late", "next", "timer")
 
-    def __init__(self, position: Position) -> None:
-        self.epoch = position.epoch
-        self.next = position.offset
+    def __init__(self, epoch: str) -> None:
+        self.epoch = epoch
+        self.next = 1
+        self.late = _LATE_AT_FIRST
         self.early: dict[int, bytes] = {}
         self.timer: asyncio.TimerHandle | None = None
 
@@ -168,6 +172,8 @@ class NatsBus(Bus):
                 raise ValueError(f"servers must be like nats://host:port, got {server!a:.100}")
         if not given:
             raise ValueError("servers must name at least one")
+        for name in options.keys() - inspect.signature(Client.connect).parameters.keys():
+            raise TypeError(f"unknown option of nats-py's connect: {name}")
         for name in _OURS & options.keys():
             raise ValueError(f"{name} is not for the caller to choose")
         self._servers = given
@@ -225,8 +231,7 @@ class NatsBus(Bus):
         self._closed = True
         assert self._task is not None
         self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        await asyncio.wait([self._task])
         self._outbox.fail("the bus was closed")
 
     async def _live(self) -> None:
@@ -731,13 +736,13 @@ class NatsBus(Bus):
         order = self._orders.get(topic)
         if order is None or order.epoch != position.epoch:
             self._forget_order(topic)
-            order = self._orders[topic] = _Order(position)
+            order = self._orders[topic] = _Order(position.epoch)
         if position.offset > order.next:
             order.early[position.offset] = data
             if len(order.early) > _EARLY:
                 self._give_up(topic, order)
             elif order.timer is None:
-                order.timer = self._loop.call_later(_LATE, self._give_up, topic, order)
+                order.timer = self._loop.call_later(order.late, self._give_up, topic, order)
             return
         if position.offset < order.next or receiver is None:
             return  # it was given up, and has been read if it was wanted
@@ -746,6 +751,7 @@ class NatsBus(Bus):
         self._hand_on(topic, order)
 
     def _hand_on(self, topic: str, order: _Order) -> None:
+        order.late = _LATE
         while order.early and self._receiver is not None:
             data = order.early.pop(order.next, None)
             if data is None:
@@ -766,7 +772,7 @@ class NatsBus(Bus):
         order.next = min(order.early)
         self._hand_on(topic, order)
         if order.early:
-            order.timer = self._loop.call_later(_LATE, self._give_up, topic, order)
+            order.timer = self._loop.call_later(order.late, self._give_up, topic, order)
 
     def _forget_order(self, topic: str) -> None:
         order = self._orders.pop(topic, None)

@@ -90,6 +90,16 @@ class _EngineError(Exception):
     """The engine cannot be used as it is now; the text is for the log."""
 
 
+def _connection(options: dict[str, Any], timeout: float) -> Any:
+    """Make redis-py's connection, which connects later.
+
+    Raises:
+        TypeError: an option is unknown to it.
+    """
+    arguments = {"protocol": 2, "socket_connect_timeout": timeout, "socket_timeout": timeout, **options}
+    return arguments.pop("connection_class", redis_connection.Connection)(**arguments)
+
+
 class _Link(asyncio.Protocol):
     """A connection to the engine, once it is set up."""
 
@@ -104,9 +114,7 @@ class _Link(asyncio.Protocol):
 
     async def open(self, options: dict[str, Any], time: Callable[[], float]) -> None:
         """Have redis-py connect, and take over."""
-        options = dict(options)
-        kind = options.pop("connection_class", redis_connection.Connection)
-        connection = kind(**{"protocol": 2, "socket_connect_timeout": _CONNECT, "socket_timeout": _CONNECT, **options})
+        connection = _connection(options, _CONNECT)
         await connection.connect()
         self._owner = connection  # which would close the connection when it is freed
         self.transport = connection._writer.transport
@@ -190,7 +198,7 @@ class _Node:
             try:
                 async with asyncio.timeout(_CONNECT + 2):
                     await self._connect()
-            except (OSError, TimeoutError, RedisError, _EngineError, BusUnavailable) as exc:
+            except Exception as exc:  # what a server that talks nonsense makes redis-py or `_prepare` raise, too
                 self._drop()
                 self._bus.node_changed(self, f"{exc!s:.200}" or type(exc).__name__)
                 most = _PAUSE if self._loop.time() - lost_at < _SOON else _LAST_PAUSE
@@ -461,8 +469,7 @@ class _Node:
             await asyncio.sleep(0.005)
         self.closed = True
         self.task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self.task
+        await asyncio.wait([self.task])
         self._why = "the bus was closed"
         self._drop()
         self.outbox.fail("the bus was closed")
@@ -506,6 +513,7 @@ class RedisBus(Bus):
         self._options = {**redis_connection.parse_url(url), **options}
         if cluster and self._options.get("db"):
             raise ValueError("a cluster has no databases")
+        _connection(self._options, _CONNECT)  # raises for an option that is unknown
         self._prefix = prefix
         self._cluster = cluster
         self._sentinels = list(sentinels or ())
@@ -550,8 +558,7 @@ class RedisBus(Bus):
         self._closed = True
         if self._mapping is not None:
             self._mapping.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._mapping
+            await asyncio.wait([self._mapping])
         await asyncio.gather(*(node.close() for node in self._nodes.values()))
         if self._sentinel is not None:
             for client in self._sentinel.sentinels:
@@ -612,12 +619,12 @@ class RedisBus(Bus):
             try:
                 async with asyncio.timeout(_CONNECT):
                     slots = await self._ask_for_slots()
-            except (OSError, TimeoutError, RedisError, _EngineError, BusUnavailable):
+                await self._use_slots(slots)
+            except Exception:  # what a node that talks nonsense makes redis-py or the map raise, too
                 pause = min(_PAUSE, 2 * pause)
                 await asyncio.sleep(pause)
                 continue
             pause = _FIRST_PAUSE
-            await self._use_slots(slots)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(10):
                     await self._look.wait()
@@ -627,17 +634,16 @@ class RedisBus(Bus):
         failure: Exception = _EngineError("no node of the cluster answers")
         candidates = [self._options, *(node.options for node in self._nodes.values() if node.options is not None)]
         for options in candidates:
-            arguments = {"protocol": 2, "socket_connect_timeout": 1.0, "socket_timeout": 1.0, **options}
-            connection = arguments.pop("connection_class", redis_connection.Connection)(**arguments)
+            connection = _connection(options, 1.0)
             try:
                 await connection.connect()
                 await connection.send_command("CLUSTER", "SLOTS")
                 slots: list[Any] = await connection.read_response()
-            except (OSError, RedisError) as exc:
-                failure = exc
-            else:
                 if sum(last - first + 1 for first, last, *_ in slots) == _SLOTS:
                     return slots
+            except Exception as exc:
+                failure = exc
+            else:
                 failure = _EngineError("the cluster does not serve all slots")
             finally:
                 with contextlib.suppress(OSError, RedisError):
