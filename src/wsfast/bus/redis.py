@@ -205,6 +205,8 @@ class _Node:
                 pause = min(most, max(_FIRST_PAUSE, 2 * pause))
                 await asyncio.sleep(pause * random.uniform(0.5, 1))
                 continue
+            if self.closed:
+                break
             pause = 0.0
             await self._stay()
             lost_at = self._loop.time()
@@ -558,6 +560,7 @@ class RedisBus(Bus):
         self._closed = True
         if self._mapping is not None:
             self._mapping.cancel()
+            self._look.set()
             await asyncio.wait([self._mapping])
         await asyncio.gather(*(node.close() for node in self._nodes.values()))
         if self._sentinel is not None:
@@ -614,7 +617,7 @@ class RedisBus(Bus):
     async def _map(self) -> None:
         """Keep the map of a cluster: which node has which slots."""
         pause = _FIRST_PAUSE
-        while True:
+        while not self._closed:  # redis-py may take a cancellation for a failure of its own
             self._look.clear()
             try:
                 async with asyncio.timeout(_CONNECT):
