@@ -24,6 +24,7 @@ from typing import Any, Final
 
 from ..exceptions import BusUnavailable
 from .interface import Bus, Position, Reading, Receiver, Stored
+from .lost import DOWN_BYTES, UP_BYTES, Pauses, told
 from .outbox import Entry, Outbox, given_up
 
 try:
@@ -40,14 +41,6 @@ _SILENCE: Final = 1.75
 """Seconds without an answer, and without anything else, after which a connection is given up."""
 _CONNECT: Final = 5.0
 _PATIENCE: Final = 5.0
-_FIRST_PAUSE: Final = 0.02
-_PAUSE: Final = 0.25
-_LAST_PAUSE: Final = 2.0
-_SOON: Final = 30.0
-"""Seconds from the loss on after which it is tried less often."""
-_UP_BYTES: Final = 33_554_432
-"""Bytes that may be under way while the server takes them."""
-_DOWN_BYTES: Final = 1_048_576
 _KNOWN: Final = 200_000
 _AT_ONCE: Final = 32
 """Messages of a history that are asked for at once; each may have as many bytes as the server allows."""
@@ -191,7 +184,7 @@ class NatsBus(Bus):
         self._why = ""
         self._down: asyncio.Event
         self._wake: asyncio.Event
-        self._outbox = Outbox(max_bytes=_DOWN_BYTES)
+        self._outbox = Outbox(max_bytes=DOWN_BYTES)
         self._sent: deque[_Sent] = deque()
         self._unflushed: list[_Sent] = []  # messages that the next answer to a ping confirms
         self._settling: list[asyncio.Future[None]] = []
@@ -236,8 +229,7 @@ class NatsBus(Bus):
 
     async def _live(self) -> None:
         """Connect, stay connected, and connect again."""
-        lost_at = self._loop.time()
-        pause = 0.0
+        pauses = Pauses(self._loop.time)
         while True:
             began = self._loop.time()
             work: asyncio.Task[None] | None = None
@@ -253,21 +245,20 @@ class NatsBus(Bus):
                     await self._flushed()
                 if not self._down.is_set():
                     self._reconnects += 1
-                    self._outbox.max_bytes = _UP_BYTES
+                    self._outbox.max_bytes = UP_BYTES
                     self._state(True, "connected")
                     self._wake.set()
                     await self._stay(client, work)
             except Exception as exc:  # what a server that talks nonsense makes nats-py or `sweep` raise, too
-                self._why = self._why or f"{exc!s:.200}" or type(exc).__name__
+                self._why = self._why or told(exc)
             finally:
                 await self._drop(client, work)
             if self._up:
-                lost_at = self._loop.time()
+                pauses.lost()
             self._state(False, self._why or "the connection was lost")
-            pause = 0.0 if self._loop.time() - began > 1 else pause
-            most = _PAUSE if self._loop.time() - lost_at < _SOON else _LAST_PAUSE
-            pause = min(most, max(_FIRST_PAUSE, 2 * pause))
-            await asyncio.sleep(pause * random.uniform(0.5, 1))
+            if self._loop.time() - began > 1:
+                pauses.restart()
+            await pauses.wait()
 
     async def _connect(self, client: _Client) -> None:
         options: dict[str, Any] = {"connect_timeout": 2, "no_echo": True, **self._options}
@@ -286,7 +277,7 @@ class NatsBus(Bus):
         self._down.set()
 
     async def _failed(self, exc: Exception) -> None:
-        self._why = self._why or f"{exc!s:.200}" or type(exc).__name__
+        self._why = self._why or told(exc)
         if "permissions violation" in str(exc):
             self._down.set()  # it would go on without what it needs
 
@@ -337,7 +328,7 @@ class NatsBus(Bus):
             task.cancel()
         for outcome in await asyncio.gather(*tasks, return_exceptions=True):
             if isinstance(outcome, Exception):
-                self._why = self._why or f"{outcome!s:.200}" or type(outcome).__name__
+                self._why = self._why or told(outcome)
         closing = self._loop.create_task(client.close())
         await asyncio.wait((closing,), timeout=0.5)  # where the server hangs, it may not end
         if not closing.done():
@@ -358,7 +349,7 @@ class NatsBus(Bus):
             self._forget_order(topic)
         self._unflushed.clear()
         self._sent.clear()
-        self._outbox.max_bytes = _DOWN_BYTES
+        self._outbox.max_bytes = DOWN_BYTES
         self._outbox.interrupted(why)
 
     def _state(self, up: bool, why: str) -> None:

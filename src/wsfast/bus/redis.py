@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import re
 import secrets
 from collections import deque
@@ -22,6 +21,7 @@ from typing import Any, Final
 
 from ..exceptions import BusUnavailable
 from .interface import Bus, Position, Reading, Receiver, Stored
+from .lost import DOWN_BYTES, UP_BYTES, Pauses, told
 from .outbox import Outbox, given_up
 
 try:
@@ -45,13 +45,7 @@ _CONNECT: Final = 5.0
 _PATIENCE: Final = 5.0
 _FIRST_PAUSE: Final = 0.02
 _PAUSE: Final = 0.25
-_LAST_PAUSE: Final = 2.0
-_SOON: Final = 30.0
-"""Seconds from the loss on after which it is tried less often."""
 _CHUNK: Final = 1000
-_UP_BYTES: Final = 33_554_432
-"""Bytes that may be under way while the engine takes them."""
-_DOWN_BYTES: Final = 1_048_576
 _KEEP: Final = 86_400
 """Seconds for which the numbers of a history outlive its messages, at least."""
 _SLOTS: Final = 16_384
@@ -167,7 +161,7 @@ class _Node:
         self._bus = bus
         self._loop = asyncio.get_running_loop()
         self.options = options
-        self.outbox: Outbox = Outbox(max_bytes=_DOWN_BYTES)
+        self.outbox: Outbox = Outbox(max_bytes=DOWN_BYTES)
         self.topics: set[str] = set()
         self.up: bool = False
         self.reconnects: int = 0
@@ -192,26 +186,23 @@ class _Node:
 
     async def _live(self) -> None:
         """Connect, stay connected, and connect again."""
-        lost_at = self._loop.time()
-        pause = 0.0
+        pauses = Pauses(self._loop.time)
         while not self.closed:
             try:
                 async with asyncio.timeout(_CONNECT + 2):
                     await self._connect()
             except Exception as exc:  # what a server that talks nonsense makes redis-py or `_prepare` raise, too
                 self._drop()
-                self._bus.node_changed(self, f"{exc!s:.200}" or type(exc).__name__)
-                most = _PAUSE if self._loop.time() - lost_at < _SOON else _LAST_PAUSE
-                pause = min(most, max(_FIRST_PAUSE, 2 * pause))
-                await asyncio.sleep(pause * random.uniform(0.5, 1))
+                self._bus.node_changed(self, told(exc))
+                await pauses.wait()
                 continue
             if self.closed:
                 break
-            pause = 0.0
+            pauses.restart()
             await self._stay()
-            lost_at = self._loop.time()
+            pauses.lost()
             self._drop()
-            self.outbox.max_bytes = _DOWN_BYTES
+            self.outbox.max_bytes = DOWN_BYTES
             self.outbox.interrupted(f"the engine was lost: {self._why}")
             self._bus.node_changed(self, self._why)
 
@@ -244,7 +235,7 @@ class _Node:
             self.reconnects += 1
         self._last_token = self._run_token
         self.up = True
-        self.outbox.max_bytes = _UP_BYTES
+        self.outbox.max_bytes = UP_BYTES
         self._bus.node_changed(self, "connected")
         self.pump()
 
