@@ -43,7 +43,7 @@ class connect(Dialing, connector.connect):  # noqa: N801
         uri: ws:// or wss://.
         origin, subprotocols, additional_headers, user_agent_header, proxy, open_timeout, ping_interval, ping_timeout,
             close_timeout: those of `wsfast.connect`.
-        extensions: settings of permessage-deflate; wsfast has no other extension.
+        extensions: factories of extensions to offer: settings of permessage-deflate, or a program's own.
         compression: ``"deflate"`` or None.
         process_exception: returns None for what ``async for`` shall connect again after.
         reconnect_delays: makes the seconds between attempts.

@@ -8,26 +8,11 @@ from typing import Any, Literal
 
 from wsfast.server import router
 
-from ..http11 import Request, Response
+from ..routing import Router
 from ..typing import PathLike
-from .server import Server, ServerConnection, serve
+from .server import Server, serve
 
 __all__ = ["Router", "route", "unix_route"]
-
-
-class Router(router.Router):
-    """Chooses the handler of a connection by its path, as its `handler` with `handler_kwargs`; see `wsfast`'s."""
-
-    def route_request(self, connection: ServerConnection, request: Request) -> Response | None:
-        """Choose the handler of a connection, or return the response that refuses it."""
-        response: Response | None = super().route_request(connection, request)
-        if response is None:
-            connection.handler, connection.handler_kwargs = self._chosen.pop(connection)
-        return response
-
-    async def handler(self, connection: ServerConnection) -> None:
-        """Run the handler that was chosen."""
-        await connection.handler(connection, **connection.handler_kwargs)
 
 
 def route(

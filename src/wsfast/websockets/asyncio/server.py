@@ -228,7 +228,7 @@ def serve(
         handler: called with each `ServerConnection`.
         host, port: where to listen.
         origins: the Origin headers that are accepted, None for a client that sends none. Default: any.
-        extensions: settings of permessage-deflate; wsfast has no other extension.
+        extensions: factories of extensions to accept: settings of permessage-deflate, or a program's own.
         subprotocols: those that the server has, in its order of preference. A client must then offer one of them.
         select_subprotocol: called with the connection and the client's offers; returns the choice, or None.
         compression: ``"deflate"`` or None.

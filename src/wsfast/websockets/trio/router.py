@@ -10,25 +10,10 @@ import trio
 
 from wsfast.server import router
 
-from ..http11 import Request, Response
-from .server import Server, ServerConnection, serve
+from ..routing import Router
+from .server import Server, serve
 
 __all__ = ["Router", "route"]
-
-
-class Router(router.Router):
-    """Chooses the handler of a connection by its path, as its `handler` with `handler_kwargs`; see `wsfast`'s."""
-
-    def route_request(self, connection: ServerConnection, request: Request) -> Response | None:
-        """Choose the handler of a connection, or return the response that refuses it."""
-        response: Response | None = super().route_request(connection, request)
-        if response is None:
-            connection.handler, connection.handler_kwargs = self._chosen.pop(connection)
-        return response
-
-    async def handler(self, connection: ServerConnection) -> None:
-        """Run the handler that was chosen."""
-        await connection.handler(connection, **connection.handler_kwargs)
 
 
 async def route(
