@@ -22,7 +22,16 @@ if TYPE_CHECKING:
 
     from ..session import Limits as SessionLimits
 
-__all__ = ["BODY_PATIENCE", "USER_AGENT", "ClientOptions", "ClientSettings", "Hops", "Limits", "part_settings"]
+__all__ = [
+    "BODY_PATIENCE",
+    "USER_AGENT",
+    "ClientOptions",
+    "ClientSettings",
+    "HandshakeOptions",
+    "Hops",
+    "Limits",
+    "part_settings",
+]
 
 USER_AGENT: Final = f"Python/{sys.version_info[0]}.{sys.version_info[1]} wsfast/{__version__}"
 """The value of User-Agent, unless another is asked for."""
@@ -30,25 +39,30 @@ BODY_PATIENCE: Final = 2.0
 """Seconds to wait for the body of a refusal; after that, the error shows the part that came."""
 
 
-class ClientOptions(LimitOptions, total=False):
-    """What clients in threads and on trio may be told, for type checkers; `wsfast.connect` documents it."""
+class HandshakeOptions(LimitOptions, total=False):
+    """What every client may be told of the opening handshake, for type checkers; `wsfast.connect` documents it."""
 
-    sock: socket | None
-    ssl: ssl_module.SSLContext | bool | None
-    server_hostname: str | None
     origin: str | None
     subprotocols: Sequence[str] | None
     additional_headers: Mapping[str, str] | Iterable[tuple[str, str]] | None
     user_agent_header: str | None
     bearer_token: str | None
     proxy: str | bool | None
+    max_redirects: int
+    logger: logging.Logger | logging.LoggerAdapter[Any] | None
+
+
+class ClientOptions(HandshakeOptions, total=False):
+    """What clients in threads and on trio may be told besides."""
+
+    sock: socket | None
+    ssl: ssl_module.SSLContext | bool | None
+    server_hostname: str | None
     proxy_ssl: ssl_module.SSLContext | bool | None
     proxy_server_hostname: str | None
-    max_redirects: int
     host: str | None
     port: int | None
     unix: bool
-    logger: logging.Logger | logging.LoggerAdapter[Any] | None
 
 
 class Limits(Protocol):
