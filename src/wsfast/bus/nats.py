@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 import inspect
 import json
@@ -25,6 +26,7 @@ from typing import Any, Final
 from ..exceptions import BusUnavailable
 from .interface import Bus, Position, Reading, Receiver, Stored
 from .lost import DOWN_BYTES, UP_BYTES, Pauses, told
+from .order import InOrder
 from .outbox import Entry, Outbox, given_up
 
 try:
@@ -45,12 +47,6 @@ _KNOWN: Final = 200_000
 _AT_ONCE: Final = 32
 """Messages of a history that are asked for at once; each may have as many bytes as the server allows."""
 _BATCH: Final = 1000
-_EARLY: Final = 1000
-"""Messages of a history that wait for one with a lower number."""
-_LATE: Final = 1.0
-"""Seconds for which they do."""
-_LATE_AT_FIRST: Final = 0.25
-"""The same for the first message of a history that is not its number 1: mostly those before it are of long ago."""
 _KEEP: Final = 86_400.0
 """Seconds for which a stream outlives its last message, at least."""
 _SWEEP: Final = 3600.0
@@ -104,22 +100,6 @@ class _Sent:
         self.done = False
         self.position: Position | None = None
         self.error: str | None = None
-
-
-class _Order:
-    """The messages of a history as they come, which may be in another order than the server numbered them.
-
-    A server takes what several processes store at once, and publishes it again, on several threads.
-    """
-
-    __slots__ = ("early", "epoch", "late", "next", "timer")
-
-    def __init__(self, epoch: str) -> None:
-        self.epoch = epoch
-        self.next = 1
-        self.late = _LATE_AT_FIRST
-        self.early: dict[int, bytes] = {}
-        self.timer: asyncio.TimerHandle | None = None
 
 
 class NatsBus(Bus):
@@ -193,7 +173,7 @@ class NatsBus(Bus):
         self._changed: dict[str, None] = {}
         self._subscriptions: dict[str, Any] = {}
         self._names: dict[bytes, str] = {}
-        self._orders: dict[str, _Order] = {}
+        self._orders: dict[str, InOrder] = {}
         self._inbox = b""
         self._ids = 0
         self._waiting: dict[int, Callable[[Answer], None]] = {}
@@ -719,56 +699,24 @@ class NatsBus(Bus):
             return
         epoch = stream[1][len(stem) :]
         if epoch.isalnum() and len(epoch) <= 64:
-            self._in_order(topic, data, Position(epoch.decode("ascii"), int(sequence[1])))
+            self._in_order(topic, epoch.decode("ascii"), int(sequence[1]), data)
 
-    def _in_order(self, topic: str, data: bytes, position: Position) -> None:
-        """Hand on a message of a history once those before it have come, or do not come."""
-        receiver = self._receiver
+    def _in_order(self, topic: str, epoch: str, offset: int, data: bytes) -> None:
+        """Hand on a message of a history in its turn."""
         order = self._orders.get(topic)
-        if order is None or order.epoch != position.epoch:
+        if order is None or order.epoch != epoch:
             self._forget_order(topic)
-            order = self._orders[topic] = _Order(position.epoch)
-        if position.offset > order.next:
-            order.early[position.offset] = data
-            if len(order.early) > _EARLY:
-                self._give_up(topic, order)
-            elif order.timer is None:
-                order.timer = self._loop.call_later(order.late, self._give_up, topic, order)
-            return
-        if position.offset < order.next or receiver is None:
-            return  # it was given up, and has been read if it was wanted
-        order.next += 1
-        receiver.received(topic, data, position)
-        self._hand_on(topic, order)
+            order = self._orders[topic] = InOrder(self._loop, epoch, functools.partial(self._hand_on, topic))
+        order.take(offset, data)
 
-    def _hand_on(self, topic: str, order: _Order) -> None:
-        order.late = _LATE
-        while order.early and self._receiver is not None:
-            data = order.early.pop(order.next, None)
-            if data is None:
-                return
-            order.next += 1
-            self._receiver.received(topic, data, Position(order.epoch, order.next - 1))
-        if order.timer is not None:
-            order.timer.cancel()
-            order.timer = None
-
-    def _give_up(self, topic: str, order: _Order) -> None:
-        """Wait no longer for what is missing: whoever wants it reads it."""
-        if order.timer is not None:
-            order.timer.cancel()
-            order.timer = None
-        if self._orders.get(topic) is not order or not order.early:
-            return
-        order.next = min(order.early)
-        self._hand_on(topic, order)
-        if order.early:
-            order.timer = self._loop.call_later(order.late, self._give_up, topic, order)
+    def _hand_on(self, topic: str, data: bytes, position: Position) -> None:
+        if self._receiver is not None:
+            self._receiver.received(topic, data, position)
 
     def _forget_order(self, topic: str) -> None:
         order = self._orders.pop(topic, None)
-        if order is not None and order.timer is not None:
-            order.timer.cancel()
+        if order is not None:
+            order.end()
 
     # --- What `Topics` calls --------------------------------------------------------------------------------
 
