@@ -126,9 +126,9 @@ def program(tmp_path: Path) -> Path:
 @contextlib.contextmanager
 def running(program: Path, *arguments: str, target: str = "app:server", **environment: str) -> Iterator[Running]:
     command = [sys.executable, "-m", "wsfast", "run", target, "--port", "0", "--directory", str(program.parent)]
-    process = subprocess.Popen(
-        [*command, *arguments], stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}
-    )
+    # A program that is changed within a second, to one of the same length, would be taken from its compiled form.
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **environment}
+    process = subprocess.Popen([*command, *arguments], stderr=subprocess.PIPE, text=True, env=environment)
     made = Running(process)
     try:
         yield made
