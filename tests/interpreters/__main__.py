@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from functools import partial
 from pathlib import Path
 
 from . import cross, suite, wheels
@@ -32,7 +31,10 @@ def main() -> None:
     )
     one.add_argument("--look", action="store_true", help="without optimising, which is faster")
     one = commands.add_parser("debian", help="get interpreters from Debian into the cache; asks for root where needed")
-    one.add_argument("names", nargs="+", help="such as 3.14, 3.14t (built from source), i386")
+    one.add_argument("names", nargs="+", help="such as 3.14, pypy3.11, 3.14t (built from source), i386")
+    one.add_argument(
+        "--source", type=Path, help="a checkout of CPython, or an archive of it, for 3.14t (default: Debian's)"
+    )
     args = parser.parse_args()
     if args.command == "list":
         print(*find(), sep="\n")
@@ -48,8 +50,10 @@ def main() -> None:
         cross.main(choose(args.names)[-1], strict=args.strict, look=args.look)
     else:
         for name in args.names:
-            get = fetch_i386 if name == "i386" else partial(build_free_threaded if name.endswith("t") else fetch, name)
-            print(get())
+            if name == "i386":
+                print(fetch_i386())
+            else:
+                print(build_free_threaded(name, args.source) if name.endswith("t") else fetch(name))
 
 
 if __name__ == "__main__":

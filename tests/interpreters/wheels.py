@@ -102,8 +102,14 @@ print(wsfast.__version__, wsfast.IMPLEMENTATION)
 def rehearse(interpreter: Interpreter, files: Path, folder: Path) -> None:
     """Install what was built, by its name, in an empty environment, and use it from there."""
     python = make_environment(interpreter, folder)
-    # Dependencies come from the index; wsfast itself can only come from the files, as a wheel.
-    run(python, "-m", "pip", "install", "-q", "--only-binary", "wsfast", "--find-links", files, "wsfast")
+    # What the wheel says that it depends on is got beforehand, so that the installation needs no index, and can take wsfast only from
+    # the files. An interpreter that has no wheel of a dependency builds one.
+    needed = sorted(files.glob("*-none-any.whl"))[0]
+    run(python, "-m", "pip", "wheel", "-q", "--wheel-dir", folder / "index", needed)
+    for wheel in (folder / "index").glob("wsfast-*"):
+        wheel.unlink()
+    index = ("--no-index", "--find-links", files, "--find-links", folder / "index")
+    run(python, "-m", "pip", "install", "-q", *index, "--only-binary", ":all:", "wsfast")
     done = subprocess.run(
         [python, "-W", "error", "-c", REHEARSAL],
         capture_output=True,
