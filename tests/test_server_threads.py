@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
+import socket
 import sys
 import threading
 from collections.abc import AsyncIterator
@@ -19,6 +21,17 @@ pytestmark = pytest.mark.anyio
 
 THREADS = 3
 CONNECTIONS = 24
+REQUEST = (
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
+
+
+def silent() -> logging.Logger:
+    """Return a logger that is nobody else's, whose errors are expected."""
+    logger = logging.Logger("silent")
+    logger.addHandler(logging.NullHandler())
+    return logger
 
 
 async def until(what: Any) -> None:
@@ -132,6 +145,100 @@ async def test_the_most_connections_are_those_of_all_threads() -> None:
                 async with clients(server, 1):
                     raise AssertionError("there was room")
             assert refused.value.response.status_code == 503
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Unix sockets")
+async def test_a_handshake_that_becomes_a_connection_stays_counted(tmp_path: Path) -> None:
+    """Another thread that looks just then sees no room that is none."""
+    path = os.fspath(tmp_path / "socket")
+    answers = []
+
+    class Slow(wsfast.Server):
+        def _open_connection(self, *arguments: Any) -> None:
+            with socket.socket(socket.AF_UNIX) as sock:
+                sock.settimeout(10)
+                sock.connect(path)  # accepted by the other thread, as this one is here
+                sock.sendall(REQUEST)
+                answers.append(sock.recv(65536).split(b"\r\n")[0])
+            super()._open_connection(*arguments)
+
+    server = Slow(max_connections=1)
+    server.register_handler(None, where)
+    async with await server.start(path=path, threads=2):
+        for _ in range(3):  # the place is given back
+            async with wsfast.unix_connect(path) as ws:
+                await ws.recv()
+            await until(lambda: not server.connections)
+    assert answers == [b"HTTP/1.1 503 Service Unavailable"] * 3
+
+
+async def test_a_handler_that_cannot_be_opened_gives_its_place_back() -> None:
+    class Broken(wsfast.Server):
+        def _open_connection(self, *arguments: Any) -> None:
+            raise OSError("broken")
+
+    server = Broken(max_connections=1, logger=silent())
+    server.register_handler(None, where)
+    async with await server.start("127.0.0.1", 0):
+        for _ in range(3):
+            with pytest.raises(wsfast.InvalidHandshake) as refused:
+                async with clients(server, 1):
+                    raise AssertionError("it was opened")
+            assert not isinstance(refused.value, wsfast.InvalidStatus)
+
+
+@pytest.mark.parametrize("waits", ["serve_forever", "wait_closed"])
+async def test_a_thread_that_fails_closes_the_server(waits: str) -> None:
+    """It is logged once, accepts no more, and whoever waits for the server is told."""
+    before = threading.active_count()
+    logger = silent()
+    records: list[logging.LogRecord] = []
+    logger.addFilter(lambda record: records.append(record) or True)
+    server = wsfast.Server(logger=logger)
+    main = threading.current_thread()
+
+    @server.handler(None)
+    async def handler(ws: wsfast.WebSocket) -> None:
+        await ws.send("main" if threading.current_thread() is main else "another")
+        async for _ in ws:
+            asyncio.get_running_loop().stop()
+
+    await server.start("127.0.0.1", 0, threads=THREADS)
+    waiting = asyncio.create_task(getattr(server, waits)())
+    async with clients(server, CONNECTIONS) as connected:
+        said = [await ws.recv() for ws in connected]
+        await connected[said.index("another")].send("stop")
+        async with asyncio.timeout(10):
+            with pytest.raises(RuntimeError, match="one of its threads has failed") as told:
+                await waiting
+            for ws in connected:
+                await ws.wait_closed()
+    assert isinstance(told.value.__cause__, RuntimeError)
+    assert "loop stopped" in str(told.value.__cause__)
+    assert [record.getMessage() for record in records if record.levelno >= logging.ERROR] == [
+        "the server is closed because one of its threads has failed"
+    ]
+    assert not server.connections
+    counters = server.counters
+    assert counters["opened"] == counters["messages_sent"] == CONNECTIONS
+    await until(lambda: threading.active_count() == before)
+
+
+async def test_a_thread_that_has_ended_is_asked_nothing() -> None:
+    """Nobody waits for its answer for ever."""
+    server = wsfast.Server(logger=silent())
+    server.register_handler(None, where)
+    await server.start("127.0.0.1", 0, threads=2, start_serving=False)
+    assert server._crew is not None
+    (part,) = server._crew.others
+    assert part._loop is not None
+    part._loop.call_soon_threadsafe(part._loop.stop)
+    async with asyncio.timeout(10):
+        with pytest.raises(RuntimeError, match=r"has ended|closed"):
+            while True:
+                await server._crew.ask(part, part.start_serving())
+        with pytest.raises(RuntimeError, match="failed"):
+            await server.wait_closed()
 
 
 class SlowToStart(wsfast.Server):

@@ -102,9 +102,9 @@ print(wsfast.__version__, wsfast.IMPLEMENTATION)
 def rehearse(interpreter: Interpreter, files: Path, folder: Path) -> None:
     """Install what was built, by its name, in an empty environment, and use it from there."""
     python = make_environment(interpreter, folder)
-    # What the wheel says that it depends on is got beforehand, so that the installation needs no index, and can take wsfast only from
-    # the files. An interpreter that has no wheel of a dependency builds one.
-    needed = sorted(files.glob("*-none-any.whl"))[0]
+    # What the wheel says that it depends on is got beforehand, so that the installation needs no index, and can take
+    # wsfast only from the files. An interpreter that has no wheel of a dependency builds one.
+    (needed,) = files.glob("*-none-any.whl")
     run(python, "-m", "pip", "wheel", "-q", "--wheel-dir", folder / "index", needed)
     for wheel in (folder / "index").glob("wsfast-*"):
         wheel.unlink()

@@ -97,6 +97,7 @@ class ServerOpening:
         "_request",
         "_task",
         "due",
+        "has_place",
         "server",
         "surplus",
         "transport",
@@ -115,6 +116,7 @@ class ServerOpening:
         self._answered = False
         self._expired = False
         self.surplus: bool = False
+        self.has_place: bool = False  # among `max_connections`
         self.ws: WebSocket
         self._request: Request | None = None  # without one there is no `ws`
         if server.limits.open_timeout is not None:
@@ -269,6 +271,7 @@ class ServerOpening:
         assert transport is not None
         assert protocol is not None
         server.timer.clear(self)
+        self.has_place = False  # the connection has it now
         server._handshake_ended(self)
         self.ws.subprotocol = accepted.subprotocol
         self.ws._peer = self._known
@@ -284,6 +287,7 @@ class ServerOpening:
             server.logger.error("a connection could not be opened", exc_info=exc)
             if not server._knows(protocol):
                 protocol.opening = self  # which is told of the end
+                self.has_place = True
             transport.abort()
 
     def _send(self, response: Response) -> None:

@@ -276,6 +276,9 @@ class Server(BaseServer):
         self._listening: list[Listening] = []
         self._handshakes: set[ServerOpening] = set()
         self._surplus = 0  # of them, those that are refused because there are too many
+        # Handshakes and connections that count for `max_connections`. Other threads read it, so it is one number: a
+        # handshake that becomes a connection is counted all the time.
+        self._places = 0
         self._connections: dict[ConnectionProtocol, None] = {}  # used as a set, see _Bucket of timers
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: list[asyncio.Task[None]] = []
@@ -297,7 +300,7 @@ class Server(BaseServer):
         """Serve as one part, until it is closed."""
         self._attach()
         ready()
-        await self.wait_closed()
+        await self._stopped()
 
     async def _abandon(self) -> None:
         """Drop all connections, because the loop of this part ends."""
@@ -566,7 +569,7 @@ class Server(BaseServer):
         totals: Counter[str] = Counter()
         answered: Counter[int] = Counter()
         causes: Counter[str] = Counter()
-        parts = self._parts()
+        parts = self._parts() if self._crew is None else self._crew.parts + self._crew.ended
         connections: list[WebSocket] = []
         for part in parts:
             totals.update(part._closed_totals)
@@ -606,6 +609,7 @@ class Server(BaseServer):
         Raises:
             ValueError: `drain` is negative, or not finite.
             OSError, ValueError, RuntimeError: those of `start`.
+            RuntimeError: that of `wait_closed`.
         """
         _check_drain(drain)
         with stopping_on_signals(lambda: self.close(drain=drain)) if signals else contextlib.nullcontext():
@@ -615,7 +619,7 @@ class Server(BaseServer):
 
     async def _serve_until_told(self) -> None:
         try:
-            await self.wait_closed()
+            await self._stopped()
         finally:
             self.close()
             await self.wait_closed()
@@ -724,7 +728,17 @@ class Server(BaseServer):
             await asyncio.sleep(0.01)
 
     async def wait_closed(self) -> None:
-        """Wait until the server has stopped: `close` was called, and no connection and no handler is left."""
+        """Wait until the server has stopped: `close` was called, and no connection and no handler is left.
+
+        Raises:
+            RuntimeError: the event loop of one of its `threads` has failed, by which the server was closed;
+                ``__cause__`` is what it failed by.
+        """
+        await self._stopped()
+        if (crew := self._own_crew) is not None and crew.failure is not None:
+            raise RuntimeError("the server was closed because one of its threads has failed") from crew.failure
+
+    async def _stopped(self) -> None:
         if self._loop is None:
             return
         await self._told.wait()
@@ -810,17 +824,21 @@ class Server(BaseServer):
         if self.closing:
             return False
         with contextlib.nullcontext() if self._crew is None else self._crew.lock:
-            if self.max_connections is not None:
-                parts = self._parts()
-                count = sum(len(part._connections) + len(part._handshakes) - part._surplus for part in parts)
-                handshake.surplus = count >= self.max_connections
-                self._surplus += handshake.surplus
-            self._handshakes.add(handshake)
+            if self.max_connections is not None and sum(part._places for part in self._parts()) >= self.max_connections:
+                handshake.surplus = True
+                self._surplus += 1
+            else:
+                handshake.has_place = True
+                self._places += 1
+        self._handshakes.add(handshake)
         return True
 
     def _handshake_ended(self, handshake: ServerOpening) -> None:
         """Record that an opening handshake was finished, refused or given up."""
         self._handshakes.discard(handshake)
+        if handshake.has_place:
+            handshake.has_place = False
+            self._places -= 1
         if handshake.surplus:
             handshake.surplus = False
             self._surplus -= 1
@@ -924,7 +942,9 @@ class Server(BaseServer):
     def _forget(self, protocol: ConnectionProtocol) -> None:
         """Let go of a connection whose transport and handler have both ended."""
         if protocol.transport is None and protocol.task is None:
-            self._connections.pop(protocol, None)
+            if protocol in self._connections:
+                del self._connections[protocol]
+                self._places -= 1
             # The program may still hold the WebSocket, which refers to the protocol. With this cycle broken, both are
             # freed at once, and the garbage collector has no work with them.
             del protocol.ws

@@ -31,7 +31,9 @@ class Crew:
         first: the program's own.
 
     Attributes:
-        parts: all of them. Each belongs to its event loop, and only what is said here may be done from elsewhere.
+        parts: all that serve. Each belongs to its event loop, and only what is said here may be done from elsewhere.
+        ended: those whose threads have ended, which are still counted.
+        failure: what the first of them failed by, if any did.
         lock: held while connections of all parts are counted to see whether there is room for one more.
 
     A thread is known from when it is started (`join` waits for it), its part from when that has an event loop.
@@ -39,8 +41,10 @@ class Crew:
 
     def __init__(self, first: Server) -> None:
         self.parts: list[Server] = [first]
+        self.ended: list[Server] = []
+        self.failure: BaseException | None = None
         self.lock = threading.Lock()
-        self._ended: list[asyncio.Future[None]] = []
+        self._ends: dict[Server, asyncio.Future[None]] = {}
         self._growing = asyncio.Lock()
 
     @property
@@ -68,7 +72,7 @@ class Crew:
                 arguments = (part, loop, ready, ended)
                 name = f"wsfast-{len(self.parts)}"
                 threading.Thread(target=self._run, args=arguments, name=name, daemon=True).start()
-                self._ended.append(ended)
+                self._ends[part] = ended
                 await ready
 
     def _is_ready(self, part: Server, ready: asyncio.Future[None]) -> None:
@@ -96,8 +100,13 @@ class Crew:
                 try:
                     runner.run(part._serve_part(partial(_tell, loop, self._is_ready, part, ready)))
                 except BaseException:
-                    # The program may live on, and nobody else would ever close these sockets.
-                    runner.run(part._abandon())
+                    # The program may live on, and nobody else would ever close these sockets. The system would go on to
+                    # give them their share of the clients.
+                    try:
+                        runner.run(part._abandon())
+                    finally:
+                        for listening in part._listening:
+                            listening.close()
                     raise
         except BaseException as exc:
             failure = exc
@@ -107,12 +116,18 @@ class Crew:
         self, part: Server, ready: asyncio.Future[None], ended: asyncio.Future[None], failure: BaseException | None
     ) -> None:
         _settle(ended)
+        if part in self.parts:
+            self.parts.remove(part)
+            self.ended.append(part)
         if not ready.done():
             ready.set_exception(failure or RuntimeError("the thread ended before it served"))
         elif isinstance(failure, (SystemExit, KeyboardInterrupt)):
             raise failure  # ends the program, as it would have from a handler of this loop
         elif failure is not None:
-            part.logger.error("a thread of the server has ended", exc_info=failure)
+            # With one loop, the program would have ended. That a server has fewer threads would be noticed by nobody.
+            part.logger.error("the server is closed because one of its threads has failed", exc_info=failure)
+            self.failure = self.failure or failure
+            self.parts[0].close()
 
     async def listen(self, count: int, sockets: Iterable[TransportSocket], **options: Any) -> None:
         """Have the first `count` parts but the program's own listen where sockets are bound already."""
@@ -127,9 +142,24 @@ class Crew:
                     raise
 
     async def ask(self, part: Server, asked: Coroutine[Any, Any, Any]) -> None:
-        """Have another part do something, and wait until it is done."""
+        """Have another part do something, and wait until it is done.
+
+        Raises:
+            RuntimeError: its thread has ended.
+        """
         assert part._loop is not None
-        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(asked, part._loop))
+        try:
+            answer = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(asked, part._loop))
+        except RuntimeError:
+            asked.close()
+            raise RuntimeError("a thread of the server has ended") from None
+        try:
+            await asyncio.wait((answer, self._ends[part]), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            answer.cancel()
+        if answer.cancelled():
+            raise RuntimeError("a thread of the server has ended")
+        answer.result()
 
     def tell_others(self, call: Callable[[Server], object]) -> None:
         """Have a function called for each part but the program's own, in that part's thread."""
@@ -149,9 +179,10 @@ class Crew:
         Args:
             timeout: seconds that their parts may take by themselves; None for any time.
         """
-        if self._ended:
-            await asyncio.wait(self._ended, timeout=None if timeout is None else timeout + _PATIENCE)
-        left = sum(not ended.done() for ended in self._ended)
+        ends = self._ends.values()
+        if ends:
+            await asyncio.wait(ends, timeout=None if timeout is None else timeout + _PATIENCE)
+        left = sum(not ended.done() for ended in ends)
         if left:
             self.parts[0].logger.error("%d threads are still running after the server was told to stop", left)
 
