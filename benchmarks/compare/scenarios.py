@@ -205,6 +205,24 @@ def _scenarios() -> Iterator[Scenario]:
         server_args="--broadcast",
         reference="uws/c",
     )
+    for count in (1, 10, 100):
+        yield Scenario(
+            f"topics-{count}",
+            f"one topic of 1,000 connections, {count} publishes of 64 B at once, per delivery",
+            f"-m broadcast -s 64 -c 1000 -k {count}",
+            (_WSFAST[0], "uws/c"),
+            server_args="--topics 1 1",
+            reference="uws/c",
+        )
+    for count in (1, 100, 1000):
+        yield Scenario(
+            f"topics-many-{count}",
+            f"10,000 connections with 10 of 1,000 topics, {count} publishes of 64 B at once, per delivery",
+            f"-m broadcast -s 64 -c 10000 -r 100 -k {count}",
+            (_WSFAST[0], "uws/c"),
+            server_args="--topics 1000 10",
+            reference="uws/c",
+        )
     for name, size, title in (("64", 64, "64 B"), ("64k", 65536, "64 KiB")):
         yield Scenario(
             f"client-{name}",
@@ -318,6 +336,8 @@ def _targets() -> Iterator[Target]:
                     text=f"<= raw transport + {plus:g} KB",
                 )
     yield Target("broadcast", listener, _PYTHON, 0.5, text="<= 0.5x the best Python peer")
+    for name, ratio in (("1", 1), ("10", 1), ("100", 0.28), ("many-1", 0.93), ("many-100", 1.02), ("many-1000", 1.02)):
+        yield Target(f"topics-{name}", listener, ("uws/c",), ratio, text=f"<= {ratio:g}x uWebSockets")
     for name in ("client-64", "client-64k"):
         yield Target(name, f"client:{listener}", ("client:picows/uvloop",), strict=True, text="ahead of picows core")
         yield Target(

@@ -8,13 +8,15 @@
  *   connect    connect, upgrade, one echo, close handshake, end of stream; -c at a time, over and over
  *   rawconnect connect, echo one message's bytes, end of stream
  *   idle       memory of process -P per open connection (-e: after one echo each); rawidle: without WebSocket
- *   broadcast  connection 0 sends a message, the server sends it to every connection, connection 0 included
+ *   broadcast  connection 0 sends -k messages at once, the server sends each to every connection, connection 0 included;
+ *              or to -r connections, whichever they are
  *   check      no timing: is what comes back what was sent, over sizes, kinds, bursts; fragments, bad UTF-8
  *   serve      an echo server for measuring clients: they connect to /?pid=THEIR_PID and keep one message of -s bytes
  *              in flight
  *   cert       writes cert.pem and key.pem (P-256, localhost and 127.0.0.1) to the directory -C
  *
  * Options: -c connections -s bytes -k messages in flight -d seconds -w seconds of warming up -P pid to measure
+ *   -r connections that a broadcast message reaches (all)
  *   -t binary|ascii|latin|bmp|emoji (what text is made of) -T (TLS 1.3) -V (compare every byte of messages over 4 KiB
  *   too, not only of the first window) -B (send a browser's headers) -e
  * Build: cc -O2 wsload.c -o wsload, with TLS: cc -O2 -DWSLOAD_TLS wsload.c -o wsload -lssl -lcrypto
@@ -46,7 +48,7 @@
 
 #define STALL 15.0 /* seconds without progress that count as a failure */
 
-static int port, conns = 1, pipeline = 1, pid, tls, verify_all, browser, echo_first;
+static int port, conns = 1, pipeline = 1, reached, pid, tls, verify_all, browser, echo_first;
 static long size = 64;
 static double secs = 1, warm = 0.3;
 static const char *mode = "echo", *kind = "binary", *dir = ".";
@@ -447,7 +449,8 @@ static void report(const char *unit, uint64_t messages, double elapsed, double c
 }
 
 static void run_echo(void) {
-    int broadcast = !strcmp(mode, "broadcast"), raw = raw_mode(), waiting = conns;
+    int broadcast = !strcmp(mode, "broadcast"), raw = raw_mode();
+    long deliveries = (long)(reached ? reached : conns) * pipeline, waiting = deliveries;
     conn *cs = open_all(conns);
     if (broadcast) usleep(300000); /* a server may count a connection in only after it has answered the upgrade */
     struct epoll_event evs[256];
@@ -486,9 +489,10 @@ static void run_echo(void) {
                     }
                 } else ended = feed(c, rbuf, r);
                 if (ended) {
-                    if ((c->awaited -= ended) < 0) die("more messages came back than were sent");
+                    if ((c->awaited -= ended) < 0 || (waiting -= ended) < 0 && broadcast)
+                        die("more messages came back than were sent");
                     messages += ended;
-                    if (c->awaited == 0) {
+                    if (broadcast ? waiting == 0 : c->awaited == 0) {
                         double e = now();
                         last = e;
                         c->windows++;
@@ -496,9 +500,9 @@ static void run_echo(void) {
                             hist_add(e - c->t0);
                             c->awaited = pipeline, c->sent = 0, c->t0 = e;
                             pump(c, evs[i].data.u32);
-                        } else if (--waiting == 0) {
+                        } else {
                             hist_add(e - cs[0].t0);
-                            waiting = conns;
+                            waiting = deliveries;
                             for (int k = 0; k < conns; k++) cs[k].awaited = pipeline;
                             cs[0].sent = 0, cs[0].t0 = e;
                             pump(&cs[0], 0);
@@ -883,12 +887,13 @@ static void make_cert(void) { setup_tls(); }
 
 int main(int argc, char **argv) {
     int o;
-    while ((o = getopt(argc, argv, "m:p:c:s:k:d:w:P:t:C:TVBe")) != -1) switch (o) {
+    while ((o = getopt(argc, argv, "m:p:c:s:k:r:d:w:P:t:C:TVBe")) != -1) switch (o) {
         case 'm': mode = optarg; break;
         case 'p': port = atoi(optarg); break;
         case 'c': conns = atoi(optarg); break;
         case 's': size = atol(optarg); break;
         case 'k': pipeline = atoi(optarg); break;
+        case 'r': reached = atoi(optarg); break;
         case 'd': secs = atof(optarg); break;
         case 'w': warm = atof(optarg); break;
         case 'P': pid = atoi(optarg); break;

@@ -9,11 +9,14 @@ __all__ = ["arguments", "client_arguments", "run", "tls_context"]
 
 
 def arguments() -> argparse.Namespace:
-    """Read a server's arguments: PORT LOOP [--broadcast] [--tls DIRECTORY]."""
+    """Read a server's arguments: PORT LOOP [--broadcast] [--topics TOTAL EACH] [--tls DIRECTORY]."""
     parser = argparse.ArgumentParser()
     parser.add_argument("port", type=int)
     parser.add_argument("loop", choices=["asyncio", "uvloop"])
     parser.add_argument("--broadcast", action="store_true", help="send what comes to every connection")
+    parser.add_argument(
+        "--topics", type=int, nargs=2, metavar=("TOTAL", "EACH"), help="publish what comes to the topics in turn"
+    )
     parser.add_argument("--tls", metavar="DIRECTORY", help="where cert.pem and key.pem are")
     parser.add_argument("--form", default="", help="which API of the library")
     return parser.parse_args()

@@ -1,5 +1,5 @@
-/* uWebSockets (C++) echo or broadcast, without Node: through the C interface of the library that the Python package
- * socketify carries. Arguments: LIBRARY PORT [--broadcast] [--tls DIRECTORY]
+/* uWebSockets (C++) echo, broadcast or topics, without Node: through the C interface of the library that the Python package
+ * socketify carries. Arguments: LIBRARY PORT [--broadcast] [--topics TOTAL EACH] [--tls DIRECTORY]
  * Build: cc -O2 uws.c -o uws -ldl
  */
 #include <dlfcn.h>
@@ -44,6 +44,9 @@ static bool (*ws_subscribe)(int ssl, void *ws, const char *topic, size_t length)
 static bool (*publish)(int ssl, void *app, const char *topic, size_t topic_length, const char *message, size_t length,
                        int opcode, bool compress);
 
+static void *(*get_loop)(void);
+static void (*loop_defer)(void *loop, void (*handler)(void *user_data), void *user_data);
+
 static int ssl;
 static void *app;
 
@@ -58,6 +61,34 @@ static void subscribe(void *ws, void *user_data) {
 static void to_all(void *ws, const char *message, size_t length, int opcode, void *user_data) {
     (void)ws, (void)user_data;
     publish(ssl, app, "all", 3, message, length, opcode, false);
+}
+
+/* Topics: each connection subscribes to `each` of `total`; each message goes to the next topic. */
+static int total = 1, each = 1, opened, place;
+
+static int waiting;
+static char copy[1 << 20];
+static size_t copy_length;
+
+static int topic(char *name, int number) { return sprintf(name, "topic.%d", number % total); }
+static void subscribe_some(void *ws, void *user_data) {
+    char name[32];
+    (void)user_data;
+    for (int i = 0; i < each; i++) ws_subscribe(ssl, ws, name, topic(name, opened + i * (total / each)));
+    opened++;
+}
+/* Within the handler of a message its socket is corked, and nobody else's frames can be gathered: publish after it. */
+static void publish_all(void *user_data) {
+    char name[32];
+    (void)user_data;
+    for (; waiting; waiting--)
+        publish(ssl, app, name, topic(name, place++ % total), copy, copy_length, 2, false);
+}
+static void to_next(void *ws, const char *message, size_t length, int opcode, void *user_data) {
+    (void)ws, (void)opcode, (void)user_data;
+    if (length > sizeof copy) fputs("uws: too large\n", stderr), exit(1);
+    memcpy(copy, message, copy_length = length);
+    if (!waiting++) loop_defer(get_loop(), publish_all, NULL);
 }
 static void listening(void *socket, struct listen_config config, void *user_data) {
     (void)config, (void)user_data;
@@ -81,6 +112,8 @@ int main(int argc, char **argv) {
     *(void **)&ws_send = symbol(library, "uws_ws_send");
     *(void **)&ws_subscribe = symbol(library, "uws_ws_subscribe");
     *(void **)&publish = symbol(library, "uws_publish");
+    *(void **)&get_loop = symbol(library, "uws_get_loop");
+    *(void **)&loop_defer = symbol(library, "uws_loop_defer");
     if (!strcmp(argv[2], "--try")) return 0; /* everything that is needed was found */
     signal(SIGPIPE, SIG_IGN);
     struct options options = {0};
@@ -88,6 +121,10 @@ int main(int argc, char **argv) {
     static char key[4096], cert[4096];
     for (int i = 3; i < argc; i++) {
         if (!strcmp(argv[i], "--broadcast")) behavior.open = subscribe, behavior.message = to_all;
+        if (!strcmp(argv[i], "--topics") && i + 2 < argc) {
+            total = atoi(argv[i + 1]), each = atoi(argv[i + 2]);
+            behavior.open = subscribe_some, behavior.message = to_next;
+        }
         if (!strcmp(argv[i], "--tls") && i + 1 < argc) {
             snprintf(key, sizeof key, "%s/key.pem", argv[i + 1]), snprintf(cert, sizeof cert, "%s/cert.pem", argv[i + 1]);
             options.key_file_name = key, options.cert_file_name = cert, ssl = 1;
