@@ -129,3 +129,15 @@ def test_the_store() -> None:
     for _ in range(20):
         store.append("big", bytes(40), 100, 10.0, now=12.0)
     assert store.bytes <= 100
+
+
+def test_what_a_server_says_is_escaped_and_bounded() -> None:
+    from wsfast.bus.lost import told
+    from wsfast.escape import words
+
+    said = words("no\r\nERROR forged line\x1b[31m \u202e" + "x" * 1000)
+    assert said.startswith("no\\r\\nERROR forged line\\x1b[31m \\u202e")
+    assert len(said) == 200
+    assert words(said) == said
+    assert told(RuntimeError("a\nb")) == "a\\nb"
+    assert told(RuntimeError()) == "RuntimeError"

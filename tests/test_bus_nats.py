@@ -40,6 +40,13 @@ def maker(running: Engine) -> Callable[[], NatsBus]:
     return lambda: NatsBus(running.url, prefix=prefix)
 
 
+async def until_empty(bus: NatsBus, topic: str) -> None:
+    """Wait until what was kept of a topic has expired."""
+    async with asyncio.timeout(10):
+        while (await bus.read(topic, None)).messages:
+            pass
+
+
 @contextlib.asynccontextmanager
 async def two(running: Engine) -> AsyncIterator[tuple[Process, Process]]:
     async with processes(maker(running), 2) as (one, other):
@@ -211,12 +218,63 @@ async def test_histories_that_are_empty_for_long_are_deleted(shared: Engine) -> 
         bus: Any = one.bus
         short = await bus.store("short", b"1", 10, 0.2)
         await bus.store("long", b"1", 10, 60.0)
-        while (await bus.read("short", None)).messages:
-            pass
+        await until_empty(bus, "short")
         assert await bus.sweep() == 0
         assert await bus.sweep(keep=0) == 1
         assert (await bus.store("short", b"2", 10, 1.0)).epoch != short.epoch
         assert (await bus.store("long", b"2", 10, 60.0)).offset == 2
+
+
+@pytest.mark.parametrize("before", ["STREAM.UPDATE", "STREAM.INFO", "STREAM.DELETE"])
+async def test_what_is_stored_while_its_history_is_swept_stays(before: str, shared: Engine) -> None:
+    async with two(shared) as (one, other):
+        bus: Any = one.bus
+        await other.bus.store("h", b"1", 10, 0.2)
+        await until_empty(bus, "h")
+        call, steps = bus._call, []
+
+        async def slow_call(name: str, content: Any = None) -> Any:
+            steps.append(name)
+            if name.startswith(before) and sum(step.startswith(before) for step in steps) == 1:
+                await other.bus.store("h", b"22", 10, 60.0)
+            return await call(name, content)
+
+        bus._call = slow_call
+        assert await bus.sweep(keep=0) == (before != "STREAM.UPDATE")
+        del bus._call
+        await other.bus.store("h", b"33", 10, 60.0)
+        kept = [stored.data for stored in (await bus.read("h", None)).messages]
+        assert kept[-2:] == [b"22", b"33"]  # where it is a new history, with what was stored lately before
+
+
+async def test_what_is_known_of_histories_is_bounded(shared: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    from wsfast.bus import nats
+
+    monkeypatch.setattr(nats, "_KNOWN", 5)
+    async with two(shared) as (one, _):
+        bus: Any = one.bus
+        bus._most_known = 5
+        bus._outbox._remember = 0.0
+        for number in range(12):
+            assert (await bus.store(f"t.{number % 7}", b"1", 10, 60.0)).offset == number // 7 + 1
+            assert len(bus._fresh) <= 5
+            assert len(bus._streams) <= 5
+        bus._outbox._remember = 5.0
+        some = [bus.store(f"u.{number}", b"1", 10, 60.0) for number in range(20)]  # these are needed all at once
+        assert [(await one).offset for one in some] == [1] * 20
+        assert bus._most_known >= len(bus._fresh) >= 20
+
+
+async def test_nothing_piles_up_while_no_server_is_there() -> None:
+    bus: Any = NatsBus("nats://127.0.0.1:1")
+    process = Process(bus)
+    await bus.start(process, 1)
+    for number in range(100):
+        entry = bus.store(f"t.{number}", b"1", 10, 60.0)
+        entry.finish(error=BusUnavailable("it is a test"))
+    await until(lambda: bus._client is None)
+    assert not bus._unknown
+    await bus.close()
 
 
 async def test_a_server_without_jetstream(tmp_path: Path) -> None:

@@ -112,6 +112,46 @@ async def test_a_server_that_talks_nonsense_is_asked_again(answer: bytes, cluste
         await bus.close()
 
 
+async def test_what_the_engine_says_is_told_escaped() -> None:
+    """What it refuses a message with reaches logs, by the exception and by the reason of a loss."""
+    nasty = b"WRONG \x07\x1b[31mforged \xe2\x80\xae" + b"x" * 1000
+    info = b"redis_version:7.0.0\r\nrun_id:abc\r\n"
+
+    async def engine_of_lies(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        import hiredis
+
+        commands = hiredis.Reader()
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                commands.feed(data)
+                while (command := commands.gets()) is not False:
+                    match command[0].upper():
+                        case b"INFO":
+                            writer.write(b"$%d\r\n%b\r\n" % (len(info), info))
+                        case b"SCRIPT":
+                            writer.write(b"$2\r\nab\r\n")
+                        case b"PING":
+                            writer.write(b"+PONG\r\n")
+                        case b"CLIENT" | b"HELLO" | b"SELECT":
+                            writer.write(b"+OK\r\n")
+                        case _:
+                            writer.write(b"-" + nasty + b"\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(engine_of_lies, "127.0.0.1", 0) as server:
+        bus = RedisBus(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        process = Process(bus)
+        await bus.start(process, 1)
+        await until(lambda: process.up)
+        for refused in (bus.publish("t", b"1"), bus.store("t", b"1", 10, 60.0), bus.read("t", None)):
+            with pytest.raises(BusUnavailable) as told:
+                await refused
+            assert str(told.value).startswith("the engine refused: WRONG \\x07\\x1b[31mforged ")
+            assert str(told.value).isprintable()
+            assert len(str(told.value)) < 300
+        await bus.close()
+
+
 async def test_closing_can_be_cancelled() -> None:
     bus = RedisBus(f"redis://127.0.0.1:{free_port()}")
     await bus.start(Process(bus), 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["show"]
+__all__ = ["show", "words"]
 
 
 def show(value: str | bytes, limit: int = 64) -> str:
@@ -13,3 +13,18 @@ def show(value: str | bytes, limit: int = 64) -> str:
         limit: how many characters or bytes to show; default 64.
     """
     return ascii(value) if len(value) <= limit else f"{value[:limit]!a}... ({len(value)} bytes)"
+
+
+def words(text: object, limit: int = 200) -> str:
+    """Return what a server said, for a log or the text of an exception: one line of printable ASCII, shortened.
+
+    What it returns, it leaves as it is.
+
+    Args:
+        text: what was said; `str` makes it text.
+        limit: how many characters of it to return; default 200.
+    """
+    said = str(text)[:limit]
+    if not (said.isascii() and said.isprintable()):
+        said = "".join(one if " " <= one <= "~" else one.encode("unicode_escape").decode() for one in said)
+    return said[:limit]

@@ -7,6 +7,8 @@ import random
 from collections.abc import Callable
 from typing import Final
 
+from ..escape import words
+
 __all__ = ["DOWN_BYTES", "UP_BYTES", "Pauses", "told"]
 
 UP_BYTES: Final = 33_554_432
@@ -48,5 +50,5 @@ class Pauses:
 
 
 def told(exc: BaseException) -> str:
-    """Return what an exception says, in at most 200 characters; its class where it says nothing."""
-    return f"{exc!s:.200}" or type(exc).__name__
+    """Return what an exception says, escaped, in at most 200 characters; its class where it says nothing."""
+    return words(exc) or type(exc).__name__

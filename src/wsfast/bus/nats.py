@@ -23,6 +23,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from ..escape import words
 from ..exceptions import BusUnavailable
 from .interface import Bus, Position, Reading, Receiver, Stored
 from .lost import DOWN_BYTES, UP_BYTES, Pauses, told
@@ -59,6 +60,9 @@ _SEQUENCE: Final = re.compile(rb"\r\nNats-Sequence: ([0-9]{1,18})\r\n")
 
 _SUBJECT_IN_USE: Final = 10065
 _NO_STREAM: Final = 10059
+_TOO_LARGE: Final = 10054
+_CLOSED: Final = 1
+"""The ``max_msg_size`` of a stream that is about to be deleted: no message is as small as that, and none is taken."""
 
 Answer = tuple[bytes, bytes]
 """The headers and the body of an answer."""
@@ -180,6 +184,7 @@ class NatsBus(Bus):
         self._asked: set[asyncio.Future[Answer]] = set()
         self._streams: dict[str, str] = {}  # of topics with a history: the stream's name, as it was seen last
         self._fresh: set[str] = set()  # those that were seen on this connection
+        self._most_known = _KNOWN
         self._unknown: dict[str, tuple[int, float]] = {}  # those to be looked for before anything is stored
         self._why_not: dict[str, str] = {}  # of those that have none
 
@@ -325,6 +330,8 @@ class NatsBus(Bus):
         self._asked.clear()
         self._waiting.clear()
         self._fresh.clear()
+        self._unknown.clear()
+        self._why_not.clear()
         for topic in list(self._orders):
             self._forget_order(topic)
         self._unflushed.clear()
@@ -405,7 +412,7 @@ class NatsBus(Bus):
                         future.set_result(None)
                 self._confirm()
         except NatsError as exc:
-            self._why = self._why or f"{exc!s:.200}"
+            self._why = self._why or told(exc)
             self._down.set()
         finally:
             if self._flushing is asyncio.current_task():
@@ -430,8 +437,8 @@ class NatsBus(Bus):
             if not isinstance(name, str) or type(number) is not int or not name.startswith(self._stem(topic)):
                 raise _Refused(0, f"a stream that is not wsfast's took it, {name!a:.100}")
         except _Refused as exc:
-            if exc.code in (503, _NO_STREAM):
-                # Its stream is gone: it is made again, and what was not confirmed is sent again, in order.
+            if exc.code in (503, _NO_STREAM, _TOO_LARGE):
+                # Its stream is gone, or going: it is made again, and what was not confirmed is sent again, in order.
                 self._why = self._why or f"the history of {topic!a} is gone: {exc}"
                 self._down.set()
                 return
@@ -470,7 +477,7 @@ class NatsBus(Bus):
                 try:
                     await client.publish(subject, b"" if content is None else json.dumps(content).encode(), reply=reply)
                 except NatsError as exc:
-                    raise BusUnavailable(f"the server was lost: {exc!s:.200}") from None
+                    raise BusUnavailable(f"the server was lost: {told(exc)}") from None
                 return await future
         except TimeoutError:
             raise BusUnavailable("the server does not answer") from None
@@ -498,7 +505,7 @@ class NatsBus(Bus):
         if error is not None:
             code = error.get("err_code", error.get("code", 0)) if isinstance(error, dict) else 0
             why = error.get("description", "") if isinstance(error, dict) else error
-            raise _Refused(code if type(code) is int else 0, f"{why!s:.200}")
+            raise _Refused(code if type(code) is int else 0, words(why))
         return found
 
     async def _call(self, name: str, content: Any = None) -> dict[str, Any]:
@@ -521,7 +528,12 @@ class NatsBus(Bus):
                 found = await self._look(topic)
                 if found is not None:
                     config = found["config"]
+                    if config["max_msg_size"] == _CLOSED and not found["state"]["messages"]:
+                        self._fresh.discard(topic)
+                        await self._delete_empty(config)
+                        continue
                     more = {name: max(value, config[name]) for name, value in limits.items()}
+                    more["max_msg_size"] = -1
                     if any(config[name] != value for name, value in more.items()):
                         await self._call(f"STREAM.UPDATE.{config['name']}", {**config, **more})
                     break
@@ -535,11 +547,14 @@ class NatsBus(Bus):
                 self._seen(topic, name)
                 break
         except _Refused as exc:
-            if len(self._why_not) >= _BATCH:
-                self._why_not.clear()
-            self._why_not[topic] = f"the server refused: {exc}"
+            self._cannot_have(topic, f"the server refused: {exc}")
         except (KeyError, TypeError):
-            self._why_not[topic] = "the server talks nonsense about the history's stream"
+            self._cannot_have(topic, "the server talks nonsense about the history's stream")
+
+    def _cannot_have(self, topic: str, why: str) -> None:
+        if len(self._why_not) >= _BATCH:
+            self._why_not.clear()
+        self._why_not[topic] = why
 
     def _config(self, topic: str, name: str, limits: dict[str, int]) -> dict[str, Any]:
         source = self._subject("h", topic)
@@ -553,6 +568,7 @@ class NatsBus(Bus):
             "num_replicas": self._replicas,
             "max_consumers": -1,
             "max_bytes": -1,
+            "max_msg_size": -1,
             "allow_direct": True,
             "republish": {"src": source, "dest": self._subject("t", topic)},
             **limits,
@@ -563,8 +579,12 @@ class NatsBus(Bus):
         before = self._streams.get(topic)
         if before == name and topic in self._fresh:
             return
-        if len(self._streams) > _KNOWN:
-            self._streams.clear()
+        if len(self._streams) >= self._most_known:
+            # Those that something is sent to must be known until it is confirmed; others are looked for again.
+            needed = self._outbox.histories()
+            self._streams = {one: stream for one, stream in self._streams.items() if one in needed}
+            self._fresh &= self._streams.keys()
+            self._most_known = max(_KNOWN, 2 * len(self._streams))
         self._streams[topic] = name
         self._fresh.add(topic)
         self._why_not.pop(topic, None)
@@ -662,11 +682,29 @@ class NatsBus(Bus):
                 used = max(_time(info.get("created")), _time(state.get("last_ts")))
                 idle = datetime.now(UTC).timestamp() - used
                 if not state["messages"] and idle > max(keep, 10 * min(keep, config["max_age"] / 1e9)):
-                    await self._call(f"STREAM.DELETE.{config['name']}")
-                    deleted += 1
+                    deleted += await self._delete_empty(config)
             place += len(streams)
             if not streams or place >= int(found.get("total", 0)):
                 return deleted
+
+    async def _delete_empty(self, config: dict[str, Any]) -> bool:
+        """Delete an empty stream; tell whether nothing was stored to it meanwhile.
+
+        NATS deletes whatever is in it. So it is closed first: what is stored to it now is refused, and `_have` makes a
+        new one, or opens it again if it is not empty.
+        """
+        name = config["name"]
+        try:
+            await self._call(f"STREAM.UPDATE.{name}", {**config, "max_msg_size": _CLOSED})
+            info = await self._call(f"STREAM.INFO.{name}")
+            if info["state"]["messages"]:
+                await self._call(f"STREAM.UPDATE.{name}", config)
+                return False
+            await self._call(f"STREAM.DELETE.{name}")
+        except _Refused as exc:
+            if exc.code != _NO_STREAM:  # else another process did it
+                raise
+        return True
 
     # --- Receiving ------------------------------------------------------------------------------------------
 
@@ -779,7 +817,7 @@ class NatsBus(Bus):
         if self._closed or self._receiver is None:
             return given_up("the bus was closed" if self._closed else "the bus was not started")
         entry = self._outbox.add(topic, data, size, ttl, self._loop.time())
-        if topic not in self._fresh and not entry.done:
+        if topic not in self._fresh and not entry.done and self._client is not None:
             self._unknown[topic] = (size, ttl)
         self._wake.set()
         return entry  # type: ignore[return-value]

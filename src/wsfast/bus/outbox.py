@@ -111,8 +111,11 @@ class Outbox:
         return entry
 
     def histories(self) -> dict[str, tuple[int, float]]:
-        """Return the topics of messages with a history that wait, or were confirmed lately: their sizes and ttls."""
-        entries = (*self._waiting, *(entry for _, entry in self._recent))
+        """Return the topics of messages with a history that wait, are under way, or were confirmed lately.
+
+        The values are their sizes and ttls.
+        """
+        entries = (*self._sent, *self._waiting, *(entry for _, entry in self._recent))
         return {entry.topic: (entry.size, entry.ttl) for entry in entries if entry.size}
 
     def take(self, count: int) -> list[Entry]:

@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final
 
+from ..escape import words
 from ..exceptions import BusUnavailable
 from .interface import Bus, Position, Reading, Receiver, Stored
 from .lost import DOWN_BYTES, UP_BYTES, Pauses, told
@@ -128,13 +129,13 @@ class _Link(asyncio.Protocol):
             while (reply := reader.gets()) is not False:
                 self._handle(reply)
         except hiredis.ProtocolError as exc:
-            self.close(f"it talks nonsense: {exc!s:.100}")
+            self.close(f"it talks nonsense: {words(exc, 100)}")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the transport."""
         self.transport = None
         self._release()
-        self._lost(self, str(exc or "it closed the connection"))
+        self._lost(self, words(exc or "it closed the connection"))
 
     def eof_received(self) -> bool:
         """Called by the transport."""
@@ -244,7 +245,7 @@ class _Node:
         info = _parse_info(await self.call(b"INFO", b"server"))
         version = tuple(int(part) for part in info.get("redis_version", "0").split(".")[:2] if part.isdigit())
         if version < (6, 2):
-            raise _EngineError(f"Redis 6.2 or newer is needed, it is {info.get('redis_version', 'unknown')}")
+            raise _EngineError(f"Redis 6.2 or newer is needed, it is {words(info.get('redis_version', 'unknown'), 30)}")
         token = info.get("run_id", "").encode()
         persistence = _parse_info(await self.call(b"INFO", b"persistence"))
         if persistence.get("aof_enabled") == "1":
@@ -398,13 +399,13 @@ class _Node:
                 self.outbox.confirm(None, self._loop.time())
         elif waiting is not False and not waiting.done():
             if isinstance(reply, Exception):
-                waiting.set_exception(BusUnavailable(f"the engine refused: {reply!s:.200}"))
+                waiting.set_exception(BusUnavailable(f"the engine refused: {words(reply)}"))
                 waiting.exception()
             else:
                 waiting.set_result(reply)
 
     def _refused(self, error: Exception) -> None:
-        text = f"{error!s:.200}"
+        text = words(error)
         if text.startswith(
             ("NOSCRIPT", "READONLY", "MOVED", "ASK", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "UNBLOCKED")
         ):
@@ -420,7 +421,7 @@ class _Node:
         if type(reply) is not list or not reply:
             if isinstance(reply, Exception) and self._subscriber is not None:
                 self._bus.moved()
-                self._subscriber.close(f"{reply!s:.200}")
+                self._subscriber.close(words(reply))
             elif self._pongs:  # in RESP2, PONG is plain before the first subscription
                 self._pong()
             return

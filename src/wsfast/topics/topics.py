@@ -17,6 +17,7 @@ from ..bus.interface import Bus, Position
 from ..bus.memory import MemoryBus, Taken
 from ..codes import Opcode
 from ..connection import State
+from ..escape import words
 from ..events import BytesLike
 from ..exceptions import (
     BusUnavailable,
@@ -866,9 +867,7 @@ class Topics:
         if self._alone:
             return
         assert self._loop is not None
-        self._logger.log(
-            logging.INFO if up else logging.WARNING, "bus is %s: %s", "up" if up else "down", ascii(why)[1:-1]
-        )
+        self._logger.log(logging.INFO if up else logging.WARNING, "bus is %s: %s", "up" if up else "down", words(why))
         if not up:
             return
         self._incoming.restarted(self._loop.time())
@@ -892,7 +891,7 @@ class Topics:
 
     def _refuse(self, topic: str, exc: ValueError) -> None:
         self._refused += 1
-        self._log_quietly("refused", "a message from the bus in %a was dropped: %s", topic, str(exc)[:200])
+        self._log_quietly("refused", "a message from the bus in %a was dropped: %s", topic, words(exc))
 
     def _log_quietly(self, kind: str, text: str, *args: object) -> None:
         """Log a line, but not more than one of its kind in a second; the next tells how many were not."""
