@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import re
@@ -22,6 +23,7 @@ from wsfast.sync import connect
 from wsfast.workers import systemd
 from wsfast.workers.reload import Watch
 from wsfast.workers.settings import Settings
+from wsfast.workers.supervisor import Supervisor, _Slot, open_sockets
 from wsfast.workers.target import TargetError, load
 
 PROGRAM = """
@@ -348,6 +350,65 @@ def test_a_service_of_systemd(program: Path, tmp_path: Path) -> None:
             run._reader.join(10)
             assert process.stderr is not None
             process.stderr.close()
+
+
+def test_started_without_standard_streams(program: Path) -> None:
+    """No listening socket gets the number of a standard stream, which workers have others in the place of."""
+    command = [sys.executable, "-m", "wsfast", "run", "app:server", "--port", "0", "--directory", str(program.parent)]
+    closing = ["sh", "-c", 'exec "$@" 0<&- 1>&-', "sh"]
+    process = subprocess.Popen([*closing, *command], stderr=subprocess.PIPE, text=True)
+    run = Running(process)
+    try:
+        assert run.ask("who")
+        assert run.end() == 0
+    finally:
+        process.kill()
+        process.wait()
+        run._reader.join(10)
+        assert process.stderr is not None
+        process.stderr.close()
+
+
+def test_a_file_in_the_place_of_a_unix_socket_stays(tmp_path: Path) -> None:
+    path = tmp_path / "precious"
+    path.write_text("x")
+    with pytest.raises(FileExistsError, match="not a socket"):
+        open_sockets(settings_for(tmp_path, unix=str(path)))
+    assert path.read_text() == "x"
+
+
+async def _start_workers(supervisor: Any, slot: Any) -> None:
+    assert supervisor._start(slot) is None
+    assert 0 < slot.due - time.monotonic() <= slot.pause == 0.1
+    assert supervisor._start(slot) is None
+    assert slot.pause == 0.2
+    slot.worker = old = object()
+    assert not await supervisor._replace(slot)
+    assert slot.worker is old
+
+
+def test_the_system_cannot_start_a_worker_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The supervisor outlives that, and tries again later."""
+
+    def no_process(*args: Any, **options: Any) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    supervisor = Supervisor(settings_for(tmp_path))
+    monkeypatch.setattr(subprocess, "Popen", no_process)
+    asyncio.run(_start_workers(supervisor, _Slot(1, [])))
+    assert [record.getMessage() for record in caplog.records] == [
+        "worker 1 cannot be started: Resource temporarily unavailable"
+    ] * 3
+    assert supervisor._workers == []
+
+
+def settings_for(directory: Path, **more: Any) -> Settings:
+    """Return settings with the defaults of `run`."""
+    usual = {"target": "app:server", "workers": 1, "host": "127.0.0.1", "port": 0, "unix": None, "certfile": None}
+    usual |= {"keyfile": None, "uvloop": False, "reload": False, "directory": str(directory), "stop_timeout": 30.0}
+    return Settings(**{**usual, "hang_timeout": 30.0, "log_level": "info", **more})
 
 
 def test_a_unix_socket(program: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import random
@@ -15,6 +16,7 @@ import secrets
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -78,15 +80,21 @@ def open_sockets(settings: Settings) -> list[list[socket.socket]]:
 
 
 def _unix_socket(path: str) -> socket.socket:
+    with contextlib.suppress(FileNotFoundError):
+        # Connecting to what is not a socket is refused too.
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise FileExistsError(errno.EEXIST, "it is there already, and is not a socket")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            try:
+                probe.connect(path)
+            except ConnectionRefusedError:
+                os.unlink(path)  # nobody listens on it: it is left from before
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            os.unlink(path)  # nobody listens on it: it is left from before
-        except FileNotFoundError:
-            pass
-    sock.bind(path)
+    try:
+        sock.bind(path)
+    except OSError:
+        sock.close()
+        raise
     sock.listen(_BACKLOG)
     sock.setblocking(False)
     return sock
@@ -152,6 +160,7 @@ class Supervisor:
 
     def run(self) -> int:
         """Run until told to end; return the exit status."""
+        _open_standard_streams()
         set_up_logging(self._settings, "supervisor")
         try:
             slots = open_sockets(self._settings)
@@ -205,21 +214,34 @@ class Supervisor:
 
     # --- Workers --------------------------------------------------------------------------------------------
 
-    def _start(self, slot: _Slot) -> _Worker:
+    def _start(self, slot: _Slot) -> _Worker | None:
+        """Start a worker; None if the system cannot now, and the slot's next attempt is due later."""
+        try:
+            return self._try_to_start(slot)
+        except OSError as exc:  # no memory, no process, no descriptor
+            _logger.error("worker %d cannot be started: %s", slot.number, exc.strerror or exc)
+            self._pause(slot)
+            return None
+
+    def _try_to_start(self, slot: _Slot) -> _Worker:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         fds = [theirs.fileno(), *(sock.fileno() for sock in slot.sockets)]
         environment = {**os.environ, BUS_DIRECTORY: os.path.join(self._directory, "bus")}
         with theirs:
-            process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "wsfast.workers.worker", self._settings.dump()),
-                    ",".join(map(str, [slot.number, *fds])),
-                ],
-                pass_fds=fds,
-                stdin=subprocess.DEVNULL,
-                env=environment,
-            )
+            try:
+                process = subprocess.Popen(
+                    [
+                        *(sys.executable, "-m", "wsfast.workers.worker", self._settings.dump()),
+                        ",".join(map(str, [slot.number, *fds])),
+                    ],
+                    pass_fds=fds,
+                    stdin=subprocess.DEVNULL,
+                    env=environment,
+                )
+            except BaseException:
+                ours.close()
+                raise
         worker = _Worker(slot, process, ours)
         self._workers.append(worker)
         asyncio.get_running_loop().add_reader(ours, self._heard, worker)
@@ -284,10 +306,18 @@ class Supervisor:
                 self._stop()
                 return
             lasted = time.monotonic() - worker.started
-            slot.pause = 0.0 if lasted > _LASTED else min(_LAST_PAUSE, max(_FIRST_PAUSE, 2 * slot.pause))
-            slot.due = time.monotonic() + slot.pause * random.uniform(0.8, 1)
+            if lasted > _LASTED:
+                slot.pause = slot.due = 0.0
+            else:
+                self._pause(slot)
         if self._stopping and not self._workers:
             self._done.set()
+
+    @staticmethod
+    def _pause(slot: _Slot) -> None:
+        """Have the slot's next worker start later, after a pause that grows."""
+        slot.pause = min(_LAST_PAUSE, max(_FIRST_PAUSE, 2 * slot.pause))
+        slot.due = time.monotonic() + slot.pause * random.uniform(0.8, 1)
 
     async def _tick(self) -> None:
         while True:
@@ -355,8 +385,9 @@ class Supervisor:
             notify(READY=1)
 
     async def _replace(self, slot: _Slot) -> bool:
-        old = slot.worker
         new = self._start(slot)
+        if new is None:
+            return False
         ready = asyncio.ensure_future(new.ready.wait())
         ended = asyncio.ensure_future(new.ended.wait())
         try:
@@ -407,6 +438,18 @@ class _Nobody:
 
     def process_ended(self, origin: int) -> None:
         """Nobody asks."""
+
+
+def _open_standard_streams() -> None:
+    """See that 0, 1 and 2 are no descriptors of ours, where this process was started without them.
+
+    A worker's standard streams would take the place of a listening socket.
+    """
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it is the lowest that is free
 
 
 def _show(sock: socket.socket) -> str:
