@@ -1,9 +1,13 @@
-"""Run the tests on extensions that were built with the address and undefined-behaviour sanitizers of GCC.
+"""Run the tests on extensions that were built with GCC's sanitizers: of addresses and undefined behaviour, or threads.
 
 ``python -m tests.sanitize`` builds in a temporary folder and leaves the project as it is; what is behind ``--`` goes to
 pytest. It needs GCC with libasan and libubsan (Debian: gcc), on Linux. Python's own allocator is switched off, so that
 an access one byte behind a `bytes` object is seen. Leaks are not looked for: CPython keeps memory until the end; they
 are what ``python -m tests.leaks`` is for.
+
+``python -m tests.sanitize --threads 3.14t`` runs the tests of threads with the thread sanitizer, on an interpreter
+without a GIL that was built with it too: ``python -m tests.interpreters debian 3.14t --thread-sanitizer``. Whatever is
+reported in the extensions is a failure; CPython's own list says what is known of itself.
 """
 
 from __future__ import annotations
@@ -17,7 +21,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from .interpreters.debian import SANITIZED, SUPPRESSIONS
+from .interpreters.found import ROOT, ask, environment, make_environment
+from .interpreters.suite import FEW
+
 CHECK = """
 from wsfast import _codec
 from wsfast.asyncio import _channel
@@ -25,6 +32,7 @@ from wsfast.topics import _topics
 from wsfast.transport import _socket, _tls
 print(*(one.__file__ for one in (_channel, _codec, _socket, _tls, _topics)))
 """
+THREADS = ("tests/test_codec_threads.py", "tests/test_threads.py", "tests/test_server_threads.py")
 # Peers in other languages do not start with a sanitizer preloaded, and do not run our code; a package is built anew,
 # without sanitizers.
 MARKERS = "not node and not browser and not autobahn and not package"
@@ -47,20 +55,69 @@ def find_library(name: str) -> str:
     return os.path.realpath(found)
 
 
-def build(folder: Path) -> Path:
-    """Build the extensions in a copy of the sources; return the folder to import from."""
+def build(folder: Path, python: Path = Path(sys.executable), sanitizers: str = "1") -> Path:
+    """Build the extensions in a copy of the sources; return the folder to import from.
+
+    Args:
+        folder: where.
+        python: for which interpreter; it needs Cython and setuptools.
+        sanitizers: what `WSFAST_SANITIZE` is.
+    """
     shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("*.so", "__pycache__", "*.egg-info"))
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         if (ROOT / name).exists():
             shutil.copy(ROOT / name, folder)
-    environ = {**os.environ, "WSFAST_SANITIZE": "1"}
-    command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
+    environ = {**os.environ, "WSFAST_SANITIZE": sanitizers, "TSAN_OPTIONS": "report_bugs=0"}
+    command = [python, "setup.py", "-q", "build_ext", "--inplace"]
     subprocess.run(command, cwd=folder, env=environ, check=True)
     for extension in sorted((folder / "src").rglob("*.so")):
         symbols = extension.read_bytes()
-        if b"__asan_init" not in symbols or b"__ubsan_handle" not in symbols:
+        expected = (b"__tsan_init",) if sanitizers == "thread" else (b"__asan_init", b"__ubsan_handle")
+        if not all(symbol in symbols for symbol in expected):
             raise SystemExit(f"{extension.name} was built without sanitizers")
     return folder / "src"
+
+
+def threads(name: str, arguments: list[str]) -> int:
+    """Run the tests of threads on an interpreter with the thread sanitizer; return the exit status.
+
+    Raises:
+        SystemExit: that interpreter is not here.
+    """
+    home = SANITIZED / name
+    interpreter = ask(home / "bin" / f"python{name}")
+    if interpreter is None:
+        raise SystemExit(f"no {name} here: python -m tests.interpreters debian {name} --thread-sanitizer")
+    with tempfile.TemporaryDirectory(prefix="wsfast-sanitize-") as temporary:
+        folder = Path(temporary)
+        os.environ["TSAN_OPTIONS"] = "report_bugs=0"
+        python = make_environment(interpreter, folder / "venv", "cython>=3.1", "setuptools>=77", *FEW)
+        print("building with the thread sanitizer ...", flush=True)
+        source = build(folder, python, "thread")
+        reports = folder / "reports"
+        reports.mkdir()
+        options = {
+            "suppressions": home / SUPPRESSIONS,
+            "log_path": reports / "tsan",
+            "exitcode": 0,  # what is reported is looked at below
+            "history_size": 7,
+            "second_deadlock_stack": 1,
+            "handle_segv": 0,
+        }
+        environ = environment(
+            TSAN_OPTIONS=" ".join(f"{option}={value}" for option, value in options.items()),
+            PYTHONPATH=str(source),
+            PYTHON_GIL="0",
+            PYTHONDONTWRITEBYTECODE="1",
+        )
+        command = [python, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *(arguments or THREADS)]
+        status = subprocess.run(command, env=environ, cwd=ROOT, check=False).returncode
+        said = "".join(path.read_text(errors="replace") for path in sorted(reports.iterdir()))
+    found = [part for part in said.split("=" * 18) if "WARNING: ThreadSanitizer" in part]
+    ours = [part for part in found if "wsfast" in part]
+    print(*ours[:20], sep="\n")
+    print(f"thread sanitizer: {len(found)} reports, {len(ours)} of them in wsfast's extensions")
+    return status or bool(ours)
 
 
 def main() -> None:
@@ -68,7 +125,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.sanitize", description="Run the tests with sanitizers.")
     parser.add_argument("--keep", type=Path, help="build there, and keep it (default: a temporary folder)")
     parser.add_argument("pytest", nargs="*", help="arguments of pytest, behind -- (default: tests)")
+    parser.add_argument("--threads", metavar="NAME", help="with the thread sanitizer, on such an interpreter: 3.14t")
     args = parser.parse_args()
+    if args.threads is not None:
+        sys.exit(threads(args.threads, args.pytest))
     # libstdc++ must be there before libasan looks for what C++ extensions, such as uvloop's peers, throw.
     libraries = [find_library(name) for name in ("libasan.so", "libubsan.so", "libstdc++.so.6")]
     with tempfile.TemporaryDirectory(prefix="wsfast-sanitize-") as temporary:

@@ -35,6 +35,9 @@ def main() -> None:
     one.add_argument(
         "--source", type=Path, help="a checkout of CPython, or an archive of it, for 3.14t (default: Debian's)"
     )
+    one.add_argument(
+        "--thread-sanitizer", action="store_true", help="build 3.14t with it, for tests.sanitize --threads"
+    )
     args = parser.parse_args()
     if args.command == "list":
         print(*find(), sep="\n")
@@ -52,8 +55,10 @@ def main() -> None:
         for name in args.names:
             if name == "i386":
                 print(fetch_i386())
+            elif name.endswith("t"):
+                print(build_free_threaded(name, args.source, sanitized=args.thread_sanitizer))
             else:
-                print(build_free_threaded(name, args.source) if name.endswith("t") else fetch(name))
+                print(fetch(name))
 
 
 if __name__ == "__main__":

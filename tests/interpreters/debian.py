@@ -16,6 +16,9 @@ from pathlib import Path
 from .found import CACHE, copy_sources, environment, make_environment, run
 from .suite import CODEC, FEW
 
+SANITIZED = CACHE / "thread-sanitizer"
+"""Where interpreters are that were built with it; `find` does not see them."""
+SUPPRESSIONS = "suppressions.txt"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 MIRROR = "http://deb.debian.org/debian"
 
@@ -143,10 +146,10 @@ def build_free_threaded(name: str, given: Path | None = None, *, sanitized: bool
     Args:
         name: such as ``"3.14t"``.
         given: a checkout of CPython or an archive of its source (default: Debian's).
-        sanitized: with the thread sanitizer, for `python -m tests.sanitize --threads`.
+        sanitized: with the thread sanitizer, which takes twice as long; it is for `python -m tests.sanitize --threads`.
     """
     version = name.removesuffix("t")
-    target = CACHE / "thread-sanitizer" / name if sanitized else CACHE / name
+    target = (SANITIZED if sanitized else CACHE) / name
     python = target / "bin" / f"python{version}t"
     if (target / "complete").exists():
         return python
@@ -155,10 +158,12 @@ def build_free_threaded(name: str, given: Path | None = None, *, sanitized: bool
         source = unpacked_source(version, given, Path(temporary))
         options = ["--disable-gil", f"--prefix={target}", "--with-ensurepip=install"]
         if sanitized:
-            options += ["--with-thread-sanitizer", "--with-pydebug"]
+            options.append("--with-thread-sanitizer")
         run("./configure", "-q", *options, cwd=source)
         run("make", "-s", f"-j{os.cpu_count() or 1}", cwd=source, TSAN_OPTIONS="report_bugs=0")
         run("make", "-s", "install", cwd=source, TSAN_OPTIONS="report_bugs=0")
+        if sanitized:  # what CPython knows of itself
+            shutil.copy(source / "Tools" / "tsan" / "suppressions_free_threading.txt", target / SUPPRESSIONS)
     (target / "complete").touch()
     return python
 

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from .found import ROOT, Interpreter, copy_sources, environment, make_environment, run
+from .found import ROOT, Interpreter, copy_sources, environment, find, make_environment, run
 
 LARGEST = 1_500_000
 """Bytes that a wheel may have."""
@@ -60,7 +60,7 @@ def main(interpreters: list[Interpreter], target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     if any(target.iterdir()):
         raise SystemExit(f"{target} is not empty")
-    this = next(one for one in interpreters if one.implementation == "cpython")
+    this = next(one for one in [*interpreters, *find()] if one.implementation == "cpython" and not one.free_threaded)
     with tempfile.TemporaryDirectory(prefix="wsfast-wheels-") as temporary:
         folder = Path(temporary)
         tools = make_environment(this, folder / "tools", *TOOLS)
