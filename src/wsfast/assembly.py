@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 from .events import Fragment
 
-__all__ = ["Assembler", "Decoded", "PieceCheck", "converted", "is_bytes_like", "is_whole"]
+__all__ = ["Assembler", "Decoded", "PieceCheck", "check_pieces", "converted", "is_bytes_like", "is_whole"]
 
 
 class Assembler:
@@ -122,6 +122,18 @@ def is_whole(message: object) -> bool:
     if isinstance(message, Iterable) and not isinstance(message, dict):
         return False
     raise TypeError(f"a message must be str, bytes-like or an iterable of these, got {type(message).__name__}")
+
+
+def check_pieces(pieces: object) -> None:
+    """Check the pieces of a message before the first is sent, if all are there already.
+
+    Raises:
+        TypeError: those of `PieceCheck`.
+    """
+    if isinstance(pieces, (list, tuple)):
+        check = PieceCheck()
+        for piece in pieces:
+            check(piece)
 
 
 class PieceCheck:

@@ -183,6 +183,7 @@ class Connection:
         rcvd_then_sent: True if the peer's Close frame came first, None before both were exchanged.
         cause: a `CloseCause` once the connection has begun to close, else None.
         failure: the `PeerError` that the peer caused, or None.
+        lost: what ended the transport before both Close frames were exchanged, an `OSError` mostly, or None.
         congested: set it while what was sent is not taken by the peer: pings are then not answered one by one; the
             latest is answered by `answer_ping` once it is cleared (RFC 6455, 5.5.3).
     """
@@ -199,6 +200,7 @@ class Connection:
         "decoder",
         "encoder",
         "failure",
+        "lost",
         "rcvd_then_sent",
         "side",
         "state",
@@ -231,6 +233,7 @@ class Connection:
         self.rcvd_then_sent: bool | None = None
         self.cause: CloseCause | None = None
         self.failure: PeerError | None = None
+        self.lost: BaseException | None = None
         self.congested: bool = False
         self._owed_pong: bytes | None = None
         self._utf8: codecs.IncrementalDecoder | None = None  # what checks a text message that is sent in fragments
@@ -245,9 +248,20 @@ class Connection:
         """
         return [event for event in self.decoder.feed(data) if self.handle(event)]
 
-    def receive_eof(self) -> None:
-        """Record that the transport has ended, for any reason. It may be called more than once."""
+    def receive_eof(self, exc: BaseException | None = None) -> None:
+        """Record that the transport has ended. It may be called more than once.
+
+        Args:
+            exc: what ended it, for `lost`; None if the peer has, or the reason is not known.
+        """
+        if exc is not None:
+            self.lose(exc)
         self._step(Input.EOF, None)
+
+    def lose(self, exc: BaseException) -> None:
+        """Note what ends the transport, if it is the first, and Close frames were not exchanged both ways before."""
+        if self.lost is None and self.state < State.DRAINING:
+            self.lost = exc.with_traceback(None)  # whose frames would keep what they hold
 
     def handle(self, event: Event) -> bool:
         """Do what an event of the decoder asks for; return whether it is for the application."""
@@ -390,7 +404,7 @@ class Connection:
         """Make the exception that tells how the connection ended."""
         made = ConnectionClosedOK if self.closed_ok else ConnectionClosedError
         error = made(self.close_rcvd, self.close_sent, self.rcvd_then_sent, self.cause or CloseCause.LOST)
-        error.__cause__ = self.failure
+        error.__cause__ = self.failure or self.lost
         return error
 
     # --- The machine ------------------------------------------------------------------------------------

@@ -255,6 +255,8 @@ class Session:
             self._drop_at = None
             connection = self.connection
             unanswered = connection.state is State.CLOSING and connection.cause is CloseCause.LOCAL
+            if not connection.should_end_transport and connection.lost is None:
+                connection.lost = TimeoutError("timed out while closing the connection")
             connection.abandon(CloseCause.TIMEOUT if unanswered else connection.cause or CloseCause.LOST)
             return Do.DROP
         if self._grace_until is not None and now >= self._grace_until:
@@ -410,9 +412,9 @@ class Session:
             self._drop_at = now + (self.limits.close_timeout or LINGER)
         return Do.FLUSH
 
-    def receive_eof(self) -> None:
-        """Record that the transport has ended, for any reason. It may be called more than once."""
-        self.connection.receive_eof()
+    def receive_eof(self, exc: BaseException | None = None) -> None:
+        """Record that the transport has ended, and by what if that is known. It may be called more than once."""
+        self.connection.receive_eof(exc)
         self._stop_pings()
         self._grace_until = self._drop_at = self._congestion = None
         pings, self._pings = self._pings, None
@@ -503,15 +505,16 @@ class Session:
         self._drop_at = self._after(now, self.limits.close_timeout)
         return Do.FLUSH
 
-    def abort(self, cause: CloseCause | None = None) -> Do:
+    def abort(self, cause: CloseCause | None = None, exc: BaseException | None = None) -> Do:
         """End the connection without a closing handshake; it is CLOSED from now on.
 
         Args:
             cause: why; None where that is known already.
+            exc: what has failed, if anything has.
         """
         if cause is not None:
             self.connection.abandon(cause)
-        self.receive_eof()
+        self.receive_eof(exc)
         return Do.DROP
 
     @staticmethod

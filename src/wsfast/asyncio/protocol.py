@@ -334,9 +334,9 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         self.session.unsent = transport.get_write_buffer_size()
         self.session.sending_ended(monotonic())
 
-    def abort(self, cause: CloseCause | None) -> None:
-        """End the transport at once; the cause is None if it is known already."""
-        do = self.session.abort(cause)
+    def abort(self, cause: CloseCause | None, exc: BaseException | None = None) -> None:
+        """End the transport at once; the cause is None if it is known already, `exc` is what has failed."""
+        do = self.session.abort(cause, exc)
         self.derive()
         self.obey(do)
 
@@ -361,7 +361,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
 
     def transport_failed(self, exc: BaseException) -> None:
         """Drop the connection because its transport, or what handled its bytes, raised, which it must not."""
-        self.abort(CloseCause.LOST)
+        self.abort(CloseCause.LOST, exc)
         self.host.logger.debug("connection dropped: %r", exc)
 
     # --- Messages in pieces -------------------------------------------------------------------------------------
@@ -527,7 +527,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         self.host.timer.clear(self)
         self.take_rest()
         self.settle()
-        self.session.receive_eof()
+        self.session.receive_eof(exc)
         self.detach()
         self.derive()
         compression: PerMessageDeflate | None = connection.compression  # type: ignore[assignment]

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NamedTuple, Self, overload
 
-from ..assembly import PieceCheck, is_bytes_like, is_whole
+from ..assembly import PieceCheck, check_pieces, is_bytes_like, is_whole
 from ..codes import CloseCause, CloseCode
 from ..connection import Connection, State
 from ..events import BytesLike
@@ -278,6 +278,7 @@ class WebSocket(Facts, Endpoint):
         elif is_whole(message):
             await channel.outbox.send_whole(message, text, compress)  # type: ignore[arg-type]
         else:
+            check_pieces(message)
             await self._send_fragments(_each(message), text, compress)  # type: ignore[arg-type]
 
     async def _send_fragments(

@@ -75,6 +75,7 @@ class _Connector(ClientSettings, Generic[_T]):
         process_exception: Callable[[Exception], Exception | None] = process_exception,
         reconnect_delays: Callable[[], Iterator[float]] = backoff,
         max_redirects: int = 10,
+        process_response: Callable[[Request, Response], object] | None = None,
         open_timeout: float | None = 10.0,
         ping_interval: float | None = 20.0,
         ping_timeout: float | None = 20.0,
@@ -116,6 +117,7 @@ class _Connector(ClientSettings, Generic[_T]):
             bearer_token=bearer_token,
             proxy=proxy,
             max_redirects=max_redirects,
+            process_response=process_response,
             logger=logger,
             options=dict(options),
         )
@@ -294,6 +296,9 @@ class connect(_Connector[WebSocket]):  # noqa: N801
             which never ends. A connection that the server ends within 5 s counts as an attempt that failed. Where the
             delays end, the loop does: by what the last attempt raised, or, after such a connection, by itself.
         max_redirects: how many redirects are followed; 0 to raise `InvalidStatus` for them. Default: 10.
+        process_response: called with the `Request` and the `Response` of each opening handshake, also of one that is
+            refused or redirected, before anything is made of it: to look at its headers, or to refuse by an exception,
+            which is raised here. A plain function; default none.
         open_timeout: seconds for all of it: name lookup, proxy, TLS, redirects and opening handshake. None for no
             limit. Default: 10.
         ping_interval: seconds of silence after which a keepalive ping is sent; None for no keepalive. Default: 20.
@@ -415,8 +420,10 @@ def unix_connect(
         options: those of `connect`.
 
     Raises:
-        Exception: those of `connect`.
+        ValueError: at once: neither `path` nor `sock` is given, or both are; else those of `connect`.
     """
+    if (path is None) == (options.get("sock") is None):
+        raise ValueError("expected either path or sock")
     if uri is None:
         uri = "ws://localhost/" if options.get("ssl") is None else "wss://localhost/"
     options["unix"] = True

@@ -96,6 +96,7 @@ _OTHERS = frozenset(
         "ping_interval",
         "ping_timeout",
         "process_exception",
+        "process_response",
         "proxy",
         "read_limit",
         "reconnect_delays",

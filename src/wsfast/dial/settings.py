@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import ssl as ssl_module
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from .._version import __version__
 from ..deflate.context import PerMessageDeflate
 from ..deflate.negotiate import Deflate, confirm, offer
 from ..exceptions import InvalidHandshake, InvalidStatus, RedirectError
-from ..handshake import URI, Agreement, ClientHandshake, HeadLimits, Response, parse_uri
+from ..handshake import URI, Agreement, ClientHandshake, HeadLimits, Request, Response, parse_uri
 from ..limits import LimitOptions, take_limits
 from .redirect import REDIRECTS, hop, origin_of, resolve, shown
 from .route import Route
@@ -49,6 +50,7 @@ class HandshakeOptions(LimitOptions, total=False):
     bearer_token: str | None
     proxy: str | bool | None
     max_redirects: int
+    process_response: Callable[[Request, Response], object] | None
     logger: logging.Logger | logging.LoggerAdapter[Any] | None
 
 
@@ -82,8 +84,8 @@ class ClientSettings:
     """What the clients on asyncio and without an event loop have in common, before they connect.
 
     Args:
-        uri, origin, subprotocols, additional_headers, user_agent_header, bearer_token, proxy, max_redirects, logger,
-        options: those of `wsfast.connect`.
+        uri, origin, subprotocols, additional_headers, user_agent_header, bearer_token, proxy, max_redirects,
+        process_response, logger, options: those of `wsfast.connect`.
         limits: of the connections.
         head_limits: of the response.
         route: makes the way to the server of the proxy, the user agent, the limits and the options.
@@ -106,13 +108,17 @@ class ClientSettings:
         bearer_token: str | None = None,
         proxy: str | bool | None = True,
         max_redirects: int = 10,
+        process_response: Callable[[Request, Response], object] | None = None,
         logger: logging.Logger | logging.LoggerAdapter[Any] | None = None,
         options: Mapping[str, Any],
     ) -> None:
         self.uri = uri
         if not isinstance(max_redirects, int) or max_redirects < 0:
             raise ValueError(f"max_redirects must be an int of at least 0, got {max_redirects!r}")
+        if process_response is not None and (not callable(process_response) or iscoroutinefunction(process_response)):
+            raise TypeError(f"process_response must be a plain function, got {process_response!r}")
         self._max_redirects = max_redirects
+        self._process_response = process_response
         self._head_limits = head_limits
         self._compression = limits.compression
         self._parsed = parse_uri(uri)
@@ -159,7 +165,10 @@ class ClientSettings:
 
         Raises:
             InvalidHandshake: it is not the right one.
+            Exception: what `process_response` raises.
         """
+        if self._process_response is not None:
+            self._process_response(handshake.request, response)
         agreement = handshake.check_response(response)
         try:
             return agreement, self._confirm(agreement.extensions)

@@ -130,6 +130,9 @@ def connect(uri: str, **options: Unpack[PathOptions]) -> WebSocket:
         proxy_ssl: for an https:// proxy, as `ssl`.
         proxy_server_hostname: for an https:// proxy, as `server_hostname`.
         max_redirects: how many redirects are followed; 0 to raise `InvalidStatus` for them. Default: 10.
+        process_response: called with the `Request` and the `Response` of each opening handshake, also of one that is
+            refused or redirected, before anything is made of it: to look at its headers, or to refuse by an exception,
+            which is raised here. A plain function; default none.
         open_timeout: seconds for all of it: name lookup, proxy, TLS, redirects and opening handshake. None for no
             limit. Default: 10.
         ping_interval: seconds of silence after which a keepalive ping is sent; None for no keepalive. Default: 20.

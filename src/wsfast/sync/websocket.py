@@ -18,7 +18,7 @@ from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
-from wsfast.assembly import Assembler, Decoded, PieceCheck, converted, is_whole
+from wsfast.assembly import Assembler, Decoded, PieceCheck, check_pieces, converted, is_whole
 from wsfast.codes import CloseCause, CloseCode
 from wsfast.connection import Compression, Side, State
 from wsfast.events import BytesLike, Fragment
@@ -373,7 +373,8 @@ class WebSocket(Shell):
         try:
             self._send(message, text, compress)
         except ConnectionClosed:
-            raise self._final_error() from self._connection.failure
+            error = self._final_error()
+            raise error from error.__cause__
         self._drain()
 
     def _send(
@@ -555,21 +556,19 @@ class WebSocket(Shell):
 
     def _send_fragments(self, pieces: Iterable[str | BytesLike], text: bool | None, compress: bool | None) -> None:
         check = PieceCheck()
-        held: list[str | BytesLike] = []
-        started = False
+        check_pieces(pieces)
         try:
             for piece in pieces:
                 check(piece)
-                if held:
-                    started = True
-                    self._send_fragment(held.pop(), False, text, compress)
-                    self._drain()
-                held.append(piece)
-            if held:
-                self._send_fragment(held.pop(), True, text, compress)
+                # At once, and an empty one at the end: the next piece may be long in coming.
+                self._send_fragment(piece, False, text, compress)
+                self._drain()
+            if check.kind is not None:
+                self._send_fragment(check.kind(), True, text, compress)
                 self._messages_sent += 1
         except BaseException:
-            if started:
+            # A message that was begun can neither be finished nor taken back (RFC 6455, 5.4).
+            if self._connection.in_message:
                 self._give_up(*self._unfinished)
             raise
 
@@ -846,6 +845,7 @@ class WebSocket(Shell):
                 return True
             if self._link.broken is not None:
                 if not self._paused and not self._take_rest():
+                    self._connection.lose(self._link.broken)
                     self._end()
                     return False
             elif readable and not self._read():
@@ -860,6 +860,7 @@ class WebSocket(Shell):
             data = self._link.read()
         except OSError as exc:
             self.logger.debug("connection lost: %r", exc)
+            self._connection.lose(exc)
             return False
         if data is None:
             return True

@@ -84,6 +84,9 @@ class connect(ClientSettings):  # noqa: N801
         proxy_ssl: for an https:// proxy, as `ssl`.
         proxy_server_hostname: for an https:// proxy, as `server_hostname`.
         max_redirects: how many redirects are followed; 0 to raise `InvalidStatus` for them. Default: 10.
+        process_response: called with the `Request` and the `Response` of each opening handshake, also of one that is
+            refused or redirected, before anything is made of it: to look at its headers, or to refuse by an exception,
+            which is raised here. A plain function; default none.
         open_timeout: seconds for all of it: name lookup, proxy, TLS, redirects and opening handshake. None for no
             limit. Default: 10.
         ping_interval: seconds of silence after which a keepalive ping is sent; None for no keepalive. Default: 20.
@@ -193,14 +196,14 @@ class connect(ClientSettings):  # noqa: N801
             hops = Hops(self)
             while True:
                 try:
-                    return await self._establish(hops.uri, hops.handshake())
+                    return await self._establish(hops.uri, hops.handshake(), scope)
                 except InvalidStatus as exc:
                     if not hops.follow(exc):
                         raise
         assert scope.cancelled_caught
         raise TimeoutError(f"timed out during the opening handshake: it took more than {timeout} s")
 
-    async def _establish(self, uri: URI, handshake: ClientHandshake) -> WebSocket:
+    async def _establish(self, uri: URI, handshake: ClientHandshake, scope: trio.CancelScope) -> WebSocket:
         transport, stream = await self._dialer.open(uri)
         try:
             parser = ResponseParser(limits=self._head_limits)
@@ -208,7 +211,7 @@ class connect(ClientSettings):  # noqa: N801
                 await stream.send_all(handshake.request.raw)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
                 self._logger.debug("the request was not sent: %r", exc)  # the response may tell why
-            response = await _receive(stream, parser)
+            response = await _receive(stream, parser, scope)
             agreement, compression = self._judge(handshake, response)
             ws = self._websocket_type(
                 transport, self._limits, stream=stream, request=handshake.request, logger=self._logger
@@ -273,22 +276,30 @@ async def _guarded(ws: WebSocket) -> None:
             raise
 
 
-async def _receive(stream: trio.abc.Stream, parser: ResponseParser) -> Response:
-    """Wait for the response to the opening handshake."""
-    with trio.CancelScope() as patience:
-        try:
-            while True:
-                data = await stream.receive_some(CHUNK)
-                if not data:
-                    return parser.feed_eof(EOFError("the server ended the connection"))
-                response = parser.feed(bytes(data))
-                if response is not None:
-                    return response
-                if parser.head_complete and patience.deadline == inf:
-                    patience.deadline = trio.current_time() + BODY_PATIENCE
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-            return parser.feed_eof(exc)
-    return parser.feed_eof()
+async def _receive(stream: trio.abc.Stream, parser: ResponseParser, scope: trio.CancelScope) -> Response:
+    """Wait for the response to the opening handshake.
+
+    `scope` is what limits it all: if its time is over within the body of a refusal, the part that came will do.
+    """
+    until = scope.deadline
+    try:
+        with trio.CancelScope() as patience:
+            try:
+                while True:
+                    data = await stream.receive_some(CHUNK)
+                    if not data:
+                        return parser.feed_eof(EOFError("the server ended the connection"))
+                    response = parser.feed(bytes(data))
+                    if response is not None:
+                        return response
+                    if parser.head_complete and patience.deadline == inf:
+                        patience.deadline = min(until, trio.current_time() + BODY_PATIENCE)
+                        scope.deadline = inf  # or it would hide from this one that the time is over
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+                return parser.feed_eof(exc)
+        return parser.feed_eof()
+    finally:
+        scope.deadline = until
 
 
 def unix_connect(path: str | os.PathLike[str] | None = None, uri: str | None = None, **options: Any) -> connect:

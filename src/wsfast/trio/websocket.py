@@ -18,7 +18,7 @@ from typing import Any, Final, Literal, Self, TypeAlias, overload
 
 import trio
 
-from wsfast.assembly import Assembler, PieceCheck, converted, is_whole
+from wsfast.assembly import Assembler, PieceCheck, check_pieces, converted, is_whole
 from wsfast.codes import CloseCause, CloseCode
 from wsfast.connection import Compression, Connection, Side, State
 from wsfast.events import BytesLike, Fragment
@@ -301,6 +301,7 @@ class WebSocket(Shell):
             UnicodeError: it is no text.
         """
         connection = self._connection
+        check_pieces(message)
         pieces = message if isinstance(message, AsyncIterable) else None if is_whole(message) else _Each(message)  # type: ignore[arg-type]
         if self._sender is trio.lowlevel.current_task():
             raise ConcurrencyError("send() was called by the iterable whose items are being sent")
@@ -319,32 +320,29 @@ class WebSocket(Shell):
                     self._sender = None
         except ConnectionClosed:
             await self._wait_for_end()
-            raise connection.closed_error() from connection.failure
+            error = connection.closed_error()
+            raise error from error.__cause__
 
     async def _send_fragments(
         self, pieces: AsyncIterable[str | BytesLike], text: bool | None, compress: bool | None
     ) -> None:
         connection = self._connection
         check = PieceCheck()
-        held: list[str | BytesLike] = []
-        started = False
         await self._wait_for_room()
         try:
             async for piece in pieces:
                 check(piece)
-                if held:
-                    await self._wait_for_room()
-                    started = True
-                    connection.send_fragment(held.pop(), False, text=text, compress=compress)
-                    self._flush()
-                held.append(piece)
-            if held:
+                # At once, and an empty one at the end: the next piece may be long in coming.
+                connection.send_fragment(piece, False, text=text, compress=compress)
+                self._flush()
                 await self._wait_for_room()
-                connection.send_fragment(held.pop(), True, text=text, compress=compress)
+            if check.kind is not None:
+                connection.send_fragment(check.kind(), True, text=text, compress=compress)
                 self._messages_sent += 1
                 self._flush()
         except BaseException:
-            if started:
+            # A message that was begun can neither be finished nor taken back (RFC 6455, 5.4).
+            if connection.in_message:
                 self._start_close(*self._unfinished)
             raise
         finally:
@@ -577,6 +575,7 @@ class WebSocket(Shell):
                     self._received(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
             self.logger.debug("connection lost: %r", exc.__cause__ or exc)
+            self._connection.lose(exc)
             self._end()
         else:
             # The peer has ended its sending side: it may still take what is unsent.
@@ -596,7 +595,8 @@ class WebSocket(Shell):
                             data = data[CHUNK:]
                             self._unwritten = len(data)
                             self._count()
-                    except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+                        self._connection.lose(exc)
                         break
                 elif self._over or self._ending:
                     return

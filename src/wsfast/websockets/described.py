@@ -93,11 +93,19 @@ class Described:
         else:
             self._request = request
 
+    def _response_anew(self) -> handshake.Response | None:
+        """Build the response that opened the connection again, where it is not kept."""
+        return None
+
     @property
     def response(self) -> Any:
         """The opening handshake's `Response`."""
-        if self._known_response is None and self._native_response is not None:
+        if self._known_response is None:
             response = self._native_response
+            if response is None:
+                response = self._response_anew()
+            if response is None:
+                return None
             if isinstance(response, bytes):
                 response = handshake.Response.from_head(response)
             self._known_response = Response.of(response)

@@ -9,7 +9,6 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 from wsfast import connection
-from wsfast.codes import CloseCause
 
 from .exceptions import (
     ConnectionClosed,
@@ -98,8 +97,6 @@ class Machine(connection.Connection):
         native = super().closed_error()
         error = made(rcvd, sent, ordered, native.cause)
         error.__cause__ = native.__cause__
-        if error.__cause__ is None and native.cause is CloseCause.TIMEOUT:
-            error.__cause__ = TimeoutError("timed out while closing connection")
         return error
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from wsfast import connection as native
+from wsfast import handshake
 from wsfast.asyncio import broadcast as sending
 from wsfast.asyncio.protocol import ConnectionProtocol
 from wsfast.asyncio.websocket import WebSocket
@@ -101,6 +102,12 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
     def transport(self) -> asyncio.Transport | None:
         """The asyncio transport; None once the connection is closed."""
         return self._transport if self._channel is None else self._channel.transport
+
+    def _response_anew(self) -> handshake.Response | None:
+        if self._channel is None or self._native_request is None:
+            return None
+        anew = getattr(self._open_channel().host, "_response_anew", None)  # of servers
+        return None if anew is None else anew(self._native_request, self.subprotocol)
 
     async def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
         """Close the connection with the closing handshake and wait for its end, for at most `close_timeout`.

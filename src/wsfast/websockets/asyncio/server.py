@@ -132,7 +132,10 @@ class Server(Receiving, native.Server):
             FilterProtocol(protocol, pipe).take(trailing)
 
     def _note_response(self, ws: Any, head: bytes) -> None:
-        ws.response = head
+        if ws.protocol.pipe is not None:
+            ws.response = head  # only this server knows what extensions were agreed on
+        else:
+            super()._note_response(ws, head)
 
     def _registration(self, name: str | None) -> native._Registration:
         return native._Registration(handler=self._served)  # type: ignore[arg-type]

@@ -60,11 +60,18 @@ class connect(client.connect):  # noqa: N801
             **{"proxy": None, **kwargs},
         )
 
+    async def __await_impl__(self) -> Any:
+        """Connect, as ``await`` does."""
+        return await self.connect()
+
     async def _connect(self) -> tuple[Any, Any]:
         try:
             return await super()._connect()
         except InvalidStatus as exc:
             raise InvalidStatusCode(exc.response.status_code, exc.response.headers) from exc
+
+
+Connect = connect
 
 
 def unix_connect(path: PathLike | None = None, uri: str = "ws://localhost/", **kwargs: Any) -> connect:

@@ -1,0 +1,165 @@
+"""The clients on asyncio, in threads and on trio do the same."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+import trio
+from sync_helpers import PATIENCE, Peer, scripted
+
+import wsfast
+import wsfast.sync
+import wsfast.trio
+from wsfast import encode_frame
+
+
+def on_asyncio(uri: str, use: str, *args: Any, kept: list[Any] | None = None, **options: Any) -> Any:
+    async def main() -> Any:
+        async with wsfast.connect(uri, **options) as ws:
+            if kept is not None:
+                kept.append(ws)
+            return await getattr(ws, use)(*args)
+
+    return asyncio.run(main())
+
+
+def in_threads(uri: str, use: str, *args: Any, kept: list[Any] | None = None, **options: Any) -> Any:
+    with wsfast.sync.connect(uri, **options) as ws:
+        if kept is not None:
+            kept.append(ws)
+        return getattr(ws, use)(*args)
+
+
+def on_trio(uri: str, use: str, *args: Any, kept: list[Any] | None = None, **options: Any) -> Any:
+    async def main() -> Any:
+        async with wsfast.trio.connect(uri, **options) as ws:
+            if kept is not None:
+                kept.append(ws)
+            return await getattr(ws, use)(*args)
+
+    return trio.run(main)
+
+
+clients = pytest.mark.parametrize("client", [on_asyncio, in_threads, on_trio])
+
+
+@clients
+def test_a_refusal_whose_body_takes_too_long(client: Callable[..., Any]) -> None:
+    """`open_timeout` passes within the body: the refusal is known by then, and is what is told."""
+
+    def script(peer: Peer) -> None:
+        peer.read_head()
+        peer.sock.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 100\r\n\r\nonly a part")
+        peer.until_end()
+
+    with scripted(script) as port, pytest.raises(wsfast.InvalidStatus) as caught:
+        client(f"ws://127.0.0.1:{port}", "recv", open_timeout=0.3)
+    assert caught.value.response.body == b"only a part"
+
+
+@clients
+def test_process_response(client: Callable[..., Any]) -> None:
+    """It sees each response, that of a refusal too, before anything is made of it; what it raises is raised."""
+    seen: list[tuple[str, int]] = []
+
+    def note(request: wsfast.Request, response: wsfast.Response) -> None:
+        seen.append((request.path, response.status_code))
+        if "X-Too-Old" in response.headers:
+            raise LookupError("the server is too old")
+
+    def script(peer: Peer) -> None:
+        head = peer.read_head()
+        if b"GET /moved" in head:
+            peer.sock.sendall(b"HTTP/1.1 307 Away\r\nLocation: /\r\nContent-Length: 0\r\n\r\n")
+        elif b"GET /no" in head:
+            peer.sock.sendall(b"HTTP/1.1 403 Forbidden\r\nX-Too-Old: 1\r\nContent-Length: 0\r\n\r\n")
+        else:
+            peer.accept()
+            peer.sock.sendall(encode_frame(1, "hello"))
+            peer.until_end()
+
+    with scripted(script) as port:
+        uri = f"ws://127.0.0.1:{port}"
+        assert client(f"{uri}/moved", "recv", process_response=note, close_timeout=0.1) == "hello"
+        assert seen == [("/moved", 307), ("/", 101)]
+        with pytest.raises(LookupError, match="too old"):
+            client(f"{uri}/no", "recv", process_response=note)
+
+        async def later(request: wsfast.Request, response: wsfast.Response) -> None:
+            raise AssertionError
+
+        for wrong in (later, "text"):
+            with pytest.raises(TypeError, match="process_response must be a plain function"):
+                client(uri, "recv", process_response=wrong)
+
+
+@clients
+def test_the_cause_of_a_reset(client: Callable[..., Any]) -> None:
+    def script(peer: Peer) -> None:
+        peer.accept()
+        peer.sock.recv(1)
+        peer.reset()
+
+    with scripted(script) as port, pytest.raises(wsfast.ConnectionClosedError) as caught:
+        client(f"ws://127.0.0.1:{port}", "recv", ping_interval=0.05)
+    assert isinstance(caught.value.__cause__, (OSError, trio.BrokenResourceError))
+    assert caught.value.cause is wsfast.CloseCause.LOST
+
+
+@clients
+def test_the_cause_of_a_transport_that_the_server_does_not_end(client: Callable[..., Any]) -> None:
+    def script(peer: Peer) -> None:
+        peer.accept()
+        peer.sock.recv(1000)
+        peer.sock.sendall(encode_frame(8, b"\x03\xe8"))
+        peer.until_end()
+
+    kept: list[Any] = []
+    with scripted(script) as port:
+        client(f"ws://127.0.0.1:{port}", "ping", close_timeout=0.1, kept=kept)
+    assert isinstance(kept[0].close_exc, wsfast.ConnectionClosedOK)
+    assert isinstance(kept[0].close_exc.__cause__, TimeoutError)
+
+
+@clients
+def test_a_piece_goes_out_at_once(client: Callable[..., Any]) -> None:
+    """The next piece may be long in coming: here it waits until the peer has the first."""
+    arrived = threading.Event()
+    seen: list[Any] = []
+
+    def in_thread() -> Iterator[str]:
+        yield "first"
+        assert arrived.wait(PATIENCE)
+        yield "second"
+
+    async def on_a_loop() -> AsyncIterator[str]:
+        yield "first"
+        run = asyncio.to_thread if client is on_asyncio else trio.to_thread.run_sync
+        assert await run(arrived.wait, PATIENCE)
+        yield "second"
+
+    def script(peer: Peer) -> None:
+        peer.accept()
+        decoder = wsfast.Decoder(masked=True)
+        decoder.streaming = True
+        while not seen:
+            seen.extend(decoder.feed(peer.sock.recv(1000)))
+        arrived.set()
+        peer.until_end()
+
+    pieces = in_thread() if client is in_threads else on_a_loop()
+    with scripted(script) as port:
+        client(f"ws://127.0.0.1:{port}", "send", pieces, close_timeout=0.1)
+    assert seen[0].data == "first"
+
+
+@pytest.mark.parametrize("package", [wsfast, wsfast.sync, wsfast.trio])
+def test_unix_connect_wants_a_path_or_a_socket(package: Any) -> None:
+    with pytest.raises(ValueError, match="expected either path or sock"):
+        package.unix_connect()
+    with pytest.raises(ValueError, match="expected either path or sock"):
+        package.unix_connect("path", sock=object())
