@@ -256,7 +256,7 @@ class Session:
             connection = self.connection
             unanswered = connection.state is State.CLOSING and connection.cause is CloseCause.LOCAL
             if not connection.should_end_transport and connection.lost is None:
-                connection.lost = TimeoutError("timed out while closing the connection")
+                connection.lost = TimeoutError("timed out while closing connection")
             connection.abandon(CloseCause.TIMEOUT if unanswered else connection.cause or CloseCause.LOST)
             return Do.DROP
         if self._grace_until is not None and now >= self._grace_until:

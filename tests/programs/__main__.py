@@ -27,6 +27,7 @@ PROGRAMS = {
     "realtime": ["realtime"],
     "rpc": ["fastapi-websocket-rpc", "fastapi", "uvicorn"],
     "devtools": ["zendriver"],
+    "proxy": ["websockets_proxy"],
 }
 """The programs, each with what pip installs for it."""
 
