@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hiredis
 import pytest
 from client_helpers import until
 from engines import REDISES, Engine, engine, find, free_port
@@ -112,14 +113,12 @@ async def test_a_server_that_talks_nonsense_is_asked_again(answer: bytes, cluste
         await bus.close()
 
 
-async def test_what_the_engine_says_is_told_escaped() -> None:
-    """What it refuses a message with reaches logs, by the exception and by the reason of a loss."""
-    nasty = b"WRONG \x07\x1b[31mforged \xe2\x80\xae" + b"x" * 1000
+@contextlib.asynccontextmanager
+async def engine_of_lies(answer: bytes) -> AsyncIterator[RedisBus]:
+    """Run what looks like an engine until it is asked for something of use, which it answers with `answer`."""
     info = b"redis_version:7.0.0\r\nrun_id:abc\r\n"
 
-    async def engine_of_lies(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        import hiredis
-
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         commands = hiredis.Reader()
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
@@ -135,21 +134,43 @@ async def test_what_the_engine_says_is_told_escaped() -> None:
                         case b"CLIENT" | b"HELLO" | b"SELECT":
                             writer.write(b"+OK\r\n")
                         case _:
-                            writer.write(b"-" + nasty + b"\r\n")
+                            writer.write(answer)
         writer.close()
 
-    async with await asyncio.start_server(engine_of_lies, "127.0.0.1", 0) as server:
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         bus = RedisBus(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}")
         process = Process(bus)
         await bus.start(process, 1)
         await until(lambda: process.up)
+        yield bus
+        await bus.close()
+
+
+async def test_what_the_engine_says_is_told_escaped() -> None:
+    """What it refuses a message with reaches logs, by the exception and by the reason of a loss."""
+    async with engine_of_lies(b"-WRONG \x07\x1b[31mforged \xe2\x80\xae" + b"x" * 1000 + b"\r\n") as bus:
         for refused in (bus.publish("t", b"1"), bus.store("t", b"1", 10, 60.0), bus.read("t", None)):
             with pytest.raises(BusUnavailable) as told:
                 await refused
             assert str(told.value).startswith("the engine refused: WRONG \\x07\\x1b[31mforged ")
             assert str(told.value).isprintable()
             assert len(str(told.value)) < 300
-        await bus.close()
+
+
+@pytest.mark.parametrize(
+    "answer", [b"*0\r\n", b"*2\r\n:1\r\n:1\r\n", b"*2\r\n$1\r\n-\r\n:1\r\n", b"*2\r\n$1\r\ne\r\n$1\r\ne\r\n"]
+)
+async def test_a_place_that_is_none(answer: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    """The engine is given up, and the message is tried again; nothing is logged by the event loop."""
+    async with engine_of_lies(answer) as bus:
+        with pytest.raises(BusUnavailable, match="the engine talks nonsense about the history"):
+            await bus.read("t", None)
+        stored = asyncio.ensure_future(bus.store("t", b"1", 10, 60.0))  # type: ignore[arg-type]
+        await until(lambda: bus.counters["reconnects"] >= 1)
+        assert not stored.done()
+    with pytest.raises(BusUnavailable, match="the bus was closed"):
+        await stored
+    assert caplog.records == []
 
 
 async def test_closing_can_be_cancelled() -> None:

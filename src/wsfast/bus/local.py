@@ -99,7 +99,9 @@ class _Stream(asyncio.Protocol):
             data = self._rest + data
         at, end = 0, len(data)
         unpack, head = _HEAD.unpack_from, _HEAD.size
-        handle = self._bus._handle
+        bus = self._bus
+        handle, wanted = bus._handle, bus._wanted
+        received = None if bus._receiver is None or bus._closed else bus._receiver.received
         try:
             while end - at >= head:
                 size, kind, named = unpack(data, at)
@@ -109,7 +111,13 @@ class _Stream(asyncio.Protocol):
                 if end - start < size:
                     break
                 at = start + size
-                handle(self, kind, data[start : start + named].decode("ascii"), data[start + named : at])
+                body = start + named
+                if kind == _F_MESSAGE:  # nearly all are: no call of ours for it
+                    topic = wanted.get(data[start:body])
+                    if topic is not None and received is not None:
+                        received(topic, data[body:at], None)
+                    continue
+                handle(self, kind, data[start:body].decode("ascii"), data[body:at])
         except Exception as exc:
             self._bus._complain(exc)
             assert self.transport is not None
@@ -186,6 +194,7 @@ class LocalBus(Bus):
         self._closed = False
         self._loop: asyncio.AbstractEventLoop
         self._topics: set[str] = set()
+        self._wanted: dict[bytes, str] = {}  # the same, by what they are called in frames
         self._interested: dict[str, list[_Peer]] = {}
         self._peers: dict[int, _Peer] = {}
         self._streams: set[_Stream] = set()
@@ -249,6 +258,7 @@ class LocalBus(Bus):
             self._pump()
             await asyncio.sleep(0.005)
         self._closed = True
+        self._wanted.clear()
         self._outbox.fail("the bus was closed")
         if self._ticking is not None:
             self._ticking.cancel()
@@ -418,10 +428,6 @@ class LocalBus(Bus):
         receiver = self._receiver
         if receiver is None or self._closed:
             return
-        if kind == _F_MESSAGE:
-            if topic in self._topics:
-                receiver.received(topic, body, None)
-            return
         if kind == _F_HELLO:
             version, origin = _HELLO.unpack(body)
             if version != _VERSION or origin == self._origin:
@@ -513,12 +519,14 @@ class LocalBus(Bus):
         """Ask for the messages of a topic."""
         if topic not in self._topics:
             self._topics.add(topic)
+            self._wanted[topic.encode()] = topic
             self._to_all(_frame(_F_SUBSCRIBE, topic, b""))
 
     def unsubscribe(self, topic: str) -> None:
         """Ask for them no more."""
         if topic in self._topics:
             self._topics.discard(topic)
+            self._wanted.pop(topic.encode(), None)
             self._to_all(_frame(_F_UNSUBSCRIBE, topic, b""))
 
     def _to_all(self, frame: bytes) -> None:

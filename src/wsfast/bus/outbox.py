@@ -135,7 +135,7 @@ class Outbox:
         if entry.size:
             self._recent.append((now, entry))
             self._recent_bytes += len(entry.data)
-        self._forget(now)
+            self._forget(now)
         return entry
 
     def refuse(self, error: Exception) -> None:
@@ -185,7 +185,8 @@ class Outbox:
         return len(again)
 
     def expire(self, now: float) -> None:
-        """Give up what has waited for too long."""
+        """Give up what has waited for too long, and forget what was confirmed long ago."""
+        self._forget(now)
         error = BusUnavailable(f"the bus has taken nothing for {self.max_seconds} s")
         while self._waiting and self._waiting[0].due <= now:
             entry = self._waiting.popleft()

@@ -391,12 +391,14 @@ class _Node:
             return  # to what was given up
         waiting = self._replies.popleft()
         if waiting is None:
-            if isinstance(reply, Exception):
+            if type(reply) is int:  # to how many it was published; the time does not matter then
+                self.outbox.confirm(None, 0.0)
+            elif isinstance(reply, Exception):
                 self._refused(reply)
             elif isinstance(reply, list):
-                self.outbox.confirm(Position(reply[0].decode("ascii"), reply[1]), self._loop.time())
+                self.outbox.confirm(_position(reply), self._loop.time())
             else:
-                self.outbox.confirm(None, self._loop.time())
+                self.outbox.confirm(None, 0.0)
         elif waiting is not False and not waiting.done():
             if isinstance(reply, Exception):
                 waiting.set_exception(BusUnavailable(f"the engine refused: {words(reply)}"))
@@ -448,10 +450,13 @@ class _Node:
                 )
         except TimeoutError:
             raise BusUnavailable("the engine does not answer") from None
-        if not found[0]:
-            return Reading(_NOWHERE, [], after is None or after == _NOWHERE)
-        now, newest, oldest = found[0].decode("ascii"), int(found[1]), int(found[2])
-        messages = [Stored(Position(now, int(id_.partition(b"-")[0])), fields[1]) for id_, fields in found[3]]
+        try:
+            if not found[0]:
+                return Reading(_NOWHERE, [], after is None or after == _NOWHERE)
+            now, newest, oldest = found[0].decode("ascii"), int(found[1]), int(found[2])
+            messages = [Stored(Position(now, int(id_.partition(b"-")[0])), fields[1]) for id_, fields in found[3]]
+        except (AttributeError, IndexError, TypeError, ValueError):
+            raise BusUnavailable("the engine talks nonsense about the history") from None
         complete = after is None or (after.epoch == now and oldest - 1 <= after.offset <= newest)
         return Reading(Position(now, newest), messages, complete)
 
@@ -755,6 +760,18 @@ class RedisBus(Bus):
             "reconnects": sum(node.reconnects for node in nodes),
             "outbox": sum(node.outbox.bytes for node in nodes),
         }
+
+
+def _position(answer: list[Any]) -> Position:
+    """Return the place that the script has stored a message at.
+
+    Raises:
+        hiredis.ProtocolError: it is not what the script answers.
+    """
+    match answer:
+        case [bytes() as epoch, int() as offset] if epoch.isalnum():
+            return Position(epoch.decode("ascii"), offset)
+    raise hiredis.ProtocolError("a message of a history was answered with something else than its place")
 
 
 def _parse_info(answer: Any) -> dict[str, str]:

@@ -69,6 +69,8 @@ class Sealer:
         """Make the envelope of a message."""
         flags = text | (_FIRST if first else 0)
         middle = b""
+        if key is None and self._key is None:
+            return _HEAD.pack(_VERSION, flags, origin, number) + payload
         if key is not None:
             flags |= _KEYED
             encoded = key.encode()
