@@ -380,3 +380,47 @@ def test_a_message_that_is_late_is_no_loss() -> None:
     assert incoming.check(22.5) == []
     assert incoming.check(24.0) == [Gap("a", 2)]
     assert incoming.check(25.0) == []
+
+
+def test_the_numbers_of_processes_that_ended_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers that are replaced for months, or origins that somebody makes up, do not pile up."""
+    from wsfast.topics import numbers
+
+    incoming = Incoming()
+    incoming.join("t", 0.0)
+    incoming.heard(1, 100.0)
+    for origin in (1, 2):
+        assert incoming.accept("t", origin, 5, first=False) == 0
+    incoming.sweep(100.0)
+    incoming.sweep(159.0)
+    assert incoming.accept("t", 2, 5, first=False) is None  # it may have ended a moment ago
+    incoming.sweep(160.0)
+    assert set(incoming._latest["t"]) == {1}
+    assert set(incoming._unsure) == {("t", 1)}
+    assert incoming.accept("t", 1, 5, first=False) is None
+
+    monkeypatch.setattr(numbers, "_MAX_ORIGINS", 10)
+    for origin in range(10, 40):
+        assert incoming.accept("t", origin, 5, first=False) == 0
+    assert set(incoming._latest["t"]) == set(range(30, 40))
+    assert len(incoming._unsure) == 10
+
+
+async def test_presence_that_changes_while_the_bus_is_down() -> None:
+    """What changes is not kept for the others: they are told all, once it is up again."""
+    net = Net()
+    topics: Any = wsfast.Topics(FaultyBus(net))
+    topics.configure("room", presence=True)
+    async with topics:
+        await until(lambda: topics._up)
+        topics._state_changed(False, "it is a test")
+        for number in range(1000):
+            topics._presence.come("room", str(number), None)
+            topics._presence_changed("room", topics._presence.present("room")[0], True)
+            topics._go("room", str(number))
+            if number % 100 == 0:
+                await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert topics._presence._changes == []
+        assert topics._presence.version > 0
+        assert topics._presence.present("room") == []

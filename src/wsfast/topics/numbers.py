@@ -17,6 +17,10 @@ _IDLE: Final = 600.0
 _SETTLES: Final = 12.0
 """Seconds after which a message that is tried again and again has arrived or was given up."""
 _MAX_TOPICS: Final = 200_000
+_MAX_ORIGINS: Final = 10_000
+"""Processes whose numbers of one topic are remembered."""
+_SWEEP: Final = 60.0
+"""Seconds between two looks for numbers of processes that have ended."""
 _CHUNK: Final = 1000
 _SLACK: Final = 0.25
 """Seconds that a subscription may have taken to be in force."""
@@ -152,6 +156,8 @@ class Incoming:
         self._unsure: dict[tuple[str, int], int] = {}  # the number before the first that came
         self._suspects: list[tuple[float, str, int, int, int | None]] = []
         self._origins: dict[int, _Origin] = {}
+        self._strangers: set[int] = set()  # whose numbers are remembered, and who were not alive at the last sweep
+        self._swept = 0.0
 
     def join(self, topic: str, now: float) -> None:
         """Note a subscription."""
@@ -186,8 +192,26 @@ class Incoming:
             known.heard = now
 
     def forget(self, origin: int) -> None:
-        """Forget a process that has ended. What it sent last is still checked by `check`."""
+        """Forget a process that has ended. What it sent last is still checked by `check`, until `sweep` forgets it."""
         self._origins.pop(origin, None)
+
+    def sweep(self, now: float) -> None:
+        """Forget the numbers of processes that have not been alive for a minute at least; to be called regularly."""
+        if now < self._swept + _SWEEP:
+            return
+        self._swept = now
+        strangers: set[int] = set()
+        for topic, latest in self._latest.items():
+            for origin in [origin for origin in latest if origin not in self._origins]:
+                if origin in self._strangers:
+                    self._forget_numbers(topic, latest, origin)
+                else:
+                    strangers.add(origin)
+        self._strangers = strangers
+
+    def _forget_numbers(self, topic: str, latest: dict[int, int], origin: int) -> None:
+        del latest[origin]
+        self._unsure.pop((topic, origin), None)
 
     def accept(self, topic: str, origin: int, number: int, first: bool, *, ordered: bool = False) -> int | None:
         """Judge a message by its number.
@@ -205,6 +229,8 @@ class Incoming:
         before = latest.get(origin)
         if before is None:
             latest[origin] = number
+            if len(latest) > _MAX_ORIGINS:
+                self._forget_numbers(topic, latest, next(iter(latest)))
             if not first and not ordered:
                 self._unsure[topic, origin] = number - 1
             return 0

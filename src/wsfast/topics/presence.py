@@ -53,10 +53,12 @@ class Presence:
         self._put(self._origin, topic, id_, info)
         self._changes.append([topic, id_, info])
 
-    def go(self, topic: str, id_: str) -> None:
-        """Note that somebody left in this process."""
-        if self._take(self._origin, topic, id_) is not None:
+    def go(self, topic: str, id_: str) -> Present | None:
+        """Note that somebody left in this process; return who it was, or None if nobody."""
+        gone = self._take(self._origin, topic, id_)
+        if gone is not None:
             self._changes.append([topic, id_])
+        return gone
 
     def changes(self) -> list[dict[str, Any]]:
         """Return what to tell the others of what changed since the last call, as messages."""

@@ -667,10 +667,9 @@ class Topics:
         return self._presence.present(topic)
 
     def _go(self, topic: str, id_: str) -> None:
-        infos = [one for one in self._presence.present(topic) if one.id == id_]
-        self._presence.go(topic, id_)
-        for one in infos:
-            self._presence_changed(topic, one, False)
+        gone = self._presence.go(topic, id_)
+        if gone is not None:
+            self._presence_changed(topic, gone, False)
 
     def _presence_changed(self, topic: str, present: Present, came: bool) -> None:
         """Note who came or left in this process; the others are told at the end of the turn."""
@@ -691,8 +690,9 @@ class Topics:
 
     def _tell_presence(self) -> None:
         self._telling = False
-        if self._running and self._up:
-            for content in self._presence.changes():
+        contents = self._presence.changes()
+        if self._running and self._up:  # else all is told when the bus is up again
+            for content in contents:
                 self._tell(content)
 
     # --- Other processes ------------------------------------------------------------------------------------
@@ -714,6 +714,7 @@ class Topics:
             self._tell(content)
         for origin in self._incoming.silent(now, _DEAD):
             self._ended(origin)
+        self._incoming.sweep(now)
         for gap in self._incoming.check(now):
             self._told(gap)
 
