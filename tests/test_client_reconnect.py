@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import itertools
 import socket
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
+import sync_helpers
+import uvloop
 from client_helpers import Peer, echo, nothing_left, port_of, scripted, until, url_of
 from multidict import CIMultiDict
 
 import wsfast
+import wsfast.websockets
 from wsfast.dial.reconnect import backoff, process_exception
 from wsfast.handshake import Response
 
@@ -269,3 +274,29 @@ async def test_cancelled_while_waiting() -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+@pytest.mark.parametrize("connect", [wsfast.connect, wsfast.websockets.connect], ids=["wsfast", "websockets"])
+def test_a_program_that_ends_within_the_loop_waits_for_its_connection(
+    connect: Any, new_loop: Callable[[], asyncio.AbstractEventLoop], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The task that asyncio makes for a generator that was left is in no list of tasks: nothing else waits for it."""
+    held: list[object] = []
+
+    async def receive(uri: str) -> None:
+        async for ws in connect(uri):
+            held.append(ws)
+            async for _ in ws:
+                raise AssertionError
+
+    async def main(uri: str) -> None:
+        held.append(asyncio.create_task(receive(uri)))
+        await until(lambda: len(held) == 2)
+
+    with sync_helpers.running() as peer, asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(main(peer.uri))
+    assert held[1].state.name == "CLOSED"  # type: ignore[attr-defined]
+    held.clear()
+    gc.collect()
+    assert not caplog.records

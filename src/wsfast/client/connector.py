@@ -5,7 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from functools import partial
 from types import TracebackType
 from typing import Any, Generic, Literal, TypeVar, Unpack
 
@@ -54,6 +65,38 @@ class _Client:
         failure = protocol.connection.failure
         cause = protocol.connection.cause or CloseCause.LOST
         self.logger.debug("connection to %a: %s", protocol.ws.remote_address, failure or cause.value)
+
+
+class Closing:
+    """A block for which a connection is open, and whose end `asyncio.run` waits for, whoever closes it.
+
+    An `async for` over connections that is left by an exception ends in a task that the loop makes for it. Nobody waits
+    for that task: at the end of a program it would be destroyed while the connection is closing. What `asyncio.run`
+    does wait for, by `shutdown_asyncgens`, is an asynchronous generator.
+
+    Args:
+        close: closes the connection and waits for its end; it may be called while it is closing.
+    """
+
+    def __init__(self, close: Callable[[], Awaitable[None]]) -> None:
+        self._close = close
+        self._end = self._wait()
+
+    async def _wait(self) -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            await self._close()
+
+    async def __aenter__(self) -> None:
+        await anext(self._end)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._close()
+        if not self._end.ag_running:  # in `shutdown_asyncgens`
+            await self._end.aclose()
 
 
 class _Connector(ClientSettings, Generic[_T]):
@@ -244,11 +287,11 @@ class _Connector(ClientSettings, Generic[_T]):
                 delay = attempts.failed(exc)
             else:
                 opened = loop.time()
-                try:
-                    yield shaped
-                finally:
-                    lost = was_lost(ws)
-                    await ws._leave(failed=False)
+                async with Closing(partial(ws._leave, failed=False)):
+                    try:
+                        yield shaped
+                    finally:
+                        lost = was_lost(ws)
                 delay = attempts.ended(lost, loop.time() - opened)
                 if delay is None:
                     return

@@ -173,7 +173,7 @@ class connect(Dialing, connector.connect):  # noqa: N801
         retries = Retries(self.process_exception, self.reconnect_delays, self.logger)
         while True:
             try:
-                async with self as connection:
+                async with self as connection, connector.Closing(connection.close):
                     yield connection
             except Exception as exc:
                 await asyncio.sleep(retries.failed(exc))
