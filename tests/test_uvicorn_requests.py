@@ -115,3 +115,23 @@ async def test_what_comes_behind_a_request_that_waits_is_left_to_the_kernel() ->
         assert len(protocol._waiting) < 1_000_000
         writer.transport.abort()
         last.set()
+
+
+async def test_requests_of_a_peer_that_reads_nothing_are_left_to_the_kernel() -> None:
+    """The end of each response lets uvicorn read on, though thousands of requests wait for theirs."""
+    answered = 0
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal answered
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+        answered += 1
+
+    async with running(app, **WAYS["http"]) as run:
+        _, writer = await asyncio.open_connection("127.0.0.1", run.port)
+        request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+        writer.write(request * 100_000)
+        await until(lambda: answered > 100)
+        (protocol,) = run.state.connections
+        assert len(protocol.pipeline) <= 2 * 262_144 / len(request)  # what asyncio and uvloop read at once
+        writer.transport.abort()

@@ -127,6 +127,9 @@ class _HTTPTools(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        if self.pipeline:
+            # uvicorn reads on after each response, so that a peer that reads nothing is given memory without a bound.
+            self.flow.pause_reading()
         if self._waiting is not None and not are_responses_due(self):
             self.loop.call_soon(self._go_on, context=self._context)
 
