@@ -323,6 +323,33 @@ async def test_nothing_overtakes_by_send_nowait() -> None:
         assert await server.recv() == "large " * 100_000
 
 
+async def test_what_was_sent_before_a_close_arrives_though_a_thread_compresses_it() -> None:
+    async with pair(compression=Deflate(executor_threshold=1000)) as (client, server):
+        large = "large " * 100_000
+        tasks = [asyncio.create_task(client.send(message)) for message in (large, "small", large, ["frag", "ments"])]
+        await asyncio.sleep(0)
+        await client.close()
+        await asyncio.gather(*tasks)
+        assert [await server.recv() for _ in tasks] == [large, "small", large, "fragments"]
+        with pytest.raises(ConnectionClosedOK):
+            await server.recv()
+
+
+async def test_a_close_waits_for_no_fragments_that_may_never_come() -> None:
+    async def endless() -> AsyncIterator[str]:
+        yield "never"
+        await asyncio.Event().wait()
+
+    async with pair(compression=Deflate(executor_threshold=1000), close_timeout=0.2) as (client, _):
+        tasks = [asyncio.create_task(client.send(message)) for message in ("large " * 100_000, endless())]
+        await asyncio.sleep(0)
+        await client.close()
+        assert client.state is State.CLOSED
+        await tasks[0]
+        tasks[1].cancel()
+        await asyncio.wait(tasks)
+
+
 # --- Sending while this side closes -----------------------------------------------------------------------------------
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..codes import CloseCause, CloseCode
 from ..connection import State
 from ..events import BytesLike
+from ..exceptions import ConnectionClosed
 
 if TYPE_CHECKING:
     from .protocol import ConnectionProtocol
@@ -107,13 +108,14 @@ class Outbox:
         busy: whether a message in several steps is under way, so that who sends now has to wait in line.
     """
 
-    __slots__ = ("_channel", "_drain", "_line", "_steps", "busy")
+    __slots__ = ("_channel", "_compressing", "_drain", "_line", "_steps", "busy")
 
     def __init__(self, channel: ConnectionProtocol) -> None:
         self._channel = channel
         self._line = _Line(self)
         self._drain = Waiters()
         self._steps = 0
+        self._compressing = False  # in a thread
         self.busy: bool = False
 
     # --- One after the other
@@ -206,11 +208,13 @@ class Outbox:
         except BaseException:
             self.leave()
             raise
+        self._compressing = True
         work.add_done_callback(partial(self._compressed, done))
         return done
 
     def _compressed(self, done: asyncio.Future[None], work: asyncio.Future[Any]) -> None:
         channel = self._channel
+        self._compressing = False
         try:
             channel.connection.send_prepared(work.result())
             channel.count_sent()
@@ -228,6 +232,20 @@ class Outbox:
                 done.set_result(None)
         finally:
             self.leave()
+
+    async def finish_compressing(self) -> None:
+        """Wait while a thread compresses a message, so that what came before a `close` is sent before it.
+
+        Not for a message in fragments: the next one may never come.
+        """
+        if not self._compressing:
+            return
+        try:
+            async with asyncio.timeout(self._channel.host.limits.close_timeout):
+                await self._enter()
+        except (TimeoutError, ConnectionClosed):
+            return
+        self.leave()
 
     def send_fragment(self, data: str | BytesLike, *, fin: bool, text: bool | None, compress: bool | None) -> None:
         """Send the next fragment of a message."""

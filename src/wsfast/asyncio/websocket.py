@@ -429,6 +429,8 @@ class WebSocket(Facts, Endpoint):
             ValueError, TypeError: another code, or a reason that is too long.
         """
         channel = self._own_channel()
+        if channel.gated:
+            await channel.outbox.finish_compressing()
         channel.start_close(code, reason, CloseCause.LOCAL)
         await channel.wait_closed()
 

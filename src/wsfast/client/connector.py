@@ -17,8 +17,8 @@ from collections.abc import (
     Sequence,
 )
 from functools import partial
-from types import TracebackType
-from typing import Any, Generic, Literal, TypeVar, Unpack
+from types import AsyncGeneratorType, TracebackType
+from typing import Any, Generic, Literal, TypeVar, Unpack, cast
 
 from ..asyncio.listener import Listener
 from ..asyncio.protocol import ConnectionProtocol
@@ -80,7 +80,7 @@ class Closing:
 
     def __init__(self, close: Callable[[], Awaitable[None]]) -> None:
         self._close = close
-        self._end = self._wait()
+        self._end = cast("AsyncGeneratorType[None, None]", self._wait())
 
     async def _wait(self) -> AsyncGenerator[None, None]:
         try:
