@@ -96,11 +96,11 @@ def summary(rows: list[Row]) -> list[str]:
         ours = cells.get("cython") or cells.get("message")
         if first != kind:
             kind = first
-            lines += ["", f"{first:<26}{'wsfast':>9}{'GB/s':>7}{'python':>11}{'best peer':>11}  {'':<9}{'ratio':>5}"]
-        name = group.removeprefix(first).strip()[:25] or group[:25]
-        line = f"{name:<26}{_figure(ours)}"
+            lines += ["", f"{first:<25}{'wsfast':>9}{'GB/s':>7}{'python':>11}{'best peer':>11}  {'':<10}{'ratio':>5}"]
+        name = group.removeprefix(first).strip()[:24] or group[:24]
+        line = f"{name:<25}{_figure(ours)}"
         line += f"{ours.nbytes / ours.seconds / 1e9:>7.2f}" if ours and ours.nbytes >= 4096 else f"{'':>7}"
-        line += f"{_figure(cells.get('python'), 11)}{_figure(best, 11)}  {best.name[:9] if best else '':<9}"
+        line += f"{_figure(cells.get('python'), 11)}{_figure(best, 11)}  {best.name[:10] if best else '':<10}"
         if ours and best:
             line += f"{ours.seconds / best.seconds:>5.2f}"
         lines.append(line.rstrip())
