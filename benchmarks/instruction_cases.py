@@ -230,16 +230,80 @@ def _echo_listener() -> tuple[Callable[[], object], int]:
 def _echo_handler() -> tuple[Callable[[], object], int]:
     loop = asyncio.new_event_loop()
 
-    async def echo(ws: Any) -> None:
-        async for message in ws:
-            await ws.send(message)
-
     def use(protocol: Any, ws: Any) -> None:
-        protocol.task = loop.create_task(echo(ws))
+        protocol.task = loop.create_task(_echo(ws))
         protocol.task._log_destroy_pending = False
         loop.run_until_complete(asyncio.sleep(0))  # until it waits; from then on it is resumed by what is received
 
     return _echoing(loop, use)
+
+
+_OPENING = (
+    b"GET / HTTP/1.1\r\nHost: localhost:8765\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+def _connection(handler: Callable[[Any], Any] | None) -> Case:
+    """Make a case of a connection's whole life at a server: accepted, opened, one echo, closed by the peer.
+
+    Each operation has the peer's calls and the loop's turns in it.
+    """
+
+    def prepare() -> tuple[Callable[[], object], int]:
+        import wsfast
+        from wsfast._codec import encode_frame
+
+        class Echo(wsfast.Listener):
+            def on_message(self, message: str | bytes) -> None:
+                self.ws.send_nowait(message)
+
+        loop = asyncio.new_event_loop()
+        server = wsfast.Server(ping_interval=None)
+        if handler is None:
+            server.register_listener(None, Echo)
+        else:
+            server.register_handler(None, handler)
+        loop.run_until_complete(server.start("127.0.0.1", 0))
+        address = server.sockets[0].getsockname()
+        message = _sized(BINARY, 64)
+        frame, answer = encode_frame(2, message, mask=KEY), encode_frame(2, message)
+        close, closed = encode_frame(8, b"\x03\xe8", mask=KEY), encode_frame(8, b"\x03\xe8")
+
+        def turn() -> None:
+            loop.call_soon(loop.stop)
+            loop.run_forever()
+
+        def call() -> None:
+            for _ in repeat(None, 10):
+                peer = socket.socket()
+                peer.connect(address)
+                peer.send(_OPENING)
+                turn()
+                turn()
+                assert peer.recv(1000).startswith(b"HTTP/1.1 101 ")
+                turn()  # until a handler waits
+                peer.send(frame)
+                turn()
+                assert peer.recv(100) == answer
+                peer.send(close)
+                turn()
+                turn()  # the Close goes out with the end of the stream
+                assert peer.recv(100) == closed
+                peer.close()
+                turn()
+                turn()
+
+        call()
+        assert not server.connections
+        return call, 10
+
+    return prepare
+
+
+async def _echo(ws: Any) -> None:
+    async for message in ws:
+        await ws.send(message)
 
 
 def _broadcast() -> tuple[Callable[[], object], int]:
@@ -308,6 +372,8 @@ CASES: dict[str, Case] = {
     "apply_mask 64 KiB": _mask(65536),
     "echo 64 B by a listener, on a socket": _echo_listener,
     "echo 64 B by a handler, on a socket": _echo_handler,
+    "connection with one echo by a listener": _connection(None),
+    "connection with one echo by a handler": _connection(_echo),
     "broadcast 64 B, each delivery": _broadcast,
     "broadcast 64 B, each delivery, on a socket": _broadcast_on_sockets,
 }
