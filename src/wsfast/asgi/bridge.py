@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from ..asyncio.channel import EventEndpoint
 from ..asyncio.protocol import ConnectionProtocol
-from ..asyncio.websocket import WebSocket
+from ..asyncio.websocket import WebSocket, addresses_of
 from ..codes import CloseCause, CloseCode
 from ..connection import Side, State
 from ..exceptions import ConnectionClosed, HandshakeRefused
@@ -23,7 +24,7 @@ from ..handshake.uri import format_address
 from ..serving import accepting_response, negotiate
 from ..session import LINGER, Limits
 from ..transport.loops import end_in_steps
-from ..transport.sockets import take_over
+from ..transport.sockets import can_take_over, take_over
 from ..transport.timers import CoarseTimer
 from .conversation import (
     Accept,
@@ -61,6 +62,12 @@ HEAD_LIMITS: Final = HeadLimits(max_line=32768, max_head=65536)
 _ENDS: Final = frozenset({"WebSocketDisconnect", "WebSocketDisconnected"})  # of Starlette and Litestar; of Falcon
 STOP_TIMEOUT: Final = 2.0
 """Seconds that a peer has for the closing handshake, and its application to end, when the server stops."""
+MOVE_READS: Final = 3
+"""The read with which a connection that was accepted goes on on wsfast's own transport; see `BridgeProtocol.move`."""
+MOVE_DELAY: Final = 0.5
+"""Seconds after which it does so without having read so often."""
+_MOVE_SLICE: Final = 0.005
+"""Seconds for which connections are moved before others get a turn."""
 
 
 class Host:
@@ -106,6 +113,8 @@ class Host:
         self.fresh_context = fresh_context
         self.topics: Topics | None = topics
         self.tasks: set[asyncio.Task[None]] = set()
+        self._moving: dict[BridgeProtocol, None] = {}  # in the order in which they were opened
+        self._mover: asyncio.Handle | None = None
 
     def header_lines(self) -> bytes:
         """Return headers for every response, each line with CR LF in front."""
@@ -137,6 +146,27 @@ class Host:
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
         return task
+
+    def move_later(self, protocol: BridgeProtocol) -> None:
+        """See to it that a connection is moved soon, if it still is there."""
+        self._moving[protocol] = None
+        if self._mover is None:
+            self._mover = self.loop.call_later(MOVE_DELAY, self._move, context=self.context)
+
+    def is_moved(self, protocol: BridgeProtocol) -> None:
+        """Note that a connection was moved, or has ended."""
+        self._moving.pop(protocol, None)
+
+    def _move(self) -> None:
+        end = monotonic() + _MOVE_SLICE
+        for protocol in list(self._moving):
+            try:
+                protocol.move()
+            except Exception as exc:
+                protocol.transport_failed(exc)
+            if monotonic() > end:
+                break
+        self._mover = self.loop.call_soon(self._move, context=self.context) if self._moving else None
 
     def _connection_opened(self, protocol: ConnectionProtocol) -> None:
         """Called by a connection that is open from now on."""
@@ -244,14 +274,15 @@ class Bridge(EventEndpoint):
             self._respond(refusal(503))
             return
         self._upgrade, self._early = upgrade, trailing
-        self.ws = WebSocket(request)
+        known = addresses_of(transport)
+        self.ws = WebSocket(request, peer=known)
         self.conversation.offers = upgrade.subprotocols
         self.scope = websocket_scope(
             request,
             upgrade.subprotocols,
             scheme="wss" if transport.get_extra_info("sslcontext") else "ws",
-            client=_address(transport, "peername"),
-            server=_address(transport, "sockname"),
+            client=_address(known.remote),
+            server=_address(known.local),
             root_path=host.root_path,
             version=host.version,
             state=host.state,
@@ -268,11 +299,7 @@ class Bridge(EventEndpoint):
             upgrade.key, accepted.subprotocol, extension, accepted.headers, lines=host.header_lines()
         )
         early, self._early = self._early, b""
-        # Not in the context of the application's task: what is received is the server's business.
-        taken = host.context.run(take_over, host.loop, transport, self.protocol)
-        if taken is not None:
-            transport = cast(asyncio.Transport, taken)
-        elif not transport.is_reading():
+        if not transport.is_reading():
             transport.resume_reading()
         self.transport = None
         self._opened = True
@@ -281,7 +308,11 @@ class Bridge(EventEndpoint):
             self.ws.response = head  # the application's headers cannot be made again
         self.protocol.open(host, Side.SERVER, self.ws, transport, compression, head)
         self.join(self.protocol)
-        self.protocol.opened(transport)
+        if can_take_over(host.loop, transport):
+            self.protocol.moves = MOVE_READS
+            host.move_later(self.protocol)
+        else:
+            self.protocol.opened(transport)
         self._wake()
         if early:
             self.protocol.feed(early)
@@ -528,10 +559,31 @@ class BridgeProtocol(ConnectionProtocol):
         if self.opening is not None:
             self.opening.data_received(data)
         else:
+            self.count_read()
             self.feed(data)
 
     def opened(self, transport: asyncio.Transport) -> None:
-        """Called when the connection is open."""
+        """Called when the connection is open, and stays on its transport."""
+
+    def move(self) -> None:
+        """Go on on wsfast's own transport, which reads and writes sooner than the loop's.
+
+        That costs half of what a handshake does, so a connection that is over after a message or two never does it:
+        it happens with the third read, or after half a second.
+        """
+        self.moves = 0
+        host, transport = self.bridge.host, self.transport
+        host.is_moved(self)
+        if transport is None or transport.is_closing() or self.connection.state is not State.OPEN:
+            return
+        if transport.get_write_buffer_size():
+            self.moves = 1  # what waits would be overtaken
+            return
+        # Not in the context of the application's task: what is received is the server's business.
+        taken = host.context.copy().run(take_over, host.loop, transport, self)
+        if taken is not None:
+            taken.set_write_buffer_limits(host.limits.write_limit)
+            self.use_transport(taken)
 
     def finished(self) -> None:
         """Called when the connection and the application have both ended."""
@@ -544,6 +596,8 @@ class BridgeProtocol(ConnectionProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the transport when it has ended."""
         opened = self.opening is None
+        self.moves = 0
+        self.bridge.host.is_moved(self)
         super().connection_lost(exc)
         if opened:
             self.bridge.connection_lost(exc)
@@ -563,10 +617,10 @@ def _is_end(exc: BaseException) -> bool:
     return isinstance(exc, ClientDisconnected) or any(kind.__name__ in _ENDS for kind in type(exc).__mro__)
 
 
-def _address(transport: asyncio.Transport, name: str) -> Address | None:
-    address = transport.get_extra_info(name)
-    if isinstance(address, str) and address and name == "sockname":
+def _address(address: Any) -> Address | None:
+    if isinstance(address, str) and address:
         return address, None  # of a Unix socket
     if isinstance(address, (tuple, list)) and len(address) >= 2:
-        return str(address[0]), int(address[1])
+        host, port = address[:2]  # the same object, where there is no more to it
+        return tuple(address[:2]) if type(host) is str and type(port) is int else (str(host), int(port))
     return None

@@ -445,6 +445,7 @@ cdef class Channel(Receiver):
     cdef bint _resumes  # whether the transport hands on what is raised in its callback, to the loop and whoever runs it
     cdef SocketTransport _link  # the transport, if it is one of wsfast
     cdef readonly int paused
+    cdef public int moves
     cdef uint8_t _corked
     cdef uint8_t _dirty
     cdef public bint turn_full
@@ -482,19 +483,23 @@ cdef class Channel(Receiver):
         """Set the channel up for messages; called once."""
         self.opening = None
         self.connection = connection
-        self.transport = transport
+        self.use_transport(transport)
         self._decoder = connection.decoder
         self._encoder = connection.encoder
         self._queue = _NO_QUEUE
-        self._link = transport if isinstance(transport, SocketTransport) else None
-        # One of wsfast, and TLS above it, does.
-        self._resumes = self._link is not None or isinstance(getattr(transport, "transport", None), SocketTransport)
         self.high_water = read_limit
         self.overhead = OVERHEAD
         # A character takes up to four bytes.
         self._easy = PY_SSIZE_T_MAX if max_buffered is None else max(0, (max_buffered - write_limit) // 4)
         self.thread_size = PY_SSIZE_T_MAX
         self.receiving = True
+
+    cpdef use_transport(self, transport):
+        """Go on on a transport: the first, or, with nothing unsent on the one before, another."""
+        self.transport = transport
+        self._link = transport if isinstance(transport, SocketTransport) else None
+        # One of wsfast, and TLS above it, does.
+        self._resumes = self._link is not None or isinstance(getattr(transport, "transport", None), SocketTransport)
 
     def consume(self, on_message):
         """Hand each message to a callable instead of queueing it for `recv`."""
@@ -539,8 +544,16 @@ cdef class Channel(Receiver):
             return
         if nbytes < 0 or <size_t>nbytes > self._decoder._lent:
             raise ValueError(f"nbytes must be from 0 to the {self._decoder._lent} bytes lent, got {nbytes}")
+        self.count_read()
         self.bytes_received += nbytes
         self._deliver(self._decoder._filled(nbytes))
+
+    cpdef count_read(self):
+        """Note that the transport has read, before what it read is handled: see `moves`."""
+        if self.moves:
+            self.moves -= 1
+            if not self.moves:
+                self.move()
 
     def feed(self, data):
         """Take in bytes that were received in another way."""

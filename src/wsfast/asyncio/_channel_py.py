@@ -117,7 +117,8 @@ class Channel:
     """One open connection's way between its transport and the consumer of its messages.
 
     A class that derives from it provides what is rare: `handle_event`, `handle_fragment`, `is_terminal`,
-    `settle_later`, `consumer_failed`, `transport_failed`, `transport_reading`, `send_rare` and `may_buffer`.
+    `settle_later`, `consumer_failed`, `transport_failed`, `transport_reading`, `send_rare` and `may_buffer`; `move`, where
+    it sets `moves`.
 
     Attributes:
         opening: what takes the bytes of the opening handshake, by `data_received`; None once the connection is open.
@@ -131,6 +132,7 @@ class Channel:
         sendable: whether a message may be encoded straight away: the connection is open, without compression, and no
             other message is being sent in steps.
         packs: the same where compression was agreed on.
+        moves: how many reads from now `move` is called, which lets the connection go on on another transport; 0 for never.
         thread_size: bytes from which on `send` has a message compressed in a thread.
         streaming: whether the consumer takes a message in pieces.
         turn_full: whether so much was sent in this turn that other connections should have one.
@@ -161,6 +163,7 @@ class Channel:
         "member",
         "messages_received",
         "messages_sent",
+        "moves",
         "on_message",
         "opening",
         "overhead",
@@ -188,6 +191,7 @@ class Channel:
         def transport_reading(self, wanted: bool) -> None: ...
         def send_rare(self, data: Any) -> None: ...
         def may_buffer(self, message: Any) -> bool: ...
+        def move(self) -> None: ...
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(f"cannot pickle {type(self).__name__!r} object")
@@ -215,6 +219,7 @@ class Channel:
         self.high_water: int = 0
         self.overhead: int = 0
         self.thread_size: int = 0
+        self.moves: int = 0
         self.paused: int = 0
         self.held: int = 0
         self.messages_received: int = 0
@@ -239,7 +244,7 @@ class Channel:
         """
         self.opening = None
         self.connection = connection
-        self.transport = transport
+        self.use_transport(transport)
         self._decoder = connection.decoder
         self._encoder = connection.encoder
         self._queue: deque[Any] = deque()
@@ -254,6 +259,10 @@ class Channel:
         self.receiving = True
         self.thread_size = sys.maxsize
         self._turn_start = 0  # of this turn, in bytes sent
+
+    def use_transport(self, transport: asyncio.Transport) -> None:
+        """Go on on a transport: the first, or, with nothing unsent on the one before, another."""
+        self.transport = transport
 
     def consume(self, on_message: Callable[[Any], object]) -> None:
         """Hand each message to a callable instead of queueing it for `recv`."""
@@ -272,8 +281,16 @@ class Channel:
         if self.opening is not None:
             self.opening.data_received(bytes(self.turn.buffer[:nbytes]))
             return
+        self.count_read()
         self.bytes_received += nbytes
         self._deliver(self._decoder.buffer_updated(nbytes))
+
+    def count_read(self) -> None:
+        """Note that the transport has read, before what it read is handled: see `moves`."""
+        if self.moves:
+            self.moves -= 1
+            if not self.moves:
+                self.move()
 
     def feed(self, data: bytes) -> None:
         """Take in bytes that were received in another way."""

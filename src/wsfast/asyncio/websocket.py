@@ -149,6 +149,10 @@ class WebSocket(Facts, Endpoint):
         """
         if self._channel is None:
             return None if self._peer is None else self._peer.transport
+        if self._channel.moves:
+            # Whoever has asked for it may keep it: it is moved now or never.
+            self._channel.move()
+            self._channel.moves = 0
         return self._channel.transport  # type: ignore[no-any-return]
 
     def _known(self) -> Known | None:

@@ -18,7 +18,7 @@ else:
     except Exception as exc:
         raise unusable("wsfast.transport._socket", exc) from exc
 
-__all__ = ["SocketTransport", "accept", "begin_transport", "has_readers", "look_up", "take_over"]
+__all__ = ["SocketTransport", "accept", "begin_transport", "can_take_over", "has_readers", "look_up", "take_over"]
 
 _LOOPS_OWN = frozenset(
     {
@@ -97,19 +97,25 @@ async def look_up(loop: asyncio.AbstractEventLoop, host: str | None, port: int |
     return list(await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, **options))
 
 
+def can_take_over(loop: asyncio.AbstractEventLoop, transport: asyncio.BaseTransport) -> bool:
+    """Tell whether a transport is one that `take_over` knows: a loop's own for a stream socket, without TLS."""
+    kind = type(transport)
+    return (kind.__module__, kind.__name__) in _LOOPS_OWN and has_readers(loop)
+
+
 def take_over(
     loop: asyncio.AbstractEventLoop, transport: asyncio.Transport, protocol: asyncio.BaseProtocol
 ) -> SocketTransport | None:
     """Go on with the connection of a loop's own transport on one of wsfast, which reads and writes sooner.
 
-    The new one has a descriptor of its own, and reads from now on. The old one is closed; it tells nobody.
+    The new one has a descriptor of its own, and reads from now on if the old one did. The old one is closed; it tells
+    nobody.
 
     Returns:
         The transport; None, with everything as it was, where that cannot be done: the old one is of another kind (TLS,
         a framework's, a test's), is closing or has something unsent, or the system is out of descriptors.
     """
-    kind = type(transport)
-    if (kind.__module__, kind.__name__) not in _LOOPS_OWN or not has_readers(loop):
+    if not can_take_over(loop, transport):
         return None
     if transport.is_closing() or transport.get_write_buffer_size():
         return None
@@ -119,10 +125,12 @@ def take_over(
     except OSError:
         return None
     taken = SocketTransport(loop, own, protocol)
+    reading = transport.is_reading()
     transport.set_protocol(_NOBODY)
     transport.abort()
     taken.pause_reading()
-    taken.resume_reading()
+    if reading:
+        taken.resume_reading()
     return taken
 
 
