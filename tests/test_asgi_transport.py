@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 from asgi_helpers import WAYS, Receive, Scope, Send, accept, running
-from raw import close, text, until
+from raw import RawClient, close, text, until
 
 from wsfast.asgi import of
+from wsfast.asgi.bridge import MOVE_READS
 from wsfast.transport.sockets import SocketTransport, has_readers, take_over
 
 pytestmark = pytest.mark.anyio
@@ -28,10 +29,18 @@ class Echo:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         VARIABLE.set("the application's")
         await accept(receive, send)
-        self.transports.append(of(scope).transport)
-        assert of(scope).remote_address == scope["client"]
+        ws = of(scope)
+        assert ws.remote_address == scope["client"]
         while (event := await receive())["type"] == "websocket.receive":
+            self.transports.append(ws._channel.transport)  # `ws.transport` would be kept as it is
             await send({**event, "type": "websocket.send"})
+
+
+async def echo(client: RawClient, times: int) -> None:
+    """Send messages, one after the other, each of which is to come back."""
+    for number in range(times):
+        client.send(text(f"message {number}"))
+        assert await client.receive_message() == f"message {number}"
 
 
 def sockets() -> int:
@@ -44,12 +53,103 @@ async def test_the_socket_is_taken_over(way: str) -> None:
     app = Echo()
     async with running(app, **WAYS[way]) as run:
         before = sockets()
-        for message in "one", "two":
+        for _ in range(2):
             async with await run.connect() as client:
-                client.send(text(message))
-                assert await client.receive_message() == message
-                assert isinstance(app.transports[-1], SocketTransport) is has_readers(asyncio.get_running_loop())
+                await echo(client, MOVE_READS)
+                ours = [isinstance(transport, SocketTransport) for transport in app.transports]
+                assert ours == [False] * (MOVE_READS - 1) + [has_readers(asyncio.get_running_loop())]
+                await echo(client, 2)
+            app.transports.clear()
         await until(lambda: not run.state.connections and sockets() == before)
+
+
+@pytest.mark.parametrize("way", list(WAYS))
+async def test_connections_that_are_silent_are_taken_over_too(way: str) -> None:
+    loop = asyncio.get_running_loop()
+    app = Echo()
+    async with running(app, **WAYS[way]) as run:
+        clients = [await run.connect() for _ in range(20)]
+        (host,) = {connection.bridge.host for connection in run.state.connections}
+        await clients.pop().end()
+        await until(lambda: len(run.state.connections) == len(clients))
+        assert len(host._moving) <= len(clients)  # the one that has ended is forgotten
+        await until(lambda: not host._moving and host._mover is None)
+        for connection in run.state.connections:
+            assert isinstance(connection.transport, SocketTransport) is has_readers(loop)
+        for client in clients:
+            await echo(client, 1)
+
+
+async def test_what_waits_is_not_overtaken() -> None:
+    size = 4_000_000
+    go = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await accept(receive, send)
+        of(scope).send_nowait(bytes(size))
+        of(scope).send_nowait("behind it")
+        transport = of(scope)._channel.transport
+        assert transport.get_write_buffer_size()
+        for _ in range(MOVE_READS + 1):
+            await receive()
+        assert of(scope)._channel.transport is transport
+        go.set()
+        await receive()
+        await send({"type": "websocket.send", "text": "moved"})
+        assert isinstance(of(scope)._channel.transport, SocketTransport) is has_readers(asyncio.get_running_loop())
+
+    async with running(app) as run, await run.connect() as client:
+        for _ in range(MOVE_READS + 1):
+            client.send(text("x"))
+            await asyncio.sleep(0.01)  # each a read of its own, while the peer reads nothing
+        await go.wait()
+        assert await client.receive_message() == bytes(size)
+        assert await client.receive_message() == "behind it"
+        client.send(text("x"))
+        assert await client.receive_message() == "moved"
+        assert (await client.receive_close())[0] == 1000
+
+
+async def test_a_transport_that_was_asked_for_stays() -> None:
+    transports: list[Any] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await accept(receive, send)
+        while (event := await receive())["type"] == "websocket.receive":
+            transports.append(of(scope).transport)
+            await send({**event, "type": "websocket.send"})
+
+    async with running(app) as run, await run.connect() as client:
+        await echo(client, MOVE_READS + 1)
+        assert len(set(transports)) == 1
+        assert not transports[0].is_closing()
+        (connection,) = run.state.connections
+        await until(lambda: not connection.bridge.host._moving)
+        await echo(client, 1)
+        assert len(set(transports)) == 1
+
+
+async def test_reading_that_is_paused_stays_so() -> None:
+    go = asyncio.Event()
+    got: list[int] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await accept(receive, send)
+        await go.wait()
+        while (event := await receive())["type"] == "websocket.receive":
+            got.append(len(event["text"]))
+
+    async with running(app) as run, await run.connect() as client:
+        sent = [200_000] * 3
+        for size in sent:
+            client.send(text("x" * size))
+        (connection,) = run.state.connections
+        await until(lambda: connection.paused)
+        connection.move()
+        assert isinstance(connection.transport, SocketTransport) is has_readers(asyncio.get_running_loop())
+        assert not connection.transport.is_reading()
+        go.set()
+        await until(lambda: got == sent)
 
 
 async def test_without_descriptors_the_loops_transport_serves(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,9 +161,8 @@ async def test_without_descriptors_the_loops_transport_serves(monkeypatch: pytes
         with monkeypatch.context() as patched:
             patched.setattr(os, "dup", out_of_them)
             client = await run.connect()
-            client.send(text("x"))
-            assert await client.receive_message() == "x"
-        assert not isinstance(app.transports[0], SocketTransport)
+            await echo(client, MOVE_READS + 1)
+        assert not any(isinstance(transport, SocketTransport) for transport in app.transports)
         await client.end()
 
 
@@ -78,9 +177,11 @@ async def test_what_is_received_is_not_handled_in_the_applications_context(monke
         return add_reader(self, *args)
 
     monkeypatch.setattr(loop, "add_reader", noted.__get__(loop), raising=False)
-    async with running(app) as run, await run.connect() as client:
-        client.send(text("x"))
-        assert await client.receive_message() == "x"
+    async with running(app) as run, await run.connect() as client, await run.connect() as silent:
+        await echo(client, MOVE_READS)
+        (host,) = {connection.bridge.host for connection in run.state.connections}
+        await until(lambda: not host._moving)
+        await echo(silent, 1)
     assert app.transports
     assert set(contexts) == ({"the server's"} if has_readers(loop) else set())
 

@@ -583,7 +583,7 @@ class BridgeProtocol(ConnectionProtocol):
         taken = host.context.copy().run(take_over, host.loop, transport, self)
         if taken is not None:
             taken.set_write_buffer_limits(host.limits.write_limit)
-            self.use_transport(taken)
+            self.use_transport(cast(asyncio.Transport, taken))
 
     def finished(self) -> None:
         """Called when the connection and the application have both ended."""

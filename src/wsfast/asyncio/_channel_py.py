@@ -117,8 +117,8 @@ class Channel:
     """One open connection's way between its transport and the consumer of its messages.
 
     A class that derives from it provides what is rare: `handle_event`, `handle_fragment`, `is_terminal`,
-    `settle_later`, `consumer_failed`, `transport_failed`, `transport_reading`, `send_rare` and `may_buffer`; `move`, where
-    it sets `moves`.
+    `settle_later`, `consumer_failed`, `transport_failed`, `transport_reading`, `send_rare` and `may_buffer`; and `move`,
+    where it sets `moves`.
 
     Attributes:
         opening: what takes the bytes of the opening handshake, by `data_received`; None once the connection is open.
@@ -132,7 +132,7 @@ class Channel:
         sendable: whether a message may be encoded straight away: the connection is open, without compression, and no
             other message is being sent in steps.
         packs: the same where compression was agreed on.
-        moves: how many reads from now `move` is called, which lets the connection go on on another transport; 0 for never.
+        moves: reads from now until `move` is called, which lets the connection go on on another transport; 0: never.
         thread_size: bytes from which on `send` has a message compressed in a thread.
         streaming: whether the consumer takes a message in pieces.
         turn_full: whether so much was sent in this turn that other connections should have one.

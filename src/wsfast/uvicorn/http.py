@@ -13,7 +13,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from ..asgi.bridge import HEAD_LIMITS
 from ..exceptions import HandshakeRefused
 from ..handshake import RequestParser, check_request
-from .protocol import Protocol, are_responses_due, host_of
+from .protocol import Protocol, are_responses_due
 
 if TYPE_CHECKING:
     from uvicorn.config import Config
@@ -40,11 +40,19 @@ class HTTP(Protocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        kind = chosen(config)
-        if kind is not None and kind is not HTTP:
-            self.bridge.host = host_of(kind, config, server_state, app_state, self.bridge.host.loop)
         self._config = config
-        self.opening: Any = _First(self, kind is not None)
+        self.opening: Any = _First(self)
+
+    @classmethod
+    def choose(cls, config: Config) -> type[Protocol]:
+        """Return the class that has the options: that of ``--ws``, if it is one of these."""
+        if not config.loaded:
+            config.load()
+        return chosen(config) or cls
+
+    def is_wanted(self) -> bool:
+        """Tell whether WebSockets are to be served, and by wsfast."""
+        return chosen(self._config) is not None
 
     def give_away(self, data: bytes) -> None:
         """Let uvicorn's own protocol go on with a connection that is not for a WebSocket, or not yet."""
@@ -66,11 +74,10 @@ class HTTP(Protocol):
 class _First:
     """What handles a connection until its first bytes show what it is for."""
 
-    __slots__ = ("_protocol", "_wanted")
+    __slots__ = ("_protocol",)
 
-    def __init__(self, protocol: HTTP, wanted: bool) -> None:
+    def __init__(self, protocol: HTTP) -> None:
         self._protocol = protocol
-        self._wanted = wanted
 
     def connection_made(self, transport: asyncio.BaseTransport, protocol: Any) -> None:
         self._protocol.bridge.connection_made(transport, protocol)
@@ -79,7 +86,7 @@ class _First:
         protocol = self._protocol
         protocol.opening = protocol.bridge
         # What is no such request, or not whole, uvicorn's protocol reads again.
-        if self._wanted and b"ebsocket" in data:
+        if b"ebsocket" in data and protocol.is_wanted():
             parser = RequestParser(HEAD_LIMITS)
             try:
                 request = parser.feed(data)

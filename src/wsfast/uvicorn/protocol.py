@@ -128,17 +128,43 @@ class Protocol(BridgeProtocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        if not config.loaded:
-            config.load()
-        loop = asyncio.get_running_loop() if _loop is None else _loop
-        super().__init__(host_of(type(self), config, server_state, app_state, loop))
+        hosts: dict[type[Protocol], UvicornHost] | None = server_state.__dict__.get("wsfast_hosts")
+        host = None if hosts is None else hosts.get(type(self))
+        if host is None:
+            host = self._make_host(config, server_state, app_state, _loop)
+        super().__init__(host)
         self._state = server_state
         self._plain = False
+
+    @classmethod
+    def _make_host(
+        cls,
+        config: Config,
+        state: ServerState,
+        app_state: dict[str, Any],
+        loop: asyncio.AbstractEventLoop | None,
+    ) -> UvicornHost:
+        """Make what the connections of this class share on one server, or find that of the class with the options."""
+        if not config.loaded:
+            config.load()
+        hosts: dict[type[Protocol], UvicornHost] = state.__dict__.setdefault("wsfast_hosts", {})
+        kind = cls.choose(config)
+        host = hosts.get(kind)
+        if host is None:
+            host = UvicornHost(config, state, app_state, kind.options, loop or asyncio.get_running_loop())
+        hosts[cls] = hosts[kind] = host
+        return host
+
+    @classmethod
+    def choose(cls, config: Config) -> type[Protocol]:
+        """Return the class whose options go."""
+        return cls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the transport, or by uvicorn's HTTP protocol before it hands the transport over."""
         self._state.connections.add(self)  # type: ignore[arg-type]
-        before: Any = cast(asyncio.Transport, transport).get_protocol()
+        get_protocol = getattr(transport, "get_protocol", None)  # stand-ins in tests may not have it
+        before: Any = self if get_protocol is None else get_protocol()
         if before is not self and are_responses_due(before):
             self.opening: Any = _Unanswered(self, before)
             self.bridge.host.logger.info(
@@ -213,21 +239,6 @@ def are_responses_due(http: Any) -> bool:
     """Tell whether one of uvicorn's HTTP protocols has responses to finish."""
     cycle = getattr(http, "cycle", None)  # of the latest request that is not for a WebSocket
     return bool(getattr(http, "pipeline", None)) or (cycle is not None and not cycle.response_complete)
-
-
-def host_of(
-    kind: type[Protocol],
-    config: Config,
-    state: ServerState,
-    app_state: dict[str, Any] | None,
-    loop: asyncio.AbstractEventLoop,
-) -> UvicornHost:
-    """Return what the connections of one class share on one server."""
-    hosts: dict[type[Protocol], UvicornHost] = state.__dict__.setdefault("wsfast_hosts", {})
-    host = hosts.get(kind)
-    if host is None:
-        host = hosts[kind] = UvicornHost(config, state, app_state, kind.options, loop)
-    return host
 
 
 def configure(**options: Unpack[Options]) -> type[Protocol]:
