@@ -117,7 +117,7 @@ class Channel:
     """One open connection's way between its transport and the consumer of its messages.
 
     A class that derives from it provides what is rare: `handle_event`, `handle_fragment`, `is_terminal`,
-    `settle_later`, `consumer_failed`, `transport_failed`, `transport_reading`, `send_rare` and `may_buffer`; and `move`,
+    `settle_later`, `consumer_failed`, `transport_failed`, `transport_reading`, `send_rare`, `may_buffer` and `move`,
     where it sets `moves`.
 
     Attributes:
