@@ -18,8 +18,6 @@ from .processes import Children, free_port, wait_listening
 from .suite import COMPRESSION_GROUPS, FUZZER, Outcome, Result, group_of
 
 HERE = Path(__file__).parent
-# Seconds until a program listens.
-_START = 30.0
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ class Runner:
         python27: the Python of the suite's environment.
         out: directory for the logs, and for the suite's own pages when `pages`.
         jobs: pairs of fuzzer and target that run at once.
-        stall: seconds without any result after which a pair is given up.
+        stall: seconds without any result, or without listening, after which a pair is given up.
         on_result: called with each result as it comes.
     """
 
@@ -138,9 +136,9 @@ class Runner:
         """Run the server and the fuzzing client against it; return the server's exit status."""
         target = pair.target
         async with self.children.run(pair.argv, log=pair.log, env=target.environ()) as server:
-            if not await wait_listening(pair.port, server, _START):
+            if not await wait_listening(pair.port, server, self.stall):
                 if server.returncode is None:
-                    outcome.problems.append(f"the server did not listen within {_START:g} s")
+                    outcome.problems.append(f"the server did not listen within {self.stall:g} s")
                 return server.returncode or 0
             async with self.children.run(pair.fuzzer, log=pair.fuzzer_log, pipe=True) as fuzzer:
                 await self._read(pair, outcome, fuzzer)
@@ -158,7 +156,7 @@ class Runner:
         ):
             reading = group.create_task(self._read(pair, outcome, fuzzer))
             status = 0
-            if await wait_listening(pair.port, fuzzer, _START):
+            if await wait_listening(pair.port, fuzzer, self.stall):
                 async with self.children.run(pair.argv, log=pair.log, env=pair.target.environ()) as client:
                     ended = group.create_task(client.wait())
                     # Reading ends after the last result, while the client has still to ask for the reports; or for
