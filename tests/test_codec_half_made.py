@@ -7,6 +7,7 @@ Each case has a process of its own, since what fails may end it.
 from __future__ import annotations
 
 import importlib
+import importlib.machinery
 import os
 import subprocess
 import sys
@@ -20,7 +21,10 @@ import wsfast
 
 PACKAGE = Path(wsfast.__file__).parent
 MODULES = sorted(
-    ".".join(("wsfast", *path.relative_to(PACKAGE).with_suffix("").parts)) for path in PACKAGE.rglob("*.pyx")
+    # Of an extension in any form: what is installed has no sources.
+    ".".join(("wsfast", *path.relative_to(PACKAGE).parent.parts, path.name.partition(".")[0]))
+    for ending in importlib.machinery.EXTENSION_SUFFIXES[:1]
+    for path in PACKAGE.rglob(f"*{ending}")
 )
 TYPES = [
     f"{module}:{name}"

@@ -155,9 +155,10 @@ class Crew:
             raise RuntimeError("a thread of the server has ended") from None
         try:
             await asyncio.wait((answer, self._ends[part]), return_when=asyncio.FIRST_COMPLETED)
-        finally:
+        except asyncio.CancelledError:
             answer.cancel()
-        if answer.cancelled():
+            raise
+        if not answer.done() or answer.cancelled():
             raise RuntimeError("a thread of the server has ended")
         answer.result()
 
