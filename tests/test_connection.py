@@ -539,7 +539,10 @@ def test_prepared_messages_are_refused_if_the_connection_closed_meanwhile() -> N
 
 
 class Squeeze:
-    """A compression that can be seen: it reverses the bytes."""
+    """A compression that can be seen: it reverses the bytes, and notes what comes in fragments."""
+
+    def __init__(self) -> None:
+        self.fragments: list[tuple[bytes, bool]] = []
 
     def decompress(self, data: bytes, fin: bool, limit: int) -> bytes:
         return data[::-1]
@@ -548,6 +551,7 @@ class Squeeze:
         return data[::-1]
 
     def compress_fragment(self, data: bytes, fin: bool) -> bytes:
+        self.fragments.append((data, fin))
         return data[::-1]
 
     def should_compress(self, nbytes: int) -> bool:
@@ -577,6 +581,51 @@ def test_compression_marks_the_first_frame() -> None:
         (0x80, b"cd"),
     ]
     assert connection.receive_data(from_peer(Side.SERVER, TEXT, b"cba", rsv=4)) == ["abc"]
+
+
+def test_a_message_that_is_one_fragment_is_compressed_as_a_whole() -> None:
+    squeeze = Squeeze()
+    connection = Connection(Side.SERVER, compression=squeeze)
+    connection.send_fragment("whole", True)
+    assert squeeze.fragments == []
+    connection.send_fragment("ab", False)
+    connection.send_fragment("cd", False)
+    connection.send_fragment("ef", True)
+    assert squeeze.fragments == [(b"ab", False), (b"cd", False), (b"ef", True)]
+    assert sent(connection) == [(0xC1, b"elohw"), (0x41, b"ba"), (0x00, b"dc"), (0x80, b"fe")]
+
+
+def test_a_fragment_of_str_does_not_end_a_character_begun_in_bytes() -> None:
+    connection = Connection(Side.SERVER)
+    connection.send_fragment("é".encode()[:1], False, text=True)
+    with pytest.raises(UnicodeDecodeError):
+        connection.send_fragment("a", True)
+
+
+def test_there_may_be_no_ping_to_answer() -> None:
+    connection = Connection(Side.SERVER)
+    connection.answer_ping()
+    assert sent(connection) == []
+
+
+@pytest.mark.parametrize(("body", "code", "reason"), [(b"", 1005, ""), (b"\x0f\xa0bye", 4000, "bye"), (None, 1006, "")])
+def test_code_and_reason_of_the_peer(body: bytes | None, code: int, reason: str) -> None:
+    """RFC 6455, 7.1.5 and 7.1.6: they are those of the first Close frame that was received, if one was."""
+    connection = Connection(Side.CLIENT)
+    for begun in (False, True):
+        if begun:
+            connection.close(4999, "ours")
+        assert (connection.close_code, connection.close_reason) == (None, None)
+    if body is not None:
+        connection.receive_data(from_peer(Side.CLIENT, CLOSE, body))
+        assert connection.state is State.DRAINING
+        assert (connection.close_code, connection.close_reason) == (code, reason)
+    connection.receive_eof()
+    assert (connection.close_code, connection.close_reason) == (code, reason)
+
+
+def test_an_end_that_nobody_told_of_is_a_loss() -> None:
+    assert Connection(Side.SERVER).closed_error().cause is CloseCause.LOST
 
 
 @pytest.mark.parametrize("side", SIDES)

@@ -58,6 +58,45 @@ def test_accept_key() -> None:
     assert hs.accept_key(KEY) == ACCEPT  # RFC 6455, 1.3
 
 
+def refusal(asked: hs.Request) -> tuple[int, str, str]:
+    """Return status, body and reason of the refusal of a request."""
+    with pytest.raises(HandshakeRefused) as info:
+        hs.check_request(asked)
+    return info.value.response.status_code, info.value.response.body.decode(), str(info.value)
+
+
+@pytest.mark.parametrize("method", ["POST", "HEAD", "get", "GETS"])
+def test_another_method(method: str) -> None:
+    """RFC 6455, 4.2.1, item 1; RFC 9110, 15.5.6: a 405 names the methods that are allowed."""
+    good = request().raw
+    asked = parse(method.encode() + good.removeprefix(b"GET"))
+    with pytest.raises(HandshakeRefused, match=f"expected method GET, got '?{method}'?") as info:
+        hs.check_request(asked)
+    assert info.value.response.status_code == 405
+    assert info.value.response.headers["Allow"] == "GET"
+    assert info.value.response.body.startswith(b"Expected GET")
+
+
+def test_a_request_with_a_body() -> None:
+    """Its bytes would be taken for frames."""
+    status, body, reason = refusal(request(("Transfer-Encoding", "chunked")))
+    assert (status, body[:23]) == (400, "Unexpected request body")
+    assert "expected no Transfer-Encoding, got" in reason
+    assert "chunked" in reason
+    for lengths in (("1",), ("0", "0"), ("00",)):
+        status, body, reason = refusal(request(*(("Content-Length", length) for length in lengths)))
+        assert (status, body[:23]) == (400, "Unexpected request body")
+        assert "expected no Content-Length but 0, once, got" in reason
+        assert ", ".join(lengths) in reason
+    assert hs.check_request(request(("Content-Length", "0"))).key == KEY
+
+
+def test_a_request_can_be_judged_twice() -> None:
+    asked = request(("Origin", "http://here"))
+    assert hs.check_request(asked) == hs.check_request(asked)
+    assert hs.check_request(asked).origin == "http://here"
+
+
 def test_sample() -> None:
     # The acceptance vector of Seastar's WebSocket server.
     upgrade = hs.check_request(request(("Sec-WebSocket-Protocol", "echo")))

@@ -235,8 +235,148 @@ def test_one_pong_at_a_time_to_a_peer_that_is_behind() -> None:
     assert session.congest(START + 203, congested=False) is Do.FLUSH
     assert take() == b"\x8a\x01z"
     assert not session.congested
+    assert not connection.congested
     assert session.deadline is None
     assert [hear(b"%d" % n, START + 204) for n in range(2)] == [b"\x8a\x010", b"\x8a\x011"]
+
+
+def test_a_peer_that_is_behind_is_looked_at() -> None:
+    session = make(ping_interval=None)
+    assert session.moving is False
+    assert session.congest(START) is Do.NOTHING
+    assert session.deadline == START + 0.5
+    assert session.congest(START + 0.25) is Do.NOTHING  # it is known
+    assert session.deadline == START + 0.5
+    session.sent, session.unsent = 101, 100
+    assert session.on_time(START + 0.25) is Do.NOTHING  # too early
+    assert not session.moving
+    assert session.on_time(START + 0.5) is Do.NOTHING
+    assert session.moving, "one byte was taken"
+    assert session.deadline == START + 1
+    assert session.on_time(START + 1) is Do.NOTHING
+    assert not session.moving, "nothing was taken since"
+    session.sent += 1
+    assert session.on_time(START + 1.5) is Do.NOTHING
+    assert session.moving
+    session.congest(START + 2, congested=False)
+    session.congest(START + 3)
+    assert not session.moving
+
+
+def test_a_look_and_a_ping_may_be_due_at_once() -> None:
+    session = make(ping_interval=20, ping_timeout=5)
+    session.congest(START)
+    session.sent = session.unsent = 100
+    assert session.on_time(START + 20) is Do.NOTHING
+    assert session.deadline == START + 20.5
+    session.congest(START + 20.5, congested=False)
+    assert session.deadline == START + 25, "the time for an answer runs though no ping was sent"
+
+
+def test_no_look_at_what_has_ended() -> None:
+    session = make(close_timeout=10)
+    session.congest(START)
+    session.receive_data(frame(session, CLOSE), START + 0.25)
+    assert session.connection.state is State.DRAINING
+    assert session.on_time(START + 0.5) is Do.NOTHING
+    assert not session.congested
+    assert session.deadline == START + 10.25
+
+
+def test_a_pong_is_under_way_until_the_peer_took_its_last_byte() -> None:
+    session = make(ping_interval=None)
+    connection = session.connection
+    session.sent = session.unsent = 100
+    session.congest(START)
+    assert session.on_time(START + 0.5) is Do.NOTHING  # no ping, so no pong that a later one would wait for
+    session.handle(Ping(b"1"), START + 1)
+    assert connection.encoder.take() == b"\x8a\x011"
+    session.sent = session.unsent = 1_000  # the pong is its bytes 100 to 102, and more was sent
+    session.handle(Ping(b"2"), START + 1)
+    assert not connection.encoder.take()
+    for unsent, do in ((1_000 - 102, Do.NOTHING), (1_000 - 103, Do.FLUSH)):
+        session.unsent = unsent
+        assert session.deadline is not None
+        assert session.on_time(session.deadline) is do
+    assert connection.encoder.take() == b"\x8a\x012"
+    session.sent = 1_003
+    session.unsent = 1
+    session.handle(Ping(b"3"), START + 9)
+    assert not connection.encoder.take(), "the last byte of the pong before is not taken"
+    session.unsent = 0
+    session.handle(Ping(b"4"), START + 9)
+    assert connection.encoder.take() == b"\x8a\x014"
+
+
+def test_too_early_is_no_time() -> None:
+    """Whatever `on_time` waits for, it does nothing before, and not half of it either."""
+    session = make(ping_interval=20, ping_timeout=15)
+    assert session.on_time(START + 20) is Do.FLUSH
+    session.received += 1
+    assert session.on_time(START + 21) is Do.NOTHING
+    assert session.deadline == START + 35
+    session.keep_back(START + 22)
+    assert session.on_time(START + 22.5) is Do.NOTHING
+    assert session.deadline == START + 22 + GRACE
+    assert session.on_time(START + 22 + GRACE) is Do.SETTLE
+
+
+def test_keepalive_does_not_fill_the_ledger() -> None:
+    session = make(ping_interval=20, ping_timeout=None)
+    for n in range(MAX_PINGS):
+        session.ping(START, b"%d" % n)
+    sent(session)
+    assert session.on_time(START + 20) is Do.FLUSH
+    [(opcode, payload)] = sent(session)
+    assert opcode == PING
+    session.receive_data(frame(session, PONG, payload), START + 21)
+    assert session.latency == 0, "its time was not noted"
+    with pytest.raises(InvalidState, match="unanswered"):
+        session.ping(START + 21)
+
+
+def test_a_ping_without_data_has_four_bytes() -> None:
+    session = make()
+    session.ping(START)
+    [(opcode, payload)] = sent(session)
+    assert (opcode, len(payload)) == (PING, 4)
+
+
+def test_the_end_is_the_end_once() -> None:
+    """What comes behind the peer's Close frame neither is for the application nor delays the end."""
+    session = make(close_timeout=10)
+    session.keep_back(START)
+    events, do = session.receive_data(frame(session, CLOSE, b"\x03\xe8"), START)
+    assert (events, do) == ([Close(1000)], Do.END)
+    assert session.deadline == START + 10, "the consumer is waited for no longer"
+    sent(session)
+    for late in (Ping(b"late"), Pong(b"late"), Close(1001)):
+        assert session.handle(late, START + 5) is Do.NOTHING
+    assert session.deadline == START + 10
+    session.receive_eof()
+    events, do = session.receive_data(frame(session, PING, b"late") + frame(session, TEXT, b"late"), START + 6)
+    assert (events, do) == ([], Do.NOTHING)
+
+
+def test_after_an_end_without_close_frames_nothing_is_for_the_application() -> None:
+    session = make()
+    session.receive_eof()
+    events, do = session.receive_data(frame(session, PING, b"late") + frame(session, TEXT, b"late"), START)
+    assert (events, do) == ([], Do.NOTHING)
+
+
+@pytest.mark.parametrize("close_timeout", [None, 0, 3])
+def test_a_peer_that_has_ended_its_side_may_not_delay_the_end(close_timeout: float | None) -> None:
+    session = make(close_timeout=close_timeout)
+    assert session.receive_end(START + 1) is Do.FLUSH
+    assert session.deadline == START + 1 + (close_timeout or LINGER)
+
+
+def test_an_abort_keeps_the_cause_that_is_known() -> None:
+    session = make()
+    session.close(START, 1000, "", CloseCause.LOCAL)
+    assert session.abort() is Do.DROP
+    assert session.connection.cause is CloseCause.LOCAL
 
 
 def test_without_an_interval_there_is_no_deadline() -> None:
@@ -296,8 +436,12 @@ def test_a_pong_answers_the_pings_before_it() -> None:
     """RFC 6455, 5.5.3: a peer may answer only the latest."""
     session = make()
     trips: list[tuple[str, float | None]] = []
+
+    def noting(name: str) -> Callable[[float | None], None]:
+        return lambda trip: trips.append((name, trip))
+
     for n, name in enumerate("abcd"):
-        session.ping(START + n, name, lambda trip, name=name: trips.append((name, trip)))
+        session.ping(START + n, name, noting(name))
     session.receive_data(frame(session, PONG, b"c"), START + 10)
     assert trips == [("a", 10), ("b", 9), ("c", 8)]
     session.receive_eof()
@@ -532,7 +676,7 @@ def check_two_events(session: Session, first: str, second: str, when: float) -> 
     assert session.deadline is None
     assert Do.DROP in [*told, *(do for _, do in clock.done)]
     session.receive_eof()
-    assert session.connection.state is State.CLOSED
+    assert session.connection.state.name == "CLOSED"
     assert session.connection.cause is not None
 
 
@@ -557,23 +701,28 @@ def test_the_ledger_is_bounded() -> None:
 # --- Limits, and what is counted --------------------------------------------------------------------------
 
 
+def limits(name: str, value: Any) -> Limits:
+    """Make limits of which one is told, rightly or not."""
+    return Limits(**{name: value})
+
+
 @pytest.mark.parametrize("name", ["max_size", "max_fragments", "read_limit", "write_limit", "max_buffered"])
 def test_sizes(name: str) -> None:
     optional = name.startswith("max")
     for value in (0, -1):
         with pytest.raises(ValueError, match=f"^{name} must be positive, got {value}$"):
-            Limits(**{name: value})
+            limits(name, value)
     for wrong in (True, 1.5, "1", *(() if optional else (None,))):
         kind = "int or None" if optional else "int"
         with pytest.raises(TypeError, match=f"^{name} must be {kind}, got {type(wrong).__name__}$"):
-            Limits(**{name: wrong})
-    assert getattr(Limits(**{name: 1}), name) == 1
+            limits(name, wrong)
+    assert getattr(limits(name, 1), name) == 1
     # More than C holds is as good as no limit.
     most = 2**31 - 1 if name == "write_limit" else sys.maxsize
-    assert getattr(Limits(**{name: most}), name) == most
-    assert getattr(Limits(**{name: most + 1}), name) == most
+    assert getattr(limits(name, most), name) == most
+    assert getattr(limits(name, most + 1), name) == most
     if optional:
-        assert getattr(Limits(**{name: None}), name) is None
+        assert getattr(limits(name, None), name) is None
 
 
 @pytest.mark.parametrize("name", ["open_timeout", "ping_interval", "ping_timeout", "close_timeout"])
@@ -581,19 +730,19 @@ def test_times(name: str) -> None:
     kind = "a positive number" if name == "open_timeout" else "a number"
     for value in (-1, float("inf"), float("nan"), *((0,) if name == "open_timeout" else ())):
         with pytest.raises(ValueError, match=f"^{name} must be {kind} of seconds or None, got {value}$"):
-            Limits(**{name: value})
+            limits(name, value)
     for wrong in (True, "1"):
         with pytest.raises(
             TypeError, match=f"^{name} must be a number of seconds or None, got {type(wrong).__name__}$"
         ):
-            Limits(**{name: wrong})
+            limits(name, wrong)
     for right in (None, 1, 0.5, *(() if name == "open_timeout" else (0,))):
-        assert getattr(Limits(**{name: right}), name) == right
+        assert getattr(limits(name, right), name) == right
 
 
 def test_policies() -> None:
     for policy in ("error", "drop", "close"):
-        assert Limits(overflow=policy).overflow == policy  # type: ignore[arg-type]
+        assert Limits(overflow=policy).overflow == policy
     with pytest.raises(ValueError, match=r"^overflow must be 'error', 'drop' or 'close', got 'wait'$"):
         Limits(overflow="wait")  # type: ignore[arg-type]
 
@@ -628,7 +777,7 @@ def test_a_shell_that_feeds_the_decoder_itself_is_told_what_to_do() -> None:
 
 
 def test_random_data_of_a_ping_is_not_that_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn = [b"same", b"same", b"else"]
+    drawn = [b"same!", b"same!", b"else!"]
     monkeypatch.setattr("wsfast.session.os.urandom", lambda n: drawn.pop(0)[:n])
     session = make()
     session.ping(START)

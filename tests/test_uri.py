@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsfast.exceptions import InvalidURI
-from wsfast.handshake.uri import URI, format_address, parse_uri
+from wsfast.handshake.uri import URI, format_address, got, is_address, mask, parse_uri, unquoted
 
 
 @pytest.mark.parametrize(
@@ -107,9 +107,60 @@ def test_passwords_do_not_leak() -> None:
             parse_uri(uri)
         assert "secret" not in str(info.value)
         assert "secret" not in info.value.uri
-    uri = parse_uri("ws://user:secret@h/")
-    assert "secret" not in repr(uri)
+    assert "secret" not in repr(parse_uri("ws://user:secret@h/"))
     assert repr(parse_uri("ws://h/")).startswith("URI(secure=False, host='h', port=80")
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("ws://user:secret@h:x/", "ws://***@h:.../"),
+        ("WS://user@h/", "WS://***@h/"),
+        ("ws://h:99999x/p?token#f", "ws://h:.../p?..."),
+        ("wss://h:1/p?token", "wss://h:1/p?..."),
+        ("user:secret@h", "***@h"),
+        ("ws:user@h/?token", "***@h/?..."),
+        ("token://user@h", "***@h"),
+        ("http://u:p/w@h:b:c/p?token", "http://***@h:.../p?..."),
+        ("ws://h/p", "ws://h/p"),
+    ],
+)
+def test_what_is_shown_of_a_uri(uri: str, shown: str) -> None:
+    assert mask(uri) == shown
+
+
+def test_what_came_is_shown_if_it_is_no_secret() -> None:
+    assert got("ws://h:.../", "H") == ", got 'H'"
+    assert got("ws://h:.../", "") == ""
+    assert got("ws://h:.../", "secret") == ""
+
+
+def test_the_repr_has_no_secrets() -> None:
+    assert repr(parse_uri("ws://user:secret@h/p?token")) == (
+        "URI(secure=False, host='h', port=80, path='/p', query='...', username='***', password='***')"
+    )
+    assert repr(parse_uri("ws://user@h/")) == (
+        "URI(secure=False, host='h', port=80, path='/', query='', username='***', password='')"
+    )
+    assert repr(parse_uri("wss://h/")) == (
+        "URI(secure=True, host='h', port=443, path='/', query='', username=None, password=None)"
+    )
+
+
+@pytest.mark.parametrize(("host", "known"), [("127.0.0.1", True), ("::1", True), ("fe80::1%eth0", True), ("h", False)])
+def test_is_address(host: str, known: bool) -> None:
+    assert is_address(host) is known
+
+
+@pytest.mark.parametrize(("part", "plain"), [("a%20b", "a b"), ("a%ffb", None), ("\ud800", None)])
+def test_unquoted(part: str, plain: str | None) -> None:
+    assert unquoted(part) == plain
+
+
+@pytest.mark.parametrize("uri", ["ws://%ff@h/", "ws://a:%ff@h/"])
+def test_credentials_that_are_not_utf_8(uri: str) -> None:
+    with pytest.raises(InvalidURI, match="expected a user name and a password in UTF-8"):
+        parse_uri(uri)
 
 
 def test_user_info() -> None:
@@ -133,6 +184,8 @@ def test_nothing_else_is_raised(text: str, prefix: str) -> None:
 @pytest.mark.parametrize(
     ("address", "text"),
     [
+        (("h",), "('h',)"),
+        ((1, 2), "(1, 2)"),
         (("127.0.0.1", 80), "127.0.0.1:80"),
         (("::1", 80, 0, 0), "[::1]:80"),
         (("fe80::1%eth\x1b0", 80, 0, 2), "[fe80::1%eth\\x1b0]:80"),
@@ -140,7 +193,6 @@ def test_nothing_else_is_raised(text: str, prefix: str) -> None:
         ("", "a Unix socket"),
         (b"\0abstract", "b'\\x00abstract'"),
         (None, "an unknown address"),
-        ((1, 2), "(1, 2)"),
     ],
 )
 def test_addresses_in_logs(address: object, text: str) -> None:
