@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pytest
@@ -40,7 +40,7 @@ def timed(call: Callable[[], object]) -> float:
 
 
 @pytest.fixture
-def measure(benchmark: Any) -> Iterator[Callable[..., None]]:
+def measure(benchmark: Any) -> Callable[..., None]:
     """Measure a call that does COUNT operations of `nbytes` each, for about a fifth of a second."""
 
     def run(group: str, name: str, nbytes: int, call: Callable[[], object]) -> None:

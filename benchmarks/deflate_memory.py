@@ -58,7 +58,7 @@ def measure(peer: str, options: dict[str, Any], count: int) -> dict[str, float]:
         count: connections.
     """
     from benchmarks.deflate_cases import PEERS, Wsfast, incoming, json_messages
-    from wsfast.deflate.negotiate import DeflateBudget
+    from wsfast.deflate import DeflateBudget
 
     takeover = options.pop("takeover", True)
     if (bits := options.pop("bits", None)) is not None:

@@ -90,7 +90,7 @@ async def _aiohttp_isal() -> int:
     import aiohttp
     from isal import isal_zlib
 
-    aiohttp.set_zlib_backend(isal_zlib)  # type: ignore[arg-type]
+    aiohttp.set_zlib_backend(isal_zlib)
     return await _aiohttp()
 
 

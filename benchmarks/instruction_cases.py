@@ -330,7 +330,7 @@ def _broadcast_on_sockets() -> tuple[Callable[[], object], int]:
         _peers.append(peer)
         protocol, ws = ConnectionProtocol(loop), WebSocket()
         transport: Any = SocketTransport(loop, sock, protocol)
-        protocol.open(host, Side.SERVER, ws, transport)  # type: ignore[arg-type]
+        protocol.open(host, Side.SERVER, ws, transport)
         everyone.append(ws)
         protocols.append(protocol)
     call = _broadcasting(everyone, protocols[0].turn)

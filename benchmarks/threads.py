@@ -33,7 +33,7 @@ async def _work(wait: Callable[[], object], clients: int, count: int, size: int)
         connected = [await stack.enter_async_context(wsfast.connect(uri)) for _ in range(clients)]
         message = b"x" * size
 
-        async def talk(ws: wsfast.ClientWebSocket, times: int) -> None:
+        async def talk(ws: wsfast.WebSocket, times: int) -> None:
             for _ in range(times):
                 await ws.send(message)
                 await ws.recv()

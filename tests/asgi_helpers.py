@@ -76,7 +76,7 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def running(app: Application, **options: Any) -> AsyncIterator[Running]:
+async def running(app: Any, **options: Any) -> AsyncIterator[Running]:
     """Run an application under uvicorn until the block ends; options are those of `uvicorn.Config`."""
     asked = {"host": "127.0.0.1", "port": 0, "lifespan": "off", "log_config": None, **WAYS["ws"], **options}
     server = Quiet(uvicorn.Config(app, **asked))

@@ -52,10 +52,10 @@ def codec(request: pytest.FixtureRequest) -> ModuleType:
 class LoopWithoutReaders(asyncio.SelectorEventLoop):
     """A loop that calls nobody back when a descriptor is ready, as that of Windows, and rloop's."""
 
-    def add_reader(self, *args: Any) -> NoReturn:
+    def add_reader(self, *args: Any) -> NoReturn:  # type: ignore[override]
         raise NotImplementedError
 
-    def add_writer(self, *args: Any) -> NoReturn:
+    def add_writer(self, *args: Any) -> NoReturn:  # type: ignore[override]
         raise NotImplementedError
 
 

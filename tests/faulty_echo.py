@@ -120,7 +120,7 @@ async def main(kind: str, how: str, directory: str) -> None:
     asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context))
     records: list[logging.LogRecord] = []
     handler = logging.Handler()
-    handler.emit = records.append  # type: ignore[method-assign]
+    handler.emit = records.append  # type: ignore[assignment, method-assign]
     logging.getLogger("wsfast").addHandler(handler)
     inner, outer = contexts(directory) if kind == "tls" else (None, None)
     async with wsfast.serve({"echo": echo, "listener": Echo}, "127.0.0.1", 0, ssl=inner, stop_timeout=5) as server:

@@ -241,7 +241,7 @@ async def serving(
     unhandled: list[dict[str, Any]] = []
     loop.set_exception_handler(lambda _, context: unhandled.append(context))
     options.setdefault("stop_timeout", 0.5)  # many tests leave a peer that does not answer
-    server = wsfast.Server(**options)
+    server: Any = wsfast.Server(**options)
     for name, one in (handler if isinstance(handler, dict) else {None: handler}).items():
         if isinstance(one, type):
             server.register_listener(name, one)

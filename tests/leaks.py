@@ -24,8 +24,14 @@ import tempfile
 import time
 import tracemalloc
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
+
+if __package__:
+    sys.path.insert(0, os.path.dirname(__file__))
+
+from certificates import make_certificates
 
 import wsfast
 from wsfast.codec import encode_frame
@@ -155,9 +161,9 @@ class Leaks:
                     for large in (False, True):
                         part = f"{'large ' if large else ''}messages to {form}"
                         count = self.messages // 100 if large else self.messages
-                        await self.measure(part, count, lambda n, f=form, big=large: self.send_messages(f, n, big))
+                        await self.measure(part, count, partial(self.send_messages, form, large=large))
                 for stage in [stage for stage in STAGES if stage in self.only]:
-                    await self.measure(stage, self.connections, lambda n, s=stage: self.drop_connections(s, n))
+                    await self.measure(stage, self.connections, partial(self.drop_connections, stage))
                 files = read().files
                 if files != before.files:
                     self.failures.append(f"{files} file descriptors are open, {before.files} were at the start")
@@ -325,10 +331,6 @@ class Leaks:
 
 def make_contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
     """Make TLS contexts of a server and of a client that trusts it."""
-    if __package__:
-        from .certificates import make_certificates
-    else:
-        from certificates import make_certificates  # type: ignore[import-not-found, no-redef]
     with tempfile.TemporaryDirectory() as directory:
         made = make_certificates(Path(directory))
         server = made.server_context()

@@ -7,7 +7,7 @@ import socket
 import ssl as ssl_module
 import struct
 from collections.abc import Callable
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, cast
 
 from vectors import BINARY, CLOSE, PING, TEXT, frame
 
@@ -78,6 +78,14 @@ class RawClient:
         self.status = 0
         self.headers: dict[str, str] = {}
         self.body = b""
+
+    def pause_reading(self) -> None:
+        """Take no more, so that the server's messages wait on its side."""
+        cast("asyncio.Transport", self.writer.transport).pause_reading()
+
+    def resume_reading(self) -> None:
+        """Take what waits."""
+        cast("asyncio.Transport", self.writer.transport).resume_reading()
 
     async def __aenter__(self) -> Self:
         return self

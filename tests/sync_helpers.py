@@ -72,7 +72,7 @@ def running(handler: Any = echo, *, port: int = 0, **options: Any) -> Iterator[R
         stop.append(lambda: loop.call_soon_threadsafe(stopping.set))
         where = () if "path" in options else ("127.0.0.1", port)
         async with wsfast.serve(handler, *where, **options) as server:
-            scheme = "wss" if "ssl" in options else "ws"
+            scheme = "wss" if options.get("ssl") else "ws"
             address = server.sockets[0].getsockname()
             uri = "ws://localhost/" if "path" in options else f"{scheme}://localhost:{address[1]}/"
             started.append(Running(loop, server, uri))

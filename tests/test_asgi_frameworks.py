@@ -147,7 +147,9 @@ async def test_starlette(way: dict[str, Any]) -> None:
             await websocket.send_denial_response(PlainTextResponse("no", 402))
             return
         await websocket.accept(headers=[(b"x-a", b"1")])
-        assert of(websocket).request.path == "/"
+        request = of(websocket).request
+        assert request is not None
+        assert request.path == "/"
         try:
             while True:
                 await websocket.send_bytes(await websocket.receive_bytes())

@@ -59,7 +59,8 @@ def test_what_is_no_message(message: Any) -> None:
 
 
 def test_pieces_are_checked() -> None:
-    for wrong in (None, 1, ["a"], {}):
+    wrongs: list[Any] = [None, 1, ["a"], {}]
+    for wrong in wrongs:
         with pytest.raises(TypeError, match=f"str or bytes-like, got {type(wrong).__name__}"):
             PieceCheck()(wrong)
     check = PieceCheck()

@@ -9,6 +9,7 @@ import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hostile import (
@@ -92,7 +93,7 @@ async def test_a_handler_that_does_not_read_pauses_the_transport(form: str) -> N
         while held() > 65536 // 4 + 2000:
             step.go.release()
             taken = step.taken
-            await until(lambda taken=taken: step.taken == taken + 1)
+            await until(lambda: step.taken == taken + 1)  # noqa: B023
             assert ws.counters["bytes_received"] == received
         for _ in range(4):
             step.go.release()
@@ -481,7 +482,7 @@ async def test_a_half_closed_tls_peer_that_reads_nothing_is_dropped(
                 await ws.send(b"x" * 50_000)
 
     ours, theirs = certificate(tmp_path)
-    options: dict[str, float | None] = {"ping_interval": ping_interval, "close_timeout": close_timeout}
+    options: dict[str, Any] = {"ping_interval": ping_interval, "close_timeout": close_timeout}
     async with serving(handler, ssl=ours, buffers=8192, **options) as server:
         reader, writer = await asyncio.open_connection(
             *server.sockets[0].getsockname(), ssl=theirs, server_hostname="localhost", limit=1000

@@ -151,8 +151,8 @@ async def test_noise_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_from_clients() -> None:
     """A client masks the message for each server."""
     for compression in (None, "deflate"):
-        async with wsfast.serve(echo, "127.0.0.1", 0, compression=compression) as server:  # type: ignore[arg-type]
-            opened = [await wsfast.connect(url_of(server), compression=compression) for _ in range(3)]  # type: ignore[arg-type]
+        async with wsfast.serve(echo, "127.0.0.1", 0, compression=compression) as server:
+            opened = [await wsfast.connect(url_of(server), compression=compression) for _ in range(3)]
             for message, text, expected in MESSAGES:
                 wsfast.broadcast(opened, message, text=text)
                 for ws in opened:
@@ -186,7 +186,7 @@ async def test_in_the_middle_of_a_message(caplog: pytest.LogCaptureFixture) -> N
             await go_on.wait()
             yield "c"
 
-        task = asyncio.create_task(busy.send(pieces()))  # type: ignore[arg-type]
+        task = asyncio.create_task(busy.send(pieces()))
         await asyncio.sleep(0.01)
         wsfast.broadcast([busy, free], "x")
         assert [record.levelname for record in caplog.records if "broadcast skipped" in record.getMessage()] == [

@@ -61,7 +61,7 @@ class Page:
         return WebDriverWait(self.driver, 20, poll_frequency=0.05).until(lambda _: condition())
 
     def value(self, name: str) -> str:
-        return self.driver.find_element(By.ID, name).get_property("value")
+        return str(self.driver.find_element(By.ID, name).get_property("value"))
 
     def fill(self, name: str, value: str) -> None:
         """Put a text into a field at once; the driver's keyboard does not reach beyond the basic plane."""
@@ -470,12 +470,13 @@ def test_the_counters_of_the_server(page: Page) -> None:
     page.type("text", "a", Keys.ENTER)
 
     def counter(name: str) -> str:
-        return dict(
+        told: dict[str, str] = dict(
             page.driver.execute_script(
                 "return [...document.querySelectorAll('#counters div')]"
                 ".map((e) => [...e.children].map((c) => c.textContent))"
             )
-        ).get(name, "")
+        )
+        return told.get(name, "")
 
     page.wait(lambda: counter("Messages received").startswith("200 "))
     assert counter("Connections open") == "2, 1 of them for counters"

@@ -150,7 +150,7 @@ def test_compressed_messages(
                 return out
 
         made.append(self)
-        original(self, *args, compression=Watched(), **more)  # type: ignore[arg-type]
+        original(self, *args, compression=Watched(), **more)
 
     original = Connection.__init__
     monkeypatch.setattr(Connection, "__init__", watch)

@@ -324,10 +324,10 @@ def test_wrong_arguments() -> None:
         ({"closed_cb": None}, "closed_cb is not for the caller"),
     ):
         with pytest.raises(ValueError, match=why):
-            NatsBus(**options)  # type: ignore[arg-type]
+            NatsBus(**options)
     for wrong in ({"prefix": 1}, {"replicas": True}, {"max_wait": 1}):
         with pytest.raises(TypeError, match=next(iter(wrong))):
-            NatsBus(**wrong)  # type: ignore[arg-type]
+            NatsBus(**wrong)
 
 
 async def test_a_server_that_talks_nonsense_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -343,7 +343,7 @@ def test_wrong_arguments() -> None:
         ({"url": "http://a"}, "redis://"),
     ):
         with pytest.raises(ValueError, match=why):
-            RedisBus(**options)  # type: ignore[arg-type]
+            RedisBus(**options)
 
 
 # --- A cluster --------------------------------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ class cut:  # noqa: N801
                 yield waited_for
             except BaseException as exc:
                 thrown = exc
-                step = lambda: inner.throw(thrown)  # type: ignore[attr-defined] # noqa: E731, B023
+                step = lambda: inner.throw(thrown)  # noqa: E731, B023
             else:
                 step = lambda: next(inner)  # noqa: E731
 
@@ -113,7 +113,7 @@ async def turns(count: int = 5) -> None:
 async def test_recv_cancelled_before_and_after_the_message_comes() -> None:
     async with pair() as (ws, _, _):
         loop = asyncio.get_running_loop()
-        got: list[str] = []
+        got: list[str | bytes] = []
         sent = 0
 
         def arrive() -> None:
@@ -159,7 +159,7 @@ async def test_recv_cancelled_before_and_after_the_message_comes() -> None:
 
 async def test_recv_cut_at_every_suspension() -> None:
     async with pair() as (ws, peer, _):
-        got: list[str] = []
+        got: list[str | bytes] = []
         for k in range(4):
             feed(ws, f"there {k}")
             cancelled, message = await cut_off(ws.recv(), k)
@@ -187,7 +187,7 @@ async def test_recv_cancelled_at_random(way: str) -> None:
         if way == "iteration":
             return await anext(ws)
         if way == "streaming":
-            return "".join([piece async for piece in ws.recv_streaming()])  # type: ignore[arg-type]
+            return "".join([piece async for piece in ws.recv_streaming(decode=True)])
         return await ws.recv()
 
     async def attempt(ws: wsfast.WebSocket) -> Any:
@@ -234,7 +234,8 @@ async def test_two_receive_at_once() -> None:
     async with pair() as (ws, _, _):
         first = asyncio.create_task(ws.recv())
         await turns()
-        for second in (lambda: ws.recv(), lambda: anext(ws)):
+        seconds: list[Callable[[], Awaitable[object]]] = [lambda: ws.recv(), lambda: anext(ws)]
+        for second in seconds:
             with pytest.raises(ConcurrencyError, match="another coroutine is already running recv"):
                 await second()
         with pytest.raises(ConcurrencyError):
@@ -335,7 +336,7 @@ async def test_the_usual_ways_to_wait() -> None:
         feed(ws, "6")
         assert await inner == "6"
         loop.call_later(0.01, feed, ws, "7")
-        future = asyncio.run_coroutine_threadsafe(ws.recv(), loop)  # type: ignore[arg-type]
+        future = asyncio.run_coroutine_threadsafe(ws.recv(), loop)
         assert await asyncio.wrap_future(future) == "7"
         for waiting in asyncio.as_completed([ws.recv()]):
             loop.call_later(0.01, feed, ws, "8")
@@ -403,7 +404,7 @@ async def test_what_a_resumed_handler_sees(origin: str, debug: bool) -> None:
                     await peer.send(frame(TEXT, str(i).encode()))
                 assert asyncio.current_task() is me
                 assert variable.get() == "outer"
-                await until(lambda i=i: len(seen) == i + 1)
+                await until(lambda: len(seen) == i + 1)  # noqa: B023
                 await turns(8)
             await task
         finally:
@@ -420,7 +421,7 @@ async def test_a_context_that_is_entered_already() -> None:
     async with pair() as (ws, _, _):
         context = contextvars.copy_context()
         loop = asyncio.get_running_loop()
-        task = loop.create_task(ws.recv(), context=context)  # type: ignore[arg-type]
+        task = loop.create_task(ws.recv(), context=context)
         await turns()
         loop.call_soon(feed, ws, "x", context=context)
         async with asyncio.timeout(1):
@@ -496,10 +497,10 @@ async def test_eager_tasks() -> None:
     async with pair() as (ws, _, _):
         loop = asyncio.get_running_loop()
         feed(ws, "there")
-        task: Any = asyncio.Task(ws.recv(), loop=loop, eager_start=True)  # type: ignore[call-arg, arg-type]
+        task: Any = asyncio.Task(ws.recv(), loop=loop, eager_start=True)  # type: ignore[call-arg]
         assert task.done()
         assert await task == "there"
-        task = asyncio.Task(ws.recv(), loop=loop, eager_start=True)  # type: ignore[call-arg, arg-type]
+        task = asyncio.Task(ws.recv(), loop=loop, eager_start=True)  # type: ignore[call-arg]
         assert not task.done()
         feed(ws, "later")
         assert await task == "later"
@@ -511,7 +512,7 @@ async def test_eager_tasks() -> None:
         loop.set_task_factory(eager)
         try:
             async with asyncio.TaskGroup() as group:
-                receiving = group.create_task(ws.recv())  # type: ignore[arg-type]
+                receiving = group.create_task(ws.recv())
                 loop.call_soon(feed, ws, "last")
             assert receiving.result() == "last"
         finally:
@@ -609,7 +610,7 @@ async def test_send_cut_at_every_suspension(what: str, gate: bool) -> None:
                     await going.wait()
                     yield b"tail"
 
-                first = asyncio.create_task(ws.send(slow()))  # type: ignore[arg-type]
+                first = asyncio.create_task(ws.send(slow()))
                 await turns()
             reading = asyncio.create_task(drain(peer))
             asyncio.get_running_loop().call_later(0.005, going.set)
@@ -671,7 +672,7 @@ async def test_send_compressed_cut_at_every_suspension(threshold: int | None) ->
             sent = [b"0" + text, b"1" + text, b"2" + text]
             outcome = [(await cut_off(ws.send(message), k))[0] for message in sent]
             await ws.send(b"end")
-            got = []
+            got: list[bytes] = []
             while not got or got[-1] != b"end":
                 _, payload = await peer.read()
                 got.append(payload if payload == b"end" else inflate.decompress(payload + b"\0\0\xff\xff"))
@@ -711,9 +712,9 @@ async def test_senders_do_not_interleave() -> None:
         async def send_all() -> None:
             async with asyncio.TaskGroup() as group:
                 for i in range(10):
-                    group.create_task(ws.send(pieces(b"%d" % i)))  # type: ignore[arg-type]
-                    group.create_task(ws.send(f"whole {i}"))  # type: ignore[arg-type]
-                    group.create_task(ws.send(bytearray(b"odd %d" % i)))  # type: ignore[arg-type]
+                    group.create_task(ws.send(pieces(b"%d" % i)))
+                    group.create_task(ws.send(f"whole {i}"))
+                    group.create_task(ws.send(bytearray(b"odd %d" % i)))
             await ws.send(b"end")
 
         sending = asyncio.create_task(send_all())
@@ -737,7 +738,7 @@ async def test_waiting_senders_are_cancelled_in_any_order() -> None:
                 await asyncio.sleep(0)
                 yield b"whole"
 
-            tasks = [asyncio.create_task(ws.send(pieces())) for _ in range(6)]  # type: ignore[arg-type]
+            tasks = [asyncio.create_task(ws.send(pieces())) for _ in range(6)]
             for _ in range(3):
                 await turns(chance.randrange(4))
                 chance.choice(tasks).cancel()
@@ -813,7 +814,7 @@ async def test_pong_cut_at_every_suspension() -> None:
             await stuff(ws)
             cutting = asyncio.create_task(cut_off(ws.pong(b"beat"), k))
             await turns()
-            pongs = []
+            pongs: list[bytes] = []
             while not cutting.done() or not pongs:
                 opcode, payload = await peer.read()
                 pongs += [payload] * (opcode == PONG)
@@ -959,7 +960,7 @@ async def test_streaming_cut_at_every_suspension() -> None:
             for piece in pieces:
                 received = ws.counters["bytes_received"]
                 await peer.send(piece)
-                await until(lambda ws=ws, received=received: ws.counters["bytes_received"] > received)
+                await until(lambda: ws.counters["bytes_received"] > received)  # noqa: B023
                 await turns()
             cancelled, _ = await cutting
             await peer.send(frame(TEXT, b"next"))

@@ -68,7 +68,7 @@ def test_the_classes_have_the_same_names(twin: str, name: str) -> None:
 @pytest.mark.parametrize(("twin", "name"), KINDS)
 def test_methods_have_the_same_signatures_and_first_lines(twin: str, name: str) -> None:
     python, cython = (getattr(module, name) for module in both(twin))
-    differences = []
+    differences: list[tuple[str, object, object]] = []
     for member in sorted(public(python) & public(cython)):
         ours, theirs = inspect.getattr_static(python, member), inspect.getattr_static(cython, member)
         if not (inspect.isfunction(ours) and callable(getattr(cython, member))):
@@ -100,9 +100,9 @@ def test_defaults_before_open() -> None:
             said.pop("turn")
             seen.append(said)
             ws = type("WebSocket", (module.Endpoint,), {})()
-            for call in (lambda ws=ws: ws._receive(None), lambda ws=ws: ws.send_nowait("x")):
+            for method, argument in (("_receive", None), ("send_nowait", "x")):
                 with pytest.raises(wsfast.InvalidState, match=r"^the opening handshake is not finished$"):
-                    call()
+                    getattr(ws, method)(argument)
         assert seen[0] == seen[1]
     finally:
         loop.close()

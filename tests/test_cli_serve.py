@@ -16,11 +16,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import websockets
 from certificates import make_certificates
 from cli_helpers import Serve, serve
+from websockets.typing import Subprotocol
 
 import wsfast
 from wsfast.cli import main
@@ -135,7 +137,7 @@ def test_an_upgrade_to_something_else_is_ignored(server: Serve) -> None:
 def test_subprotocols(server: Serve, subprotocol: str | None, sent: str | bytes, expected: str | bytes) -> None:
     async def talk() -> None:
         offers = None if subprotocol is None else [subprotocol]
-        async with websockets.connect(f"ws://127.0.0.1:{server.port}/any/path", subprotocols=offers) as ws:
+        async with websockets.connect(f"ws://127.0.0.1:{server.port}/any/path", subprotocols=cast("Any", offers)) as ws:
             assert ws.subprotocol == subprotocol
             await ws.send(sent)
             assert await ws.recv() == expected
@@ -146,16 +148,18 @@ def test_subprotocols(server: Serve, subprotocol: str | None, sent: str | bytes,
 def test_an_unknown_subprotocol_is_told_what_is_supported(server: Serve) -> None:
     async def talk() -> bytes:
         with pytest.raises(websockets.InvalidStatus) as refusal:
-            await websockets.connect(f"ws://127.0.0.1:{server.port}/", subprotocols=["chat"])
+            await websockets.connect(f"ws://127.0.0.1:{server.port}/", subprotocols=[Subprotocol("chat")])
         assert refusal.value.response.status_code == 400
-        return refusal.value.response.body
+        return bytes(refusal.value.response.body)
 
     assert b"supported: echo, upper, stream-echo, wsfast.counters" in asyncio.run(talk())
 
 
 def test_connections_are_logged() -> None:
     async def talk(port: int) -> None:
-        async with websockets.connect(f"ws://127.0.0.1:{port}/a%1bpath?q", subprotocols=["stream-echo"]) as ws:
+        async with websockets.connect(
+            f"ws://127.0.0.1:{port}/a%1bpath?q", subprotocols=[Subprotocol("stream-echo")]
+        ) as ws:
             await ws.send("a")
             await ws.recv()
             await ws.close(4000, "a \x1b[31mreason")
@@ -182,7 +186,7 @@ def test_connections_are_logged() -> None:
 def test_counters_by_a_subprotocol(server: Serve) -> None:
     async def talk() -> None:
         uri = f"ws://127.0.0.1:{server.port}/"
-        async with websockets.connect(uri, subprotocols=["wsfast.counters"]) as watching:
+        async with websockets.connect(uri, subprotocols=[Subprotocol("wsfast.counters")]) as watching:
             first = json.loads(await watching.recv())
             async with websockets.connect(uri) as ws:
                 await ws.send("a")
@@ -212,6 +216,7 @@ def test_a_prefix_that_is_no_path(path: str, capsys: pytest.CaptureFixture[str])
 def test_options(loop: list[str]) -> None:
     async def talk(port: int) -> None:
         async with websockets.connect(f"ws://127.0.0.1:{port}/", compression="deflate", max_size=None) as ws:
+            assert ws.response is not None
             assert "permessage-deflate" in ws.response.headers["Sec-WebSocket-Extensions"]
             await ws.send("x" * 1000)
             assert await ws.recv() == "x" * 1000
@@ -227,6 +232,7 @@ def test_options(loop: list[str]) -> None:
 def test_no_limit_and_no_compression() -> None:
     async def talk(port: int) -> None:
         async with websockets.connect(f"ws://127.0.0.1:{port}/", max_size=None) as ws:
+            assert ws.response is not None
             assert "Sec-WebSocket-Extensions" not in ws.response.headers
             message = b"x" * (17 * 1048576)
             await ws.send(message)

@@ -133,7 +133,9 @@ async def test_sans_io_with_a_server_that_is_gone() -> None:
 
     async def echo(ws: wsfast.WebSocket) -> None:
         await ws.send(await ws.recv())
-        ws._open_channel().transport.pause_reading()
+        transport = ws._open_channel().transport
+        assert transport is not None
+        transport.pause_reading()
         await gone.wait()
 
     async with wsfast.serve(echo, "127.0.0.1", 0, stop_timeout=0.5) as server:

@@ -162,7 +162,7 @@ async def test_response_byte_by_byte() -> None:
     async def script(peer: Peer) -> None:
         await peer.read_head()
         writes: list[bytes] = []
-        peer.write = writes.append  # type: ignore[method-assign]
+        peer.write = writes.append  # type: ignore[assignment, method-assign]
         peer.accept()
         for byte in b"".join(writes) + b"\x81\x02hi":
             peer.writer.write(bytes([byte]))
@@ -248,8 +248,8 @@ async def test_name_that_is_not_resolved_in_time(monkeypatch: pytest.MonkeyPatch
     if not isinstance(loop, asyncio.BaseEventLoop):
         pytest.skip("uvloop asks the resolver in C")
 
-    async def getaddrinfo(*args: object, **kwargs: object) -> object:
-        return await asyncio.sleep(3600)
+    async def getaddrinfo(*args: object, **kwargs: object) -> None:
+        await asyncio.sleep(3600)
 
     monkeypatch.setattr(loop, "getaddrinfo", getaddrinfo)
     with pytest.raises(TimeoutError, match="opening handshake"):

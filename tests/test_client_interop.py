@@ -14,6 +14,7 @@ import pytest
 import websockets.asyncio.server
 from client_helpers import nothing_left
 from peers import node_peer, node_process
+from websockets.typing import Subprotocol
 
 import wsfast
 
@@ -42,8 +43,8 @@ async def websockets_server() -> AsyncIterator[int]:
         handler,
         "127.0.0.1",
         0,
-        subprotocols=["chat"],
-        max_size=None,  # type: ignore[list-item]
+        subprotocols=[Subprotocol("chat")],
+        max_size=None,
     ) as server:
         yield next(iter(server.sockets)).getsockname()[1]
 

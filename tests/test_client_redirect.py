@@ -73,7 +73,7 @@ async def test_to_another_origin(scheme: str) -> None:
     async with two_servers(scheme + "://127.0.0.1:{port}/there#part") as (server, seen, _):
         uri = url_of(server, host="user:word@127.0.0.1")
         for options in ({"additional_headers": {**SECRETS, "Host": "mine.example"}}, {"bearer_token": "token"}, {}):
-            async with wsfast.connect(uri, **options) as ws:  # type: ignore[arg-type]
+            async with wsfast.connect(uri, **options) as ws:
                 await ws.send("x")
                 assert await ws.recv() == "x"
         assert [request.path for request in seen] == ["/there"] * 3

@@ -14,7 +14,7 @@ from certificates import Certificates
 from client_helpers import echo, nothing_left, port_of, url_of
 
 import wsfast
-from wsfast.dial import dialer as dial
+from wsfast.dial.route import as_context
 
 pytestmark = pytest.mark.anyio
 
@@ -51,8 +51,8 @@ async def test_certificates_are_verified_by_default(certs: Certificates) -> None
 
 
 async def test_default_context_is_strict() -> None:
-    context = dial.as_context(None, "ssl")
-    assert context is dial.as_context(True, "ssl")
+    context = as_context(None, "ssl")
+    assert context is as_context(True, "ssl")
     assert context.verify_mode is ssl.CERT_REQUIRED
     assert context.check_hostname
 
@@ -127,4 +127,4 @@ async def test_options_of_asyncio_pass_through(certs: Certificates) -> None:
             await ws.send("x")
             assert await ws.recv() == "x"
         with pytest.raises(TypeError):
-            await wsfast.connect(wss(server), ssl=certs.client_context(), no_such_option=1)
+            await wsfast.connect(wss(server), ssl=certs.client_context(), no_such_option=1)  # type: ignore[call-arg]

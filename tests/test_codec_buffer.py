@@ -55,7 +55,7 @@ def test_mixes_with_feed(codec: ModuleType) -> None:
     data = bytes(i % 253 for i in range(60_000))
     stream = frame(BINARY, data, key=KEY)
     decoder = codec.Decoder(masked=True)
-    events = []
+    events: list[Any] = []
     for i, piece in enumerate(cut(stream, 5003)):
         events += decoder.feed(piece) if i % 2 else receive_all(decoder, [piece])
     assert events == [data]
@@ -271,7 +271,7 @@ class TestLargeMessages:
         decoder = codec.Decoder(masked=False)
         decoder.feed(declare(BINARY, 100_000) + bytes(90_000))
         stream = bytes(10_000) + HELLO
-        events = []
+        events: list[Any] = []
         while stream:
             lent = decoder.get_buffer()
             count = min(len(lent), len(stream))

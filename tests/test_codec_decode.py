@@ -582,7 +582,7 @@ class TestInflate:
         ("method", "arguments"), [("feed", (HELLO,)), ("buffer_updated", (0,)), ("get_buffer", ())]
     )
     def test_may_not_feed_its_own_decoder(self, codec: ModuleType, method: str, arguments: tuple[Any, ...]) -> None:
-        errors = []
+        errors: list[Any] = []
 
         def inflate(data: bytes, fin: bool, limit: int) -> bytes:
             with pytest.raises(RuntimeError) as info:

@@ -24,6 +24,7 @@ from vectors import BINARY, CLOSE, CONT, HELLO, PING, PONG, TEXT, declare, frame
 from wsfast import _codec, _codec_py
 from wsfast.codes import Opcode
 from wsfast.events import Close, Fragment, Ping, Pong
+from wsfast.exceptions import InvalidPayload, PayloadTooBig
 
 TWINS: tuple[ModuleType, ModuleType] = (_codec_py, _codec)
 WAYS = (feed_all, receive_all)
@@ -122,10 +123,10 @@ class Inflate:
     def __call__(self, data: bytes, fin: bool, limit: int) -> bytes:
         self.calls.append((data, fin, limit))
         if b"\x07" in data:
-            raise _codec_py.InvalidPayload("the inflater does not like 0x07")
+            raise InvalidPayload("the inflater does not like 0x07")
         out = data.replace(b"x", b"xyzx")
         if 0 <= limit < len(out):
-            raise _codec_py.PayloadTooBig(f"more than {limit}")
+            raise PayloadTooBig(f"more than {limit}")
         return out
 
 
@@ -279,7 +280,7 @@ def test_encoding(opcode: int, payload: str | bytes, flags: dict[str, bool], mas
 
 def same_call(call: Callable[[ModuleType], Any]) -> None:
     """Hold that a call does the same with both twins: the same value, or an exception of one class and text."""
-    results = []
+    results: list[tuple[object, object]] = []
     for twin in TWINS:
         try:
             results.append(("returned", call(twin)))
@@ -608,4 +609,5 @@ def test_docstrings() -> None:
 def test_the_stub_cannot_drift() -> None:
     """The extension's stub re-exports the Python twin, name by name."""
     stub = Path(_codec_py.__file__).with_name("_codec.pyi").read_text()
-    assert stub.split("\n") == [*(f"from ._codec_py import {name} as {name}" for name in _codec_py.__all__), ""]
+    names = [*_codec_py.__all__, "__all__"]
+    assert stub.split("\n") == [*(f"from ._codec_py import {name} as {name}" for name in names), ""]

@@ -54,7 +54,7 @@ def test_names_are_those_of_websockets() -> None:
 
 
 def test_numbers_are_integers() -> None:
-    assert Opcode.PING == 9
+    assert int(Opcode.PING) == 9
     assert f"{CloseCode.GOING_AWAY}" == "1001"
     assert CloseCode(1000) is CloseCode.NORMAL_CLOSURE
 

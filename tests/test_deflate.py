@@ -16,10 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from inflate_reference import inflate
 
+from wsfast.deflate import DeflateBudget
 from wsfast.deflate import context as _permessage
 from wsfast.deflate.backends import BACKENDS, Backend
 from wsfast.deflate.context import Parameters, PerMessageDeflate, pool
-from wsfast.deflate.negotiate import EXTENSION, Deflate, DeflateBudget, Extension, accept, as_deflate, confirm, offer
+from wsfast.deflate.negotiate import EXTENSION, Deflate, Extension, accept, as_deflate, confirm, offer
 from wsfast.exceptions import InvalidPayload, NegotiationError, PayloadTooBig
 
 NAMES = ["zlib", "isal", "zlib_ng"]

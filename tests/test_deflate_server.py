@@ -29,6 +29,7 @@ from vectors import BINARY, CLOSE, CONT, PING, PONG, TEXT, frame
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory, ServerPerMessageDeflateFactory
 
 import wsfast
+import wsfast.sync
 from wsfast import Deflate, DeflateBudget
 from wsfast.deflate.backends import BACKENDS
 from wsfast.deflate.context import CompressorPool, PerMessageDeflate
@@ -971,7 +972,7 @@ async def _send_half(ws: wsfast.WebSocket) -> None:
 )
 async def test_the_budget_comes_back_however_a_connection_ends(handler: Any, act: str) -> None:
     budget = DeflateBudget(1 << 20)
-    limits = {"ping_interval": 0.1, "ping_timeout": 0.1, "close_timeout": 0.1}
+    limits: dict[str, Any] = {"ping_interval": 0.1, "ping_timeout": 0.1, "close_timeout": 0.1}
     async with (
         wsfast.serve(handler, "127.0.0.1", 0, compression=Deflate(budget=budget), **limits) as server,
         await offer(server, "permessage-deflate") as raw,
@@ -1115,7 +1116,7 @@ async def test_broadcast_compresses_once_for_each_class(monkeypatch: pytest.Monk
 NOISE = os.urandom(3000)
 MESSAGES: list[str | bytes] = ["", "a", SMALL, JSON, JSON.encode(), NOISE, "ä€🙂" * 20_000, b"x" * 400_000, JSON]
 
-CONFIGS = {
+CONFIGS: dict[str, dict[str, Any]] = {
     "default": {},
     "all messages": {"threshold": 0},
     "no takeover": {"server_no_context_takeover": True, "client_no_context_takeover": True, "threshold": 0},

@@ -317,7 +317,7 @@ async def test_the_end_of_another_connection_is_an_error() -> None:
 
 
 async def test_a_handler_that_is_cancelled_from_outside() -> None:
-    tasks = []
+    tasks: list[Any] = []
 
     async def handler(ws: wsfast.WebSocket) -> None:
         tasks.append(asyncio.current_task())
@@ -617,7 +617,7 @@ async def test_counters_of_large_sends_and_closes() -> None:
     async def handler(ws: wsfast.WebSocket) -> None:
         await ws.send(b"x" * 100_000)
         await ws.send("\u20ac")
-        await ws.send([b"a", b"b"])  # type: ignore[arg-type]
+        await ws.send([b"a", b"b"])
         await ws.close()
 
     async with serving(handler, close_timeout=0.1) as server:

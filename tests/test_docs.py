@@ -26,13 +26,15 @@ import sys
 import tempfile
 import textwrap
 import types
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import wsfast
+import wsfast.sync
+import wsfast.testing
 from wsfast.cli import _parser
 
 ROOT = Path(__file__).parent.parent
@@ -267,7 +269,7 @@ def test_the_reference_has_nothing_else() -> None:
 
 def test_every_option_has_a_default_and_a_word_of_explanation() -> None:
     """The reference is made of the docstrings: each parameter of what users call is in them."""
-    calls: list[Callable[..., Any]] = [
+    calls: list[Any] = [
         wsfast.Server,
         wsfast.Server.start,
         wsfast.connect,

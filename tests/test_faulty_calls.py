@@ -23,7 +23,7 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if compiler is None:
         pytest.skip("this needs a C compiler")
     library = tmp_path_factory.mktemp("faulty") / "faulty.so"
-    command = [*compiler.split(), "-O1", "-shared", "-fPIC", HERE / "faulty_calls.c", "-o", library, "-ldl"]
+    command = [*compiler.split(), "-O1", "-shared", "-fPIC", str(HERE / "faulty_calls.c"), "-o", str(library), "-ldl"]
     subprocess.run(command, check=True)
     return library
 

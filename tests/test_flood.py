@@ -115,7 +115,7 @@ async def test_only_the_latest_ping_is_answered_where_answers_pile_up() -> None:
         count = 20_000
         data = b"".join(frame(PING, b"%0100d" % i) for i in range(count))
         await peer.send(data)  # all of it goes out, though no answer is read
-        answers = []
+        answers: list[Any] = []
         while not answers or int(answers[-1]) != count - 1:
             opcode, payload = await peer.read()
             assert opcode == PONG

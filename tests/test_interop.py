@@ -13,6 +13,7 @@ import pytest
 import websockets
 from certificates import make_certificates
 from peers import node_peer, node_process
+from websockets.typing import Subprotocol
 
 import wsfast
 
@@ -69,18 +70,23 @@ def joined(messages: list[str | bytes]) -> bytes:
 @pytest.mark.parametrize("compression", [None, "deflate"])
 @pytest.mark.parametrize("form", [None, "messages", "listener"])
 async def test_websockets_and_messages(form: str | None, compression: Any) -> None:
-    offers = None if form is None else ["unknown", form]
+    offers: Any = None if form is None else ["unknown", form]
     async with (
         echo_server(compression=compression) as (_, port),
         websockets.connect(f"ws://127.0.0.1:{port}/path?query", subprotocols=offers, max_size=None) as ws,
     ):
         assert ws.subprotocol == form
+        assert ws.response is not None
         assert bool(ws.response.headers.get("Sec-WebSocket-Extensions")) == (compression is not None)
         for message in MESSAGES:
             await ws.send(message)
             assert await ws.recv() == message
         # In fragments, a text and a binary message.
-        for fragments, whole in [(["a", "", "ß", "c"], "aßc"), ([b"1", b"2" * 70_000], b"1" + b"2" * 70_000)]:
+        in_fragments: list[tuple[Any, str | bytes]] = [
+            (["a", "", "ß", "c"], "aßc"),
+            ([b"1", b"2" * 70_000], b"1" + b"2" * 70_000),
+        ]
+        for fragments, whole in in_fragments:
             await ws.send(fragments)
             assert await ws.recv() == whole
         # Many at once.
@@ -99,7 +105,7 @@ async def test_websockets_and_messages(form: str | None, compression: Any) -> No
 async def test_websockets_and_a_stream(compression: Any) -> None:
     async with (
         echo_server(compression=compression) as (_, port),
-        websockets.connect(f"ws://127.0.0.1:{port}/", subprotocols=["stream"], max_size=None) as ws,
+        websockets.connect(f"ws://127.0.0.1:{port}/", subprotocols=[Subprotocol("stream")], max_size=None) as ws,
     ):
         for message in MESSAGES:
             await ws.send(message)
@@ -115,7 +121,7 @@ async def test_websockets_and_a_stream(compression: Any) -> None:
 @pytest.mark.anyio
 @pytest.mark.parametrize("form", [None, "messages", "stream", "listener"])
 async def test_websockets_and_a_server_that_stops(form: str | None) -> None:
-    offers = None if form is None else [form]
+    offers: Any = None if form is None else [form]
     async with (
         echo_server() as (server, port),
         websockets.connect(f"ws://127.0.0.1:{port}/", subprotocols=offers) as ws,
@@ -136,12 +142,14 @@ async def test_websockets_over_tls(form: str, tmp_path: Path) -> None:
     context: ssl.SSLContext = made.server_context()
     async with (
         echo_server(ssl=context) as (_, port),
-        websockets.connect(f"wss://127.0.0.1:{port}/", ssl=made.client_context(), subprotocols=[form]) as ws,
+        websockets.connect(
+            f"wss://127.0.0.1:{port}/", ssl=made.client_context(), subprotocols=[Subprotocol(form)]
+        ) as ws,
     ):
         await ws.send(b"x" * 100_000)
         received = b""
         while len(received) < 100_000:
-            received += await ws.recv()
+            received += await ws.recv(decode=False)
         assert received == b"x" * 100_000
 
 

@@ -32,7 +32,7 @@ from wsfast import CloseCause, ConnectionClosedError
 
 pytestmark = pytest.mark.anyio
 
-INTERVAL = {"ping_interval": 0.15, "ping_timeout": 0.15}
+INTERVAL: dict[str, Any] = {"ping_interval": 0.15, "ping_timeout": 0.15}
 LONG = 1.0  # seconds after which a connection that is not alive would be closed for sure
 
 
@@ -236,7 +236,7 @@ async def test_a_peer_that_is_always_behind_is_answered(form: str | None) -> Non
         def on_open(self) -> None:
             feeding.append(asyncio.create_task(feed(self.ws)))
 
-    options = {"buffers": 16384, "write_limit": 32768, "ping_interval": 0.5, "ping_timeout": 1}
+    options: dict[str, Any] = {"buffers": 16384, "write_limit": 32768, "ping_interval": 0.5, "ping_timeout": 1}
     async with asyncio.timeout(2 * PATIENCE), serving(feed if form is None else Feeder, **options) as server:
         peer = await Peer.open(server, buffers=8192)
         answered = sent = 0

@@ -32,7 +32,7 @@ async def test_a_leak_is_found(anyio_backend: Any, monkeypatch: pytest.MonkeyPat
     async def leaky(count: int) -> None:
         kept.extend(bytearray(100) for _ in range(count))
 
-    leaks.server = _Idle()
+    leaks.server = _Idle()  # type: ignore[assignment]
     tracemalloc.start(1)
     try:
         await leaks.measure("leaky", 10 * BATCH, leaky)

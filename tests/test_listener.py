@@ -244,12 +244,12 @@ async def test_no_task_for_a_connection() -> None:
 
 async def test_on_writable_after_too_much() -> None:
     async with listening(write_limit=65536) as (listener, client):
-        client.writer.transport.pause_reading()
+        client.pause_reading()
         while not listener.ws._open_channel().write_paused:
             listener.ws.send_nowait(bytes(65536))
             await asyncio.sleep(0)
         assert "writable" not in listener.calls
-        client.writer.transport.resume_reading()
+        client.resume_reading()
 
         async def read() -> None:
             while True:
@@ -304,7 +304,7 @@ async def test_nothing_is_read_from_who_reads_nothing() -> None:
             self.ws.send_nowait(message)
 
     async with listening(Echo) as (listener, client):
-        client.writer.transport.pause_reading()
+        client.pause_reading()
         message = binary(bytes(60_000))
 
         async def flood() -> None:
@@ -321,7 +321,7 @@ async def test_nothing_is_read_from_who_reads_nothing() -> None:
         assert listener.ws.counters["messages_received"] <= received + 2
         assert listener.ws.buffered_amount < 65536 * 4
         flooding.cancel()
-        client.writer.transport.resume_reading()
+        client.resume_reading()
 
         async def read() -> None:
             while True:

@@ -68,8 +68,9 @@ def test_options_of_servers(name: str, meant: str | None) -> None:
 async def test_options_of_listening(path: str | None) -> None:
     async with wsfast.Server() as server:
         for name, meant in (("reuse_prt", "'reuse_port'"), ("max_size", None)):
+            unexpected: dict[str, Any] = {name: 1}
             with pytest.raises(TypeError, match=rf"start\(\) got an unexpected keyword argument '{name}'") as info:
-                await server.start(path=path, **{name: 1})
+                await server.start(path=path, **unexpected)
             assert (meant or "") in str(info.value)
         assert not server.sockets
 
@@ -77,9 +78,10 @@ async def test_options_of_listening(path: str | None) -> None:
 def test_options_of_websockets_for_a_client() -> None:
     renamed = (("extra_headers", "'additional_headers'"), ("max_queue", "'read_limit'"), ("timeout", "_timeout"))
     for name, meant in renamed:
+        unexpected: dict[str, Any] = {name: 1}
         for make in (wsfast.connect, wsfast.connect_stream, wsfast.sync.connect):
             with pytest.raises(TypeError, match=f"{name}.*did you mean .*{meant}"):
-                make("ws://h/", **{name: 1})  # type: ignore[operator]
+                make("ws://h/", **unexpected)
 
 
 def test_the_types_are_those_of_the_calls() -> None:

@@ -46,7 +46,9 @@ def run(*command: str | Path, **environment: str) -> str:
 def test_the_versions_agree() -> None:
     assert PROJECT["project"]["version"] == wsfast.__version__
     changes = (ROOT / "CHANGELOG.md").read_text()
-    assert re.search(r"^## (\S+)", changes, re.MULTILINE)[1] == wsfast.__version__
+    newest = re.search(r"^## (\S+)", changes, re.MULTILINE)
+    assert newest is not None
+    assert newest[1] == wsfast.__version__
 
 
 def test_the_extensions_are_those_that_are_built() -> None:

@@ -114,10 +114,11 @@ async def meet(hook: str, raising: Callable[..., Any]) -> None:
         async for _ in ws:
             pass
 
-    topics = wsfast.Topics(**{hook: raising} if hook in ("authorize", "encode", "on_presence") else {})
+    hooks: dict[str, Any] = {hook: raising} if hook in ("authorize", "encode", "on_presence") else {}
+    topics = wsfast.Topics(**hooks)
     topics.configure("topic", presence=hook == "on_presence")
     name = hook.removeprefix("async ")
-    called = raising if name == hook else raising_later
+    called: Any = raising if name == hook else raising_later
     options: dict[str, Any] = {"topics": topics, "max_buffered": None}
     if name in ("process_request", "process_response", "select_subprotocol"):
         options[name] = called

@@ -156,7 +156,7 @@ def test_workers_share_the_connections(program: Path, options: list[str]) -> Non
 def test_messages_history_and_presence_between_workers(program: Path) -> None:
     with running(program, "--workers", "2") as run:
         run.wait_log("2 workers are ready")
-        clients = {}
+        clients: dict[str, Any] = {}
         while len(clients) < 2:
             ws = run.connect()
             ws.send("who")
@@ -464,7 +464,7 @@ def test_wrong_arguments() -> None:
         wsfast.run(wsfast.Server(), workers=2)
     for options in ({"workers": 0}, {"port": 70_000}, {"stop_timeout": 0}, {"log_level": "loud"}, {"keyfile": "k"}):
         with pytest.raises(ValueError, match=next(iter(options))):
-            wsfast.run("app:server", **options)  # type: ignore[arg-type]
+            wsfast.run("app:server", **options)
     with pytest.raises(TypeError, match="workers must be int"):
         wsfast.run("app:server", workers="2")  # type: ignore[arg-type]
     settings = Settings(target="a:b", unix="/x", workers=3)

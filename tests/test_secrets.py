@@ -8,7 +8,7 @@ import importlib
 import logging
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -157,7 +157,7 @@ def test_headers(name: Any, value: Any) -> None:
         check(info.value)
     for options in ({"additional_headers": [(name, value)]}, {"additional_headers": {name: value}}):
         with pytest.raises((TypeError, ValueError)) as info:
-            wsfast.connect("ws://h/", **options)  # type: ignore[arg-type]
+            wsfast.connect("ws://h/", **options)
         check(info.value)
 
 
@@ -281,7 +281,7 @@ def with_trio(module: str, *args: Any, **options: Any) -> None:
     trio.run(lambda: entered(connect(*args, **options)))
 
 
-FRONTS = {
+FRONTS: dict[str, Callable[..., object]] = {
     "trio": partial(with_trio, "wsfast.trio"),
     "websockets, asyncio": with_asyncio,
     "websockets, threads": wsfast.websockets.sync.client.connect,

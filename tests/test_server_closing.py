@@ -268,15 +268,16 @@ async def test_what_comes_behind_a_close_that_is_kept_back_costs_no_timers() -> 
         await until(lambda: ws.counters["messages_received"] == 1)
         loop: Any = asyncio.get_running_loop()
         called: list[float] = []
-        plain = type(ws._open_channel()).settle_later
+        kind: Any = type(ws._open_channel())
+        plain = kind.settle_later
         try:
-            type(ws._open_channel()).settle_later = lambda self: called.append(loop.time())
+            kind.settle_later = lambda self: called.append(loop.time())
             for _ in range(20):
                 before = ws.counters["bytes_received"]
                 client.send(text("dropped"))
                 await until(lambda: ws.counters["bytes_received"] > before)  # noqa: B023
         finally:
-            type(ws._open_channel()).settle_later = plain
+            kind.settle_later = plain
         assert called == []
         assert await ws.recv() == "1"
         with pytest.raises(ConnectionClosedOK):
@@ -400,7 +401,12 @@ async def test_a_lost_connection_ends_once_with_1006(how: str, state: str) -> No
         closes: list[Any] = []
         host: Any = ws._open_channel().host
         noted = host._connection_closed
-        host._connection_closed = lambda protocol: (closes.append(protocol), noted(protocol))
+
+        def note(protocol: Any) -> None:
+            closes.append(protocol)
+            noted(protocol)
+
+        host._connection_closed = note
         waiting: list[asyncio.Future[Any]] = [asyncio.ensure_future(ws.wait_closed()) for _ in range(3)]
         failing: list[asyncio.Future[Any]] = [asyncio.ensure_future(ws.recv())]
         failing.append(asyncio.ensure_future(await ws.ping()))

@@ -225,7 +225,7 @@ def plain_with_returns(ws: wsfast.WebSocket) -> None:
         (Listener1, "Listener1 is a class: see register_listener"),
         (wsfast.Listener, "Listener is a class"),
         (Callable1.method, "must take 1 argument"),
-        (functools.partial(echo, None), "must take 1 argument"),
+        (functools.partial(echo, None), "must take 1 argument"),  # type: ignore[arg-type]
         (with_more, "must take 1 argument"),
         (yields, r"must be a coroutine function: async def handler\(ws\); yields yields"),
         (generator, "generator yields"),

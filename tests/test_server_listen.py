@@ -49,7 +49,7 @@ async def check(client: RawClient) -> None:
 
 
 async def test_port_0_can_be_read(server: wsfast.Server) -> None:
-    assert server.sockets == ()
+    assert not server.sockets
     async with server:
         assert await server.start("127.0.0.1", 0) is server
         [sock] = server.sockets
@@ -100,7 +100,7 @@ async def test_closed_while_it_begins_to_listen(server: wsfast.Server, monkeypat
 async def test_a_path_goes_without_a_host(server: wsfast.Server, tmp_path: Path) -> None:
     for where in (("127.0.0.1",), (None, 0)):
         with pytest.raises(ValueError, match="path goes without host and port"):
-            await server.start(*where, path=str(tmp_path / "socket"))  # type: ignore[arg-type]
+            await server.start(*where, path=str(tmp_path / "socket"))
     assert server.sockets == ()
 
 
@@ -201,9 +201,10 @@ async def test_ssl_of_a_wrong_type(server: wsfast.Server) -> None:
 
 @pytest.mark.parametrize("option", ["ssl_handshake_timeout", "ssl_shutdown_timeout"])
 async def test_ssl_has_the_limits_of_the_rest(server: wsfast.Server, certificates: Certificates, option: str) -> None:
+    unexpected: dict[str, Any] = {option: 1.0}
     async with server:
         with pytest.raises(TypeError, match=f"{option} is no option: open_timeout and close_timeout are for TLS too"):
-            await server.start("127.0.0.1", 0, ssl=certificates.server_context(), **{option: 1.0})
+            await server.start("127.0.0.1", 0, ssl=certificates.server_context(), **unexpected)
         assert server.sockets == ()
 
 
@@ -438,7 +439,7 @@ async def test_serve_and_serve_forever() -> None:
 
 async def test_serve_with_an_option_nobody_has() -> None:
     with pytest.raises(TypeError, match="max_sise"):
-        await wsfast.serve(echo, "127.0.0.1", 0, max_sise=1)
+        await wsfast.serve(echo, "127.0.0.1", 0, max_sise=1)  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize(
@@ -562,13 +563,14 @@ async def test_a_socket_that_listens_already(server: wsfast.Server) -> None:
 
 async def test_options_that_do_not_go_together(server: wsfast.Server, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as sock:
-        for wrong, kind in (
+        wrongs: list[tuple[dict[str, Any], type[Exception]]] = [
             ({"sock": sock, "host": "127.0.0.1"}, ValueError),
             ({"sock": sock, "reuse_port": True}, TypeError),
-            ({"path": str(tmp_path / "a"), "sock": sock}, ValueError),
-            ({"path": str(tmp_path / "a"), "reuse_port": True}, TypeError),
+            ({"path": tmp_path / "a", "sock": sock}, ValueError),
+            ({"path": tmp_path / "a", "reuse_port": True}, TypeError),
             ({"host": "127.0.0.1", "port": 0, "nonsense": 1}, TypeError),
-        ):
+        ]
+        for wrong, kind in wrongs:
             with pytest.raises(kind):
                 await server.start(**wrong)
     with socket.socket(type=socket.SOCK_DGRAM) as sock, pytest.raises(ValueError, match="stream socket"):
@@ -614,7 +616,7 @@ async def test_what_raises_when_a_connection_is_opened_ends_it(
                     client.send(request())
                     with suppress(OSError):
                         await client.reader.read()
-                await until(lambda one=one: not one.connections and not one.counters["handshakes"])
+                await until(lambda: not one.connections and not one.counters["handshakes"])  # noqa: B023
     assert "mine" in caplog.text
 
 

@@ -128,5 +128,5 @@ async def test_a_later_call_ends_the_drain() -> None:
 async def test_a_wrong_drain_is_refused_at_once(drain: object, error: type[Exception]) -> None:
     async with serving(FORMS) as server:
         with pytest.raises(error, match="drain must be"):
-            server.close(drain=drain)  # type: ignore[arg-type]
+            server.close(drain=drain)
         assert server.is_serving()

@@ -320,7 +320,13 @@ async def test_what_threads_may_be() -> None:
     server = wsfast.Server(topics=wsfast.Topics())
     with pytest.raises(NotImplementedError, match="topics belong to one event loop"):
         await server.start("127.0.0.1", 0, threads=2)
-    for wrong, error in ((0, ValueError), (1025, ValueError), ("2", TypeError), (True, TypeError)):
+    wrongs: list[tuple[Any, type[Exception]]] = [
+        (0, ValueError),
+        (1025, ValueError),
+        ("2", TypeError),
+        (True, TypeError),
+    ]
+    for wrong, error in wrongs:
         with pytest.raises(error, match="threads must be"):
             await server.start("127.0.0.1", 0, threads=wrong)
     server.close()

@@ -28,7 +28,7 @@ from sync_helpers import PATIENCE, Peer, client_threads, http_proxy, in_thread, 
 import wsfast
 from wsfast import encode_frame, session
 from wsfast.deflate.context import PerMessageDeflate
-from wsfast.dial import addresses
+from wsfast.dial import eyeballs
 from wsfast.dial import reconnect as attempts
 from wsfast.sync import client, connect, link, reconnect, unix_connect, websocket
 from wsfast.sync.link import Deadline, Link, bounded, open_tcp, open_unix
@@ -204,7 +204,7 @@ def break_the_protocol(seen: list[Any]) -> Callable[[Peer], None]:
     def script(peer: Peer) -> None:
         peer.accept()
         assert isinstance(peer.sock, ssl.SSLSocket)
-        peer.sock.suppress_ragged_eofs = False
+        peer.sock.suppress_ragged_eofs = False  # type: ignore[attr-defined]
         peer.sock.sendall(encode_frame(1, "masked", mask=b"abcd"))
         came = b""
         while data := peer.sock.recv(65536):
@@ -395,7 +395,7 @@ def test_the_next_address_beside_one_that_does_not_answer(monkeypatch: pytest.Mo
             began = time.monotonic()
             with open_tcp("host.test", 80, deadline) as sock:
                 assert sock.getpeername() == second.getsockname()
-            assert link.STAGGER <= time.monotonic() - began < 5
+            assert eyeballs.STAGGER <= time.monotonic() - began < 5
 
 
 @linux_only
@@ -431,7 +431,7 @@ def test_an_address_to_connect_from_that_is_not_here() -> None:
     ("families", "expected"), [("6444", "6444"), ("4446", "4644"), ("6644", "6464"), ("4", "4"), ("466", "466")]
 )
 def test_families_take_turns(families: str, expected: str) -> None:
-    mixed = addresses.alternate([(family, index) for index, family in enumerate(families)])
+    mixed = eyeballs.alternate([(family, index) for index, family in enumerate(families)])
     assert "".join(family for family, _ in mixed) == expected
     for family in "46":
         order = [index for kind, index in mixed if kind == family]
@@ -653,7 +653,7 @@ def test_a_message_that_is_about_to_be_queued() -> None:
     """Reading is paused before the message for which it is can be taken: none was lost."""
 
     class Queue(queue.SimpleQueue):  # type: ignore[type-arg]
-        def put(self, item: object, *args: Any) -> None:  # type: ignore[override]
+        def put(self, item: object, *args: Any) -> None:
             if item == message:
                 putting.set()
                 assert asked.wait(PATIENCE)

@@ -106,6 +106,7 @@ def upgraded(server: Server) -> socket.socket:
 @pytest.mark.parametrize("compression", [None, "deflate"])
 def test_our_client(compression: Any) -> None:
     with serving(compression=compression) as server, connect(uri(server), compression=compression) as ws:
+        assert ws.response is not None
         assert ("Sec-WebSocket-Extensions" in ws.response.headers) is (compression is not None)
         for message in ("x", b"y" * 300_000, "", "✓" * 1000):
             ws.send(message)
@@ -261,6 +262,7 @@ def test_process_response() -> None:
 
     with serving(process_response=process, response_headers={"X-Other": "1"}, server_header="me") as server:
         with connect(uri(server)) as ws:
+            assert ws.response is not None
             assert [ws.response.headers[name] for name in ("X-Mine", "X-Other", "Server")] == ["yes", "1", "me"]
         with pytest.raises(wsfast.InvalidStatus, match="403"):
             connect(uri(server) + "no")
@@ -310,9 +312,9 @@ def test_origins() -> None:
         for origin in ("https://good.test", "https://www.good.test"):
             with connect(uri(server), origin=origin):
                 pass
-        for origin in ("https://bad.test", None):
+        for refused in ("https://bad.test", None):
             with pytest.raises(wsfast.InvalidStatus, match="403"):
-                connect(uri(server), origin=origin)
+                connect(uri(server), origin=refused)
 
 
 def test_limits_of_heads_and_messages() -> None:
@@ -337,7 +339,7 @@ def test_several_addresses() -> None:
             with connect(f"ws://{host}:{port}") as ws:
                 ws.send("x")
                 assert ws.recv(timeout=PATIENCE) == "x"
-    assert server.sockets == ()
+    assert not server.sockets
     assert server.fileno() == -1
     with pytest.raises(ValueError, match="closed"):
         server.socket  # noqa: B018

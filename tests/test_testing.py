@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import wsfast
+from wsfast.server.server import ServerOptions
 from wsfast.testing import MemoryTransport, Pair, Pipe, pair
 
 pytestmark = pytest.mark.anyio
@@ -556,7 +557,7 @@ async def test_a_handler_that_does_not_end_is_cancelled() -> None:
 
 
 async def test_options_of_both_sides() -> None:
-    options = {"compression": "deflate", "max_size": 100}
+    options: ServerOptions = {"compression": "deflate", "max_size": 100}
     async with pair(server_options=options, compression="deflate", additional_headers={"X-Y": "z"}) as (client, server):
         assert server.request is not None
         assert server.request.headers["X-Y"] == "z"
@@ -664,7 +665,7 @@ async def test_every_cut_gives_the_same() -> None:
     """The whole of a conversation, whatever the pieces that the network makes of it."""
 
     async def talk(chunk_size: int) -> list[Any]:
-        deflate = {"compression": "deflate"}
+        deflate: ServerOptions = {"compression": "deflate"}
         async with pair(chunk_size=chunk_size, server_options=deflate, compression="deflate") as (c, s):
             await c.send("x" * 1000)
             await c.send(["frag", "ments"])

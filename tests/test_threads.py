@@ -15,7 +15,7 @@ from test_codec_threads import THREADS, side_by_side
 import wsfast
 from wsfast import Deflate
 
-MESSAGES = ["text", b"binary", "ä" * 300, "x" * 100_000, b"y" * 70_000, "€" * 40_000]
+MESSAGES: list[str | bytes] = ["text", b"binary", "ä" * 300, "x" * 100_000, b"y" * 70_000, "€" * 40_000]
 
 
 async def echo(ws: wsfast.WebSocket) -> None:

@@ -330,7 +330,7 @@ async def test_a_peer_that_makes_tls_say_more_than_it_takes(tls: ModuleType) -> 
         stub._outgoing.write(b"u" * 30)
         raise ssl.SSLWantReadError
 
-    stub.read = read
+    stub.read = read  # type: ignore[method-assign]
     record = b"\x17\x03\x03\x00\x05hello"
     for _ in range(10_000):
         below.arrive(record)
@@ -887,7 +887,7 @@ async def test_end_during_the_handshake(
     app = PlainApp()
     seen: list[Any] = []
     done = asyncio.get_running_loop().create_future()
-    pair = Pair(tls, certs, app, done=done, **({"accepted": seen.append} if accepted else {}))
+    pair = Pair(tls, certs, app, done=done, accepted=seen.append if accepted else None)
     pair.tls.connection_made(pair.below)
     assert seen == [pair.tls] * accepted
     hello = pair.peer.begin()[:at]

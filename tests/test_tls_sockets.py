@@ -302,8 +302,9 @@ async def test_options_that_are_none(certs: Certificates) -> None:
     with pytest.raises(ValueError, match="ssl must be a server's context"):
         await server.start("127.0.0.1", 0, ssl=certs.client_context())
     for name in ("ssl_handshake_timeout", "ssl_shutdown_timeout"):
+        unexpected: dict[str, Any] = {name: 5}
         with pytest.raises(TypeError, match=name):
-            await server.start("127.0.0.1", 0, ssl=certs.server_context(), **{name: 5})
+            await server.start("127.0.0.1", 0, ssl=certs.server_context(), **unexpected)
     with pytest.raises(TypeError, match="SSLContext"):
         await server.start("127.0.0.1", 0, ssl=True)  # type: ignore[arg-type]
     assert server.sockets == ()
@@ -320,7 +321,7 @@ async def test_a_corrupted_record_ends_that_connection(certs: Certificates, vers
         bad = bytearray(wire.tls.send(frame(TEXT, b"bad")))
         bad[-1] ^= 1
         # What came before it is no error to answer, though that is no use.
-        await wire.raw(wire.tls.send(frame(TEXT, b"good")), bad)
+        await wire.raw(wire.tls.send(frame(TEXT, b"good")), bytes(bad))
         with suppress(EOFError):
             while not wire.tls.alert:
                 await wire._more()
@@ -713,7 +714,7 @@ async def test_a_server_that_negotiates_anew(
             connecting = asyncio.ensure_future(
                 wsfast.connect(f"wss://localhost:{port}", ssl=certs.client_context(), proxy=None)._connect()
             )
-            server = Scripted(process.stdout, process.stdin)  # type: ignore[arg-type]
+            server = Scripted(process.stdout, process.stdin)
             await server.read_head()  # and what it tells of the connection
             server.accept()
             ws, _ = await connecting

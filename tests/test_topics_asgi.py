@@ -13,6 +13,7 @@ import pytest
 from test_run import running
 
 import wsfast
+import wsfast.asgi
 
 pytest.importorskip("uvicorn", reason="needs uvicorn")
 
@@ -152,7 +153,7 @@ def test_topics_of_configure() -> None:
     kind = wsfast.uvicorn.configure(topics=topics, max_size=7)
     assert kind.options["topics"] is topics
     with pytest.raises(TypeError, match="topics must be a Topics or None, got dict"):
-        wsfast.uvicorn.configure(topics={})  # type: ignore[typeddict-item]
+        wsfast.uvicorn.configure(topics={})  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="cannot be given to other processes: name it"):
         pickle.dumps(kind)
 

@@ -252,7 +252,7 @@ async def test_presence_over_processes(monkeypatch: pytest.MonkeyPatch) -> None:
         a.subscribe("live.1", info="Ada")
         b.subscribe("live.1", info="Bob")
 
-        def seen(by: World) -> list[str | None]:
+        def seen(by: World) -> list[str]:
             return sorted(present.info or "" for present in by.topics.present("live.1"))
 
         await until(lambda: seen(one) == seen(two) == ["Ada", "Bob"])

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,12 @@ def test_publishing_from_many_threads() -> None:
     with running(wsfast.Topics()) as (server, client):
         ws = client()
         assert ask(ws, "join t") == "joined"
-        threads = [in_thread(lambda i=i: [server.publish("t", f"{i} {n}") for n in range(50)]) for i in range(4)]
+
+        def publish(i: int) -> None:
+            for n in range(50):
+                server.publish("t", f"{i} {n}")
+
+        threads = [in_thread(partial(publish, i)) for i in range(4)]
         came = [ws.recv(10).split() for _ in range(200)]
         for thread in threads:
             thread.join()
@@ -213,7 +219,7 @@ def test_a_peer_that_does_not_read() -> None:
         for number in range(300):
             server.publish("price", f"{number}")
         assert topics.counters["conflated"] > 200
-        got = []
+        got: list[str | bytes] = []
         while not got or got[-1] != "299":
             got.append(slow.recv(10))
         assert len([one for one in got if isinstance(one, str)]) < 50

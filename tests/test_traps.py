@@ -220,7 +220,7 @@ async def test_odd_buffers_are_sent_as_they_are(what: str) -> None:
         ws.send_nowait(ODD[what])
         await ws.ping(ODD[what])
         await ws.pong(ODD[what])
-        await ws.send([ODD[what], ODD[what]])  # type: ignore[arg-type]
+        await ws.send([ODD[what], ODD[what]])
 
     async with serving(handler) as server:
         peer = await Peer.open(server)

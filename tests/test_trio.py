@@ -95,7 +95,7 @@ async def test_messages_of_other_types_are_refused(bad: Any) -> None:
 async def test_a_refused_message_leaves_the_connection_open_unless_it_was_begun() -> None:
     async with pair() as (client, server):
         with pytest.raises(TypeError):
-            await client.send(["a", 1])
+            await client.send(["a", 1])  # type: ignore[list-item]
         await client.send("still open")
         assert await server.recv() == "still open"
         with pytest.raises(TypeError):
@@ -786,7 +786,7 @@ async def test_a_cancelled_connect_closes_what_it_opened() -> None:
 
 def test_wrong_arguments_are_told_at_once() -> None:
     with pytest.raises(TypeError, match="additional_headers"):
-        wsfast.trio.connect("ws://host/", extra_headers={})
+        wsfast.trio.connect("ws://host/", extra_headers={})  # type: ignore[call-arg]
     with pytest.raises(wsfast.InvalidURI):
         wsfast.trio.connect("http://host/")
     with pytest.raises(ValueError, match="ping_interval"):

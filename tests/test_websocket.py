@@ -5,7 +5,7 @@ from __future__ import annotations
 import array
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -61,8 +61,9 @@ async def turns(count: int = 10) -> None:
 async def test_before_the_handshake() -> None:
     ws = wsfast.WebSocket()
     assert ws.state is State.CONNECTING
-    assert ws.request is ws.response is ws.subprotocol is ws.remote_address is ws.local_address is ws.transport is None
-    assert ws.close_code is ws.close_reason is ws.close_cause is None
+    known: list[object] = [ws.request, ws.response, ws.subprotocol, ws.remote_address, ws.local_address, ws.transport]
+    assert known == [None] * 6
+    assert (ws.close_code, ws.close_reason, ws.close_cause) == (None, None, None)
     assert (ws.latency, ws.buffered_amount) == (0, 0)
     assert set(ws.counters.values()) == {0}
     assert "CONNECTING" in repr(ws)
@@ -87,9 +88,9 @@ async def test_attributes_of_an_open_connection() -> None:
         assert ws.response.status_code == 101
         assert ws.response.headers["upgrade"] == "websocket"
         assert ws.id == ws.id
-        assert ws.username is ws.close_exc is None
+        assert (ws.username, ws.close_exc) == (None, None)
         assert ws.logger.extra == {"websocket": ws}
-        assert ws.reader is ws.writer is None
+        assert (ws.reader, ws.writer) == (None, None)
         assert repr(ws) == f"<wsfast.WebSocket OPEN {ws.remote_address}>"
 
 
@@ -168,11 +169,21 @@ async def test_recv_of_bytes_that_are_no_text() -> None:
         assert await ws.recv() == b"x"
 
 
+def receivers(ws: wsfast.WebSocket) -> list[Callable[[], Awaitable[object]]]:
+    """All that receives."""
+    return [ws.recv, lambda: anext(ws), lambda: anext(ws.recv_streaming())]
+
+
 async def test_two_recv_at_once() -> None:
     async with pair() as (ws, client):
         first = asyncio.ensure_future(ws.recv())
         await turns()
-        for second in (ws.recv, lambda: anext(ws), lambda: anext(ws.recv_streaming())):
+        seconds: list[Callable[[], Awaitable[object]]] = [
+            ws.recv,
+            lambda: anext(ws),
+            lambda: anext(ws.recv_streaming()),
+        ]
+        for second in seconds:
             with pytest.raises(ConcurrencyError, match="another coroutine is already running recv"):
                 await second()
         client.send(text("x"))
@@ -352,9 +363,9 @@ async def test_streaming_decodes(decode: bool | None, expected: list[object]) ->
             client.send(whole[:7])
             await until(lambda: ws.counters["bytes_received"] % 8 == 7)
             client.send(whole[7:])
-            parts = [await receiving]
+            parts: list[Any] = [await receiving]
             parts += [piece async for piece in pieces]
-            received.append(parts[0][:0].join(parts))
+            received.append("".join(parts) if isinstance(parts[0], str) else b"".join(parts))
         assert received == expected
 
 
@@ -434,10 +445,10 @@ async def test_streaming_that_cannot_be_decoded_at_its_end_drops_no_other_messag
         with pytest.raises(UnicodeDecodeError):
             await receiving
         if not queued:
-            receiving = asyncio.ensure_future(anext(ws.recv_streaming()))
+            undecoded = asyncio.ensure_future(anext(ws.recv_streaming()))
             await turns()
             client.send(*others)
-            assert await receiving == b"2"
+            assert await undecoded == b"2"
         else:
             assert await ws.recv() == b"2"
         assert await ws.recv() == b"3!"
@@ -459,7 +470,7 @@ async def test_recv_within_streaming_is_refused() -> None:
         client.send(binary(b"a", fin=False))
         pieces = ws.recv_streaming()
         assert await anext(pieces) == b"a"
-        for other in (ws.recv, lambda: anext(ws), lambda: anext(ws.recv_streaming())):
+        for other in receivers(ws):
             with pytest.raises(ConcurrencyError, match="recv_streaming"):
                 await other()
         client.send(frame(CONT, b"b", key=b"TEST"), text("next"))
@@ -535,7 +546,7 @@ async def test_send(message: Any, as_text: bool | None, opcode: int, payload: by
     async with pair() as (ws, client):
         sending = asyncio.ensure_future(ws.send(message, text=as_text))
         assert await client.receive() == (True, 0, opcode, payload)
-        assert await sending is None
+        await sending
 
 
 async def each(*items: Any) -> AsyncIterator[Any]:
@@ -670,7 +681,7 @@ async def test_after_a_message_that_was_cut_off_the_connection_is_closed() -> No
 async def test_a_message_that_fails_before_it_began_does_not_close() -> None:
     async with pair() as (ws, client):
         with pytest.raises(TypeError):
-            await ws.send([1])
+            await ws.send([1])  # type: ignore[list-item]
         await ws.send("fine")
         assert await client.receive_message() == "fine"
 
@@ -685,7 +696,7 @@ async def test_messages_in_fragments_are_not_interleaved() -> None:
                 await ws.ping()
 
         senders = [asyncio.ensure_future(many(name)) for name in "abcde"]
-        messages = []
+        messages: list[list[Any]] = []
         pings = 0
         parts: list[str] = []
         while len(messages) < 50 or pings < 25:
@@ -907,7 +918,7 @@ async def test_order_of_mixed_sends() -> None:
                     await ws.pong(b"between")
 
         sending = asyncio.ensure_future(send())
-        received = []
+        received: list[int] = []
         while len(received) < 300:
             one = await client.receive()
             if one.opcode == TEXT:
@@ -933,6 +944,7 @@ async def compressing(**options: Any) -> AsyncIterator[tuple[wsfast.WebSocket, A
     async with wsfast.serve(handler, "127.0.0.1", 0, compression=deflate, stop_timeout=1.0) as server:
         url = f"ws://127.0.0.1:{port_of(server)}/"
         async with websockets_connect(url, max_size=None) as client, asyncio.timeout(20):
+            assert client.response is not None
             assert client.response.headers["Sec-WebSocket-Extensions"].startswith("permessage-deflate")
             try:
                 yield await opened, client
@@ -997,7 +1009,7 @@ async def test_the_threads_end_before_a_message_is_compressed() -> None:
 
 async def test_send_nowait_of_what_is_not_compressed_the_plain_way() -> None:
     async with compressing() as (ws, client):
-        messages = [bytearray(b"a" * 500), memoryview(b"b" * 5000), array.array("H", [1, 2])]
+        messages: list[Any] = [bytearray(b"a" * 500), memoryview(b"b" * 5000), array.array("H", [1, 2])]
         for message in messages:
             assert ws.send_nowait(message)
             assert await client.recv() == bytes(message)

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from werkzeug.routing import Map, Rule
@@ -44,6 +44,7 @@ from wsfast.websockets.extensions.permessage_deflate import (
 from wsfast.websockets.frames import CloseCode
 from wsfast.websockets.http11 import Request, Response
 from wsfast.websockets.protocol import CLIENT, SERVER, Protocol, State
+from wsfast.websockets.typing import Origin, Subprotocol
 
 pytestmark = pytest.mark.anyio
 
@@ -83,7 +84,7 @@ async def test_defaults() -> None:
         assert ws.request.path == "/path?q"
         assert ws.request.headers.get_all("host") == [uri(running).split("/")[2]]
         assert ("Upgrade", "websocket") in list(ws.response.headers.raw_items())
-        assert ws.subprotocol is ws.close_code is ws.close_reason is None
+        assert (ws.subprotocol, ws.close_code, ws.close_reason) == (None, None, None)
         await ws.send("x" * 1000)
         assert await ws.recv() == "x" * 1000
         (other,) = seen
@@ -106,6 +107,7 @@ async def test_compression_can_be_turned_off_and_set() -> None:
     async with serving(compression=None, extensions=[settings]) as running:
         mine = ClientPerMessageDeflateFactory(compress_settings={"level": 1})
         async with connect(uri(running), extensions=[mine]) as ws:
+            agreed: Any
             (agreed,) = ws.protocol.extensions
             assert agreed.remote_max_window_bits == 11
             assert agreed.local_no_context_takeover
@@ -138,8 +140,12 @@ async def test_compression_can_be_turned_off_and_set() -> None:
             ValueError,
             "proxy_ssl argument is incompatible with an http:// proxy",
         ),
-        (lambda: connect("ws://a/", subprotocols="b"), TypeError, "subprotocols must be a list, not a str"),
-        (lambda: connect("ws://a/", subprotocols=["b c"]), ValueError, "invalid subprotocol: b c"),
+        (
+            lambda: connect("ws://a/", subprotocols=cast("Any", "b")),
+            TypeError,
+            "subprotocols must be a list, not a str",
+        ),
+        (lambda: connect("ws://a/", subprotocols=[Subprotocol("b c")]), ValueError, "invalid subprotocol: b c"),
         (lambda: unix_connect(), ValueError, "no path and sock were specified"),
         (lambda: unix_serve(echo), ValueError, "path was not specified, and no sock specified"),
     ],
@@ -324,7 +330,7 @@ async def test_connecting_again(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "websockets.client")
     async with serving(process_request=process_request) as running:
         with pytest.raises(InvalidStatus, match="HTTP 418"):
-            async for ws in connect(uri(running), reconnect_delays=lambda: iter([0.01])):
+            async for ws in connect(uri(running), reconnect_delays=lambda: (delay for delay in [0.01])):
                 rounds += 1
                 await ws.send("x")
     assert rounds == 1
@@ -484,12 +490,12 @@ async def test_close_in_the_middle_of_a_message() -> None:
 
 async def test_subprotocols() -> None:
     async with serving(subprotocols=["a", "b"]) as running:
-        async with connect(uri(running), subprotocols=["b", "a"]) as ws:
+        async with connect(uri(running), subprotocols=[Subprotocol("b"), Subprotocol("a")]) as ws:
             assert ws.subprotocol == "a"  # the server's preference
         for offers in (None, ["c"]):
             with pytest.raises(InvalidStatus, match="HTTP 400"):
-                await connect(uri(running), subprotocols=offers)
-    async with serving() as running, connect(uri(running), subprotocols=["a"]) as ws:
+                await connect(uri(running), subprotocols=cast("Any", offers))
+    async with serving() as running, connect(uri(running), subprotocols=[Subprotocol("a")]) as ws:
         assert ws.subprotocol is None  # 101 though nothing is registered
 
 
@@ -502,13 +508,13 @@ async def test_select_subprotocol() -> None:
         return offers[-1] if offers else None
 
     async with serving(select_subprotocol=select) as running:
-        async with connect(uri(running), subprotocols=["x", "y"]) as ws:
+        async with connect(uri(running), subprotocols=[Subprotocol("x"), Subprotocol("y")]) as ws:
             assert ws.subprotocol == "y"
         async with connect(uri(running)) as ws:
             assert ws.subprotocol is None
         for offer, status in (("bad", 400), ("worse", 500)):
             with pytest.raises(InvalidStatus, match=f"HTTP {status}"):
-                await connect(uri(running), subprotocols=[offer])
+                await connect(uri(running), subprotocols=[Subprotocol(offer)])
 
 
 async def test_a_request_may_be_changed_by_its_hook() -> None:
@@ -527,7 +533,7 @@ async def test_a_request_may_be_changed_by_its_hook() -> None:
     async with serving(handler, process_request=process_request, origins=[None]) as running:
         with pytest.raises(InvalidStatus, match="HTTP 400"):
             await connect(uri(running, "/drop"))
-        async with connect(uri(running), origin="http://evil") as ws:
+        async with connect(uri(running), origin=Origin("http://evil")) as ws:
             await ws.wait_closed()
     assert paths == ["/changed"]
 
@@ -660,8 +666,8 @@ async def test_broadcast(caplog: pytest.LogCaptureFixture) -> None:
 async def test_a_connection_as_an_asyncio_protocol() -> None:
     loop = asyncio.get_running_loop()
     ours, theirs = socket.socketpair()
-    _, one = await loop.create_connection(lambda: Connection(Protocol(CLIENT)), sock=ours)  # type: ignore[arg-type,return-value]
-    _, other = await loop.create_connection(lambda: Connection(Protocol(SERVER)), sock=theirs)  # type: ignore[arg-type,return-value]
+    _, one = await loop.create_connection(lambda: Connection(Protocol(CLIENT)), sock=ours)  # type: ignore[type-var]
+    _, other = await loop.create_connection(lambda: Connection(Protocol(SERVER)), sock=theirs)  # type: ignore[type-var]
     async with asyncio.timeout(10):
         await one.send("hi")
         assert await other.recv() == "hi"

@@ -80,7 +80,7 @@ class Take(ServerExtensionFactory):
         return self.answer or list(params), Turned()
 
 
-MESSAGES = ["", "hi", b"\x00\x01\x02", "ä" * 3000, os.urandom(200_000)]
+MESSAGES: list[str | bytes] = ["", "hi", b"\x00\x01\x02", "ä" * 3000, os.urandom(200_000)]
 
 
 async def echo(ws: Any) -> None:
@@ -109,7 +109,8 @@ async def test_on_asyncio(compression: str | None) -> None:
             assert await ws.recv() == "in pieces"
             await (await ws.ping())
         assert (ws.close_code, other.close_code) == (1000, 1000)
-        seen = ws.protocol.extensions[0].seen
+        turned: Any = ws.protocol.extensions[0]
+        seen = turned.seen
         assert seen[:2] == [TEXT, TEXT]
         assert seen[-1] is CLOSE
         async with client.connect(uri, compression=None) as ws:  # of who does not offer it

@@ -9,6 +9,7 @@ import pickle
 import subprocess
 import sys
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -59,7 +60,7 @@ def load(package: str, name: str) -> ModuleType:
 
 
 def test_the_version_is_that_of_the_library() -> None:
-    assert tuple(map(int, ours.__version__.split(".")[:2])) >= (17, 0)
+    assert tuple(map(int, ours.version.version.split(".")[:2])) >= (17, 0)
 
 
 def test_the_packages_names() -> None:
@@ -102,7 +103,7 @@ def test_the_names_of_a_module(name: str) -> None:
     ],
 )
 def test_signatures(name: str, thing: str) -> None:
-    wanted = inspect.signature(getattr(load("websockets", name), thing)).parameters
+    wanted: Mapping[str, inspect.Parameter] = inspect.signature(getattr(load("websockets", name), thing)).parameters
     there = inspect.signature(getattr(load("wsfast.websockets", name), thing)).parameters
     if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in there.values()):
         wanted = {

@@ -256,7 +256,7 @@ def test_what_is_sent_is_the_same() -> None:
     for library in BOTH:
         protocol = library.protocol.Protocol(library.protocol.SERVER)
         seen: list[Any] = []
-        for call in (
+        calls: list[Callable[[], object]] = [
             lambda: protocol.send_continuation(b"x", True),  # noqa: B023
             lambda: protocol.send_text(b"a", fin=False),  # noqa: B023
             lambda: protocol.send_binary(b"x"),  # noqa: B023
@@ -271,7 +271,8 @@ def test_what_is_sent_is_the_same() -> None:
             lambda: protocol.send_close(),  # noqa: B023
             lambda: protocol.fail(1011, "anyway"),  # noqa: B023
             lambda: protocol.send_pong(b""),  # noqa: B023
-        ):
+        ]
+        for call in calls:
             try:
                 call()
             except Exception as exc:

@@ -32,6 +32,7 @@ from wsfast.websockets.trio import client as trio_client
 from wsfast.websockets.trio import connection as trio_connection
 from wsfast.websockets.trio import router as trio_router
 from wsfast.websockets.trio import server as trio_server
+from wsfast.websockets.typing import Subprotocol
 
 
 def echo(ws: server.ServerConnection) -> None:
@@ -96,9 +97,9 @@ def test_hooks_in_threads() -> None:
             raise NegotiationError("none offered")
         return offers[-1]
 
-    hooks = {"process_request": before, "process_response": after, "select_subprotocol": select}
+    hooks: dict[str, Any] = {"process_request": before, "process_response": after, "select_subprotocol": select}
     with running(**hooks) as one:
-        with client.connect(uri_of(one), subprotocols=["a", "b"]) as ws:
+        with client.connect(uri_of(one), subprotocols=[Subprotocol("a"), Subprotocol("b")]) as ws:
             assert ws.response.headers["X-Path"] == "/other"
             assert ws.subprotocol == "b"
         for path, status in (("/no", 403), ("/fails", 500), ("/", 400)):
@@ -394,7 +395,8 @@ def test_one_thread_receives_and_one_sends() -> None:
     try:
         assert reached.wait(10)
         until(lambda: b._receiver is not None)
-        for call in (b.recv, lambda: next(b.recv_streaming())):
+        calls: list[Callable[[], object]] = [b.recv, lambda: next(b.recv_streaming())]
+        for call in calls:
             with pytest.raises(ConcurrencyError, match="while another thread is already running recv"):
                 call()
         with pytest.raises(ConcurrencyError, match="cannot call send while another thread is already running send"):

@@ -61,10 +61,10 @@ def test_defaults(server: Running) -> None:
         assert ws.request.path == "/path"
         assert ws.socket.getpeername() == ws.remote_address
         assert ws.logger.logger.name == "websockets.client"
-        assert ws.close_code is ws.close_reason is ws.subprotocol is None
+        assert (ws.close_code, ws.close_reason, ws.subprotocol) == (None, None, None)
         ws.send("hi")
         assert ws.recv(timeout=10) == "hi"
-    assert ws.state is State.CLOSED
+    assert ws.state.name == "CLOSED"
     with pytest.raises(ConnectionClosedOK, match=r"^sent 1000 \(OK\); then received 1000 \(OK\)$"):
         ws.recv()
 
@@ -110,7 +110,9 @@ def test_reconnect(server: Running) -> None:
         return None if len(seen) == 1 else exc
 
     rounds = iter(
-        reconnect(f"{server.uri}no", process_exception=process_exception, reconnect_delays=lambda: iter([0.01]))
+        reconnect(
+            f"{server.uri}no", process_exception=process_exception, reconnect_delays=lambda: (delay for delay in [0.01])
+        )
     )
     with pytest.raises(InvalidStatus):
         next(rounds)

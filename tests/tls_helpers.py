@@ -23,11 +23,12 @@ def load_tls(twin: str) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    chosen, wsfast._built.IMPLEMENTATION = wsfast._built.IMPLEMENTATION, twin
+    built: Any = wsfast._built
+    chosen, built.IMPLEMENTATION = built.IMPLEMENTATION, twin
     try:
         spec.loader.exec_module(module)
     finally:
-        wsfast._built.IMPLEMENTATION = chosen
+        built.IMPLEMENTATION = chosen
     expected = {"cython": "wsfast.transport._tls", "python": "wsfast.transport._tls_py"}[twin]
     assert module.TLSTransport.__mro__[1].__module__ == expected
     return module

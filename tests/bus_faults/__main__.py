@@ -41,9 +41,9 @@ def main() -> None:
                     import uvloop
 
                     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                        outcome = runner.run(scenario(engine, args.times))  # type: ignore[arg-type]
+                        outcome = runner.run(scenario(engine, args.times))
                 else:
-                    outcome = asyncio.run(scenario(engine, args.times))  # type: ignore[arg-type]
+                    outcome = asyncio.run(scenario(engine, args.times))
             except AssertionError as exc:
                 failed += 1
                 print(f"FAILED  {name}: {exc}", flush=True)

@@ -7,7 +7,7 @@ import random
 import secrets
 import signal
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,7 @@ async def _without_history(account: Account, fault: Awaitable[None], seconds: fl
     }
 
 
-def _scenario(fault: str, *, history: bool) -> Callable[[Any, int], Awaitable[Outcome]]:
+def _scenario(fault: str, *, history: bool) -> Callable[[Any, int], Coroutine[Any, Any, Outcome]]:
     async def run(engine: Any, times: int) -> Outcome:
         pause = 1.0
         seconds = times * {"kill": 1.6, "hang": 5.0, "cut": 1.0}[fault] + 1
@@ -115,7 +115,7 @@ async def local_processes_come_and_go(engine: Any, times: int) -> Outcome:
             return await _with_history(account, come_and_go(), times * 0.6 + 1)
 
 
-SCENARIOS: dict[str, Callable[[Any, int], Awaitable[Outcome]]] = {
+SCENARIOS: dict[str, Callable[[Any, int], Coroutine[Any, Any, Outcome]]] = {
     "engine killed, history": _scenario("kill", history=True),
     "engine killed, no history": _scenario("kill", history=False),
     "engine hangs, history": _scenario("hang", history=True),

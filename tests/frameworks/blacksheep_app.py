@@ -1,5 +1,7 @@
 """BlackSheep."""
 
+from typing import Any
+
 from blacksheep import Application, WebSocket, WebSocketDisconnectError, get, text, ws
 
 from wsfast.asgi import of
@@ -8,12 +10,12 @@ app = Application()
 
 
 @get("/")
-async def index():
+async def index() -> Any:
     return text("http")
 
 
 @ws("/ws")
-async def echo(socket: WebSocket):
+async def echo(socket: WebSocket) -> None:
     offers = socket.scope["subprotocols"]
     await socket.accept(subprotocol=offers[0] if offers else None)
     while True:

@@ -15,10 +15,10 @@ django.setup()
 
 
 class Echo(AsyncWebsocketConsumer):
-    async def connect(self):
+    async def connect(self) -> None:
         await self.accept(self.scope["subprotocols"][0] if self.scope["subprotocols"] else None)
 
-    async def receive(self, text_data=None, bytes_data=None):
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         if text_data == "close":
             await self.close(4000, "asked to")
         elif text_data == "of":

@@ -1,17 +1,19 @@
 """Falcon."""
 
+from typing import Any
+
 import falcon.asgi
 
 from wsfast.asgi import of
 
 
 class Index:
-    async def on_get(self, req, resp):
+    async def on_get(self, req: Any, resp: Any) -> None:
         resp.text = "http"
 
 
 class Echo:
-    async def on_websocket(self, req, socket):
+    async def on_websocket(self, req: Any, socket: Any) -> None:
         await socket.accept(socket.subprotocols[0] if socket.subprotocols else None)
         while True:
             try:

@@ -1,5 +1,7 @@
 """Quart."""
 
+from typing import Any
+
 from quart import Quart, websocket
 
 from wsfast.asgi import of
@@ -8,12 +10,12 @@ app = Quart(__name__)
 
 
 @app.get("/")
-async def index():
+async def index() -> Any:
     return "http"
 
 
 @app.websocket("/ws")
-async def echo():
+async def echo() -> None:
     offers = websocket.requested_subprotocols
     await websocket.accept(subprotocol=offers[0] if offers else None)
     while True:

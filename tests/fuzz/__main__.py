@@ -31,7 +31,7 @@ def main() -> None:
             print(f"{path}: passed")
         return
 
-    import atheris  # type: ignore[import-untyped]
+    import atheris
 
     # What is imported within is instrumented: the pure Python of wsfast, the codec's twin above all.
     with atheris.instrument_imports(include=["wsfast", "tests.fuzz"]):

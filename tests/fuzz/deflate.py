@@ -9,8 +9,9 @@ from __future__ import annotations
 import zlib
 from typing import Any
 
+from wsfast.deflate import PerMessageDeflate
 from wsfast.deflate.backends import BACKENDS
-from wsfast.deflate.negotiate import Deflate, PerMessageDeflate, accept, confirm, offer
+from wsfast.deflate.negotiate import Deflate, accept, confirm, offer
 from wsfast.exceptions import PayloadTooBig, PeerError
 
 from .source import Cuts, Source

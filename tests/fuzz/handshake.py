@@ -33,7 +33,6 @@ from wsfast.handshake import (
 from wsfast.handshake.headers import (
     build_extensions,
     build_subprotocols,
-    is_token,
     parse_extensions,
     parse_subprotocols,
     parse_tokens,
@@ -41,6 +40,7 @@ from wsfast.handshake.headers import (
 )
 from wsfast.handshake.http11 import MAX_BODY, MAX_HEAD
 from wsfast.handshake.uri import URI, parse_uri
+from wsfast.http import is_token
 
 from .source import Cuts, Source
 

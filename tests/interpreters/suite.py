@@ -64,13 +64,24 @@ def test(interpreter: Interpreter, arguments: list[str], *, quick: bool, few: bo
             (folder / "wheel").mkdir()
             wheel = build(interpreter, source, folder / "wheel")
             run(python, "-m", "pip", "install", "-q", f"wsfast[dev] @ {wheel.as_uri()}")
-        chosen = arguments
+        chosen: list[str] = arguments
         if not arguments and (quick or few or pure):
             chosen = [*CODEC, *(THREADS if interpreter.free_threaded else () if few or pure else USUAL)]
         # The tests see the wheel, not the tree: only what they are made of is copied.
         for name in ("src",):
             (source / name).rename(source / f"{name}-not-imported")
-        command = [python, "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", "-p", "no:cacheprovider"]
+        command: list[str] = [
+            str(python),
+            "-m",
+            "pytest",
+            "-q",
+            "-n",
+            "2",
+            "--dist",
+            "loadfile",
+            "-p",
+            "no:cacheprovider",
+        ]
         command += ["-m", "not package and not autobahn and not browser and not node"]
         command += ["--ignore=tests/test_layers.py"]  # it reads the sources, which no wheel has
         log = CACHE / "logs" / f"{interpreter.name}.log"

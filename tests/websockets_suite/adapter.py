@@ -144,7 +144,7 @@ class InterceptingConnection(Connection):
 
     _between: InterceptingAsyncioTransport
 
-    async def send(self, message: Any, *, text: bool | None = None, compress: bool | None = None) -> None:  # type: ignore[override]
+    async def send(self, message: Any, *, text: bool | None = None, compress: bool | None = None) -> None:
         if text and isinstance(message, bytes):
             try:
                 message.decode()
@@ -408,8 +408,8 @@ class _SocketClosed:
             time.sleep(0.001)
 
 
-SyncServer.socket_closed = property(_SocketClosed)  # type: ignore[attr-defined]
-SyncServer.SHUTDOWN_POLLING_INTERVAL = 0.1  # type: ignore[attr-defined]
+SyncServer.socket_closed = property(_SocketClosed)  # type: ignore[assignment]
+SyncServer.SHUTDOWN_POLLING_INTERVAL = 0.1
 
 
 def soften(module: Any) -> None:

@@ -73,13 +73,13 @@ def adapt() -> Any:
     adapter = types.ModuleType("adapter")
     exec(compile((here / "adapter.py").read_text(), str(here / "adapter.py"), "exec"), adapter.__dict__)
     protocol: Any = types.ModuleType("tests.protocol")
-    protocol.RecordingProtocol = adapter.RecordingProtocol  # type: ignore[attr-defined]
+    protocol.RecordingProtocol = adapter.RecordingProtocol
     sys.modules["tests.protocol"] = protocol
     connection: Any = types.ModuleType("tests.asyncio.connection")
-    connection.InterceptingConnection = adapter.InterceptingConnection  # type: ignore[attr-defined]
+    connection.InterceptingConnection = adapter.InterceptingConnection
     sys.modules["tests.asyncio.connection"] = connection
     threads: Any = types.ModuleType("tests.sync.connection")
-    threads.InterceptingConnection = adapter.InterceptingSyncConnection  # type: ignore[attr-defined]
+    threads.InterceptingConnection = adapter.InterceptingSyncConnection
     sys.modules["tests.sync.connection"] = threads
     sync_server: Any = importlib.import_module("tests.sync.server")
 
@@ -90,7 +90,7 @@ def adapt() -> Any:
 
     sync_server.get_uri = get_sync_uri
     on_trio: Any = types.ModuleType("tests.trio.connection")
-    on_trio.InterceptingConnection = adapter.InterceptingTrioConnection  # type: ignore[attr-defined]
+    on_trio.InterceptingConnection = adapter.InterceptingTrioConnection
     sys.modules["tests.trio.connection"] = on_trio
     trio_server: Any = importlib.import_module("tests.trio.server")
 

@@ -109,7 +109,7 @@ async def main(options: argparse.Namespace) -> None:
         "sansio": {"ws": "websockets-sansio", "http": "httptools"},
         "wsproto": {"ws": "wsproto", "http": "httptools"},
     }
-    quiet = {"lifespan": "off", "log_level": "critical", "access_log": False}
+    quiet: dict[str, Any] = {"lifespan": "off", "log_level": "critical", "access_log": False}
     config = uvicorn.Config(app, host="127.0.0.1", port=options.port, ws_max_size=1 << 30, **choices[ws], **quiet)
     await uvicorn.Server(config).serve()
 

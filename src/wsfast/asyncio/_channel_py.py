@@ -16,7 +16,7 @@ import asyncio
 import sys
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
@@ -656,7 +656,7 @@ class Endpoint:
         channel.write_encoded(frame)
         return True
 
-    def __aiter__(self) -> AsyncIterator[str | bytes]:
+    def __aiter__(self) -> Iteration:
         """Iterate over messages until the connection is closed."""
         return Iteration(self)
 

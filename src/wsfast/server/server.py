@@ -7,6 +7,7 @@ import contextlib
 import copy
 import functools
 import logging
+import os
 import random
 import socket as socket_module
 import ssl as ssl_module
@@ -104,7 +105,7 @@ class StartOptions(TypedDict, total=False):
 class ListenOptions(StartOptions, total=False):
     """What `Server.start` takes besides host and port, for type checkers: of `loop.create_server` and its kin."""
 
-    path: str | None
+    path: str | os.PathLike[str] | None
     sock: socket | None
     ssl: ssl_module.SSLContext | None
     backlog: int
@@ -410,7 +411,7 @@ class Server(BaseServer):
         host: str | Sequence[str] | None = None,
         port: int | None = None,
         *,
-        path: str | None = None,
+        path: str | os.PathLike[str] | None = None,
         sock: socket | None = None,
         ssl: ssl_module.SSLContext | None = None,
         backlog: int = BACKLOG,

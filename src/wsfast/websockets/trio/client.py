@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl as ssl_module
-from collections.abc import AsyncIterator, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from types import TracebackType
 from typing import Any, Literal
 
@@ -152,7 +152,7 @@ class connect(Dialing, native.connect):  # noqa: N801
         finally:
             del self.connection
 
-    async def __aiter__(self) -> AsyncIterator[ClientConnection]:
+    async def __aiter__(self) -> AsyncGenerator[ClientConnection, None]:
         retries = Retries(self.process_exception, self.reconnect_delays, self.logger)
         while True:
             try:
