@@ -193,7 +193,12 @@ async def test_a_thread_that_fails_closes_the_server(waits: str) -> None:
     before = threading.active_count()
     logger = silent()
     records: list[logging.LogRecord] = []
-    logger.addFilter(lambda record: records.append(record) or True)
+
+    def note(record: logging.LogRecord) -> bool:
+        records.append(record)
+        return True
+
+    logger.addFilter(note)
     server = wsfast.Server(logger=logger)
     main = threading.current_thread()
 

@@ -1514,7 +1514,7 @@ def test_an_https_proxy(certificates: Certificates, secure: bool) -> None:
             ws.send("x" * 200_000)
             assert ws.recv() == "x" * 200_000
         with pytest.raises(wsfast.ProxyError, match="certificate"):
-            connect(served.uri, proxy=proxy, **trust)  # type: ignore[arg-type]
+            connect(served.uri, proxy=proxy, ssl=trust)
 
 
 @pytest.mark.parametrize(
