@@ -14,33 +14,16 @@ import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-import wsfast
+from shared import port_of
+
 from wsfast.handshake import accept_key
 
 Script = Callable[["Peer"], Awaitable[Any]]
 
 
-async def echo(ws: wsfast.WebSocket) -> None:
-    """Send each message back."""
-    async for message in ws:
-        await ws.send(message)
-
-
-def port_of(server: Any) -> int:
-    """Return the port of the first socket that a server listens on."""
-    return int(server.sockets[0].getsockname()[1])
-
-
 def url_of(server: Any, path: str = "/", *, scheme: str = "ws", host: str = "127.0.0.1") -> str:
     """Return a URI of a server."""
     return f"{scheme}://{host}:{port_of(server)}{path}"
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    """Wait until a condition holds, for at most 10 s."""
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 class Peer:

@@ -16,16 +16,16 @@ import ssl
 import struct
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
+from shared import SLOWNESS, echo, stream_echo
+
 import wsfast
 
 TEXT, BINARY, CLOSE, PING, PONG, CONT = 1, 2, 8, 9, 10, 0
-# The Python twins do the same, but not as fast.
-SLOWNESS = 1 if wsfast.IMPLEMENTATION == "cython" else 4
 PATIENCE = 5.0 * SLOWNESS  # seconds that anything in these tests may take at most
 
 
@@ -274,19 +274,6 @@ async def serving(
         assert not [record for record in held.records if record.exc_info]
 
 
-async def echo(ws: wsfast.WebSocket) -> None:
-    """Answer each message with itself."""
-    async for message in ws:
-        await ws.send(message)
-
-
-async def stream_echo(reader: wsfast.Reader, writer: wsfast.Writer) -> None:
-    """Answer what was read with itself."""
-    while data := await reader.read():
-        await writer.write(data)
-        await writer.flush()
-
-
 class Echo(wsfast.Listener):
     """Answer each message with itself."""
 
@@ -295,13 +282,6 @@ class Echo(wsfast.Listener):
 
 
 FORMS: dict[str | None, Any] = {None: echo, "listener": Echo, "stream": stream_echo}
-
-
-async def until(condition: Callable[[], Any], patience: float = PATIENCE) -> None:
-    """Wait until something is so."""
-    async with asyncio.timeout(patience):
-        while not condition():
-            await asyncio.sleep(0.002)
 
 
 async def flood(peer: Peer, server: wsfast.Server, data: bytes, total: int) -> int:

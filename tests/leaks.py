@@ -28,6 +28,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from shared import echo
+
 if __package__:
     sys.path.insert(0, os.path.dirname(__file__))
 
@@ -69,12 +71,6 @@ class Echo(wsfast.Listener):
 
     def on_message(self, message: str | bytes) -> None:
         self.ws.send_nowait(message)
-
-
-async def echo(ws: wsfast.WebSocket) -> None:
-    """Send back each message."""
-    async for message in ws:
-        await ws.send(message)
 
 
 async def echo_stream(reader: wsfast.Reader, writer: wsfast.Writer) -> None:

@@ -6,9 +6,9 @@ import asyncio
 import socket
 import ssl as ssl_module
 import struct
-from collections.abc import Callable
 from typing import Any, NamedTuple, Self, cast
 
+from shared import port_of
 from vectors import BINARY, CLOSE, PING, TEXT, frame
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
@@ -167,18 +167,6 @@ class RawClient:
     def abort(self) -> None:
         """Drop the connection."""
         self.writer.transport.abort()
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Wait for what nothing tells of; fail if it does not come."""
-    async with asyncio.timeout(PATIENCE):
-        while not condition():
-            await asyncio.sleep(0.001)
-
-
-def port_of(server: Any) -> int:
-    """Return the port of a server's first socket."""
-    return int(server.sockets[0].getsockname()[1])
 
 
 async def open_raw(

@@ -13,16 +13,12 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from shared import echo
+
 import wsfast
 from wsfast.handshake import accept_key
 
 PATIENCE = 10.0  # seconds that anything in these tests may take at most
-
-
-async def echo(ws: wsfast.WebSocket) -> None:
-    """Send each message back."""
-    async for message in ws:
-        await ws.send(message)
 
 
 def until(condition: Callable[[], object]) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from asgi_helpers import WAYS, running
 from fastapi import Depends, FastAPI, HTTPException, WebSocket, WebSocketException
-from raw import close, text, until
+from raw import close, text
+from shared import until
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import WebSocketRoute

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from asgi_helpers import WAYS, Receive, Scope, Send, accept, running
-from raw import RawClient, close, text, until
+from raw import RawClient, close, text
+from shared import until
 
 from wsfast.asgi import of
 from wsfast.asgi.bridge import MOVE_READS

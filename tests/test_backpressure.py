@@ -22,13 +22,12 @@ from hostile import (
     Peer,
     certificate,
     close_frame,
-    echo,
     flood,
     frame,
     head,
     serving,
-    until,
 )
+from shared import echo, until
 
 import wsfast
 from wsfast import ConnectionClosed

@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from client_helpers import Peer, echo, scripted, until, url_of
+from client_helpers import Peer, scripted, url_of
+from shared import echo, until
 
 import wsfast
 from wsfast.codes import CloseCause

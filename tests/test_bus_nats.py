@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from client_helpers import until
 from engines import Engine, engine
+from shared import until
 
 from wsfast.bus import NatsBus, Position
 from wsfast.exceptions import BusUnavailable

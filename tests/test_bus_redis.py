@@ -13,8 +13,8 @@ from typing import Any
 
 import hiredis
 import pytest
-from client_helpers import until
 from engines import REDISES, Engine, engine, find, free_port
+from shared import until
 
 from wsfast.bus import Position, RedisBus
 from wsfast.exceptions import BusUnavailable

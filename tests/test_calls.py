@@ -15,7 +15,7 @@ from typing import Any
 from unittest.mock import AsyncMock, create_autospec
 
 import pytest
-from hostile import until
+from shared import until
 
 import wsfast
 from wsfast import ConcurrencyError, ConnectionClosedError, ConnectionClosedOK, Deflate, State

@@ -17,7 +17,8 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
-from hostile import BINARY, CLOSE, CONT, PING, PONG, TEXT, Peer, echo, frame, serving, until
+from hostile import BINARY, CLOSE, CONT, PING, PONG, TEXT, Peer, frame, serving
+from shared import echo, until
 
 import wsfast
 from wsfast import ConcurrencyError, ConnectionClosed, ConnectionClosedError

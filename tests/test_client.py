@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from client_helpers import echo, nothing_left, port_of, until, url_of
+from client_helpers import nothing_left, url_of
+from shared import echo, port_of, until
 
 import wsfast
 from wsfast.codes import CloseCause, CloseCode

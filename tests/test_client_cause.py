@@ -7,7 +7,7 @@ import logging
 
 import pytest
 from certificates import Certificates
-from hostile import echo
+from shared import echo
 
 import wsfast
 import wsfast.sync

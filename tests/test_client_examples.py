@@ -11,7 +11,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from client_helpers import echo, url_of
+from client_helpers import url_of
+from shared import echo
 
 import wsfast
 

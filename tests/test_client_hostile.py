@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 from certificates import Certificates
-from client_helpers import Peer, Script, nothing_left, port_of, scripted, url_of
+from client_helpers import Peer, Script, nothing_left, scripted, url_of
+from shared import port_of
 
 import wsfast
 from wsfast.codes import CloseCause, CloseCode

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 from certificates import Certificates
-from client_helpers import Peer, echo, nothing_left, port_of, scripted, url_of
+from client_helpers import Peer, nothing_left, scripted, url_of
 from proxies import proxy
+from shared import echo, port_of
 
 import wsfast
 from wsfast.dial.proxy import Proxy, bypasses, connect_request, find_proxy, parse_proxy

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 import sync_helpers
 import uvloop
-from client_helpers import Peer, echo, nothing_left, port_of, scripted, until, url_of
+from client_helpers import Peer, nothing_left, scripted, url_of
 from multidict import CIMultiDict
+from shared import echo, port_of, until
 
 import wsfast
 import wsfast.websockets

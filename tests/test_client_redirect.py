@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 from certificates import Certificates
-from client_helpers import Peer, echo, nothing_left, port_of, scripted, url_of
+from client_helpers import Peer, nothing_left, scripted, url_of
 from multidict import CIMultiDict
+from shared import echo, port_of
 
 import wsfast
 from wsfast.handshake import Request, Response

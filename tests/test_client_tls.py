@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 from certificates import Certificates
-from client_helpers import echo, nothing_left, port_of, url_of
+from client_helpers import nothing_left, url_of
+from shared import echo, port_of
 
 import wsfast
 from wsfast.dial.route import as_context

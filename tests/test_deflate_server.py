@@ -22,9 +22,10 @@ import aiohttp.web
 import pytest
 import websockets.asyncio.client
 import websockets.asyncio.server
-from client_helpers import Peer, port_of, scripted, until, url_of
+from client_helpers import Peer, scripted, url_of
 from peers import node_peer, node_process
 from raw import MASK, RawClient, open_raw
+from shared import echo, port_of, until
 from vectors import BINARY, CLOSE, CONT, PING, PONG, TEXT, frame
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory, ServerPerMessageDeflateFactory
 
@@ -40,11 +41,6 @@ TAIL = b"\x00\x00\xff\xff"
 RSV1 = 4
 JSON = json.dumps([{"id": number, "price": number * 1.25, "side": "buy"} for number in range(40)])
 SMALL = json.dumps({"id": 1})
-
-
-async def echo(ws: wsfast.WebSocket) -> None:
-    async for message in ws:
-        await ws.send(message)
 
 
 class Wire:

@@ -25,12 +25,11 @@ from hostile import (
     Peer,
     certificate,
     close_frame,
-    echo,
     frame,
     head,
     serving,
-    until,
 )
+from shared import echo, until
 
 import wsfast
 from wsfast import CloseCause, ConnectionClosed, ConnectionClosedError, ConnectionClosedOK

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from shared import echo
 
 import wsfast
 
@@ -53,11 +54,6 @@ async def listening(name: str, *arguments: str) -> AsyncIterator[int]:
         found = re.fullmatch(r"listening on port (\d+)\n", line)
         assert found, line
         yield int(found[1])
-
-
-async def echo(ws: wsfast.WebSocket) -> None:
-    async for message in ws:
-        await ws.send(message)
 
 
 @contextlib.asynccontextmanager

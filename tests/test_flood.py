@@ -14,23 +14,8 @@ from typing import Any
 
 import flooder
 import pytest
-from hostile import (
-    BINARY,
-    CONT,
-    FORMS,
-    PING,
-    PONG,
-    SLOWNESS,
-    TEXT,
-    Echo,
-    Peer,
-    echo,
-    flood,
-    frame,
-    head,
-    serving,
-    until,
-)
+from hostile import BINARY, CONT, FORMS, PING, PONG, TEXT, Echo, Peer, flood, frame, head, serving
+from shared import SLOWNESS, echo, until
 
 import wsfast
 

@@ -11,18 +11,13 @@ from typing import Any
 import pytest
 from certificates import Certificates
 from conftest import WITHOUT_READERS
-from raw import until
+from shared import echo, until
 
 import wsfast
 from wsfast.transport.loops import write_parts
 from wsfast.transport.sockets import SocketTransport, has_readers
 
 pytestmark = pytest.mark.anyio
-
-
-async def echo(ws: wsfast.WebSocket) -> None:
-    async for message in ws:
-        await ws.send(message)
 
 
 class Echo(wsfast.Listener):

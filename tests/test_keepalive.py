@@ -9,23 +9,8 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from hostile import (
-    BINARY,
-    CLOSE,
-    CONT,
-    FORMS,
-    PATIENCE,
-    PING,
-    PONG,
-    TEXT,
-    Echo,
-    Peer,
-    close_frame,
-    echo,
-    frame,
-    serving,
-    until,
-)
+from hostile import BINARY, CLOSE, CONT, FORMS, PATIENCE, PING, PONG, TEXT, Echo, Peer, close_frame, frame, serving
+from shared import echo, until
 
 import wsfast
 from wsfast import CloseCause, ConnectionClosedError

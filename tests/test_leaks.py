@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from leaks import BATCH, STAGES, Leaks, make_contexts
-from raw import connect_raw, text, until
+from raw import connect_raw, text
+from shared import until
 
 import wsfast
 

@@ -11,22 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hostile import (
-    BINARY,
-    CONT,
-    FORMS,
-    PING,
-    PONG,
-    TEXT,
-    Echo,
-    Peer,
-    certificate,
-    echo,
-    frame,
-    head,
-    serving,
-    until,
-)
+from hostile import BINARY, CONT, FORMS, PING, PONG, TEXT, Echo, Peer, certificate, frame, head, serving
+from shared import echo, until
 
 import wsfast
 from wsfast import BufferFull, CloseCause, ConnectionClosed

@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 
 import pytest
 from certificates import Certificates
-from raw import RawClient, binary, close, connect_raw, open_raw, ping, request, text, until
+from raw import RawClient, binary, close, connect_raw, open_raw, ping, request, text
+from shared import until
 from vectors import CLOSE, CONT, PONG, frame
 
 import wsfast

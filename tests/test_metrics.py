@@ -7,7 +7,8 @@ import re
 from typing import Any
 
 import pytest
-from client_helpers import port_of, until, url_of
+from client_helpers import url_of
+from shared import port_of, until
 
 import wsfast
 from wsfast import metrics

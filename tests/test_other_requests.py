@@ -6,7 +6,8 @@ import logging
 from typing import Any
 
 import pytest
-from hostile import Peer, echo, serving
+from hostile import Peer, serving
+from shared import echo
 
 import wsfast
 

@@ -11,23 +11,13 @@ from typing import Any
 
 import pytest
 from certificates import Certificates, make_certificates
-from raw import ACCEPT, RawClient, binary, close, connect_raw, open_raw, ping, port_of, request, text, until
+from raw import ACCEPT, RawClient, binary, close, connect_raw, open_raw, ping, request, text
+from shared import echo, port_of, stream_echo, until
 from vectors import BINARY, CLOSE, PONG, TEXT, frame
 
 import wsfast
 
 pytestmark = pytest.mark.anyio
-
-
-async def stream_echo(reader: wsfast.Reader, writer: wsfast.Writer) -> None:
-    while data := await reader.read():
-        await writer.write(data)
-        await writer.flush()
-
-
-async def echo(ws: wsfast.WebSocket) -> None:
-    async for message in ws:
-        await ws.send(message)
 
 
 @asynccontextmanager

@@ -13,7 +13,8 @@ from functools import partial
 from typing import Any
 
 import pytest
-from hostile import Peer, echo, serving
+from hostile import Peer, serving
+from shared import echo
 
 import wsfast
 import wsfast.cli

@@ -11,7 +11,8 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
-from raw import RawClient, binary, close, connect_raw, open_raw, ping, request, text, until
+from raw import RawClient, binary, close, connect_raw, open_raw, ping, request, text
+from shared import echo, until
 from vectors import BINARY, CLOSE, PING, PONG, TEXT, frame
 
 import wsfast
@@ -24,11 +25,6 @@ from wsfast.testing import pair as memory_pair
 pytestmark = pytest.mark.anyio
 
 Handler = Callable[[wsfast.WebSocket], Awaitable[Any]]
-
-
-async def echo(ws: wsfast.WebSocket) -> None:
-    async for message in ws:
-        await ws.send(message)
 
 
 async def idle(ws: wsfast.WebSocket) -> None:

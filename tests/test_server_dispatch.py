@@ -13,24 +13,14 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from raw import binary, connect_raw, open_raw, port_of, request, text
+from raw import binary, connect_raw, open_raw, request, text
+from shared import echo, port_of, stream_echo
 from vectors import BINARY, TEXT
 from websockets.asyncio.client import connect as websockets_connect
 from websockets.exceptions import InvalidStatus
 
 import wsfast
 from wsfast.handshake import refuse
-
-
-async def echo(ws: wsfast.WebSocket) -> None:
-    async for message in ws:
-        await ws.send(message)
-
-
-async def stream_echo(reader: wsfast.Reader, writer: wsfast.Writer) -> None:
-    while data := await reader.read():
-        await writer.write(data)
-        await writer.flush()
 
 
 class EchoListener(wsfast.Listener):

@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from raw import close, connect_raw, open_raw, request, until
+from raw import close, connect_raw, open_raw, request
+from shared import until
 
 import wsfast
 from wsfast import Request, Response, WebSocket

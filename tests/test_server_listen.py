@@ -14,18 +14,14 @@ from typing import Any
 
 import pytest
 from certificates import Certificates, make_certificates
-from raw import RawClient, connect_raw, open_raw, port_of, request, text, until
+from raw import RawClient, connect_raw, open_raw, request, text
+from shared import echo, port_of, until
 from websockets.asyncio.client import connect as websockets_connect
 
 import wsfast
 from wsfast.transport.sockets import has_readers
 
 pytestmark = pytest.mark.anyio
-
-
-async def echo(ws: wsfast.WebSocket) -> None:
-    async for message in ws:
-        await ws.send(message)
 
 
 @pytest.fixture

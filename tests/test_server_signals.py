@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from hostile import FORMS, Peer, serving, until
+from hostile import FORMS, Peer, serving
+from shared import until
 
 import wsfast
 from wsfast import State

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from shared import until
 
 import wsfast
 
@@ -32,13 +33,6 @@ def silent() -> logging.Logger:
     logger = logging.Logger("silent")
     logger.addHandler(logging.NullHandler())
     return logger
-
-
-async def until(what: Any) -> None:
-    """Wait for something that another thread does, of which nothing tells."""
-    async with asyncio.timeout(10):
-        while not what():
-            await asyncio.sleep(0.002)
 
 
 async def where(ws: wsfast.WebSocket) -> None:

@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from raw import RawClient, binary, close, connect_raw, ping, text, until
+from raw import RawClient, binary, close, connect_raw, ping, text
+from shared import until
 from vectors import BINARY, CLOSE, CONT, PONG, TEXT, frame
 
 import wsfast

@@ -21,12 +21,12 @@ from typing import Any
 
 import pytest
 from certificates import Certificates, make_certificates
+from shared import echo
 from sync_helpers import (
     PATIENCE,
     Peer,
     Running,
     client_threads,
-    echo,
     http_proxy,
     in_thread,
     running,

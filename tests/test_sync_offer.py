@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 
-from sync_helpers import PATIENCE, echo, in_thread, running
+from shared import echo
+from sync_helpers import PATIENCE, in_thread, running
 
 import wsfast.sync
 

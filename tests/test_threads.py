@@ -10,17 +10,13 @@ import sys
 import sysconfig
 
 import pytest
+from shared import echo
 from test_codec_threads import THREADS, side_by_side
 
 import wsfast
 from wsfast import Deflate
 
 MESSAGES: list[str | bytes] = ["text", b"binary", "ä" * 300, "x" * 100_000, b"y" * 70_000, "€" * 40_000]
-
-
-async def echo(ws: wsfast.WebSocket) -> None:
-    async for message in ws:
-        await ws.send(message)
 
 
 @pytest.mark.skipif(not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="CPython with a GIL")

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 from certificates import Certificates
-from raw import until
+from shared import until
 from tls_helpers import (
     TWINS,
     VERSIONS,

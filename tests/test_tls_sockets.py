@@ -22,9 +22,9 @@ import pytest
 from certificates import Certificates
 from client_helpers import Peer as Scripted
 from client_helpers import nothing_left, scripted
-from hostile import BINARY, CLOSE, PATIENCE, TEXT, Echo, close_frame, echo, frame, head, serving, until
+from hostile import BINARY, CLOSE, PATIENCE, TEXT, Echo, close_frame, frame, head, serving
 from peers import node_peer, node_process
-from raw import port_of
+from shared import echo, port_of, until
 from tls_helpers import TWINS, VERSIONS, load_tls
 from tls_helpers import Peer as InMemory
 

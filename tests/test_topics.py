@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from client_helpers import until, url_of
+from client_helpers import url_of
+from shared import until
 
 import wsfast
 from wsfast.bus import Position

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from client_helpers import until
+from shared import until
 from test_topics import World, take, world
 
 import wsfast

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from client_helpers import until
+from shared import until
 
 import wsfast
 from wsfast.bus import LocalBus

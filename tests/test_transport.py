@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from raw import until
+from shared import until
 
 from wsfast.transport import _socket, _socket_py
 

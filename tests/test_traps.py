@@ -15,23 +15,8 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from hostile import (
-    BINARY,
-    CLOSE,
-    CONT,
-    FORMS,
-    PING,
-    PONG,
-    SLOWNESS,
-    TEXT,
-    Peer,
-    close_frame,
-    echo,
-    frame,
-    head,
-    serving,
-    until,
-)
+from hostile import BINARY, CLOSE, CONT, FORMS, PING, PONG, TEXT, Peer, close_frame, frame, head, serving
+from shared import SLOWNESS, echo, until
 
 import wsfast
 

@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 import uvicorn
 from asgi_helpers import WAYS, Event, Receive, Recorder, Scope, Send, accept, echo, running
-from raw import MASK, PATIENCE, RawClient, binary, close, open_raw, ping, request, text, until
+from raw import MASK, PATIENCE, RawClient, binary, close, open_raw, ping, request, text
+from shared import until
 from vectors import PONG, frame
 
 import wsfast.uvicorn

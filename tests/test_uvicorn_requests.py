@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from asgi_helpers import WAYS, Receive, Scope, Send, accept, running
-from raw import PATIENCE, request, text, until
+from raw import PATIENCE, request, text
+from shared import until
 
 pytestmark = pytest.mark.anyio
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 import websockets
-from raw import RawClient, binary, close, connect_raw, ping, port_of, text, until
+from raw import RawClient, binary, close, connect_raw, ping, text
+from shared import port_of, until
 from vectors import BINARY, CONT, PING, PONG, TEXT, frame
 from websockets.asyncio.client import connect as websockets_connect
 
