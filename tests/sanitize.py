@@ -21,9 +21,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from .interpreters.debian import SANITIZED, SUPPRESSIONS
-from .interpreters.found import ROOT, ask, environment, make_environment
-from .interpreters.suite import FEW
+if __package__:
+    sys.path.insert(0, os.path.dirname(__file__))
+
+from interpreters.debian import SANITIZED, SUPPRESSIONS
+from interpreters.found import ROOT, ask, environment, make_environment
+from interpreters.suite import FEW
 
 CHECK = """
 from wsfast import _codec
@@ -68,7 +71,7 @@ def build(folder: Path, python: Path = Path(sys.executable), sanitizers: str = "
         if (ROOT / name).exists():
             shutil.copy(ROOT / name, folder)
     environ = {**os.environ, "WSFAST_SANITIZE": sanitizers, "TSAN_OPTIONS": "report_bugs=0"}
-    command = [python, "setup.py", "-q", "build_ext", "--inplace"]
+    command = [str(python), "setup.py", "-q", "build_ext", "--inplace"]
     subprocess.run(command, cwd=folder, env=environ, check=True)
     for extension in sorted((folder / "src").rglob("*.so")):
         symbols = extension.read_bytes()

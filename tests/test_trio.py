@@ -99,7 +99,7 @@ async def test_a_refused_message_leaves_the_connection_open_unless_it_was_begun(
         await client.send("still open")
         assert await server.recv() == "still open"
         with pytest.raises(TypeError):
-            await client.send(piece for piece in ("a", "b", 1))
+            await client.send(piece for piece in ("a", "b", 1))  # type: ignore[misc]
         with pytest.raises(wsfast.ConnectionClosedError):
             await server.recv()
         assert server.close_code == CloseCode.INTERNAL_ERROR
