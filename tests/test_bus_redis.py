@@ -165,7 +165,7 @@ async def test_a_place_that_is_none(answer: bytes, caplog: pytest.LogCaptureFixt
     async with engine_of_lies(answer) as bus:
         with pytest.raises(BusUnavailable, match="the engine talks nonsense about the history"):
             await bus.read("t", None)
-        stored = asyncio.ensure_future(bus.store("t", b"1", 10, 60.0))  # type: ignore[arg-type]
+        stored = asyncio.ensure_future(bus.store("t", b"1", 10, 60.0))
         await until(lambda: bus.counters["reconnects"] >= 1)
         assert not stored.done()
     with pytest.raises(BusUnavailable, match="the bus was closed"):
