@@ -1153,7 +1153,8 @@ def interrupt_soon(delay: float = 0.1) -> None:
 def interrupt_when(condition: Callable[[], object]) -> None:
     """Interrupt the main thread while it waits for a condition, of which `condition` tells."""
     main = threading.main_thread().ident
-    before = None
+    assert main is not None
+    before: object = None
 
     def waits() -> bool:
         # Just before it waits, its lock is free already: an interrupt comes out of `Condition` as RuntimeError then.
@@ -1161,9 +1162,13 @@ def interrupt_when(condition: Callable[[], object]) -> None:
         frame = sys._current_frames()[main] if condition() else None
         at = None if frame is None else (frame.f_code, frame.f_lasti)
         before, same = at, at is not None and at == before
-        return same and frame.f_code is threading.Condition.wait.__code__
+        return same and frame is not None and frame.f_code is threading.Condition.wait.__code__
 
-    in_thread(lambda: (until(waits), os.kill(os.getpid(), signal.SIGINT)))
+    def interrupt() -> None:
+        until(waits)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    in_thread(interrupt)
 
 
 def test_ctrl_c_while_receiving(server: Running) -> None:
