@@ -13,6 +13,7 @@ import sys
 import termios
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -166,6 +167,33 @@ async def test_what_it_tells_of_the_connection(twin: ModuleType) -> None:
     assert transport.get_extra_info("peername") == address
     assert transport.get_extra_info("socket", 5) == 5
     assert transport.get_extra_info("sockname", 5) == 5
+
+
+def _link_local() -> str:
+    """Return an address of this machine that needs its interface's name behind it."""
+    for line in Path("/proc/net/if_inet6").read_text().splitlines():
+        number, *_, interface = line.split()
+        if number.startswith("fe80"):
+            return f"{socket.inet_ntop(socket.AF_INET6, bytes.fromhex(number))}%{interface}"
+    pytest.skip("no interface has a link-local address")
+
+
+@pytest.mark.parametrize("host", ["::1", "link-local"])
+async def test_addresses_of_ipv6_are_those_of_the_socket(twin: ModuleType, host: str) -> None:
+    if host == "link-local":
+        host = _link_local()
+    with socket.socket(socket.AF_INET6) as listening:
+        listening.bind(socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0][4])
+        listening.listen()
+        with socket.socket(socket.AF_INET6) as there:
+            there.connect(listening.getsockname())
+            ours, _ = listening.accept()
+            expected = ours.getpeername(), ours.getsockname()
+            transport = twin.SocketTransport(asyncio.get_running_loop(), ours, App())
+            assert (transport.get_extra_info("peername"), transport.get_extra_info("sockname")) == expected
+            assert expected == (there.getsockname(), there.getpeername())
+            transport.abort()
+            await asyncio.sleep(0)
 
 
 async def test_it_has_the_socket_alone(twin: ModuleType) -> None:

@@ -15,6 +15,7 @@ static inline Py_ssize_t wsf_sendv(int fd, wsf_part *parts, int count) { return 
 static inline int wsf_nothing_unread(int fd) { return 0; }
 static inline int wsf_accept(int fd, wsf_address *peer) { return -1; }
 static inline void wsf_peer(int fd, wsf_address *peer) { peer->family = 0; }
+static inline void wsf_local(int fd, wsf_address *local) { local->family = 0; }
 static inline int wsf_text(const wsf_address *peer, char *text, int *port, unsigned *flow, unsigned *scope) { return 0; }
 static inline long wsf_unacknowledged(int fd) { return 0; }
 static inline int wsf_end_sending(int fd) { return -1; }
@@ -134,7 +135,16 @@ static inline void wsf_peer(int fd, wsf_address *peer)
         peer->at.family = AF_UNSPEC;
 }
 
-/* Write an address of the Internet as text, of up to 46 characters; return 4 or 6, or 0 for another. */
+static inline void wsf_local(int fd, wsf_address *local)
+{
+    socklen_t length = sizeof local->at;
+    memset(local, 0, sizeof *local);
+    if (getsockname(fd, (struct sockaddr *)&local->at, &length) < 0)
+        local->at.family = AF_UNSPEC;
+}
+
+/* Write an address of the Internet as text, of up to 46 characters; return 4 or 6, or 0 for another: one with a scope,
+ * too, whose name Python writes behind it. */
 static inline int wsf_text(const wsf_address *peer, char *text, int *port, unsigned *flow, unsigned *scope)
 {
     if (peer->at.family == AF_INET) {
@@ -145,6 +155,8 @@ static inline int wsf_text(const wsf_address *peer, char *text, int *port, unsig
         *port = ntohs(peer->at.v6.sin6_port);
         *flow = ntohl(peer->at.v6.sin6_flowinfo);
         *scope = peer->at.v6.sin6_scope_id;
+        if (*scope != 0)
+            return 0;
         return inet_ntop(AF_INET6, &peer->at.v6.sin6_addr, text, INET6_ADDRSTRLEN) == NULL ? 0 : 6;
     }
     return 0;

@@ -41,6 +41,7 @@ cdef extern from "_socket.h" nogil:
     bint wsf_nobody(int number)
     int wsf_accept(int fd, wsf_address *peer)
     void wsf_peer(int fd, wsf_address *peer)
+    void wsf_local(int fd, wsf_address *local)
     int wsf_text(const wsf_address *peer, char *text, int *port, unsigned *flow, unsigned *scope)
     long wsf_unacknowledged(int fd)
     int wsf_end_sending(int fd)
@@ -645,34 +646,30 @@ cdef class SocketTransport:
 
     def get_extra_info(self, name, default=None):
         """Return what is known of the connection: ``socket``, ``peername`` or ``sockname``."""
-        if name == "peername":
-            return self._peername(default)
-        if name == "socket" or name == "sockname":
+        if name == "peername" or name == "sockname":
+            return self._address(name, default)
+        if name == "socket":
             sock = self._made_socket()
-            if sock is None:
-                return default
-            if name == "socket":
-                return sock
-            try:
-                return sock.getsockname()
-            except OSError:
-                return default
+            return default if sock is None else sock
         return default
 
-    def _peername(self, default):
-        cdef char text[64]
-        cdef int port = 0, kind
-        cdef unsigned flow = 0, scope = 0
-        kind = wsf_text(<wsf_address *>self._peer, text, &port, &flow, &scope)
-        if kind == 4:
-            return (<bytes>text).decode("ascii"), port
-        if kind == 6:
-            return (<bytes>text).decode("ascii"), port, flow, scope
+    def _address(self, name, default):
+        cdef wsf_address local
+        cdef object address
+        if name == "peername":
+            address = _address_of(<wsf_address *>self._peer)
+        elif self._fd < 0:
+            return default
+        else:
+            wsf_local(self._fd, &local)
+            address = _address_of(&local)
+        if address is not None:
+            return address
         sock = self._made_socket()
         if sock is None:
             return default
         try:
-            return sock.getpeername()
+            return sock.getpeername() if name == "peername" else sock.getsockname()
         except OSError:
             return default
 
@@ -687,6 +684,19 @@ cdef class SocketTransport:
                 pass
             self._socket = TransportSocket(sock)
         return self._socket
+
+
+cdef object _address_of(const wsf_address *address):
+    """Return an address of the Internet as `socket` gives it; None for another kind."""
+    cdef char text[64]
+    cdef int port = 0, kind
+    cdef unsigned flow = 0, scope = 0
+    kind = wsf_text(address, text, &port, &flow, &scope)
+    if kind == 4:
+        return (<bytes>text).decode("ascii"), port
+    if kind == 6:
+        return (<bytes>text).decode("ascii"), port, flow, scope
+    return None
 
 
 cdef object _error(int number):
