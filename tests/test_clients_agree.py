@@ -62,6 +62,34 @@ def test_a_refusal_whose_body_takes_too_long(client: Callable[..., Any]) -> None
 
 
 @clients
+@pytest.mark.parametrize(
+    ("target", "options", "kind"),
+    [
+        ("/elsewhere", {}, TimeoutError),
+        ("/elsewhere", {"max_redirects": 0}, wsfast.InvalidStatus),
+        ("https://user@", {}, wsfast.RedirectError),
+    ],
+)
+def test_a_redirect_whose_body_takes_too_long(
+    client: Callable[..., Any], target: str, options: dict[str, Any], kind: type[Exception]
+) -> None:
+    """`open_timeout` passes within its body: no time is left to follow it, but one that is not followed is told."""
+    asked: list[bytes] = []
+
+    def script(peer: Peer) -> None:
+        asked.append(peer.read_head())
+        head = f"HTTP/1.1 307 Away\r\nLocation: {target}\r\nContent-Length: 100\r\n\r\nonly a part"
+        peer.sock.sendall(head.encode())
+        peer.until_end()
+
+    with scripted(script) as port, pytest.raises(kind) as caught:
+        client(f"ws://127.0.0.1:{port}", "recv", open_timeout=0.2, **options)
+    assert len(asked) == 1
+    if kind is TimeoutError:
+        assert str(caught.value) == "timed out during the opening handshake: it took more than 0.2 s"
+
+
+@clients
 def test_process_response(client: Callable[..., Any]) -> None:
     """It sees each response, that of a refusal too, before anything is made of it; what it raises is raised."""
     seen: list[tuple[str, int]] = []

@@ -176,9 +176,10 @@ class _Connector(ClientSettings, Generic[_T]):
 
     async def _connect(self) -> tuple[WebSocket, _T]:
         opening: list[ClientOpening] = []
+        hops = Hops(self)
         try:
             async with asyncio.timeout(self._limits.open_timeout) as timeout:
-                return await self._follow(opening)
+                return await self._follow(hops, opening)
         except BaseException as exc:
             timed_out = isinstance(exc, TimeoutError) and timeout.expired()
             failure = opening[0].cut_short() if opening and timed_out else None
@@ -190,15 +191,15 @@ class _Connector(ClientSettings, Generic[_T]):
                 await asyncio.sleep(0)
             if not timed_out:
                 raise
-            if failure is not None:
+            # A redirect that would be followed is not what failed: there is no time left to follow it.
+            if failure is not None and not (isinstance(failure, InvalidStatus) and hops.follow(failure)):
                 raise failure from exc
             raise TimeoutError(
                 f"timed out during the opening handshake: it took more than {self._limits.open_timeout} s"
             ) from exc
 
-    async def _follow(self, openings: list[ClientOpening]) -> tuple[WebSocket, _T]:
+    async def _follow(self, hops: Hops, openings: list[ClientOpening]) -> tuple[WebSocket, _T]:
         """Connect, by way of redirects; `openings` holds the connection that is being made."""
-        hops = Hops(self)
         while True:
             try:
                 return await self._open(hops.uri, hops.handshake(), openings)
