@@ -159,6 +159,7 @@ class Crew:
             answer.cancel()
             raise
         if not answer.done() or answer.cancelled():
+            asked.close()  # its loop may have ended before it began
             raise RuntimeError("a thread of the server has ended")
         answer.result()
 
