@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from vectors import ACCEPTED_CLOSE_CODES, BINARY, CLOSE, CONT, PING, PONG, RFC_KEY, TEXT, frame, xor
 
-from wsfast.closing import encode_close
+from wsfast.closing import CLOSE_CODE_EXPLANATIONS, encode_close
 from wsfast.codes import CloseCause, CloseCode
 from wsfast.connection import TABLE, Action, Connection, Input, Side, State
 from wsfast.events import Close, Fragment, Ping, Pong
@@ -400,6 +400,22 @@ def test_what_may_be_sent_is_what_may_be_received() -> None:
             encode_close(code)
             allowed.add(code)
     assert allowed == ACCEPTED_CLOSE_CODES | {1005}
+
+
+def test_close_check() -> None:
+    """1005 stands for a frame without a code: it is no code to send."""
+    allowed = set()
+    for code in range(-1, 5100):
+        with suppress(ValueError):
+            Close(code).check()
+            allowed.add(code)
+    assert allowed == ACCEPTED_CLOSE_CODES
+    with pytest.raises(ValueError, match="code must be 1000-1003, 1007-1014 or 3000-4999, got 1006"):
+        Close(CloseCode.ABNORMAL_CLOSURE, "x").check()
+
+
+def test_each_close_code_is_explained() -> None:
+    assert list(CLOSE_CODE_EXPLANATIONS) == list(CloseCode)
 
 
 # --- Pings ----------------------------------------------------------------------------------------------

@@ -620,6 +620,28 @@ def test_injection(reason: str, name: str, value: str) -> None:
         response.serialize()
 
 
+@pytest.mark.parametrize("made", [copy.copy, copy.deepcopy, lambda headers: pickle.loads(pickle.dumps(headers))])
+def test_names_of_websockets_for_headers(made: Callable[[Any], Any]) -> None:
+    raw = b"GET / HTTP/1.1\r\nX-A: 1\r\nOther: 2\r\nx-a: 3\r\n\r\n"
+    pairs = [("X-A", "1"), ("Other", "2"), ("x-a", "3")]
+    for thing in (Request(raw), Response(200, None, pairs), Response.from_head(b"HTTP/1.1 200 OK" + raw[14:])):
+        for headers in (thing.headers, made(thing).headers):
+            assert headers.get_all("x-A") == ["1", "3"]
+            assert headers.get_all("none") == []
+            assert list(headers.raw_items()) == pairs
+            assert headers["X-a"] == "1"
+    with pytest.raises(TypeError):
+        Request(raw).headers["X-A"] = "4"  # type: ignore[index]
+
+
+def test_the_headers_of_a_response_are_its_own() -> None:
+    own = {"X-A": "1"}
+    response = Response(200, None, own)
+    response.headers["x-b"] = "2"
+    assert own == {"X-A": "1"}
+    assert list(Response(200, None, response.headers).headers.raw_items()) == [("X-A", "1"), ("x-b", "2")]
+
+
 @pytest.mark.parametrize("status", [0, 99, 600, -1])
 def test_bad_status(status: int) -> None:
     with pytest.raises(ValueError, match="status code"):

@@ -11,7 +11,37 @@ from .codes import CloseCause, CloseCode
 from .events import Close
 from .exceptions import PayloadTooBig, PeerError
 
-__all__ = ["cause_of_close", "cause_of_failure", "encode_close", "ended_well", "shorten_reason"]
+__all__ = [
+    "CLOSE_CODE_EXPLANATIONS",
+    "OK_CLOSE_CODES",
+    "cause_of_close",
+    "cause_of_failure",
+    "encode_close",
+    "ended_well",
+    "shorten_reason",
+]
+
+CLOSE_CODE_EXPLANATIONS: Final[dict[int, str]] = {
+    CloseCode.NORMAL_CLOSURE: "OK",
+    CloseCode.GOING_AWAY: "going away",
+    CloseCode.PROTOCOL_ERROR: "protocol error",
+    CloseCode.UNSUPPORTED_DATA: "unsupported data",
+    CloseCode.NO_STATUS_RCVD: "no status received [internal]",
+    CloseCode.ABNORMAL_CLOSURE: "abnormal closure [internal]",
+    CloseCode.INVALID_DATA: "invalid frame payload data",
+    CloseCode.POLICY_VIOLATION: "policy violation",
+    CloseCode.MESSAGE_TOO_BIG: "message too big",
+    CloseCode.MANDATORY_EXTENSION: "mandatory extension",
+    CloseCode.INTERNAL_ERROR: "internal error",
+    CloseCode.SERVICE_RESTART: "service restart",
+    CloseCode.TRY_AGAIN_LATER: "try again later",
+    CloseCode.BAD_GATEWAY: "bad gateway",
+    CloseCode.TLS_HANDSHAKE: "TLS handshake failure [internal]",
+}
+"""What the close codes mean, in words; codes from 3000 on are registered, or of an application's own."""
+
+OK_CLOSE_CODES: Final = frozenset({CloseCode.NORMAL_CLOSURE, CloseCode.GOING_AWAY, CloseCode.NO_STATUS_RCVD})
+"""The close codes of a connection that ended well."""
 
 # RFC 6455, 7.4.1: what a peer says when it blames this side.
 _BLAME: Final = frozenset(
@@ -23,7 +53,6 @@ _BLAME: Final = frozenset(
         CloseCode.MANDATORY_EXTENSION,
     }
 )
-_WELL: Final = frozenset({CloseCode.NORMAL_CLOSURE, CloseCode.GOING_AWAY, CloseCode.NO_STATUS_RCVD})
 
 
 def encode_close(code: int | None, reason: str = "") -> bytes:
@@ -46,9 +75,7 @@ def encode_close(code: int | None, reason: str = "") -> bytes:
         return b""
     if not isinstance(code, int):
         raise TypeError(f"code must be int, got {type(code).__name__}")
-    # RFC 6455, 7.4.2: 0-999 "are not used", 1000-2999 are the protocol's own, of which 1004-1006 and 1015 are reserved.
-    if not (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999):
-        raise ValueError(f"code must be 1000-1003, 1007-1014 or 3000-4999, got {code}")
+    Close(code, reason).check()
     body = code.to_bytes(2, "big") + reason.encode()
     # RFC 6455, 5.5: "All control frames MUST have a payload length of 125 bytes or less".
     if len(body) > 125:
@@ -73,4 +100,4 @@ def cause_of_failure(failure: PeerError) -> CloseCause:
 
 def ended_well(rcvd: Close | None, sent: Close | None) -> bool:
     """Tell whether a connection ended well: Close frames with 1000, 1001 or no code, both ways."""
-    return rcvd is not None and sent is not None and rcvd.code in _WELL and sent.code in _WELL
+    return rcvd is not None and sent is not None and rcvd.code in OK_CLOSE_CODES and sent.code in OK_CLOSE_CODES

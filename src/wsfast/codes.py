@@ -65,6 +65,17 @@ class Close(NamedTuple):
             name = ""
         return f"{self.code}{name}" + (f" {self.reason!r}" if self.reason else "")
 
+    def check(self) -> None:
+        """Check that a Close frame may be sent with this code (RFC 6455, 7.4).
+
+        Raises:
+            ValueError: the code is not one of 1000 to 1003, 1007 to 1014 and 3000 to 4999.
+        """
+        # RFC 6455, 7.4.2: 0-999 "are not used", 1000-2999 are the protocol's own, of which 1004-1006 and 1015 are
+        # reserved.
+        if not (1000 <= self.code <= 1003 or 1007 <= self.code <= 1014 or 3000 <= self.code <= 4999):
+            raise ValueError(f"code must be 1000-1003, 1007-1014 or 3000-4999, got {self.code}")
+
 
 NO_CLOSE: Final = Close(CloseCode.ABNORMAL_CLOSURE)
 """What the peer is taken to have said if no Close frame came (RFC 6455, 7.1.5): 1006, which no frame ever has."""

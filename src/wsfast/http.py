@@ -6,15 +6,26 @@ They are to the handshake what the events are to frames. How they are parsed sta
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from http import HTTPStatus
 from typing import Any
 
-from multidict import CIMultiDict, CIMultiDictProxy
+from multidict import CIMultiDict, CIMultiDictProxy, MultiMapping
 
 from .escape import show
 
-__all__ = ["TCHAR", "Request", "Response", "check_header", "check_token", "is_token", "parse_headers", "text_response"]
+__all__ = [
+    "TCHAR",
+    "Headers",
+    "HeadersView",
+    "Request",
+    "Response",
+    "check_header",
+    "check_token",
+    "is_token",
+    "parse_headers",
+    "text_response",
+]
 
 TCHAR = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 """A character of a token (RFC 9110, 5.6.2), as a regular expression."""
@@ -81,9 +92,41 @@ def check_header(name: str, value: str) -> None:
         )
 
 
-def parse_headers(raw: bytes) -> CIMultiDict[str]:
+def _get_all(self: MultiMapping[str], name: str) -> list[str]:
+    """Return all values of a header, in their order; an empty list if there is none."""
+    return self.getall(name, [])
+
+
+def _raw_items(self: MultiMapping[str]) -> Iterator[tuple[str, str]]:
+    """Iterate over the headers as they came, a repeated one once for each value."""
+    return iter(self.items())
+
+
+class Headers(CIMultiDict[str]):
+    """Headers: a `multidict.CIMultiDict`, with `get_all` and `raw_items` besides, as `websockets` names them.
+
+    Names are without case. ``headers[name]`` is the first value of a repeated header, and setting it replaces all;
+    `add` adds one.
+    """
+
+    __slots__ = ()
+
+    get_all = _get_all
+    raw_items = _raw_items
+
+
+class HeadersView(CIMultiDictProxy[str]):
+    """Headers that cannot be changed: a `multidict.CIMultiDictProxy`, with `get_all` and `raw_items` besides."""
+
+    __slots__ = ()
+
+    get_all = _get_all
+    raw_items = _raw_items
+
+
+def parse_headers(raw: bytes) -> Headers:
     """Return the headers of a well-formed head, values in Latin-1."""
-    headers: CIMultiDict[str] = CIMultiDict()
+    headers = Headers()
     for line in raw.decode("latin-1").split("\r\n")[1:-2]:
         name, _, value = line.partition(":")
         headers.add(name, value.strip("\t "))
@@ -104,7 +147,7 @@ class Request:
 
     def __init__(self, raw: bytes) -> None:
         self.raw: bytes = raw
-        self._headers: CIMultiDictProxy[str] | None = None
+        self._headers: HeadersView | None = None
         # What `RequestParser` found, for `check_request`, which drops it.
         self._fields: dict[str, str] | None = None
 
@@ -134,10 +177,10 @@ class Request:
         return path if path.startswith("/") else f"/{path}"
 
     @property
-    def headers(self) -> CIMultiDictProxy[str]:
+    def headers(self) -> HeadersView:
         """The headers: names without case, repeated ones kept, values in Latin-1. Parsed at the first access."""
         if self._headers is None:
-            self._headers = CIMultiDictProxy(parse_headers(self.raw))
+            self._headers = HeadersView(parse_headers(self.raw))
         return self._headers
 
     def rewrite(self, path: str | None = None, headers: Iterable[tuple[str, str]] | None = None) -> None:
@@ -175,7 +218,7 @@ class Response:
     Args:
         status_code: 100 to 599.
         reason_phrase: of the status line; default the usual one of the code.
-        headers: default none.
+        headers: a mapping or pairs, which are copied; default none.
         body: default empty. What a client received is cut at 64 KiB.
 
     Raises:
@@ -188,7 +231,7 @@ class Response:
         self,
         status_code: int,
         reason_phrase: str | None = None,
-        headers: CIMultiDict[str] | None = None,
+        headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
         body: bytes = b"",
     ) -> None:
         if not 100 <= status_code <= 599:
@@ -200,7 +243,7 @@ class Response:
                 reason_phrase = ""
         self.status_code: int = status_code
         self.reason_phrase: str = reason_phrase
-        self.headers: CIMultiDict[str] = CIMultiDict() if headers is None else headers
+        self.headers: Headers = Headers(() if headers is None else headers)
         self.body: bytes = body
         self._check()
 
@@ -261,7 +304,7 @@ def text_response(status_code: int, text: str, headers: dict[str, str] | None = 
         ValueError: if the code is out of range or a header has a character that it must not have.
     """
     body = text.encode()
-    all_headers: CIMultiDict[str] = CIMultiDict(headers or {})
+    all_headers = Headers(headers or {})
     if "Upgrade" in all_headers:
         # RFC 9110, 7.8: who sends Upgrade also names it in Connection.
         all_headers.add("Connection", "Upgrade")

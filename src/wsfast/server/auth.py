@@ -95,10 +95,7 @@ def basic_auth(
 
 def _only(headers: Any) -> str | None:
     """Return the value of Authorization, if there is exactly one."""
-    try:
-        values = headers.getall("Authorization", [])
-    except AttributeError:  # the headers of `wsfast.websockets`
-        values = headers.get_all("Authorization")
+    values = headers.get_all("Authorization")
     return values[0] if len(values) == 1 else None
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from typing import Any, Protocol, TypeAlias
 
-from multidict import CIMultiDict
+from wsfast import http as native
 
 __all__ = ["Headers", "HeadersLike", "MultipleValuesError"]
 
@@ -35,7 +35,7 @@ class Headers(MutableMapping[str, str]):
     __slots__ = ("_items",)
 
     def __init__(self, *args: HeadersLike, **kwargs: str) -> None:
-        self._items: CIMultiDict[str] = CIMultiDict()
+        self._items = native.Headers()
         self.update(*args, **kwargs)
 
     def __str__(self) -> str:
@@ -47,7 +47,7 @@ class Headers(MutableMapping[str, str]):
     def copy(self) -> Headers:
         """Return a copy."""
         copy = type(self)()
-        copy._items = self._items.copy()
+        copy._items = native.Headers(self._items)
         return copy
 
     def serialize(self) -> bytes:
@@ -64,7 +64,7 @@ class Headers(MutableMapping[str, str]):
         return len({name.lower() for name in self._items})
 
     def __getitem__(self, name: str) -> str:
-        values = self._items.getall(name, [])
+        values = self._items.get_all(name)
         if not values:
             raise KeyError(name.lower())
         if len(values) > 1:
@@ -97,11 +97,11 @@ class Headers(MutableMapping[str, str]):
 
     def get_all(self, name: str) -> list[str]:
         """Return all values of a header, which may be none."""
-        return self._items.getall(name, [])
+        return self._items.get_all(name)
 
     def raw_items(self) -> Iterator[tuple[str, str]]:
         """Iterate over the headers as they came, each repeated one by itself."""
-        return iter(self._items.items())
+        return self._items.raw_items()
 
     def set_insecure(self, name: str, value: str) -> None:
         """Add a value that is known to be safe."""

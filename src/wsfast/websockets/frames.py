@@ -12,7 +12,7 @@ import struct
 from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING
 
-from wsfast.closing import encode_close
+from wsfast import closing
 from wsfast.codes import Close as NativeClose
 from wsfast.codes import CloseCode, Opcode
 from wsfast.events import BytesLike
@@ -30,29 +30,11 @@ CLOSE, PING, PONG = Opcode.CLOSE, Opcode.PING, Opcode.PONG
 DATA_OPCODES = CONT, TEXT, BINARY
 CTRL_OPCODES = CLOSE, PING, PONG
 
-CLOSE_CODE_EXPLANATIONS: dict[int, str] = {
-    CloseCode.NORMAL_CLOSURE: "OK",
-    CloseCode.GOING_AWAY: "going away",
-    CloseCode.PROTOCOL_ERROR: "protocol error",
-    CloseCode.UNSUPPORTED_DATA: "unsupported data",
-    CloseCode.NO_STATUS_RCVD: "no status received [internal]",
-    CloseCode.ABNORMAL_CLOSURE: "abnormal closure [internal]",
-    CloseCode.INVALID_DATA: "invalid frame payload data",
-    CloseCode.POLICY_VIOLATION: "policy violation",
-    CloseCode.MESSAGE_TOO_BIG: "message too big",
-    CloseCode.MANDATORY_EXTENSION: "mandatory extension",
-    CloseCode.INTERNAL_ERROR: "internal error",
-    CloseCode.SERVICE_RESTART: "service restart",
-    CloseCode.TRY_AGAIN_LATER: "try again later",
-    CloseCode.BAD_GATEWAY: "bad gateway",
-    CloseCode.TLS_HANDSHAKE: "TLS handshake failure [internal]",
-}
-"""What the close codes mean, in words."""
-
+CLOSE_CODE_EXPLANATIONS = closing.CLOSE_CODE_EXPLANATIONS
+OK_CLOSE_CODES = closing.OK_CLOSE_CODES
 _INTERNAL = {CloseCode.NO_STATUS_RCVD, CloseCode.ABNORMAL_CLOSURE, CloseCode.TLS_HANDSHAKE}
 EXTERNAL_CLOSE_CODES = set(CloseCode) - _INTERNAL
 """Close codes that a Close frame may have, besides 3000 to 4999."""
-OK_CLOSE_CODES = {CloseCode.NORMAL_CLOSURE, CloseCode.GOING_AWAY, CloseCode.NO_STATUS_RCVD}
 
 _is_plain = re.compile(rb"[\t-\r -~]*").fullmatch
 MAX_LOG_SIZE = int(os.environ.get("WEBSOCKETS_MAX_LOG_SIZE", "75"))
@@ -255,9 +237,11 @@ class Close(NativeClose):
     def serialize(self) -> bytes:
         """Return the body of the Close frame."""
         self.check()
-        return encode_close(self.code, self.reason)
+        return closing.encode_close(self.code, self.reason)
 
     def check(self) -> None:
         """Raise `ProtocolError` if the code must not be sent (RFC 6455, 7.4)."""
-        if not (self.code in EXTERNAL_CLOSE_CODES or 3000 <= self.code < 5000):
-            raise ProtocolError("invalid status code")
+        try:
+            super().check()
+        except ValueError:
+            raise ProtocolError("invalid status code") from None

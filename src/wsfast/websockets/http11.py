@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Generator
 from http import HTTPStatus
 
-from multidict import CIMultiDict, MultiMapping
+from multidict import MultiMapping
 
 from wsfast import handshake
 from wsfast._version import __version__
@@ -192,8 +192,7 @@ class Response:
         Raises:
             ValueError: a header has a character that it must not have.
         """
-        headers: CIMultiDict[str] = CIMultiDict(self.headers.raw_items())
-        return handshake.Response(self.status_code, self.reason_phrase, headers, bytes(self.body))
+        return handshake.Response(self.status_code, self.reason_phrase, self.headers.raw_items(), bytes(self.body))
 
 
 def parse_line(

@@ -9,6 +9,7 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 from wsfast import connection
+from wsfast.closing import ended_well
 
 from .exceptions import (
     ConnectionClosed,
@@ -18,7 +19,7 @@ from .exceptions import (
     PayloadTooBig,
     ProtocolError,
 )
-from .frames import BINARY, CLOSE, CONT, OK_CLOSE_CODES, PING, PONG, TEXT, Close, CloseCode, Frame, Opcode
+from .frames import BINARY, CLOSE, CONT, PING, PONG, TEXT, Close, CloseCode, Frame, Opcode
 from .http11 import Request, Response
 from .streams import StreamReader
 from .typing import LoggerLike, Origin, Subprotocol
@@ -286,8 +287,9 @@ class Protocol:
             assert isinstance(error, ConnectionClosed)
             return error
         rcvd, sent = self._close_rcvd, self._close_sent
-        well = rcvd is not None and sent is not None and rcvd.code in OK_CLOSE_CODES and sent.code in OK_CLOSE_CODES
-        made = (ConnectionClosedOK if well else ConnectionClosedError)(rcvd, sent, self._rcvd_then_sent)
+        made = (ConnectionClosedOK if ended_well(rcvd, sent) else ConnectionClosedError)(
+            rcvd, sent, self._rcvd_then_sent
+        )
         made.__cause__ = self.parser_exc
         return made
 
