@@ -33,14 +33,15 @@ def pytest_sessionfinish() -> None:
     gc.unfreeze()  # plugins look for what refers to their objects
 
 
-_SECTION = re.compile(r"(?<![\d.])\d{1,2}(?:\.\d{1,2}){1,3}(?![\d.]*\d)")
+SECTION = re.compile(r"(?<![\d.])\d{1,2}(?:\.\d{1,2}){1,3}(?![\d.]*\d)")
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Let ``pytest -k 7.1.7`` find the tests of a rule by the sections of RFCs that their docstrings name."""
-    text = getattr(getattr(item, "obj", None), "__doc__", None) or ""
-    if "RFC" in text:
-        item.extra_keyword_matches.update(_SECTION.findall(text))
+    """Let ``pytest -k 7.1.7`` find tests by the sections that docstrings, theirs or their class's, name."""
+    for documented in (getattr(item, "obj", None), getattr(item, "cls", None)):
+        text = getattr(documented, "__doc__", None) or ""
+        if "RFC" in text:
+            item.extra_keyword_matches.update(SECTION.findall(text))
 
 
 @pytest.fixture(params=["_codec", "_codec_py"], ids=["cython", "python"])

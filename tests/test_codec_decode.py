@@ -255,13 +255,14 @@ def test_mask_direction(codec: ModuleType, op: int) -> None:
     ],
 )
 def test_fails_as_soon_as_the_head_tells(codec: ModuleType, head: bytes, text: str) -> None:
+    """RFC 6455, 5.1 to 5.5: a rule that the head breaks is known before the payload has come."""
     decoder = codec.Decoder(masked=True)
     assert decoder.feed(head[:-1]) == []
     assert trace(decoder.feed(head[-1:])) == trace([ProtocolError(text)])
 
 
 def test_every_close_code(codec: ModuleType) -> None:
-    """RFC 6455, 7.4: 0 to 999, 1004 to 1006, 1015 to 2999 and above 4999 do not stand in a Close frame."""
+    """RFC 6455, 7.4.1: 0 to 999, 1004 to 1006, 1015 to 2999 and above 4999 do not stand in a Close frame."""
     for code in [*range(5100), 65535]:
         body = code.to_bytes(2, "big") + b"why"
         event: Any = ProtocolError(f"close frame with the code {code}")
@@ -272,6 +273,7 @@ def test_every_close_code(codec: ModuleType) -> None:
 
 @pytest.mark.parametrize("broken", BROKEN_UTF8, ids=lambda broken: broken.name)
 def test_close_reason_must_be_utf8(codec: ModuleType, broken: Broken) -> None:
+    """RFC 6455, 5.5.1 and 8.1."""
     stream = frame(CLOSE, b"\x03\xe8" + broken.data)
     check(codec, stream, [InvalidPayload(f"close reason is not UTF-8 at byte {broken.at}")])
 

@@ -224,6 +224,7 @@ def test_code_and_reason_of_a_close_are_echoed(side: Side, code: int) -> None:
 
 @pytest.mark.parametrize("side", SIDES)
 def test_a_close_without_a_body_is_echoed_without_one(side: Side) -> None:
+    """RFC 6455, 5.5.1; 1005 is never sent (7.4.1)."""
     connection = Connection(side)
     assert connection.receive_data(from_peer(side, CLOSE)) == [Close(1005)]
     assert sent(connection) == [(0x88, b"")]
@@ -234,6 +235,7 @@ def test_a_close_without_a_body_is_echoed_without_one(side: Side) -> None:
 @pytest.mark.parametrize("side", SIDES)
 @pytest.mark.parametrize("code", [None, 1005])
 def test_closing_without_a_code(side: Side, code: int | None) -> None:
+    """RFC 6455, 7.4.1: 1005 "MUST NOT be set as a status code in a Close control frame"."""
     connection = Connection(side)
     connection.close(code)
     assert sent(connection) == [(0x88, b"")]
@@ -389,6 +391,7 @@ def test_encode_close(code: int | None, reason: str, body: bytes) -> None:
     ],
 )
 def test_encode_close_refuses(code: Any, reason: Any, kind: type[Exception], match: str) -> None:
+    """RFC 6455, 7.4.1: codes that "MUST NOT be set"; 5.5: a body of at most 125 bytes."""
     with pytest.raises(kind, match=match):
         encode_close(code, reason)
 

@@ -318,6 +318,7 @@ def test_origins(origins: hs.Origins | None, origin: str | None, allowed: bool) 
 
 
 def test_several_origins_are_refused_before_they_are_matched() -> None:
+    """RFC 6454, 7.3: "the user agent MUST NOT include more than one Origin header field in any HTTP request"."""
     with pytest.raises(HandshakeRefused) as info:
         hs.check_request(request(("Origin", "a"), ("Origin", "b")), ["a", re.compile("a(.|\n)*")])
     assert info.value.response.status_code == 400
@@ -418,6 +419,7 @@ def client(uri: str = "ws://h/", **arguments: Any) -> hs.ClientHandshake:
 
 
 def test_request() -> None:
+    """RFC 6455, 4.1: what the client's request "MUST" contain."""
     handshake = client(
         "wss://[::1]:8443/chat?a=b",
         origin="https://a",
@@ -595,7 +597,7 @@ BAD_RESPONSES: dict[str, list[tuple[hs.Response, type[InvalidHandshake], str]]] 
         (other("Sec-WebSocket-Accept", ACCEPT.lower()), InvalidHeader, "belongs to the key"),
         (other("Sec-WebSocket-Accept", "\xe9"), InvalidHeader, "belongs to the key"),
     ],
-    "4.1-5": [
+    "4.1-5-11.3.2": [
         (respond(("Sec-WebSocket-Extensions", "other")), NegotiationError, "extension that was offered, got 'other'"),
         (respond(("Sec-WebSocket-Extensions", "x, other")), NegotiationError, "other"),
         (respond(("Sec-WebSocket-Extensions", "DEFLATE")), NegotiationError, "DEFLATE"),
@@ -603,7 +605,7 @@ BAD_RESPONSES: dict[str, list[tuple[hs.Response, type[InvalidHandshake], str]]] 
         (respond(("Sec-WebSocket-Extensions", "")), InvalidHeaderFormat, "Extensions"),
         (respond(*[("Sec-WebSocket-Extensions", "x")] * 2), InvalidHeader, "once"),
     ],
-    "4.1-6": [
+    "4.1-6-11.3.4": [
         (respond(("Sec-WebSocket-Protocol", "other")), NegotiationError, r"\('chat, echo'\), got 'other'"),
         (respond(("Sec-WebSocket-Protocol", "Chat")), NegotiationError, "'Chat'"),
         (respond(("Sec-WebSocket-Protocol", "chat, echo")), NegotiationError, "'chat, echo'"),
@@ -611,7 +613,7 @@ BAD_RESPONSES: dict[str, list[tuple[hs.Response, type[InvalidHandshake], str]]] 
         (respond(*[("Sec-WebSocket-Protocol", "chat")] * 2), InvalidHeader, "once"),
     ],
 }
-"""By the item of RFC 6455, 4.1, "Once the client's opening handshake has been sent", that has the rule."""
+"""By the item of RFC 6455, 4.1, "Once the client's opening handshake has been sent", that has the rule, and 11.3."""
 
 
 @pytest.mark.parametrize(

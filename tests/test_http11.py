@@ -325,6 +325,7 @@ OTHER = [
 
 @pytest.mark.parametrize(("data", "status", "text"), OTHER, ids=[f"4.2.1-{data[:60]!a}" for data, *_ in OTHER])
 def test_other_requests(data: bytes, status: int, text: str) -> None:
+    """RFC 9110, 7.8: Upgrade by HTTP/1.0 is ignored; 15.5.6: a 405 names the methods that are allowed."""
     raw = check_cuts(data)[0]
     assert isinstance(raw, bytes)
     assert raw.partition(b"\r\n\r\n")[0] == data.partition(b"\r\n\r\n")[0]
@@ -351,6 +352,7 @@ def test_an_error_for_head_has_no_body() -> None:
 
 
 def test_the_answer_to_head_has_no_body() -> None:
+    """RFC 9110, 9.3.2: "the server MUST NOT send content in the response" to HEAD."""
     response = text_response(200, "hello")
     assert response.serialize() == response.serialize(with_body=False) + b"hello"
 

@@ -78,11 +78,11 @@ async def test_process_request_is_asked(name: str, later: bool, caplog: pytest.L
     ids=lambda value: f"4.2.1-{value.decode()}" if isinstance(value, bytes) else str(value),
 )
 async def test_what_nobody_answers(request_line: bytes, status: int, hooked: bool) -> None:
+    """RFC 9110, 9.3.2: no content for HEAD; 15.5.6 and 15.5.22: what a 405 and a 426 must name."""
     async with serving(echo, process_request=health if hooked else None) as server:
         came, head, body = await ask(server, request_line + b"\r\nHost: h\r\n\r\n")
         assert came == status
         assert bool(body) == (not request_line.startswith(b"HEAD"))
-        # RFC 9110, 15.5.6 and 15.5.22
         assert (b"\r\nAllow: GET" in head) == (status == 405)
         assert (b"\r\nUpgrade: websocket" in head) == (status == 426)
         assert server.counters["refused"] == {status: 1}

@@ -460,6 +460,7 @@ def test_a_ping_that_cannot_be_sent_is_not_in_the_ledger() -> None:
 
 @SIDES
 def test_pings_of_the_peer_are_answered_and_counted(side: Side) -> None:
+    """RFC 6455, 5.5.2: "an endpoint MUST send a Pong frame in response"."""
     session = make(side)
     events, do = session.receive_data(frame(session, PING, b"1") + frame(session, PING, b"2"), START)
     assert (events, do) == ([Ping(b"1"), Ping(b"2")], Do.FLUSH)
@@ -497,6 +498,7 @@ def test_this_side_closes_first(side: Side) -> None:
 
 @SIDES
 def test_the_peer_closes_first(side: Side) -> None:
+    """RFC 6455, 5.5.1: "the endpoint MUST send a Close frame in response"."""
     session = make(side, close_timeout=7)
     events, do = session.receive_data(frame(session, CLOSE, b"\x03\xe8bye"), START)
     assert events == [Close(1000, "bye")]

@@ -90,6 +90,7 @@ def test_good(uri: str, parts: URI, resource_name: str | None) -> None:
     ],
 )
 def test_bad(uri: str, text: str) -> None:
+    """RFC 6455, 3; fragments "MUST NOT be used on these URIs"."""
     with pytest.raises(InvalidURI, match=text) as info:
         parse_uri(uri)
     assert isinstance(info.value, ValueError)

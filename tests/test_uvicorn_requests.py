@@ -41,6 +41,7 @@ async def test_a_request_that_is_too_large_is_refused(way: str) -> None:
 
 @pytest.mark.parametrize("before", [1, 3])
 async def test_responses_come_before_a_websocket_that_was_asked_for_behind_them(before: int) -> None:
+    """RFC 9112, 9.3.2: responses are sent "in the same order that the requests were received"."""
     release, asked = asyncio.Event(), asyncio.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
