@@ -77,9 +77,9 @@ cdef enum:
     TURN_SIZE = 131072  # bytes written of one turn after which a task that sends gives others one
     MANY_FRAGMENTS = 1024  # of one message, from which on each read ends its turn
     TURN_SENDS = 2048  # messages after which a task that sends without end gives others a turn
-    TURN_PACKED = 256  # the same for messages that may be compressed, which takes longer
+    TURN_PACKED = 256  # what TURN_SENDS is, for messages that may be compressed, which takes longer
     LARGE_PACKED = 65536  # bytes of a message whose compression fills a turn
-    SLICE_WRITES = 32  # of the end of a turn, between two looks at the clock
+    SLICE_WRITES = 32  # connections written to at the end of a turn, between two looks at the clock
     OVERHEAD = 64  # bytes that a held message counts for beside its own
     QUEUE_SLACK = 64  # places of messages that were taken, which the queue may keep
     # Why reading is paused:
@@ -215,7 +215,7 @@ cdef object _remove_done_callback = Future.remove_done_callback
 cdef object _discard_from_awaited_by = getattr(asyncio.futures, "future_discard_from_awaited_by", None)
 cdef str _RECEIVE = "websocket.receive"
 cdef str _SEND = "websocket.send"
-cdef list _NO_QUEUE = []  # of all channels that hold no more than one message
+cdef list _NO_QUEUE = []  # shared by all channels that hold at most one message
 
 
 @cython.freelist(64)
@@ -468,7 +468,7 @@ cdef class Channel(Receiver):
     cdef readonly uint64_t messages_sent
     cdef readonly uint64_t bytes_received
     cdef readonly uint64_t bytes_sent
-    cdef uint64_t _turn_start  # of this turn, in bytes sent
+    cdef uint64_t _turn_start  # what `bytes_sent` was when this turn began
 
     def __cinit__(self, *args, **kwargs):
         if type(self) is Channel:
@@ -495,7 +495,7 @@ cdef class Channel(Receiver):
         self.receiving = True
 
     cpdef use_transport(self, transport):
-        """Go on on a transport: the first, or, with nothing unsent on the one before, another."""
+        """Use a transport from now on: the first one, or another once nothing is unsent on the one before."""
         self.transport = transport
         self._link = transport if isinstance(transport, SocketTransport) else None
         # One of wsfast, and TLS above it, does.
@@ -549,7 +549,7 @@ cdef class Channel(Receiver):
         self._deliver(self._decoder._filled(nbytes))
 
     cpdef count_read(self):
-        """Note that the transport has read, before what it read is handled: see `moves`."""
+        """Count a read of the transport, before what it has read is handled: see `moves`."""
         if self.moves:
             self.moves -= 1
             if not self.moves:
@@ -592,7 +592,7 @@ cdef class Channel(Receiver):
                             if not isinstance(exc, (Exception, CancelledError)):
                                 raise
                 elif self.is_terminal(event):
-                    # What came whole before it is answered first: see `idle`.
+                    # The messages before this event are answered first: see `idle`.
                     self._terminal = event
                 else:
                     self.handle_event(event)
@@ -665,7 +665,7 @@ cdef class Channel(Receiver):
                 self._queue = _NO_QUEUE
                 self._head = 0
             elif self._head >= QUEUE_SLACK and self._head * 2 >= len(self._queue):
-                # Of a consumer that is always behind, the queue is never empty.
+                # The queue of a consumer that is always behind is never empty: what was taken is cut off now and then.
                 del self._queue[:self._head]
                 self._head = 0
         self.held -= _size(message) + self.overhead
@@ -698,7 +698,7 @@ cdef class Channel(Receiver):
         return rest
 
     def count_sent(self):
-        """Count a message that was put into the encoder by other ways than `write`."""
+        """Count a message that was put into the encoder by other means than this class."""
         self.messages_sent += 1
 
     def discard(self):
@@ -734,7 +734,7 @@ cdef class Channel(Receiver):
     # --- Sending
 
     def settle_gathered(self):
-        """Put what was published to this connection's topics into the encoder: what follows was sent later."""
+        """Put what was published to this connection's topics into the encoder, ahead of what is sent next."""
         if self.turn.gathering and self.member is not None:
             self.member.settle()
 
@@ -847,7 +847,7 @@ cdef class Channel(Receiver):
         )
 
     def has_room(self, Py_ssize_t n):
-        """Tell whether it is sure at first sight that a whole message of `n` bytes may be sent without waiting."""
+        """Tell whether a message of `n` bytes may surely be sent without waiting; False if that takes a closer look."""
         return self._has_room(n)
 
     cdef int _write_encoded(self, bytes frame) except -1:
@@ -887,7 +887,7 @@ cdef class Channel(Receiver):
         return 0 if shared else _keep_spare(<PyObject *>frames)
 
     def write_head(self, bytes head not None):
-        """Send the response to the opening handshake, before anything else; it counts for nothing."""
+        """Send the response to the opening handshake, before anything else; the totals do not count it."""
         self._put(head)
         self.bytes_sent = 0
 
@@ -909,7 +909,7 @@ cdef class Channel(Receiver):
         return self._encoder._used + self.transport.get_write_buffer_size()
 
     def detach(self):
-        """Note that the transport has ended, and forget who was called; messages that were received stay."""
+        """Note that the transport has ended, and forget the consumer; messages that were received stay queued."""
         if self.member is not None:
             self.member.leave()
         self.transport = None
@@ -938,7 +938,7 @@ cdef class Iteration:
         return receive
 
     async def aclose(self):
-        """Do nothing: what was received stays for the next who asks. `contextlib.aclosing` calls it."""
+        """Do nothing: what was received stays for the next call. `contextlib.aclosing` calls it."""
 
 
 cdef class Endpoint:
@@ -1154,7 +1154,7 @@ cdef class EventEndpoint:
             raise TypeError("cannot create 'EventEndpoint' instances: it is a base class")
 
     def join(self, Channel channel):
-        """Exchange events by a connection that is open, or by none any more."""
+        """Exchange events over an open connection from now on; None when it has ended."""
         self._channel = channel
 
     def receive(self):

@@ -38,9 +38,9 @@ TURN_SIZE: Final = 131072
 MANY_FRAGMENTS: Final = 1024
 """Fragments of one message from which on each read ends its turn."""
 TURN_SENDS: Final = 2048
-"""Messages after which a task that sends without end gives others a turn, if it does not do so for their size."""
+"""Messages after which a task that sends without end gives others a turn, however small the messages are."""
 TURN_PACKED: Final = 256
-"""The same for messages that may be compressed, which takes longer."""
+"""What `TURN_SENDS` is, for messages that may be compressed, which takes longer."""
 LARGE_PACKED: Final = 65536
 """Bytes of a message whose compression fills a turn."""
 LARGE: Final = 32768
@@ -48,7 +48,7 @@ LARGE: Final = 32768
 SLICE: Final = 0.005
 """Seconds that the end of one turn may take before others get one."""
 SLICE_WRITES: Final = 32
-"""Writes of the end of a turn, between two looks at the clock."""
+"""Connections written to at the end of a turn, between two looks at the clock."""
 
 OTHER_THREAD: Final = (
     "a connection can be used by its own event loop only, in the thread of that: from elsewhere, use "
@@ -116,9 +116,9 @@ class Turn:
 class Channel:
     """One open connection's way between its transport and the consumer of its messages.
 
-    A class that derives from it provides what is rare: `handle_event`, `handle_fragment`, `is_terminal`,
-    `settle_later`, `consumer_failed`, `transport_failed`, `transport_reading`, `send_rare`, `may_buffer` and `move`,
-    where it sets `moves`.
+    A subclass must implement these hooks, which run only on uncommon events: `handle_event`, `handle_fragment`,
+    `is_terminal`, `settle_later`, `consumer_failed`, `transport_failed`, `transport_reading`, `send_rare` and
+    `may_buffer`; and `move`, if it sets `moves`.
 
     Attributes:
         opening: what takes the bytes of the opening handshake, by `data_received`; None once the connection is open.
@@ -127,17 +127,17 @@ class Channel:
         turn: what the loop's connections share.
         member: its subscriptions to topics, with `settle` and `leave`; None if it has none.
         on_message: what is called with each message; None to queue them for `recv`.
-        owes: whether the consumer took what was received and has not come back for more.
+        owes: True from when a message is taken until the next is asked for: a reply may still come.
         receiving: whether messages are still delivered.
         sendable: whether a message may be encoded straight away: the connection is open, without compression, and no
             other message is being sent in steps.
-        packs: the same where compression was agreed on.
-        moves: reads from now until `move` is called, which lets the connection go on on another transport; 0: never.
-        thread_size: bytes from which on `send` has a message compressed in a thread.
+        packs: like `sendable`, for a connection that negotiated compression.
+        moves: after so many more reads `move` is called, which gives the connection another transport; 0: never.
+        thread_size: a message of at least so many bytes is compressed in a thread by `send`.
         streaming: whether the consumer takes a message in pieces.
         turn_full: whether so much was sent in this turn that other connections should have one.
-        write_paused: whether the transport has more unsent than it should.
-        ended: whether no more messages will come than those that are queued.
+        write_paused: whether the transport has more unsent than `write_limit`.
+        ended: whether no message will come after those that are queued.
         paused: the reasons why reading is paused, as bits.
         overhead: bytes that a held message counts for beside its own; to be set before there is one.
         held: the bytes of the messages that are queued, each with its overhead.
@@ -254,14 +254,14 @@ class Channel:
         self._dirty = False
         self.high_water = read_limit
         self.overhead = OVERHEAD
-        # What is surely below max_buffered without asking the transport; a character takes up to four bytes.
+        # So many characters, of up to four bytes each, are below max_buffered whatever the transport has unsent.
         self._easy = sys.maxsize if max_buffered is None else max(0, (max_buffered - write_limit) // 4)
         self.receiving = True
         self.thread_size = sys.maxsize
         self._turn_start = 0  # of this turn, in bytes sent
 
     def use_transport(self, transport: asyncio.Transport) -> None:
-        """Go on on a transport: the first, or, with nothing unsent on the one before, another."""
+        """Use a transport from now on: the first one, or another once nothing is unsent on the one before."""
         self.transport = transport
 
     def consume(self, on_message: Callable[[Any], object]) -> None:
@@ -286,7 +286,7 @@ class Channel:
         self._deliver(self._decoder.buffer_updated(nbytes))
 
     def count_read(self) -> None:
-        """Note that the transport has read, before what it read is handled: see `moves`."""
+        """Count a read of the transport, before what it has read is handled: see `moves`."""
         if self.moves:
             self.moves -= 1
             if not self.moves:
@@ -313,7 +313,7 @@ class Channel:
                     if self.receiving:
                         self._deliver_message(event)
                 elif self.is_terminal(event):
-                    # What came whole before it is answered first: see `idle`.
+                    # The messages before this event are answered first: see `idle`.
                     self._terminal = event
                 else:
                     self.handle_event(event)
@@ -347,7 +347,7 @@ class Channel:
             self.on_message(event)
         except BaseException as exc:
             self.consumer_failed(exc)
-            # A listener that asks a cancelled Future for its result raises CancelledError: nobody cancelled the loop.
+            # A listener that asks a cancelled Future for its result raises CancelledError: that cancels nothing here.
             if not isinstance(exc, (Exception, asyncio.CancelledError)):
                 raise
 
@@ -359,7 +359,7 @@ class Channel:
             try:
                 self._deliver(self._decoder.feed(b""))
             except BaseException as exc:
-                # From the transport's callback it would end the transport; here it would leave it paused for ever.
+                # In the transport's callback this would end the transport; here it would leave reading paused for ever.
                 self.transport_failed(exc)
                 raise
         if not self._decoder.pending:
@@ -410,7 +410,7 @@ class Channel:
 
         Raises:
             ConcurrencyError: another task waits already, or takes a message in pieces.
-            ConnectionClosed: there is none left.
+            ConnectionClosed: the connection is closed and no message is left.
         """
         self.turn.check_thread()
         if self._receiver is not None:
@@ -458,7 +458,7 @@ class Channel:
     # --- Sending ------------------------------------------------------------------------------------------
 
     def settle_gathered(self) -> None:
-        """Put what was published to this connection's topics into the encoder: what follows was sent later."""
+        """Put what was published to this connection's topics into the encoder, ahead of what is sent next."""
         if self.turn.gathering and self.member is not None:
             self.member.settle()
 
@@ -527,7 +527,7 @@ class Channel:
         return True
 
     def has_room(self, n: int) -> bool:
-        """Tell whether it is sure at first sight that a whole message of `n` bytes may be sent without waiting."""
+        """Tell whether a message of `n` bytes may surely be sent without waiting; False if that takes a closer look."""
         return (self.sendable or self.packs) and not self.write_paused and len(self._encoder) + n <= self._easy
 
     def write_encoded(self, frame: bytes) -> None:
@@ -541,7 +541,7 @@ class Channel:
             self._put(frame)
 
     def count_sent(self) -> None:
-        """Count a message that was put into the encoder by other ways than `write`."""
+        """Count a message that was put into the encoder by other means than this class."""
         self.messages_sent += 1
 
     def written(self) -> None:
@@ -578,7 +578,7 @@ class Channel:
         return False
 
     def write_head(self, head: bytes) -> None:
-        """Send the response to the opening handshake, before anything else; it counts for nothing."""
+        """Send the response to the opening handshake, before anything else; the totals do not count it."""
         self._put(head)
         self.bytes_sent = 0
 
@@ -595,7 +595,7 @@ class Channel:
         return len(self._encoder) + self.transport.get_write_buffer_size()
 
     def detach(self) -> None:
-        """Note that the transport has ended, and forget who was called; messages that were received stay."""
+        """Note that the transport has ended, and forget the consumer; messages that were received stay queued."""
         if self.member is not None:
             self.member.leave()
         self.transport = None
@@ -618,7 +618,7 @@ class Iteration:
         return await self._endpoint.__anext__()
 
     async def aclose(self) -> None:
-        """Do nothing: what was received stays for the next who asks. `contextlib.aclosing` calls it."""
+        """Do nothing: what was received stays for the next call. `contextlib.aclosing` calls it."""
 
 
 class Endpoint:
@@ -729,7 +729,8 @@ class Endpoint:
 class EventEndpoint:
     """The fast part of an ASGI application's `receive` and `send`: messages as events.
 
-    A class that derives from it provides what is rare: `receive_rare`, `send_rare`, `last_event` and `drained`.
+    A subclass must implement these methods, which run only on uncommon events: `receive_rare`, `send_rare`,
+    `last_event` and `drained`.
 
     Attributes:
         greeted: whether the application was given "websocket.connect".
@@ -750,7 +751,7 @@ class EventEndpoint:
         return self
 
     def join(self, channel: Channel | None) -> None:
-        """Exchange events by a connection that is open, or by none any more."""
+        """Exchange events over an open connection from now on; None when it has ended."""
         self._channel = channel
 
     async def receive(self) -> dict[str, Any]:

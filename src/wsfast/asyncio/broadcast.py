@@ -42,8 +42,8 @@ def broadcast(
     ``"drop"`` it is skipped silently and under ``"close"`` closed with 1013. So a peer that does not read never makes
     the others wait, nor memory grow without bound.
 
-    It is called where an event loop runs. Connections of other loops, as those of a server that has several threads,
-    are sent to by these loops, a moment later; what is skipped there is logged in any case.
+    Call it where an event loop runs. Connections that belong to other loops, as in a server with several threads, are
+    sent to by their own loops a moment later; connections skipped there are logged in any case.
 
     Args:
         connections: those to send to.
@@ -55,7 +55,7 @@ def broadcast(
 
     Raises:
         TypeError: `message` is neither `str` nor bytes-like.
-        UnicodeError: it is no text.
+        UnicodeError: the message is not text.
         RuntimeError: no event loop runs in this thread; `loop.call_soon_threadsafe` brings the call to one.
         ExceptionGroup: of `ConcurrencyError` and `BufferFull`, if `raise_exceptions` is set.
     """
@@ -77,12 +77,12 @@ def broadcast_each(
     elsewhere: dict[asyncio.AbstractEventLoop, list[WebSocket]] = {}
     yield from _send_here(connections, shared, elsewhere)
     for loop, others in elsewhere.items():
-        with suppress(RuntimeError):  # it is closed
+        with suppress(RuntimeError):  # that loop is closed
             loop.call_soon_threadsafe(_send_there, others, shared)
 
 
 def _send_there(connections: list[WebSocket], shared: Prepared) -> None:
-    """Send to connections that another thread knew of."""
+    """Send, in the thread of their loop, to connections that a broadcast in another thread was given."""
     for ws, exc in _send_here(connections, shared, {}):
         _tell_skipped(ws, exc)
 
@@ -168,7 +168,7 @@ class Prepared:
                 if not channel.may_buffer(self.payload):
                     return False
             except ConnectionClosed:
-                return False  # by the policy
+                return False  # closed by the policy "close"
         self.put(channel)
         return True
 

@@ -1,4 +1,4 @@
-"""Choice of the hot path between transport and handler: the Cython one beside the Cython codec, else the Python one."""
+"""Chooses the channel implementation: Cython with the Cython codec, else Python."""
 
 from __future__ import annotations
 

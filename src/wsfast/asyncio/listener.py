@@ -12,7 +12,7 @@ __all__ = ["Listener"]
 
 
 class Listener:
-    """Base of a class whose instances are called for what happens on one connection.
+    """Base class of listeners: each instance is called with the events of one connection.
 
     The methods are called by the event loop, one at a time, and must not block. An exception in one closes
     the connection with 1011 and is logged, as one in a handler is.

@@ -1,8 +1,8 @@
-"""What the tasks of one connection send, in which order, and who waits for the peer to take it.
+"""The order in which the tasks of one connection send, and their waiting for the peer to take it.
 
 Most messages never come here: they are encoded in one step by the channel. An `Outbox` is made for a connection when a
-message takes several steps, because it is compressed in a thread or sent in fragments, for what is sent seldom, or when
-a task has to wait.
+message takes several steps (it is compressed in a thread, or sent in fragments), for a ping or a pong, or when a task
+has to wait.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Waiters:
         return len(self._futures)
 
     async def wait(self) -> None:
-        """Wait until released; who is cancelled leaves at once."""
+        """Wait until released; a task that is cancelled leaves the line at once."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._futures.append(waiter)
         try:
@@ -105,7 +105,7 @@ class Outbox:
         channel: the connection's protocol.
 
     Attributes:
-        busy: whether a message in several steps is under way, so that who sends now has to wait in line.
+        busy: whether a message in several steps is under way, so that other tasks have to wait in line.
     """
 
     __slots__ = ("_channel", "_compressing", "_drain", "_line", "_steps", "busy")
@@ -188,7 +188,7 @@ class Outbox:
         await self.drain()
 
     def _is_quick(self, message: str | BytesLike, compress: bool | None) -> bool:
-        """Tell whether a message is not for a thread."""
+        """Tell whether a message is small enough, or sent uncompressed, so that no thread need compress it."""
         return compress is False or size_of(message) < self._channel.thread_size
 
     def _compress_in_thread(
@@ -272,7 +272,7 @@ class Outbox:
                 waiter.set_result(latency)
             else:
                 waiter.set_exception(channel.connection.closed_error())
-                waiter.exception()  # nobody need look at it
+                waiter.exception()  # without this, asyncio would log an exception that nobody retrieves
 
         channel.obey(channel.session.ping(monotonic(), data, on_pong))
         return waiter
@@ -304,11 +304,11 @@ class Outbox:
             await channel.next_turn()
 
     def drained(self) -> None:
-        """Let those go on that wait for the peer."""
+        """Let the tasks go on that wait for the peer to take what was sent."""
         self._drain.release()
 
     def end(self, error: Exception) -> None:
         """Raise an exception in all tasks that wait: the connection has ended."""
         self._drain.release(error)
-        # The message before theirs may wait for its next piece for ever.
+        # Those in line too: the message before theirs may wait for its next piece for ever.
         self._line.release(error)

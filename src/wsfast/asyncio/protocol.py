@@ -76,13 +76,13 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
             protocol for both halves of a connection's life saves the time of making and setting another.
 
     Attributes:
-        session: how the connection behaves in time; from `open` on, as all that follow.
+        session: how the connection behaves in time. It and the attributes below exist from `open` on.
         host: the server or client that it belongs to.
         ws: what the handler holds.
-        listener: what is called for what happens; None in the other forms, and after the end.
+        listener: the `Listener` that is called, in the callback form; else, and after the end, None.
         reader: the byte-stream view, if the connection was opened for it; else None.
-        task: the handler's, for the server.
-        due: the timer's.
+        task: the one that runs the handler; the server sets it.
+        due: when the timer calls `on_deadline`; the timer sets it.
     """
 
     __slots__ = (
@@ -173,7 +173,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         listener.on_open()
 
     def use_streams(self, *, text: bool, half_close: bool = False) -> tuple[Reader, Writer]:
-        """Make the byte-stream view, which takes messages piece by piece."""
+        """Make the byte-stream view of the connection, which receives messages piece by piece."""
         self.reader = Reader(self, self.host.limits.read_limit, half_close=half_close)
         self.consume(self.reader.feed)
         self.connection.decoder.streaming = True
@@ -195,7 +195,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
     # --- The session ------------------------------------------------------------------------------------------
 
     def derive(self) -> None:
-        """Derive what the hot path looks at from state, transport, gate and compression; called where one changes."""
+        """Derive the hot path's flags from state, transport, outbox and compression; called when one changes."""
         connection = self.connection
         state = connection.state
         free = state is State.OPEN and not self.is_sending
@@ -230,7 +230,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
             self.host.timer.set(self, max(0.0, deadline - monotonic()))
 
     def on_deadline(self) -> None:
-        """Called by the timer."""
+        """Called by the timer when the session's deadline has come."""
         session, transport = self.session, self.transport
         self._scheduled = None
         if transport is None:
@@ -240,7 +240,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
             return
         session.received = self.bytes_received
         self._count_unsent()
-        # If it is the peer that keeps this program from going on, silence is its own.
+        # Silence is not the peer's fault while this side has paused reading, unless because the peer takes nothing.
         session.deaf = bool(self.paused & ~PAUSED_WRITING) and not self.write_paused
         do = session.on_time(monotonic())
         if do is Do.DROP:
@@ -277,16 +277,16 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         self._schedule()
 
     def _end_grace(self) -> None:
-        """Wait for the consumer no longer: it has neither answered nor taken what came."""
+        """Stop waiting for the consumer, which has neither answered nor taken what came."""
         self.settle()
         if self.paused & PAUSED_HELD and self.connection.state is State.CLOSING:
-            # The peer's Close frame is behind what there is no room for.
+            # The peer's Close frame comes after messages for which there is no room.
             self.receiving = False
             self.unpause(PAUSED_HELD)
 
     def start_close(self, code: int | None, reason: str, cause: CloseCause) -> None:
         """Start the closing handshake; without effect once the connection is closing."""
-        # What the peer sent last comes first, though it was kept back: then the connection is closing already.
+        # A Close frame that was held back is handled first: then we are closing already, and this call does nothing.
         self.settle()
         self.settle_gathered()
         do = self.session.close(monotonic(), code, reason, cause)
@@ -299,7 +299,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         self.obey(do)
 
     def _drained(self, do: Do) -> None:
-        """No frames follow either way: wake who waits, and end the transport if that is this side's duty."""
+        """Wake all waiting tasks, as no frames follow either way; end the transport if that is this side's duty."""
         self.derive()
         if do is Do.END:
             self._end_transport()
@@ -367,7 +367,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
     # --- Messages in pieces -------------------------------------------------------------------------------------
 
     def handle_fragment(self, event: Fragment) -> object | None:
-        """Return what of a piece of a message is for the queue, if anything."""
+        """Return the part of a message's piece that is for the queue, or None."""
         if self.streaming:
             return event
         # A message of which `recv_streaming` saw no piece, or the rest of one that it left.
@@ -400,14 +400,14 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
 
     @property
     def outbox(self) -> Outbox:
-        """The order of those that send in several steps, or wait."""
+        """The order in which tasks send that need several steps, or have to wait; made on first use."""
         if self._outbox is None:
             self._outbox = Outbox(self)
         return self._outbox
 
     @property
     def room(self) -> Room:
-        """When the listener is told that it may send again."""
+        """What tells the listener that it may send again; made on first use."""
         if self._room is None:
             self._room = Room(self)
         return self._room
@@ -423,7 +423,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         return self.gated or self.connection.in_message
 
     def send_rare(self, data: str | BytesLike) -> None:
-        """Send a message, now, on a connection where that is not the plain case."""
+        """Send a message at once where the hot path does not: with compression, during another message, or not open."""
         if self.gated and not self.connection.in_message:
             # A thread may be compressing it.
             raise ConcurrencyError("send_nowait() was called while send() is at work on a message in several steps")
@@ -495,7 +495,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         if transport is None or transport.is_closing():
             return
         if self.connection.state is State.CLOSING:
-            # The peer's Close frame is behind what the consumer has not taken.
+            # The peer's Close frame comes after messages that the consumer has not taken.
             if wanted:
                 self.session.settled()
             else:
@@ -510,7 +510,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         """Called by the transport when the peer has ended its sending side; False closes the transport."""
         if self.opening is not None:
             return False
-        self.flush()  # or what this turn's messages were answered would be dropped
+        self.flush()  # or the answers to this turn's messages would be dropped
         self.obey(self.session.receive_end(monotonic()))
         return False
 

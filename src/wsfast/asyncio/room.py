@@ -1,4 +1,4 @@
-"""When a listener is told that it may send again: `Listener.on_writable`."""
+"""Decides when a listener is told that it may send again: when `Listener.on_writable` is called."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 __all__ = ["Room"]
 
 _READING_TURNS: Final = 2
-"""Turns of the loop within which a transport that was told to read on has read: TLS needs one to look at its memory."""
+"""Turns of the loop within which a transport reads after `resume_reading`; TLS needs one to look at its memory."""
 
 
 class Room:
-    """When a listener is told that there is room again for what it sends.
+    """Decides when a listener is told that there is room again for what it sends.
 
     It is made for a connection when a `send_nowait` was refused, or when the transport had too much unsent.
 
@@ -30,11 +30,11 @@ class Room:
 
     def __init__(self, channel: ConnectionProtocol) -> None:
         self._channel = channel
-        self._refused = False  # a `send_nowait` was, and `on_writable` is owed
+        self._refused = False  # a `send_nowait` was refused, and `on_writable` is owed
         self._telling = False  # `on_writable` will be called within the next turns
 
     def owe(self) -> None:
-        """See to it that the listener is told once a message that was refused may be tried again."""
+        """Have `on_writable` called once a message that was refused may be tried again."""
         if not self._refused:
             self._refused = True
             self._channel.loop.call_soon(self._look)
@@ -64,7 +64,7 @@ class Room:
             self._channel.loop.call_soon(self._tell_later, _READING_TURNS)
 
     def read_on(self) -> None:
-        """Have a peer that is behind, but reads steadily, be read for some turns.
+        """Read for some turns from a peer that is behind, but reads steadily.
 
         It may be behind for ever; its pings and its Close frame are not to wait for that.
         """

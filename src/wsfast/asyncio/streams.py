@@ -24,9 +24,9 @@ class Reader(asyncio.StreamReader):
     """The payloads of the peer's messages, text and binary, as one stream of bytes without boundaries.
 
     `readexactly`, `readuntil`, `readline`, ``async for`` (lines) and `at_eof` are those of `asyncio.StreamReader`.
-    The end is a Close frame with 1000, 1001 or no code; where the stream was opened with ``half_close=True``, it is an
-    empty message, which else is nothing. Any other end raises `ConnectionClosedError` after the last byte, so that a
-    stream that was cut off cannot pass for a whole one.
+    The end is a Close frame with 1000, 1001 or no code; with ``half_close=True`` an empty message is an end too, while
+    without it an empty message adds nothing. Any other end raises `ConnectionClosedError` after the last byte, so that
+    a stream that was cut off cannot pass for a whole one.
     """
 
     if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Reader(asyncio.StreamReader):
         """Take a message, or a piece of one, from the connection."""
         data, final = message if isinstance(message, Fragment) else (message, True)
         if self._eof:
-            return  # the peer has ended its direction, and what it sends now is nothing
+            return  # the peer has ended its direction: what it still sends is dropped
         if self._half_close:
             if not data and final and not self._within:
                 self.feed_eof()
@@ -121,7 +121,7 @@ class Reader(asyncio.StreamReader):
 
 
 class Writer:
-    """What is sent to the peer: what is written between two flushes is one message, however large.
+    """The sending half of the stream: what is written between two flushes is one message, however large.
 
     Args:
         ws: the connection.
@@ -174,7 +174,7 @@ class Writer:
             await self._send(fin=False)
 
     async def flush(self) -> None:
-        """Send what was written as one message, and wait until the peer takes it up; nothing is no message.
+        """Send what was written as one message, and wait until the peer takes it up; without effect if nothing was.
 
         Raises:
             ConnectionClosed: the connection is closed.
@@ -210,7 +210,7 @@ class Writer:
 
     def finish(self) -> None:
         """Send what was written, without waiting: the handler has returned."""
-        # Into a message that another task has begun nothing can come; it will not be finished either.
+        # Nothing can be added to a message that another task has begun, and that message will not be finished.
         if (self._buffer or self._started) and not self._ws._open_channel().gated:
             self._ws._send_piece(self._take(fin=True), fin=True, text=self._text)
 

@@ -38,13 +38,13 @@ class Known(NamedTuple):
     local: Any
     """This side's address."""
     transport: asyncio.Transport | None = None
-    """What the connection is made on, before it is open."""
+    """The transport, for hooks that run before the connection is open."""
 
 
 def addresses_of(transport: asyncio.BaseTransport) -> Known:
     """Return the addresses that a transport knows."""
     peer = transport.get_extra_info("peername")
-    # That of a Unix socket tells nobody who it is, and mostly is empty.
+    # The address of a Unix socket does not identify the peer, and is mostly empty.
     return Known(None if isinstance(peer, (str, bytes)) else peer, transport.get_extra_info("sockname"))
 
 
@@ -68,7 +68,7 @@ class WebSocket(Facts, Endpoint):
     """
 
     __slots__ = (
-        "__dict__",  # for what a program keeps with the connection; made when it is used
+        "__dict__",  # for attributes that a program sets; the dict is made on first use
         "__weakref__",
         "_id",
         "_peer",
@@ -95,7 +95,7 @@ class WebSocket(Facts, Endpoint):
         self._id: uuid.UUID | None = None
         self.reader: Reader | None = None
         self.writer: Writer | None = None
-        # None while the transport knows the addresses: two tuples, strings and numbers would be 300 bytes.
+        # None while the transport can be asked for the addresses: to keep them here would take 300 bytes.
         self._peer: Known | None = peer
 
     def __repr__(self) -> str:
@@ -108,8 +108,8 @@ class WebSocket(Facts, Endpoint):
         """The opening handshake's `Response`, as it was sent or received; None before there is one."""
         response = self._response
         if response is None and self._channel is not None and self.request is not None:
-            # The head that was sent would be 200 bytes for each connection, and hardly anybody asks for it.
-            anew = getattr(self._open_channel().host, "_response_anew", None)  # of servers, and of Host of ASGI
+            # Made anew: the head that was sent would take 200 bytes for each connection, and few programs ask for it.
+            anew = getattr(self._open_channel().host, "_response_anew", None)  # servers and the Host of ASGI have it
             response = None if anew is None else anew(self.request, self.subprotocol)
         elif isinstance(response, bytes):
             response = Response.from_head(response)
@@ -122,7 +122,7 @@ class WebSocket(Facts, Endpoint):
 
     @property
     def logger(self) -> logging.LoggerAdapter[Any]:
-        """A new adapter of its server's, or client's, logger; records that it makes have it as ``websocket``."""
+        """A new adapter of its server's, or client's, logger; it adds this connection to records as ``websocket``."""
         return logging.LoggerAdapter(self._open_channel().host.logger, {"websocket": self})
 
     def _known_session(self) -> Session | None:
@@ -150,7 +150,7 @@ class WebSocket(Facts, Endpoint):
         if self._channel is None:
             return None if self._peer is None else self._peer.transport
         if self._channel.moves:
-            # Whoever has asked for it may keep it: it is moved now or never.
+            # The caller may keep the transport: the connection is moved to another now or never.
             self._channel.move()
             self._channel.moves = 0
         return self._channel.transport  # type: ignore[no-any-return]
@@ -161,7 +161,7 @@ class WebSocket(Facts, Endpoint):
         return addresses_of(self._channel.transport)
 
     def _keep_addresses(self) -> None:
-        """Keep the addresses, which the transport will not know any more."""
+        """Keep the addresses, because the transport is about to forget them."""
         self._peer = self._known()
 
     @property
@@ -275,7 +275,7 @@ class WebSocket(Facts, Endpoint):
         text: bool | None,
         compress: bool | None,
     ) -> None:
-        """Send what does not take one step: all but a plain `str` or `bytes` on an open connection."""
+        """Send what may take several steps: all but a plain `str` or `bytes` on an open connection."""
         channel = self._open_channel()
         if isinstance(message, AsyncIterable) and not is_bytes_like(message):
             await self._send_fragments(message, text, compress)
@@ -292,11 +292,11 @@ class WebSocket(Facts, Endpoint):
         check = PieceCheck()
         async with channel.outbox.turn():
             if channel.connection.in_message:
-                raise InvalidState("a message in fragments is unfinished")  # a `Writer` is at it
+                raise InvalidState("a message in fragments is unfinished")  # begun by a `Writer`
             try:
                 async for piece in pieces:
                     check(piece)
-                    # At once, and an empty one at the end: the next piece may be long in coming.
+                    # At once, as the next piece may be long in coming; so an empty fragment ends the message.
                     channel.outbox.send_fragment(piece, fin=False, text=text, compress=compress)
                     await channel.outbox.drain()
                 if check.kind is not None:
@@ -309,7 +309,7 @@ class WebSocket(Facts, Endpoint):
                 raise
 
     def _send_piece(self, data: bytes, *, fin: bool, text: bool) -> None:
-        """Send a fragment of the one message that a `Writer` is at."""
+        """Send a fragment of the message that a `Writer` has begun."""
         self._own_channel().outbox.send_fragment(data, fin=fin, text=text, compress=None)
 
     async def _drain(self) -> None:
@@ -358,7 +358,7 @@ class WebSocket(Facts, Endpoint):
             publish sent here.
 
         Raises:
-            ValueError, TypeError: the name is not one, or `info` is not fit.
+            ValueError, TypeError: `topic` is not a valid name, or `info` is not valid.
             NotAuthorized: the hook `authorize` does not allow it.
             TooManySubscriptions: a limit of `Topics` is reached.
             ConnectionClosed: the connection is closed.
@@ -423,7 +423,7 @@ class WebSocket(Facts, Endpoint):
     async def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
         """Close the connection with the closing handshake and wait for its end, for at most `close_timeout`.
 
-        Without effect on a connection that is closed or closing, but that it waits.
+        On a connection that is closed or closing already it only waits.
 
         Args:
             code: 1000 to 1003, 1007 to 1014 or 3000 to 4999; 1005 for a Close frame without a code.
@@ -457,7 +457,7 @@ class WebSocket(Facts, Endpoint):
         await self._leave(failed=kind is not None)
 
     async def _leave(self, *, failed: bool) -> None:
-        """Close because the block that the connection was opened for has ended."""
+        """Close at the end of an ``async with`` block."""
         if failed:
             await self.close(CloseCode.INTERNAL_ERROR)
             return
@@ -485,7 +485,7 @@ class WebSocket(Facts, Endpoint):
         return channel  # type: ignore[no-any-return]
 
     def _own_channel(self) -> ConnectionProtocol:
-        """Return the channel to who is to use it, not just to ask it: that is its event loop's affair.
+        """Return the channel to a caller that acts on it, which only its event loop's thread may do.
 
         Raises:
             RuntimeError: this is another thread, or another event loop runs in this one.

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Acceptor", "ServerOpening"]
 
 _SURPLUS_PATIENCE = 2.0
-"""Seconds that a client has to send its request where it will be refused because there are too many connections."""
+"""Seconds for the request of a client that will be refused because there are too many connections."""
 
 
 class Acceptor(Protocol):
@@ -108,7 +108,7 @@ class ServerOpening:
         self.server: Acceptor = server
         self.transport: asyncio.Transport | None = None
         self._protocol: ConnectionProtocol | None = None
-        self._known: Known | None = None  # what was told of the addresses, or the transport may forget
+        self._known: Known | None = None  # addresses from a proxy, or those that the transport will forget
         self.due: float = 0.0
         self._parser = RequestParser(server.head_limits)
         self._task: asyncio.Task[None] | None = None
@@ -116,9 +116,9 @@ class ServerOpening:
         self._answered = False
         self._expired = False
         self.surplus: bool = False
-        self.has_place: bool = False  # among `max_connections`
+        self.has_place: bool = False  # whether it counts for `max_connections`
         self.ws: WebSocket
-        self._request: Request | None = None  # without one there is no `ws`
+        self._request: Request | None = None  # `ws` exists only once there is a request
         if server.limits.open_timeout is not None:
             server.timer.set(self, server.limits.open_timeout)
 
@@ -126,7 +126,7 @@ class ServerOpening:
         """Called when TCP is set up, before TLS."""
         self.transport = transport
         if not isinstance(transport, SocketTransport) and self._known is None:
-            self._known = addresses_of(transport)  # others may forget them before the end
+            self._known = addresses_of(transport)  # other transports may forget them before the end
         if not self.server._handshake_began(self):
             transport.abort()
         elif self._expired:
@@ -163,7 +163,7 @@ class ServerOpening:
     def data_received(self, data: bytes) -> None:
         """Called by the transport with what the peer sent."""
         if self._answered:
-            return  # it is being closed; what still comes is dropped
+            return  # the connection is being closed; what still comes is dropped
         if self._task is not None:
             self._late += data
             if len(self._late) > self.server.limits.read_limit and self.transport is not None:
@@ -195,7 +195,7 @@ class ServerOpening:
     def on_deadline(self) -> None:
         """Called by the timer when the opening handshake, or what follows its refusal, took too long."""
         if self.transport is None:
-            self._expired = True  # the event loop has not come to it yet
+            self._expired = True  # the loop has not called `connection_made` yet
             return
         if not self._answered:
             self.server.logger.info(
@@ -219,7 +219,7 @@ class ServerOpening:
     # --- The opening handshake --------------------------------------------------------------------------
 
     def _handle(self, request: Request) -> None:
-        """Have the server answer a request, and do what it answers."""
+        """Have the server judge a request, then open the connection or send the response that refuses it."""
         server = self.server
         self._request = request
         assert self.transport is not None
@@ -227,7 +227,7 @@ class ServerOpening:
             self._take_forwarded(request, server.forwarded)
         known = self._known
         if server._has_hooks():
-            # Hooks ask the WebSocket for the address, but until it is open it has no connection to ask.
+            # Hooks may ask for the peer's address before the WebSocket has a transport to ask: pass it in.
             known = (known or addresses_of(self.transport))._replace(transport=self.transport)
         self.ws = server._new_websocket(request, known, self.transport)
         refused = server._no_room() if self.surplus else None
@@ -240,13 +240,13 @@ class ServerOpening:
             self._task = asyncio.ensure_future(self._finish(steps, awaited))
 
     async def _finish(self, steps: Answering, awaited: Awaitable[Any]) -> None:
-        """Go on with an answer for which a hook is waited for."""
+        """Finish the answer to a request while a hook is awaited."""
         try:
             answer = await finish_answer(steps, awaited)
         except asyncio.CancelledError as exc:
             if self._answered or self.transport is None:
                 raise
-            answer = self.server._failed(exc)  # it was cancelled by what it waited for
+            answer = self.server._failed(exc)  # the hook raised it; nobody cancelled this task
         self._conclude(answer)
 
     def _conclude(self, answer: Accepted | Response) -> None:
@@ -271,7 +271,7 @@ class ServerOpening:
         assert transport is not None
         assert protocol is not None
         server.timer.clear(self)
-        self.has_place = False  # the connection has it now
+        self.has_place = False  # from now on the connection counts
         server._handshake_ended(self)
         self.ws.subprotocol = accepted.subprotocol
         self.ws._peer = self._known
@@ -286,7 +286,7 @@ class ServerOpening:
             # The 101 may be sent already: after any error, the connection must not stay open without an owner.
             server.logger.error("a connection could not be opened", exc_info=exc)
             if not server._knows(protocol):
-                protocol.opening = self  # which is told of the end
+                protocol.opening = self  # whose `connection_lost` is called at the end
                 self.has_place = True
             transport.abort()
 

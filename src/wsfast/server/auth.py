@@ -43,13 +43,14 @@ def basic_auth(
     credentials: tuple[str, str] | Iterable[tuple[str, str]] | None = None,
     check_credentials: Check | None = None,
 ) -> Callable[[Any, Any], Awaitable[Any]]:
-    """Make a `process_request` that lets only those in who have a user name and a password.
+    """Make a `process_request` that lets in only clients with a valid user name and password.
 
     ::
 
         server = Server(process_request=basic_auth("inner circle", credentials=("alice", "secret")))
 
-    The name of who came in is `ws.username`. Who does not is answered 401. The credentials come in clear text: use TLS.
+    `ws.username` is the name of a client that was let in; all others are answered 401. The credentials come in clear
+    text: use TLS.
 
     Args:
         realm: what the credentials are for, in printable ASCII; clients show it.
@@ -58,8 +59,8 @@ def basic_auth(
             they are right. Compare secrets with `hmac.compare_digest`.
 
     Raises:
-        ValueError: both `credentials` and `check_credentials` are given, or neither; `realm` has a character that it
-            must not have.
+        ValueError: both `credentials` and `check_credentials` are given, or neither; `realm` has a character that is
+            not printable ASCII.
         TypeError: `credentials` are not pairs of strings.
     """
     if (credentials is None) == (check_credentials is None):

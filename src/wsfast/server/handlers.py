@@ -14,15 +14,15 @@ __all__ = ["check_handler", "handler_name"]
 def check_handler(handler: object, *arguments: str) -> None:
     """Check that a handler can be called with the arguments, and that what it returns can be awaited.
 
-    What cannot be told passes: a function that returns something may return an awaitable, and what has no signature, as
-    some that are written in C, may take anything.
+    In doubt a handler passes: a function that returns something may return an awaitable, and a callable without a
+    signature, as some written in C, may take any arguments.
 
     Args:
         handler: a function, a method, a `functools.partial`, or another callable.
         arguments: the names of what it will be called with.
 
     Raises:
-        TypeError: it cannot serve; the text says why.
+        TypeError: the handler cannot serve; the text says why.
     """
     if not callable(handler):
         raise TypeError(f"a handler must be callable, got {type(handler).__name__}")
@@ -32,7 +32,7 @@ def check_handler(handler: object, *arguments: str) -> None:
     if isinstance(function, type) and not hasattr(function, "__await__"):
         raise TypeError(f"{expected}; {handler_name(handler)} is a class: see register_listener")
     if isinstance(function, FunctionType) and function.__code__.co_flags & inspect.CO_ITERABLE_COROUTINE:
-        return  # of `types.coroutine`
+        return  # made by `types.coroutine`
     if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
         raise TypeError(f"{expected}; {handler_name(handler)} yields")
     if isinstance(function, FunctionType) and not inspect.iscoroutinefunction(function) and _returns_nothing(function):

@@ -28,7 +28,7 @@ class Listening:
         sockets: bound stream sockets, which are closed with it.
         factory: makes the protocol of a connection.
         backlog: connections that the system may hold before they are accepted.
-        logger: told once when the system refuses connections, and once when it does so no more.
+        logger: gets a line when the system begins to refuse connections, and one when that ends.
         has_room: tells whether one more connection may be accepted; `wake` is to be called when that changes.
         path: of a Unix socket, whose file is removed at the end.
     """
@@ -51,13 +51,13 @@ class Listening:
         self._serving = False
         self._servers: list[asyncio.Server] = []  # those of a loop without readers
         self._watched: set[socket.socket] = set()
-        self._refused_since: float | None = None  # by the system
+        self._refused_since: float | None = None  # when the system began to refuse
         self._retry: asyncio.TimerHandle | None = None
         self._file = None if path is None else SocketFile(path)
 
     @property
     def sockets(self) -> tuple[TransportSocket, ...]:
-        """The sockets, to be asked for their addresses; none once it is closed."""
+        """The listening sockets, for `getsockname`; empty once this is closed."""
         return tuple(TransportSocket(sock) for sock in self._sockets)
 
     def is_serving(self) -> bool:
@@ -65,7 +65,7 @@ class Listening:
         return self._serving
 
     async def start_serving(self) -> None:
-        """Begin to accept; without effect if it has begun, or is closed."""
+        """Begin to accept; without effect if that has begun already, or after `close`."""
         if self._serving or not self._sockets:
             return
         self._serving = True
@@ -97,7 +97,7 @@ class Listening:
             self._file.remove()
 
     def wake(self) -> None:
-        """Go on accepting where there was no room."""
+        """Go on accepting, after a pause because there was no room."""
         if not self._serving or self._retry is not None or self._watched or not has_readers(self._loop):
             return
         for sock in self._sockets:
@@ -171,8 +171,8 @@ async def listen(
         options: `family`, `flags`, `reuse_address`, `reuse_port` and `keep_alive`, those of ``loop.create_server``.
 
     Raises:
-        OSError: the address is not to be had.
-        TypeError, ValueError: the arguments do not go together.
+        OSError: the address cannot be bound.
+        TypeError, ValueError: the arguments exclude each other.
     """
     loop = asyncio.get_running_loop()
     file: str | bytes | None = None

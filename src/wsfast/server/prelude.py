@@ -18,9 +18,9 @@ class Prelude(asyncio.Protocol):
     """A connection that begins with a proxy's header, if its peer is a trusted proxy.
 
     Args:
-        opening: the opening handshake, which is told the addresses; its deadline holds for this too.
+        opening: the opening handshake, which gets the addresses; the header must come within its deadline.
         trusted: tells whether a peer, by its address, is a proxy.
-        protocol: what goes on with the connection; it is called as if there had been no header.
+        protocol: the protocol that takes over after the header, and is called as if there had been none.
     """
 
     def __init__(

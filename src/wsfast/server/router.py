@@ -135,8 +135,8 @@ def route(
         async with route(Map([Rule("/channel/<uuid:channel_id>", endpoint=channel)]), "127.0.0.1", 8765):
             ...
 
-    What is captured of the path is given to the handler as keyword arguments. A path that matches nothing is answered
-    404, a rule with ``redirect_to`` 302.
+    The variable parts of the path are passed to the handler as keyword arguments. A path that matches nothing is
+    answered 404, a rule with ``redirect_to`` 302.
 
     Args:
         url_map: a ``werkzeug.routing.Map`` whose endpoints are handlers.
@@ -144,7 +144,7 @@ def route(
         server_name: the host for redirects, where a proxy changes Host; default: what the client's Host says.
         ssl: that of `serve`, or True behind a proxy that does TLS, for redirects to go to ``wss://``.
         create_router: the class of the router; default `Router`.
-        process_request: is asked before the router.
+        process_request: called before the router; a response of its own refuses the request.
 
     Raises:
         ImportError: werkzeug is not installed.

@@ -151,8 +151,8 @@ class Server(BaseServer):
         process_request: called as ``process_request(ws, request)`` before the upgrade, plain or async: return None to
             go on, or a `Response` (``ws.respond(200, "OK\\n")``) to answer an ordinary HTTP request. It is asked for
             every well-formed request, also for HEAD, OPTIONS and HTTP/1.0, as health checks send them: look at
-            ``request.method``. What it leaves, and is no request for a WebSocket, gets 405 or 426. A request's body
-            is not read.
+            ``request.method``. What it does not answer and does not ask for a WebSocket gets 405 or 426. A request's
+            body is not read.
         process_response: called as ``process_response(ws, request, response)`` before any response to a request is
             sent, plain or async. It may change the response's headers and return None, or return another `Response`;
             one with another status than 101 refuses. A response that refused already cannot become a 101.
@@ -178,8 +178,8 @@ class Server(BaseServer):
             Each message counts for 64 bytes more than it has.
         write_limit: bytes written and not sent above which `send` waits, until a quarter is left.
         max_connections: the most connections at a time, those in their opening handshake and those whose handler has
-            not returned among them; None for no limit. Who comes then is answered 503 with Retry-After, at most 64 at
-            a time; the others wait until the system has no room for them either (`backlog`).
+            not returned among them; None for no limit. Further clients are answered 503 with Retry-After, at most 64
+            at a time; the others wait until the system has no room for them either (`backlog`).
         max_buffered: bytes unsent beyond which `send_nowait` obeys `overflow`; None for no limit.
         overflow: what `send_nowait` then does: ``"error"`` raises `BufferFull`, ``"drop"`` drops the message and
             returns False, ``"close"`` closes the connection with 1013.
@@ -276,24 +276,24 @@ class Server(BaseServer):
         self._causes: dict[str, int] = {}
         self._listening: list[Listening] = []
         self._handshakes: set[ServerOpening] = set()
-        self._surplus = 0  # of them, those that are refused because there are too many
+        self._surplus = 0  # handshakes that will be refused because there are too many connections
         # Handshakes and connections that count for `max_connections`. Other threads read it, so it is one number: a
         # handshake that becomes a connection is counted all the time.
         self._places = 0
         self._connections: dict[ConnectionProtocol, None] = {}  # used as a set, see _Bucket of timers
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: list[asyncio.Task[None]] = []
-        self._told_connections = False  # to close too
+        self._told_connections = False  # whether the connections were told to close too
         self._idle = asyncio.Event()  # set while there is no connection
         self._idle.set()
-        self._told = asyncio.Event()  # to stop
-        self._hurry = asyncio.Event()  # to tell the connections at once that they are closed
+        self._told = asyncio.Event()  # set when the server was told to stop
+        self._hurry = asyncio.Event()  # set when the rest of `drain` is skipped
 
     # --- Threads ------------------------------------------------------------------------------------------
 
     def _new_part(self) -> Server:
         """Make the part of this server that runs in another thread."""
-        part = copy.copy(self)  # of the same class, which may have attributes of its own
+        part = copy.copy(self)  # of the same class, and with the attributes of a subclass
         part._reset()
         return part
 
@@ -331,7 +331,7 @@ class Server(BaseServer):
             handler: called with the `WebSocket`, in a task of its own.
 
         Raises:
-            ValueError: the name is registered already, or is no token.
+            ValueError: the name is registered already, or is not a token.
             TypeError: the name is neither `str` nor None, or the handler cannot serve: it is not callable, takes other
                 arguments, or is, as far as can be told, no coroutine function and returns no awaitable.
         """
@@ -434,9 +434,9 @@ class Server(BaseServer):
                 `loop.create_server` takes them; in any case ``start_serving=False`` to bind only.
 
         Raises:
-            OSError: the address is not to be had.
+            OSError: the address cannot be bound.
             ValueError: `path` is given together with host or port, or nothing at all; `ssl` is a client's context.
-            RuntimeError: the server is closed, also if that was meanwhile, or runs on another event loop.
+            RuntimeError: the server is closed, or was while this waited, or it runs on another event loop.
             NotImplementedError: `threads` for a server that has topics.
         """
         _check_listen("start()", listen, _LISTEN)
@@ -564,8 +564,8 @@ class Server(BaseServer):
 
         ``connections`` open now, ``handshakes`` under way, ``opened`` so far, ``refused``: how many requests were
         answered by each HTTP status instead, by `process_request` or because they broke a rule, the sums of what
-        `WebSocket.counters` has, ``latency``: the mean of those that are known of the connections that are open (0.0 if
-        none is), and ``causes``: how many ended by each `CloseCause`.
+        `WebSocket.counters` has, ``latency``: the mean over the open connections whose latency is known (0.0 if none
+        is), and ``causes``: how many ended by each `CloseCause`.
         """
         totals: Counter[str] = Counter()
         answered: Counter[int] = Counter()
@@ -605,7 +605,7 @@ class Server(BaseServer):
             host, port, listen: those of `start`.
             signals: True to stop in order, and return, on SIGINT and SIGTERM too; a second signal ends the program at
                 once. Only in the main thread, and not on Windows. Default: False.
-            drain: seconds over which `close` tells the connections apart when a signal has come; default 0.
+            drain: seconds over which `close` spreads the Close frames after a signal; default 0.
 
         Raises:
             ValueError: `drain` is negative, or not finite.
@@ -663,17 +663,17 @@ class Server(BaseServer):
         """Begin to stop: accept no more, and close each connection with 1001; `wait_closed` waits for the end.
 
         Connections get the closing handshake, and handlers the chance to end by themselves; handlers that are left when
-        most of `stop_timeout` has passed are cancelled, and at its end connections are dropped. Who is in the opening
-        handshake is answered 503.
+        most of `stop_timeout` has passed are cancelled, and at its end connections are dropped. Opening handshakes
+        under way are answered 503.
 
         Args:
             code: the close code to send.
             reason: the close reason to send.
             close_connections: False leaves the connections that are open to end by themselves, however long that takes;
                 a later call may still close them.
-            drain: seconds over which the connections are told, each at a moment of its own, so that their clients do
-                not come back all at once. `stop_timeout` counts from then on; a later call with 0, the default, tells
-                those that are left at once.
+            drain: seconds over which the Close frames are spread, each sent at a random moment, so that the clients do
+                not come back all at once. `stop_timeout` counts from their end on; a later call with 0, the default,
+                closes those that are left at once.
 
         Raises:
             ValueError, TypeError: another code, a reason that is too long, or `drain` is negative or not finite.
@@ -681,14 +681,14 @@ class Server(BaseServer):
                 the way there.
         """
         _check_drain(drain)
-        encode_close(code, reason)  # a wrong one shall raise here, not in a task that nobody looks at
+        encode_close(code, reason)  # a wrong code raises here, not in a task whose exception nobody sees
         crew = self._own_crew
 
         def close(part: Server) -> None:
             part.close(code, reason, close_connections=close_connections, drain=drain)
 
         if crew is not None and crew.here() is not self:
-            # In the thread of a handler: the program's own part tells the others.
+            # Called in a thread of a part: the program's own part tells the others.
             crew.tell_first(close)
             return
         if self._loop is not None and not self._loop.is_closed():
@@ -710,7 +710,7 @@ class Server(BaseServer):
     async def drain(self, timeout: float) -> None:
         """Accept no more connections, and wait until the opening handshakes under way are finished.
 
-        Connections go on; `close` ends them. So nobody is refused where another process takes over.
+        Open connections go on until `close`. Call it where another process takes over, so that no client is refused.
 
         Args:
             timeout: the most seconds to wait.
@@ -722,7 +722,7 @@ class Server(BaseServer):
         end = self._loop.time() + timeout
         if (crew := self._own_crew) is not None:
             await asyncio.gather(*(crew.ask(part, part.drain(timeout)) for part in crew.others))
-        # What the event loop has accepted already becomes a handshake within its next turns.
+        # A connection that the event loop has accepted already becomes a handshake within the next turns.
         for _ in range(3):
             await asyncio.sleep(0)
         while self._handshakes and self._loop.time() < end:  # noqa: ASYNC110
@@ -732,8 +732,8 @@ class Server(BaseServer):
         """Wait until the server has stopped: `close` was called, and no connection and no handler is left.
 
         Raises:
-            RuntimeError: the event loop of one of its `threads` has failed, by which the server was closed;
-                ``__cause__`` is what it failed by.
+            RuntimeError: the event loop of one of its `threads` has failed, which closed the server;
+                ``__cause__`` is its exception.
         """
         await self._stopped()
         if (crew := self._own_crew) is not None and crew.failure is not None:
@@ -779,14 +779,14 @@ class Server(BaseServer):
             self.logger.error("%d handlers are still running %s s after the server was told to stop", left, timeout)
 
     async def _tell_connections(self, code: int, reason: str, drain: float) -> None:
-        """Begin to close each connection; over `drain` seconds, in no order, unless there is a hurry."""
+        """Begin to close all connections, over `drain` seconds in random order, or at once when `_hurry` is set."""
         loop = asyncio.get_running_loop()
         waiting = list(self._connections)
         if drain:
             random.shuffle(waiting)
         began = loop.time()
         for n, protocol in enumerate(waiting):
-            # Each in its part of the time, at any moment of it.
+            # Each connection has an equal share of the time, and is closed at a random moment of it.
             left = began + drain * (n + random.random()) / len(waiting) - loop.time() if drain else 0.0
             if left > 0 and not self._hurry.is_set():
                 with contextlib.suppress(TimeoutError):
@@ -804,7 +804,7 @@ class Server(BaseServer):
         return True
 
     async def __aenter__(self) -> Self:
-        """Return the server itself; it listens where `start` was told."""
+        """Return the server itself; it listens on the addresses that `start` was given."""
         return self
 
     async def __aexit__(
@@ -968,11 +968,11 @@ class serve:  # noqa: N801
             functions or to `Listener` classes, None being the key for clients that offer none.
         host, port: where to listen; see `Server.start`.
         subprotocols: names that a single `handler` serves as well as clients that offer none.
-        options: those of `Server`, and, as far as `Server` has them not, those of `Server.start`.
+        options: those of `Server`, and those of `Server.start` whose names are not taken by `Server`.
 
     Raises:
         TypeError: `subprotocols` together with a mapping, or a handler that is not callable.
-        ValueError: the mapping is empty, or a name is no token.
+        ValueError: the mapping is empty, or a name is not a token.
     """
 
     def __init__(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["MOST", "Crew"]
 
 MOST: Final = 1024
-"""The most threads that one server may be given."""
+"""The largest `threads` that `Server.start` accepts."""
 
 _PATIENCE: Final = 1.0
 """Seconds beyond `stop_timeout` for a thread to end."""
@@ -31,9 +31,9 @@ class Crew:
         first: the program's own.
 
     Attributes:
-        parts: all that serve. Each belongs to its event loop, and only what is said here may be done from elsewhere.
+        parts: all parts that serve. Each belongs to its event loop; other threads may only call the methods here.
         ended: those whose threads have ended, which are still counted.
-        failure: what the first of them failed by, if any did.
+        failure: the exception of the first thread that failed; None if none did.
         lock: held while connections of all parts are counted to see whether there is room for one more.
 
     A thread is known from when it is started (`join` waits for it), its part from when that has an event loop.
@@ -100,7 +100,7 @@ class Crew:
                 try:
                     runner.run(part._serve_part(partial(_tell, loop, self._is_ready, part, ready)))
                 except BaseException:
-                    # The program may live on, and nobody else would ever close these sockets. The system would go on to
+                    # The program may go on, and nobody else would ever close these sockets: the system would go on to
                     # give them their share of the clients.
                     try:
                         runner.run(part._abandon())
@@ -124,7 +124,7 @@ class Crew:
         elif isinstance(failure, (SystemExit, KeyboardInterrupt)):
             raise failure  # ends the program, as it would have from a handler of this loop
         elif failure is not None:
-            # With one loop, the program would have ended. That a server has fewer threads would be noticed by nobody.
+            # With one loop, the program would have ended; nobody would notice that a server goes on with fewer threads.
             part.logger.error("the server is closed because one of its threads has failed", exc_info=failure)
             self.failure = self.failure or failure
             self.parts[0].close()
@@ -179,7 +179,7 @@ class Crew:
         """Wait for the threads to end.
 
         Args:
-            timeout: seconds that their parts may take by themselves; None for any time.
+            timeout: seconds that the parts may take to stop; None for no limit.
         """
         ends = self._ends.values()
         if ends:

@@ -652,7 +652,7 @@ def serve(
             `reuse_port` and `keep_alive` as `asyncio` takes them.
 
     Raises:
-        OSError: the address is not to be had.
+        OSError: the address cannot be bound.
         ValueError, TypeError: an argument is wrong; the text names it.
     """
     refuse_unknown("serve()", options, ServeOptions.__annotations__, serve.__kwdefaults__ or ())

@@ -652,7 +652,7 @@ class WebSocket(Shell):
     def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
         """Close the connection with the closing handshake and wait for its end, for at most `close_timeout`.
 
-        Without effect on a connection that is closed or closing, but that it waits. What the peer sent before its own
+        On a connection that is closed or closing already it only waits. What the peer sent before its own
         Close frame can still be received after, up to `read_limit`: where that is not enough, the rest is dropped,
         unless another thread receives it within a second. If the wait is interrupted, by Ctrl-C, the connection is
         dropped.

@@ -427,7 +427,7 @@ class WebSocket(Shell):
     async def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
         """Close the connection with the closing handshake and wait for its end, for about `close_timeout` at most.
 
-        Without effect on a connection that is closed or closing, but that it waits. What the peer sent before its own
+        On a connection that is closed or closing already it only waits. What the peer sent before its own
         Close frame can still be received after, up to `read_limit`. It begins before its first checkpoint: if it is
         cancelled, the connection goes on closing.
 

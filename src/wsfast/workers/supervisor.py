@@ -48,7 +48,7 @@ def open_sockets(settings: Settings) -> list[list[socket.socket]]:
     """Open the listening sockets, and return those of each slot.
 
     Raises:
-        OSError: an address is not to be had.
+        OSError: an address cannot be bound.
     """
     given = activated_sockets()
     if given:
