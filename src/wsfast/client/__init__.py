@@ -1,4 +1,4 @@
-"""The client on asyncio, in three forms, and connecting again and again."""
+"""The client on asyncio, in three forms, and reconnecting."""
 
 from __future__ import annotations
 

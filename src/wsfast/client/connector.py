@@ -1,4 +1,4 @@
-"""`connect`: the client's side, in the three forms that a server has too, and connecting again and again."""
+"""`connect`: the client on asyncio, in the three forms that a server has too, and reconnecting."""
 
 from __future__ import annotations
 
@@ -68,11 +68,11 @@ class _Client:
 
 
 class Closing:
-    """A block for which a connection is open, and whose end `asyncio.run` waits for, whoever closes it.
+    """A block in which a connection is open, and whose end `asyncio.run` waits for.
 
-    An `async for` over connections that is left by an exception ends in a task that the loop makes for it. Nobody waits
-    for that task: at the end of a program it would be destroyed while the connection is closing. What `asyncio.run`
-    does wait for, by `shutdown_asyncgens`, is an asynchronous generator.
+    If an `async for` over connections is left by an exception, the event loop makes a task that closes its generator.
+    Nobody waits for that task: at the end of a program it would be destroyed while the connection is closing. But
+    `asyncio.run` waits for asynchronous generators (`shutdown_asyncgens`), so this class runs one.
 
     Args:
         close: closes the connection and waits for its end; it may be called while it is closing.
@@ -185,7 +185,7 @@ class _Connector(ClientSettings, Generic[_T]):
             failure = opening[0].cut_short() if opening and timed_out else None
             for one in opening:
                 one.abort()
-            # Transports close their sockets in the next turns of the loop: what failed has left nothing behind when
+            # Transports close their sockets in the next turns of the loop: a failed attempt leaves nothing behind when
             # the caller learns of it.
             for _ in range(3):
                 await asyncio.sleep(0)
@@ -222,7 +222,7 @@ class _Connector(ClientSettings, Generic[_T]):
             await opening.done
         except BaseException:
             if not opening.done.cancel() and not opening.done.cancelled():
-                opening.done.exception()  # the dialer's error, if there is one, is the one to tell
+                opening.done.exception()  # marks it as retrieved; if the dialer failed, its error is raised instead
             raise
         return made[0]
 
@@ -337,16 +337,17 @@ class connect(_Connector[WebSocket]):  # noqa: N801
         process_exception: called by ``async for`` with what an attempt raised; returns None to try again, or the
             exception to raise. Default: `reconnect.process_exception`.
         reconnect_delays: called by ``async for`` to make the seconds between attempts. Default: `reconnect.backoff`,
-            which never ends. A connection that the server ends within 5 s counts as an attempt that failed. Where the
-            delays end, the loop does: by what the last attempt raised, or, after such a connection, by itself.
+            which never ends. A connection that the server ends within 5 s counts as an attempt that failed. When the
+            delays are used up, the loop ends: it raises what the last attempt raised, or just ends after such a
+            connection.
         max_redirects: how many redirects are followed; 0 to raise `InvalidStatus` for them. Default: 10.
         process_response: called with the `Request` and the `Response` of each opening handshake, also of one that is
-            refused or redirected, before anything is made of it: to look at its headers, or to refuse by an exception,
+            refused or redirected, before the client acts on it: to look at its headers, or to refuse by an exception,
             which is raised here. A plain function; default none.
         open_timeout: seconds for all of it: name lookup, proxy, TLS, redirects and opening handshake. None for no
             limit. Default: 10.
-        ping_interval: seconds of silence after which a keepalive ping is sent; None for no keepalive. Default: 20.
-        ping_timeout: seconds for anything to come after it; else the connection is closed with 1011. Default: 20.
+        ping_interval: seconds between keepalive pings, busy or not; None for no keepalive. Default: 20.
+        ping_timeout: seconds after a ping for anything to come; else the connection is closed with 1011. Default: 20.
         close_timeout: seconds for the server to answer a Close frame, and to end the connection. Default: 10.
         max_line: the most bytes of a line of the response's head. Default: 8 KiB.
         max_head: the most bytes of the response's head in all. Default: 16 KiB.
@@ -363,7 +364,7 @@ class connect(_Connector[WebSocket]):  # noqa: N801
         ssl: an `ssl.SSLContext`, for example with a client's certificate. Default, also for True: the certificate is
             verified against the system's authorities.
         options: what `loop.create_connection` takes besides: `server_hostname`, `sock`, `local_addr`, `family`,
-            `happy_eyeballs_delay` (default 0.25 s, none with `local_addr` or on uvloop), `host` and `port` to connect
+            `happy_eyeballs_delay` (default 0.25 s), `host` and `port` to connect
             to another address than the URI's, and so on. `proxy_ssl`, `proxy_server_hostname`, ... are for the TLS to
             the proxy. With ``unix=True`` those of `loop.create_unix_connection`; see `unix_connect`.
 
@@ -371,7 +372,7 @@ class connect(_Connector[WebSocket]):  # noqa: N801
         InvalidURI, InvalidProxy: `uri` or `proxy` is not valid; raised by the call itself, not by awaiting it.
         ValueError, TypeError: at once: another argument is wrong.
         OSError: when it connects: the server can not be reached, `ssl.SSLError` included.
-        InvalidHandshake: the server's answer is not the right one; each way has its own subclass, with `response`.
+        InvalidHandshake: the server's answer does not open the connection; subclasses say why, and have `response`.
         ProxyError: the proxy could not be reached, or refused.
         TimeoutError: `open_timeout` has passed.
         ImportError: a SOCKS proxy is to be used and python-socks is not installed.

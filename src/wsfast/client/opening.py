@@ -20,7 +20,7 @@ class ClientOpening(asyncio.Protocol):
     """One connection that is not a WebSocket connection yet.
 
     Args:
-        handshake: what to send, and what judges the answer.
+        handshake: has the request to send, and judges the answer.
         accept: called with the transport, the response and the bytes behind it; it sets the protocol that takes over,
             before anything else can arrive.
         loop: the event loop.
@@ -28,7 +28,8 @@ class ClientOpening(asyncio.Protocol):
 
     Attributes:
         transport: None before TCP, and TLS, are set up.
-        done: done when `accept` has returned; its exception is what failed the handshake, be it what `accept` raised.
+        done: a Future that is done when `accept` has returned; its exception is the one that failed the handshake, from
+            `accept` too.
     """
 
     __slots__ = ("_accept", "_body_timer", "_handshake", "_judged", "_parser", "done", "transport")

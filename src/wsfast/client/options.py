@@ -1,4 +1,4 @@
-"""The options of the client's calls, as type checkers are told of them."""
+"""The options of the client's calls, for type checkers."""
 
 from __future__ import annotations
 

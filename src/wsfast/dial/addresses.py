@@ -25,11 +25,11 @@ async def create_connection(
 
     Args:
         factory, host, port: those of ``loop.create_connection``.
-        options: as well; `happy_eyeballs_delay` is `STAGGER` by default, and None is to wait for each address. With one
-            that is not known here the loop's method is called.
+        options: those of ``loop.create_connection`` too, but `happy_eyeballs_delay` is `STAGGER` by default; None tries
+            one address after another. With an option that this function does not know, it calls the loop's method.
 
     Raises:
-        OSError: the name is not known, or no address answers.
+        OSError: the name cannot be resolved, or no address answers.
     """
     loop = asyncio.get_running_loop()
     sock = options.pop("sock", None)

@@ -25,12 +25,12 @@ class Dialer(Route):
 
         Args:
             uri: of the server.
-            protocol: what is to begin the opening handshake.
+            protocol: the asyncio protocol that will do the opening handshake.
 
         Raises:
             OSError: the server can not be reached, `ssl.SSLError` included.
             InvalidProxy: the proxy's URL is not valid.
-            ProxyError: the proxy could not be reached, refused, or answered what is no HTTP.
+            ProxyError: the proxy could not be reached, refused, or did not answer in HTTP.
             ImportError: python-socks is needed and not installed.
         """
         host = uri.host if self._host is None else self._host
@@ -52,7 +52,7 @@ class Dialer(Route):
                 try:
                     await connect(create_connection, protocol, host, port, **self._tcp, **tls)
                 except UnicodeError as exc:
-                    # Labels that are too long are found when the name is looked up.
+                    # A label that is too long fails only here, when the name is encoded for the look-up.
                     raise InvalidURI(str(host), f"expected a host name: {exc}") from exc
             return
         proxy = parse_proxy(str(address))

@@ -12,7 +12,7 @@ STAGGER: Final = 0.25
 
 
 def alternate(found: Sequence[Any]) -> list[Any]:
-    """Let the families take turns, beginning with the one that the system prefers (RFC 8305, 4)."""
+    """Sort addresses so that IPv6 and IPv4 take turns, beginning with the one that the system prefers (RFC 8305, 4)."""
     first = [item for item in found if item[0] == found[0][0]]
     others = [item for item in found if item[0] != found[0][0]]
     mixed = []
@@ -25,7 +25,7 @@ def alternate(found: Sequence[Any]) -> list[Any]:
 
 
 def none_answers(host: str, errors: Sequence[OSError]) -> OSError:
-    """Return the error that stands for those of all addresses of a host, of their kind if it is one and the same."""
+    """Return one error for all addresses of a host that failed; of their type, if all errors have the same number."""
     if len(errors) == 1:
         return errors[0]
     texts = "; ".join(str(error) for error in errors)

@@ -59,7 +59,7 @@ def parse_proxy(proxy: str) -> Proxy:
             socks4a (the proxy does).
 
     Raises:
-        InvalidProxy: it is not valid. Neither its text nor a chained exception holds its user name or password.
+        InvalidProxy: the address is not valid. Neither the error nor a chained exception shows user name or password.
     """
     shown = mask(proxy)
     bad = next((character for character in proxy if character <= " " or character == "\x7f"), None)
@@ -136,7 +136,7 @@ def _of_environment(name: str) -> str:
     value = os.environ.get(name)
     if value is None:
         if name == "http_proxy" and "REQUEST_METHOD" in os.environ:
-            return ""  # a CGI program, which gets the header "Proxy" of its client so
+            return ""  # in a CGI program, HTTP_PROXY is the header "Proxy" that a client sent
         value = os.environ.get(name.upper(), "")
     return value.strip()
 
@@ -188,7 +188,7 @@ def bypasses(no_proxy: str, host: str, port: int) -> bool:
 
 
 def _split_port(entry: str) -> tuple[str, str]:
-    """Take a port off; an IPv6 address without brackets has none."""
+    """Split off a port; an IPv6 address without brackets has none."""
     if entry.startswith("["):
         host, _, rest = entry[1:].partition("]")
         return host, rest.removeprefix(":")
@@ -219,7 +219,7 @@ def connect_request(proxy: Proxy, host: str, port: int, user_agent_header: str |
     """Build the request for a tunnel (RFC 9112, 3.2.3).
 
     Raises:
-        ValueError: the credentials or the user agent have a character that they must not have.
+        ValueError: the credentials or the user agent have a character that no header may have.
     """
     target = build_host(host, port, False, always_include_port=True)
     lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
@@ -246,7 +246,7 @@ def check_tunnel(response: Response, trailing: bytes) -> None:
         error.response = response
         raise error
     if trailing:
-        # Bytes behind the head are not the server's: it sends nothing before the client's request or ClientHello.
+        # Bytes behind the head cannot be the server's, which sends nothing before the client's request or ClientHello.
         raise ProxyError("expected nothing from the proxy before the handshake with the server")
 
 
@@ -259,7 +259,7 @@ def socks_needed() -> ImportError:
 
 
 def socks_arguments(proxy: Proxy) -> tuple[Any, ...]:
-    """Return what python-socks makes a connector of: kind, address, credentials, whether the proxy resolves names."""
+    """Return the arguments of python-socks: kind, address, credentials, and whether the proxy resolves names."""
     from python_socks import ProxyType
 
     kind = ProxyType.SOCKS4 if proxy.scheme.startswith("socks4") else ProxyType.SOCKS5

@@ -1,4 +1,4 @@
-"""When a client connects again, and how long it waits before it does."""
+"""Decides whether a client connects again after a failure, and how long it waits first."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _STABLE: Final = 5.0
 """Seconds after which a connection that the server ends counts as one that worked."""
-# RFC 9110, 15.6: answers of servers and gateways that may be other ones soon. 501 and 505 stay.
+# RFC 9110, 15.6: failures of servers and gateways that may soon be over; 501 and 505 will not be.
 _TRANSIENT = frozenset({500, 502, 503, 504})
 
 
@@ -27,14 +27,14 @@ def backoff(
 ) -> Iterator[float]:
     """Make the delays between attempts to connect: exponential, with jitter, for ever (RFC 6455, 7.2.3).
 
-    The first is random, so that the clients of a server that failed do not come back all at once; the others
-    are up to a quarter longer or shorter than the series says, so that they do not meet later on either.
+    The first delay is random, so that the clients of a failed server do not come back all at once; each later delay is
+    varied by up to a quarter, so that the clients stay spread out.
 
     Args:
         initial_delay: seconds that the first delay is at most; default 5.
         min_delay: seconds of the second delay; default 3.1.
         max_delay: seconds that the series grows to; default 90.
-        factor: by which each delay is longer than the one before; default 1.618.
+        factor: what each delay is multiplied by to get the next; default 1.618.
     """
     yield random.random() * initial_delay
     delay = min_delay
@@ -63,11 +63,11 @@ def process_exception(exc: Exception) -> Exception | None:
 
 
 def describe(exc: BaseException) -> str:
-    """Return what failed and what that was due to, for a line of the log.
+    """Describe an error and its causes in one line for the log.
 
     Args:
-        exc: what `connect` raised. That a server refuses a client's certificate, for example, is known from the alert
-            only, which is the cause of the exception about the answer that did not come.
+        exc: what `connect` raised. Its cause may say more: if a server refuses the client's certificate, for example,
+            the exception says that no answer came, and only its cause names the TLS alert.
     """
     told = f"{type(exc).__name__}: {exc}"
     cause = exc.__cause__
@@ -77,7 +77,7 @@ def describe(exc: BaseException) -> str:
 
 
 def was_lost(ws: Facts) -> bool:
-    """Tell, before a connection is closed at the end of its round, whether it has ended by another's doing."""
+    """Tell whether a connection was lost: ended, but not by this program. Call it before closing."""
     return ws.state is not State.OPEN and ws.close_cause is not CloseCause.LOCAL
 
 
@@ -87,8 +87,8 @@ class Attempts:
     Args:
         process_exception: called with what an attempt raised; returns None to try again, or the exception to raise.
         delays: called to make the seconds between attempts; where they end, so does the loop.
-        logger: is told of each delay.
-        one_time: whether the settings can serve once only.
+        logger: gets a line about each delay.
+        one_time: whether the settings allow a single connection only, as with `sock`.
     """
 
     def __init__(
@@ -103,13 +103,13 @@ class Attempts:
         self._make_delays = delays
         self._logger = logger
         self._one_time = one_time
-        self._delays: Iterator[float] | None = None  # since the last connection that worked
+        self._delays: Iterator[float] | None = None  # the delays since the last connection that worked; None: none yet
 
     def failed(self, exc: Exception) -> float:
         """Return the seconds to wait for after an attempt that raised.
 
         Raises:
-            Exception: what ends the loop, `exc` mostly.
+            Exception: the one that ends the loop, mostly `exc`.
         """
         answer = self._process_exception(exc)
         if answer is not None and answer is not exc and not self._one_time:
@@ -120,7 +120,7 @@ class Attempts:
         return delay
 
     def ended(self, lost: bool, lasted: float) -> float | None:
-        """Return the seconds to wait for after a connection has ended; None if the loop does.
+        """Return the seconds to wait after a connection has ended; None if the loop ends with it.
 
         Args:
             lost: what `was_lost` told.
@@ -131,7 +131,7 @@ class Attempts:
         if not lost or lasted >= _STABLE:
             self._delays = None
             return 0.0
-        # A server that accepts and drops would be asked again without a pause otherwise.
+        # Else a server that accepts connections and drops them at once would be asked again without a pause.
         return self._next(f"the connection ended after {lasted:.1f} s")
 
     def _next(self, failure: str) -> float | None:

@@ -19,21 +19,21 @@ _SECRETS: Final = frozenset({"authorization", "cookie", "proxy-authorization", "
 
 
 def origin_of(uri: URI) -> tuple[bool, str, int]:
-    """Return what two URIs of one origin have in common (RFC 6454, 4)."""
+    """Return the origin of a URI: scheme, host and port (RFC 6454, 4)."""
     return uri.secure, uri.host, uri.port
 
 
 def shown(uri: URI) -> str:
-    """Return what of a URI may be shown."""
+    """Return scheme, host and port of a URI as text; errors and logs may show no more of it."""
     return show(f"{'wss' if uri.secure else 'ws'}://{build_host(uri.host, uri.port, uri.secure)}")
 
 
 def hop(
     uri: URI, target: URI, headers: list[tuple[str, str]] | None, bearer_token: str | None
 ) -> tuple[URI, list[tuple[str, str]] | None, str | None]:
-    """Return where a redirect from `uri` to `target` leads, and what of the credentials goes along."""
+    """Return the URI that a redirect from `uri` to `target` leads to, with the credentials that may be sent there."""
     if origin_of(target) != origin_of(uri):
-        # RFC 9110, 15.4: what was meant for one origin is not for another.
+        # RFC 9110, 15.4: credentials for one origin are not sent to another.
         return target, headers and [(name, value) for name, value in headers if name.lower() not in _SECRETS], None
     if target.username is None:
         target = target._replace(username=uri.username, password=uri.password)
@@ -44,7 +44,7 @@ def resolve(uri: URI, location: str) -> URI:
     """Take the value of Location relative to the URI that it came from (RFC 9110, 10.2.2).
 
     Raises:
-        RedirectError: it leads to no WebSocket URI.
+        RedirectError: the result is not a WebSocket URI.
     """
     base = f"{'wss' if uri.secure else 'ws'}://{build_host(uri.host, uri.port, uri.secure)}{uri.resource_name}"
     text = _as_utf8(location)
@@ -52,7 +52,7 @@ def resolve(uri: URI, location: str) -> URI:
     if joined is None:
         raise RedirectError(f"expected a redirect to a WebSocket URI, got {show(mask(text))}")
     scheme, separator, rest = joined.partition("#")[0].partition(":")
-    # RFC 6455, 4.1: what answers is an HTTP server, and may name itself so.
+    # RFC 6455, 4.1: the server answers in HTTP, and may give its own address as http or https.
     scheme = {"http": "ws", "https": "wss"}.get(scheme.lower(), scheme)
     try:
         return parse_uri(f"{scheme}{separator}{rest}")

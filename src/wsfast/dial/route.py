@@ -28,7 +28,7 @@ def as_context(ssl: object, name: str) -> ssl_module.SSLContext:
     """Return the context for TLS that an option stands for: that of the system's authorities for None and True.
 
     Raises:
-        TypeError, ValueError: it is of the wrong kind, or False; the text names the option.
+        TypeError, ValueError: the option is not a client's context, or False; the text names it.
     """
     if ssl is None or ssl is True:
         return _default_context()
@@ -105,7 +105,7 @@ _OTHERS = frozenset(
         "write_limit",
     }
 )
-"""The other options of `wsfast.connect`, one of which may have been meant by an unknown one."""
+"""The other options of `wsfast.connect`: the error for an unknown option suggests the nearest name."""
 
 
 class Route:
@@ -191,7 +191,7 @@ class Route:
 
     @property
     def one_time(self) -> bool:
-        """Whether it can connect only once, because it was given a socket."""
+        """Whether this route can connect only once, because it was given a socket."""
         return self._tcp.get("sock") is not None
 
     def check(self, uri: URI) -> None:

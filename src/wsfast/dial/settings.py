@@ -1,4 +1,4 @@
-"""What a client asks of a server, and where it follows it to, whatever it runs on."""
+"""What a client offers in its handshake, and which redirects it follows, on asyncio, in threads and on trio."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ __all__ = [
 ]
 
 USER_AGENT: Final = f"Python/{sys.version_info[0]}.{sys.version_info[1]} wsfast/{__version__}"
-"""The value of User-Agent, unless another is asked for."""
+"""The default value of User-Agent."""
 BODY_PATIENCE: Final = 2.0
 """Seconds to wait for the body of a refusal; after that, the error shows the part that came."""
 
 
 class HandshakeOptions(LimitOptions, total=False):
-    """What every client may be told of the opening handshake, for type checkers; `wsfast.connect` documents it."""
+    """The options of every client for the opening handshake, for type checkers; `wsfast.connect` documents them."""
 
     origin: str | None
     subprotocols: Sequence[str] | None
@@ -55,7 +55,7 @@ class HandshakeOptions(LimitOptions, total=False):
 
 
 class ClientOptions(HandshakeOptions, total=False):
-    """What clients in threads and on trio may be told besides."""
+    """Further options of the clients in threads and on trio, for type checkers."""
 
     sock: socket | None
     ssl: ssl_module.SSLContext | bool | None
@@ -68,7 +68,7 @@ class ClientOptions(HandshakeOptions, total=False):
 
 
 class Limits(Protocol):
-    """What of the limits of a connection matters before it is open."""
+    """The limits of a connection that matter before it is open."""
 
     @property
     def open_timeout(self) -> float | None: ...
@@ -88,7 +88,7 @@ class ClientSettings:
         process_response, logger, options: those of `wsfast.connect`.
         limits: of the connections.
         head_limits: of the response.
-        route: makes the way to the server of the proxy, the user agent, the limits and the options.
+        route: called to make the `Route` from the proxy, the user agent, the limits and the options.
 
     Raises:
         InvalidURI, InvalidProxy, ValueError, TypeError: one of them is wrong.
@@ -133,7 +133,7 @@ class ClientSettings:
             proxy, user_agent_header, limits.open_timeout, limits.close_timeout, dict(options), head_limits=head_limits
         )
         self._dialer.check(self._parsed)
-        # Wrong headers, subprotocols or credentials are the caller's mistake: it learns of them here. It serves for the
+        # Wrong headers, subprotocols or credentials are the caller's mistake: raise here. This handshake serves for the
         # first attempt to connect; each further one draws a key of its own (RFC 6455, 4.1, item 7).
         self._prepared: ClientHandshake | None = None
         self._prepared = self._handshake(self._parsed, self._headers, self._bearer_token)
@@ -153,7 +153,7 @@ class ClientSettings:
         )
 
     def _offer(self) -> Any:
-        """Return the extensions to offer; a face may have others."""
+        """Return the extensions to offer; a subclass may offer others."""
         return offer(self._compression)
 
     def _confirm(self, extensions: Any) -> PerMessageDeflate | None:
@@ -164,7 +164,7 @@ class ClientSettings:
         """Judge a response (RFC 6455, 4.1); each exception has it as its `response`.
 
         Raises:
-            InvalidHandshake: it is not the right one.
+            InvalidHandshake: the response does not open the connection.
             Exception: what `process_response` raises.
         """
         if self._process_response is not None:
@@ -180,7 +180,7 @@ class ClientSettings:
         """Return where a response sends to, None if it does not redirect.
 
         Raises:
-            RedirectError: it does, but where this must not go.
+            RedirectError: it redirects to where the client must not go.
         """
         response = exc.response
         locations = response.headers.getall("Location", [])
@@ -231,10 +231,10 @@ class Hops:
         """Go on to where a response redirects to; False if it does not.
 
         Args:
-            exc: what the response was judged to be.
+            exc: the error that the response was judged to be.
 
         Raises:
-            RedirectError: it does, but where this must not go.
+            RedirectError: it redirects to where the client must not go.
         """
         target = self._settings._redirected(self.uri, exc, self._followed)
         if target is None:
@@ -260,7 +260,7 @@ def part_settings(given: Mapping[str, Any]) -> tuple[SessionLimits, HeadLimits, 
 
 
 def _pairs(headers: Mapping[str, str] | Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    # `items` of a multidict tells each header once for every value.
+    # `items` of a multidict has a repeated header once for each value.
     pairs = list(headers.items() if isinstance(headers, Mapping) else headers)
     if not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in pairs):
         raise TypeError("additional_headers must be a mapping, or pairs of a name and a value")

@@ -93,7 +93,7 @@ async def open_tunnel(
         options: for `create_connection`, with the TLS to the proxy if there is any.
 
     Raises:
-        ProxyError: the proxy could not be reached, refused, or answered what is no HTTP.
+        ProxyError: the proxy could not be reached, refused, or did not answer in HTTP.
     """
     loop = asyncio.get_running_loop()
     tunnel = _TunnelProtocol(connect_request(proxy, host, port, user_agent_header), loop, limits)

@@ -184,8 +184,8 @@ class Server(BaseServer):
         overflow: what `send_nowait` then does: ``"error"`` raises `BufferFull`, ``"drop"`` drops the message and
             returns False, ``"close"`` closes the connection with 1013.
         open_timeout: seconds for the opening handshake, TLS included.
-        ping_interval: seconds of silence after which a keepalive ping is sent; None for no keepalive.
-        ping_timeout: seconds for anything to come after it; else the connection is closed with 1011.
+        ping_interval: seconds between keepalive pings, busy or not; None for no keepalive.
+        ping_timeout: seconds after a ping for anything to come; else the connection is closed with 1011.
         close_timeout: seconds for the peer to answer a Close frame.
         stop_timeout: seconds for `close` to end in: handlers are cancelled when most of it has passed. None waits for
             handlers however long they take.

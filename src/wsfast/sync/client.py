@@ -131,12 +131,12 @@ def connect(uri: str, **options: Unpack[PathOptions]) -> WebSocket:
         proxy_server_hostname: for an https:// proxy, as `server_hostname`.
         max_redirects: how many redirects are followed; 0 to raise `InvalidStatus` for them. Default: 10.
         process_response: called with the `Request` and the `Response` of each opening handshake, also of one that is
-            refused or redirected, before anything is made of it: to look at its headers, or to refuse by an exception,
+            refused or redirected, before the client acts on it: to look at its headers, or to refuse by an exception,
             which is raised here. A plain function; default none.
         open_timeout: seconds for all of it: name lookup, proxy, TLS, redirects and opening handshake. None for no
             limit. Default: 10.
-        ping_interval: seconds of silence after which a keepalive ping is sent; None for no keepalive. Default: 20.
-        ping_timeout: seconds for anything to come after it; else the connection is closed with 1011. Default: 20.
+        ping_interval: seconds between keepalive pings, busy or not; None for no keepalive. Default: 20.
+        ping_timeout: seconds after a ping for anything to come; else the connection is closed with 1011. Default: 20.
         close_timeout: seconds for the server to answer a Close frame, and to end the connection. Default: 10.
         max_size: the most bytes of a received message, after decompression; None for no limit. Default: 1 MiB.
         max_fragments: the most frames of a received message; None, the default, for no limit.
@@ -152,7 +152,7 @@ def connect(uri: str, **options: Unpack[PathOptions]) -> WebSocket:
         InvalidURI, InvalidProxy: `uri` or `proxy` is not valid.
         ValueError, TypeError: another argument is wrong.
         OSError: the server can not be reached, `ssl.SSLError` included.
-        InvalidHandshake: the server's answer is not the right one; each way has its own subclass, with `response`.
+        InvalidHandshake: the server's answer does not open the connection; subclasses say why, and have `response`.
         ProxyError: the proxy could not be reached, or refused.
         TimeoutError: `open_timeout` has passed.
         ImportError: a SOCKS proxy is to be used and python-socks is not installed.

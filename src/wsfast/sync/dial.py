@@ -46,8 +46,8 @@ class SyncDialer(Route):
         Raises:
             OSError: the server can not be reached, `ssl.SSLError` included.
             TimeoutError: it took too long.
-            InvalidProxy: the proxy's address is none.
-            ProxyError: the proxy could not be reached, refused, or answered what is no HTTP.
+            InvalidProxy: the proxy's URL is not valid.
+            ProxyError: the proxy could not be reached, refused, or did not answer in HTTP.
             ImportError: python-socks is needed and not installed.
         """
         link = self._reach(uri, deadline)
@@ -73,7 +73,7 @@ class SyncDialer(Route):
             try:
                 return Link(open_tcp(host, port, deadline, **self._tcp_options()))
             except UnicodeError as exc:
-                # Labels that are too long are found when the name is looked up.
+                # A label that is too long fails only here, when the name is encoded for the look-up.
                 raise InvalidURI(host, f"expected a host name: {exc}") from exc
         proxy = parse_proxy(str(address))
         return self._socks(proxy, host, port, deadline) if proxy.is_socks else self._tunnel(proxy, host, port, deadline)

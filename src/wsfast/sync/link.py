@@ -530,7 +530,7 @@ def open_tcp(
         local_addr: the address to connect from; default any.
 
     Raises:
-        OSError: the name is not known, or no address answers.
+        OSError: the name cannot be resolved, or no address answers.
         TimeoutError: it took too long.
     """
     found = bounded(lambda: socket.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM), deadline)

@@ -81,8 +81,8 @@ class TrioDialer(Route):
 
         Raises:
             OSError: the server can not be reached, `ssl.SSLError` included.
-            InvalidProxy: the proxy's address is none.
-            ProxyError: the proxy could not be reached, refused, or answered what is no HTTP.
+            InvalidProxy: the proxy's URL is not valid.
+            ProxyError: the proxy could not be reached, refused, or did not answer in HTTP.
             ImportError: python-socks is needed and not installed.
         """
         transport = await self._reach(uri)
@@ -110,7 +110,7 @@ class TrioDialer(Route):
             try:
                 return await self._tcp_to(host, port)
             except UnicodeError as exc:
-                # Labels that are too long are found when the name is looked up.
+                # A label that is too long fails only here, when the name is encoded for the look-up.
                 raise InvalidURI(host, f"expected a host name: {exc}") from exc
         proxy = parse_proxy(str(address))
         return await (self._socks(proxy, host, port) if proxy.is_socks else self._tunnel(proxy, host, port))

@@ -259,8 +259,8 @@ def configure(**options: Unpack[Options]) -> type[Protocol]:
         max_buffered: bytes unsent beyond which `send_nowait` and `broadcast` obey `overflow`; None for no limit.
             Default: 4194304.
         overflow: what they then do: ``"error"``, ``"drop"`` or ``"close"``. Default: ``"error"``.
-        ping_interval: seconds of silence after which a ping is sent; None for none. Else: ``--ws-ping-interval``.
-        ping_timeout: seconds for anything to come after it. Else: ``--ws-ping-timeout``.
+        ping_interval: seconds between keepalive pings; None for none. Else: ``--ws-ping-interval``.
+        ping_timeout: seconds after a ping for anything to come. Else: ``--ws-ping-timeout``.
         close_timeout: seconds for the peer to answer a Close frame; None for no limit. Default: 10.
         topics: what connections subscribe and publish to by the methods of the `WebSocket` that `wsfast.asgi.of` gives.
             The application's lifespan starts and closes it: ``async with topics:``. Default: None.
