@@ -185,6 +185,30 @@ def test_a_piece_goes_out_at_once(client: Callable[..., Any]) -> None:
     assert seen[0].data == "first"
 
 
+@clients
+def test_a_class_of_ones_own(client: Callable[..., Any]) -> None:
+    package = {on_asyncio: wsfast, in_threads: wsfast.sync, on_trio: wsfast.trio}[client]
+    base: Any = package.WebSocket
+
+    class Own(base):  # type: ignore[misc]
+        def hello(self) -> Any:
+            return self.recv()
+
+    def script(peer: Peer) -> None:
+        peer.accept()
+        peer.sock.sendall(encode_frame(1, "hello"))
+        peer.until_end()
+
+    kept: list[Any] = []
+    with scripted(script) as port:
+        uri = f"ws://127.0.0.1:{port}"
+        assert client(uri, "hello", create_connection=Own, close_timeout=0.1, kept=kept) == "hello"
+    assert type(kept[0]) is Own
+    for wrong in (dict, Own.__init__, "Own"):
+        with pytest.raises(TypeError, match=rf"must be a subclass of {base.__module__}.WebSocket, got"):
+            client("ws://127.0.0.1:1", "recv", create_connection=wrong)
+
+
 @pytest.mark.parametrize("package", [wsfast, wsfast.sync, wsfast.trio])
 def test_unix_connect_wants_a_path_or_a_socket(package: Any) -> None:
     with pytest.raises(ValueError, match="expected either path or sock"):

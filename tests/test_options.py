@@ -45,7 +45,7 @@ def test_options_for_the_way(connect: Any, name: str, meant: str | None) -> None
         ("timeout", "'open_timeout' or 'close_timeout'"),
         ("max_message_size", "'max_size'"),
         ("ping_intervall", "'ping_interval'"),
-        ("klass", None),
+        ("klass", "'create_connection'"),
         ("loop", None),
     ],
 )

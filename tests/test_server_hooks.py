@@ -6,13 +6,16 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
 from raw import close, connect_raw, open_raw, request
-from shared import until
+from shared import port_of, until
 
 import wsfast
+import wsfast.sync
+import wsfast.trio
 from wsfast import Request, Response, WebSocket
 
 pytestmark = pytest.mark.anyio
@@ -241,3 +244,48 @@ async def test_the_response_is_made_again_as_it_was_sent(
         assert served[0].headers["X-A"] == "1"
         assert all(name in served[0].headers for name in headers)
         assert ("X-Reviewed" in served[0].headers) is reviewed
+
+
+async def test_a_class_of_ones_own() -> None:
+    """`create_connection`: the hooks and the handler have it, and `Server.connections`; a listener has it too."""
+    seen: list[WebSocket] = []
+
+    class Own(WebSocket):
+        def who(self) -> str:
+            assert self.request is not None
+            return self.request.path
+
+    class Paths(wsfast.Listener):
+        def on_open(self) -> None:
+            assert isinstance(self.ws, Own)
+            self.ws.send_nowait(self.ws.who())
+
+    async def handler(ws: WebSocket) -> None:
+        assert isinstance(ws, Own)
+        await ws.send(ws.who())
+        await ws.wait_closed()
+
+    def note(ws: WebSocket, request: Request) -> None:
+        seen.append(ws)
+
+    handlers: Any = {None: handler, "paths": Paths}
+    serve = wsfast.serve(handlers, "127.0.0.1", 0, create_connection=Own, process_request=note)
+    async with asyncio.timeout(20), serve as server:
+        for subprotocols in (None, ["paths"]):
+            async with wsfast.connect(f"ws://127.0.0.1:{port_of(server)}/a", subprotocols=subprotocols) as ws:
+                assert await ws.recv() == "/a"
+    assert [type(one) for one in seen] == [Own, Own]
+
+
+@pytest.mark.parametrize("wrong", [dict, lambda *args: None, "Own", 0])
+def test_a_class_that_is_no_websocket(wrong: Any) -> None:
+    handler: Any = idle
+    calls: list[tuple[str, Any]] = [
+        ("asyncio", wsfast.Server),
+        ("asyncio", partial(wsfast.serve, handler)),
+        ("sync", partial(wsfast.sync.serve, handler)),
+        ("trio", lambda **options: wsfast.trio.serve(handler, **options).send(None)),
+    ]
+    for package, call in calls:
+        with pytest.raises(TypeError, match=rf"create_connection must be a subclass of wsfast\.{package}\.websocket"):
+            call(create_connection=wrong)

@@ -785,3 +785,17 @@ def test_a_thread_of_its_own_for_each_connection() -> None:
         until(lambda: not server._served)
     if before:
         until(lambda: len(os.listdir("/proc/self/fd")) <= before)
+
+
+def test_a_class_of_ones_own() -> None:
+    class Own(WebSocket):
+        def who(self) -> str:
+            assert self.request is not None
+            return self.request.path
+
+    def handler(ws: WebSocket) -> None:
+        assert isinstance(ws, Own)
+        ws.send(ws.who())
+
+    with serving(handler, create_connection=Own) as server, connect(f"{uri(server)}a") as ws:
+        assert ws.recv(PATIENCE) == "/a"

@@ -1,12 +1,14 @@
-"""The error for an unknown option, with a guess at the one that was meant."""
+"""Options of servers and clients: the error for one that is not known, and the class of connections."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import Final
+from typing import Final, TypeVar
 
-__all__ = ["refuse_unknown"]
+__all__ = ["connection_class", "refuse_unknown"]
+
+_T = TypeVar("_T")
 
 _ELSEWHERE: Final = {
     "autoping": ("ping_interval",),
@@ -16,11 +18,10 @@ _ELSEWHERE: Final = {
     "extra_headers": ("additional_headers", "response_headers"),
     "header": ("additional_headers",),
     "headers": ("additional_headers", "response_headers"),
-    "create_connection": (),
-    "create_protocol": (),
+    "create_protocol": ("create_connection",),
     "heartbeat": ("ping_interval",),
     "http_proxy_host": ("proxy",),
-    "klass": (),
+    "klass": ("create_connection",),
     "loop": (),
     "max_field_size": ("max_line",),
     "max_line_size": ("max_line",),
@@ -35,6 +36,24 @@ _ELSEWHERE: Final = {
     "user_agent": ("user_agent_header",),
 }
 """Options of other libraries, above all `websockets`, and what they are called here."""
+
+
+def connection_class(given: type[_T] | None, own: type[_T]) -> type[_T]:
+    """Return the class that connections are made of.
+
+    Args:
+        given: the option `create_connection`: a subclass of `own`, or None for `own` itself.
+        own: the class of the server or client: a `WebSocket`.
+
+    Raises:
+        TypeError: `given` is something else.
+    """
+    if given is None:
+        return own
+    if not isinstance(given, type) or not issubclass(given, own):
+        came = given.__qualname__ if isinstance(given, type) else repr(given)
+        raise TypeError(f"create_connection must be a subclass of {own.__module__}.{own.__qualname__}, got {came}")
+    return given
 
 
 def refuse_unknown(call: str, given: Iterable[str], known: Iterable[str], others: Iterable[str] = ()) -> None:

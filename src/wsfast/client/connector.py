@@ -34,6 +34,7 @@ from ..dial.settings import USER_AGENT, ClientSettings, Hops
 from ..exceptions import InvalidStatus
 from ..handshake import URI, ClientHandshake, Request, Response
 from ..handshake.http11 import MAX_HEAD, MAX_HEADERS, MAX_LINE, HeadLimits
+from ..options import connection_class
 from ..session import Limits, Overflow
 from ..transport.loops import PerLoop
 from ..transport.timers import CoarseTimer
@@ -119,6 +120,7 @@ class _Connector(ClientSettings, Generic[_T]):
         reconnect_delays: Callable[[], Iterator[float]] = backoff,
         max_redirects: int = 10,
         process_response: Callable[[Request, Response], object] | None = None,
+        create_connection: type[WebSocket] | None = None,
         open_timeout: float | None = 10.0,
         ping_interval: float | None = 20.0,
         ping_timeout: float | None = 20.0,
@@ -164,6 +166,7 @@ class _Connector(ClientSettings, Generic[_T]):
             logger=logger,
             options=dict(options),
         )
+        self._websocket_type = connection_class(create_connection, WebSocket)
         self._process_exception = process_exception
         self._reconnect_delays = reconnect_delays
         self._entered: WebSocket | None = None
@@ -252,7 +255,7 @@ class _Connector(ClientSettings, Generic[_T]):
         return ws, shaped
 
     def _new_websocket(self, request: Request, subprotocol: str | None, peer: Known) -> WebSocket:
-        return WebSocket(request, subprotocol, peer)
+        return self._websocket_type(request, subprotocol, peer)
 
     # --- await, async with, async for ---------------------------------------------------------------------
 
@@ -344,6 +347,8 @@ class connect(_Connector[WebSocket]):  # noqa: N801
         process_response: called with the `Request` and the `Response` of each opening handshake, also of one that is
             refused or redirected, before the client acts on it: to look at its headers, or to refuse by an exception,
             which is raised here. A plain function; default none.
+        create_connection: a subclass of `WebSocket` to make the connections of, with methods of the program's own;
+            if it has an `__init__`, that takes what `WebSocket` takes and passes it on. Default: `WebSocket`.
         open_timeout: seconds for all of it: name lookup, proxy, TLS, redirects and opening handshake. None for no
             limit. Default: 10.
         ping_interval: seconds between keepalive pings, busy or not; None for no keepalive. Default: 20.

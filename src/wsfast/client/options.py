@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from ..asyncio.websocket import WebSocket
 from ..dial.route import RouteOptions
 from ..dial.settings import HandshakeOptions
 from ..limits import SendOptions
@@ -16,3 +17,4 @@ class ConnectOptions(RouteOptions, HandshakeOptions, SendOptions, total=False):
 
     process_exception: Callable[[Exception], Exception | None]
     reconnect_delays: Callable[[], Iterator[float]]
+    create_connection: type[WebSocket] | None

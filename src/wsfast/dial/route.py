@@ -82,6 +82,7 @@ _OTHERS = frozenset(
         "bearer_token",
         "close_timeout",
         "compression",
+        "create_connection",
         "logger",
         "max_buffered",
         "max_fragments",

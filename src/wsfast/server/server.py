@@ -33,7 +33,7 @@ from ..handshake.forwarded import Networks
 from ..handshake.http11 import MAX_HEAD, MAX_HEADERS, MAX_LINE
 from ..handshake.uri import format_address
 from ..limits import SendOptions
-from ..options import refuse_unknown
+from ..options import connection_class, refuse_unknown
 from ..serving import BaseServer, check_context, handlers_of, tell_end
 from ..serving import ServerOptions as SharedOptions
 from ..session import Overflow
@@ -85,6 +85,7 @@ class ServerOptions(SharedOptions, SendOptions, total=False):
     process_request: ProcessRequest | None
     process_response: ProcessResponse | None
     select_subprotocol: SelectSubprotocol | None
+    create_connection: type[WebSocket] | None
     proxy_protocol: bool | Sequence[str]
     forwarded: Sequence[str] | None
     topics: Topics | None
@@ -161,6 +162,8 @@ class Server(BaseServer):
         select_subprotocol: called as ``select_subprotocol(ws, offers)`` in place of the choice by the client's
             preference; returns an offered name that is registered, or None for the handler under None. It may raise
             `NegotiationError` to refuse with 400; its text goes to the log only.
+        create_connection: a subclass of `WebSocket` to make the connections of, with methods of the program's own;
+            if it has an `__init__`, that takes what `WebSocket` takes and passes it on. Default: `WebSocket`.
         proxy_protocol: True where a proxy on this machine (a loopback address, or a Unix socket) begins each connection
             with a header of the PROXY protocol, version 1 or 2, before TLS if there is any; or the addresses and
             networks of such proxies, as for `forwarded`. `WebSocket.remote_address` is the client's then. Such a
@@ -205,6 +208,7 @@ class Server(BaseServer):
         process_response: ProcessResponse | None = None,
         origins: Origins | None = None,
         select_subprotocol: SelectSubprotocol | None = None,
+        create_connection: type[WebSocket] | None = None,
         proxy_protocol: bool | Sequence[str] = False,
         forwarded: Sequence[str] | None = None,
         compression: Literal["deflate"] | Deflate | None = None,
@@ -263,6 +267,7 @@ class Server(BaseServer):
         elif proxy_protocol:
             self._proxies = Networks(proxy_protocol, "proxy_protocol")
         self.topics = topics
+        self._websocket_type = connection_class(create_connection, WebSocket)
         self._crew: Crew | None = None
         self._reset()
 
@@ -818,7 +823,7 @@ class Server(BaseServer):
 
     def _new_websocket(self, request: Request, peer: Known | None, transport: asyncio.Transport | None) -> WebSocket:
         """Make the `WebSocket` of a connection, for its hooks and its handler; hooks run before it has a transport."""
-        return WebSocket(request, None, peer)
+        return self._websocket_type(request, None, peer)
 
     def _handshake_began(self, handshake: ServerOpening) -> bool:
         """Register a connection that was accepted; return False if the server is stopping."""

@@ -14,6 +14,7 @@ from wsfast.dial.reconnect import process_exception as default_process_exception
 from wsfast.dial.settings import BODY_PATIENCE, ClientOptions, ClientSettings, Hops, part_settings
 from wsfast.exceptions import InvalidStatus
 from wsfast.handshake import URI, ClientHandshake, HeadLimits, Response, ResponseParser
+from wsfast.options import connection_class
 from wsfast.session import Limits
 
 from .dial import SyncDialer
@@ -30,6 +31,7 @@ class ConnectOptions(ClientOptions, total=False):
     source_address: tuple[str, int] | None
     address: tuple[str, int] | None
     family: int
+    create_connection: type[WebSocket] | None
 
 
 class PathOptions(ConnectOptions, total=False):
@@ -44,9 +46,19 @@ class _Connector(ClientSettings):
     _dialer: SyncDialer
     _websocket_type: Callable[..., WebSocket] = WebSocket
 
-    def __init__(self, uri: str, limits: Limits, head_limits: HeadLimits, **settings: Any) -> None:
+    def __init__(
+        self,
+        uri: str,
+        limits: Limits,
+        head_limits: HeadLimits,
+        *,
+        create_connection: type[WebSocket] | None = None,
+        **settings: Any,
+    ) -> None:
         super().__init__(uri, limits, head_limits, SyncDialer, **settings)
         self._limits = limits
+        if create_connection is not None:
+            self._websocket_type = connection_class(create_connection, WebSocket)
 
     def connect(self) -> WebSocket:
         """Connect, by way of redirects."""
@@ -133,6 +145,8 @@ def connect(uri: str, **options: Unpack[PathOptions]) -> WebSocket:
         process_response: called with the `Request` and the `Response` of each opening handshake, also of one that is
             refused or redirected, before the client acts on it: to look at its headers, or to refuse by an exception,
             which is raised here. A plain function; default none.
+        create_connection: a subclass of `WebSocket` to make the connections of, with methods of the program's own;
+            if it has an `__init__`, that takes what `WebSocket` takes and passes it on. Default: `WebSocket`.
         open_timeout: seconds for all of it: name lookup, proxy, TLS, redirects and opening handshake. None for no
             limit. Default: 10.
         ping_interval: seconds between keepalive pings, busy or not; None for no keepalive. Default: 20.
@@ -163,8 +177,9 @@ def connect(uri: str, **options: Unpack[PathOptions]) -> WebSocket:
         given["host"], given["port"] = address
     if (source := given.pop("source_address", None)) is not None:
         given["local_addr"] = source
+    made_of = given.pop("create_connection", None)
     limits, head_limits, settings = part_settings(given)
-    return _Connector(uri, limits, head_limits, **settings).connect()
+    return _Connector(uri, limits, head_limits, create_connection=made_of, **settings).connect()
 
 
 def unix_connect(

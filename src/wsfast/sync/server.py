@@ -19,7 +19,7 @@ from wsfast.connection import Side, State
 from wsfast.exceptions import ConnectionClosed, HandshakeRefused, InvalidState
 from wsfast.handshake import Request, RequestParser, Response, refuse
 from wsfast.handshake.uri import format_address
-from wsfast.options import refuse_unknown
+from wsfast.options import connection_class, refuse_unknown
 from wsfast.serving import (
     STOPPING,
     Accepted,
@@ -606,7 +606,7 @@ def serve(
     path: str | os.PathLike[str] | None = None,
     ssl: ssl_module.SSLContext | None = None,
     subprotocols: Sequence[str] | None = None,
-    create_connection: Callable[..., WebSocket] | None = None,
+    create_connection: type[WebSocket] | None = None,
     **options: Unpack[ServeOptions],
 ) -> Server:
     """Listen for WebSocket connections; `Server.serve_forever` accepts them.
@@ -646,7 +646,8 @@ def serve(
         topics: what its connections can subscribe to, a `wsfast.Topics`. It runs in a thread of its own, in which its
             hooks are called; servers may share it. If a `wsfast.Server` has started it, it goes on there.
         logger: default: ``logging.getLogger("wsfast.server")``.
-        create_connection: called in place of `WebSocket`, a subclass of it mostly.
+        create_connection: a subclass of `WebSocket` to make the connections of, with methods of the program's own;
+            if it has an `__init__`, that takes what `WebSocket` takes and passes it on. Default: `WebSocket`.
         options: those above without a default in the signature, and `backlog`, the connections that the system may hold
             before they are accepted (default 1024); with host and port, `family`, `flags`, `reuse_address`,
             `reuse_port` and `keep_alive` as `asyncio` takes them.
@@ -660,7 +661,7 @@ def serve(
     server = Server(
         handlers_of(handler, subprotocols),
         ssl=ssl,
-        create_connection=WebSocket if create_connection is None else create_connection,
+        create_connection=connection_class(create_connection, WebSocket),
         **{"max_connections": 1000, **rest},
     )
     backlog = listen.pop("backlog", BACKLOG)

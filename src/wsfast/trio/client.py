@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Itera
 from contextlib import AbstractAsyncContextManager, suppress
 from math import inf
 from types import TracebackType
-from typing import Any, ClassVar, Unpack
+from typing import Any, Unpack
 
 import trio
 
@@ -17,6 +17,7 @@ from wsfast.dial.reconnect import Attempts, backoff, process_exception, was_lost
 from wsfast.dial.settings import BODY_PATIENCE, ClientOptions, ClientSettings, Hops, part_settings
 from wsfast.exceptions import InvalidStatus
 from wsfast.handshake import URI, ClientHandshake, Response, ResponseParser
+from wsfast.options import connection_class
 
 from .dial import TrioDialer
 from .stream import CHUNK, close_now
@@ -30,6 +31,7 @@ class ConnectOptions(ClientOptions, total=False):
 
     path: str | os.PathLike[str] | None
     happy_eyeballs_delay: float | None
+    create_connection: type[WebSocket] | None
 
 
 class connect(ClientSettings):  # noqa: N801
@@ -87,6 +89,8 @@ class connect(ClientSettings):  # noqa: N801
         process_response: called with the `Request` and the `Response` of each opening handshake, also of one that is
             refused or redirected, before the client acts on it: to look at its headers, or to refuse by an exception,
             which is raised here. A plain function; default none.
+        create_connection: a subclass of `WebSocket` to make the connections of, with methods of the program's own;
+            if it has an `__init__`, that takes what `WebSocket` takes and passes it on. Default: `WebSocket`.
         open_timeout: seconds for all of it: name lookup, proxy, TLS, redirects and opening handshake. None for no
             limit. Default: 10.
         ping_interval: seconds between keepalive pings, busy or not; None for no keepalive. Default: 20.
@@ -112,7 +116,7 @@ class connect(ClientSettings):  # noqa: N801
     """
 
     _dialer: TrioDialer
-    _websocket_type: ClassVar[Callable[..., WebSocket]] = WebSocket
+    _websocket_type: Callable[..., WebSocket] = WebSocket
 
     def __init__(
         self,
@@ -127,6 +131,9 @@ class connect(ClientSettings):  # noqa: N801
         given: dict[str, Any] = dict(options)
         if stream is not None:
             given |= {"stream": stream, "proxy": None}
+        made_of = given.pop("create_connection", None)
+        if made_of is not None:
+            self._websocket_type = connection_class(made_of, WebSocket)
         self._limits, head_limits, settings = part_settings(given)
         super().__init__(uri, self._limits, head_limits, TrioDialer, **settings)
         self._process_exception = process_exception

@@ -18,7 +18,7 @@ from wsfast.connection import Side, State
 from wsfast.exceptions import ConnectionClosed, HandshakeRefused, is_only
 from wsfast.handshake import Request, RequestParser, Response, refuse
 from wsfast.handshake.uri import format_address
-from wsfast.options import refuse_unknown
+from wsfast.options import connection_class, refuse_unknown
 from wsfast.serving import (
     STOPPING,
     BaseServer,
@@ -333,7 +333,7 @@ async def serve(
     path: str | os.PathLike[str] | None = None,
     ssl: ssl_module.SSLContext | None = None,
     subprotocols: Sequence[str] | None = None,
-    create_connection: Callable[..., WebSocket] | None = None,
+    create_connection: type[WebSocket] | None = None,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
     **options: Unpack[ServeOptions],
 ) -> None:
@@ -371,7 +371,8 @@ async def serve(
         stop_timeout: seconds for `Server.shutdown` to end in; None waits for handlers however long they take.
             Default: 10.
         logger: default: ``logging.getLogger("wsfast.server")``.
-        create_connection: called in place of `WebSocket`, a subclass of it mostly.
+        create_connection: a subclass of `WebSocket` to make the connections of, with methods of the program's own;
+            if it has an `__init__`, that takes what `WebSocket` takes and passes it on. Default: `WebSocket`.
         task_status: told of the `Server` once it listens; for ``nursery.start``.
         options: those above without a default in the signature, and `backlog`, the connections that the system may hold
             before they are accepted (default 1024); with host and port, `family`, `flags`, `reuse_address`,
@@ -386,7 +387,7 @@ async def serve(
     server = Server(
         handlers_of(handler, subprotocols),
         ssl=ssl,
-        create_connection=WebSocket if create_connection is None else create_connection,
+        create_connection=connection_class(create_connection, WebSocket),
         **rest,
     )
     backlog = listen.pop("backlog", BACKLOG)
