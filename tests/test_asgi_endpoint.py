@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from asgi_helpers import Receive, Scope, Send, accept, running
 from raw import text
+from shared import until
 
+import wsfast
 import wsfast.asyncio._channel_py as python_twin
 
 pytestmark = pytest.mark.anyio
@@ -107,3 +109,29 @@ async def test_a_task_that_sends_without_end_lets_others_run() -> None:
         while (await client.receive()).opcode != 8:
             pass
     assert turns >= 4
+
+
+@pytest.mark.parametrize("ending", ["websocket.close", "the application returns"])
+async def test_an_end_comes_after_what_a_thread_compresses(ending: str) -> None:
+    large = "large " * 100_000
+    tasks: list[asyncio.Future[None]] = []
+    last: list[Any] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await accept(receive, send)
+        events = [{"type": "websocket.send", "text": message} for message in (large, "small")]
+        tasks.extend(asyncio.ensure_future(send(event)) for event in events)
+        await asyncio.sleep(0)
+        if ending == "websocket.close":
+            await send({"type": "websocket.close", "code": 1000})
+            await asyncio.wait(tasks)
+            last.append(await receive())
+
+    async with running(app) as run:
+        async with wsfast.connect(f"ws://127.0.0.1:{run.port}/", max_size=None) as client:
+            assert [await client.recv(), await client.recv()] == [large, "small"]
+            with pytest.raises(wsfast.ConnectionClosedOK):
+                await client.recv()
+        await asyncio.gather(*tasks)
+        await until(lambda: not run.state.tasks)
+    assert [event["type"] for event in last] == ["websocket.disconnect"] * len(last)

@@ -343,6 +343,42 @@ async def test_what_was_sent_before_a_close_arrives_though_a_thread_compresses_i
             await server.recv()
 
 
+@pytest.mark.parametrize("ending", ["the handler returns", "close_nowait", "the handler raises", "the server stops"])
+async def test_whatever_closes_comes_after_what_a_thread_compresses(ending: str) -> None:
+    large = "large " * 100_000
+    tasks: list[asyncio.Task[None]] = []
+    sending = asyncio.Event()
+
+    async def handler(ws: wsfast.WebSocket) -> None:
+        tasks.extend(asyncio.create_task(ws.send(message)) for message in (large, "small"))
+        await asyncio.sleep(0)
+        assert ws._open_channel().gated
+        if ending == "close_nowait":
+            with pytest.raises(ValueError, match="1006"):
+                ws.close_nowait(1006)
+            ws.close_nowait(4000)
+            ws.close_nowait(4001)
+        elif ending == "the handler raises":
+            raise RuntimeError("as it is to be")
+        sending.set()
+        if ending == "the server stops":
+            await ws.wait_closed()
+
+    compression = Deflate(executor_threshold=1000)
+    codes = {"the handler returns": 1000, "close_nowait": 4000, "the handler raises": 1011, "the server stops": 1001}
+    async with asyncio.timeout(30), wsfast.serve(handler, "127.0.0.1", 0, compression=compression) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with wsfast.connect(f"ws://127.0.0.1:{port}/", max_size=None, compression=compression) as client:
+            if ending == "the server stops":
+                await sending.wait()
+                server.close()
+            assert [await client.recv(), await client.recv()] == [large, "small"]
+            with pytest.raises(wsfast.ConnectionClosed):
+                await client.recv()
+            assert client.close_code == codes[ending]
+    await asyncio.gather(*tasks)
+
+
 async def test_a_close_waits_for_no_fragments_that_may_never_come() -> None:
     async def endless() -> AsyncIterator[str]:
         yield "never"

@@ -326,6 +326,8 @@ async def test_without_topics_and_out_of_time() -> None:
         await ours.wait_closed()
         with pytest.raises(wsfast.ConnectionClosed):
             ours.subscribe("a")
+        with pytest.raises(wsfast.ConnectionClosed):
+            ours.publish("a", "to nobody")
 
 
 async def test_wrong_arguments() -> None:

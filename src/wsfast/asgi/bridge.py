@@ -602,6 +602,12 @@ class BridgeProtocol(ConnectionProtocol):
         if opened:
             self.bridge.connection_lost(exc)
 
+    def derive(self) -> None:
+        """Derive what the hot path looks at; an application that has closed, or ended, receives no more."""
+        super().derive()
+        if self.bridge.conversation.phase is Phase.CLOSED:
+            self.ended: bool = True
+
     def end_receiving(self) -> None:
         """Hand out no more messages, drop those that come, and let who waits for one learn it."""
         self.discard()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 from time import monotonic
@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Final
 from ..codes import CloseCause, CloseCode
 from ..connection import State
 from ..events import BytesLike
-from ..exceptions import ConnectionClosed
 
 if TYPE_CHECKING:
     from .protocol import ConnectionProtocol
@@ -47,10 +46,15 @@ class Waiters:
     def __len__(self) -> int:
         return len(self._futures)
 
+    def join(self, loop: asyncio.AbstractEventLoop) -> asyncio.Future[None]:
+        """Return a future, last of all, that is done when it is released."""
+        waiter: asyncio.Future[None] = loop.create_future()
+        self._futures.append(waiter)
+        return waiter
+
     async def wait(self) -> None:
         """Wait until released; a task that is cancelled leaves the line at once."""
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._futures.append(waiter)
+        waiter = self.join(asyncio.get_running_loop())
         try:
             await waiter
         except BaseException:
@@ -108,7 +112,7 @@ class Outbox:
         busy: whether a message in several steps is under way, so that other tasks have to wait in line.
     """
 
-    __slots__ = ("_channel", "_compressing", "_drain", "_line", "_steps", "busy")
+    __slots__ = ("_channel", "_closing", "_compressing", "_drain", "_line", "_steps", "busy")
 
     def __init__(self, channel: ConnectionProtocol) -> None:
         self._channel = channel
@@ -116,6 +120,7 @@ class Outbox:
         self._drain = Waiters()
         self._steps = 0
         self._compressing = False  # in a thread
+        self._closing = False  # behind that
         self.busy: bool = False
 
     # --- One after the other
@@ -233,19 +238,37 @@ class Outbox:
         finally:
             self.leave()
 
-    async def finish_compressing(self) -> None:
-        """Wait while a thread compresses a message, so that what came before a `close` is sent before it.
+    def put_off(self, close: Callable[[], None]) -> bool:
+        """Have a close begin behind the message that a thread compresses, and those in line; False if there is none.
 
-        Not for a message in fragments: the next one may never come.
+        They were sent before. It waits for `close_timeout` at most: the next piece of a message in fragments may never
+        come. Where a close is put off already, this one is without effect.
         """
         if not self._compressing:
-            return
+            return False
+        if not self._closing:
+            self._closing = True
+            timeout = self._channel.host.limits.close_timeout
+            loop = self._channel.loop
+            turn = self._line.join(loop)
+            timer = None if timeout is None else loop.call_later(timeout, turn.cancel)
+            turn.add_done_callback(partial(self._close_now, close, timer))
+        return True
+
+    def _close_now(
+        self, close: Callable[[], None], timer: asyncio.TimerHandle | None, turn: asyncio.Future[None]
+    ) -> None:
+        self._closing = False
+        if timer is not None:
+            timer.cancel()
+        late = turn.cancelled()
+        if not late and turn.exception() is not None:
+            return  # the connection has ended
         try:
-            async with asyncio.timeout(self._channel.host.limits.close_timeout):
-                await self._enter()
-        except (TimeoutError, ConnectionClosed):
-            return
-        self.leave()
+            close()
+        finally:
+            if not late:
+                self.leave()
 
     def send_fragment(self, data: str | BytesLike, *, fin: bool, text: bool | None, compress: bool | None) -> None:
         """Send the next fragment of a message."""

@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ..assembly import Assembler
+from ..closing import encode_close
 from ..codec import IMPLEMENTATION
 from ..codes import NO_CLOSE, CloseCause, CloseCode
 from ..connection import Side, State
@@ -285,9 +287,23 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
             self.unpause(PAUSED_HELD)
 
     def start_close(self, code: int | None, reason: str, cause: CloseCause) -> None:
-        """Start the closing handshake; without effect once the connection is closing."""
+        """Start the closing handshake; without effect once the connection is closing.
+
+        While a thread compresses a message, it starts behind that one: see `Outbox.put_off`.
+
+        Raises:
+            ValueError, TypeError: those of `encode_close`.
+        """
         # A Close frame that was held back is handled first: then we are closing already, and this call does nothing.
         self.settle()
+        if self.gated and self.connection.state is State.OPEN:
+            encode_close(code, reason)  # raises now, if it does
+            if self.outbox.put_off(partial(self._close_now, code, reason, cause)):
+                return
+        self._close_now(code, reason, cause)
+
+    def _close_now(self, code: int | None, reason: str, cause: CloseCause) -> None:
+        """Start the closing handshake, whatever a thread compresses: that is lost."""
         self.settle_gathered()
         do = self.session.close(monotonic(), code, reason, cause)
         if do is Do.NOTHING:
@@ -452,7 +468,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         if limits.max_buffered is None or self.buffered + size <= limits.max_buffered:
             return True
         if limits.overflow == "close":
-            self.start_close(CloseCode.TRY_AGAIN_LATER, "too much is unsent", CloseCause.OVERFLOW)
+            self._close_now(CloseCode.TRY_AGAIN_LATER, "too much is unsent", CloseCause.OVERFLOW)
             raise self.connection.closed_error()
         if self.listener is not None:
             self.room.owe()

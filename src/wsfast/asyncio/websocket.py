@@ -399,9 +399,17 @@ class WebSocket(Facts, Endpoint):
         text: bool | None = None,
         compress: bool | None = None,
     ) -> Awaitable[Position | None]:
-        """Send a message to all others who subscribed to a topic; `Topics.publish` has arguments and errors."""
+        """Send a message to all others who subscribed to a topic; `Topics.publish` has arguments and errors.
+
+        Raises:
+            ConnectionClosed: the connection is closed, or closing; `Topics.publish` needs none.
+            InvalidState: its server has no topics.
+        """
         topics = self._host_topics()
-        return topics._publish(topic, message, key, text, compress, self._open_channel().member)
+        channel = self._open_channel()
+        if channel.connection.state is not State.OPEN:
+            raise channel.connection.closed_error()
+        return topics._publish(topic, message, key, text, compress, channel.member)
 
     @property
     def topics(self) -> set[str]:
@@ -433,8 +441,6 @@ class WebSocket(Facts, Endpoint):
             ValueError, TypeError: another code, or a reason that is too long.
         """
         channel = self._own_channel()
-        if channel.gated:
-            await channel.outbox.finish_compressing()
         channel.start_close(code, reason, CloseCause.LOCAL)
         await channel.wait_closed()
 
