@@ -65,7 +65,7 @@ STOP_TIMEOUT: Final = 2.0
 MOVE_READS: Final = 3
 """The read with which a connection that was accepted goes on on wsfast's own transport; see `BridgeProtocol.move`."""
 MOVE_DELAY: Final = 0.5
-"""Seconds after which it does so without having read so often."""
+"""Seconds after which the connection goes on there without so many reads."""
 _MOVE_SLICE: Final = 0.005
 """Seconds for which connections are moved before others get a turn."""
 
@@ -363,7 +363,7 @@ class Bridge(EventEndpoint):
             self.forget()
 
     def forget(self) -> None:
-        """Let go of what makes circles: the connection and the application have both ended."""
+        """Break the reference cycles, as the connection and the application have both ended."""
         self.protocol.finished()
         self.join(None)
         if self._opened:
@@ -577,7 +577,7 @@ class BridgeProtocol(ConnectionProtocol):
         if transport is None or transport.is_closing() or self.connection.state is not State.OPEN:
             return
         if transport.get_write_buffer_size():
-            self.moves = 1  # what waits would be overtaken
+            self.moves = 1  # unsent bytes would be overtaken: try again with the next read
             return
         # Not in the context of the application's task: what is received is the server's business.
         taken = host.context.copy().run(take_over, host.loop, transport, self)
@@ -616,7 +616,7 @@ class BridgeProtocol(ConnectionProtocol):
 
 
 def _is_end(exc: BaseException) -> bool:
-    """Tell whether an exception, or each one of a group, says no more than that the peer has gone."""
+    """Tell whether an exception, or each one of a group, only says that the peer has gone."""
     if isinstance(exc, BaseExceptionGroup):
         return all(_is_end(one) for one in exc.exceptions)
     # What frameworks raise in an endpoint that receives or sends then; many endpoints do not catch it.

@@ -26,7 +26,7 @@ def of(scope_or_websocket: Any) -> WebSocket:
 
     Raises:
         LookupError: the connection is not served by wsfast: another server runs the application, or a test client.
-        TypeError: it is no scope, and has none.
+        TypeError: the argument is not a scope, and has no attribute ``scope``.
     """
     scope = scope_or_websocket
     if isinstance(scope, WebSocket):

@@ -1,8 +1,8 @@
 """The interface of a bus: what carries messages between the processes of an application.
 
 A bus moves bytes that it does not understand. Numbers, duplicates, gaps, presence and what a message means are the
-business of `Topics`, which is its only user; a bus says truly what it knows: what was taken, what has a place in a
-history, whether it is up. `wsfast.testing.bus` has the tests that a bus must pass.
+business of `Topics`, which is its only user; a bus only reports what it knows: which messages were taken, which have a
+place in a history, whether it is up. `wsfast.testing.bus` has the tests that a bus must pass.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Position(NamedTuple):
         """Read what `str` made of a position; a client may have sent it.
 
         Raises:
-            ValueError: it is not one.
+            ValueError: the text is not a position.
         """
         epoch, colon, offset = text.partition(":") if isinstance(text, str) else ("", "", "")
         short = 0 < len(epoch) <= 64 and epoch.isascii() and epoch.isalnum() and 0 < len(offset) <= 18
@@ -55,7 +55,7 @@ class Reading(NamedTuple):
     position: Position
     """The place of the newest message, offset 0 if there was none in this epoch."""
     messages: list[Stored]
-    """Those asked for, oldest first, without a gap among them."""
+    """The messages asked for, oldest first, without a gap among them."""
     complete: bool
     """Whether nothing is missing between the place that was asked for and the first of them."""
 
@@ -70,7 +70,7 @@ class Receiver(Protocol):
         """Take note that the bus can, or cannot, reach the others; `why` is for the log."""
 
     def process_ended(self, origin: int) -> None:
-        """Take note that another process has surely ended; a bus that cannot know calls it never."""
+        """Take note that another process has surely ended; a bus that cannot know never calls this."""
 
 
 class Bus(ABC):
@@ -85,7 +85,7 @@ class Bus(ABC):
         """Begin to work; it goes on in the background where the others cannot be reached yet.
 
         Args:
-            receiver: what to call.
+            receiver: whose methods the bus calls.
             origin: the number of this process among the others.
 
         Raises:
@@ -94,7 +94,7 @@ class Bus(ABC):
 
     @abstractmethod
     async def close(self) -> None:
-        """Send what was taken, for a second at most, and end; what is waited for then fails with `BusUnavailable`."""
+        """Send the messages taken, for a second at most, and end; awaitables not done fail with `BusUnavailable`."""
 
     @abstractmethod
     def subscribe(self, topic: str) -> None:
@@ -102,7 +102,7 @@ class Bus(ABC):
 
     @abstractmethod
     def unsubscribe(self, topic: str) -> None:
-        """Ask for them no more."""
+        """Stop asking for the messages of a topic."""
 
     @abstractmethod
     async def settled(self) -> None:

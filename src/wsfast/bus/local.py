@@ -1,8 +1,8 @@
 """A bus for the processes of one host: Unix streams from each to each, and no engine.
 
 The processes meet in a directory, in which each has a socket. Each opens a stream to every other, on which it sends; on
-those that others opened it receives. It tells them what it subscribed to, so that nothing is sent in vain. The end of a
-stream is the end of a process.
+those that others opened it receives. It tells them what it subscribed to, so that they send it nothing else. The end of
+a stream is the end of a process.
 
 Histories are kept in memory by one of the processes, which holds a lock on a file in the directory: the keeper. All
 that is stored goes through it, so that there is one order. When it ends, another takes the lock and begins anew.
@@ -523,7 +523,7 @@ class LocalBus(Bus):
             self._to_all(_frame(_F_SUBSCRIBE, topic, b""))
 
     def unsubscribe(self, topic: str) -> None:
-        """Ask for them no more."""
+        """Stop asking for the messages of a topic."""
         if topic in self._topics:
             self._topics.discard(topic)
             self._wanted.pop(topic.encode(), None)

@@ -1,4 +1,4 @@
-"""What buses over a server do about one that is lost: how long they wait before each attempt, and how they tell why."""
+"""How a bus reconnects to a lost server: how long it waits before each attempt, and what it logs as the reason."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _FIRST_PAUSE: Final = 0.02
 _PAUSE: Final = 0.25
 _LAST_PAUSE: Final = 2.0
 _SOON: Final = 30.0
-"""Seconds from the loss on after which it is tried less often."""
+"""Seconds after the loss from which on attempts become rarer."""
 
 
 class Pauses:
-    """How long to wait before each attempt to connect: shortly at first, for most servers are back soon.
+    """How long to wait before each attempt to connect: briefly at first, since most servers are back soon.
 
     Args:
         time: the clock, in seconds.

@@ -15,7 +15,7 @@ __all__ = ["MemoryBus", "Taken"]
 
 
 class Taken:
-    """The awaitable of what was taken at once."""
+    """The awaitable of a message that was taken at once."""
 
     __slots__ = ("position",)
 
@@ -31,7 +31,7 @@ _TAKEN = Taken()
 
 
 class MemoryBus(Bus):
-    """Keeps histories for one process; what it publishes reaches nobody else.
+    """Keeps histories for one process; its messages reach no other process.
 
     Args:
         store: the histories.
@@ -66,14 +66,14 @@ class MemoryBus(Bus):
         self._topics.add(topic)
 
     def unsubscribe(self, topic: str) -> None:
-        """Ask for them no more."""
+        """Stop asking for the messages of a topic."""
         self._topics.discard(topic)
 
     async def settled(self) -> None:
         """Return at once."""
 
     def publish(self, topic: str, data: bytes) -> Awaitable[None]:
-        """Send it to nobody."""
+        """Send a message to nobody, as there are no other processes."""
         if self._closed:
             return given_up("the bus was closed")
         return _TAKEN

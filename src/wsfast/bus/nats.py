@@ -122,7 +122,7 @@ class NatsBus(Bus):
 
     Raises:
         ImportError: nats-py is not installed: ``pip install 'wsfast[nats]'``.
-        ValueError, TypeError: an argument is not fit.
+        ValueError, TypeError: an argument is not valid.
     """
 
     def __init__(
@@ -777,7 +777,7 @@ class NatsBus(Bus):
         self._change(topic)
 
     def unsubscribe(self, topic: str) -> None:
-        """Ask for them no more."""
+        """Stop asking for the messages of a topic."""
         if topic in self._topics:
             self._topics.discard(topic)
             self._names.pop(self._subject("t", topic).encode(), None)

@@ -13,16 +13,16 @@ __all__ = ["InOrder"]
 _EARLY: Final = 1000
 """Messages that wait for one with a lower number."""
 _LATE: Final = 1.0
-"""Seconds for which they do."""
+"""Seconds for which such messages wait."""
 _LATE_AT_FIRST: Final = 0.25
-"""The same for the first message that comes, unless it is number 1: mostly those before it are of long ago."""
+"""Seconds for which the first message to come waits, unless it is number 1: the ones before it are mostly old."""
 
 
 class InOrder:
-    """Hands on one history's messages once those before them have come, or do not come.
+    """Hands on each message of a history once those before it have come, or were given up.
 
-    A server takes what several processes store at once, and publishes it again, on several threads. Whoever wants what
-    was given up reads it.
+    A server takes what several processes store at once, and publishes it again, on several threads. Messages that were
+    given up can be read from the history.
 
     Args:
         loop: whose timers are used.
@@ -75,7 +75,7 @@ class InOrder:
         self.end()
 
     def _give_up(self) -> None:
-        """Wait no longer for what is missing."""
+        """Stop waiting for the messages that are missing."""
         self.end()
         if self._early:
             self._next = min(self._early)

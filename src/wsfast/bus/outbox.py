@@ -1,4 +1,4 @@
-"""What waits to be taken by a bus: in order, bounded in bytes and in time, and tried again where that is asked for."""
+"""Messages that wait for a bus to take them: in order, bounded in bytes and time, and tried again where asked for."""
 
 from __future__ import annotations
 
@@ -78,8 +78,8 @@ class Outbox:
     Args:
         max_bytes: the most that may wait; what comes then is given up at once.
         max_seconds: for how long one may wait.
-        remember: seconds for which a message with a history is kept after it was confirmed, to be sent again where
-            the history turns out to be lost with those who were to get it.
+        remember: seconds for which a message with a history is kept after it was confirmed, to be sent again if
+            its history was lost before all subscribers got it.
     """
 
     def __init__(self, max_bytes: int = 1048576, max_seconds: float = 10.0, remember: float = 5.0) -> None:
@@ -192,7 +192,7 @@ class Outbox:
             entry = self._waiting.popleft()
             self.bytes -= len(entry.data)
             entry.finish(error=error)
-        for entry in self._sent:  # what becomes of them is not known; who waits is told so
+        for entry in self._sent:  # their fate is not known, and their awaitables say so
             if entry.due > now:
                 break
             entry.finish(error=error)

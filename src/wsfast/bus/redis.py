@@ -252,7 +252,7 @@ class _Node:
             with contextlib.suppress(BusUnavailable):
                 answer = await self.call(b"CONFIG", b"GET", b"appendfsync")
                 if isinstance(answer, list) and answer[-1:] == [b"always"]:
-                    token = b"durable"  # what it has answered is on its disk
+                    token = b"durable"  # a command that was answered is on the disk
         self._run_token = token
         self._store_sha = await self.call(b"SCRIPT", b"LOAD", _STORE_SCRIPT)
         self._read_sha = await self.call(b"SCRIPT", b"LOAD", _READ_SCRIPT)
@@ -388,7 +388,7 @@ class _Node:
 
     def _replied(self, reply: Any) -> None:
         if not self._replies:
-            return  # to what was given up
+            return  # the answer to a command that was given up
         waiting = self._replies.popleft()
         if waiting is None:
             if type(reply) is int:  # to how many it was published; the time does not matter then
@@ -488,7 +488,7 @@ class RedisBus(Bus):
 
     Raises:
         ImportError: redis-py or hiredis is not installed: ``pip install 'wsfast[redis]'``.
-        ValueError, TypeError: an argument is not fit.
+        ValueError, TypeError: an argument is not valid.
     """
 
     def __init__(
@@ -714,7 +714,7 @@ class RedisBus(Bus):
             self._node_of(topic).listen([topic], on=True)
 
     def unsubscribe(self, topic: str) -> None:
-        """Ask for them no more."""
+        """Stop asking for the messages of a topic."""
         if topic not in self._topics:
             return
         self._topics.discard(topic)

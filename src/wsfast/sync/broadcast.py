@@ -26,7 +26,7 @@ def broadcast(
 
     Connections that are not open are skipped. So is, with a warning in the log, one that is sending a message in
     fragments, and one that has more than `write_limit` unsent: a peer that does not read makes nobody wait, and takes
-    no more memory than that and one message.
+    no more memory than `write_limit` and one message.
 
     Args:
         connections: those to send to.
@@ -37,7 +37,7 @@ def broadcast(
 
     Raises:
         TypeError: `message` is neither `str` nor bytes-like.
-        UnicodeError: it is no text.
+        UnicodeError: the message is not text.
         ExceptionGroup: of `ConcurrencyError` and `BufferFull`, if `raise_exceptions` is set.
     """
     failures = []

@@ -25,7 +25,7 @@ __all__ = ["Deadline", "Link", "bounded", "open_tcp", "open_unix"]
 
 _RECEIVE: Final = 65536
 _OWN: Final = 65536
-"""Bytes that the peer may make TLS itself say (answers to its KeyUpdates, for example) while it takes none of it."""
+"""Bytes of TLS's own answers (to KeyUpdates, for example) that may pile up while the peer takes none of them."""
 
 _T = TypeVar("_T")
 
@@ -108,7 +108,7 @@ class _Tls:
         except ssl.SSLWantReadError:
             pass
         except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
-            # Whether the end is a proper one is for WebSocket's own closing handshake to tell.
+            # The WebSocket closing handshake, not TLS, shows whether this end is a proper one.
             self.ended = True
         if pieces or self.ended:
             return b"".join(pieces)
@@ -355,7 +355,7 @@ class Link:
 
     def wake(self) -> None:
         """Let the thread that is in `wait`, or the next call of it, return; any thread may call it."""
-        # A full pipe wakes as well as one byte in it; a closed one has nobody to wake.
+        # If the pipe is full, its bytes wake the thread already; if it is closed, no thread waits.
         with contextlib.suppress(OSError):
             self._wake_out.send(b"\0")
 
@@ -480,7 +480,7 @@ def bounded(call: Callable[[], _T], deadline: Deadline, dispose: Callable[[_T], 
 
     Args:
         call: takes no argument.
-        deadline: by when its result is of use.
+        deadline: when to give up.
         dispose: called with a result that came too late, or that the caller was interrupted for.
 
     Raises:

@@ -315,7 +315,7 @@ class Server(BaseServer):
     def shutdown(self, close_connections: bool = True, code: int = CloseCode.GOING_AWAY, reason: str = "") -> None:
         """Stop: accept no more, close each connection with 1001, and wait until all handlers have returned.
 
-        Who is in the opening handshake is answered 503, if the request has come. When most of `stop_timeout` has
+        An opening handshake under way is answered 503, if the request has come. When most of `stop_timeout` has
         passed, the connections that are left are dropped; at its end this returns, and logs how many handlers still
         run: a thread cannot be cancelled, but such threads do not keep the process from ending. A handler that calls
         this is not waited for.
@@ -404,7 +404,7 @@ class Server(BaseServer):
     # --- The end of what it listens on
 
     def _release(self) -> None:
-        """Close what is listened on, once nobody accepts any more."""
+        """Close the listening sockets, once nobody accepts any more."""
         with self._lock:
             if not self.closing or not self._accepting <= {threading.current_thread()}:
                 return
@@ -480,8 +480,8 @@ class _Acceptor:
     def __init__(self, server: Server) -> None:
         self._server = server
         self._selector = selectors.DefaultSelector()
-        self._surplus: dict[socket.socket, float] = {}  # that were refused, and until when they are read
-        self._refused_since: float | None = None  # by the system
+        self._surplus: dict[socket.socket, float] = {}  # connections that were refused, and until when they are read
+        self._refused_since: float | None = None  # when the system began to refuse connections
         self._again_at: float | None = None  # when to accept again
 
     def run(self) -> None:
@@ -640,7 +640,7 @@ def serve(
         max_line, max_head, max_headers, max_size, max_fragments, read_limit, write_limit: those of `wsfast.Server`.
         open_timeout, ping_interval, ping_timeout, close_timeout: those of `wsfast.Server`.
         max_connections: the most connections at a time, those in their opening handshake and those whose handler has
-            not returned among them; who comes then is answered 503. None for no limit. Default: 1000.
+            not returned among them; further clients are answered 503. None for no limit. Default: 1000.
         stop_timeout: seconds for `Server.shutdown` to end in; None waits for handlers however long they take.
             Default: 10.
         topics: what its connections can subscribe to, a `wsfast.Topics`. It runs in a thread of its own, in which its

@@ -1,8 +1,8 @@
 """Topics for servers in threads: a `Topics` belongs to an event loop, which runs in a thread of its own here.
 
-Whoever subscribes or publishes has that thread do it, and waits until it has. What is published is written by that
-thread too, to each connection under its lock and without waiting; what the system does not take at once is left to the
-connection's own thread.
+A thread that subscribes or publishes has the loop's thread do it, and waits until that is done. Published messages are
+written by the loop's thread too, to each connection under its lock and without waiting; what the system does not take
+at once is left to the connection's own thread.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ _loops_lock: Final = threading.Lock()
 
 
 class Bridge:
-    """What a server in threads has of its topics.
+    """A server in threads uses its topics through this.
 
     It starts them: on the event loop that they run on, if an asyncio server has started them, else on one in a thread.
 
@@ -67,8 +67,8 @@ class Bridge:
         topics: the topics.
 
     Raises:
-        TypeError: they are none.
-        InvalidState: they were closed, or run on the event loop of this thread.
+        TypeError: `topics` is not a `Topics`.
+        InvalidState: the topics were closed, or run on the event loop of this thread.
     """
 
     def __init__(self, topics: Topics) -> None:

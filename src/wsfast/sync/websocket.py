@@ -1,11 +1,12 @@
 """`WebSocket` without an event loop: what `wsfast.sync.connect` returns, and what handlers of `wsfast.sync.serve` get.
 
 A thread of its own moves the bytes of each connection: it receives, answers pings, and does what the `Session` says
-when it is due, whatever the program does meanwhile. Whoever sends does so itself; what the operating system does not
-take at once is left to that thread. One lock guards the state; nobody waits for the network with it held.
+when it is due, whatever the program does meanwhile. A thread that sends writes to the socket itself; what the operating
+system does not take at once is left to the connection's thread. One lock guards the state; no thread waits for the
+network while it holds the lock.
 
-While the program is behind, nothing is read, and what one read brought is not decoded any further: a few bytes of it
-can hold megabytes. Only the thread decodes, for Ctrl-C never comes to it.
+While the program is behind, the connection's thread stops reading and decoding: a few bytes can inflate to megabytes.
+Only this thread decodes, because KeyboardInterrupt never reaches it.
 """
 
 from __future__ import annotations
@@ -119,11 +120,11 @@ class WebSocket(Shell):
         self._answered = threading.Condition(self._lock)  # a pong has come, or none will
         self._finished = threading.Condition(self._lock)  # the transport has ended
         self._decoded = threading.Condition(self._lock)  # more of what one read brought is
-        self._gate = threading.Lock()  # held by who sends a message, so that fragments are not mixed
-        self._brief = threading.Lock()  # held by who sends a whole message, never for long: `broadcast` takes it
+        self._gate = threading.Lock()  # held while a message is sent, so that fragments are not mixed
+        self._brief = threading.Lock()  # held while a whole message is sent, never for long: `broadcast` takes it
         self._sender: int | None = None  # the thread that has the gate for a message in fragments: set under `_brief`
-        self._turnstile = threading.RLock()  # held by who receives a message
-        self._queue: SimpleQueue[str | bytes | Fragment | None] = SimpleQueue()  # None is its end
+        self._turnstile = threading.RLock()  # held while a message is received
+        self._queue: SimpleQueue[str | bytes | Fragment | None] = SimpleQueue()  # None ends it
         self._put_size = 0  # bytes that were put into the queue, ever: written under `_lock`
         self._taken_size = 0  # bytes that were taken out of it: written under `_turnstile`
         self._pending = False  # what one read brought is not all decoded: set by the thread, once the rest is queued

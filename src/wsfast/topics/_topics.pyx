@@ -322,7 +322,7 @@ cdef class Index:
         return [] if topic is None else [<Member>topic._members[i].other for i in range(topic.size)]
 
     def subscribe(self, Member member not None, str name not None, conflates=False):
-        """Subscribe a member to a topic; tell whether it was not before."""
+        """Subscribe a member to a topic; return False if it was subscribed already."""
         cdef Topic topic = self.topics.get(name)
         if topic is None:
             topic = self.topics[name] = Topic(name, conflates)

@@ -45,7 +45,7 @@ class Topic:
         self.conflates: bool = conflates
         self.members: dict[Member, None] = {}
         self.pending: dict[int, Any] = {}
-        self._keys: dict[Any, int] = {}  # of a topic that conflates: the number of the one that is pending
+        self._keys: dict[Any, int] = {}  # of a topic that conflates: the number of the pending message of each key
         self._joined: bytes | None = None
         self._dirty = False
 
@@ -84,7 +84,7 @@ class Member:
 
     Args:
         index: the index that it belongs to.
-        sink: where its frames go: what has `send_gathered` and `transport_failed`, as `Channel` does.
+        sink: where its frames go: an object with `send_gathered` and `transport_failed`, as `Channel` is.
 
     Attributes:
         index, sink: the arguments; `sink` is None once the connection has ended.
@@ -98,7 +98,7 @@ class Member:
         self.sink: Any = sink
         self.extra: Any = None
         self._topics: dict[Topic, None] = {}
-        self._seen = 0  # it got, or needs not get, what has a lower number
+        self._seen = 0  # messages with a lower number were sent to it, or are not for it
 
     @property
     def topics(self) -> list[str]:
@@ -131,7 +131,7 @@ class Index:
 
     Args:
         turn: the loop's `Turn`.
-        slow: called as ``slow(member, messages)`` with what a connection cannot be sent the plain way.
+        slow: called as ``slow(member, messages)`` for a connection that cannot be sent the shared frames as they are.
         on_empty: called with the name of a topic that has lost its last member.
         on_leave: called with each member whose connection has ended, before its subscriptions end.
 
@@ -179,9 +179,9 @@ class Index:
         self._sequence = 0  # of the next message
         self._size = 0  # of the frames pending since the last flush began
         self._dirty: list[Topic] = []  # published to since the flush under way began
-        self._current: list[Topic] = []  # of the flush under way
-        self._visits: list[Member] | None = None  # of it, that are left
-        self._bound = 0  # of it: the first number that it need not send
+        self._current: list[Topic] = []  # published to before the flush under way began
+        self._visits: list[Member] | None = None  # members that the flush under way has still to visit
+        self._bound = 0  # the first number that the flush under way need not send
         self._scheduled = False
 
     def count(self, name: str) -> int:
@@ -195,7 +195,7 @@ class Index:
         return [] if topic is None else list(topic.members)
 
     def subscribe(self, member: Member, name: str, conflates: bool = False) -> bool:
-        """Subscribe a member to a topic; tell whether it was not before.
+        """Subscribe a member to a topic; return False if it was subscribed already.
 
         It gets what is published from now on.
 
@@ -209,7 +209,7 @@ class Index:
             topic = self.topics[name] = Topic(name, conflates)
         elif topic in member._topics:
             return False
-        # What is pending for its other topics comes before, and what is pending for this one is not for it.
+        # Messages pending for its other topics are sent before; those pending for this one are not for it.
         self._visit(member, None, True)
         topic.members[member] = None
         member._topics[topic] = None
@@ -308,7 +308,7 @@ class Index:
         only = self._current[0] if len(self._current) == 1 and not self._dirty else None
         visited = 0
         while visits:
-            # Its own failure must not keep it from the others: it is taken off first.
+            # Taken off first: if one member fails, the others must still be visited.
             self._visit(visits.pop(), only, False)
             visited += 1
             if end is not None and not visited % SLICE_WRITES and perf_counter() > end:

@@ -1,4 +1,4 @@
-"""Delivery to a connection that is not the plain case: it compresses, is behind, or is busy with another message."""
+"""Delivery to a connection that compresses, is behind, or is busy with another message."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 __all__ = ["Delivery", "Extra"]
 
 _BUSY = 0.02
-"""Seconds between two looks at a connection on which a `Writer` has a message unfinished: nothing tells its end."""
+"""Seconds between two looks at a connection on which a `Writer` has begun a message: its end is not signalled."""
 
 
 class Extra:
-    """What few connections need beside their subscriptions.
+    """What only some connections need beside their subscriptions.
 
     Attributes:
-        id: who it is, in topics with presence.
-        present: those topics.
-        held: messages that wait for the end of another message of several steps.
-        held_size: their bytes.
-        newest: messages of topics that conflate, which wait until the connection is not behind, by their keys.
-        tasks: those that send them.
-        warned: whether the log has a line about its being behind.
+        id: the id under which topics with presence show the connection.
+        present: the topics with presence that it subscribed to.
+        held: messages that wait for the end of another message, which takes several steps.
+        held_size: the bytes of `held`.
+        newest: messages of topics that conflate, by their keys; they wait until the connection is no longer behind.
+        tasks: the tasks that send `held` and `newest`.
+        warned: whether it was logged that the connection is behind.
     """
 
     __slots__ = ("held", "held_size", "id", "newest", "present", "tasks", "warned")
@@ -44,10 +44,10 @@ class Extra:
 
 
 class Delivery:
-    """Delivers what the index cannot deliver the plain way.
+    """Delivers what the index cannot deliver as shared frames.
 
     Args:
-        logger: where it logs.
+        logger: for warnings about connections that are behind.
 
     Attributes:
         index: set once there is one.

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 __all__ = ["CONTROL", "BadEnvelope", "Envelope", "Sealer"]
 
 CONTROL: Final = "!"
-"""The topic of what processes tell each other; no user's topic can have this name."""
+"""The topic on which processes exchange their numbers and presence; no user's topic can have this name."""
 
 _HEAD: Final = Struct(">BBQQ")  # version, flags, origin, number
 _VERSION: Final = 1
@@ -24,7 +24,7 @@ _MAC_SIZE: Final = 16
 
 
 class BadEnvelope(ValueError):
-    """What came from the bus is not what a process of this application sends."""
+    """Bytes from the bus that no process of this application can have sent."""
 
 
 class Envelope(NamedTuple):
@@ -39,9 +39,9 @@ class Envelope(NamedTuple):
     text: bool
     """Whether it is a text message."""
     key: str | None
-    """By which it is conflated."""
+    """The key by which it is conflated."""
     payload: bytes
-    """The message; of text, its UTF-8."""
+    """The message's bytes; text is in UTF-8."""
 
 
 class Sealer:
@@ -52,7 +52,7 @@ class Sealer:
         key: a secret of 1 to 64 bytes with which each envelope is signed (keyed BLAKE2b, 16 bytes); None for none.
 
     Raises:
-        ValueError, TypeError: the key is not fit.
+        ValueError, TypeError: the key is not 1 to 64 bytes.
     """
 
     def __init__(self, max_size: int = 16777216, key: bytes | None = None) -> None:
@@ -78,7 +78,7 @@ class Sealer:
         return self._signed(topic, flags, origin, number, middle + payload)
 
     def seal_control(self, origin: int, content: Any) -> bytes:
-        """Make the envelope of what a process tells the others: anything that JSON can express."""
+        """Make the envelope of a report to other processes: anything that JSON can express."""
         payload = json.dumps(content, separators=(",", ":")).encode()
         return self._signed(CONTROL, _CONTROL | _TEXT, origin, 0, payload)
 
@@ -100,7 +100,7 @@ class Sealer:
         """Open the envelope of a message.
 
         Raises:
-            BadEnvelope: it is not one, is not signed as it must be, or is too large.
+            BadEnvelope: the bytes are not an envelope, the signature is missing or wrong, or the message is too large.
         """
         flags, origin, number, body = self._open(topic, data)
         if flags & _CONTROL:
@@ -125,7 +125,7 @@ class Sealer:
         return Envelope(origin, number, bool(flags & _FIRST), bool(flags & _TEXT), key, body)
 
     def open_control(self, data: bytes) -> tuple[int, dict[str, Any]]:
-        """Open the envelope of what a process tells the others; return who it was, and what.
+        """Open the envelope of a report; return the process that sent it, and the report.
 
         Raises:
             BadEnvelope: as `open`.

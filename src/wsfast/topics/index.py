@@ -1,4 +1,4 @@
-"""Choice of the index of topics: the Cython one beside the Cython codec, else the Python one."""
+"""Chooses the implementation of the index of topics: Cython with the Cython codec, else Python."""
 
 from __future__ import annotations
 

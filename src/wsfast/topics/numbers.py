@@ -1,8 +1,8 @@
-"""The numbers of messages between processes: what was lost, what came twice, and how that is known; sans-IO.
+"""Numbers the messages between processes, and finds by the numbers what was lost or came twice; sans-IO.
 
-Each process counts its messages of each topic. Who subscribed knows the latest number of each process, so that a number
-that is not higher is a duplicate, and one that is too high is a gap. What was lost at the end shows by the tails: each
-process tells the others regularly, and when asked, which number it has come to in which topic.
+Each process counts its messages of each topic. A subscriber knows the latest number of each process, so that a number
+that is not higher is a duplicate, and one that is too high is a gap. If the last messages are lost, no later number
+shows it; for that there are tails: each process reports regularly, and when asked, its latest number in each topic.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ _CHUNK: Final = 1000
 _SLACK: Final = 0.25
 """Seconds that a subscription may have taken to be in force."""
 _PATIENCE: Final = 0.9
-"""Seconds for which what a tail speaks of may be under way still."""
+"""Seconds for which a message that a tail counts may still be under way."""
 
 
 class Gap(NamedTuple):
-    """Messages that this process did not get, and so nobody who is connected to it.
+    """Messages that this process did not get, so that nobody who is connected to it did.
 
-    What is lost is told once for each process that sent it, within about two seconds of the next sign of life.
+    A loss is reported once for each process that sent the messages, within about two seconds of its next sign of life.
     """
 
     topic: str
-    """Where they were published."""
+    """The topic that they were published to."""
     missed: int | None
-    """How many; None if that is not known."""
+    """How many were lost; None if that is not known."""
     recovered: bool = False
     """Whether they were, or will be, delivered from the topic's history after all."""
 
@@ -47,7 +47,7 @@ class _Counter:
 
     def __init__(self, number: int, settles: bool, now: float) -> None:
         self.number = number
-        self.told = number  # at the last tail
+        self.told = number  # the number that the last tail reported
         self.used = now
         self.settles = settles
         self.marked = number  # where it stood at a time, after which what was sent until then has settled
@@ -93,7 +93,7 @@ class Outgoing:
         return counter.number, first
 
     def tails(self, now: float, *, whole: bool = False) -> list[dict[str, Any]]:
-        """Return what to tell the others, as messages.
+        """Return the tails to send to the other processes, as messages.
 
         Args:
             now: the time.
@@ -156,16 +156,16 @@ class Incoming:
         self._unsure: dict[tuple[str, int], int] = {}  # the number before the first that came
         self._suspects: list[tuple[float, str, int, int, int | None]] = []
         self._origins: dict[int, _Origin] = {}
-        self._strangers: set[int] = set()  # whose numbers are remembered, and who were not alive at the last sweep
+        self._strangers: set[int] = set()  # processes that are remembered, and were not alive at the last sweep
         self._swept = 0.0
 
     def join(self, topic: str, now: float) -> None:
-        """Note a subscription."""
+        """Note that this process has subscribed to a topic."""
         self._since[topic] = now
         self._latest[topic] = {}
 
     def leave(self, topic: str) -> None:
-        """Note its end."""
+        """Note that this process has unsubscribed from a topic."""
         self._since.pop(topic, None)
         for origin in self._latest.pop(topic, ()):
             self._unsure.pop((topic, origin), None)
@@ -187,7 +187,7 @@ class Incoming:
         return gone
 
     def restarted(self, now: float) -> None:
-        """Note that nothing could be heard for a while, which is nobody's silence."""
+        """Note that this process could hear nothing for a while, so that no other process counts as silent."""
         for known in self._origins.values():
             known.heard = now
 
@@ -218,10 +218,10 @@ class Incoming:
 
         Args:
             topic, origin, number, first: the message's.
-            ordered: whether what is lost is known by other means, so that only duplicates count.
+            ordered: whether losses are found by other means, so that only duplicates are looked for.
 
         Returns:
-            None for one that is not to be delivered; else how many are missing before it.
+            None if the message is not to be delivered; else how many are missing before it.
         """
         latest = self._latest.get(topic)
         if latest is None:
@@ -241,7 +241,7 @@ class Incoming:
         return 0 if first or ordered else number - before - 1
 
     def tail(self, origin: int, number: int, entries: list[Any], now: float) -> bool:
-        """Take in what a process tells of its numbers.
+        """Take in a tail: what another process reports of its numbers.
 
         Args:
             origin: the process.
@@ -251,10 +251,10 @@ class Incoming:
             now: the time.
 
         Returns:
-            Whether a tail before it is missing, so that the process should be asked for all.
+            Whether an earlier tail is missing, so that the process should be asked for all its numbers.
 
         Raises:
-            ValueError: it is malformed.
+            ValueError: the report is malformed.
         """
         known = self._origins.get(origin)
         if known is None:

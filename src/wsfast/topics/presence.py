@@ -1,7 +1,7 @@
 """Who is present in which topic, over all processes; sans-IO.
 
-Each process tells the others who came and went in it, each time with the next version. Who missed a version asks for
-all, and a process that has ended takes its own with it.
+Each process reports to the others who came and went in it, each time with the next version. A process that has missed a
+version asks for everything, and those present in a process that has ended are taken to have left.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Present(NamedTuple):
     id: str
     """Which connection it is, as `WebSocket.id` says."""
     info: str | None
-    """What `WebSocket.subscribe` was told of it."""
+    """The `info` that `WebSocket.subscribe` was given."""
 
 
 class Presence:
@@ -61,7 +61,7 @@ class Presence:
         return gone
 
     def changes(self) -> list[dict[str, Any]]:
-        """Return what to tell the others of what changed since the last call, as messages."""
+        """Return what changed in this process since the last call, as messages to the others."""
         changes, self._changes = self._changes, []
         messages = []
         for i in range(0, len(changes), _CHUNK):
@@ -70,7 +70,7 @@ class Presence:
         return messages
 
     def all(self) -> list[dict[str, Any]]:
-        """Return all of this process' own, as messages; what changed since `changes` is in it too."""
+        """Return everybody present in this process, as messages; changes since the last call of `changes` included."""
         mine = [[topic, id_, self._topics[topic][id_][1]] for topic, id_ in self._of.get(self._origin, ())]
         chunks = [mine[i : i + _CHUNK] for i in range(0, len(mine), _CHUNK)] or [[]]
         return [
@@ -84,14 +84,14 @@ class Presence:
         return self._versions.get(origin, 0) != version
 
     def take_in(self, origin: int, content: dict[str, Any]) -> tuple[bool, list[tuple[str, Present, bool]]]:
-        """Take in what another process told.
+        """Take in a report of another process.
 
         Returns:
-            Whether something before it is missing, so that the process should be asked for all; and who came (True) or
-            left (False) where.
+            Whether an earlier report is missing, so that the process should be asked for all; and who came (True) or
+            left (False) in which topic.
 
         Raises:
-            ValueError: it is malformed.
+            ValueError: the report is malformed.
         """
         version = content.get("presence")
         if type(version) is not int or version < 0:
@@ -127,7 +127,7 @@ class Presence:
         return False, happened
 
     def forget(self, origin: int) -> list[tuple[str, Present, bool]]:
-        """Take away all of a process that has ended; return who left where."""
+        """Remove everybody of a process that has ended; return who left which topic."""
         happened: list[tuple[str, Present, bool]] = []
         for topic, id_ in list(self._of.get(origin, ())):
             self._left(origin, topic, id_, happened)
@@ -153,7 +153,7 @@ class Presence:
     ) -> None:
         before = self._topics.get(topic, {}).get(id_)
         if before is not None and before[0] != origin:
-            return  # an id is one process' own
+            return  # an id belongs to one process
         self._put(origin, topic, id_, info)
         if before is None:
             happened.append((topic, Present(id_, info), True))
@@ -181,7 +181,7 @@ class Presence:
 
 
 def _is_text(value: Any, most: int) -> bool:
-    """Tell whether something is text that UTF-8 can express, in a number of bytes."""
+    """Tell whether an object is a `str` that takes at most so many bytes in UTF-8."""
     try:
         return isinstance(value, str) and len(value) <= most and len(value.encode()) <= most
     except UnicodeEncodeError:

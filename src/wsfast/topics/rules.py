@@ -1,4 +1,4 @@
-"""What holds for which topics: names, and rules by prefix."""
+"""Topic names, and the rules of topics, which are set by prefix."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CACHED: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """That, and for how long, the messages of a topic are kept.
+    """How many messages of a topic are kept, and for how long.
 
     Args:
         size: how many of the latest messages are kept.
@@ -41,7 +41,7 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What holds for a topic."""
+    """The rules of one topic."""
 
     history: History | None = None
     presence: bool = False
@@ -49,15 +49,15 @@ class Rule:
 
 
 def is_name(name: object) -> bool:
-    """Tell whether something is a topic's name."""
+    """Tell whether an object is a valid topic name."""
     return isinstance(name, str) and _NAME.match(name) is not None
 
 
 def check_name(name: object) -> str:
-    """Return a topic's name if it is one.
+    """Return a topic's name, checked.
 
     Raises:
-        ValueError, TypeError: it is not.
+        ValueError, TypeError: it is not a valid name.
     """
     if not isinstance(name, str):
         raise TypeError(f"a topic's name must be str, got {type(name).__name__}")
@@ -67,7 +67,7 @@ def check_name(name: object) -> str:
 
 
 class Rules:
-    """The rules of topics: the longest prefix counts, and an exact name more than any."""
+    """The rules of topics: an exact name goes before prefixes, and a longer prefix before a shorter one."""
 
     def __init__(self) -> None:
         self._exact: dict[str, Rule] = {}
@@ -79,7 +79,7 @@ class Rules:
         """Add a rule for a name, or for a prefix with ``*`` behind it.
 
         Raises:
-            ValueError, TypeError: the pattern is not one, or has a rule already.
+            ValueError, TypeError: the pattern is not valid, or has a rule already.
         """
         if not isinstance(pattern, str):
             raise TypeError(f"a pattern must be str, got {type(pattern).__name__}")
@@ -98,7 +98,7 @@ class Rules:
         self._cache.clear()
 
     def of(self, name: str) -> Rule:
-        """Return what holds for a topic."""
+        """Return the rules of a topic."""
         rule = self._cache.get(name)
         if rule is None:
             check_name(name)

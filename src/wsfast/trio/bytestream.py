@@ -21,7 +21,7 @@ _MESSAGE: Final = 65536
 
 
 class StreamBroken(trio.BrokenResourceError):
-    """The connection has ended; what it was due to is the cause, a `ConnectionClosed`."""
+    """The connection has ended; `__cause__` is the `ConnectionClosed` that says why."""
 
 
 class ByteStream(trio.abc.HalfCloseableStream):

@@ -101,7 +101,7 @@ class Server(BaseServer):
     ) -> None:
         """Stop: accept no more, close each connection with 1001, and wait until all handlers have returned.
 
-        Who is in the opening handshake is answered 503, if the request has come. When most of `stop_timeout` has passed
+        An opening handshake under way is answered 503, if the request has come. When most of `stop_timeout` has passed
         the handlers that are left are cancelled; at its end their connections are dropped. A handler that calls this is
         not waited for. Then `serve` returns.
 
@@ -173,7 +173,7 @@ class Server(BaseServer):
         return [trio.SocketListener(trio.socket.from_stdlib_socket(sock)) for sock in self._sockets]
 
     def _release(self) -> None:
-        """Close what is listened on."""
+        """Close the listening sockets."""
         self.closing: bool = True
         sockets, self._sockets = self._sockets, []
         for sock in sockets:
@@ -304,7 +304,7 @@ class Server(BaseServer):
 
 
 class _Started(trio.TaskStatus[Any]):
-    """What `trio.serve_listeners` tells that it has started; who waits for the server is told of the server."""
+    """The `task_status` for `trio.serve_listeners`: when that has started, it passes on the `Server`."""
 
     def __init__(self, server: Server, task_status: trio.TaskStatus[Server]) -> None:
         self._server = server
@@ -367,7 +367,7 @@ async def serve(
         max_line, max_head, max_headers, max_size, max_fragments, read_limit, write_limit: those of `wsfast.Server`.
         open_timeout, ping_interval, ping_timeout, close_timeout: those of `wsfast.Server`.
         max_connections: the most connections at a time, those in their opening handshake and those whose handler has
-            not returned among them; who comes then is answered 503. None, the default, for no limit.
+            not returned among them; further clients are answered 503. None, the default, for no limit.
         stop_timeout: seconds for `Server.shutdown` to end in; None waits for handlers however long they take.
             Default: 10.
         logger: default: ``logging.getLogger("wsfast.server")``.

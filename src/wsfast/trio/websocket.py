@@ -116,7 +116,7 @@ class WebSocket(Shell):
         self._receivers, self._senders = trio.lowlevel.ParkingLot(), trio.lowlevel.ParkingLot()
         self._writer, self._reader = trio.lowlevel.ParkingLot(), trio.lowlevel.ParkingLot()
         self._finished = trio.Event()  # the stream is closed
-        self._gate = trio.StrictFIFOLock()  # held by who sends a message, so that fragments are not mixed
+        self._gate = trio.StrictFIFOLock()  # held while a message is sent, so that fragments are not mixed
         self._sender: trio.lowlevel.Task | None = None  # who has the gate for a message in fragments
         self._workers = trio.CancelScope()
         self._writing = trio.CancelScope()
@@ -195,7 +195,7 @@ class WebSocket(Shell):
         Raises:
             ConnectionClosed: the connection is closed, and no message is left.
             ConcurrencyError: another task receives.
-            UnicodeDecodeError: `decode` is True and the message is no UTF-8.
+            UnicodeDecodeError: `decode` is True and the message is not UTF-8.
         """
         self._connection  # noqa: B018 - raises if it is not open yet
         await trio.lowlevel.checkpoint()
@@ -253,7 +253,7 @@ class WebSocket(Shell):
         Raises:
             ConnectionClosed: the connection ended before the message or within it.
             ConcurrencyError: another task receives, or another iteration is not finished.
-            UnicodeDecodeError: `decode` is True and the message is no UTF-8.
+            UnicodeDecodeError: `decode` is True and the message is not UTF-8.
         """
         self._connection  # noqa: B018 - raises if it is not open yet
         return Pieces(self._begin_streaming, self._next_piece, self._end_streaming, decode)
@@ -298,7 +298,7 @@ class WebSocket(Shell):
             ConnectionClosed: the connection is closed.
             ConcurrencyError: the iterable sends to the same connection.
             TypeError: the message is of another type, or of several.
-            UnicodeError: it is no text.
+            UnicodeError: the message is not text.
         """
         connection = self._connection
         check_pieces(message)
@@ -332,7 +332,7 @@ class WebSocket(Shell):
         try:
             async for piece in pieces:
                 check(piece)
-                # At once, and an empty one at the end: the next piece may be long in coming.
+                # At once, as the next piece may be long in coming; so an empty fragment ends the message.
                 connection.send_fragment(piece, False, text=text, compress=compress)
                 self._flush()
                 await self._wait_for_room()
@@ -457,7 +457,7 @@ class WebSocket(Shell):
         self._abort(CloseCause.LOCAL)
 
     async def _leave(self, code: int, cause: CloseCause) -> None:
-        """Close because nobody takes any more what comes, and wait for the end; it comes although this is cancelled."""
+        """Close, because no task will receive any more, and wait for the end, which comes even if this is cancelled."""
         self._start_close(code, "", cause)
         self._discard()
         try:

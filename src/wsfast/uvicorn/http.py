@@ -1,4 +1,4 @@
-"""`HTTP`: a connection that is wsfast's from its first byte, and given to uvicorn's protocol if it is no WebSocket."""
+"""`HTTP`: wsfast reads a connection from its first byte, and hands it to uvicorn's protocol if it is no WebSocket."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class _First:
     def data_received(self, data: bytes) -> None:
         protocol = self._protocol
         protocol.opening = protocol.bridge
-        # What is no such request, or not whole, uvicorn's protocol reads again.
+        # If it is not such a request, or not whole, uvicorn's protocol reads the same bytes again.
         if b"ebsocket" in data and protocol.is_wanted():
             parser = RequestParser(HEAD_LIMITS)
             try:

@@ -266,8 +266,8 @@ def configure(**options: Unpack[Options]) -> type[Protocol]:
             The application's lifespan starts and closes it: ``async with topics:``. Default: None.
 
     Raises:
-        TypeError: there is no such option, or it is of the wrong type.
-        ValueError: it is out of range.
+        TypeError: an option is unknown, or of the wrong type.
+        ValueError: an option is out of range.
     """
     for name in options:
         if name not in _NAMES:

@@ -31,7 +31,7 @@ class _Server(Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
-        """Leave the signals to who runs the loop."""
+        """Leave the signals to the program that runs the loop."""
         yield
 
 

@@ -75,7 +75,7 @@ def run(
     if isinstance(target, str):
         if not target.partition(":")[2]:
             raise ValueError(f"expected the target as module:attribute, such as app:server, got {target!r}")
-        from .supervisor import Supervisor  # which a worker has no use for
+        from .supervisor import Supervisor  # not at the top: a worker has no use for it
 
         status = Supervisor(settings).run()
     else:

@@ -71,7 +71,7 @@ def open_sockets(settings: Settings) -> list[list[socket.socket]]:
             sock.bind((address[0], port, *address[2:]))
             port = sock.getsockname()[1]  # with port 0, all get the one that the first got
             slot.append(sock)
-    # Only now, so that nobody connects to one that is never served.
+    # Listen only now, so that nobody connects to a socket that is never served.
     for slot in slots:
         for sock in slot:
             sock.listen(_BACKLOG)
@@ -110,7 +110,7 @@ class _Worker:
         self.started = self.heard = time.monotonic()
         self.ready = asyncio.Event()
         self.ended = asyncio.Event()
-        self.told_to_end = 0.0  # when
+        self.told_to_end = 0.0  # the time of that
         self.killed = False
 
     def tell_to_end(self) -> None:

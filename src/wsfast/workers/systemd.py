@@ -1,4 +1,4 @@
-"""The service manager: sockets that it opened, and what it is told. Nothing happens where there is none."""
+"""systemd: takes the sockets that it opened, and reports to it. Without it, nothing happens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The program to serve: found by its name, and told by what it is."""
+"""Finds the program to serve by its name, and tells what kind of program it is."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ __all__ = ["TargetError", "load", "resolve"]
 
 
 class TargetError(Exception):
-    """There is nothing to serve under the name; the text is for the user."""
+    """The name does not lead to a program that can be served; the text is for the user."""
 
 
 def load(name: str) -> Any:
     """Import the object that ``module:attribute`` names.
 
     Raises:
-        TargetError: there is none.
+        TargetError: no such module or attribute exists.
     """
     module_name, colon, path = name.partition(":")
     if not (module_name and colon and path):
@@ -28,7 +28,7 @@ def load(name: str) -> Any:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as exc:
         if exc.name is None or not (module_name == exc.name or module_name.startswith(exc.name + ".")):
-            raise  # what it imports is missing
+            raise  # the module exists, and something that it imports is missing
         raise TargetError(f"there is no module {module_name!r}") from None
     target: Any = module
     for attribute in path.split("."):
@@ -43,7 +43,7 @@ async def resolve(target: Any) -> Any:
     """Return the `Server` that a target is, or makes, or the ASGI application that it is.
 
     Raises:
-        TargetError: it is neither.
+        TargetError: the target is neither.
     """
     if isinstance(target, Server) or is_asgi(target):
         return target

@@ -109,9 +109,9 @@ async def serve(target: Any, settings: Settings, sockets: list[socket.socket], s
 
     Args:
         target: a `Server`, an ASGI application, or what makes one.
-        settings: how.
-        sockets: where.
-        stop: tells when to end.
+        settings: how to serve.
+        sockets: the listening sockets.
+        stop: an event that is set when the worker has to end.
         ready: called once it serves.
 
     Raises:
