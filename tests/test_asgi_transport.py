@@ -237,3 +237,23 @@ async def test_a_connection_tells_how_it_was_answered(headers: list[tuple[bytes,
         assert responses[2] is responses[1]
         assert (responses[1].status_code, responses[1].headers["x-served"]) == (101, "by")
         assert {name.lower(): value for name, value in responses[1].headers.items()} == client.headers
+
+
+async def test_another_thread_that_asks_for_the_transport_does_not_move_it() -> None:
+    asked: list[Any] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await accept(receive, send)
+        ws = of(scope)
+        asked.append(await asyncio.to_thread(lambda: ws.transport))
+        while (event := await receive())["type"] == "websocket.receive":
+            asked.append(ws._channel.transport)
+            await send({**event, "type": "websocket.send"})
+
+    async with running(app) as run, await run.connect() as client:
+        await echo(client, MOVE_READS + 1)
+        (host,) = {connection.bridge.host for connection in run.state.connections}
+        host._move()
+        await echo(client, 1)
+    assert not isinstance(asked[0], SocketTransport)
+    assert asked == asked[:1] * (MOVE_READS + 3)

@@ -160,6 +160,9 @@ class Host:
     def _move(self) -> None:
         end = monotonic() + _MOVE_SLICE
         for protocol in list(self._moving):
+            if not protocol.moves:  # another thread has asked for its transport
+                self.is_moved(protocol)
+                continue
             try:
                 protocol.move()
             except Exception as exc:

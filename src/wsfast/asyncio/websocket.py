@@ -6,6 +6,7 @@ import asyncio
 import logging
 import uuid
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NamedTuple, Self, overload
 
@@ -16,6 +17,7 @@ from ..events import BytesLike
 from ..exceptions import ONE_RECEIVER, ConcurrencyError, InvalidState
 from ..handshake import Request, Response
 from ..shell import COUNTED, Facts, Pieces
+from ..transport.loops import OtherThread
 from .channel import Endpoint
 
 if TYPE_CHECKING:
@@ -151,7 +153,8 @@ class WebSocket(Facts, Endpoint):
             return None if self._peer is None else self._peer.transport
         if self._channel.moves:
             # The caller may keep the transport: the connection is moved to another now or never.
-            self._channel.move()
+            with suppress(OtherThread):  # which must not move it
+                self._own_channel().move()
             self._channel.moves = 0
         return self._channel.transport  # type: ignore[no-any-return]
 
