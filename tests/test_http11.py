@@ -644,6 +644,12 @@ def test_the_headers_of_a_response_are_its_own() -> None:
     assert list(Response(200, None, response.headers).headers.raw_items()) == [("X-A", "1"), ("x-b", "2")]
 
 
+@pytest.mark.parametrize("wrong", ["X-A: 1", 5, b"x", [("X-A",)], ["X-A"]])
+def test_headers_that_are_none(wrong: Any) -> None:
+    with pytest.raises(TypeError, match=f"headers must be a mapping, or pairs .*, got {type(wrong).__name__}$"):
+        Response(200, None, wrong)
+
+
 @pytest.mark.parametrize("status", [0, 99, 600, -1])
 def test_bad_status(status: int) -> None:
     with pytest.raises(ValueError, match="status code"):

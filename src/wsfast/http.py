@@ -223,6 +223,7 @@ class Response:
 
     Raises:
         ValueError: if the code is out of range, or the phrase or a header has a character that it must not have.
+        TypeError: if `headers` are something else, or one of them is no `str`.
     """
 
     __slots__ = ("body", "headers", "reason_phrase", "status_code")
@@ -243,7 +244,11 @@ class Response:
                 reason_phrase = ""
         self.status_code: int = status_code
         self.reason_phrase: str = reason_phrase
-        self.headers: Headers = Headers(() if headers is None else headers)
+        try:
+            self.headers: Headers = Headers(() if headers is None else headers)
+        except (TypeError, ValueError):  # what multidict says could be the value of a header, which may be a secret
+            kind = type(headers).__name__
+            raise TypeError(f"headers must be a mapping, or pairs of a name and a value, got {kind}") from None
         self.body: bytes = body
         self._check()
 
