@@ -207,7 +207,7 @@ async def test_loop_is_bounded_by_the_deadline() -> None:
         await peer.until_end()
 
     async with scripted(script) as server, nothing_left(port_of(server)):
-        with pytest.raises(TimeoutError, match="more than 0.3 s"):  # as in threads and on trio: it would be followed
+        with pytest.raises(TimeoutError, match=r"more than 0\.3 s"):  # as in threads and on trio: it would be followed
             await wsfast.connect(url_of(server), open_timeout=0.3)
 
 
