@@ -128,7 +128,7 @@ async def test_an_end_comes_after_what_a_thread_compresses(ending: str) -> None:
             last.append(await receive())
 
     async with running(app) as run:
-        async with wsfast.connect(f"ws://127.0.0.1:{run.port}/", max_size=None) as client:
+        async with wsfast.connect(f"ws://127.0.0.1:{run.port}/", max_size=None, compression="deflate") as client:
             assert [await client.recv(), await client.recv()] == [large, "small"]
             with pytest.raises(wsfast.ConnectionClosedOK):
                 await client.recv()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import gc
 import itertools
 import json
@@ -757,7 +758,7 @@ async def test_what_waits_for_a_thread_and_what_does_not(monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("end", ["close", "peer's close", "reset", "abort"])
 async def test_the_end_while_a_thread_compresses(monkeypatch: pytest.MonkeyPatch, end: str) -> None:
-    """The end does not wait: whose message is not sent is told, and nothing is kept."""
+    """The end does not wait, or for `close_timeout` at most: whose message is not sent is told, and nothing is kept."""
     budget = DeflateBudget(1 << 20)
     async with held(monkeypatch, budget=budget) as (ws, wire, compressor, sending):
         assert budget.used > 0
@@ -767,6 +768,8 @@ async def test_the_end_while_a_thread_compresses(monkeypatch: pytest.MonkeyPatch
         later = asyncio.ensure_future(ws.send("later"))
         await asyncio.sleep(0)
         if end == "close":
+            host = ws._open_channel().host
+            monkeypatch.setattr(host, "limits", dataclasses.replace(host.limits, close_timeout=0.05))
             ws.close_nowait()
             assert (await wire.raw.receive_close())[0] == 1000
             wire.raw.send(frame(CLOSE, (1000).to_bytes(2, "big"), key=MASK))
