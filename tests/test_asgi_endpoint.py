@@ -135,3 +135,27 @@ async def test_an_end_comes_after_what_a_thread_compresses(ending: str) -> None:
         await asyncio.gather(*tasks)
         await until(lambda: not run.state.tasks)
     assert [event["type"] for event in last] == ["websocket.disconnect"] * len(last)
+
+
+@pytest.mark.parametrize("ending", ["websocket.close", "the server stops"])
+async def test_an_end_behind_what_a_thread_compresses_is_told_at_once(ending: str) -> None:
+    """The peer never answers the Close frame."""
+    told: list[Any] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await accept(receive, send)
+        sending = asyncio.ensure_future(send({"type": "websocket.send", "text": "large " * 100_000}))
+        await asyncio.sleep(0)
+        if ending == "websocket.close":
+            await send({"type": "websocket.close"})
+        else:
+            run.server.should_exit = True
+            told.append(await receive())
+        await sending  # what comes of it must not take the end back
+        told.append(await asyncio.wait_for(receive(), 1))
+
+    async with running(app, timeout_graceful_shutdown=10) as run:
+        client = await run.connect(headers={"Sec-WebSocket-Extensions": "permessage-deflate"})
+        await until(lambda: len(told) == (1 if ending == "websocket.close" else 2))
+        client.abort()
+    assert {event["type"] for event in told} == {"websocket.disconnect"}

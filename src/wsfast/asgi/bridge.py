@@ -606,9 +606,9 @@ class BridgeProtocol(ConnectionProtocol):
             self.bridge.connection_lost(exc)
 
     def derive(self) -> None:
-        """Derive what the hot path looks at; an application that has closed, or ended, receives no more."""
+        """Derive what the hot path looks at; an application that is to be told of the end receives no more."""
         super().derive()
-        if self.bridge.conversation.phase is Phase.CLOSED:
+        if self.bridge.conversation.end is not None:
             self.ended: bool = True
 
     def end_receiving(self) -> None:

@@ -434,7 +434,8 @@ class WebSocket(Facts, Endpoint):
     async def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
         """Close the connection with the closing handshake and wait for its end, for at most `close_timeout`.
 
-        On a connection that is closed or closing already it only waits.
+        On a connection that is closed or closing already it only waits. While a thread compresses a message that was
+        sent before, the closing handshake starts behind that one, or after `close_timeout`, and has its time then.
 
         Args:
             code: 1000 to 1003, 1007 to 1014 or 3000 to 4999; 1005 for a Close frame without a code.
@@ -449,6 +450,8 @@ class WebSocket(Facts, Endpoint):
 
     def close_nowait(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
         """Start the closing handshake and return; arguments and errors are those of `close`.
+
+        Until a message that a thread compresses is sent, `state` stays OPEN.
 
         Raises:
             RuntimeError: this is another thread than the event loop's.
