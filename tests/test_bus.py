@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from wsfast.bus import Bus, LocalBus, MemoryBus, Position
+from wsfast.bus import Bus, LocalBus, MemoryBus, Position, local
 from wsfast.bus.outbox import Outbox
 from wsfast.bus.store import Store
 from wsfast.exceptions import BusUnavailable
@@ -53,6 +55,27 @@ async def test_the_directory_is_nobody_elses(tmp_path: Path) -> None:
     bus = LocalBus(tmp_path)
     with pytest.raises(PermissionError, match="closed to others"):
         await bus.start(object(), 1)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("greets", [False, True])
+async def test_a_stream_of_messages_is_checked(greets: bool, make_local: Callable[[], Bus], tmp_path: Path) -> None:
+    """Nothing is taken from a stream that did not begin by a greeting, or names what is no topic."""
+    told: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(str(context["exception"])))
+    async with processes(make_local, 1) as (process,):
+        (path,) = (path for path in (tmp_path / "bus").iterdir() if path.is_socket())
+        reader, writer = await asyncio.open_unix_connection(path)
+        if greets:
+            writer.write(local._frame(local._F_HELLO, "", local._HELLO.pack(local._VERSION, process.origin + 2)))
+            writer.write(local._frame(local._F_MESSAGE, "hellö", b"x"))
+        else:
+            writer.write(local._frame(local._F_MESSAGE, "hello", b"x"))
+        async with asyncio.timeout(10):
+            with contextlib.suppress(ConnectionResetError):
+                assert await reader.read() == b""
+        writer.close()
+        assert ("ascii" if greets else "no greeting") in told[0]
+        assert not process.messages
 
 
 # --- What buses have in common --------------------------------------------------------------------------------------

@@ -100,7 +100,7 @@ class _Stream(asyncio.Protocol):
         at, end = 0, len(data)
         unpack, head = _HEAD.unpack_from, _HEAD.size
         bus = self._bus
-        handle, wanted = bus._handle, bus._wanted
+        handle, topics = bus._handle, bus._topics
         received = None if bus._receiver is None or bus._closed else bus._receiver.received
         try:
             while end - at >= head:
@@ -112,11 +112,12 @@ class _Stream(asyncio.Protocol):
                     break
                 at = start + size
                 body = start + named
-                if kind == _F_MESSAGE:  # nearly all are: no call of ours for it
-                    topic = wanted.get(data[start:body])
-                    if topic is not None and received is not None:
+                # Nearly all frames are messages: no call of ours for them.
+                if kind == _F_MESSAGE and received is not None and self.origin:
+                    topic = topics.get(data[start:body])
+                    if topic is not None:
                         received(topic, data[body:at], None)
-                    continue
+                        continue
                 handle(self, kind, data[start:body].decode("ascii"), data[body:at])
         except Exception as exc:
             self._bus._complain(exc)
@@ -193,8 +194,7 @@ class LocalBus(Bus):
         self._receiver: Receiver | None = None
         self._closed = False
         self._loop: asyncio.AbstractEventLoop
-        self._topics: set[str] = set()
-        self._wanted: dict[bytes, str] = {}  # the same, by what they are called in frames
+        self._topics: dict[bytes, str] = {}  # that are subscribed to, by their names in frames
         self._interested: dict[str, list[_Peer]] = {}
         self._peers: dict[int, _Peer] = {}
         self._streams: set[_Stream] = set()
@@ -258,7 +258,7 @@ class LocalBus(Bus):
             self._pump()
             await asyncio.sleep(0.005)
         self._closed = True
-        self._wanted.clear()
+        self._topics.clear()
         self._outbox.fail("the bus was closed")
         if self._ticking is not None:
             self._ticking.cancel()
@@ -315,7 +315,7 @@ class LocalBus(Bus):
         peer.send(_frame(_F_HELLO, "", _HELLO.pack(_VERSION, self._origin)))
         if self._store is not None:
             peer.send(_frame(_F_KEEPER, "", _ID.pack(self._epoch)))
-        for topic in self._topics:
+        for topic in self._topics.values():
             peer.send(_frame(_F_SUBSCRIBE, topic, b""))
         peer.connecting = self._loop.create_task(self._connect(peer))
 
@@ -437,9 +437,11 @@ class LocalBus(Bus):
             return
         if not stream.origin:
             raise ValueError("no greeting")
+        if kind == _F_MESSAGE:
+            return  # `data_received` handed on those of our topics
         if kind == _F_HISTORY:
             epoch, offset = _PLACE.unpack_from(body)
-            if topic in self._topics:
+            if topic.encode() in self._topics:
                 receiver.received(topic, body[_PLACE.size :], Position(_epoch_text(epoch), offset))
             return
         if kind == _F_STORED:
@@ -517,16 +519,14 @@ class LocalBus(Bus):
 
     def subscribe(self, topic: str) -> None:
         """Ask for the messages of a topic."""
-        if topic not in self._topics:
-            self._topics.add(topic)
-            self._wanted[topic.encode()] = topic
+        name = topic.encode()
+        if name not in self._topics:
+            self._topics[name] = topic
             self._to_all(_frame(_F_SUBSCRIBE, topic, b""))
 
     def unsubscribe(self, topic: str) -> None:
         """Stop asking for the messages of a topic."""
-        if topic in self._topics:
-            self._topics.discard(topic)
-            self._wanted.pop(topic.encode(), None)
+        if self._topics.pop(topic.encode(), None) is not None:
             self._to_all(_frame(_F_UNSUBSCRIBE, topic, b""))
 
     def _to_all(self, frame: bytes) -> None:
@@ -608,7 +608,7 @@ class LocalBus(Bus):
             frame = _frame(_F_HISTORY, topic, place + data)
             for peer in peers:
                 peer.send(frame, may_miss=True)
-        if topic in self._topics and self._receiver is not None:
+        if topic.encode() in self._topics and self._receiver is not None:
             self._receiver.received(topic, data, position)
         return position
 
