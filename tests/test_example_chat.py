@@ -41,11 +41,7 @@ def running(**environment: str) -> Iterator[Running]:
         made.wait_log("2 workers are ready")
         yield made
     finally:
-        process.kill()
-        process.wait()
-        made._reader.join(10)
-        assert process.stderr is not None
-        process.stderr.close()
+        made.drop()
 
 
 @pytest.fixture(params=["local", *REDISES])

@@ -117,6 +117,14 @@ class Running:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(20)
 
+    def drop(self) -> None:
+        """Kill it if it still runs, and close its log."""
+        self.process.kill()
+        self.process.wait()
+        self._reader.join(10)
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+
 
 @pytest.fixture
 def program(tmp_path: Path) -> Path:
@@ -135,11 +143,7 @@ def running(program: Path, *arguments: str, target: str = "app:server", **enviro
     try:
         yield made
     finally:
-        process.kill()
-        process.wait()
-        made._reader.join(10)
-        assert process.stderr is not None
-        process.stderr.close()
+        made.drop()
 
 
 @pytest.mark.parametrize("options", [[], ["--uvloop"]], ids=["asyncio", "uvloop"])
@@ -345,11 +349,7 @@ def test_a_service_of_systemd(program: Path, tmp_path: Path) -> None:
             wait_for("STOPPING=1")
             assert process.wait(20) == 0
         finally:
-            process.kill()
-            process.wait()
-            run._reader.join(10)
-            assert process.stderr is not None
-            process.stderr.close()
+            run.drop()
 
 
 def test_started_without_standard_streams(program: Path) -> None:
@@ -362,11 +362,7 @@ def test_started_without_standard_streams(program: Path) -> None:
         assert run.ask("who")
         assert run.end() == 0
     finally:
-        process.kill()
-        process.wait()
-        run._reader.join(10)
-        assert process.stderr is not None
-        process.stderr.close()
+        run.drop()
 
 
 def test_a_file_in_the_place_of_a_unix_socket_stays(tmp_path: Path) -> None:

@@ -205,24 +205,19 @@ def _scenarios() -> Iterator[Scenario]:
         server_args="--broadcast",
         reference="uws/c",
     )
-    for count in (1, 10, 100):
-        yield Scenario(
-            f"topics-{count}",
-            f"one topic of 1,000 connections, {count} publishes of 64 B at once, per delivery",
-            f"-m broadcast -s 64 -c 1000 -k {count}",
-            (_WSFAST[0], "uws/c"),
-            server_args="--topics 1 1",
-            reference="uws/c",
-        )
-    for count in (1, 100, 1000):
-        yield Scenario(
-            f"topics-many-{count}",
-            f"10,000 connections with 10 of 1,000 topics, {count} publishes of 64 B at once, per delivery",
-            f"-m broadcast -s 64 -c 10000 -r 100 -k {count}",
-            (_WSFAST[0], "uws/c"),
-            server_args="--topics 1000 10",
-            reference="uws/c",
-        )
+    for name, who, connections, topics, counts in (
+        ("topics", "one topic of 1,000 connections", "-c 1000", "1 1", (1, 10, 100)),
+        ("topics-many", "10,000 connections with 10 of 1,000 topics", "-c 10000 -r 100", "1000 10", (1, 100, 1000)),
+    ):
+        for count in counts:
+            yield Scenario(
+                f"{name}-{count}",
+                f"{who}, {count} publishes of 64 B at once, per delivery",
+                f"-m broadcast -s 64 {connections} -k {count}",
+                (_WSFAST[0], "uws/c"),
+                server_args=f"--topics {topics}",
+                reference="uws/c",
+            )
     for name, size, title in (("64", 64, "64 B"), ("64k", 65536, "64 KiB")):
         yield Scenario(
             f"client-{name}",
