@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from typing import Any
 
-import wsfast
+import pytest
 
-__all__ = ["SLOWNESS", "echo", "port_of", "stream_echo", "until"]
+import wsfast
+from wsfast.deflate.context import PerMessageDeflate
+
+__all__ = ["SLOWNESS", "HeldCompression", "echo", "port_of", "stream_echo", "until"]
 
 # The Python twins do the same, but not as fast.
 SLOWNESS = 1 if wsfast.IMPLEMENTATION == "cython" else 4
@@ -37,3 +41,18 @@ async def until(condition: Callable[[], object], patience: float = 10.0 * SLOWNE
     async with asyncio.timeout(patience):
         while not condition():
             await asyncio.sleep(0.002)
+
+
+class HeldCompression:
+    """Keeps threads from compressing until it is let go."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.began = threading.Event()
+        self.go_on = threading.Event()
+        self._compress = PerMessageDeflate.compress
+        monkeypatch.setattr(PerMessageDeflate, "compress", lambda *args: self._held(*args))
+
+    def _held(self, compression: PerMessageDeflate, data: bytes) -> bytes:
+        self.began.set()
+        assert self.go_on.wait(20)
+        return self._compress(compression, data)

@@ -11,11 +11,12 @@ import threading
 import warnings
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
+from time import monotonic
 from typing import Any
 from unittest.mock import AsyncMock, create_autospec
 
 import pytest
-from shared import until
+from shared import HeldCompression, until
 
 import wsfast
 from wsfast import ConcurrencyError, ConnectionClosedError, ConnectionClosedOK, Deflate, State
@@ -377,6 +378,67 @@ async def test_whatever_closes_comes_after_what_a_thread_compresses(ending: str)
                 await client.recv()
             assert client.close_code == codes[ending]
     await asyncio.gather(*tasks)
+
+
+@pytest.mark.parametrize("call", ["server", "client"])
+async def test_a_peers_close_is_answered_behind_what_a_thread_compresses(
+    call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RFC 6455, 5.5.1: it "MAY delay sending a Close frame until its current message is sent"."""
+    held = HeldCompression(monkeypatch)
+    async with pair(compression=Deflate(executor_threshold=1000)) as (client, server):
+        sender, closer = (server, client) if call == "server" else (client, server)
+        large = "large " * 10_000
+        sending = [asyncio.create_task(sender.send(message)) for message in (large, "behind it")]
+        receiving = asyncio.create_task(sender.recv())
+        await until(held.began.is_set)
+        received = sender.counters["bytes_received"]
+        closing = asyncio.create_task(closer.close(4000))
+        await until(lambda: sender.counters["bytes_received"] > received)
+        assert sender.state is State.OPEN
+        held.go_on.set()
+        assert await closer.recv() == large
+        await closing
+        done = await asyncio.gather(*sending, receiving, return_exceptions=True)
+        assert done[0] is None
+        assert [type(one) for one in done[1:]] == [ConnectionClosedError] * 2
+        assert sender.close_code == closer.close_code == 4000
+
+
+async def test_what_is_not_compressed_in_time_is_not_reported_as_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer to a peer's Close frame waits for `GRACE` at most; a message that comes too late raises."""
+    monkeypatch.setattr("wsfast.session.GRACE", 0.05)
+    held = HeldCompression(monkeypatch)
+    async with pair(compression=Deflate(executor_threshold=1000)) as (client, server):
+        sending = [asyncio.create_task(server.send(message)) for message in ("large " * 10_000, "behind it")]
+        await until(held.began.is_set)
+        await client.close()
+        assert client.close_code == 1000
+        held.go_on.set()
+        done = await asyncio.gather(*sending, return_exceptions=True)
+        assert [type(one) for one in done] == [ConnectionClosedOK] * 2
+        with pytest.raises(ConnectionClosedOK):
+            await client.recv()
+
+
+async def test_a_close_takes_close_timeout_once_though_a_thread_compresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = HeldCompression(monkeypatch)
+    async with pair(compression=Deflate(executor_threshold=1000), close_timeout=0.2) as (client, server):
+        transport = server._open_channel().transport
+        assert transport is not None
+        transport.pause_reading()  # the peer does not answer
+        sending = asyncio.create_task(client.send("large " * 10_000))
+        await until(held.began.is_set)
+        client.close_nowait()
+        latest = monotonic() + 0.2
+        await until(lambda: client.state is State.CLOSING)
+        session = client._open_channel().session
+        assert session.drop_at is not None
+        assert session.drop_at <= latest
+        await client.wait_closed()
+        held.go_on.set()
+        with pytest.raises(ConnectionClosedError, match="close timeout"):
+            await sending
 
 
 async def test_a_close_waits_for_no_fragments_that_may_never_come() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 import pytest
@@ -539,7 +540,24 @@ def test_how_long_a_peer_may_go_on_after_the_end(close_timeout: float | None, un
         # Its Close frame may be behind what the peer takes slowly.
         assert session.deadline == (None if close_timeout is None else START + close_timeout)
     else:
-        assert session.deadline == START + 1 + min(LINGER, close_timeout or LINGER)
+        assert session.deadline == START + min(1 + LINGER, close_timeout or inf)
+
+
+@SIDES
+@pytest.mark.parametrize("unsent", [0, 100])
+@pytest.mark.parametrize("since", [0, 2])
+def test_all_of_a_closing_takes_close_timeout_once(side: Side, unsent: int, since: float) -> None:
+    """From the call on, however late its Close frame went out, and whatever the peer does meanwhile."""
+    session = make(side, close_timeout=3)
+    session.close(START + since, 1000, "", CloseCause.LOCAL, since=START)
+    session.unsent = unsent
+    assert session.deadline == START + 3
+    do = session.receive_data(frame(session, CLOSE), START + 2.9)[1]
+    if do is Do.END:
+        session.sending_ended(START + 2.9)
+    session.receive_end(START + 2.9)
+    assert session.drop_at == START + 3
+    assert session.on_time(START + 3) is Do.DROP
 
 
 @SIDES

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import asyncio
 import contextlib
 import functools
 import os
@@ -21,7 +22,7 @@ from typing import Any
 
 import pytest
 from certificates import Certificates, make_certificates
-from shared import echo
+from shared import HeldCompression, echo
 from sync_helpers import (
     PATIENCE,
     Peer,
@@ -750,6 +751,37 @@ def in_other_thread(call: Callable[[], Any]) -> Any:
 
 
 # --- Threads
+
+
+@pytest.mark.parametrize("receiving", [True, False])
+def test_a_peers_close_is_answered_behind_what_another_thread_compresses(
+    receiving: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RFC 6455, 5.5.1: it "MAY delay sending a Close frame until its current message is sent"."""
+    held = HeldCompression(monkeypatch)
+    received: list[Any] = []
+
+    async def closes(ws: wsfast.WebSocket) -> None:
+        await asyncio.to_thread(held.began.wait)
+        ws.close_nowait(1001)
+        received.extend([message async for message in ws])
+
+    def receive() -> None:
+        with pytest.raises(wsfast.ConnectionClosedOK):
+            ws.recv()
+
+    with running(closes, compression="deflate") as served, connect(served.uri, compression="deflate") as ws:
+        sender = in_thread(lambda: ws.send("large " * 10_000))
+        until(lambda: ws._kept is not None)
+        threads = [sender, *([in_thread(receive)] if receiving else [])]
+        assert ws.state is wsfast.State.OPEN
+        held.go_on.set()
+        for thread in threads:
+            thread.join(PATIENCE)
+        assert ws.wait_closed(PATIENCE)
+        assert ws.close_code == 1001
+        until(lambda: received)
+    assert received == ["large " * 10_000]
 
 
 @pytest.mark.parametrize("compression", [None, "deflate"])

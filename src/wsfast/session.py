@@ -14,7 +14,8 @@ Rules, each in one place:
 * A ping goes out every `ping_interval`. Whatever is heard, or taken from what was unsent, is a sign of life. Without
   one for `ping_timeout` from a ping on, the peer is lost. While this program does not read (`deaf`), nothing is held
   against the peer.
-* From this side's Close frame on, the peer has `close_timeout` to answer it and to end the transport.
+* From this side's call of `close` on, the peer has `close_timeout` to answer the Close frame and to end the transport;
+  whatever comes meanwhile makes it no longer.
 * A Close frame or a failure that came behind messages may be kept back until these are answered, for `GRACE` at most.
 * To a peer that is behind (`congest`) one pong at a time is under way, for the latest ping: a peer that reads slowly
   but steadily sees that this side lives, and one that reads nothing cannot pile them up.
@@ -177,6 +178,7 @@ class Session:
         unsent: those of them that the peer, or the operating system, has not taken, for the shell to set.
         moving: whether a congested peer took something between the latest two looks at it.
         deaf: whether this program has stopped reading because its consumer is behind, for the shell to set.
+        drop_at: when the transport is dropped, whatever comes; None for never.
         latency: seconds of the latest ping's round trip; 0 before the first.
         pings_received, pings_sent: Ping frames so far.
     """
@@ -184,7 +186,6 @@ class Session:
     __slots__ = (
         "_answer_by",
         "_congestion",
-        "_drop_at",
         "_grace_until",
         "_heard",
         "_ping_at",
@@ -192,6 +193,7 @@ class Session:
         "_taken",
         "connection",
         "deaf",
+        "drop_at",
         "latency",
         "limits",
         "moving",
@@ -232,7 +234,7 @@ class Session:
         self._ping_at = None if limits.ping_interval is None else now + limits.ping_interval
         self._answer_by: float | None = None
         self._grace_until: float | None = None
-        self._drop_at: float | None = None
+        self.drop_at: float | None = None
         self._heard = self._taken = 0
         self._congestion: _Congestion | None = None
         self.moving: bool = False
@@ -244,15 +246,15 @@ class Session:
         """When to call `on_time`; None for never. It may change with every other call."""
         first = self._ping_at
         look_at = None if self._congestion is None else self._congestion.look_at
-        for when in (self._answer_by, self._grace_until, self._drop_at, look_at):
+        for when in (self._answer_by, self._grace_until, self.drop_at, look_at):
             if when is not None and (first is None or when < first):
                 first = when
         return first
 
     def on_time(self, now: float) -> Do:
         """Do what is due. Called too early, it does nothing; called too late, it does it once."""
-        if self._drop_at is not None and now >= self._drop_at:
-            self._drop_at = None
+        if self.drop_at is not None and now >= self.drop_at:
+            self.drop_at = None
             connection = self.connection
             unanswered = connection.state is State.CLOSING and connection.cause is CloseCause.LOCAL
             if not connection.should_end_transport and connection.lost is None:
@@ -390,33 +392,30 @@ class Session:
         """No frames follow either way: whose duty is it to end the transport (RFC 6455, 7.1.1)?"""
         self._stop_pings()
         self._grace_until = None
-        if self.connection.should_end_transport:
-            self._drop_at = self._after(now, self.limits.close_timeout)
-            return Do.END
-        if self.connection.rcvd_then_sent:
-            self._drop_at = self._after(now, self.limits.close_timeout)
-        # Otherwise this side sent its Close frame first, and `close_timeout` has run since then, for the whole closing.
-        return Do.DRAINED
+        if self.limits.close_timeout is not None:
+            # Where this side has sent its Close frame first, `close_timeout` has run since then, for the whole closing.
+            self._drop_by(now + self.limits.close_timeout)
+        return Do.END if self.connection.should_end_transport else Do.DRAINED
 
     def sending_ended(self, now: float) -> None:
         """Record that the shell has ended the sending side, as `Do.END` asks; `unsent` bytes may still wait."""
         if not self.unsent:
             timeout = self.limits.close_timeout
-            self._drop_at = now + (LINGER if timeout is None else min(timeout, LINGER))
+            self._drop_by(now + (LINGER if timeout is None else min(timeout, LINGER)))
 
     def receive_end(self, now: float) -> Do:
         """Note that the peer has ended its sending side, and that this side will end the transport once all is sent."""
         if self.connection.state is State.OPEN:
             self._stop_pings()
             # A peer that reads nothing would delay that for ever.
-            self._drop_at = now + (self.limits.close_timeout or LINGER)
+            self.drop_at = now + (self.limits.close_timeout or LINGER)
         return Do.FLUSH
 
     def receive_eof(self, exc: BaseException | None = None) -> None:
         """Record that the transport has ended, and by what if that is known. It may be called more than once."""
         self.connection.receive_eof(exc)
         self._stop_pings()
-        self._grace_until = self._drop_at = self._congestion = None
+        self._grace_until = self.drop_at = self._congestion = None
         pings, self._pings = self._pings, None
         for on_pong, _ in (pings or {}).values():
             if on_pong is not None:
@@ -487,10 +486,16 @@ class Session:
         if not self._pings:
             self._pings = None
 
-    def close(self, now: float, code: int | None, reason: str, cause: CloseCause) -> Do:
+    def close(self, now: float, code: int | None, reason: str, cause: CloseCause, *, since: float | None = None) -> Do:
         """Start the closing handshake (RFC 6455, 7.1.2); without effect once the connection is closing.
 
         Messages that are under way are still for the consumer, until the peer's Close frame.
+
+        Args:
+            now: the time.
+            code, reason: what the Close frame says.
+            cause: why.
+            since: when the program asked for it, from where on `close_timeout` runs; None for `now`.
 
         Raises:
             ValueError, TypeError: those of `encode_close`, whatever the state.
@@ -502,7 +507,8 @@ class Session:
             return Do.NOTHING
         self._stop_pings()
         self._grace_until = None
-        self._drop_at = self._after(now, self.limits.close_timeout)
+        if self.limits.close_timeout is not None:
+            self._drop_by((now if since is None else since) + self.limits.close_timeout)
         return Do.FLUSH
 
     def abort(self, cause: CloseCause | None = None, exc: BaseException | None = None) -> Do:
@@ -517,6 +523,6 @@ class Session:
         self.receive_eof(exc)
         return Do.DROP
 
-    @staticmethod
-    def _after(now: float, timeout: float | None) -> float | None:
-        return None if timeout is None else now + timeout
+    def _drop_by(self, when: float) -> None:
+        if self.drop_at is None or when < self.drop_at:
+            self.drop_at = when

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..codes import CloseCause, CloseCode
 from ..connection import State
-from ..events import BytesLike
+from ..events import BytesLike, Close
+from ..exceptions import ConnectionClosed
 
 if TYPE_CHECKING:
     from .protocol import ConnectionProtocol
@@ -112,7 +113,7 @@ class Outbox:
         busy: whether a message in several steps is under way, so that other tasks have to wait in line.
     """
 
-    __slots__ = ("_channel", "_closing", "_compressing", "_drain", "_line", "_steps", "busy")
+    __slots__ = ("_channel", "_closing", "_compressing", "_drain", "_kept", "_line", "_steps", "busy")
 
     def __init__(self, channel: ConnectionProtocol) -> None:
         self._channel = channel
@@ -121,6 +122,7 @@ class Outbox:
         self._steps = 0
         self._compressing = False  # in a thread
         self._closing = False  # behind that
+        self._kept: Close | None = None  # the peer's, which is answered behind that
         self.busy: bool = False
 
     # --- One after the other
@@ -189,7 +191,11 @@ class Outbox:
             if quick:
                 self.leave()
             else:
-                await self._compress_in_thread(message, text, compress)
+                try:
+                    await self._compress_in_thread(message, text, compress)
+                except ConnectionClosed:
+                    await self.check_open()  # which waits for the end, to tell how it was
+                    raise
         await self.drain()
 
     def _is_quick(self, message: str | BytesLike, compress: bool | None) -> bool:
@@ -236,13 +242,30 @@ class Outbox:
             if not done.done():
                 done.set_result(None)
         finally:
+            self.hand_in()
             self.leave()
+
+    def keep(self, event: Close) -> bool:
+        """Keep the peer's Close frame until the message that a thread compresses was sent; False if there is none."""
+        # RFC 6455, 5.5.1: "An endpoint MAY delay sending a Close frame until its current message is sent".
+        if self._compressing and self._channel.connection.state is State.OPEN:
+            self._kept = event
+            return True
+        return False
+
+    def hand_in(self) -> None:
+        """Handle the peer's Close frame, if it was kept."""
+        event, self._kept = self._kept, None
+        if event is not None:
+            self._compressing = False  # it is not waited for any longer
+            self._channel.handle_event(event)
 
     def put_off(self, close: Callable[[], None]) -> bool:
         """Have a close begin behind the message that a thread compresses, and those in line; False if there is none.
 
-        They were sent before. It waits for `close_timeout` at most: the next piece of a message in fragments may never
-        come. Where a close is put off already, this one is without effect.
+        They were sent before. It waits for half of `close_timeout` at most, so that the peer has the other half: the
+        next piece of a message in fragments may never come. Where a close is put off already, this one is without
+        effect.
         """
         if not self._compressing:
             return False
@@ -251,7 +274,7 @@ class Outbox:
             timeout = self._channel.host.limits.close_timeout
             loop = self._channel.loop
             turn = self._line.join(loop)
-            timer = None if timeout is None else loop.call_later(timeout, turn.cancel)
+            timer = None if timeout is None else loop.call_later(timeout / 2, turn.cancel)
             turn.add_done_callback(partial(self._close_now, close, timer))
         return True
 

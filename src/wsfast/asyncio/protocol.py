@@ -264,6 +264,9 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
 
     def handle_event(self, event: Event) -> None:
         """Do what the decoder's event asks for, if it is no message."""
+        if isinstance(event, Close) and self._outbox is not None and self._outbox.keep(event):
+            self.settle_later()
+            return
         if self.write_paused:
             self._count_unsent()
         self.obey(self.session.handle(event, monotonic()))
@@ -278,9 +281,15 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         self.session.keep_back(monotonic())
         self._schedule()
 
+    def _settle_all(self) -> None:
+        """Handle what was kept back, though a thread compresses: what it makes is not sent then."""
+        self.settle()
+        if self._outbox is not None:
+            self._outbox.hand_in()
+
     def _end_grace(self) -> None:
         """Stop waiting for the consumer, which has neither answered nor taken what came."""
-        self.settle()
+        self._settle_all()
         if self.paused & PAUSED_HELD and self.connection.state is State.CLOSING:
             # The peer's Close frame comes after messages for which there is no room.
             self.receiving = False
@@ -298,14 +307,14 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         self.settle()
         if self.gated and self.connection.state is State.OPEN:
             encode_close(code, reason)  # raises now, if it does
-            if self.outbox.put_off(partial(self._close_now, code, reason, cause)):
+            if self.outbox.put_off(partial(self._close_now, code, reason, cause, since=monotonic())):
                 return
         self._close_now(code, reason, cause)
 
-    def _close_now(self, code: int | None, reason: str, cause: CloseCause) -> None:
+    def _close_now(self, code: int | None, reason: str, cause: CloseCause, *, since: float | None = None) -> None:
         """Start the closing handshake, whatever a thread compresses: that is lost."""
         self.settle_gathered()
-        do = self.session.close(monotonic(), code, reason, cause)
+        do = self.session.close(monotonic(), code, reason, cause, since=since)
         if do is Do.NOTHING:
             return
         self.derive()
@@ -542,7 +551,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         ws._keep_addresses()
         self.host.timer.clear(self)
         self.take_rest()
-        self.settle()
+        self._settle_all()
         self.session.receive_eof(exc)
         self.detach()
         self.derive()

@@ -435,7 +435,8 @@ class WebSocket(Facts, Endpoint):
         """Close the connection with the closing handshake and wait for its end, for at most `close_timeout`.
 
         On a connection that is closed or closing already it only waits. While a thread compresses a message that was
-        sent before, the closing handshake starts behind that one, or after `close_timeout`, and has its time then.
+        sent before, the closing handshake starts behind that one, or after half of `close_timeout`: then `send` of that
+        message raises.
 
         Args:
             code: 1000 to 1003, 1007 to 1014 or 3000 to 4999; 1005 for a Close frame without a code.

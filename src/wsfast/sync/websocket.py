@@ -122,6 +122,7 @@ class WebSocket(Shell):
         self._decoded = threading.Condition(self._lock)  # more of what one read brought is
         self._gate = threading.Lock()  # held while a message is sent, so that fragments are not mixed
         self._brief = threading.Lock()  # held while a whole message is sent, never for long: `broadcast` takes it
+        self._packing = False  # a message is compressed: set under `_brief`
         self._sender: int | None = None  # the thread that has the gate for a message in fragments: set under `_brief`
         self._turnstile = threading.RLock()  # held while a message is received
         self._queue: SimpleQueue[str | bytes | Fragment | None] = SimpleQueue()  # None ends it
@@ -319,7 +320,8 @@ class WebSocket(Shell):
                         # Ctrl-C came between taking a message and counting it.
                         self._taken_size = self._put_size
                         self._unpause()
-                    self._obey(self._hand_in())
+                    if not self._packing:
+                        self._obey(self._hand_in())
         try:
             if end is None:
                 event = self._queue.get()
@@ -543,11 +545,20 @@ class WebSocket(Shell):
             return
         # To compress takes long: meanwhile pings are answered and other threads receive.
         try:
-            prepared = connection.prepare_message(message, text, compress)
-            with self._lock:
-                connection.send_prepared(prepared)
-                self._messages_sent += 1
-                self._flush()
+            # RFC 6455, 5.5.1: "An endpoint MAY delay sending a Close frame until its current message is sent".
+            try:
+                self._packing = True
+                prepared = connection.prepare_message(message, text, compress)
+                with self._lock:
+                    connection.send_prepared(prepared)
+                    self._messages_sent += 1
+                    self._flush()
+            finally:
+                self._packing = False  # before `_kept` is looked at: see `_take_in`
+                if self._kept is not None:
+                    with self._lock:
+                        if self._is_answered():
+                            self._obey(self._hand_in())
         except Exception:
             raise
         except BaseException:
@@ -775,7 +786,7 @@ class WebSocket(Shell):
         self._queue.put(message)
 
     def _is_answered(self) -> bool:
-        return not self._owing and self._taken_size == self._put_size
+        return not self._owing and self._taken_size == self._put_size and not self._packing
 
     def _read_on(self) -> None:
         self._link.wake()

@@ -579,7 +579,9 @@ class WebSocket(Shell):
             self._end()
         else:
             # The peer has ended its sending side: it may still take what is unsent.
-            self._end(max(self._limits.close_timeout or LINGER, _PARTING))
+            now = trio.current_time()
+            self._session.receive_end(now)
+            self._end(max((self._session.drop_at or now + LINGER) - now, _PARTING))
 
     async def _write(self) -> None:
         encoder = self._connection.encoder
