@@ -10,7 +10,9 @@ import re
 import signal
 import subprocess
 import sys
+import termios
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from sync_helpers import running
 
 import wsfast
 from wsfast.cli import main
-from wsfast.cli.bench import _Histogram
+from wsfast.cli.bench import _Bar, _Histogram, _not_met, _requirement
 
 
 def test_a_table(capsys: pytest.CaptureFixture[str]) -> None:
@@ -30,6 +32,93 @@ def test_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert "round trip   median " in shown.out
     assert "throughput   " in shown.out
     assert shown.err == ""  # the bar is for terminals
+
+
+def test_a_server_that_answers(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Its answers are another text than the question; what it is asked is given on the command line and in a file."""
+    asked = set()
+
+    async def answer(ws: wsfast.WebSocket) -> None:
+        async for message in ws:
+            asked.add(message)
+            await ws.send("answer")
+
+    questions = tmp_path / "questions"
+    questions.write_text('{"op": "b"}\n\n{"op": "é"}\n')
+    with running(answer) as served:
+        given = ["--message", "a", "--message", f"@{questions}", "--duration", "0.1", served.uri]
+        assert main(["bench", *given]) == 1
+        assert "is no echo server" in capsys.readouterr().err
+        for more in ([], ["--rate", "500"]):
+            found = results_of(capsys, "--any-answer", "--require", "mean<10s", "--require", "rate>0", *more, *given)
+            assert found["throughput"]["messages"]
+        assert main(["bench", "--any-answer", "--require", "p99<1us", *given]) == 1
+        shown = capsys.readouterr()
+        assert "text messages of 8.0 bytes on average" in shown.out
+        assert " MB/s received " in shown.out
+        assert re.fullmatch(r"wsfast: required p99<1us: [\d.]+ [mu]?s\n", shown.err)
+    assert asked == {"a", '{"op": "b"}', '{"op": "é"}'}
+
+
+@pytest.mark.parametrize(
+    ("content", "why"), [(None, "No such file"), (b"\n\n", "no line to send"), (b"\xff", "not UTF-8")]
+)
+def test_messages_of_a_file_that_has_none(
+    content: bytes | None, why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "messages"
+    if content is not None:
+        path.write_bytes(content)
+    assert main(["bench", "--message", f"@{path}", "ws://127.0.0.1:1"]) == 1
+    told = capsys.readouterr().err
+    assert str(path) in told
+    assert why in told
+
+
+@pytest.mark.parametrize(
+    ("text", "held"),
+    [
+        ("p99<5ms", True),
+        (" p99 <= 4ms ", False),
+        ("max<0.1s", True),
+        ("max>99ms", True),
+        ("min>1us", False),
+        ("p50<1001us", True),
+        ("rate>10000", False),
+        ("rate<10001", True),
+    ],
+)
+def test_what_is_required(text: str, held: bool) -> None:
+    latency = {"min_us": 1.0, "p50_us": 1000.0, "p99_us": 4000.0, "max_us": 99_999.0}
+    results = {"throughput": {"messages_per_second": 10_000.0}, "latency": latency}
+    assert (_not_met([_requirement(text)], results) == []) is held
+
+
+def test_a_bar_is_no_wider_and_no_higher_than_its_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    master, slave = pty.openpty()
+    termios.tcsetwinsize(master, (5, 30))
+    histogram = _Histogram()
+    for number in range(1, 1000):
+        histogram.add(number / 1000)
+    try:
+        with open(slave, "w") as terminal:
+            monkeypatch.setattr("sys.stderr", terminal)
+            for name, drawn in {"xterm": True, "dumb": False}.items():
+                monkeypatch.setenv("TERM", name)
+                bar = _Bar("throughput", 1.0, histogram)
+                bar.count = 1
+                bar.update(time.perf_counter())
+                bar.end()
+                print("end", flush=True, file=terminal)
+                shown = ""
+                while not shown.endswith("end\r\n"):
+                    shown += os.read(master, 4096).decode()
+                rows = re.sub(r"\x1b\[\d*[AJ]|end", "", shown).strip().split("\r\n")
+                assert len(rows) == (4 if drawn else 1)
+                assert (len(rows[0]) == 29) is drawn
+                assert all(len(row) < 30 for row in rows)
+    finally:
+        os.close(master)
 
 
 @pytest.mark.parametrize(
@@ -260,6 +349,16 @@ def test_nobody_listens(capsys: pytest.CaptureFixture[str]) -> None:
         ["--window", "x"],
         ["--rate", "0"],
         ["--rate", "1", "--subscribe", ""],
+        ["--message", "a", "--subscribe", ""],
+        ["--any-answer", "--subscribe", ""],
+        ["--require", "p99<5ms", "--subscribe", ""],
+        ["--message", "a", "--size", "1"],
+        ["--message", "a", "--text"],
+        ["--require", "p98<5ms"],
+        ["--require", "p99<5"],
+        ["--require", "p99=5ms"],
+        ["--require", "p99<.ms"],
+        ["--require", "rate>5ms"],
     ],
     ids=" ".join,
 )
@@ -267,7 +366,9 @@ def test_wrong_arguments(arguments: list[str], capsys: pytest.CaptureFixture[str
     with pytest.raises(SystemExit) as caught:
         main(["bench", *arguments, "ws://127.0.0.1:1"])
     assert caught.value.code == 2
-    assert "usage:" in capsys.readouterr().err
+    told = capsys.readouterr().err.splitlines()
+    assert told[0].startswith("python -m wsfast bench: error: ")
+    assert told[1:] == ["python -m wsfast bench --help lists what can be given"]
 
 
 def test_the_progress_bar_is_drawn_in_a_terminal() -> None:

@@ -180,7 +180,9 @@ def test_nobody_listens() -> None:
         ["--max-size", "-1", "ws://x"],
         ["ws://x", "--nonsense"],
         ["connect"],
+        ["client"],
         ["ftp://x"],
+        ["--answers", "0", "ws://x"],
         ["--linger", "-1", "ws://x"],
         ["--linger", "nan", "ws://x"],
         ["--timeout", "soon", "ws://x"],
@@ -197,7 +199,9 @@ def test_wrong_arguments(arguments: list[str], capsys: pytest.CaptureFixture[str
         main(arguments)
     assert caught.value.code == 2
     told = capsys.readouterr().err
-    assert "usage:" in told
+    assert told.startswith("python -m wsfast connect: error: ")
+    assert told.endswith("\npython -m wsfast connect --help lists what can be given\n")
+    assert told.count("\n") == 2
     assert "invalid" not in told, "it says what was expected, not how it is parsed"
 
 
@@ -461,6 +465,9 @@ def test_an_address_without_a_scheme(server: Running) -> None:
         ("[::1]:80", "ws://[::1]:80"),
         ("example.com", "wss://example.com"),
         ("example.com:8080/a", "wss://example.com:8080/a"),
+        ("8080", "ws://localhost:8080"),
+        (":8080/a", "ws://localhost:8080/a"),
+        ("80?a", "ws://localhost:80?a"),
         ("ws://a", "ws://a"),
         ("http://a:80/b?c", "ws://a:80/b?c"),
         ("https://a", "wss://a"),
@@ -470,11 +477,40 @@ def test_a_scheme_is_guessed(given: str, uri: str) -> None:
     assert parse_address(given) == uri
 
 
-@pytest.mark.parametrize("given", ["serv", "benchmark", "a/b.c"])
-def test_a_misspelt_command_is_no_address(given: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main([given])
-    assert "invalid choice" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("given", "hint"),
+    [
+        (["serv", "--port", "80"], "did you mean serve?"),
+        (["benchmark", "ws://a"], "did you mean bench?"),
+        (["a/b.c"], "the commands are bench, client, connect, run, serve"),
+        (["ws:/a"], "the commands are "),
+        (["\x1b[2J"], "the commands are "),
+        ([""], "the commands are "),
+    ],
+)
+def test_what_is_neither_a_command_nor_an_address(
+    given: list[str], hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(given)
+    assert caught.value.code == 2
+    told = capsys.readouterr().err
+    assert told.startswith("python -m wsfast: error: expected the address of a server, such as ws://localhost:8765/, ")
+    assert f"got {given[0]!r}" in told
+    assert hint in told
+    assert "\x1b" not in told
+
+
+def test_no_arguments_at_all(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert "serve" in capsys.readouterr().err
+
+
+def test_so_many_answers(server: Running) -> None:
+    began = time.monotonic()
+    done = client("--answers", "2", "--linger", "60", server.uri, data="a\nb\nc\n")
+    assert (done.returncode, done.stdout) == (0, b"a\nb\n")
+    assert time.monotonic() - began < 30
 
 
 def test_rows() -> None:
@@ -505,6 +541,8 @@ def test_which_screen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     assert choose_screen() is EditingScreen
     monkeypatch.setenv("TERM", "dumb")
+    assert choose_screen() is DumbScreen
+    monkeypatch.delenv("TERM")
     assert choose_screen() is DumbScreen
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setitem(sys.modules, "termios", None)

@@ -8,24 +8,33 @@ arguments and returns the exit status. What a command needs beyond wsfast it imp
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from .._version import __version__
 from . import bench, client, run, serve
-from .options import complain, discard_output, looks_like_address
+from .options import complain, discard_output, escape, looks_like_address
 
 __all__ = ["main"]
 
 _COMMANDS = (client, serve, run, bench)
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are two lines: the usage of a command with twenty options would hide what is wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {escape(message)}\n{self.prog} --help lists what can be given\n")
+
+
 def _parser() -> tuple[argparse.ArgumentParser, frozenset[str]]:
     """Return the parser, and the names of the commands."""
-    parser = argparse.ArgumentParser(prog="python -m wsfast", description="WebSockets for asyncio.")
+    parser = _Parser(prog="python -m wsfast", description="WebSockets for asyncio.")
     parser.add_argument("--version", action="version", version=f"wsfast {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     for command in _COMMANDS:
         command.add_parser(commands)
     return parser, frozenset(commands.choices)
@@ -38,18 +47,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: default: those of the process.
 
     Returns:
-        The exit status: 0 for success, 1 if the command failed, 130 if it was interrupted.
+        The exit status: 0 for success, 1 if the command failed, 2 if none was named, 130 if it was interrupted.
 
     Raises:
         SystemExit: with 2 if the arguments are wrong, with 0 after ``--help`` and ``--version``.
     """
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _run(list(sys.argv[1:] if arguments is None else arguments))
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(given: list[str]) -> int:
     parser, commands = _parser()
-    named = bool(given) and given[0] in commands
-    if not named and any("://" in argument or looks_like_address(argument) for argument in given):
-        # A URI, and perhaps options, without a command: talk to it. Of a wrong scheme, say what is wrong with it.
+    if not given:
+        parser.print_help(sys.stderr)
+        return 2
+    first = given[0]
+    if first in ("-h", "--help", "--version", *commands):
+        pass
+    elif first.startswith("-") or "://" in first or looks_like_address(first):
+        # A URI, or options, without a command: talk to it. Of a wrong scheme, the client says what is wrong with it.
         given.insert(0, client.NAME)
-    args = parser.parse_args(given)
+    else:
+        near = difflib.get_close_matches(first, sorted(commands), 1, 0.5)
+        parser.error(
+            f"expected the address of a server, such as ws://localhost:8765/, or a command, got {first!r}; "
+            + (f"did you mean {near[0]}?" if near else f"the commands are {', '.join(sorted(commands))}")
+        )
+    args, unknown = parser.parse_known_args(given)
+    if unknown:
+        args.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     command: Callable[[argparse.Namespace], int] = args.run
     if sys.stdout is None:
         # The parent process closed it: it wants no output.
@@ -57,8 +85,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         status = command(args)
         sys.stdout.flush()
-    except KeyboardInterrupt:
-        return 130
     except OSError as exc:
         # Of standard output, such as a full disk: what the network raises, the commands tell by themselves.
         complain(f"cannot write to standard output: {exc.strerror or exc}")

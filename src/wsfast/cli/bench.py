@@ -5,7 +5,7 @@ An echo server is measured in two steps: the round trip, one message at a time; 
 With ``--rate`` messages are sent when their time has come, whether answers are late or not, and a latency counts from
 when the message should have gone out: so a server that stalls for a second shows it in all messages of that second
 (the other way would omit them, which is known as coordinated omission). With ``--subscribe`` the server need not
-echo: what it sends is counted.
+echo: what it sends is counted. With ``--any-answer`` it answers each message with one of its own.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import json
 import math
 import os
 import random
+import re
 import signal
 import sys
 import time
@@ -33,6 +34,7 @@ from .options import (
     add_connection_arguments,
     complain,
     connection_options,
+    dumb_terminal,
     escape,
     explain,
     natural,
@@ -49,7 +51,9 @@ __all__ = ["add_parser", "run"]
 _WIDTH: Final = 30
 _REDRAW: Final = 0.1
 """Seconds between two looks of the progress bar: to draw it costs some 20 us."""
-_PERCENTILES: Final = (50.0, 90.0, 99.0, 99.9, 99.99)
+_PERCENTILES: Final = (50.0, 90.0, 95.0, 99.0, 99.9, 99.99)
+_LATENCIES: Final = ("min", "mean", *(f"p{percent:g}" for percent in _PERCENTILES), "max")
+"""The figures of latency that ``--require`` knows."""
 _REASONS: Final = 5
 """Reasons for failed connections that are told one by one; ``--json`` tells all."""
 _LOOK: Final = 0.2
@@ -62,6 +66,7 @@ _EPILOG: Final = """examples:
   python -m wsfast bench --connections 100 --rate 20000 ws://localhost:8765/
   python -m wsfast bench --size 64:90,16384:10 --json ws://localhost:8765/ > before.json
   python -m wsfast bench --size 64:90,16384:10 --compare before.json ws://localhost:8765/
+  python -m wsfast bench --message '{"op": "get"}' --any-answer --require 'p99<5ms' ws://localhost:8765/
   python -m wsfast bench --subscribe '{"subscribe": "ticks"}' --connections 1000 --ramp 10 ws://localhost:8765/
 """
 
@@ -72,7 +77,8 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
         "bench",
         help="measure round trip, throughput and latency under load of a server",
         description="Measure an echo server, such as python -m wsfast serve: first the round trip, one message at a"
-        " time; then with many on their way. Every answer is checked. With --subscribe, count what a server sends.",
+        " time; then with many on their way. Every answer is checked. With --any-answer, measure a server that answers"
+        " each message with another; with --subscribe, count what a server sends.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -82,11 +88,23 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
     group.add_argument(
         "--size",
         type=_sizes,
-        default=((128, 1.0),),
+        default=None,
         metavar="BYTES",
         help="of a message; or a mix, as in 64:90,4096:10 for nine small ones of ten (default: 128)",
     )
     group.add_argument("--text", action="store_true", help="send text messages (default: binary)")
+    group.add_argument(
+        "--message",
+        metavar="TEXT",
+        action="append",
+        help="send this text, in place of --size bytes that are random; @PATH for the lines of a file. Can be repeated;"
+        " of several, each is chosen at random",
+    )
+    group.add_argument(
+        "--any-answer",
+        action="store_true",
+        help="the server does not echo, but answers each message with one, in their order",
+    )
     group.add_argument(
         "--duration", type=positive, default=3.0, metavar="SECONDS", help="of each measurement (default: 3)"
     )
@@ -108,6 +126,14 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
         "--subscribe",
         metavar="TEXT",
         help="the server does not echo: send TEXT once on each connection ('' for nothing), and count what comes",
+    )
+    group.add_argument(
+        "--require",
+        type=_requirement,
+        metavar="'p99<5ms'",
+        action="append",
+        help=f"exit with 1 unless this holds under load; {', '.join(_LATENCIES)} in us, ms or s, rate in messages a"
+        " second; can be repeated",
     )
     group.add_argument("--json", action="store_true", help="print the results as one line of JSON")
     group.add_argument("--compare", metavar="FILE", help="print the change to an earlier run, which --json printed")
@@ -131,23 +157,84 @@ def _sizes(text: str) -> tuple[tuple[int, float], ...]:
     return tuple(found)
 
 
+def _requirement(text: str) -> tuple[str, str, bool, float]:
+    """Parse what must hold: its text, the figure's name, whether it must be above, and the bound in us or as it is."""
+    found = re.fullmatch(r"\s*([a-z0-9.]+)\s*([<>])=?\s*([0-9.]+)\s*(us|µs|ms|s|)\s*", text)
+    if found is not None:
+        name, sign, number, unit = found.groups()
+        with contextlib.suppress(ValueError):
+            if name == "rate" and not unit:
+                return text, name, sign == ">", float(number)
+            if name in _LATENCIES and unit:
+                return text, name, sign == ">", float(number) * {"s": 1e6, "ms": 1e3}.get(unit, 1.0)
+    raise argparse.ArgumentTypeError(
+        f"expected a figure, < or >, and a bound, such as 'p99<5ms' or 'rate>10000', got {text!r}; the figures are"
+        f" {', '.join(_LATENCIES)} in us, ms or s, and rate"
+    )
+
+
+def _not_met(required: list[tuple[str, str, bool, float]], results: dict[str, Any]) -> list[str]:
+    """Return what does not hold, in words."""
+    told = []
+    for text, name, above, bound in required:
+        is_rate = name == "rate"
+        figure = results["throughput"]["messages_per_second"] if is_rate else results["latency"][f"{name}_us"]
+        if not (figure > bound if above else figure < bound):
+            told.append(f"required {text}: {f'{figure:,.0f} a second' if is_rate else _duration(figure / 1e6)}")
+    return told
+
+
+def _texts(given: list[str]) -> list[str]:
+    """Return the messages that were given, and the lines of the files that were.
+
+    Raises:
+        OSError: a file cannot be read, or has no text in it; the text names it.
+    """
+    texts: list[str] = []
+    for text in given:
+        if not text.startswith("@"):
+            texts.append(text)
+            continue
+        try:
+            with open(text[1:], encoding="utf-8") as file:
+                lines = [line for line in file.read().split("\n") if line]
+        except OSError as exc:
+            raise OSError(f"cannot read {text[1:]}: {exc.strerror or exc}") from None
+        except UnicodeDecodeError:
+            raise OSError(f"cannot read {text[1:]}: it is not UTF-8") from None
+        if not lines:
+            raise OSError(f"{text[1:]} has no line to send in it")
+        texts += lines
+    return texts
+
+
 def run(args: argparse.Namespace) -> int:
     """Measure, and print the results.
 
     Returns:
-        The exit status: 0, or 1 if the server could not be reached, is no echo server, left something unanswered, or a
-        connection failed.
+        The exit status: 0, or 1 if the server could not be reached, is no echo server, left something unanswered, a
+        connection failed, or what is required does not hold.
     """
-    if args.rate is not None and args.subscribe is not None:
-        args.parser.error("--rate goes without --subscribe: the server decides how much it sends")
+    if args.subscribe is not None:
+        if args.rate is not None:
+            args.parser.error("--rate goes without --subscribe: the server decides how much it sends")
+        if args.message is not None or args.any_answer:
+            args.parser.error("--message and --any-answer go without --subscribe, which sends one text and counts")
+        if any(name != "rate" for _, name, _, _ in args.require or ()):
+            args.parser.error("with --subscribe there are no answers, so no latency: --require 'rate>...' is left")
+    if args.message is not None and (args.size is not None or args.text):
+        args.parser.error("--message goes without --size and --text")
     try:
         options = connection_options(args)
+        messages = _Messages(
+            args.size or ((128, 1.0),), text=args.text, given=_texts(args.message) if args.message else None
+        )
         earlier = None if args.compare is None else _earlier(args.compare)
     except OSError as exc:
         complain(str(exc))
         return 1
     try:
-        results = asyncio.run(_measure(args, options))
+        results = asyncio.run(_measure(args, options, messages))
     except ConnectionClosed as exc:
         complain(f"the connection ended: {exc}")
         return 1
@@ -163,7 +250,10 @@ def run(args: argparse.Namespace) -> int:
         _print(args, results)
     if earlier is not None:
         _print_change(earlier, results)
-    return 1 if "failed" in results or "unanswered" in results else 0
+    broken = _not_met(args.require or [], results)
+    for told in broken:
+        complain(told)
+    return 1 if "failed" in results or "unanswered" in results or broken else 0
 
 
 def _earlier(path: str) -> dict[str, Any]:
@@ -195,12 +285,16 @@ class _Histogram:
 
     def __init__(self) -> None:
         self.count = 0
+        self.total = 0.0
+        self.least = math.inf
         self.greatest = 0.0
         self._buckets: dict[int, int] = {}
 
     def add(self, seconds: float) -> None:
         """Count a duration."""
         self.count += 1
+        self.total += seconds
+        self.least = min(self.least, seconds)
         self.greatest = max(self.greatest, seconds)
         bucket = int(math.log(max(seconds, 1e-7) / 1e-7) / self._STEP)
         self._buckets[bucket] = self._buckets.get(bucket, 0) + 1
@@ -242,7 +336,7 @@ class _Bar:
         self._duration = duration
         self._start = time.perf_counter()
         self._next = 0.0
-        self._on = sys.stderr.isatty()
+        self._on = sys.stderr.isatty() and not dumb_terminal()
         self._histogram = histogram
         self.count = 0
 
@@ -261,7 +355,11 @@ class _Bar:
                 half, most = self._histogram.percentiles(50, 99)
                 known += f" p50 {_duration(half)} p99 {_duration(most)}"
         rows = [] if self._histogram is None else _drawn(self._histogram.bars())
-        screen = "\n".join([f"{self._title:<12} [{'#' * done}{'.' * (_WIDTH - done)}] {part:4.0%}{known}", *rows])
+        lines = [f"{self._title:<12} [{'#' * done}{'.' * (_WIDTH - done)}] {part:4.0%}{known}", *rows]
+        # A line that the terminal breaks in two would be one more to go up. What does not fit is left out.
+        columns, height = _terminal()
+        rows = rows[: height - 2]
+        screen = "\n".join(line[: columns - 1] for line in lines[: len(rows) + 1])
         up = f"\x1b[{len(rows)}A" if rows else ""
         sys.stderr.write(f"\r\x1b[J{screen}{up}\r")
         sys.stderr.flush()
@@ -273,21 +371,29 @@ class _Bar:
             sys.stderr.flush()
 
 
+def _terminal() -> tuple[int, int]:
+    """Return the columns and lines of the terminal that standard error is."""
+    try:
+        size = os.get_terminal_size(sys.stderr.fileno())
+    except (OSError, ValueError):
+        size = os.terminal_size((0, 0))
+    return size.columns or 80, max(3, size.lines or 24)
+
+
 # --- Measuring ----------------------------------------------------------------------------------------------------
 
 
-async def _measure(args: argparse.Namespace, options: dict[str, Any]) -> dict[str, Any]:
-    messages = _Messages(args.size, text=args.text)
+async def _measure(args: argparse.Namespace, options: dict[str, Any], messages: _Messages) -> dict[str, Any]:
     results: dict[str, Any] = {
         "uri": args.uri.partition("://")[0] + "://" + args.uri.partition("://")[2].rpartition("@")[2],
         "codec": IMPLEMENTATION,
-        "size": round(messages.mean, 1) if len(args.size) > 1 else args.size[0][0],
+        "size": round(messages.mean, 1) if messages.mixed else int(messages.mean),
     }
     if args.subscribe is None:
         async with connect(args.uri, **options) as ws:
             try:
                 async with asyncio.timeout(args.duration + args.timeout):
-                    times = sorted(await _round_trips(ws, messages, args.duration))
+                    times = sorted(await _round_trips(ws, messages, args.duration, any_answer=args.any_answer))
             except TimeoutError:
                 raise _NoEchoError(
                     f"the server did not answer a message within {args.timeout:g} s; --subscribe counts what it sends"
@@ -322,6 +428,8 @@ async def _measure(args: argparse.Namespace, options: dict[str, Any]) -> dict[st
     if load.latencies.count:
         found = load.latencies.percentiles(*_PERCENTILES)
         results["latency"] = {
+            "min_us": load.latencies.least * 1e6,
+            "mean_us": load.latencies.total / load.latencies.count * 1e6,
             **{f"p{percent:g}_us": value * 1e6 for percent, value in zip(_PERCENTILES, found, strict=True)},
             "max_us": load.latencies.greatest * 1e6,
             "histogram": [[bound * 1e6, count] for bound, count in load.latencies.bars()],
@@ -330,15 +438,20 @@ async def _measure(args: argparse.Namespace, options: dict[str, Any]) -> dict[st
 
 
 class _Messages:
-    """What is sent: of one size, or of several at random."""
+    """What is sent: random bytes, of one size or of several, or the texts that are given, each at random."""
 
-    def __init__(self, sizes: tuple[tuple[int, float], ...], *, text: bool) -> None:
+    def __init__(self, sizes: tuple[tuple[int, float], ...], *, text: bool, given: list[str] | None = None) -> None:
         self._made: list[str | bytes] = []
-        for size, _ in sizes:
-            raw = os.urandom(size)
-            self._made.append(raw.hex()[:size] if text else raw)
+        if given is not None:
+            self._made += given
+            sizes = tuple((len(message.encode()), 1.0) for message in given)
+        else:
+            for size, _ in sizes:
+                raw = os.urandom(size)
+                self._made.append(raw.hex()[:size] if text else raw)
         self._weights = [weight for _, weight in sizes]
         self.mean = sum(size * weight for size, weight in sizes) / sum(self._weights)
+        self.mixed = len(sizes) > 1
 
     def next(self) -> str | bytes:
         """Return a message."""
@@ -347,7 +460,7 @@ class _Messages:
         return random.choices(self._made, self._weights)[0]
 
 
-async def _round_trips(ws: WebSocket, messages: _Messages, duration: float) -> list[float]:
+async def _round_trips(ws: WebSocket, messages: _Messages, duration: float, *, any_answer: bool) -> list[float]:
     bar = _Bar("round trip", duration)
     times = []
     clock = time.perf_counter
@@ -359,7 +472,8 @@ async def _round_trips(ws: WebSocket, messages: _Messages, duration: float) -> l
             await ws.send(message)
             answer = await ws.recv()
             now = clock()
-            _check(answer, message)
+            if not any_answer:
+                _check(answer, message)
             times.append(now - began)
             if now >= end:
                 return times
@@ -394,6 +508,7 @@ class _Load:
         self.unanswered = 0
         self.latencies = _Histogram()
         self.opening = _Histogram()
+        self._check = _accept if args.any_answer else _check
         self._bar = _Bar("throughput", args.duration + args.ramp, self.latencies)
 
     async def run(self) -> None:
@@ -516,8 +631,8 @@ class _Load:
                     answer = await ws.recv()
                     now = clock()
                     sent, message = on_their_way.popleft()
-                    _check(answer, message)
-                    self._note(message, sent, now)
+                    self._check(answer, message)
+                    self._note(answer, sent, now)
                     if now < self._end:
                         send()
         except TimeoutError:
@@ -536,8 +651,8 @@ class _Load:
                 answer = await ws.recv()
                 now = clock()
                 due, message = on_their_way.popleft()
-                _check(answer, message)
-                self._note(message, due, now)
+                self._check(answer, message)
+                self._note(answer, due, now)
 
         receiving = asyncio.ensure_future(receive())
         try:
@@ -574,9 +689,13 @@ class _Load:
 def _check(answer: object, message: str | bytes) -> None:
     if answer != message:
         raise _NoEchoError(
-            "the server is no echo server: it answered something else than what it was sent;"
-            " --subscribe counts what it sends"
+            "the server is no echo server: it answered something else than what it was sent; --any-answer takes that"
+            " for the answer, --subscribe counts what the server sends"
         )
+
+
+def _accept(answer: object, message: str | bytes) -> None:
+    """Take whatever came for the answer."""
 
 
 # --- Telling -------------------------------------------------------------------------------------------------------
@@ -591,11 +710,11 @@ def _duration(seconds: float) -> str:
 
 def _print(args: argparse.Namespace, results: dict[str, Any]) -> None:
     trip, rate, latency = results.get("round_trip"), results["throughput"], results.get("latency")
-    kind = "text" if args.text else "binary"
+    kind = "text" if args.text or args.message else "binary"
     if trip is None:
         print(f"{results['uri']}: {rate['connections']} connections that listen, {results['codec']} codec")
     else:
-        mean = " on average" if len(args.size) > 1 else ""
+        mean = " on average" if isinstance(results["size"], float) else ""
         print(f"{results['uri']}: {kind} messages of {results['size']} bytes{mean}, {results['codec']} codec")
         print(
             f"round trip   median {trip['median_us']:.0f} us   min {trip['min_us']:.0f} us"
@@ -606,10 +725,9 @@ def _print(args: argparse.Namespace, results: dict[str, Any]) -> None:
         how = f"{rate['messages']} messages came"
     elif "rate" in rate:
         how = f"of {rate['rate']:,.0f} that were asked for, over {rate['connections']} connections"
-    print(
-        f"throughput   {rate['messages_per_second']:,.0f} messages/s   {rate['mb_per_second']:,.1f} MB/s each way"
-        f"   ({how})"
-    )
+    way = "received" if args.any_answer or trip is None else "each way"
+    megabytes = f"{rate['mb_per_second']:,.1f} MB/s {way}"
+    print(f"throughput   {rate['messages_per_second']:,.0f} messages/s   {megabytes}   ({how})")
     opening = results.get("opening")
     if opening is not None and rate["connections"] > 1:
         print(
@@ -627,6 +745,7 @@ def _print(args: argparse.Namespace, results: dict[str, Any]) -> None:
         return
     shown = "   ".join(f"p{percent:g} {_duration(latency[f'p{percent:g}_us'] / 1e6)}" for percent in _PERCENTILES)
     print(f"under load   {shown}   max {_duration(latency['max_us'] / 1e6)}")
+    print(f"             mean {_duration(latency['mean_us'] / 1e6)}   min {_duration(latency['min_us'] / 1e6)}")
     for line in _drawn([(bound / 1e6, count) for bound, count in latency["histogram"]]):
         print(line)
 

@@ -48,6 +48,7 @@ from .options import (
     natural,
     positive,
     tell_failure,
+    whole,
 )
 from .terminal import Input, Screen, choose_screen
 
@@ -80,6 +81,7 @@ _EPILOG: Final = """exit status:
 examples:
   python -m wsfast wss://example.com/chat
   echo hi | python -m wsfast ws://localhost:8765
+  echo '{"question": 42}' | python -m wsfast --answers 1 ws://localhost:8765
   echo '{"subscribe": "ticks"}' | python -m wsfast --no-close ws://localhost:8765 | jq .
 """
 
@@ -88,6 +90,7 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command and its options."""
     parser = commands.add_parser(
         NAME,
+        aliases=["client"],
         help="talk to a server; the command's name can be left out: python -m wsfast ws://…",
         description="Talk to a server. In a terminal, lines that are typed are sent, and messages are printed above. In"
         " a pipe, lines of the input are sent, and messages are written as lines.",
@@ -110,6 +113,12 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
         default=1.0,
         metavar="SECONDS",
         help="after the end of a piped input, close when nothing was received for so long (default: 1)",
+    )
+    group.add_argument(
+        "--answers",
+        type=whole("a number of messages", 1),
+        metavar="N",
+        help="in a pipe, close as soon as N messages were received",
     )
     group.add_argument(
         "-n", "--no-close", action="store_true", help="after the end of a piped input, stay until the server closes"
@@ -410,15 +419,19 @@ async def _filter(ws: WebSocket, args: argparse.Namespace) -> None:
 
     async def receive() -> None:
         nonlocal heard
+        count = 0
         async for message in ws:
             _write_message(message, args.binary)
             heard = loop.time()
+            count += 1
+            if count == args.answers:
+                return
 
     async def send() -> None:
         lines = Input(loop, binary=args.binary)
         while (line := await lines.get()) is not None:
             await ws.send(line if args.binary else line.decode("utf-8", "replace"))
-        await (ws.wait_closed() if args.no_close else linger())
+        await (ws.wait_closed() if args.no_close or args.answers else linger())
 
     async def linger() -> None:
         nonlocal heard

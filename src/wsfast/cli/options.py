@@ -22,6 +22,7 @@ __all__ = [
     "complain",
     "connection_options",
     "discard_output",
+    "dumb_terminal",
     "escape",
     "explain",
     "looks_like_address",
@@ -46,6 +47,11 @@ def escape(text: str) -> str:
 def complain(text: str) -> None:
     """Tell the user, on stderr, why something does not work; what a peer said in it is made safe."""
     print(f"wsfast: {escape(text)}", file=sys.stderr, flush=True)
+
+
+def dumb_terminal() -> bool:
+    """Tell whether the terminal understands no control sequences; one that has no name is taken for such a one."""
+    return os.environ.get("TERM", "dumb" if os.name == "posix" else "") == "dumb"
 
 
 def discard_output() -> None:
@@ -125,7 +131,7 @@ def whole(what: str, least: int, most: int | None = None) -> Callable[[str], int
 def looks_like_address(text: str) -> bool:
     """Tell whether an argument is the address of a server without a scheme, and not a command."""
     host = re.split(r"[/?]", text, maxsplit=1)[0]
-    return not text.startswith("-") and (host == "localhost" or bool(re.fullmatch(r"[^:]+\.[^:]+|.+:\d+", host)))
+    return not text.startswith("-") and (host == "localhost" or bool(re.fullmatch(r"[^:]+\.[^:]+|.*:\d+|\d+", host)))
 
 
 def _uri(text: str) -> str:
@@ -133,6 +139,7 @@ def _uri(text: str) -> str:
         text = text.replace("http", "ws", 1)  # copied from a browser, which takes them for the same
     elif not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text) and looks_like_address(text):
         # This machine mostly has no certificate, and others should have one.
+        text = re.sub(r"^:?(?=\d+(?:[/?]|$))", "localhost:", text)  # a port alone
         host = text.partition("/")[0].rpartition(":")[0] or text.partition("/")[0]
         local = host in ("localhost", "[::1]") or host.startswith("127.")
         text = f"{'ws' if local else 'wss'}://{text}"

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from .editor import Editor
-from .options import escape
+from .options import dumb_terminal, escape
 
 __all__ = ["Input", "Screen", "choose_screen"]
 
@@ -36,7 +36,7 @@ class Screen(Protocol):
 
 def choose_screen() -> Callable[[], Screen]:
     """Return what makes the screen that suits this terminal."""
-    if os.environ.get("TERM") == "dumb":
+    if dumb_terminal():
         return DumbScreen
     try:
         import termios  # noqa: F401
