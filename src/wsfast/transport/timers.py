@@ -124,18 +124,19 @@ class CoarseTimer:
             self.clear(timed)
         # Kept by when they are due, never by delay: delays are as many as there are calls.
         width = _width(delay)
-        bucket = self._bucket(((self.time() + delay) // width + 1) * width)
+        due = ((self.time() + delay) // width + 1) * width
+        bucket = self._buckets.get(due)
+        if bucket is None:
+            bucket = self._new_bucket(due)
         timed.due = bucket.due  # the same object for all: a float of its own would be 24 bytes for each
         bucket[timed] = None
 
-    def _bucket(self, due: float) -> _Bucket:
-        bucket = self._buckets.get(due)
-        if bucket is None:
-            bucket = self._buckets[due] = _Bucket()
-            bucket.due = due
-            heapq.heappush(self._times, due)
-            if self._times[0] == due:
-                self._arm()
+    def _new_bucket(self, due: float) -> _Bucket:
+        bucket = self._buckets[due] = _Bucket()
+        bucket.due = due
+        heapq.heappush(self._times, due)
+        if self._times[0] == due:
+            self._arm()
         return bucket
 
     def clear(self, timed: Timed) -> None:
@@ -177,7 +178,7 @@ class CoarseTimer:
 
 def _width(delay: float) -> float:
     """Return how coarse a deadline so many seconds away may be."""
-    width = _FINEST
-    while width * 16 < delay and width < _COARSEST:
-        width *= 2
+    width = _COARSEST  # that of most
+    while width * 8 >= delay and width > _FINEST:
+        width /= 2
     return width
