@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from wsfast.exceptions import HandshakeRefused, InvalidMessage, InvalidState
-from wsfast.handshake import check_request
+from wsfast.handshake import _head, _head_py, check_request
 from wsfast.handshake.http11 import (
     MAX_BODY,
     MAX_HEAD,
@@ -47,7 +47,7 @@ SAMPLE = (  # RFC 6455, 1.2
 
 def fields_of(request: Request) -> dict[str, str]:
     """Return the headers that the handshake looks at, as the parser found them and as they stand in the bytes."""
-    fields = find_fields(request.raw.decode("latin-1"))
+    fields = find_fields(request.raw)
     assert request._fields in (fields, None)
     return fields
 
@@ -89,6 +89,25 @@ def test_sample() -> None:
     assert request.raw == SAMPLE
     assert parser.trailing == b""
     assert repr(request) == "<Request GET '/chat?...'>"
+
+
+def test_heads_that_come_whole() -> None:
+    """The twins take the same ones: a good head with each byte replaced by other kinds of bytes, cut, at the limits."""
+    head = (
+        b"GET /a HTTP/1.1\r\nHost: \t h\r\nconnection:a\r\nX-Y: b\r\nCONNECTION: \xe4 \t\r\nUpgrade:\r\n"
+        b"Sec-WebSocket-Key: c\r\n\r\n"
+    )
+    fields = {"Host": "h", "Connection": "a\n\xe4", "Upgrade": "", "Sec-WebSocket-Key": "c"}
+    twins = _head_py.take_head, _head.take_head
+    assert [take(head + b"\x81\r\n", 999, 6) for take in twins] == [(len(head), fields)] * 2
+    cases = [(head, size, count) for size in range(len(head) + 2) for count in (0, 5, 6, 7)]
+    cases += [(head[:cut], 999, 6) for cut in range(len(head))]
+    for at in range(len(head)):
+        for byte in b'\0\t\r\n "#/:;Aaz{-\x1f\x7f\x80\xff':
+            cases.append((head[:at] + bytes([byte]) + head[at + 1 :], 999, 6))
+    outcomes = {take: [take(*case) for case in cases] for take in twins}
+    assert outcomes[twins[0]] == outcomes[twins[1]]
+    assert len({str(outcome) for outcome in outcomes[twins[0]]}) > 100  # of good ones there are many, too
 
 
 def test_request_keeps_nothing_but_bytes() -> None:

@@ -21,7 +21,14 @@ import wsfast
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-EXTENSIONS = {"_codec", "asyncio/_channel", "topics/_topics", "transport/_socket", "transport/_tls"}
+EXTENSIONS = {
+    "_codec",
+    "asyncio/_channel",
+    "handshake/_head",
+    "topics/_topics",
+    "transport/_socket",
+    "transport/_tls",
+}
 """Paths in the package, without an ending."""
 
 
@@ -97,7 +104,7 @@ def test_an_unusable_extension_is_an_error(name: str, how: str, tmp_path: Path) 
         extension.rename(extension.with_name(f"{Path(name).name}.cpython-39-x86_64-linux-gnu.so"))
     program = (
         "import importlib\n"
-        "names = ('', '.transport.tls', '.transport.sockets', '.topics.index')\n"
+        "names = ('', '.handshake', '.transport.tls', '.transport.sockets', '.topics.index')\n"
         "try: [importlib.import_module(f'wsfast{name}') for name in names]\n"
         "except ImportError as exc: print(exc)\n"
         "else: print('imported')"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from enum import IntEnum, StrEnum
 from typing import Final, NamedTuple
 
-__all__ = ["Close", "CloseCause", "CloseCode", "Opcode"]
+__all__ = ["Close", "CloseCause", "CloseCode", "Opcode", "check_code"]
 
 
 class Opcode(IntEnum):
@@ -71,10 +71,14 @@ class Close(NamedTuple):
         Raises:
             ValueError: the code is not one of 1000 to 1003, 1007 to 1014 and 3000 to 4999.
         """
-        # RFC 6455, 7.4.2: 0-999 "are not used", 1000-2999 are the protocol's own, of which 1004-1006 and 1015 are
-        # reserved.
-        if not (1000 <= self.code <= 1003 or 1007 <= self.code <= 1014 or 3000 <= self.code <= 4999):
-            raise ValueError(f"code must be 1000-1003, 1007-1014 or 3000-4999, got {self.code}")
+        check_code(self.code)
+
+
+def check_code(code: int) -> None:
+    """Check that a close code may be sent; errors are those of `Close.check`."""
+    # RFC 6455, 7.4.2: 0-999 "are not used", 1000-2999 are the protocol's own, of which 1004-1006 and 1015 are reserved.
+    if not (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999):
+        raise ValueError(f"code must be 1000-1003, 1007-1014 or 3000-4999, got {code}")
 
 
 NO_CLOSE: Final = Close(CloseCode.ABNORMAL_CLOSURE)

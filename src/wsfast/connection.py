@@ -141,6 +141,24 @@ _INPUT_OF: Final[dict[type, Input]] = {
 }
 
 
+# Members by themselves: to ask the class for one takes CPython 3.11 some 900 instructions.
+_CLOSING: Final = State.CLOSING
+_DRAINING: Final = State.DRAINING
+_OPEN: Final = State.OPEN
+_CLIENT: Final = Side.CLIENT
+_SERVER: Final = Side.SERVER
+_CLOSE_CALL: Final = Input.CLOSE_CALL
+_EOF: Final = Input.EOF
+_FAILURE: Final = Input.FAILURE
+_SEND: Final = Input.SEND
+_BINARY: Final = Opcode.BINARY
+_CLOSE: Final = Opcode.CLOSE
+_CONT: Final = Opcode.CONT
+_PING: Final = Opcode.PING
+_PONG: Final = Opcode.PONG
+_TEXT: Final = Opcode.TEXT
+
+
 class Compression(Protocol):
     """What a connection needs of an extension that compresses messages (RFC 7692)."""
 
@@ -218,15 +236,15 @@ class Connection:
     ) -> None:
         self.side: Side = side
         self.decoder: Decoder = Decoder(
-            masked=side is Side.SERVER,
+            masked=side is _SERVER,
             max_size=max_size,
             max_fragments=max_fragments,
             max_events=max_events,
             inflate=None if compression is None else compression.decompress,
             buffer=buffer,
         )
-        self.encoder: Encoder = Encoder(mask=side is Side.CLIENT)
-        self.state: State = State.OPEN
+        self.encoder: Encoder = Encoder(mask=side is _CLIENT)
+        self.state: State = _OPEN
         self.compression: Compression | None = compression
         self.close_rcvd: Close | None = None
         self.close_sent: Close | None = None
@@ -256,23 +274,23 @@ class Connection:
         """
         if exc is not None:
             self.lose(exc)
-        self._step(Input.EOF, None)
+        self._step(_EOF, None)
 
     def lose(self, exc: BaseException) -> None:
         """Note what ends the transport, if it is the first, and Close frames were not exchanged both ways before."""
-        if self.lost is None and self.state < State.DRAINING:
+        if self.lost is None and self.state < _DRAINING:
             self.lost = exc.with_traceback(None)  # whose frames would keep what they hold
 
     def handle(self, event: Event) -> bool:
         """Do what an event of the decoder asks for; return whether it is for the application."""
-        kind = _INPUT_OF.get(type(event), Input.FAILURE)
+        kind = _INPUT_OF.get(type(event), _FAILURE)
         return self._step(kind, event) in _FOR_APPLICATION
 
     def answer_ping(self) -> None:
         """Answer the latest ping that came while `congested` was set, if there is one and the state allows it."""
         payload, self._owed_pong = self._owed_pong, None
-        if payload is not None and self.state is State.OPEN:
-            self.encoder.frame(Opcode.PONG, payload)
+        if payload is not None and self.state is _OPEN:
+            self.encoder.frame(_PONG, payload)
 
     # --- What this program does -------------------------------------------------------------------------
 
@@ -299,7 +317,7 @@ class Connection:
 
         What is returned must be given to `send_prepared` before anything else is prepared or sent.
         """
-        if self.state is not State.OPEN:
+        if self.state is not _OPEN:
             raise self.closed_error()
         if self._fragmented:
             raise InvalidState("a message in fragments is unfinished")
@@ -311,7 +329,7 @@ class Connection:
 
     def send_prepared(self, prepared: Prepared) -> None:
         """Encode what `prepare_message` returned; errors are those of `send_message`."""
-        self._step(Input.SEND, None)
+        self._step(_SEND, None)
         opcode, payload, compressed = prepared
         self.encoder.frame(opcode, payload, rsv1=compressed)
 
@@ -327,11 +345,11 @@ class Connection:
 
         The type and the compression of a message are those of its first fragment.
         """
-        self._step(Input.SEND, None)
+        self._step(_SEND, None)
         first = not self._fragmented
         opcode, payload = _as_payload(data, text, check=False)
         if first:
-            self._utf8 = codecs.getincrementaldecoder("utf-8")() if opcode is Opcode.TEXT else None
+            self._utf8 = codecs.getincrementaldecoder("utf-8")() if opcode is _TEXT else None
         if self._utf8 is not None and (not isinstance(data, str) or self._utf8.getstate()[0]):
             self._utf8.decode(payload, fin)  # a fragment may end within a character
         compression = self.compression
@@ -343,7 +361,7 @@ class Connection:
             self._fragmented = 2 if squeeze else 1
         if self._fragmented == 2 and compression is not None:
             payload = compression.compress(payload) if first and fin else compression.compress_fragment(payload, fin)
-        self.encoder.frame(opcode if first else Opcode.CONT, payload, fin=fin, rsv1=first and self._fragmented == 2)
+        self.encoder.frame(opcode if first else _CONT, payload, fin=fin, rsv1=first and self._fragmented == 2)
         if fin:
             self._fragmented = 0
 
@@ -354,13 +372,13 @@ class Connection:
             ConnectionClosed: the connection is not open.
             ValueError: the payload is too long.
         """
-        self._step(Input.SEND, None)
-        self.encoder.frame(Opcode.PING, payload)
+        self._step(_SEND, None)
+        self.encoder.frame(_PING, payload)
 
     def send_pong(self, payload: BytesLike = b"") -> None:
         """Encode an unsolicited Pong frame; errors are those of `send_ping`."""
-        self._step(Input.SEND, None)
-        self.encoder.frame(Opcode.PONG, payload)
+        self._step(_SEND, None)
+        self.encoder.frame(_PONG, payload)
 
     def close(
         self, code: int | None = CloseCode.NORMAL_CLOSURE, reason: str = "", cause: CloseCause = CloseCause.LOCAL
@@ -371,19 +389,19 @@ class Connection:
             ValueError, TypeError: those of `encode_close`, whatever the state.
         """
         body = encode_close(code, reason)
-        if self._step(Input.CLOSE_CALL, None) is Action.START_CLOSE:
+        if self._step(_CLOSE_CALL, None) is Action.START_CLOSE:
             self.cause = cause
             self._send_close(body)
 
     def abandon(self, cause: CloseCause) -> None:
         """Record why this side ends the transport without waiting any longer, unless a cause is known already."""
-        if self.cause is None or self.state is State.CLOSING:
+        if self.cause is None or self.state is _CLOSING:
             self.cause = cause
 
     @property
     def should_end_transport(self) -> bool:
         """Whether this side is to end the transport now, after what is in the encoder was sent."""
-        return self.state is State.DRAINING and (self.side is Side.SERVER or self.failure is not None)
+        return self.state is _DRAINING and (self.side is _SERVER or self.failure is not None)
 
     @property
     def closed_ok(self) -> bool:
@@ -393,12 +411,12 @@ class Connection:
     @property
     def close_code(self) -> int | None:
         """The peer's close code, 1005 without one, 1006 without a Close frame (RFC 6455, 7.1.5); None while open."""
-        return None if self.state < State.DRAINING else (self.close_rcvd or NO_CLOSE).code
+        return None if self.state < _DRAINING else (self.close_rcvd or NO_CLOSE).code
 
     @property
     def close_reason(self) -> str | None:
         """The reason of the peer's Close frame, ``""`` without one (RFC 6455, 7.1.6); None while open."""
-        return None if self.state < State.DRAINING else (self.close_rcvd or NO_CLOSE).reason
+        return None if self.state < _DRAINING else (self.close_rcvd or NO_CLOSE).reason
 
     def closed_error(self) -> ConnectionClosed:
         """Make the exception that tells how the connection ended."""
@@ -422,7 +440,7 @@ class Connection:
         if self.congested:
             self._owed_pong = event.payload
         else:
-            self.encoder.frame(Opcode.PONG, event.payload)
+            self.encoder.frame(_PONG, event.payload)
 
     def _echo(self, event: Close) -> None:
         # RFC 6455, 5.5.1: "If an endpoint receives a Close frame and did not previously send a Close frame, the
@@ -431,7 +449,7 @@ class Connection:
         self.close_rcvd = self.close_sent = event
         self.rcvd_then_sent = True
         self.cause = cause_of_close(event)
-        self.encoder.frame(Opcode.CLOSE, encode_close(event.code, event.reason))
+        self.encoder.frame(_CLOSE, encode_close(event.code, event.reason))
 
     def _finish(self, event: Close) -> None:
         self.close_rcvd = event
@@ -457,7 +475,7 @@ class Connection:
 
     def _send_close(self, body: bytes) -> None:
         # A message of ours that is unfinished stays so: RFC 6455, 5.4 lets control frames in between.
-        self.encoder.frame(Opcode.CLOSE, body)
+        self.encoder.frame(_CLOSE, body)
         self.close_sent = Close(int.from_bytes(body[:2], "big"), body[2:].decode()) if body else Close(1005)
 
 
@@ -481,7 +499,7 @@ _STEPS: Final = {
 def _as_payload(data: str | BytesLike, text: bool | None, *, check: bool = True) -> tuple[Opcode, bytes]:
     """Choose the opcode of a message, and make its payload `bytes`."""
     if isinstance(data, str):
-        return (Opcode.BINARY if text is False else Opcode.TEXT), data.encode()
+        return (_BINARY if text is False else _TEXT), data.encode()
     try:
         payload = bytes(memoryview(data))
     except TypeError:
@@ -489,5 +507,5 @@ def _as_payload(data: str | BytesLike, text: bool | None, *, check: bool = True)
     if text:
         if check:
             payload.decode()
-        return Opcode.TEXT, payload
-    return Opcode.BINARY, payload
+        return _TEXT, payload
+    return _BINARY, payload

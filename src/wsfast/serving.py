@@ -52,6 +52,7 @@ STOPPING: Final = "The server is stopping"
 _HANDSHAKE: Final = frozenset({"connection", "content-length", "transfer-encoding", "upgrade"})
 """Headers that an application may not add to the 101, besides those that begin with Sec-WebSocket."""
 
+_LOST: Final = CloseCause.LOST
 _UNTIMELY: Final = frozenset({CloseCause.LOST, CloseCause.KEEPALIVE, CloseCause.TIMEOUT})
 
 
@@ -412,10 +413,10 @@ def handlers_of(handler: Any, subprotocols: Sequence[str] | None) -> dict[str | 
     return dict.fromkeys([None, *(subprotocols or ())], handler)
 
 
-def tell_end(logger: Any, connection: Connection, peer: Any) -> None:
+def tell_end(logger: Any, connection: Connection, ws: Any) -> None:
     """Log, in one line, how a connection ended, unless it ended well; that is not an error of this program."""
-    cause = connection.cause or CloseCause.LOST
+    cause = connection.cause or _LOST
     if connection.failure is not None:
-        logger.info("connection from %s failed: %s", format_address(peer), connection.failure)
+        logger.info("connection from %s failed: %s", format_address(ws.remote_address), connection.failure)
     elif cause in _UNTIMELY:
-        logger.info("connection from %s: %s", format_address(peer), cause.value)
+        logger.info("connection from %s: %s", format_address(ws.remote_address), cause.value)

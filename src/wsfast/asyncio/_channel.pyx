@@ -29,6 +29,7 @@ from libc.stdint cimport uint8_t, uint64_t
 from .._codec cimport Decoder, Encoder, _keep_spare, _seal
 from ..transport._socket cimport Receiver, SocketTransport
 
+from ..connection import State
 from ..events import Fragment
 from ..exceptions import ONE_RECEIVER, ConcurrencyError, InvalidState
 from ..transport.loops import OtherThread, write_parts
@@ -213,6 +214,8 @@ cdef object _get_running_loop = asyncio._get_running_loop
 cdef object _remove_done_callback = Future.remove_done_callback
 # From Python 3.14 on a Future refers to who waits for it, until the wake-up that it is the argument of.
 cdef object _discard_from_awaited_by = getattr(asyncio.futures, "future_discard_from_awaited_by", None)
+cdef object _OPEN = State.OPEN
+cdef object _DRAINING = State.DRAINING
 cdef str _RECEIVE = "websocket.receive"
 cdef str _SEND = "websocket.send"
 cdef list _NO_QUEUE = []  # shared by all channels that hold at most one message
@@ -500,6 +503,15 @@ cdef class Channel(Receiver):
         self._link = transport if isinstance(transport, SocketTransport) else None
         # One of wsfast, and TLS above it, does.
         self._resumes = self._link is not None or isinstance(getattr(transport, "transport", None), SocketTransport)
+
+    def derive_flags(self, bint gated):
+        """Derive what may be sent and received from state, transport and compression."""
+        cdef object connection = self.connection, state = connection.state, compression = connection.compression
+        cdef bint free = state is _OPEN and not gated and not connection.in_message
+        self.sendable = free and compression is None
+        self.packs = free and compression is not None
+        self.ended = state is _DRAINING or self.transport is None
+        self.receiving = self.receiving and not self.ended
 
     def consume(self, on_message):
         """Hand each message to a callable instead of queueing it for `recv`."""

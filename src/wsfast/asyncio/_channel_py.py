@@ -21,6 +21,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 from ..codes import Opcode
+from ..connection import State
 from ..events import BytesLike, Event, Fragment
 from ..exceptions import ONE_RECEIVER, ConcurrencyError, ConnectionClosed, ConnectionClosedOK, InvalidState
 from ..session import OVERHEAD, weight
@@ -263,6 +264,20 @@ class Channel:
     def use_transport(self, transport: asyncio.Transport) -> None:
         """Use a transport from now on: the first one, or another once nothing is unsent on the one before."""
         self.transport = transport
+
+    def derive_flags(self, gated: bool) -> None:
+        """Derive what may be sent and received from state, transport and compression.
+
+        Args:
+            gated: whether a call of `send` is at work on a message in several steps.
+        """
+        state, compression = self.connection.state, self.connection.compression
+        free = state is State.OPEN and not gated and not self.connection.in_message
+        self.sendable = free and compression is None
+        self.packs = free and compression is not None
+        self.ended = state is State.DRAINING or self.transport is None
+        # A consumer that is gone does not come back: see `discard`.
+        self.receiving = self.receiving and not self.ended
 
     def consume(self, on_message: Callable[[Any], object]) -> None:
         """Hand each message to a callable instead of queueing it for `recv`."""

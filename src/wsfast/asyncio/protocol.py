@@ -42,6 +42,17 @@ _LARGE_PACKED: Final = 65536
 """Bytes of a message whose compression fills a turn."""
 
 
+# Members by themselves: to ask the class for one takes CPython 3.11 some 900 instructions.
+_CLOSING: Final = State.CLOSING
+_DRAINING: Final = State.DRAINING
+_OPEN: Final = State.OPEN
+_DROP: Final = Do.DROP
+_END: Final = Do.END
+_FLUSH: Final = Do.FLUSH
+_NOTHING: Final = Do.NOTHING
+_SETTLE: Final = Do.SETTLE
+
+
 class Host(Protocol):
     """What a connection needs of its server or client."""
 
@@ -183,7 +194,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
 
     def finish_handler(self) -> None:
         """Close because the handler returned: with 1000, after what a `Writer` holds was sent."""
-        if self.connection.state is not State.OPEN:
+        if self.connection.state is not _OPEN:
             return
         if self.ws.writer is not None:
             self.ws.writer.finish()
@@ -198,25 +209,18 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
 
     def derive(self) -> None:
         """Derive the hot path's flags from state, transport, outbox and compression; called when one changes."""
-        connection = self.connection
-        state = connection.state
-        free = state is State.OPEN and not self.is_sending
-        self.sendable: bool = free and connection.compression is None
-        self.packs: bool = free and connection.compression is not None
-        self.ended: bool = state is State.DRAINING or self.transport is None
-        # A consumer that is gone does not come back: see `discard` and `_end_grace`.
-        self.receiving: bool = self.receiving and not self.ended
+        self.derive_flags(self.gated)
 
     def obey(self, do: Do) -> None:
         """Do what the session says."""
-        if do is Do.FLUSH:
+        if do is _FLUSH:
             self.written()
-        elif do is Do.SETTLE:
+        elif do is _SETTLE:
             self._end_grace()
-        elif do is Do.DROP:
+        elif do is _DROP:
             if self.transport is not None:
                 self.transport.abort()
-        elif do is not Do.NOTHING:
+        elif do is not _NOTHING:
             self._drained(do)
         self._schedule()
 
@@ -237,7 +241,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         self._scheduled = None
         if transport is None:
             return
-        if self.connection.state is State.OPEN and transport.is_closing():
+        if self.connection.state is _OPEN and transport.is_closing():
             self.abort(CloseCause.LOST)
             return
         session.received = self.bytes_received
@@ -245,7 +249,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         # Silence is not the peer's fault while this side has paused reading, unless because the peer takes nothing.
         session.deaf = bool(self.paused & ~PAUSED_WRITING) and not self.write_paused
         do = session.on_time(monotonic())
-        if do is Do.DROP:
+        if do is _DROP:
             self.flush()  # a Close frame that says why, if the peer still takes it
         self.obey(do)
         if session.moving and self.paused & PAUSED_WRITING:
@@ -274,7 +278,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
     def is_terminal(self, event: Event) -> bool:
         """Tell whether an event ends what the peer may send, and waits until what came before it is answered."""
         # A listener has answered already, and while this side closes nothing can be answered.
-        return self.listener is None and self.connection.state is State.OPEN and isinstance(event, (Close, PeerError))
+        return self.listener is None and self.connection.state is _OPEN and isinstance(event, (Close, PeerError))
 
     def settle_later(self) -> None:
         """Wait for the answers to what came before a Close frame or a failure, but not for long."""
@@ -290,7 +294,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
     def _end_grace(self) -> None:
         """Stop waiting for the consumer, which has neither answered nor taken what came."""
         self._settle_all()
-        if self.paused & PAUSED_HELD and self.connection.state is State.CLOSING:
+        if self.paused & PAUSED_HELD and self.connection.state is _CLOSING:
             # The peer's Close frame comes after messages for which there is no room.
             self.receiving = False
             self.unpause(PAUSED_HELD)
@@ -305,7 +309,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         """
         # A Close frame that was held back is handled first: then we are closing already, and this call does nothing.
         self.settle()
-        if self.gated and self.connection.state is State.OPEN:
+        if self.gated and self.connection.state is _OPEN:
             encode_close(code, reason)  # raises now, if it does
             if self.outbox.put_off(partial(self._close_now, code, reason, cause, since=monotonic())):
                 return
@@ -315,7 +319,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         """Start the closing handshake, whatever a thread compresses: that is lost."""
         self.settle_gathered()
         do = self.session.close(monotonic(), code, reason, cause, since=since)
-        if do is Do.NOTHING:
+        if do is _NOTHING:
             return
         self.derive()
         self.unpause(PAUSED_WRITING)
@@ -326,7 +330,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
     def _drained(self, do: Do) -> None:
         """Wake all waiting tasks, as no frames follow either way; end the transport if that is this side's duty."""
         self.derive()
-        if do is Do.END:
+        if do is _END:
             self._end_transport()
         else:
             self.written()
@@ -377,7 +381,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
 
     def consumer_failed(self, exc: BaseException) -> None:
         """Close with 1011 because a listener's method, or a handler, raised; log it once."""
-        if self.connection.state is not State.OPEN and is_only(exc, (ConnectionClosed, asyncio.IncompleteReadError)):
+        if self.connection.state is not _OPEN and is_only(exc, (ConnectionClosed, asyncio.IncompleteReadError)):
             return
         if isinstance(exc, (Exception, asyncio.CancelledError)):  # SystemExit and KeyboardInterrupt end the program
             self.host.logger.error("handler for subprotocol %r raised", self.ws.subprotocol, exc_info=exc)
@@ -471,7 +475,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
             ConnectionClosed: the connection is closed, or the policy is "close" and it was closed now.
         """
         limits = self.host.limits
-        if self.connection.state is not State.OPEN:
+        if self.connection.state is not _OPEN:
             raise self.connection.closed_error()
         size = size_of(message)
         if limits.max_buffered is None or self.buffered + size <= limits.max_buffered:
@@ -499,7 +503,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
             return
         self.session.congest(monotonic())
         self._schedule()
-        if self.listener is not None and self.connection.state is State.OPEN:
+        if self.listener is not None and self.connection.state is _OPEN:
             self.pause(PAUSED_WRITING)
 
     def resume_writing(self) -> None:
@@ -519,7 +523,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         transport = self.transport
         if transport is None or transport.is_closing():
             return
-        if self.connection.state is State.CLOSING:
+        if self.connection.state is _CLOSING:
             # The peer's Close frame comes after messages that the consumer has not taken.
             if wanted:
                 self.session.settled()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Iterable, Mapping, Sequence
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 from ..escape import show
@@ -58,11 +59,11 @@ def check_request(request: Request, origins: Origins | None = None) -> Upgrade:
     """
     fields, request._fields = request._fields, None
     if fields is None:
-        fields = find_fields(request.raw.decode("latin-1"))
+        fields = find_fields(request.raw)
     try:
         _check_method(request)
         _check_no_body(fields)
-        _check_upgrade(None if request.http_version == "1.0" else fields.get("Upgrade"))
+        _check_upgrade(fields.get("Upgrade"), request.raw)
         _check_connection(fields.get("Connection"))
         key = _check_version_and_key(fields)
         origin = fields.get("Origin")
@@ -127,11 +128,11 @@ def _show(value: str) -> str:
     return show(value.replace("\n", ", "))
 
 
-def _check_upgrade(value: str | None) -> None:
+def _check_upgrade(value: str | None, head: bytes) -> None:
     # RFC 6455, 4.2.1, item 3: "An |Upgrade| header field containing the value "websocket", treated as an ASCII
     # case-insensitive value." RFC 9110, 7.8: "A server MUST ignore an Upgrade header field that is received in an
     # HTTP/1.0 request."
-    if value is None:
+    if value is None or head.startswith(b"1.0", head.index(b"\r") - 3):
         raise refuse(
             426,
             "This is a WebSocket endpoint: it takes WebSocket connections only",
@@ -147,6 +148,8 @@ def _check_upgrade(value: str | None) -> None:
 def _check_connection(value: str | None) -> None:
     # RFC 6455, 4.2.1, item 4: "A |Connection| header field that includes the token "Upgrade", treated as an ASCII
     # case-insensitive value." Firefox sends "keep-alive, Upgrade".
+    if value is not None and value.lower() == "upgrade":
+        return
     tokens = [] if value is None else parse_tokens("Connection", value.replace("\n", ","))
     if not any(token.lower() == "upgrade" for token in tokens):
         came = "none" if value is None else _show(value)
@@ -218,11 +221,12 @@ def accept_response(
     if date is not None:
         response += header_line("Date", date)
     if server is not None:
-        response += header_line("Server", server)
+        response += _server_line(server)
     if headers is not None:
         for name, value in headers.items() if isinstance(headers, Mapping) else headers:
             response += header_line(name, value)
     return response + b"\r\n\r\n"
 
 
+_server_line = lru_cache(maxsize=8)(partial(header_line, "Server"))
 _ACCEPT = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "

@@ -1,8 +1,8 @@
 """HTTP/1.1 heads as a WebSocket handshake needs them, sans-IO: strict, bounded, and fast for the usual one.
 
-A request that comes whole in one read, as nearly all do, is held against one regular expression, which is the grammar
-itself. Everything else goes through `_HeadParser`, which reads line by line, resumes where it stopped, and finds what
-is wrong. Both accept the same: the tests feed every case whole and byte by byte.
+A request that comes whole in one read, as nearly all do, is taken by `take_head`, which is in Cython or Python.
+Everything else goes through `_HeadParser`, which reads line by line, resumes where it stopped, and finds what is wrong.
+Both accept the same: the tests feed every case whole and byte by byte.
 
 The verdict depends on the bytes only, not on how they were cut: the first violation in the stream decides.
 """
@@ -11,13 +11,22 @@ from __future__ import annotations
 
 import re
 from ipaddress import IPv6Address
-from typing import NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import httptools
 
+from .._built import IMPLEMENTATION, unusable
 from ..escape import show
 from ..exceptions import HandshakeRefused, InvalidMessage, InvalidState
 from ..http import TCHAR, Request, Response, text_response
+
+if TYPE_CHECKING or IMPLEMENTATION == "python":
+    from ._head_py import find_fields, take_head
+else:
+    try:
+        from ._head import find_fields, take_head
+    except Exception as exc:
+        raise unusable("wsfast.handshake._head", exc) from exc
 
 __all__ = [
     "MAX_BODY",
@@ -50,31 +59,6 @@ _LINE = re.compile(rb"[\t -~\x80-\xff]*+")
 _METHOD = _NAME = re.compile(rf"{TCHAR}++".encode())
 _SECRET = re.compile(rb"(//)[^ ]*@|([?#])[^ ]++")
 _VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]")
-# RFC 9112, 3 and 5: the request line with a target in origin-form, the headers, the empty line. No folded lines, no
-# space before the colon, no bare CR or LF, no NUL or other control character fits it. No group is possessive: CPython
-# 3.11.2, that of Debian 12, resumes after what the last, failed try of it consumed.
-_WHOLE = re.compile(rf"GET /[!\"$-~]*+ HTTP/1\.1\r\n(?:{TCHAR}++:[\t -~\x80-\xff]*+\r\n)*\r\n".encode("latin-1"))
-# The headers that the handshake looks at, in a head that is known to be well-formed.
-_FIELDS = re.compile(
-    r"\n(Host|Upgrade|Connection|Origin|Content-Length|Transfer-Encoding"
-    r"|Sec-WebSocket-(?:Key|Version|Protocol|Extensions)):[\t ]*+([^\r]*+)",
-    re.ASCII | re.IGNORECASE,
-)
-_NAMES = {
-    name.lower(): name
-    for name in (
-        "Host",
-        "Upgrade",
-        "Connection",
-        "Origin",
-        "Content-Length",
-        "Transfer-Encoding",
-        "Sec-WebSocket-Key",
-        "Sec-WebSocket-Version",
-        "Sec-WebSocket-Protocol",
-        "Sec-WebSocket-Extensions",
-    )
-}
 # Most hosts; not an IPv6 address, nor one with an escaped character.
 _PLAIN_HOST = re.compile(r"[0-9A-Za-z\-.]++(?::[0-9]{1,4})?")
 # RFC 3986, 3.2.2: reg-name or IPv4address or "[" IPv6address "]"; a zone is tolerated, as some clients send it.
@@ -120,21 +104,6 @@ class HeadLimits(NamedTuple):
 
 
 _DEFAULT = HeadLimits()
-
-
-def find_fields(head: str) -> dict[str, str]:
-    """Return the values of the headers that the handshake looks at, in a well-formed head.
-
-    A value that came in several headers is joined with a line feed, which no value can hold.
-    """
-    found: list[tuple[str, str]] = _FIELDS.findall(head)
-    fields: dict[str, str] = {}
-    for name, value in found:
-        name = _NAMES[name.lower()]
-        # RFC 9112, 5.1: white space after a value is no part of it.
-        value = value.rstrip("\t ")
-        fields[name] = f"{fields[name]}\n{value}" if name in fields else value
-    return fields
 
 
 def refuse(
@@ -291,34 +260,31 @@ class RequestParser(_HeadParser):
         if type(data) is not bytes:
             data = bytes(data)
         try:
-            head = self._take_whole(data)
-            if head is None:
+            request = self._take_whole(data)
+            if request is None:
                 head = self._feed_lines(data)
                 if head is None:
                     return None
+                request = self._make(head, find_fields(head))
             self._stop()
-            return self._finish(head)
+            return request
         except HandshakeRefused:
             self._stop()
             raise
 
-    def _take_whole(self, data: bytes) -> bytes | None:
-        """Return the head if it is all there and in order, as most are."""
-        if self._buffer is not None:
-            return None
+    def _take_whole(self, data: bytes) -> Request | None:
+        """Return the request if its head is all there and in order, as most are."""
+        max_line, max_head, max_headers = self._limits
         # A head that is no longer than a line may be has no line that is too long.
-        match = _WHOLE.match(data, 0, min(self._limits.max_line, self._limits.max_head))
-        if match is None:
+        taken = None if self._buffer is not None else take_head(data, min(max_line, max_head), max_headers)
+        if taken is None:
             return None
-        end = match.end()
-        head = data
-        if end != len(data):
-            self.trailing: bytes = data[end:]
-            head = data[:end]
-        return head if head.count(b"\n") - 2 <= self._limits.max_headers else None
+        end, fields = taken
+        self.trailing: bytes = data[end:]
+        return self._make(data[:end], fields)
 
-    def _finish(self, head: bytes) -> Request:
-        fields = find_fields(head.decode("latin-1"))
+    def _make(self, head: bytes, fields: dict[str, str]) -> Request:
+        """Make the request of a well-formed head, unless its Host is wrong."""
         host = fields.get("Host")
         # RFC 9112, 3.2: "A server MUST respond with a 400 (Bad Request) status code to any HTTP/1.1 request message
         # that lacks a Host header field and to any request message that contains more than one Host header field line

@@ -829,15 +829,22 @@ class Server(BaseServer):
         """Register a connection that was accepted; return False if the server is stopping."""
         if self.closing:
             return False
-        with contextlib.nullcontext() if self._crew is None else self._crew.lock:
-            if self.max_connections is not None and sum(part._places for part in self._parts()) >= self.max_connections:
-                handshake.surplus = True
-                self._surplus += 1
-            else:
-                handshake.has_place = True
-                self._places += 1
+        if self._crew is None:
+            self._take_place(handshake, self._places)
+        else:
+            with self._crew.lock:
+                self._take_place(handshake, sum(part._places for part in self._crew.parts))
         self._handshakes.add(handshake)
         return True
+
+    def _take_place(self, handshake: ServerOpening, taken: int) -> None:
+        """Give a handshake a place among `max_connections`, or note that there is none."""
+        if self.max_connections is not None and taken >= self.max_connections:
+            handshake.surplus = True
+            self._surplus += 1
+        else:
+            handshake.has_place = True
+            self._places += 1
 
     def _handshake_ended(self, handshake: ServerOpening) -> None:
         """Record that an opening handshake was finished, refused or given up."""
@@ -942,7 +949,7 @@ class Server(BaseServer):
         totals["pings_sent"] += protocol.session.pings_sent
         cause = protocol.connection.cause or CloseCause.LOST
         self._causes[cause] = self._causes.get(cause, 0) + 1
-        tell_end(self.logger, protocol.connection, protocol.ws.remote_address)
+        tell_end(self.logger, protocol.connection, protocol.ws)
         self._forget(protocol)
 
     def _forget(self, protocol: ConnectionProtocol) -> None:

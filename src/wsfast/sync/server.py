@@ -188,7 +188,7 @@ class _Served:
                 server._tell_failure(ws, exc)
         finally:
             ws._leave(code, cause)
-            tell_end(server.logger, ws._connection, ws.remote_address)
+            tell_end(server.logger, ws._connection, ws)
 
     # --- The end of the server
 

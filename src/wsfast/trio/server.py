@@ -300,7 +300,7 @@ class Server(BaseServer):
                     raise others from None
             finally:
                 await ws._leave(code, cause)
-                tell_end(self.logger, ws._connection, ws.remote_address)
+                tell_end(self.logger, ws._connection, ws)
 
 
 class _Started(trio.TaskStatus[Any]):

@@ -1,0 +1,3 @@
+from ._head_py import __all__ as __all__
+from ._head_py import find_fields as find_fields
+from ._head_py import take_head as take_head
