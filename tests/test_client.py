@@ -694,6 +694,6 @@ async def test_many_connections_share_one_timer() -> None:
     async with serving() as server:
         opened = await asyncio.gather(*(wsfast.connect(url_of(server))._await() for _ in range(50)))
         timer = _timer_of(asyncio.get_running_loop())
-        assert sum(len(bucket) for bucket in timer._buckets.values()) == 50
+        assert sum(len(bucket) for bucket in timer.buckets.values()) == 50
         await asyncio.gather(*(ws.close() for ws in opened))
-        assert not sum(len(bucket) for bucket in timer._buckets.values())
+        assert not sum(len(bucket) for bucket in timer.buckets.values())

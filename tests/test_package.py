@@ -27,6 +27,7 @@ EXTENSIONS = {
     "handshake/_head",
     "topics/_topics",
     "transport/_socket",
+    "transport/_timers",
     "transport/_tls",
 }
 """Paths in the package, without an ending."""

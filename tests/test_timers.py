@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from wsfast.transport import _timers, _timers_py
 from wsfast.transport.timers import CoarseTimer
 
 
@@ -89,6 +90,32 @@ def test_not_early_and_not_much_late(delay: float, start: float) -> None:
     [called] = thing.called
     late = called - start - delay
     assert 0 <= late <= min(max(1 / 64, delay / 8), 1.0)
+
+
+def test_both_twins_choose_the_same_deadlines() -> None:
+    delays = [0, 0.0, 1, *(random.Random(7).uniform(0, 40) for _ in range(500)), *(2.0**n for n in range(-8, 8))]
+    seen = []
+    for module in (_timers_py, _timers):
+
+        class Kept(module.Deadlines):  # type: ignore[misc, name-defined]
+            def new_bucket(self, due: float) -> _timers_py.Bucket:
+                bucket = self.buckets[due] = _timers_py.Bucket()
+                bucket.due = due
+                return bucket
+
+        clock = Clock(12345.678)
+        kept = Kept(clock.time)
+        things = [Thing(clock) for _ in delays]
+        for thing, delay in zip(things, delays, strict=True):
+            kept.set(thing, 99)
+            kept.set(thing, delay)
+            clock.now += 0.013
+        for thing in things[::3]:
+            kept.clear(thing)
+        members = {due: [things.index(one) for one in bucket] for due, bucket in kept.buckets.items()}
+        seen.append(([thing.due for thing in things], members))
+    assert seen[0] == seen[1]
+    assert sum(map(len, seen[0][1].values())) == len(delays) - len(delays[::3])
 
 
 def test_called_once(clock: Clock, timer: CoarseTimer) -> None:

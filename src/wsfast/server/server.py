@@ -285,7 +285,7 @@ class Server(BaseServer):
         # Handshakes and connections that count for `max_connections`. Other threads read it, so it is one number: a
         # handshake that becomes a connection is counted all the time.
         self._places = 0
-        self._connections: dict[ConnectionProtocol, None] = {}  # used as a set, see _Bucket of timers
+        self._connections: dict[ConnectionProtocol, None] = {}  # used as a set, see Bucket of timers
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: list[asyncio.Task[None]] = []
         self._told_connections = False  # whether the connections were told to close too

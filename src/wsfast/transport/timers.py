@@ -9,27 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Callable
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Protocol
+
+from .._built import IMPLEMENTATION, unusable
+from ._timers_py import FINEST, Bucket, Timed
+
+if TYPE_CHECKING or IMPLEMENTATION == "python":
+    from ._timers_py import Deadlines
+else:
+    try:
+        from ._timers import Deadlines
+    except Exception as exc:
+        raise unusable("wsfast.transport._timers", exc) from exc
 
 __all__ = ["CoarseTimer", "Sweeper", "Timed"]
-
-# Deadlines are rounded up to a multiple of a sixteenth to an eighth of their delay, from 1/64 s to 1 s.
-_FINEST: Final = 1 / 64
-_COARSEST: Final = 1.0
-
-
-class Timed(Protocol):
-    """What has a deadline: `due` belongs to the timer, `on_deadline` is called when it has passed."""
-
-    due: float
-
-    def on_deadline(self) -> None: ...
-
-
-class _Bucket(dict[Timed, None]):
-    # A dict used as a set; a set would take more memory.
-    due: float
 
 
 class Freeing(Protocol):
@@ -87,7 +80,7 @@ class Sweeper:
                 busy.add(one)
 
 
-class CoarseTimer:
+class CoarseTimer(Deadlines):
     """Deadlines of many objects, each with at most one at a time.
 
     Args:
@@ -97,15 +90,16 @@ class CoarseTimer:
         time: the loop's own method.
     """
 
-    __slots__ = ("_buckets", "_handle", "_loop", "_sweepers", "_times", "time")
+    __slots__ = ("_handle", "_loop", "_sweepers", "_times")
+
+    # Inherited from Deadlines, where they are fast: set, clear.
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop.time)
         self._loop = loop
-        self._buckets: dict[float, _Bucket] = {}
         self._times: list[float] = []
         self._handle: asyncio.TimerHandle | None = None
         self._sweepers: dict[float, Sweeper] = {}
-        self.time: Callable[[], float] = loop.time
 
     def sweeper(self, idle: float) -> Sweeper:
         """Return the one `Sweeper` for what is to be freed after so many seconds."""
@@ -114,37 +108,14 @@ class CoarseTimer:
             sweeper = self._sweepers[idle] = Sweeper(self, idle)
         return sweeper
 
-    def set(self, timed: Timed, delay: float) -> None:
-        """Call ``timed.on_deadline()`` once, after `delay` seconds or a little later.
-
-        It is late by up to an eighth of `delay`, by at least 1/64 s and at most 1 s. An earlier deadline of
-        the same object is replaced.
-        """
-        if timed.due:
-            self.clear(timed)
-        # Kept by when they are due, never by delay: delays are as many as there are calls.
-        width = _width(delay)
-        due = ((self.time() + delay) // width + 1) * width
-        bucket = self._buckets.get(due)
-        if bucket is None:
-            bucket = self._new_bucket(due)
-        timed.due = bucket.due  # the same object for all: a float of its own would be 24 bytes for each
-        bucket[timed] = None
-
-    def _new_bucket(self, due: float) -> _Bucket:
-        bucket = self._buckets[due] = _Bucket()
+    def new_bucket(self, due: float) -> Bucket:
+        """Make the bucket of a deadline, and have the event loop call when the first of all is due."""
+        bucket = self.buckets[due] = Bucket()
         bucket.due = due
         heapq.heappush(self._times, due)
         if self._times[0] == due:
             self._arm()
         return bucket
-
-    def clear(self, timed: Timed) -> None:
-        """Take back an object's deadline, if it has one."""
-        bucket = self._buckets.get(timed.due)
-        if bucket is not None:
-            bucket.pop(timed, None)
-        timed.due = 0.0
 
     def _arm(self) -> None:
         if self._handle is not None:
@@ -153,32 +124,24 @@ class CoarseTimer:
         if self._times:
             self._handle = self._loop.call_at(self._times[0], self._tick)
 
-    def _drop_first(self) -> _Bucket:
-        return self._buckets.pop(heapq.heappop(self._times))
+    def _drop_first(self) -> Bucket:
+        return self.buckets.pop(heapq.heappop(self._times))
 
     def _tick(self) -> None:
         self._handle = None
         now = self._loop.time()
         expired: list[Timed] = []
-        while self._times and self._times[0] <= now + _FINEST / 2:
+        while self._times and self._times[0] <= now + FINEST / 2:
             expired += self._drop_first()
         # Empty buckets, whose deadlines were all taken back, wake nobody up.
-        while self._times and not self._buckets[self._times[0]]:
+        while self._times and not self.buckets[self._times[0]]:
             self._drop_first()
         self._arm()
         for timed in expired:
-            if timed.due <= now + _FINEST / 2 and timed.due:
+            if timed.due <= now + FINEST / 2 and timed.due:
                 timed.due = 0.0
                 try:
                     timed.on_deadline()
                 except Exception as exc:  # a logger may raise; the others that are due must not suffer
                     context = {"message": f"on_deadline of {timed!r} raised", "exception": exc}
                     self._loop.call_exception_handler(context)
-
-
-def _width(delay: float) -> float:
-    """Return how coarse a deadline so many seconds away may be."""
-    width = _COARSEST  # that of most
-    while width * 8 >= delay and width > _FINEST:
-        width /= 2
-    return width
