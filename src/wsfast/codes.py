@@ -8,7 +8,7 @@ from __future__ import annotations
 from enum import IntEnum, StrEnum
 from typing import Final, NamedTuple
 
-__all__ = ["Close", "CloseCause", "CloseCode", "Opcode", "check_code"]
+__all__ = ["Close", "CloseCause", "CloseCode", "Opcode"]
 
 
 class Opcode(IntEnum):
