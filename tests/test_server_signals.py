@@ -7,7 +7,9 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hostile import FORMS, Peer, serving
@@ -15,6 +17,8 @@ from shared import until
 
 import wsfast
 from wsfast import State
+from wsfast.server.listening import listen
+from wsfast.server.signals import stopping_on_signals
 
 pytestmark = pytest.mark.anyio
 
@@ -23,7 +27,12 @@ import asyncio, sys, wsfast
 
 async def handler(ws):
     await ws.send("hello")
-    await ws.recv()  # raises at the end, which is no error
+    await ws.send(await ws.recv())  # raises at the end, which is no error
+    while True:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            pass
 
 async def main():
     server = wsfast.Server(stop_timeout=5)
@@ -69,22 +78,87 @@ async def test_a_signal_stops_in_order(number: signal.Signals, loop: str) -> Non
     assert (process.returncode, out, err) == (0, b"done\n", b"")
 
 
-async def test_a_second_signal_ends_the_program_at_once() -> None:
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("numbers", [(signal.SIGTERM, signal.SIGTERM), (signal.SIGTERM, signal.SIGINT)], ids=repr)
+async def test_a_second_signal_ends_the_program_at_once(numbers: tuple[signal.Signals, signal.Signals]) -> None:
+    """Whatever the program does: this one's handler does not end, and does not let itself be cancelled."""
     process, port = await started("asyncio")
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(
         b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     )
-    await reader.readuntil(b"hello")
-    process.send_signal(signal.SIGTERM)
+    writer.write(b"\x81\x88mask" + bytes(a ^ b for a, b in zip(b"stubborn", b"maskmask", strict=True)))
+    await reader.readuntil(b"stubborn")
+    process.send_signal(numbers[0])
     await reader.readuntil(b"\x88")  # its Close frame, which this peer does not answer
     began = time.monotonic()
-    process.send_signal(signal.SIGTERM)
-    await asyncio.wait_for(process.communicate(), 10)
-    assert process.returncode == -signal.SIGTERM
+    process.send_signal(numbers[1])
+    out, err = await asyncio.wait_for(process.communicate(), 10)
+    assert (process.returncode, out, err) == (-numbers[1], b"", b"")
     assert time.monotonic() - began < 4
     writer.close()
+
+
+@pytest.fixture
+def handlers() -> Iterator[list[Any]]:
+    """The signals' handlers; they are set again afterwards."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.getsignal(number) for number in numbers]
+    yield before
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, None])
+async def test_signals_are_handled_as_before_afterwards(number: signal.Signals | None, handlers: list[Any]) -> None:
+    """By `asyncio.run`, which cancels the main task on Ctrl-C, or by the program."""
+
+    def mine(*args: object) -> None:
+        raise AssertionError
+
+    for one in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(one, mine)
+    server = wsfast.Server()
+    server.register_handler(None, lambda ws: ws.wait_closed())
+    serving = asyncio.create_task(server.serve_forever("127.0.0.1", 0, signals=True))
+    await until(server.is_serving)
+    if number is None:
+        serving.cancel()
+    else:
+        os.kill(os.getpid(), number)
+    await asyncio.wait([serving], timeout=10)
+    assert serving.cancelled() if number is None else serving.exception() is None
+    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == [mine, mine]
+
+
+async def test_the_loops_own_handler_is_not_put_back_without_the_loop(handlers: list[Any]) -> None:
+    """It would do nothing: the signal would be without any effect."""
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, print)
+    with stopping_on_signals(print):
+        pass
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+async def test_a_signal_before_it_listens(handlers: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name of the address may take its time."""
+    server = wsfast.Server()
+    server.register_handler(None, lambda ws: ws.wait_closed())
+    asking = asyncio.Event()
+    answer = asyncio.Event()
+
+    async def slow(*args: Any, **options: Any) -> Any:
+        asking.set()
+        await answer.wait()
+        return await listen(*args, **options)
+
+    monkeypatch.setattr("wsfast.server.server.begin_listening", slow)
+    serving = asyncio.create_task(server.serve_forever("127.0.0.1", 0, signals=True))
+    await asking.wait()
+    os.kill(os.getpid(), signal.SIGTERM)
+    await until(lambda: server.closing)
+    answer.set()
+    await asyncio.wait_for(serving, 10)
 
 
 async def test_connections_are_told_apart_in_time() -> None:

@@ -608,8 +608,9 @@ class Server(BaseServer):
 
         Args:
             host, port, listen: those of `start`.
-            signals: True to stop in order, and return, on SIGINT and SIGTERM too; a second signal ends the program at
-                once. Only in the main thread, and not on Windows. Default: False.
+            signals: True to stop in order, and return, on SIGINT and SIGTERM too; a second signal ends the process at
+                once, as the system does it. Then they are handled as before. Only in the main thread, and not on
+                Windows. Default: False.
             drain: seconds over which `close` spreads the Close frames after a signal; default 0.
 
         Raises:
@@ -618,9 +619,20 @@ class Server(BaseServer):
             RuntimeError: that of `wait_closed`.
         """
         _check_drain(drain)
-        with stopping_on_signals(lambda: self.close(drain=drain)) if signals else contextlib.nullcontext():
+        told = False
+
+        def stop() -> None:
+            nonlocal told
+            told = True
+            self.close(drain=drain)
+
+        with stopping_on_signals(stop) if signals else contextlib.nullcontext():
             if host is not None or port is not None or listen or not self._listening:
-                await self.start(host, port, **listen)
+                try:
+                    await self.start(host, port, **listen)
+                except RuntimeError:
+                    if not told:
+                        raise
             await self._serve_until_told()
 
     async def _serve_until_told(self) -> None:
