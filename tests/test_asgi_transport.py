@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 import os
 from typing import Any
 
@@ -12,8 +13,9 @@ from asgi_helpers import WAYS, Receive, Scope, Send, accept, running
 from raw import RawClient, close, text
 from shared import until
 
-from wsfast.asgi import of
+from wsfast.asgi import Host, bridge, of
 from wsfast.asgi.bridge import MOVE_READS
+from wsfast.session import Limits
 from wsfast.transport.sockets import SocketTransport, has_readers, take_over
 
 pytestmark = pytest.mark.anyio
@@ -154,6 +156,33 @@ async def test_reading_that_is_paused_stays_so() -> None:
         assert not connection.transport.is_reading()
         go.set()
         await until(lambda: got == sent)
+
+
+async def test_many_are_taken_over_in_slices_and_each_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    moved: list[int] = []
+    host: Any = Host(None, Limits(), asyncio.get_running_loop(), logging.getLogger("test"))  # type: ignore[arg-type]
+
+    class Young:
+        def __init__(self, number: int) -> None:
+            self.number = number
+            self.moves = 0 if number == 3 else MOVE_READS  # another thread has asked for the transport of that one
+
+        def move(self) -> None:
+            host.is_moved(self)  # as that of a protocol does
+            moved.append(self.number)
+            if self.number == 5:
+                raise OSError("its transport fails")
+
+        def transport_failed(self, exc: Exception) -> None:
+            moved.append(-self.number)
+
+    monkeypatch.setattr(bridge, "MOVE_DELAY", 0)
+    monkeypatch.setattr(bridge, "_MOVE_SLICE", -1)  # each turn of the loop moves one
+    for number in range(8):
+        host.move_later(Young(number))
+    host.is_moved(next(iter(host._moving)))  # the first has ended
+    await until(lambda: not host._moving and host._mover is None)
+    assert moved == [1, 2, 4, 5, -5, 6, 7]
 
 
 async def test_without_descriptors_the_loops_transport_serves(monkeypatch: pytest.MonkeyPatch) -> None:

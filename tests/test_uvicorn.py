@@ -24,7 +24,7 @@ from vectors import PONG, frame
 
 import wsfast.uvicorn
 from wsfast import Deflate
-from wsfast.asgi import ClientDisconnected, broadcast, of
+from wsfast.asgi import ClientDisconnected, Host, broadcast, of
 from wsfast.uvicorn.protocol import Options, limits_of
 
 pytestmark = pytest.mark.anyio
@@ -770,6 +770,24 @@ async def test_timeout_graceful_shutdown_goes_before_our_own() -> None:
         await run.stop()
         await until(lambda: ended)
         assert 0.9 < ended[0] - begun < 1.9
+
+
+async def test_an_application_that_is_cancelled_before_it_begins_gives_500(
+    way: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_application = Host.run
+
+    def cancelled(host: Host, bridge: Any) -> asyncio.Task[None]:
+        task = run_application(host, bridge)
+        task.cancel()  # as a server that stops does to all tasks
+        return task
+
+    monkeypatch.setattr(Host, "run", cancelled)
+    async with running(forever, **way) as run, await run.open() as client:
+        client.writer.write(request())
+        assert (await client.reader.read()).startswith(b"HTTP/1.1 500")
+        await until(lambda: not run.state.connections)
+        assert not run.state.tasks
 
 
 @pytest.mark.parametrize("phase", ["deciding", "denying"])

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+from collections import OrderedDict
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias, cast
 
 from ..asyncio.channel import EventEndpoint
 from ..asyncio.protocol import ConnectionProtocol
@@ -69,6 +70,16 @@ MOVE_DELAY: Final = 0.5
 _MOVE_SLICE: Final = 0.005
 """Seconds for which connections are moved before others get a turn."""
 
+# Members by themselves: to ask the class for one takes CPython 3.11 some 900 instructions.
+_CONNECTING: Final = Phase.CONNECTING
+_OPEN: Final = Phase.OPEN
+_CLOSED: Final = Phase.CLOSED
+_STATE_OPEN: Final = State.OPEN
+_SERVER: Final = Side.SERVER
+_ABNORMAL_CLOSURE: Final = CloseCode.ABNORMAL_CLOSURE
+_KEEPALIVE: Final = CloseCause.KEEPALIVE
+_UNTIMELY: Final = frozenset({CloseCause.LOST, CloseCause.KEEPALIVE, CloseCause.TIMEOUT})
+
 
 class Host:
     """What the connections of one server with one application share.
@@ -113,7 +124,7 @@ class Host:
         self.fresh_context = fresh_context
         self.topics: Topics | None = topics
         self.tasks: set[asyncio.Task[None]] = set()
-        self._moving: dict[BridgeProtocol, None] = {}  # in the order in which they were opened
+        self._moving: OrderedDict[BridgeProtocol, None] = OrderedDict()  # in the order in which they were opened
         self._mover: asyncio.Handle | None = None
 
     def header_lines(self) -> bytes:
@@ -144,7 +155,7 @@ class Host:
         else:
             task = self.loop.create_task(bridge.run())
         self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        task.add_done_callback(bridge.task_done)
         return task
 
     def move_later(self, protocol: BridgeProtocol) -> None:
@@ -159,14 +170,13 @@ class Host:
 
     def _move(self) -> None:
         end = monotonic() + _MOVE_SLICE
-        for protocol in list(self._moving):
-            if not protocol.moves:  # another thread has asked for its transport
-                self.is_moved(protocol)
-                continue
-            try:
-                protocol.move()
-            except Exception as exc:
-                protocol.transport_failed(exc)
+        while self._moving:
+            protocol, _ = self._moving.popitem(last=False)
+            if protocol.moves:  # else another thread has asked for its transport
+                try:
+                    protocol.move()
+                except Exception as exc:
+                    protocol.transport_failed(exc)
             if monotonic() > end:
                 break
         self._mover = self.loop.call_soon(self._move, context=self.context) if self._moving else None
@@ -176,11 +186,11 @@ class Host:
 
     def _connection_closed(self, protocol: ConnectionProtocol) -> None:
         """Called by a connection that has ended."""
-        connection, peer = protocol.connection, protocol.ws.remote_address
+        connection, ws = protocol.connection, protocol.ws
         if connection.failure is not None:
-            self.logger.info("connection from %s failed: %s", format_address(peer), connection.failure)
-        elif connection.cause in (CloseCause.LOST, CloseCause.KEEPALIVE, CloseCause.TIMEOUT):
-            self.logger.debug("connection from %s: %s", format_address(peer), connection.cause.value)
+            self.logger.info("connection from %s failed: %s", format_address(ws.remote_address), connection.failure)
+        elif connection.cause in _UNTIMELY:
+            self.logger.debug("connection from %s: %s", format_address(ws.remote_address), connection.cause.value)
 
 
 class Bridge(EventEndpoint):
@@ -191,6 +201,7 @@ class Bridge(EventEndpoint):
 
     Attributes:
         transport: the transport, until the connection is open or has ended.
+        asked: whether a request has come, or what is none.
         protocol, ws: the connection; `ws` from the request on.
         conversation: what the application has decided.
     """
@@ -204,6 +215,7 @@ class Bridge(EventEndpoint):
         "_task",
         "_upgrade",
         "_waiters",
+        "asked",
         "conversation",
         "due",
         "host",
@@ -223,7 +235,8 @@ class Bridge(EventEndpoint):
         self.scope: Scope | None = None  # until the access line was written
         self.due: float = 0.0
         self.transport: asyncio.Transport | None = None
-        self._parser: RequestParser | None = RequestParser(HEAD_LIMITS)
+        self._parser: RequestParser | None = None  # of a request that has come in part
+        self.asked: bool = False
         self._early = b""  # received before the application has accepted
         self._opened = False
         self._ended = False
@@ -243,37 +256,38 @@ class Bridge(EventEndpoint):
         transport = self.transport
         if transport is None:
             return
-        if self._parser is None:
-            if self.conversation.phase is Phase.CLOSED:
+        if self.asked:
+            if self.conversation.phase is _CLOSED:
                 return  # it was answered, and is being closed
             self._early += data
             if len(self._early) > self.host.limits.read_limit:
                 transport.pause_reading()
             return
+        parser = self._parser or RequestParser(HEAD_LIMITS)
         try:
-            request = self._parser.feed(data)
+            request = parser.feed(data)
             if request is None:
+                self._parser = parser
                 return
-            trailing, self._parser = self._parser.trailing, None
             upgrade = check_request(request)
         except HandshakeRefused as exc:
-            self._parser = None
-            self.conversation.phase = Phase.CLOSED
+            self.asked, self._parser = True, None
+            self.conversation.phase = _CLOSED
             self.host.logger.info(
                 "connection from %s refused: %s", format_address(transport.get_extra_info("peername")), exc
             )
             self._write(exc.response.serialize(), last=True)
             return
-        self.begin(request, upgrade, trailing)
+        self.begin(request, upgrade, parser.trailing)
 
     def begin(self, request: Request, upgrade: Upgrade, trailing: bytes) -> None:
         """Call the application for a request; `trailing` is what came behind it."""
         host, transport = self.host, self.transport
         assert transport is not None
-        self._parser = None
+        self.asked, self._parser = True, None
         if host.is_full():
             host.logger.warning("Exceeded concurrency limit.")
-            self.conversation.phase = Phase.CLOSED
+            self.conversation.phase = _CLOSED
             self._respond(refusal(503))
             return
         self._upgrade, self._early = upgrade, trailing
@@ -291,12 +305,16 @@ class Bridge(EventEndpoint):
             state=host.state,
         )
         self.scope["extensions"][EXTENSION] = {"websocket": self.ws}
-        self._task = host.run(self)
+        task = host.run(self)
+        if not task.done():  # as one of an eager task factory may be
+            self._task = task
 
     def _open(self, accepted: Accept) -> None:
         host, transport, upgrade = self.host, self.transport, self._upgrade
         assert transport is not None
-        extension, compression = negotiate(host.limits.compression, upgrade.extensions)
+        extension = compression = None
+        if upgrade.extensions:
+            extension, compression = negotiate(host.limits.compression, upgrade.extensions)
         self.ws.subprotocol = accepted.subprotocol
         head = accept_response(
             upgrade.key, accepted.subprotocol, extension, accepted.headers, lines=host.header_lines()
@@ -309,7 +327,7 @@ class Bridge(EventEndpoint):
         del self._upgrade
         if accepted.headers:
             self.ws.response = head  # the application's headers cannot be made again
-        self.protocol.open(host, Side.SERVER, self.ws, transport, compression, head)
+        self.protocol.open(host, _SERVER, self.ws, transport, compression, head)
         self.join(self.protocol)
         if can_take_over(host.loop, transport):
             self.protocol.moves = MOVE_READS
@@ -359,8 +377,8 @@ class Bridge(EventEndpoint):
         self.transport = None
         self._ended = True
         self.conversation.gone = True
-        if self.conversation.phase < Phase.OPEN:
-            self.conversation.disconnect(CloseCode.ABNORMAL_CLOSURE)
+        if self.conversation.phase < _OPEN:
+            self.conversation.disconnect(_ABNORMAL_CLOSURE)
         self._wake()
         if self._task is None:
             self.forget()
@@ -374,9 +392,7 @@ class Bridge(EventEndpoint):
         for handle in self._stopping or ():
             handle.cancel()
         self._stopping = self.transport = self.scope = None
-        for name in ("protocol", "ws", "_upgrade"):
-            if hasattr(self, name):
-                delattr(self, name)
+        self.protocol = self.ws = self._upgrade = cast(Any, None)
 
     # --- The application -----------------------------------------------------------------------------------
 
@@ -389,7 +405,7 @@ class Bridge(EventEndpoint):
             result = await self.host.app(self.scope, self.receive, self.send)
             if result is not None:
                 logger.error("ASGI callable should return None, but returned '%s'.", result)
-            elif conversation.phase is Phase.CONNECTING and not conversation.gone:
+            elif conversation.phase is _CONNECTING and not conversation.gone:
                 logger.error("ASGI callable returned without completing handshake.")
             else:
                 failed = False
@@ -406,12 +422,21 @@ class Bridge(EventEndpoint):
             self._task = None
             self._leave(failed)
 
+    def task_done(self, task: asyncio.Task[None]) -> None:
+        """Called when the task has ended that calls the application."""
+        self.host.tasks.discard(task)
+        if self._task is task:  # it was cancelled before it began
+            self._task = None
+            self._leave(True)
+
     def _has_peer_gone(self) -> bool:
-        return self.conversation.gone or (self._opened and self.protocol.connection.state is not State.OPEN)
+        return self.conversation.gone or (self._opened and self.protocol.connection.state is not _STATE_OPEN)
 
     def _leave(self, failed: bool) -> None:
         action = self.conversation.leave(failed=failed)
-        if isinstance(action, Answer):
+        if action is None:
+            pass
+        elif isinstance(action, Answer):
             self._respond(action)
         elif isinstance(action, Close):
             cause = CloseCause.HANDLER_ERROR if failed else CloseCause.LOCAL
@@ -430,7 +455,7 @@ class Bridge(EventEndpoint):
         if not self.greeted:
             self.greeted = True
             return {"type": "websocket.connect"}
-        while conversation.phase is not Phase.OPEN:
+        while conversation.phase is not _OPEN:
             if conversation.end is not None:
                 return conversation.end.copy()
             await self._change()
@@ -448,22 +473,22 @@ class Bridge(EventEndpoint):
         connection = self.protocol.connection
         if connection.failure is not None:
             self.conversation.disconnect(connection.failure.code, connection.failure.reason)
-        elif connection.cause is CloseCause.KEEPALIVE and connection.close_sent is not None:
+        elif connection.cause is _KEEPALIVE and connection.close_sent is not None:
             self.conversation.disconnect(*connection.close_sent)
         elif connection.close_rcvd is not None:
             self.conversation.disconnect(*connection.close_rcvd)
         else:
-            self.conversation.disconnect(CloseCode.ABNORMAL_CLOSURE)
+            self.conversation.disconnect(_ABNORMAL_CLOSURE)
 
     async def send_rare(self, event: Event) -> None:
         """Send an event that is no message, or not in the plain case; see `EventEndpoint.send`."""
         conversation = self.conversation
-        if conversation.phase is Phase.OPEN and not conversation.gone:
+        if conversation.phase is _OPEN and not conversation.gone:
             if type(event) is dict and event.get("type") == "websocket.close":
                 self.protocol.settle()  # the peer's Close frame may have been kept back
-            if self.protocol.connection.state is not State.OPEN:
+            if self.protocol.connection.state is not _STATE_OPEN:
                 raise ClientDisconnected("the connection has ended")
-        elif conversation.phase < Phase.OPEN and (self.transport is None or self.transport.is_closing()):
+        elif conversation.phase < _OPEN and (self.transport is None or self.transport.is_closing()):
             raise ClientDisconnected("the connection has ended")
         action = conversation.take(event)
         if isinstance(action, Close):
@@ -512,8 +537,11 @@ class Bridge(EventEndpoint):
                 self._waiters.remove(waiter)
 
     def _wake(self) -> None:
-        waiters, self._waiters = self._waiters, None
-        for waiter in waiters or ():
+        waiters = self._waiters
+        if waiters is None:
+            return
+        self._waiters = None
+        for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
 
@@ -535,11 +563,11 @@ class Bridge(EventEndpoint):
             self.protocol.end_receiving()
             self._stopping.append(call_later(STOP_TIMEOUT, self.protocol.abort, CloseCause.STOP))
         elif self._task is None:
-            if self.transport is not None and conversation.phase is not Phase.CLOSED:
+            if self.transport is not None and conversation.phase is not _CLOSED:
                 self.transport.close()  # no request has come
-        elif conversation.phase is Phase.CONNECTING:
+        elif conversation.phase is _CONNECTING:
             self._respond(refusal(503))
-            conversation.disconnect(CloseCode.ABNORMAL_CLOSURE)
+            conversation.disconnect(_ABNORMAL_CLOSURE)
         if self._task is not None and self.host.stop_timeout is not None:
             self._stopping.append(call_later(self.host.stop_timeout, self._task.cancel))
 
@@ -553,8 +581,11 @@ class BridgeProtocol(ConnectionProtocol):
 
     __slots__ = ("bridge",)
 
+    bridge_type: ClassVar[type[Bridge]] = Bridge
+    """What handles the connection until it is open, and its application."""
+
     def __init__(self, host: Host) -> None:
-        self.bridge: Bridge = Bridge(host)
+        self.bridge: Bridge = self.bridge_type(host)
         super().__init__(host.loop, self.bridge)
 
     def data_received(self, data: bytes) -> None:
@@ -577,7 +608,7 @@ class BridgeProtocol(ConnectionProtocol):
         self.moves = 0
         host, transport = self.bridge.host, self.transport
         host.is_moved(self)
-        if transport is None or transport.is_closing() or self.connection.state is not State.OPEN:
+        if transport is None or transport.is_closing() or self.connection.state is not _STATE_OPEN:
             return
         if transport.get_write_buffer_size():
             self.moves = 1  # unsent bytes would be overtaken: try again with the next read
@@ -599,8 +630,9 @@ class BridgeProtocol(ConnectionProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the transport when it has ended."""
         opened = self.opening is None
-        self.moves = 0
-        self.bridge.host.is_moved(self)
+        if self.moves:
+            self.moves = 0
+            self.bridge.host.is_moved(self)
         super().connection_lost(exc)
         if opened:
             self.bridge.connection_lost(exc)
@@ -627,9 +659,12 @@ def _is_end(exc: BaseException) -> bool:
 
 
 def _address(address: Any) -> Address | None:
+    if type(address) is tuple and len(address) == 2:
+        host, port = address
+        if type(host) is str and type(port) is int:
+            return address
     if isinstance(address, str) and address:
         return address, None  # of a Unix socket
     if isinstance(address, (tuple, list)) and len(address) >= 2:
-        host, port = address[:2]  # the same object, where there is no more to it
-        return tuple(address[:2]) if type(host) is str and type(port) is int else (str(host), int(port))
+        return str(address[0]), int(address[1])
     return None

@@ -112,6 +112,12 @@ class Cut(NamedTuple):
 
 Action: TypeAlias = Accept | Start | Answer | Message | Close | Cut
 
+# Members by themselves: to ask the class for one takes CPython 3.11 some 900 instructions.
+_CONNECTING: Final = Phase.CONNECTING
+_DENYING: Final = Phase.DENYING
+_OPEN: Final = Phase.OPEN
+_CLOSED: Final = Phase.CLOSED
+
 _HANDSHAKE: Final = frozenset({"connection", "content-length", "transfer-encoding", "upgrade"})
 # RFC 9110, 5.5: what a field's value must not hold.
 _BAD_VALUE: Final = re.compile(rb"[^\t -~\x80-\xff]")
@@ -135,7 +141,7 @@ class Conversation:
 
     def __init__(self, offers: list[str] | None = None) -> None:
         self.offers: list[str] = [] if offers is None else offers
-        self.phase: Phase = Phase.CONNECTING
+        self.phase: Phase = _CONNECTING
         self.gone: bool = False
         self.end: Event | None = None
 
@@ -149,13 +155,13 @@ class Conversation:
             RuntimeError: it is not the time for such an event, or its HTTP response is wrong.
             TypeError, ValueError: the event is malformed.
         """
-        if not isinstance(event, Mapping) or not isinstance(kind := event.get("type"), str):
+        if not isinstance(event, (dict, Mapping)) or not isinstance(kind := event.get("type"), str):
             raise TypeError(f"expected an ASGI event, a dict with a 'type', got {show(repr(event))}")
         if self.gone:
             raise ClientDisconnected("the connection has ended")
         judge = TABLE[self.phase].get(kind)
         if judge is None:
-            if self.phase is Phase.CLOSED:
+            if self.phase is _CLOSED:
                 raise RuntimeError(f"Unexpected ASGI message {show(kind)}, after sending 'websocket.close'.")
             *names, last = (f"'{name}'" for name in TABLE[self.phase])
             expected = f"{', '.join(names)} or {last}" if names else last
@@ -164,8 +170,9 @@ class Conversation:
 
     def _accept(self, event: Event) -> Accept:
         subprotocol = event.get("subprotocol") or None
-        headers = []
-        for name, value in _decoded(event.get("headers")):
+        headers: list[tuple[str, str]] = []
+        given = event.get("headers")
+        for name, value in _decoded(given) if given else ():
             low = name.lower()
             if low == "sec-websocket-protocol" and subprotocol is None:
                 subprotocol = value
@@ -176,7 +183,7 @@ class Conversation:
         if subprotocol is not None and subprotocol not in self.offers:
             # RFC 6455, 4.1: a client must fail the connection.
             raise ValueError(f"expected a subprotocol that the client offers, {self.offers!r}, got {subprotocol!r}")
-        self.phase = Phase.OPEN
+        self.phase = _OPEN
         return Accept(subprotocol, headers)
 
     def _refuse(self, event: Event) -> Answer:
@@ -202,7 +209,7 @@ class Conversation:
         self._start: bytes | None = "".join(lines).encode("latin-1")
         self._status = status
         self._chunked = False
-        self.phase = Phase.DENYING
+        self.phase = _DENYING
         return Start(status)
 
     def _go_on(self, event: Event) -> Answer:
@@ -248,7 +255,7 @@ class Conversation:
         return Close(code, reason)
 
     def _close(self, code: int, reason: str | None = None) -> None:
-        self.phase = Phase.CLOSED
+        self.phase = _CLOSED
         self._end(code, reason)
 
     # --- What happens to the connection ------------------------------------------------------------------
@@ -268,23 +275,24 @@ class Conversation:
 
     def leave(self, *, failed: bool) -> Action | None:
         """Return what is to be done now that the application has returned, or raised if `failed`."""
-        phase, self.phase = self.phase, Phase.CLOSED
+        phase, self.phase = self.phase, _CLOSED
         action: Action | None = None
         if self.gone:
             pass
-        elif phase is Phase.CONNECTING:
+        elif phase is _CONNECTING:
             action = refusal(500)
-        elif phase is Phase.DENYING:
+        elif phase is _DENYING:
             if self._start is None:
                 action = Cut()
             elif self._left:
                 action = refusal(500)  # the body that it promised will not come
             else:
                 action = self._piece(b"", True)
-        elif phase is Phase.OPEN:
+        elif phase is _OPEN:
             action = Close(CloseCode.INTERNAL_ERROR if failed else CloseCode.NORMAL_CLOSURE, "")
             self._end(*action)
-        self._end(CloseCode.ABNORMAL_CLOSURE, None)
+        if self.end is None:
+            self._end(CloseCode.ABNORMAL_CLOSURE, None)
         return action
 
 

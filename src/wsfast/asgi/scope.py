@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 from urllib.parse import unquote
 
 from ..handshake import Request
@@ -12,16 +12,16 @@ __all__ = ["Address", "Scope", "header_pairs", "websocket_scope"]
 Scope: TypeAlias = dict[str, Any]
 Address: TypeAlias = tuple[str, int | None]
 
-_SPEC_VERSION = "2.4"
+_SPEC_VERSION: Final = "2.4"
 
 
 def header_pairs(request: Request) -> list[tuple[bytes, bytes]]:
     """Return the headers of a request as ASGI has them: in order, names in lower case."""
-    pairs = []
-    for line in request.raw.split(b"\r\n")[1:-2]:
-        name, _, value = line.partition(b":")
-        pairs.append((name.lower(), value.strip(b" \t")))
-    return pairs
+    return [
+        (name.lower(), value.strip(b" \t"))
+        for line in request.raw.split(b"\r\n")[1:-2]
+        for name, _, value in (line.partition(b":"),)
+    ]
 
 
 def websocket_scope(
@@ -46,8 +46,13 @@ def websocket_scope(
         version: of ASGI, that the application is written for.
         state: of the lifespan; it is copied.
     """
-    raw_path, _, query = request.path.partition("?")
-    path = unquote(raw_path) if "%" in raw_path else raw_path
+    target = request.raw.split(b" ", 2)[1]
+    if not target.startswith(b"/"):
+        target = request.path.encode("ascii")  # RFC 9112, 3.2.2: absolute-form
+    raw_path, _, query = target.partition(b"?")
+    path = raw_path.decode("ascii")
+    if "%" in path:
+        path = unquote(path)
     return {
         "type": "websocket",
         "asgi": {"version": version, "spec_version": _SPEC_VERSION},
@@ -57,8 +62,8 @@ def websocket_scope(
         "client": client,
         "root_path": root_path,
         "path": root_path + path,
-        "raw_path": (root_path + raw_path).encode(),
-        "query_string": query.encode("ascii"),
+        "raw_path": root_path.encode() + raw_path if root_path else raw_path,
+        "query_string": query,
         "headers": header_pairs(request),
         "subprotocols": subprotocols,
         "state": {} if state is None else state.copy(),

@@ -2,24 +2,45 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import sys
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from ..asgi.bridge import HEAD_LIMITS
+from ..asgi.bridge import HEAD_LIMITS, Bridge
 from ..exceptions import HandshakeRefused
 from ..handshake import RequestParser, check_request
-from .protocol import Protocol, are_responses_due
+from .protocol import Protocol, UvicornHost, are_responses_due, chosen
 
 if TYPE_CHECKING:
     from uvicorn.config import Config
-    from uvicorn.server import ServerState
 
 __all__ = ["HTTP"]
+
+
+class _First(Bridge):
+    """A bridge that looks at a connection's first bytes, which show what it is for."""
+
+    __slots__ = ()
+
+    def data_received(self, data: bytes) -> None:
+        """Called with what the peer sent."""
+        if self.asked or self.transport is None:
+            super().data_received(data)
+            return
+        # If it is not such a request, or not whole, uvicorn's protocol reads the same bytes again.
+        if b"ebsocket" in data and cast(UvicornHost, self.host).kind is not None:
+            parser = RequestParser(HEAD_LIMITS)
+            try:
+                request = parser.feed(data)
+                if request is not None:
+                    self.begin(request, check_request(request), parser.trailing)
+                    return
+            except HandshakeRefused:
+                pass
+        cast("HTTP", self.protocol).give_away(data)
 
 
 class HTTP(Protocol):
@@ -30,18 +51,9 @@ class HTTP(Protocol):
     `configure` made it; if ``--ws`` names another implementation, or ``none``, that is obeyed.
     """
 
-    __slots__ = ("_config",)
+    __slots__ = ()
 
-    def __init__(
-        self,
-        config: Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-    ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
-        self._config = config
-        self.opening: Any = _First(self)
+    bridge_type: ClassVar[type[Bridge]] = _First
 
     @classmethod
     def choose(cls, config: Config) -> type[Protocol]:
@@ -50,55 +62,20 @@ class HTTP(Protocol):
             config.load()
         return chosen(config) or cls
 
-    def is_wanted(self) -> bool:
-        """Tell whether WebSockets are to be served, and by wsfast."""
-        return chosen(self._config) is not None
-
     def give_away(self, data: bytes) -> None:
         """Let uvicorn's own protocol go on with a connection that is not for a WebSocket, or not yet."""
-        state, host, transport = self._state, self.bridge.host, self.bridge.transport
+        host, transport = cast(UvicornHost, self.bridge.host), self.bridge.transport
         assert transport is not None
         self.bridge.forget()
-        http = _HTTPTools(self._config, state, host.state or {}, host.loop)
-        kind = chosen(self._config)
-        if kind is not None:
-            http.ws_protocol_class = cast(Any, kind)
+        http = _HTTPTools(host.config, self._state, host.state or {}, host.loop)
+        if host.kind is not None:
+            http.ws_protocol_class = cast(Any, host.kind)
         http.connection_made(transport)
         transport.set_protocol(http)
         # uvloop chooses how to read when it starts to: now it sees that there is no `get_buffer`.
         transport.pause_reading()
         transport.resume_reading()
         http.data_received(data)
-
-
-class _First:
-    """What handles a connection until its first bytes show what it is for."""
-
-    __slots__ = ("_protocol",)
-
-    def __init__(self, protocol: HTTP) -> None:
-        self._protocol = protocol
-
-    def connection_made(self, transport: asyncio.BaseTransport, protocol: Any) -> None:
-        self._protocol.bridge.connection_made(transport, protocol)
-
-    def data_received(self, data: bytes) -> None:
-        protocol = self._protocol
-        protocol.opening = protocol.bridge
-        # If it is not such a request, or not whole, uvicorn's protocol reads the same bytes again.
-        if b"ebsocket" in data and protocol.is_wanted():
-            parser = RequestParser(HEAD_LIMITS)
-            try:
-                request = parser.feed(data)
-                if request is not None:
-                    protocol.bridge.begin(request, check_request(request), parser.trailing)
-                    return
-            except HandshakeRefused:
-                pass
-        protocol.give_away(data)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._protocol.bridge.connection_lost(exc)
 
 
 class _HTTPTools(HttpToolsProtocol):
@@ -153,11 +130,3 @@ class _HTTPTools(HttpToolsProtocol):
         protocol = transport.get_protocol()
         if trailing and isinstance(protocol, Protocol):
             protocol.data_received(trailing)
-
-
-def chosen(config: Config) -> type[Protocol] | None:
-    """Return the class that is to serve WebSockets; None if uvicorn was told to have others, or nobody, do it."""
-    if config.ws == "auto":
-        return Protocol
-    kind = config.ws_protocol_class
-    return kind if isinstance(kind, type) and issubclass(kind, Protocol) else None

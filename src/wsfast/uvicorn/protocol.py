@@ -52,6 +52,10 @@ class UvicornHost(Host):
         app_state: the state of the lifespan.
         options: those of `configure`, which go before uvicorn's.
         loop: the event loop.
+
+    Attributes:
+        config: uvicorn's.
+        kind: the class that serves WebSockets; None if uvicorn was told to have others, or nobody, do it.
     """
 
     def __init__(
@@ -63,6 +67,8 @@ class UvicornHost(Host):
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         graceful = config.timeout_graceful_shutdown
+        self.config: Config = config
+        self.kind: type[Protocol] | None = chosen(config)
         super().__init__(
             config.loaded_app,
             limits_of(config, {name: options[name] for name in options if name in _LIMITS}),
@@ -239,6 +245,14 @@ def are_responses_due(http: Any) -> bool:
     """Tell whether one of uvicorn's HTTP protocols has responses to finish."""
     cycle = getattr(http, "cycle", None)  # of the latest request that is not for a WebSocket
     return bool(getattr(http, "pipeline", None)) or (cycle is not None and not cycle.response_complete)
+
+
+def chosen(config: Config) -> type[Protocol] | None:
+    """Return the class that is to serve WebSockets; None if uvicorn was told to have others, or nobody, do it."""
+    if config.ws == "auto":
+        return Protocol
+    kind = config.ws_protocol_class
+    return kind if isinstance(kind, type) and issubclass(kind, Protocol) else None
 
 
 def configure(**options: Unpack[Options]) -> type[Protocol]:
