@@ -299,3 +299,49 @@ def test_it_builds_without_a_warning(tmp_path: Path) -> None:
     site = tmp_path / "site"
     assert json.dumps(wsfast.__version__)[1:-1] in (site / "index.html").read_text()
     assert "ping_interval" in (site / "reference" / "client.html").read_text()
+
+
+# --- The figures --------------------------------------------------------------------------------------------
+
+
+def test_the_figures_of_readme_and_docs_are_written_by_one_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT))
+    from benchmarks.compare.publish import PUBLISHED, SERVERS, missing, publish
+    from benchmarks.compare.results import Results
+
+    meta: dict[str, Any] = {
+        "command": "python -m benchmarks.compare --publish",
+        "machine": "a machine",
+        "date": "2026-11-28",
+    }
+    meta |= {"commit": "abc", "load": "0.1", "rounds": 3, "seconds": 1.0, "notes": []}
+    meta |= {"versions": {"Python": "3.11.7", "wsfast": "0.1.0", "aiohttp": "3.14.5"}}
+    figure: dict[str, float] = {"cpu_us": 1.25, "per_cpu_s": 4512.0}
+    results = Results(meta, {}, {name: {server: [figure] * 3 for server in SERVERS} for name in PUBLISHED})
+    results.records["pingpong-4k"] = {"raw/uvloop": [figure]}
+    assert missing(results) == []
+    (tmp_path / "docs" / "figures").mkdir(parents=True)
+    readme = tmp_path / "README.md"
+    readme.write_text((ROOT / "README.md").read_text())
+    drawn = {}
+    written = publish(results, tmp_path, lambda shown, path: drawn.update({path.name: set(shown.records)}))
+    assert {path.relative_to(tmp_path).as_posix() for path in written} == {
+        *("README.md", "docs/comparison.md", "docs/comparison.png", "docs/figures/peers.svg")
+    }
+    assert drawn == {"peers.svg": set(PUBLISHED), "comparison.png": {*PUBLISHED, "pingpong-4k"}}
+    once = readme.read_text()
+    assert "| echo of 64 B, 100 connections | 1.2 µs | 1.2 µs | 1.2 µs | 1.2 µs |" in once
+    assert "| handshakes in a second of CPU time | 4,512 | 4,512 | 4,512 | 4,512 |" in once
+    assert once.count("docs/figures/peers.svg") == 1
+    assert "Python 3.11.7, wsfast 0.1.0, aiohttp 3.14.5." in once
+    assert once.endswith((ROOT / "README.md").read_text().partition("<!-- end of figures -->")[2])
+    publish(results, tmp_path, lambda shown, path: None)
+    assert readme.read_text() == once
+    assert "### pingpong-4k" in (tmp_path / "docs" / "comparison.md").read_text()
+    del results.records["handshake"]
+    assert missing(results) == [f"handshake of {server}" for server in SERVERS]
+    readme.write_text("no place")
+    with pytest.raises(ValueError, match=r"README\.md has no"):
+        publish(results, tmp_path, lambda shown, path: None)

@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 
 from .environment import Environment, EnvironmentFailedError, checkout_state, prepare
+from .publish import PUBLISHED, SERVERS, missing, publish
 from .report import listing, markdown, scenario_text, targets_text
 from .results import Results, judge, merge
 from .runner import MeasurementFailedError, check, choose_cores, measure
@@ -123,6 +124,11 @@ def _arguments() -> argparse.Namespace:
         metavar="FILE.json",
         help="measure nothing: report on earlier runs, put together",
     )
+    add(
+        "--publish",
+        action="store_true",
+        help="write docs/comparison.md with its chart, and README's table with its chart",
+    )
     add("--fail-on-miss", action="store_true", help="end with 2 when a target is missed")
     add("--python", metavar="EXE", help="use this interpreter and its packages as they are, install nothing")
     add("--node-path", metavar="DIR", help="use Node's packages in this directory as they are")
@@ -148,6 +154,8 @@ def _peers_of(scenario: Scenario, options: argparse.Namespace, environment: Envi
     if options.targets_only:
         targets = [target for target in TARGETS if target.scenario == scenario.name]
         named = {name for target in targets for name in (target.ours, *target.peers)} | {scenario.reference}
+        if options.publish and scenario.name in PUBLISHED:
+            named |= set(SERVERS)
         names = [name for name in names if name in named]
     if environment is not None:
         missing = {
@@ -263,7 +271,7 @@ def main() -> int:
                 raise SystemExit(f"could not be read: {failed}") from None
             for name in results.records:
                 print(scenario_text(name, results))
-            if options.chart and not options.python:
+            if (options.chart or options.publish) and not options.python:
                 python = prepare(progress.say, need_wsfast=False, need_uws=False, need_node=False).python
         else:
             scenarios = [SCENARIOS[name] for name in _choose(options.scenario, list(SCENARIOS), "scenario")]
@@ -298,6 +306,11 @@ def main() -> int:
         Path(options.markdown).write_text(markdown(results, chart))
     if options.chart:
         _draw(results, options.chart, python)
+    if options.publish:
+        if unmeasured := missing(results):
+            raise SystemExit(f"nothing is published, since README's table lacks {', '.join(unmeasured)}")
+        written = publish(results, Path(__file__).parents[2], lambda shown, path: _draw(shown, str(path), python))
+        print("\nwritten:", *(os.path.relpath(path) for path in written))
     if results.failures:
         return 1
     missed = any(verdict.met is False for verdict in judge(results))
