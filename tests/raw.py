@@ -6,10 +6,14 @@ import asyncio
 import socket
 import ssl as ssl_module
 import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, Self, cast
 
-from shared import port_of
+from shared import port_of, serving
 from vectors import BINARY, CLOSE, PING, TEXT, frame
+
+import wsfast
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 """The key of the example in RFC 6455, 1.3."""
@@ -191,3 +195,20 @@ async def connect_raw(server: Any, *subprotocols: str, **options: Any) -> RawCli
     await client.handshake(*subprotocols)
     assert client.status == 101, (client.status, client.body)
     return client
+
+
+@asynccontextmanager
+async def pair(**options: Any) -> AsyncIterator[tuple[wsfast.WebSocket, RawClient]]:
+    """Open a connection; what the server's side does is for the test to do. Options are those of `wsfast.serve`."""
+    opened: asyncio.Future[wsfast.WebSocket] = asyncio.get_running_loop().create_future()
+    done = asyncio.Event()
+
+    async def handler(ws: wsfast.WebSocket) -> None:
+        opened.set_result(ws)
+        await done.wait()
+
+    async with serving(handler, **options) as server, await connect_raw(server) as client, asyncio.timeout(20):
+        try:
+            yield await opened, client
+        finally:
+            done.set()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 import wsfast
 from wsfast.deflate.context import PerMessageDeflate
 
-__all__ = ["SLOWNESS", "HeldCompression", "echo", "port_of", "stream_echo", "until"]
+__all__ = ["SLOWNESS", "HeldCompression", "echo", "port_of", "serving", "stream_echo", "until"]
 
 # The Python twins do the same, but not as fast.
 SLOWNESS = 1 if wsfast.IMPLEMENTATION == "cython" else 4
@@ -29,6 +30,37 @@ async def stream_echo(reader: wsfast.Reader, writer: wsfast.Writer) -> None:
     while data := await reader.read():
         await writer.write(data)
         await writer.flush()
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    handler: Any = echo,
+    *,
+    register: Callable[[wsfast.Server], object] | None = None,
+    ssl: Any = None,
+    patience: float = 60.0 * SLOWNESS,
+    **options: Any,
+) -> AsyncIterator[wsfast.Server]:
+    """Run a server on a free port of this machine until the block ends.
+
+    Args:
+        handler: for clients that offer no subprotocol: a coroutine function, or a class of listeners.
+        register: registers what the server has, in place of `handler`.
+        ssl: the server's context.
+        patience: seconds that the block may take.
+        options: those of `wsfast.serve`; with `register`, those of `wsfast.Server`.
+    """
+    options = {"stop_timeout": 2.0, **options}
+    async with asyncio.timeout(patience):
+        if register is None:
+            async with wsfast.serve({None: handler}, "127.0.0.1", 0, ssl=ssl, **options) as server:
+                yield server
+        else:
+            server = wsfast.Server(**options)
+            register(server)
+            async with server:
+                await server.start("127.0.0.1", 0, ssl=ssl)
+                yield server
 
 
 def port_of(server: Any) -> int:

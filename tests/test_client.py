@@ -13,18 +13,12 @@ from typing import Any
 
 import pytest
 from client_helpers import nothing_left, url_of
-from shared import echo, port_of, until
+from shared import echo, port_of, serving, until
 
 import wsfast
 from wsfast.codes import CloseCause, CloseCode
 
 pytestmark = pytest.mark.anyio
-
-
-@contextlib.asynccontextmanager
-async def serving(handler: Any = echo, **options: Any) -> AsyncIterator[wsfast.Server]:
-    async with wsfast.serve(handler, "127.0.0.1", 0, **options) as server:
-        yield server
 
 
 async def test_async_with() -> None:

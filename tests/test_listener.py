@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import pytest
 from certificates import Certificates
 from raw import RawClient, binary, close, connect_raw, open_raw, ping, request, text
-from shared import until
+from shared import serving, until
 from vectors import CLOSE, CONT, PONG, frame
 
 import wsfast
@@ -44,15 +44,6 @@ class Recorder(wsfast.Listener):
 
     def on_writable(self) -> None:
         self.calls.append("writable")
-
-
-@asynccontextmanager
-async def serving(factory: Any = Recorder, **options: Any) -> AsyncIterator[wsfast.Server]:
-    server = wsfast.Server(**{"stop_timeout": 1.0, **options})
-    server.register_listener(None, factory)
-    async with server, asyncio.timeout(20):
-        await server.start("127.0.0.1", 0)
-        yield server
 
 
 @asynccontextmanager
@@ -116,7 +107,7 @@ async def test_on_close_after_ours() -> None:
 
 
 async def test_on_close_when_the_server_stops() -> None:
-    async with serving() as server, await connect_raw(server) as client:
+    async with serving(Recorder) as server, await connect_raw(server) as client:
         listener = Recorder.latest
         server.close()
         assert await client.receive_close() == (1001, "")
@@ -128,7 +119,7 @@ async def test_on_close_when_the_server_stops() -> None:
 
 
 async def test_a_message_in_the_packet_of_the_handshake() -> None:
-    async with serving() as server, await open_raw(server) as client:
+    async with serving(Recorder) as server, await open_raw(server) as client:
         await client.exchange(request() + text("early"))
         await until(lambda: "early" in Recorder.latest.calls)
         assert Recorder.latest.calls == ["open", "early"]
@@ -235,7 +226,7 @@ async def test_an_on_close_that_raises_is_logged_and_no_more(
 
 
 async def test_no_task_for_a_connection() -> None:
-    async with serving() as server:
+    async with serving(Recorder) as server:
         before = asyncio.all_tasks()
         clients = [await connect_raw(server) for _ in range(5)]
         assert asyncio.all_tasks() == before

@@ -4,31 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
-from ssl import SSLContext
-from typing import Any
+from contextlib import suppress
 
 import pytest
 from certificates import Certificates, make_certificates
 from raw import ACCEPT, RawClient, binary, close, connect_raw, open_raw, ping, request, text
-from shared import echo, port_of, stream_echo, until
+from shared import echo, port_of, serving, stream_echo, until
 from vectors import BINARY, CLOSE, PONG, TEXT, frame
 
 import wsfast
 
 pytestmark = pytest.mark.anyio
-
-
-@asynccontextmanager
-async def serving(
-    register: Callable[[wsfast.Server], object], *, ssl: SSLContext | None = None, **options: Any
-) -> AsyncIterator[wsfast.Server]:
-    server = wsfast.Server(**options)
-    register(server)
-    async with server:
-        await server.start("127.0.0.1", 0, ssl=ssl)
-        yield server
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +30,7 @@ def with_stream_echo(server: wsfast.Server) -> None:
 
 
 async def test_handshake_with_a_subprotocol() -> None:
-    async with serving(with_stream_echo) as server, await open_raw(server) as client:
+    async with serving(register=with_stream_echo) as server, await open_raw(server) as client:
         await client.handshake("echo")
         assert client.status == 101
         assert client.headers["sec-websocket-accept"] == ACCEPT
@@ -55,7 +41,7 @@ async def test_handshake_with_a_subprotocol() -> None:
 
 async def test_handshake_without_a_subprotocol() -> None:
     async with (
-        serving(lambda server: server.register_stream_handler(None, stream_echo)) as server,
+        serving(register=lambda server: server.register_stream_handler(None, stream_echo)) as server,
         await open_raw(server) as client,
     ):
         await client.handshake()
@@ -67,7 +53,7 @@ async def test_handshake_without_a_subprotocol() -> None:
 
 @pytest.mark.parametrize("offers", [["chat"], ["ECHO"], ["Echo"], ["echo2", "ech"]])
 async def test_an_unknown_subprotocol_is_refused(offers: list[str]) -> None:
-    async with serving(with_stream_echo) as server, await open_raw(server) as client:
+    async with serving(register=with_stream_echo) as server, await open_raw(server) as client:
         await client.handshake(*offers)
         assert client.status == 400
         assert b"echo" in client.body
@@ -78,7 +64,7 @@ async def test_an_unknown_subprotocol_is_refused(offers: list[str]) -> None:
     "offers", [["echo, chat"], ["chat, echo"], ["chat", "echo"], ["chat,superchat", "x ,echo"], [" echo "]]
 )
 async def test_offers_in_lists_and_in_several_headers(offers: list[str]) -> None:
-    async with serving(with_stream_echo) as server, await open_raw(server) as client:
+    async with serving(register=with_stream_echo) as server, await open_raw(server) as client:
         await client.handshake(*offers)
         assert client.status == 101
         assert client.headers["sec-websocket-protocol"] == "echo"
@@ -88,7 +74,7 @@ async def test_offers_in_lists_and_in_several_headers(offers: list[str]) -> None
 
 
 async def test_a_masked_message_comes_back_unmasked() -> None:
-    async with serving(with_stream_echo) as server, await connect_raw(server, "echo") as client:
+    async with serving(register=with_stream_echo) as server, await connect_raw(server, "echo") as client:
         client.send(b"\x82\x84TEST\x00\x00\x00\x00")
         async with asyncio.timeout(5):
             assert await client.reader.readexactly(6) == b"\x82\x04TEST"
@@ -107,7 +93,7 @@ async def test_three_frames_cut_at_every_offset() -> None:
                 await received.put(await reader.readexactly(5))
         await ends.put(await reader.read())
 
-    async with serving(lambda server: server.register_stream_handler(None, collect)) as server:
+    async with serving(register=lambda server: server.register_stream_handler(None, collect)) as server:
         for cut in range(len(THREE) + 1):
             async with await connect_raw(server) as client, asyncio.timeout(5):
                 before = server.counters["bytes_received"]
@@ -138,7 +124,7 @@ async def test_three_frames_and_the_close_in_one_packet(handler: str) -> None:
         else:
             server.register_listener(None, Echo)
 
-    async with serving(register) as server, await connect_raw(server) as client:
+    async with serving(register=register) as server, await connect_raw(server) as client:
         client.send(THREE, close(1001, "bye"))
         assert [await client.receive_message() for _ in range(3)] == [b"TEST1", b"TEST2", b"TEST3"]
         assert await client.receive_close() == (1001, "bye")
@@ -148,7 +134,7 @@ async def test_three_frames_and_the_close_in_one_packet(handler: str) -> None:
 @pytest.mark.parametrize("ssl", [False, True], ids=["ws", "wss"])
 async def test_ping(ssl: bool, certificates: Certificates) -> None:
     async with (
-        serving(with_stream_echo, ssl=certificates.server_context() if ssl else None) as server,
+        serving(register=with_stream_echo, ssl=certificates.server_context() if ssl else None) as server,
         await connect_raw(server, "echo", ssl=certificates.client_context() if ssl else None) as client,
     ):
         client.send(b"\x89\x80TEST")
@@ -159,7 +145,7 @@ async def test_ping(ssl: bool, certificates: Certificates) -> None:
 
 
 async def test_an_unsolicited_pong_is_ignored() -> None:
-    async with serving(with_stream_echo) as server, await connect_raw(server, "echo") as client:
+    async with serving(register=with_stream_echo) as server, await connect_raw(server, "echo") as client:
         client.send(frame(PONG, b"unasked", key=b"TEST"), binary(b"x"))
         assert await client.receive() == (True, 0, BINARY, b"x")
         await client.end()
@@ -167,7 +153,7 @@ async def test_an_unsolicited_pong_is_ignored() -> None:
 
 @pytest.mark.parametrize("opcode", [TEXT, BINARY])
 async def test_an_empty_message_does_not_end_a_stream(opcode: int) -> None:
-    async with serving(with_stream_echo) as server, await connect_raw(server, "echo") as client:
+    async with serving(register=with_stream_echo) as server, await connect_raw(server, "echo") as client:
         client.send(frame(opcode, b"", key=b"TEST"))
         client.send(ping())
         assert (await client.receive()).opcode == PONG
@@ -182,7 +168,7 @@ async def test_64_kib_written_to_a_stream_are_one_message() -> None:
         await writer.flush()
 
     async with (
-        serving(lambda server: server.register_stream_handler("echo", whole)) as server,
+        serving(register=lambda server: server.register_stream_handler("echo", whole)) as server,
         await connect_raw(server, "echo") as client,
     ):
         data = bytes(range(256)) * 256
@@ -193,7 +179,7 @@ async def test_64_kib_written_to_a_stream_are_one_message() -> None:
 
 async def test_text_echoes_as_text_from_a_message_handler() -> None:
     async with (
-        serving(lambda server: server.register_handler("echo", echo)) as server,
+        serving(register=lambda server: server.register_handler("echo", echo)) as server,
         await connect_raw(server, "echo") as client,
     ):
         client.send(text("TEST é"), binary(b"TEST"))
@@ -202,7 +188,7 @@ async def test_text_echoes_as_text_from_a_message_handler() -> None:
 
 
 async def test_text_comes_out_of_a_stream_as_bytes() -> None:
-    async with serving(with_stream_echo) as server, await connect_raw(server, "echo") as client:
+    async with serving(register=with_stream_echo) as server, await connect_raw(server, "echo") as client:
         client.send(text("é"))
         assert await client.receive() == (True, 0, BINARY, "é".encode())
 
@@ -220,7 +206,7 @@ async def test_a_handler_that_raises(caplog: pytest.LogCaptureFixture) -> None:
         server.register_stream_handler("faulty", faulty)
 
     caplog.set_level(logging.WARNING)
-    async with serving(register) as server:
+    async with serving(register=register) as server:
         async with await connect_raw(server, "faulty") as client:
             client.send(binary(b"x"))
             assert await client.receive_close() == (1011, "")
@@ -273,7 +259,7 @@ async def test_stop_while_clients_are_idle_mid_handshake_and_mute() -> None:
 
 async def test_stop_with_idle_clients_only_is_quick() -> None:
     loop = asyncio.get_running_loop()
-    async with serving(with_stream_echo) as server:
+    async with serving(register=with_stream_echo) as server:
         port = port_of(server)
         clients = [await connect_raw(server, "echo") for _ in range(5)]
         began = loop.time()

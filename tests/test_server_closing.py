@@ -6,13 +6,13 @@ import asyncio
 import errno
 import logging
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
-from raw import RawClient, binary, close, connect_raw, open_raw, ping, request, text
-from shared import echo, until
+from raw import binary, close, connect_raw, open_raw, pair, ping, request, text
+from shared import echo, serving, until
 from vectors import BINARY, CLOSE, PING, PONG, TEXT, frame
 
 import wsfast
@@ -29,32 +29,6 @@ Handler = Callable[[wsfast.WebSocket], Awaitable[Any]]
 
 async def idle(ws: wsfast.WebSocket) -> None:
     await ws.wait_closed()
-
-
-@asynccontextmanager
-async def serving(handler: Handler = echo, **options: Any) -> AsyncIterator[wsfast.Server]:
-    server = wsfast.Server(**{"stop_timeout": 2.0, **options})
-    server.register_handler(None, handler)
-    async with server:
-        await server.start("127.0.0.1", 0)
-        yield server
-
-
-@asynccontextmanager
-async def pair(**options: Any) -> AsyncIterator[tuple[wsfast.WebSocket, RawClient]]:
-    """Open a connection; what the server's side does is for the test to do."""
-    opened: asyncio.Future[wsfast.WebSocket] = asyncio.get_running_loop().create_future()
-    done = asyncio.Event()
-
-    async def handler(ws: wsfast.WebSocket) -> None:
-        opened.set_result(ws)
-        await done.wait()
-
-    async with serving(handler, **options) as server, await connect_raw(server) as client, asyncio.timeout(20):
-        try:
-            yield await opened, client
-        finally:
-            done.set()
 
 
 # --- The closing handshake ------------------------------------------------------------------------------

@@ -7,14 +7,13 @@ import functools
 import logging
 import re
 import types
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 from unittest import mock
 
 import pytest
 from raw import binary, connect_raw, open_raw, request, text
-from shared import echo, port_of, stream_echo
+from shared import echo, port_of, serving, stream_echo
 from vectors import BINARY, TEXT
 from websockets.asyncio.client import connect as websockets_connect
 from websockets.exceptions import InvalidStatus
@@ -26,20 +25,6 @@ from wsfast.handshake import refuse
 class EchoListener(wsfast.Listener):
     def on_message(self, message: str | bytes) -> None:
         self.ws.send_nowait(message)
-
-
-@asynccontextmanager
-async def serving(
-    register: Callable[[wsfast.Server], object] | None = None, **options: Any
-) -> AsyncIterator[wsfast.Server]:
-    server = wsfast.Server(**options)
-    if register is None:
-        server.register_handler(None, echo)
-    else:
-        register(server)
-    async with server:
-        await server.start("127.0.0.1", 0)
-        yield server
 
 
 def all_three(server: wsfast.Server) -> None:
@@ -263,7 +248,7 @@ def test_response_headers_are_checked_at_once(headers: dict[str, str]) -> None:
     [("messages", TEXT), ("stream", BINARY), ("text-stream", TEXT), ("listener", TEXT), (None, TEXT)],
 )
 async def test_the_three_forms_on_one_server(name: str | None, opcode: int) -> None:
-    async with serving(all_three) as server, await open_raw(server) as client:
+    async with serving(register=all_three) as server, await open_raw(server) as client:
         await client.handshake(*[name] if name else [])
         assert client.status == 101
         assert client.headers.get("sec-websocket-protocol") == name
@@ -275,7 +260,7 @@ async def test_the_three_forms_on_one_server(name: str | None, opcode: int) -> N
 @pytest.mark.anyio
 @pytest.mark.parametrize("name", ["messages", "stream", "listener", None])
 async def test_the_websockets_client_with_each_form(name: Any) -> None:
-    async with serving(all_three) as server:
+    async with serving(register=all_three) as server:
         offers = [name] if name else None
         async with websockets_connect(f"ws://127.0.0.1:{port_of(server)}/p?q", subprotocols=offers) as ws:
             assert ws.subprotocol == name
@@ -308,7 +293,7 @@ async def test_the_first_offer_that_is_registered_wins(offers: list[str], chosen
 
             server.register_handler(name, handler)
 
-    async with serving(register) as server, await open_raw(server) as client:
+    async with serving(register=register) as server, await open_raw(server) as client:
         await client.handshake(*offers)
         assert client.headers["sec-websocket-protocol"] == chosen
         assert await client.receive_close() == (1000, "")
@@ -328,7 +313,7 @@ async def test_offers_and_nothing_in_common(
             server.register_handler(None, echo)
 
     caplog.set_level(logging.INFO)
-    async with serving(register) as server, await open_raw(server) as client:
+    async with serving(register=register) as server, await open_raw(server) as client:
         await client.handshake(*offers)
         assert client.status == 400
         assert client.body.decode().strip() == "None of the subprotocols offered is supported; supported: a, b."
@@ -342,7 +327,10 @@ async def test_offers_and_nothing_in_common(
 
 @pytest.mark.anyio
 async def test_no_offer_and_no_handler_for_none() -> None:
-    async with serving(lambda server: server.register_handler("a", echo)) as server, await open_raw(server) as client:
+    async with (
+        serving(register=lambda server: server.register_handler("a", echo)) as server,
+        await open_raw(server) as client,
+    ):
         await client.handshake()
         assert client.status == 400
         assert client.body.decode().strip() == "A subprotocol is required; supported: a."
@@ -350,7 +338,7 @@ async def test_no_offer_and_no_handler_for_none() -> None:
 
 @pytest.mark.anyio
 async def test_nothing_registered() -> None:
-    async with serving(lambda server: None) as server, await open_raw(server) as client:
+    async with serving(register=lambda server: None) as server, await open_raw(server) as client:
         await client.handshake()
         assert client.status == 400
         assert client.body.decode().strip() == "A subprotocol is required; supported: none."
@@ -379,7 +367,7 @@ async def test_select_subprotocol_overrides() -> None:
         server.register_handler("b", echo)
         server.register_handler(None, echo)
 
-    async with serving(register, select_subprotocol=choose) as server:
+    async with serving(register=register, select_subprotocol=choose) as server:
         for path, offers, chosen in [("/", ["a, b"], "b"), ("/", [], None), ("/none", ["a"], None), ("/", ["b"], "b")]:
             async with await open_raw(server) as client:
                 await client.handshake(*offers, path=path)
@@ -400,7 +388,7 @@ async def test_a_select_subprotocol_that_is_wrong(answer: Any, caplog: pytest.Lo
         server.register_handler("a", echo)
         server.register_handler("b", echo)
 
-    async with serving(register, select_subprotocol=choose) as server, await open_raw(server) as client:
+    async with serving(register=register, select_subprotocol=choose) as server, await open_raw(server) as client:
         await client.handshake("a, c")
         assert client.status == 500
         assert b"boom" not in client.body
@@ -420,7 +408,7 @@ async def test_a_select_subprotocol_may_raise_negotiation_error(caplog: pytest.L
         server.register_handler("a", echo)
         server.register_handler(None, echo)
 
-    async with serving(register, select_subprotocol=choose) as server:
+    async with serving(register=register, select_subprotocol=choose) as server:
         for offers in (["b"], []):
             async with await open_raw(server) as client:
                 await client.handshake(*offers)
@@ -648,7 +636,7 @@ async def test_what_a_handler_knows_of_the_request() -> None:
         await ws.send("fine")
 
     async with (
-        serving(lambda server: server.register_handler("look", look)) as server,
+        serving(register=lambda server: server.register_handler("look", look)) as server,
         await open_raw(server) as client,
     ):
         expected = client.writer.get_extra_info("sockname"), client.writer.get_extra_info("peername")
@@ -683,7 +671,7 @@ async def test_handlers_that_do_not_even_begin(form: str, caplog: pytest.LogCapt
             factory: Any = {"factory": fail, "on_open": Faulty, "wrong factory": lambda ws: object()}[form]
             server.register_listener(None, factory)
 
-    async with serving(register) as server:
+    async with serving(register=register) as server:
         async with await connect_raw(server) as client:
             client.send(text("dropped"))
             assert await client.receive_close() == (1011, "")
@@ -703,7 +691,7 @@ async def test_a_handler_may_return_any_awaitable() -> None:
         return asyncio.ensure_future(echo(ws))
 
     async with (
-        serving(lambda server: server.register_handler(None, handler)) as server,
+        serving(register=lambda server: server.register_handler(None, handler)) as server,
         await connect_raw(server) as client,
     ):
         client.send(text("x"))

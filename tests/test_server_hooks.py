@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
 import pytest
 from raw import close, connect_raw, open_raw, request
-from shared import port_of, until
+from shared import port_of, serving, until
 
 import wsfast
 import wsfast.sync
@@ -23,12 +21,6 @@ pytestmark = pytest.mark.anyio
 
 async def idle(ws: WebSocket) -> None:
     await ws.wait_closed()
-
-
-@asynccontextmanager
-async def serving(**options: Any) -> AsyncIterator[wsfast.Server]:
-    async with asyncio.timeout(20), wsfast.serve(idle, "127.0.0.1", 0, **{"stop_timeout": 2.0, **options}) as server:
-        yield server
 
 
 async def ask(server: wsfast.Server, **options: Any) -> bytes:
@@ -61,7 +53,7 @@ async def test_process_response_changes_what_is_accepted(kind: str) -> None:
         seen.append((request.path, response.status_code))
         response.headers["X-Seen"] = "yes"
 
-    async with serving(process_response=hook(kind, process_response)) as server:
+    async with serving(idle, process_response=hook(kind, process_response)) as server:
         async with await connect_raw(server):
             (ws,) = server.connections
             assert ws.response is not None
@@ -74,7 +66,7 @@ async def test_process_response_refuses(kind: str) -> None:
     def process_response(ws: WebSocket, request: Request, response: Response) -> Response:
         return ws.respond(403, "no\n")
 
-    async with serving(process_response=hook(kind, process_response)) as server:
+    async with serving(idle, process_response=hook(kind, process_response)) as server:
         assert (await ask(server)).startswith(b"HTTP/1.1 403 Forbidden\r\n")
         assert server.connections == set()
 
@@ -90,7 +82,10 @@ async def test_process_response_sees_refusals(kind: str) -> None:
         return ws.respond(200, "OK\n") if request.path == "/health" else None
 
     async with serving(
-        process_response=hook(kind, process_response), process_request=hook(kind, process_request), origins=["http://a"]
+        idle,
+        process_response=hook(kind, process_response),
+        process_request=hook(kind, process_request),
+        origins=["http://a"],
     ) as server:
         assert b"\r\nX-Seen: yes\r\n" in await ask(server, path="/health")
         assert b"\r\nX-Seen: yes\r\n" in await ask(server)
@@ -101,7 +96,7 @@ async def test_process_response_is_not_asked_where_there_is_no_request() -> None
     def process_response(ws: WebSocket, request: Request, response: Response) -> None:
         raise AssertionError("called")
 
-    async with serving(process_response=process_response) as server, await open_raw(server) as client:
+    async with serving(idle, process_response=process_response) as server, await open_raw(server) as client:
         client.send(b"nonsense\r\n\r\n")
         assert (await client.reader.read()).startswith(b"HTTP/1.1 400 ")
 
@@ -119,7 +114,7 @@ async def test_process_response_goes_wrong(kind: str, answer: str, caplog: pytes
     def process_request(ws: WebSocket, request: Request) -> Response | None:
         return ws.respond(404, "") if answer == "another 101" else None
 
-    async with serving(process_response=hook(kind, process_response), process_request=process_request) as server:
+    async with serving(idle, process_response=hook(kind, process_response), process_request=process_request) as server:
         with caplog.at_level(logging.ERROR, "wsfast.server"):
             head = await ask(server)
         assert head.startswith(b"HTTP/1.1 500 ")
@@ -135,7 +130,7 @@ async def test_a_stop_while_process_response_is_at_work() -> None:
         asked.set()
         await asyncio.Event().wait()
 
-    async with serving(process_response=process_response) as server, await open_raw(server) as client:
+    async with serving(idle, process_response=process_response) as server, await open_raw(server) as client:
         client.send(request())
         await asked.wait()
         server.close()
@@ -160,7 +155,7 @@ async def test_is_serving_and_get_loop() -> None:
 
 
 async def test_listening_that_starts_later() -> None:
-    async with serving(start_serving=False) as server:
+    async with serving(idle, start_serving=False) as server:
         assert not server.is_serving()
         await server.start_serving()
         assert server.is_serving()
@@ -171,7 +166,7 @@ async def test_listening_that_starts_later() -> None:
 
 
 async def test_a_stop_that_leaves_connections_alone() -> None:
-    async with serving(stop_timeout=0.01) as server, await connect_raw(server) as client:
+    async with serving(idle, stop_timeout=0.01) as server, await connect_raw(server) as client:
         waiting = asyncio.ensure_future(server.wait_closed())
         server.close(close_connections=False)
         await until(lambda: not server.is_serving())
@@ -183,7 +178,7 @@ async def test_a_stop_that_leaves_connections_alone() -> None:
 
 
 async def test_a_stop_that_changes_its_mind() -> None:
-    async with serving() as server, await connect_raw(server) as client:
+    async with serving(idle) as server, await connect_raw(server) as client:
         waiting = asyncio.ensure_future(server.wait_closed())
         server.close(close_connections=False)
         server.close(close_connections=False)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import websockets
-from raw import RawClient, binary, close, connect_raw, ping, text
+from raw import RawClient, binary, close, pair, ping, text
 from shared import port_of, until
 from vectors import BINARY, CONT, PING, PONG, TEXT, frame
 from websockets.asyncio.client import connect as websockets_connect
@@ -21,27 +21,6 @@ import wsfast
 from wsfast import ConcurrencyError, ConnectionClosed, ConnectionClosedError, ConnectionClosedOK, InvalidState, State
 
 pytestmark = pytest.mark.anyio
-
-
-@asynccontextmanager
-async def pair(**options: Any) -> AsyncIterator[tuple[wsfast.WebSocket, RawClient]]:
-    """Open a connection; what the server's side does is for the test to do."""
-    opened: asyncio.Future[wsfast.WebSocket] = asyncio.get_running_loop().create_future()
-    done = asyncio.Event()
-
-    async def handler(ws: wsfast.WebSocket) -> None:
-        opened.set_result(ws)
-        await done.wait()
-
-    server = wsfast.Server(**{"stop_timeout": 1.0, **options})
-    server.register_handler(None, handler)
-    async with server:
-        await server.start("127.0.0.1", 0)
-        async with await connect_raw(server) as client, asyncio.timeout(20):
-            try:
-                yield await opened, client
-            finally:
-                done.set()
 
 
 async def arrived(client: RawClient) -> None:
