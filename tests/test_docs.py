@@ -247,6 +247,47 @@ def test_commands_can_be_parsed(path: Path, capsys: pytest.CaptureFixture[str]) 
         assert capsys.readouterr().err == "", f"{name_of(path)}: {' '.join(words)}"
 
 
+# --- Links ---------------------------------------------------------------------------------------------------
+
+LINKED = sorted({*PAGES, *ROOT.glob("*.md"), *(ROOT / "tests").rglob("README.md"), ROOT / "benchmarks" / "README.md"})
+
+
+def prose(path: Path) -> str:
+    """Return a page without its blocks of code."""
+    return re.sub(r"^(`{3,}).*?^\1", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(path: Path) -> set[str]:
+    """Return the names by which the headings of a page can be linked to."""
+    headings = re.findall(r"^#+ (.+)$", prose(path), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", LINKED, ids=name_of)
+def test_links_within_the_repository_lead_somewhere(path: Path) -> None:
+    """Also where Sphinx does not look: README and its like, as they are read in the repository."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(path)):
+        if re.match(r"[a-z]+:", target):
+            continue  # another site's: `python -m docs --links` looks it up
+        file, _, anchor = target.partition("#")
+        found = (path.parent / file) if file else path
+        assert found.exists(), target
+        if anchor and found.suffix == ".md":
+            assert anchor in anchors(found), target
+
+
+def test_files_that_the_design_names_are_there() -> None:
+    there = {
+        each.relative_to(ROOT).as_posix()
+        for folder in ("src", "tests", "benchmarks", "docs", "examples", ".ci", ".github")
+        for each in (ROOT / folder).rglob("*")
+    }
+    for name in re.findall(
+        r"`([\w./-]+\.(?:py|pyi|pyx|pxd|h|c|md|json|yml))`", (ROOT / "docs" / "design.md").read_text()
+    ):
+        assert any(f"/{each}".endswith(f"/{name}") for each in {*there, *os.listdir(ROOT)}), name
+
+
 # --- The site -----------------------------------------------------------------------------------------------
 
 
