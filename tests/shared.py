@@ -53,7 +53,8 @@ async def serving(
     options = {"stop_timeout": 2.0, **options}
     async with asyncio.timeout(patience):
         if register is None:
-            async with wsfast.serve({None: handler}, "127.0.0.1", 0, ssl=ssl, **options) as server:
+            served = {None: handler} if isinstance(handler, type) else handler
+            async with wsfast.serve(served, "127.0.0.1", 0, ssl=ssl, **options) as server:
                 yield server
         else:
             server = wsfast.Server(**options)
