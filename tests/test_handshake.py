@@ -580,13 +580,13 @@ BAD_RESPONSES: dict[str, list[tuple[hs.Response, type[InvalidHandshake], str]]] 
     ],
     "4.1-2": [
         (other("Upgrade"), InvalidUpgrade, "missing Upgrade"),
-        (other("Upgrade", "h2c"), InvalidUpgrade, "expected websocket"),
-        (other("Upgrade", "websocket, h2c"), InvalidUpgrade, "expected websocket"),
-        (other("Upgrade", "websocket", "websocket"), InvalidUpgrade, "expected websocket"),
+        (other("Upgrade", "h2c"), InvalidUpgrade, "'h2c': expected websocket"),
+        (other("Upgrade", "websocket, h2c"), InvalidUpgrade, "'websocket, h2c': expected websocket"),
+        (other("Upgrade", "websocket", "websocket"), InvalidUpgrade, "'websocket, websocket': expected"),
     ],
     "4.1-3": [
         (other("Connection"), InvalidUpgrade, "missing Connection"),
-        (other("Connection", "close"), InvalidUpgrade, "expected Upgrade"),
+        (other("Connection", "close"), InvalidUpgrade, "'close': expected Upgrade"),
         (other("Connection", "a b"), InvalidHeaderFormat, "Connection"),
     ],
     "4.1-4": [
