@@ -312,6 +312,7 @@ def test_a_port_that_is_taken(server: Serve, loop: list[str]) -> None:
         (["--host", "no\u00e9..host"], 1, "cannot listen on"),
         (["--host", "203.0.113.1"], 1, "cannot listen on 203.0.113.1:8765: "),
         (["--unix", "/nonexistent/socket"], 1, "No such file or directory"),
+        (["--unix", "/" + "a" * 200], 1, f"cannot listen on /{'a' * 200}: AF_UNIX path too long"),
         (["--certfile", "/nonexistent"], 1, "cannot use the certificate /nonexistent: No such file"),
         (["--certfile", __file__], 1, "cannot use the certificate"),
         (["--keyfile", __file__], 2, "--keyfile goes with --certfile"),

@@ -311,7 +311,7 @@ async def _listening(starting: Coroutine[Any, Any, Any], where: str) -> None:
     except (OSError, OverflowError, UnicodeError) as exc:
         # The errors' own texts repeat the address, and differ between event loops.
         if isinstance(exc, socket.gaierror) or not isinstance(exc, OSError) or exc.errno is None:
-            why = getattr(exc, "strerror", None) or exc
+            why = str(getattr(exc, "strerror", None) or exc).rpartition(": ")[2]
         else:
             why = os.strerror(exc.errno)
         raise _UnusableError(f"cannot listen on {where}: {why}") from None

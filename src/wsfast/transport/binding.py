@@ -122,7 +122,7 @@ def bind_tcp(
                     bound.remove(sock)  # the family is there, but not in use
                     sock.close()
                     continue
-                raise OSError(exc.errno, f"cannot listen on {address!r}: {exc.strerror}") from None
+                raise OSError(exc.errno, f"cannot listen on {address!r}: {exc.strerror or exc}") from None
         if not bound:
             raise OSError(errno.EADDRNOTAVAIL, f"cannot listen on any address of {host!r}")
     except BaseException:
@@ -171,7 +171,7 @@ def bind_unix(path: str | bytes) -> socket.socket:
         sock.bind(path)
     except OSError as exc:
         sock.close()
-        raise OSError(exc.errno, f"cannot listen on {path!r}: {exc.strerror}") from None
+        raise OSError(exc.errno, f"cannot listen on {path!r}: {exc.strerror or exc}") from None
     return sock
 
 
