@@ -570,6 +570,29 @@ async def test_recv_streaming() -> None:
         assert await ws.recv() == "whole"
 
 
+async def test_recv_streaming_shows_what_has_come_already() -> None:
+    """Its sender may wait for a reaction to that."""
+    seen = asyncio.Event()
+
+    async def pieces() -> AsyncIterator[str]:
+        yield "first"
+        await seen.wait()
+        yield "second"
+
+    async def handler(ws: wsfast.WebSocket) -> None:
+        await ws.send(pieces())
+
+    async with serving(handler) as server, wsfast.connect(url_of(server)) as ws:
+        await until(lambda: ws._channel.connection.decoder.held)
+        got = []
+        async with asyncio.timeout(10):
+            async for piece in ws.recv_streaming():
+                got.append(piece)
+                seen.set()
+        assert got[0] == "first"
+        assert "".join(map(str, got)) == "firstsecond"
+
+
 async def test_ping() -> None:
     async with serving() as server, wsfast.connect(url_of(server)) as ws:
         assert ws.latency == 0

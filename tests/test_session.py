@@ -21,7 +21,7 @@ from wsfast.exceptions import (
     ConnectionClosedOK,
     InvalidState,
 )
-from wsfast.session import GRACE, LINGER, MAX_EVENTS, MAX_PINGS, OVERHEAD, Do, Limits, Session, weight
+from wsfast.session import GRACE, LINGER, MAX_EVENTS, MAX_PINGS, OVERHEAD, Do, Limits, Marks, Session
 
 START = 1000.0
 CLOSE, PING, PONG, TEXT = 8, 9, 10, 1
@@ -768,9 +768,11 @@ def test_policies() -> None:
 
 
 def test_the_weight_of_a_message() -> None:
-    assert weight(b"abc") == 3 + OVERHEAD
-    assert weight("äöü") == 3 + OVERHEAD
-    assert weight(Fragment(b"abcd", False), 10) == 14
+    marks = Marks(100, 25)
+    assert marks.weight(b"abc") == 3 + OVERHEAD
+    assert marks.weight("äöü") == 3 + OVERHEAD
+    assert Marks(100, 25, 10).weight(Fragment(b"abcd", False)) == 14
+    assert Marks(2, 0, 0, 1).weight(b"abcd") == 1
 
 
 @SIDES

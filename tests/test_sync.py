@@ -662,8 +662,6 @@ def test_wait_closed(server: Running) -> None:
 def test_a_message_in_pieces() -> None:
     def script(peer: Peer) -> None:
         peer.accept()
-        # What comes before is delivered with what comes next.
-        until(lambda: connected and connected[0]._connection.decoder.streaming)
         for piece in ("one ", "two ", "three"):
             peer.sock.sendall(encode_frame(1 if piece == "one " else 0, piece, fin=piece == "three"))
             assert step.acquire(timeout=PATIENCE)
@@ -671,9 +669,8 @@ def test_a_message_in_pieces() -> None:
         peer.until_end()
 
     step = threading.Semaphore(0)
-    connected: list[WebSocket] = []
     with scripted(script) as port, connect(f"ws://127.0.0.1:{port}", close_timeout=0.1) as ws:
-        connected.append(ws)
+        until(lambda: ws._connection.decoder.held)  # what came before is delivered, too: the peer waits for it
         pieces = []
         for piece in ws.recv_streaming():
             pieces.append(piece)

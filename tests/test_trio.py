@@ -1027,3 +1027,25 @@ async def test_wrong_options_of_a_server() -> None:
             await wsfast.trio.serve(handler, "127.0.0.1", 0, **options)
     with pytest.raises(ValueError, match="one address"):
         await wsfast.trio.serve(handler)
+
+
+@in_trio
+async def test_recv_streaming_shows_what_has_come_already() -> None:
+    """Its sender may wait for a reaction to that."""
+    seen = trio.Event()
+
+    async def pieces() -> AsyncIterator[str]:
+        yield "first"
+        await seen.wait()
+        yield "second"
+
+    async with pair() as (one, other), trio.open_nursery() as nursery:
+        nursery.start_soon(one.send, pieces())
+        while not other._connection.decoder.held:
+            await trio.sleep(0.001)
+        got = []
+        async for piece in other.recv_streaming():
+            got.append(piece)
+            seen.set()
+        assert got[0] == "first"
+        assert "".join(map(str, got)) == "firstsecond"

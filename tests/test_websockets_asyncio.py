@@ -398,7 +398,7 @@ async def test_max_queue_from_its_default_on_is_for_bytes() -> None:
     async with serving(handler) as running, connect(uri(running), max_queue=(16, 4)) as ws:
         assert [await ws.recv() for _ in range(100)] == [str(number) for number in range(100)]
         channel: Any = ws._channel
-        assert (channel.high_water, channel.overhead) == (65536, 64)
+        assert (channel.high_water, channel.low_water) == (65536, 16384)
     async with serving() as running, connect(uri(running), max_queue=None) as ws:
         assert ws._channel.high_water == 2**62
 

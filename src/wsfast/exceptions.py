@@ -238,7 +238,13 @@ class HandshakeRefused(InvalidHandshake):
     """The server's side refuses a request; `response` is the HTTP answer to send.
 
     The text is for the log: it says what was expected and what came, with the peer's bytes escaped.
+
+    Attributes:
+        response: the argument.
+        line: what came in the place of a request line, without its CR LF, if that is what is wrong; else None.
     """
+
+    line: bytes | None = None
 
     def __init__(self, message: str, response: Response) -> None:
         super().__init__(message)
@@ -249,7 +255,13 @@ class HandshakeRefused(InvalidHandshake):
 
 
 class InvalidMessage(InvalidHandshake):
-    """What came is not an HTTP/1.1 message, or exceeds a limit of its size."""
+    """What came is not an HTTP/1.1 message, or exceeds a limit of its size.
+
+    Attributes:
+        line: what came in the place of a status line, without its CR LF, if that is what is wrong; else None.
+    """
+
+    line: bytes | None = None
 
 
 class InvalidHeader(InvalidHandshake):

@@ -294,6 +294,19 @@ class BaseServer:
         self.logger.info("connection from %s refused: %s", format_address(peer), exc)
         return exc.response
 
+    def _unreadable(self, exc: HandshakeRefused, peer: Any) -> Response:
+        """Tell the log of a request that cannot be read, and return the answer; a face may have another."""
+        return self._refused(exc, peer)
+
+    def _tell_early_end(self, peer: Any, request: Request | None, why: str) -> None:
+        """Tell the log that a client has gone before its opening handshake was finished; `why` may be empty."""
+        told = "connection from %s ended before its opening handshake%s"
+        self.logger.debug(told, format_address(peer), f": {show(why, 200)}" if why else "")
+
+    def _tell_late(self, peer: Any, request: Request | None) -> None:
+        """Tell the log that an opening handshake took longer than `open_timeout`."""
+        self.logger.info("connection from %s refused: its opening handshake took too long", format_address(peer))
+
     def _tell_failure(self, ws: Any, exc: BaseException) -> None:
         """Tell the log that a handler raised; a face may tell it elsewhere."""
         self.logger.error("handler for subprotocol %r raised", ws.subprotocol, exc_info=exc)

@@ -31,7 +31,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from math import inf
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
 from .codes import CloseCause, CloseCode
 from .connection import Connection, Side, State
@@ -50,10 +50,10 @@ __all__ = [
     "OVERHEAD",
     "Do",
     "Limits",
+    "Marks",
     "OnPong",
     "Overflow",
     "Session",
-    "weight",
 ]
 
 GRACE: Final = 1.0
@@ -78,12 +78,29 @@ OVERHEAD: Final = 64
 """Bytes that a held message counts for beside its own, unless a channel counts otherwise."""
 
 
-def weight(message: str | bytes | Fragment, overhead: int = OVERHEAD) -> int:
-    """Return the bytes that a received message counts for while it is held: its length and 64 for the object.
+class Marks(NamedTuple):
+    """When reading is paused because the consumer is behind, and when it goes on, in bytes of what is held."""
 
-    A character of text counts for one byte: to know more would take a look at each.
-    """
-    return len(message.data if isinstance(message, Fragment) else message) + overhead
+    high: int
+    """Above it, reading is paused."""
+    low: int
+    """From it on downwards, reading goes on."""
+    overhead: int = OVERHEAD
+    """What a message counts for beside its own bytes."""
+    most: int = 0x7FFFFFFF
+    """What a message counts for at most; 1 counts messages, and not their bytes."""
+
+    @classmethod
+    def of(cls, limits: Limits) -> Marks:
+        """Make those of a connection: it reads on once a quarter of `read_limit` is left."""
+        return cls(limits.read_limit, limits.read_limit // 4)
+
+    def weight(self, message: str | bytes | Fragment) -> int:
+        """Return what a received message counts for while it is held.
+
+        A character of text counts for one byte: to know more would take a look at each.
+        """
+        return min(len(message.data if isinstance(message, Fragment) else message) + self.overhead, self.most)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -298,7 +315,10 @@ class Session:
             self._stop_pings()
             connection.close(CloseCode.INTERNAL_ERROR, "keepalive ping timeout", CloseCause.KEEPALIVE)
             return _DROP
-        if not ping or limits.ping_interval is None:
+        if not ping:
+            return _NOTHING
+        if limits.ping_interval is None:  # it was set since then
+            self._ping_at = None
             return _NOTHING
         self._ping_at = now + max(limits.ping_interval, _BREATH)
         if limits.ping_timeout is not None and self._answer_by is None:

@@ -20,7 +20,7 @@ from .connection import Compression, Connection, Side, State
 from .events import Close, Event, Fragment
 from .exceptions import ConnectionClosed, InvalidState, PeerError
 from .handshake import Request, Response, text_response
-from .session import OVERHEAD, Do, Limits, Session, weight
+from .session import Do, Limits, Marks, Session
 
 __all__ = ["COUNTED", "Facts", "Pieces", "Shell"]
 
@@ -108,8 +108,6 @@ class Shell(Facts):
 
     connection_type: ClassVar[type[Connection]] = Connection
     """The sans-IO state machine that a connection is made with."""
-    _overhead: ClassVar[int] = OVERHEAD
-    """Bytes that a held message counts for beside its own; the same as on asyncio."""
 
     # RFC 6455, 5.4: a message that was begun can neither be finished nor taken back.
     _unfinished: Final = CloseCode.INTERNAL_ERROR, "a message was not finished", CloseCause.LOCAL
@@ -131,6 +129,7 @@ class Shell(Facts):
         self.logger: logging.Logger | logging.LoggerAdapter[Any] = logger
         self._id: uuid.UUID | None = None
         self._limits = limits
+        self._marks = Marks.of(limits)
         self._remote_address, self._local_address = addresses
         self._opened = False  # what `_begin` makes is there
         self._paused = False  # reading is, while the consumer is behind
@@ -294,8 +293,8 @@ class Shell(Facts):
             self._messages_received += 1
         if self._discarding:
             return
-        held = self._hold(weight(message, self._overhead))
-        if held > self._limits.read_limit and not self._paused:
+        held = self._hold(self._marks.weight(message))
+        if held > self._marks.high and not self._paused:
             self._paused = True
             if self._connection.state is State.CLOSING:
                 self._session.keep_back(now)

@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import trio
 from websockets.asyncio.connection import Connection
@@ -425,6 +426,20 @@ def soften(module: Any) -> None:
     def assert_equal(self: Any, first: Any, second: Any, msg: Any = None) -> None:
         equal(self, *join_pieces(same_pings(first, second), second), msg)
 
+    within = tests.test_recv_streaming_cancellation_while_receiving
+
+    async def in_more_turns(self: Any) -> None:
+        sleep = asyncio.sleep
+
+        async def longer(delay: float, result: Any = None) -> Any:
+            for _ in range(6):
+                await sleep(0)
+            return await sleep(delay, result)
+
+        with mock.patch.object(asyncio, "sleep", longer):
+            await within(self)
+
+    tests.test_recv_streaming_cancellation_while_receiving = in_more_turns
     Connection.start_keepalive = start_keepalive  # type: ignore[attr-defined]
     Connection.keepalive_task = property(keepalive_of)  # type: ignore[attr-defined]
     tests.wait_for_remote_side = wait_for_remote_side

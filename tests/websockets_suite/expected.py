@@ -24,14 +24,12 @@ LEFT_OUT = {
 }
 """Whole files, which are not run."""
 
-_QUEUE = "looks at recv_messages, which is websockets' queue"
+_QUEUE = "looks at recv_messages, which is websockets' queue; tests/test_websockets_queue.py has what the peer sees"
 _KEEPALIVE = "makes the task of keepalive fail; wsfast has none"
 _RANDOM = "replaces random.getrandbits; the data of pings come from the operating system here"
 _REPLACED = "replaces methods of Protocol, which moves no bytes here"
 _LATER = "ends the transport's sending side behind the connection's back; wsfast writes later, not within the call"
 _MOCKED = "counts the calls of a mocked transport"
-_GIVEN_UP = "wants the connection to be of no more use; here the rest of the message is dropped"
-_WAITS = "wants a close within a message not to wait for the peer's answer, which it does here"
 _SOCKET = "replaces the connection's socket, or methods of its class"
 _THREAD = "looks at websockets' threads"
 
@@ -45,37 +43,23 @@ _CONNECTION = {
     "test_unexpected_failure_in_data_received": _REPLACED,
     "test_unexpected_failure_in_recv_events": _REPLACED,
     "test_unexpected_failure_in_send_context": _REPLACED,
-    "test_aclose_during_send": _WAITS,
-    "test_close_during_send": _WAITS,
 }
 
-_NO_REQUEST = {
-    "test_connection_closed_before_handshake_request": "wants a log line of websockets' own",
-    "test_timeout_before_handshake_request": "wants a log line of websockets' own",
-    "test_junk_handshake_request": "wants a request that is not HTTP to be dropped; it is answered 400 here",
-}
-_ESCAPED = "wants another text of a cause: what a server sends that is not HTTP is shown escaped here"
 _REDIRECT = "wants a redirect not to be followed, which websockets 17.4 follows as this does"
-_EARLY = "expects the server to know of a connection by the time that the client does"
-_CERTIFICATE = "wants trio.BrokenResourceError, which is an ssl.SSLCertVerificationError here, as on asyncio"
 _TEXT = "wants a text that websockets 17.4 has changed"
 _WINDOW = "wants a window of 8 bits, which websockets 17.4 refuses as this does"
 
 EXPECTED = {
-    "asyncio.test_client": {"test_junk_handshake_response": _ESCAPED},
     "asyncio.test_connection": {
         **_CONNECTION,
         "test_broadcast_reports_connection_failing_to_send": _LATER,
         "test_broadcast_skips_connection_failing_to_send": _LATER,
         "test_writing_in_send_context_fails": _LATER,
-        "test_recv_streaming_cancellation_while_receiving": _GIVEN_UP,
         "test_remote_address": _MOCKED,
         "test_write_limit": _MOCKED,
         "test_write_limits": _MOCKED,
     },
-    "asyncio.test_server": _NO_REQUEST,
     "extensions.test_permessage_deflate": {"test_init": _WINDOW, "test_init_error": _WINDOW},
-    "sync.test_client": {"test_junk_handshake_response": _ESCAPED},
     "sync.test_connection": {
         **_CONNECTION,
         "test_broadcast_reports_connection_failing_to_send": _SOCKET,
@@ -85,7 +69,6 @@ EXPECTED = {
         "test_local_address": _SOCKET,
         "test_remote_address": _SOCKET,
         "test_close_expected_during_connecting": _THREAD,
-        "test_close_idempotency_race_condition": "sets close_timeout, which tells what a connection was made with",
     },
     "sync.test_router": {
         "test_force_redirect_server_name": _REDIRECT,
@@ -93,33 +76,18 @@ EXPECTED = {
         "test_redirect": _REDIRECT,
         "test_secure_redirect": _REDIRECT,
     },
-    "sync.test_server": {
-        **_NO_REQUEST,
-        "test_shutdown_stops_accepting_connections": "wants OSError at once; a connection that the system has accepted "
-        "before is ended, which is InvalidMessage",
-    },
     "test_http11": {
         "test_parse_body_with_chunked_transfer_encoding_and_chunk_way_too_large": _TEXT,
         "test_parse_body_with_content_length_and_body_way_too_large": _TEXT,
     },
-    "trio.test_client": {
-        "test_cross_origin_redirect": _EARLY,
-        "test_junk_handshake_response": _ESCAPED,
-        "test_reject_invalid_server_certificate": _CERTIFICATE,
-        "test_reject_invalid_server_hostname": _CERTIFICATE,
-    },
     "trio.test_connection": {
         **_CONNECTION,
-        "test_acknowledge_ping_on_close": "wants a waiter that never ends; it raises ConnectionClosed here",
         "test_broadcast_reports_connection_failing_to_send": _LATER,
         "test_broadcast_skips_connection_failing_to_send": _LATER,
         "test_writing_in_recv_events_fails": _LATER,
         "test_writing_in_send_context_fails": _LATER,
-        "test_recv_streaming_cancellation_while_receiving": _GIVEN_UP,
     },
     "trio.test_server": {
-        **_NO_REQUEST,
-        "test_aclose_closes_open_connections_with_code_and_reason": _EARLY,
         "test_context_manager_closes_server": "looks at handlers_waiter, which is websockets' inside",
     },
 }

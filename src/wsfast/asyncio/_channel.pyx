@@ -24,6 +24,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.limits cimport INT_MAX
 from libc.stdint cimport uint8_t, uint64_t
 
 from .._codec cimport Decoder, Encoder, _keep_spare, _seal
@@ -464,7 +465,9 @@ cdef class Channel(Receiver):
     cdef readonly Turn turn
     cdef readonly Py_ssize_t held
     cdef readonly Py_ssize_t high_water
-    cdef public Py_ssize_t overhead
+    cdef readonly Py_ssize_t low_water
+    cdef int _overhead
+    cdef int _most
     cdef Py_ssize_t _easy
     cdef public Py_ssize_t thread_size
     cdef readonly uint64_t messages_received
@@ -491,11 +494,21 @@ cdef class Channel(Receiver):
         self._encoder = connection.encoder
         self._queue = _NO_QUEUE
         self.high_water = read_limit
-        self.overhead = OVERHEAD
+        self.low_water = self.high_water // 4
+        self._overhead = OVERHEAD
+        self._most = INT_MAX
         # A character takes up to four bytes.
         self._easy = PY_SSIZE_T_MAX if max_buffered is None else max(0, (max_buffered - write_limit) // 4)
         self.thread_size = PY_SSIZE_T_MAX
         self.receiving = True
+
+    def use_marks(self, marks):
+        """Pause reading by other marks than those of `attach`; to be called before there is a message."""
+        self.high_water, self.low_water, self._overhead, self._most = marks
+
+    cdef inline Py_ssize_t _weight(self, object message) except -1:
+        cdef Py_ssize_t weight = _size(message) + self._overhead
+        return weight if weight < self._most else self._most
 
     cpdef use_transport(self, transport):
         """Use a transport from now on: the first one, or another once nothing is unsent on the one before."""
@@ -571,6 +584,12 @@ cdef class Channel(Receiver):
         """Take in bytes that were received in another way."""
         self.bytes_received += len(data)
         self._deliver(self._decoder.feed(data))
+
+    def show_held(self):
+        """Deliver, in streaming mode, what has come of a message already: its sender may wait for a reaction."""
+        # A transport that is not ours may be receiving into what the decoder lent; then the next read shows it.
+        if self._decoder.held and not self._decoder._stopped and (self._link is not None or not self._decoder._lent):
+            self._deliver(self._decoder.feed(b""))
 
     def take_rest(self):
         """Deliver what `max_events` left in the decoder, all of it: the transport has ended."""
@@ -680,9 +699,9 @@ cdef class Channel(Receiver):
                 # The queue of a consumer that is always behind is never empty: what was taken is cut off now and then.
                 del self._queue[:self._head]
                 self._head = 0
-        self.held -= _size(message) + self.overhead
+        self.held -= self._weight(message)
         self.owes = True
-        if self.paused & PAUSED_HELD and self.held * 4 <= self.high_water:
+        if self.paused & PAUSED_HELD and self.held <= self.low_water:
             self.unpause(PAUSED_HELD)
         return message
 
@@ -694,7 +713,7 @@ cdef class Channel(Receiver):
             self._queue = [event]
         else:
             self._queue.append(event)
-        self.held += _size(event) + self.overhead
+        self.held += self._weight(event)
 
     cdef int _empty(self) except -1:
         self._next = None

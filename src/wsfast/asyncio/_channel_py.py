@@ -24,8 +24,9 @@ from ..codes import Opcode
 from ..connection import State
 from ..events import BytesLike, Event, Fragment
 from ..exceptions import ONE_RECEIVER, ConcurrencyError, ConnectionClosed, ConnectionClosedOK, InvalidState
-from ..session import OVERHEAD, weight
+from ..session import Marks
 from ..transport.loops import OtherThread
+from ..transport.sockets import SocketTransport
 
 if TYPE_CHECKING:
     from ..connection import Connection
@@ -140,8 +141,8 @@ class Channel:
         write_paused: whether the transport has more unsent than `write_limit`.
         ended: whether no message will come after those that are queued.
         paused: the reasons why reading is paused, as bits.
-        overhead: bytes that a held message counts for beside its own; to be set before there is one.
-        held: the bytes of the messages that are queued, each with its overhead.
+        high_water, low_water: the first two of `use_marks`.
+        held: what the messages that are queued count for.
         messages_received, messages_sent, bytes_received, bytes_sent: totals.
     """
 
@@ -151,6 +152,7 @@ class Channel:
         "_dirty",
         "_easy",
         "_encoder",
+        "_marks",
         "_queue",
         "_receiver",
         "_terminal",
@@ -161,13 +163,13 @@ class Channel:
         "ended",
         "held",
         "high_water",
+        "low_water",
         "member",
         "messages_received",
         "messages_sent",
         "moves",
         "on_message",
         "opening",
-        "overhead",
         "owes",
         "packs",
         "paused",
@@ -218,7 +220,7 @@ class Channel:
         self.streaming: bool = False
         self.ended: bool = False
         self.high_water: int = 0
-        self.overhead: int = 0
+        self.low_water: int = 0
         self.thread_size: int = 0
         self.moves: int = 0
         self.paused: int = 0
@@ -253,13 +255,17 @@ class Channel:
         self._terminal: Event | None = None
         self._corked = False
         self._dirty = False
-        self.high_water = read_limit
-        self.overhead = OVERHEAD
+        self.use_marks(Marks(read_limit, read_limit // 4))
         # So many characters, of up to four bytes each, are below max_buffered whatever the transport has unsent.
         self._easy = sys.maxsize if max_buffered is None else max(0, (max_buffered - write_limit) // 4)
         self.receiving = True
         self.thread_size = sys.maxsize
         self._turn_start = 0  # of this turn, in bytes sent
+
+    def use_marks(self, marks: Marks) -> None:
+        """Pause reading by other marks than those of `attach`; to be called before there is a message."""
+        self._marks = marks
+        self.high_water, self.low_water = marks.high, marks.low
 
     def use_transport(self, transport: asyncio.Transport) -> None:
         """Use a transport from now on: the first one, or another once nothing is unsent on the one before."""
@@ -311,6 +317,13 @@ class Channel:
         """Take in bytes that were received in another way."""
         self.bytes_received += len(data)
         self._deliver(self._decoder.feed(data))
+
+    def show_held(self) -> None:
+        """Deliver, in streaming mode, what has come of a message already: its sender may wait for a reaction."""
+        decoder = self._decoder
+        # A transport that is not ours may be receiving into what the decoder lent; then the next read shows it.
+        if decoder.held and not decoder.pending and (isinstance(self.transport, SocketTransport) or not decoder._lent):
+            self._deliver(decoder.feed(b""))
 
     def take_rest(self) -> None:
         """Deliver what `max_events` left in the decoder, all of it: the transport has ended."""
@@ -394,7 +407,7 @@ class Channel:
     def put_back(self, event: Any) -> None:
         """Put a message, or a piece of one, at the end of the queue."""
         self._queue.append(event)
-        self.held += weight(event, self.overhead)
+        self.held += self._marks.weight(event)
 
     def take_queue(self) -> list[Any]:
         """Return what is in the queue, and empty it."""
@@ -405,9 +418,9 @@ class Channel:
 
     def _pop(self) -> Any:
         message = self._queue.popleft()
-        self.held -= weight(message, self.overhead)
+        self.held -= self._marks.weight(message)
         self.owes = True
-        if self.paused & PAUSED_HELD and self.held * 4 <= self.high_water:
+        if self.paused & PAUSED_HELD and self.held <= self.low_water:
             self.unpause(PAUSED_HELD)
         return message
 

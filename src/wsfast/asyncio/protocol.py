@@ -190,6 +190,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         self.reader = Reader(self, self.host.limits.read_limit, half_close=half_close)
         self.consume(self.reader.feed)
         self.connection.decoder.streaming = True
+        self.show_held()
         return self.reader, Writer(self.ws, text=text, half_close=half_close)
 
     def finish_handler(self) -> None:
@@ -410,6 +411,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         self.connection.decoder.streaming = True
         if self._assembler is not None and self._assembler.holding:
             self.put_back(self._assembler.take())
+        self.show_held()
 
     def end_streaming(self, *, skip: bool) -> None:
         """Deliver messages whole again; `skip` drops the rest of the message of which a piece was taken."""
@@ -422,7 +424,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
             kept = self.handle_fragment(event) if isinstance(event, Fragment) else event
             if kept is not None:
                 self.put_back(kept)
-        if self.paused & PAUSED_HELD and self.held * 4 <= self.high_water:
+        if self.paused & PAUSED_HELD and self.held <= self.low_water:
             self.unpause(PAUSED_HELD)
 
     # --- Sending ------------------------------------------------------------------------------------------------

@@ -150,7 +150,7 @@ class _HeadParser:
     def _check_first_line(self, line: bytes) -> None:
         raise NotImplementedError  # pragma: no cover - each subclass has its own
 
-    def _fail(self, status: int, text: str, log: str) -> NoReturn:
+    def _fail(self, status: int, text: str, log: str, line: bytes | None = None) -> NoReturn:
         raise NotImplementedError  # pragma: no cover - each subclass has its own
 
     def _check_open(self) -> None:
@@ -225,7 +225,8 @@ class _HeadParser:
         what = "a header" if self._in_head else "the first line"
         bad = rest if rest[:1] == b"\r" else rest[:1]
         after = _show_header(line) if self._in_head else show(line.partition(b"?")[0])
-        self._fail(400, "Malformed HTTP", f"expected CR LF at the end of {what}, got {bad!r} after {after}")
+        first = None if self._in_head else line + bad
+        self._fail(400, "Malformed HTTP", f"expected CR LF at the end of {what}, got {bad!r} after {after}", first)
 
 
 class RequestParser(_HeadParser):
@@ -305,7 +306,7 @@ class RequestParser(_HeadParser):
             self._fail(400, "Expected HTTP/1.1, got HTTP/2", "expected HTTP/1.1, got the preface of HTTP/2")
         parts = line.split(b" ")
         if len(parts) != 3 or _METHOD.fullmatch(parts[0]) is None or _VERSION.fullmatch(parts[2]) is None:
-            self._fail(400, "Malformed request line", f"expected a request line, got {_show_line(line)}")
+            self._fail(400, "Malformed request line", f"expected a request line, got {_show_line(line)}", line)
         method, target, version = parts
         self._method = method
         if version not in (b"HTTP/1.1", b"HTTP/1.0"):
@@ -325,12 +326,14 @@ class RequestParser(_HeadParser):
             came = _show_line(target)
             self._fail(400, "Malformed request target", f"expected a path or a URI as the target, got {came}")
 
-    def _fail(self, status: int, text: str, log: str) -> NoReturn:
+    def _fail(self, status: int, text: str, log: str, line: bytes | None = None) -> NoReturn:
         # RFC 9110, 15.5.6: "The origin server MUST generate an Allow header field in a 405 response".
         refused = refuse(status, text, log, {"Allow": "GET"} if status == 405 else None)
         if self._method == b"HEAD":
             # RFC 9110, 9.3.2: no body, and the Content-Length of the one that GET would get.
             refused.response.body = b""
+        if line is not None:
+            refused.line = line
         raise refused
 
 
@@ -475,10 +478,13 @@ class ResponseParser(_HeadParser):
         match = _STATUS_LINE.fullmatch(line)
         # HTTP/1.0 is good enough for a refusal, as some proxies send it, but it cannot upgrade (RFC 9110, 7.8).
         if match is None or (match.group(1) == b"0" and match.group(2) == b"101"):
-            raise InvalidMessage(f"expected an HTTP/1.1 status line, got {show(line)}")
+            self._fail(0, "", f"expected an HTTP/1.1 status line, got {show(line)}", line)
 
-    def _fail(self, status: int, text: str, log: str) -> NoReturn:
-        raise InvalidMessage(log)
+    def _fail(self, status: int, text: str, log: str, line: bytes | None = None) -> NoReturn:
+        exc = InvalidMessage(log)
+        if line is not None:
+            exc.line = line
+        raise exc
 
 
 class _Body:

@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from ..asyncio.websocket import Known, addresses_of
-from ..escape import show
 from ..exceptions import HandshakeRefused
 from ..handshake import HeadLimits, Request, RequestParser, Response, refuse
 from ..handshake.forwarded import Address, Networks, forwarded_for
@@ -61,7 +60,11 @@ class Acceptor(Protocol):
         self, ws: WebSocket, request: Request, peer: Callable[[], Any], refused: HandshakeRefused | None = None
     ) -> Answering: ...
 
-    def _refused(self, exc: HandshakeRefused, peer: Any) -> Response: ...
+    def _unreadable(self, exc: HandshakeRefused, peer: Any) -> Response: ...
+
+    def _tell_early_end(self, peer: Any, request: Request | None, why: str) -> None: ...
+
+    def _tell_late(self, peer: Any, request: Request | None) -> None: ...
 
     def _failed(self, exc: BaseException) -> Response: ...
 
@@ -174,7 +177,7 @@ class ServerOpening:
             if request is not None:
                 self._handle(request)
         except HandshakeRefused as exc:
-            self._send(self.server._refused(exc, self.peer))
+            self._send(self.server._unreadable(exc, self.peer))
         except (Exception, asyncio.CancelledError) as exc:
             self._send(self.server._failed(exc))
 
@@ -187,10 +190,7 @@ class ServerOpening:
         if self._task is not None:
             self._task.cancel()
         if not self._answered:
-            why = "" if exc is None else f": {show(str(exc))}"
-            self.server.logger.debug(
-                "connection from %s ended before its opening handshake%s", format_address(self.peer), why
-            )
+            self.server._tell_early_end(self.peer, self._request, "" if exc is None else str(exc))
 
     def on_deadline(self) -> None:
         """Called by the timer when the opening handshake, or what follows its refusal, took too long."""
@@ -198,9 +198,7 @@ class ServerOpening:
             self._expired = True  # the loop has not called `connection_made` yet
             return
         if not self._answered:
-            self.server.logger.info(
-                "connection from %s refused: its opening handshake took too long", format_address(self.peer)
-            )
+            self.server._tell_late(self.peer, self._request)
             self._answered = True
             if self._task is not None:
                 self._task.cancel()
@@ -213,7 +211,9 @@ class ServerOpening:
             self._task.cancel()
             self._send(refuse(503, STOPPING).response)
             return
-        self._answered = True
+        if not self._answered:
+            self.server._tell_early_end(self.peer, None, STOPPING)
+            self._answered = True
         self.transport.abort()
 
     # --- The opening handshake --------------------------------------------------------------------------

@@ -135,16 +135,14 @@ class _Served:
             answer: Accepted | Response = run_to_end(finish_answer(server._answer(ws, request, lambda: peer)))
             deadline.left()
         except HandshakeRefused as exc:
-            self._answer(server._refused(exc, peer), None)
+            self._answer(server._unreadable(exc, peer), None)
         except TimeoutError:
-            told = "connection from %s refused: its opening handshake took too long"
-            server.logger.info(told, format_address(peer))
+            server._tell_late(peer, request)
         except _Stopping:
             if request is not None:
                 self._answer(refuse(503, STOPPING).response, request)
         except OSError as exc:
-            told = "connection from %s ended before its opening handshake: %a"
-            server.logger.debug(told, format_address(peer), str(exc))
+            server._tell_early_end(peer, request, str(exc))
         else:
             if isinstance(answer, Response):
                 self._answer(answer, request)
@@ -332,6 +330,9 @@ class Server(BaseServer):
         end = None if self.stop_timeout is None else time.monotonic() + self.stop_timeout
         with self._lock:
             self.closing = True
+            for sock in self._sockets:
+                with suppress(OSError):  # where a listening socket cannot be shut down, it is closed a moment later
+                    sock.shutdown(socket.SHUT_RDWR)
             with suppress(OSError):
                 self._wake_out.send(b"\0")  # never read: each call of `serve_forever` sees it
             served = list(self._served)
@@ -526,6 +527,8 @@ class _Acceptor:
             except (BlockingIOError, InterruptedError):
                 break
             except OSError as exc:
+                if server.closing:
+                    return
                 if exc.errno in EXHAUSTED:
                     self._pause(exc)
                 elif listening.fileno() == -1 or not _listens(listening):

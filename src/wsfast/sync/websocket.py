@@ -25,7 +25,7 @@ from wsfast.connection import Compression, Side, State
 from wsfast.events import BytesLike, Fragment
 from wsfast.exceptions import BufferFull, ConcurrencyError, ConnectionClosed, ConnectionClosedOK, InvalidState
 from wsfast.handshake import Request, Response
-from wsfast.session import Do, Limits, weight
+from wsfast.session import Do, Limits
 from wsfast.shell import Shell
 
 from .link import Link
@@ -291,6 +291,11 @@ class WebSocket(Shell):
             try:
                 self._streamer = threading.get_ident()
                 self._connection.decoder.streaming = True
+                if self._connection.decoder.held:
+                    # The thread delivers what has come of a message already: its sender may wait for a reaction.
+                    with self._lock:
+                        self._pending = not self._over
+                    self._link.wake()
                 while not final:
                     event: str | bytes | Fragment
                     if self._assembler.holding:
@@ -339,8 +344,8 @@ class WebSocket(Shell):
             self._queue.put(None)  # for the next who asks
             raise self._connection.closed_error()
         self._owing = True
-        self._taken_size += weight(event, self._overhead)
-        if self._paused and (self._put_size - self._taken_size) * 4 <= self._limits.read_limit:
+        self._taken_size += self._marks.weight(event)
+        if self._paused and self._put_size - self._taken_size <= self._marks.low:
             with self._lock:
                 self._unpause()
         return event

@@ -62,6 +62,7 @@ class ByteStream(trio.abc.HalfCloseableStream):
             raise ConcurrencyError(ONE_RECEIVER.format("ByteStream"))
         ws._receiving = True  # for good
         connection.decoder.streaming = True
+        ws._show_held()
         self.ws: WebSocket = ws
         self._half_close = half_close
         self._rest = b""  # received, and not taken

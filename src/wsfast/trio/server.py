@@ -190,17 +190,18 @@ class Server(BaseServer):
             await self._refuse(transport)
             return
         task = trio.lowlevel.current_task()
-        self._served[task] = None
+        self._served[task] = ws = None
         try:
             ws = await self._open(transport)
             if ws is not None:
-                self._served[task] = ws
                 await self._handle(ws)
         except Exception as exc:
             self.logger.error("a connection's task failed", exc_info=exc)
         finally:
             await close_now(transport)
-            del self._served[task]
+            known = self._served.pop(task)
+            if known is not None and ws is None:
+                known._never_ran()
             self._changed.unpark_all()
 
     async def _refuse(self, transport: Transport) -> None:
@@ -238,7 +239,7 @@ class Server(BaseServer):
                     await trio.lowlevel.checkpoint_if_cancelled()
                 else:
                     accepted = True
-                    await stream.send_all(answer.head)
+                    # First, so that the server knows of it by the time that the client does.
                     ws._open(
                         Side.SERVER,
                         Response.from_head(answer.head),
@@ -246,22 +247,20 @@ class Server(BaseServer):
                         answer.compression,
                         parser.trailing,
                     )
-                    if self.closing:
-                        ws._start_close(CloseCode.GOING_AWAY, "", CloseCause.STOP)
+                    self._served[trio.lowlevel.current_task()] = ws
+                    await stream.send_all(answer.head)
                     return ws
             except HandshakeRefused as exc:
-                answer = self._refused(exc, peer)
+                answer = self._unreadable(exc, peer)
             except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-                told = "connection from %s ended before its opening handshake: %a"
-                self.logger.debug(told, format_address(peer), str(exc.__cause__ or exc))
+                self._tell_early_end(peer, request, str(exc.__cause__ or exc))
                 return None
             finally:
                 self._openings.discard(scope)
         if accepted:
             return None
         if scope.cancelled_caught and not self.closing:
-            told = "connection from %s refused: its opening handshake took too long"
-            self.logger.info(told, format_address(peer))
+            self._tell_late(peer, request)
             return None
         if not isinstance(answer, Response):
             if request is None:

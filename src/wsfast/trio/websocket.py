@@ -29,7 +29,7 @@ from wsfast.exceptions import (
     ConnectionClosedOK,
 )
 from wsfast.handshake import Request, Response
-from wsfast.session import LINGER, Do, Limits, weight
+from wsfast.session import LINGER, Do, Limits
 from wsfast.shell import Pieces, Shell
 
 from .stream import CHUNK, Transport, close_now
@@ -225,8 +225,8 @@ class WebSocket(Shell):
             await self._receivers.park()
         event = self._queue.popleft()
         self._owing = True
-        self._held -= weight(event, self._overhead)
-        if self._paused and self._held * 4 <= self._limits.read_limit:
+        self._held -= self._marks.weight(event)
+        if self._paused and self._held <= self._marks.low:
             self._unpause()
         return event
 
@@ -262,6 +262,12 @@ class WebSocket(Shell):
         self._check_receiver("recv_streaming")
         self._receiving = True
         self._connection.decoder.streaming = True
+        self._show_held()
+
+    def _show_held(self) -> None:
+        """Deliver, in streaming mode, what has come of a message already: its sender may wait for a reaction."""
+        if self._connection.decoder.held and not self._over:
+            self._received(b"")
 
     async def _next_piece(self) -> str | bytes | Fragment:
         await trio.lowlevel.checkpoint()
@@ -478,6 +484,11 @@ class WebSocket(Shell):
             self._session.abort(cause)
             self._end()
         self._workers.cancel()
+
+    def _never_ran(self) -> None:
+        """End what was opened, but has no task, since the response could not be sent."""
+        self._abort(CloseCause.LOST)
+        self._finished.set()
 
     def _end(self, patience: float = _PARTING) -> None:
         """Note that the transport has ended, or is to, and wake everybody; what is unsent has `patience` seconds."""

@@ -2,24 +2,67 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+import sys
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from wsfast import connection as native
 from wsfast import handshake
+from wsfast.shell import Pieces
 
 from .exceptions import ConnectionClosed
 from .http11 import Request, Response
 from .protocol import Protocol, State
 
-__all__ = ["Described"]
+if TYPE_CHECKING:
+    from wsfast.session import Session
+
+__all__ = ["Described", "OnePieces"]
+
+
+class OnePieces(Pieces):
+    """The iterator of `recv_streaming`: if it is cancelled within a message, nobody can receive any more."""
+
+    __slots__ = ()
+
+    cancelled: ClassVar[type[BaseException]]
+    """What cancelling raises."""
+
+    def _finish(self, *, skip: bool) -> None:
+        if skip and isinstance(sys.exception(), self.cancelled):
+            self._done = True  # and not `_end`, so that who receives is told that another does
+        else:
+            super()._finish(skip=skip)
+
+
+def _time(name: str, doc: str) -> Any:
+    """Make a property of a time in seconds that may be set while the connection is open."""
+    slot = f"_{name}"
+
+    def get(self: Described) -> float | None:
+        seconds: float | None = getattr(self, slot)
+        return seconds
+
+    def set_(self: Described, seconds: float | None) -> None:
+        session = self._known_session()
+        if session is not None:
+            changed: Any = {name: seconds}
+            session.limits = dataclasses.replace(session.limits, **changed)
+        setattr(self, slot, seconds)
+
+    return property(get, set_, doc=doc)
 
 
 class Described:
     """A connection's names of `websockets`; a class puts it in front of wsfast's own."""
 
-    if not TYPE_CHECKING:  # for which it would have no attributes
+    if TYPE_CHECKING:
+
+        def _known_session(self) -> Session | None: ...
+
+    else:  # with which it would have no attributes for type checkers
         __slots__ = ()
 
     protocol: Protocol
@@ -38,6 +81,10 @@ class Described:
         self._native_response = None
         self._known_response = None
         self._adapter = None
+
+    ping_interval: float | None = _time("ping_interval", "Seconds from one keepalive ping to the next; None for none.")
+    ping_timeout: float | None = _time("ping_timeout", "Seconds for the answer to one; None for no limit.")
+    close_timeout: float | None = _time("close_timeout", "Seconds for the closing handshake; None for no limit.")
 
     @property
     def _machine(self) -> native.Connection | None:

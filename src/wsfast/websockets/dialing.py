@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urljoin
 
 from wsfast import exceptions as native
 from wsfast import handshake
 from wsfast.dial.proxy import parse_proxy
+from wsfast.session import Marks
 
 from .client import ClientProtocol
 from .datastructures import Headers, HeadersLike
@@ -22,7 +24,7 @@ from .translate import translate
 from .typing import LoggerLike
 from .uri import WebSocketURI, parse_uri
 
-__all__ = ["HELD", "MAX_REDIRECTS", "Dialing", "Retries", "counts", "limits"]
+__all__ = ["MAX_REDIRECTS", "Dialing", "MaxQueue", "Retries", "WriteLimit", "limits", "marks"]
 
 MAX_REDIRECTS = int(os.environ.get("WEBSOCKETS_MAX_REDIRECTS", "10"))
 
@@ -34,24 +36,32 @@ _SECRETS = frozenset({"authorization", "cookie", "proxy-authorization"})
 _SAID = {"upgrade": "websocket", "connection": "upgrade", "sec-websocket-version": "13"}
 _NO_LIMIT = 2**62
 _COUNTED = 16
-HELD = 2**20
-"""What each message that waits to be received counts for where messages are counted, beside its bytes."""
+_ROOM = 4096
 
 
-def counts(max_queue: MaxQueue) -> bool:
-    """Tell whether messages that wait to be received are counted, and not their bytes.
+@lru_cache
+def marks(max_queue: MaxQueue) -> Marks:
+    """Return when reading is paused, and goes on, by a `max_queue` of websockets: a number of messages, or two.
 
-    A few are counted as websockets does it. From its default on, which is there to bound the memory, 4 KiB are allowed
-    for each instead: to pause and resume the transport for each sixteen of many small messages would cost a fifth more.
+    A few are counted as websockets does it. From its default on, which is there to bound the memory, each counts for
+    its bytes, up to 4 KiB: so reading is never paused with fewer than websockets would hold, and there may be more
+    small ones, since to pause and resume the transport for each sixteen of them would cost a fifth more.
+
+    Raises:
+        ValueError: the numbers are not in order.
     """
-    high = max_queue[0] if isinstance(max_queue, tuple) else max_queue
-    return high is not None and high < _COUNTED
-
-
-def _read_limit(high: int | None) -> int:
+    high, low = max_queue if isinstance(max_queue, tuple) else (max_queue, None)
     if high is None:
-        return _NO_LIMIT
-    return HELD * high + HELD // 2 if high < _COUNTED else 4096 * high
+        if low is None:
+            return Marks(_NO_LIMIT, _NO_LIMIT)
+        high = low * 4
+    elif low is None:
+        low = high // 4
+    if low < 0:
+        raise ValueError("low must be positive or equal to zero")
+    if high < low:
+        raise ValueError("high must be greater than or equal to low")
+    return Marks(high, low, 0, 1) if high < _COUNTED else Marks(_ROOM * high, _ROOM * low, most=_ROOM)
 
 
 def limits(
@@ -62,11 +72,11 @@ def limits(
     **others: Any,
 ) -> dict[str, Any]:
     """Turn limits of `websockets` into those of wsfast, of which each is one number."""
-    high = max_queue[0] if isinstance(max_queue, tuple) else max_queue
+    marks(max_queue)  # raises, if it does
     write_high = write_limit[0] if isinstance(write_limit, tuple) else write_limit
     return {
         "max_size": max_size[0] if isinstance(max_size, tuple) else max_size,
-        "read_limit": _read_limit(high),
+        "read_limit": 65536,  # of what comes within the opening handshake: for messages, `marks` are used
         "write_limit": max(write_high, 1),
         "max_buffered": None,
         **others,

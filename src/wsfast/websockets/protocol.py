@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
-from wsfast import connection
+from wsfast import connection, events
 from wsfast.closing import ended_well
 
 from .exceptions import (
@@ -88,6 +88,15 @@ class Machine(connection.Connection):
     """The state machine, with the exceptions of `websockets`."""
 
     __slots__ = ()
+
+    def handle(self, event: events.Event) -> bool:
+        """Do what an event of the decoder asks for; return whether it is for the application."""
+        wanted = super().handle(event)
+        if self.in_message and self.rcvd_then_sent is False:
+            # To close within a message of one's own is to fail the connection. RFC 6455, 7.1.7: an endpoint "MUST NOT
+            # continue to attempt to process data (including a responding Close frame) from the remote endpoint".
+            self.close_rcvd = self.rcvd_then_sent = None
+        return wanted
 
     def closed_error(self) -> ConnectionClosed:
         """Make the exception that tells how the connection ended."""

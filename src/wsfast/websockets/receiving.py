@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from wsfast import handshake
-from wsfast.escape import show
+from wsfast.escape import show, words
 from wsfast.exceptions import HandshakeRefused, NegotiationError
 
 from .dialing import limits
@@ -19,6 +19,9 @@ from .server import ServerProtocol
 from .typing import LoggerLike, Subprotocol
 
 __all__ = ["OneHandler", "Receiving", "Terms"]
+
+_SILENCE = handshake.Response(400)
+"""Stands for no answer."""
 
 
 class OneHandler(dict[str | None, Any]):
@@ -115,6 +118,35 @@ class Receiving:
             "select_subprotocol": terms.select_subprotocol,
             "logger": terms.logger,
         }
+
+    def _unreadable(self, exc: HandshakeRefused, peer: Any) -> handshake.Response:
+        """Tell the log of a request that cannot be read, and return the answer: none to what is no HTTP at all."""
+        if exc.line is None:
+            answer: handshake.Response = super()._unreadable(exc, peer)  # type: ignore[misc]
+            return answer
+        self._tell_no_request(ValueError(f"invalid HTTP request line: {words(exc.line.decode('latin-1'))}"))
+        return _SILENCE
+
+    def _serialize(self, response: handshake.Response, request: handshake.Request | None) -> tuple[int, bytes]:
+        if response is _SILENCE:
+            return 400, b""
+        serialized: tuple[int, bytes] = super()._serialize(response, request)  # type: ignore[misc]
+        return serialized
+
+    def _tell_early_end(self, peer: Any, request: handshake.Request | None, why: str) -> None:
+        super()._tell_early_end(peer, request, why)  # type: ignore[misc]
+        self._tell_nothing_came(request)
+
+    def _tell_late(self, peer: Any, request: handshake.Request | None) -> None:
+        super()._tell_late(peer, request)  # type: ignore[misc]
+        self._tell_nothing_came(request)
+
+    def _tell_nothing_came(self, request: handshake.Request | None) -> None:
+        if request is None:
+            self._tell_no_request(EOFError("connection closed while reading HTTP request line"))
+
+    def _tell_no_request(self, exc: Exception) -> None:
+        self._terms.logger.debug("! no valid HTTP request", exc_info=exc)
 
     def _tell_failure(self, ws: Any, exc: BaseException) -> None:
         """Tell the log that a handler raised."""

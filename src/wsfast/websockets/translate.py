@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from wsfast import exceptions as native
+from wsfast.escape import words
 
 from . import exceptions
 from .http11 import Response
@@ -42,7 +43,7 @@ def _translated(exc: BaseException) -> BaseException:
         if isinstance(exc.__cause__, EOFError):
             made.__cause__ = EOFError("connection closed while reading HTTP status line")
         else:
-            made.__cause__ = exc.__cause__ or ValueError(str(exc))
+            made.__cause__ = exc.__cause__ or ValueError(str(exc) if exc.line is None else _no_status(exc.line))
         return made
     if isinstance(exc, native.InvalidOrigin):
         return exceptions.InvalidOrigin(exc.value)
@@ -64,3 +65,17 @@ def _translated(exc: BaseException) -> BaseException:
             return exceptions.InvalidProxyMessage("did not receive a valid HTTP response from proxy")
         return exceptions.ProxyError(str(exc))
     return exc
+
+
+def _no_status(line: bytes) -> str:
+    """Say what is wrong with a status line, in websockets' words; what came is escaped."""
+    protocol, _, rest = line.partition(b" ")
+    came = words(line.decode("latin-1"))
+    if not rest.count(b" "):
+        return f"invalid HTTP status line: {came}"
+    if protocol != b"HTTP/1.1":
+        return f"unsupported protocol; expected HTTP/1.1: {came}"
+    status = words(rest.partition(b" ")[0].decode("latin-1"))
+    if not status.isdecimal():
+        return f"invalid status code; expected integer; got {status}"
+    return f"invalid status code; expected 100\u2013599; got {status}"

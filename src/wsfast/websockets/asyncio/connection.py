@@ -15,8 +15,8 @@ from wsfast.codes import CloseCode
 from wsfast.session import Limits
 from wsfast.transport.timers import CoarseTimer
 
-from ..described import Described
-from ..dialing import HELD, MaxQueue, WriteLimit, counts, limits
+from ..described import Described, OnePieces
+from ..dialing import MaxQueue, WriteLimit, limits, marks
 from ..protocol import SERVER, Machine, Protocol
 
 if TYPE_CHECKING:
@@ -40,6 +40,11 @@ class _Host:
         """Nothing is to be noted."""
 
 
+class _Pieces(OnePieces):
+    __slots__ = ()
+    cancelled = asyncio.CancelledError
+
+
 class Connection(Described, WebSocket):  # type: ignore[misc]
     """A connection, with the names and the behaviour of `websockets`.
 
@@ -53,15 +58,15 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
     # Beside them a program may set attributes of its own; without any, methods are found as fast as wsfast's.
     __slots__ = (
         "_adapter",
+        "_close_timeout",
         "_known_response",
         "_native_request",
         "_native_response",
+        "_ping_interval",
+        "_ping_timeout",
         "_request",
         "_transport",
-        "close_timeout",
         "max_queue",
-        "ping_interval",
-        "ping_timeout",
         "protocol",
         "write_limit",
     )
@@ -80,9 +85,9 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
     ) -> None:
         self.describe(protocol)
         super().__init__()
-        self.ping_interval: float | None = ping_interval
-        self.ping_timeout: float | None = ping_timeout
-        self.close_timeout: float | None = close_timeout
+        self._ping_interval = ping_interval
+        self._ping_timeout = ping_timeout
+        self._close_timeout = close_timeout
         self.max_queue: MaxQueue = max_queue
         self.write_limit: WriteLimit = write_limit
         self._transport: asyncio.Transport | None = None  # before it is open
@@ -109,6 +114,21 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
         anew = getattr(self._open_channel().host, "_response_anew", None)  # of servers
         return None if anew is None else anew(self._native_request, self.subprotocol)
 
+    def recv_streaming(self, decode: bool | None = None) -> Any:
+        """Receive one message in pieces; see `wsfast.WebSocket.recv_streaming`.
+
+        If it is cancelled within a message, nobody can receive any more, as in websockets: only closing is left.
+
+        Args:
+            decode: True for `str`, False for `bytes` always.
+
+        Raises:
+            ConcurrencyError: another task receives, or did until it was cancelled.
+            ConnectionClosed, UnicodeDecodeError: as there.
+        """
+        self._own_channel()  # raises if it is not open yet, or another thread's
+        return _Pieces(self._begin_streaming, self._recv_piece, self._end_streaming, decode)
+
     async def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
         """Close the connection with the closing handshake and wait for its end, for at most `close_timeout`.
 
@@ -126,8 +146,7 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
         await super().close(code, reason)
 
     def _open(self, channel: Any) -> None:
-        if counts(self.max_queue):
-            channel.overhead = HELD
+        channel.use_marks(marks(self.max_queue))
         if isinstance(self.write_limit, tuple):
             channel.transport.set_write_buffer_limits(*self.write_limit)
         super()._open(channel)

@@ -18,7 +18,7 @@ from wsfast.sync.link import Link
 from wsfast.sync.websocket import PingWaiter, WebSocket
 
 from ..described import Described
-from ..dialing import HELD, MaxQueue, counts, limits
+from ..dialing import MaxQueue, limits, marks
 from ..extensions.pipe import Pipe
 from ..protocol import OPEN, SERVER, Machine, Protocol
 
@@ -64,12 +64,13 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
     ) -> None:
         self.describe(protocol)
         self._receiver: int | None = None  # the thread that receives
-        self.ping_interval = ping_interval
-        self.ping_timeout = ping_timeout
-        self.close_timeout = close_timeout
+        self._ping_interval = ping_interval
+        self._ping_timeout = ping_timeout
+        self._close_timeout = close_timeout
         self.max_queue = max_queue
         if isinstance(socket, Opening):
             super().__init__(socket.link, socket.limits, request=socket.request, logger=protocol.logger)
+            self._marks = marks(max_queue)
             return
         made = limits(
             max_size=protocol.max_size,
@@ -80,6 +81,7 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
         )
         link = socket if isinstance(socket, Link) else Link(socket)
         super().__init__(link, Limits(**made), request=_NO_REQUEST, logger=protocol.logger)
+        self._marks = marks(max_queue)
         if protocol.state is OPEN:
             side = native.Side.SERVER if protocol.side is SERVER else native.Side.CLIENT
             self._open(side, _NO_RESPONSE, None, None, b"")
@@ -103,10 +105,6 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
             self.abort()
         with contextlib.suppress(OSError):
             self._link.sock.shutdown(socket_module.SHUT_RDWR)
-
-    @property
-    def _overhead(self) -> int:  # type: ignore[override]
-        return HELD if counts(self.max_queue) else 64
 
     @property
     def _machine(self) -> native.Connection | None:

@@ -128,6 +128,8 @@ class connect(Dialing, native.connect):  # noqa: N801
             if exc.errno is not None:  # the system's, of a connection attempt
                 raise
             raise TimeoutError("timed out during opening handshake") from exc
+        except ssl_module.SSLError as exc:
+            raise trio.BrokenResourceError from exc  # as trio's own TLS has it
         except Exception as exc:
             made = translate(exc)
             if made is exc:

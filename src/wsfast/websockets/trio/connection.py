@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import inf
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -14,10 +15,10 @@ from wsfast.codes import CloseCode
 from wsfast.exceptions import CallerError, ConcurrencyError, ConnectionClosed
 from wsfast.session import Limits
 from wsfast.trio.stream import Transport
-from wsfast.trio.websocket import WebSocket
+from wsfast.trio.websocket import PingWaiter, WebSocket
 
-from ..described import Described
-from ..dialing import HELD, MaxQueue, counts, limits
+from ..described import Described, OnePieces
+from ..dialing import MaxQueue, limits, marks
 from ..extensions.pipe import Pipe
 from ..protocol import OPEN, SERVER, Machine, Protocol
 
@@ -38,6 +39,11 @@ class Opening(NamedTuple):
 
 _NO_REQUEST: Any = None  # of a connection without an opening handshake
 _NO_RESPONSE: Any = None
+
+
+class _Pieces(OnePieces):
+    __slots__ = ()
+    cancelled = trio.Cancelled
 
 
 class Connection(Described, WebSocket):  # type: ignore[misc]
@@ -66,14 +72,15 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
     ) -> None:
         self.describe(protocol)
         self.nursery = nursery
-        self.ping_interval = ping_interval
-        self.ping_timeout = ping_timeout
-        self.close_timeout = close_timeout
+        self._ping_interval = ping_interval
+        self._ping_timeout = ping_timeout
+        self._close_timeout = close_timeout
         self.max_queue = max_queue
         if isinstance(stream, Opening):
             super().__init__(
                 stream.transport, stream.limits, stream=stream.stream, request=stream.request, logger=protocol.logger
             )
+            self._marks = marks(max_queue)
             return
         made = limits(
             max_size=protocol.max_size,
@@ -83,6 +90,7 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
             close_timeout=close_timeout,
         )
         super().__init__(Transport(stream), Limits(**made), request=_NO_REQUEST, logger=protocol.logger)
+        self._marks = marks(max_queue)
         if protocol.state is OPEN and nursery is not None:
             side = native.Side.SERVER if protocol.side is SERVER else native.Side.CLIENT
             self._open(side, _NO_RESPONSE, None, None, b"")
@@ -94,10 +102,6 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
         return self._stream
 
     @property
-    def _overhead(self) -> int:  # type: ignore[override]
-        return HELD if counts(self.max_queue) else 64
-
-    @property
     def _machine(self) -> native.Connection | None:
         return self._connection if self._opened else None
 
@@ -107,6 +111,36 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
             self._stream = _FilterStream(self._stream, pipe)
             trailing = pipe.received(trailing)
         super()._open(side, response, subprotocol, compression, trailing)
+
+    def recv_streaming(self, decode: bool | None = None) -> Any:
+        """Receive one message in pieces; see `wsfast.trio.WebSocket.recv_streaming`.
+
+        If it is cancelled within a message, nobody can receive any more, as in websockets: only closing is left.
+
+        Args:
+            decode: True for `str`, False for `bytes` always.
+
+        Raises:
+            ConcurrencyError: another task receives, or did until it was cancelled.
+            ConnectionClosed, UnicodeDecodeError: as there.
+        """
+        self._connection  # noqa: B018 - raises if it is not open yet
+        return _Pieces(self._begin_streaming, self._next_piece, self._end_streaming, decode)
+
+    async def ping(self, data: str | BytesLike | None = None, *, ack_on_close: bool = False) -> Any:
+        """Send a Ping frame.
+
+        Args:
+            data: at most 125 bytes; None for random ones.
+            ack_on_close: let the waiter's `wait` return, too, when the connection ends first.
+
+        Returns:
+            A waiter with the `wait` and `is_set` of a `trio.Event`.
+
+        Raises:
+            ConnectionClosed, ConcurrencyError, InvalidState, ValueError: as `wsfast.trio.WebSocket.ping`.
+        """
+        return _Acknowledgement(await super().ping(data, ack_on_close=ack_on_close))
 
     async def __aenter__(self) -> Self:
         return self
@@ -137,6 +171,36 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
             await self.wait_closed()
         else:
             await trio.aclose_forcefully(self._transport)
+
+
+class _Acknowledgement:
+    """What `Connection.ping` returns.
+
+    Args:
+        waiter: wsfast's.
+    """
+
+    __slots__ = ("_waiter",)
+
+    def __init__(self, waiter: PingWaiter) -> None:
+        self._waiter = waiter
+
+    def is_set(self) -> bool:
+        """Tell whether the pong has come, or, with `ack_on_close`, the connection has ended."""
+        return self._waiter.is_set()
+
+    async def wait(self) -> None:
+        """Wait for the pong, or, with `ack_on_close`, the end; where there is a deadline, up to that if none will come.
+
+        Raises:
+            ConnectionClosed: the connection ended first, and there is no deadline, by which it could be learnt.
+        """
+        try:
+            await self._waiter.wait()
+        except ConnectionClosed:
+            if trio.current_effective_deadline() == inf:
+                raise
+            await trio.sleep_forever()
 
 
 class _FilterStream(trio.abc.Stream):
