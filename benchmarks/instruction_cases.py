@@ -13,6 +13,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import repeat
 from typing import Any, TypeAlias
 
@@ -184,8 +185,12 @@ def _open(loop: asyncio.AbstractEventLoop, count: int = 1) -> list[tuple[Any, An
     return made
 
 
-def _echoing(loop: asyncio.AbstractEventLoop, use: Callable[[Any, Any], object]) -> tuple[Callable[[], object], int]:
+def _echoing(
+    loop: asyncio.AbstractEventLoop, use: Callable[[Any, Any], object], drop_in: bool = False
+) -> tuple[Callable[[], object], int]:
     """Make the call that lets a connection on a socket receive messages, one by one, and answer.
+
+    With `drop_in`, its handler holds a connection of `wsfast.websockets`.
 
     Each operation has the peer's `send` and `recv` in it, which are Python's own and the same each time.
     """
@@ -198,6 +203,11 @@ def _echoing(loop: asyncio.AbstractEventLoop, use: Callable[[Any, Any], object])
     peer, sock = socket.socketpair()
     sock.setblocking(False)
     protocol, ws = ConnectionProtocol(loop), WebSocket()
+    if drop_in:
+        from wsfast.websockets.asyncio.connection import Connection
+        from wsfast.websockets.server import ServerProtocol
+
+        ws = Connection(ServerProtocol())
     transport: Any = SocketTransport(loop, sock, protocol)
     protocol.open(_Host(loop), Side.SERVER, ws, transport)
     use(protocol, ws)
@@ -227,7 +237,7 @@ def _echo_listener() -> tuple[Callable[[], object], int]:
     return _echoing(asyncio.new_event_loop(), lambda protocol, ws: protocol.use_listener(Echo(ws)))
 
 
-def _echo_handler() -> tuple[Callable[[], object], int]:
+def _echo_handler(drop_in: bool = False) -> tuple[Callable[[], object], int]:
     loop = asyncio.new_event_loop()
 
     def use(protocol: Any, ws: Any) -> None:
@@ -235,7 +245,7 @@ def _echo_handler() -> tuple[Callable[[], object], int]:
         protocol.task._log_destroy_pending = False
         loop.run_until_complete(asyncio.sleep(0))  # until it waits; from then on it is resumed by what is received
 
-    return _echoing(loop, use)
+    return _echoing(loop, use, drop_in)
 
 
 _OPENING = (
@@ -372,6 +382,7 @@ CASES: dict[str, Case] = {
     "apply_mask 64 KiB": _mask(65536),
     "echo 64 B by a listener, on a socket": _echo_listener,
     "echo 64 B by a handler, on a socket": _echo_handler,
+    "echo 64 B by a handler of wsfast.websockets, on a socket": partial(_echo_handler, drop_in=True),
     "connection with one echo by a listener": _connection(None),
     "connection with one echo by a handler": _connection(_echo),
     "broadcast 64 B, each delivery": _broadcast,

@@ -21,12 +21,22 @@ from sync_helpers import in_thread
 from sync_helpers import until as until_sync
 
 from wsfast.websockets.asyncio import client, server
-from wsfast.websockets.exceptions import ConcurrencyError, ConnectionClosedError, ConnectionClosedOK, InvalidMessage
+from wsfast.websockets.exceptions import (
+    ConcurrencyError,
+    ConnectionClosedError,
+    ConnectionClosedOK,
+    InvalidMessage,
+    InvalidProxy,
+    ProtocolError,
+)
+from wsfast.websockets.protocol import State
+from wsfast.websockets.proxy import Proxy, get_proxy, parse_proxy
 from wsfast.websockets.sync import client as sync_client
 from wsfast.websockets.sync import server as sync_server
 from wsfast.websockets.translate import _no_status
 from wsfast.websockets.trio import client as trio_client
 from wsfast.websockets.trio import server as trio_server
+from wsfast.websockets.uri import parse_uri
 
 SENT = "sent 1011 (internal error) close during fragmented message; no close frame received"
 
@@ -104,6 +114,42 @@ def test_close_within_a_message_on_trio() -> None:
             with pytest.raises(ConnectionClosedError) as caught:
                 await ws.send(pieces())
             assert (str(caught.value), caught.value.__cause__) == (SENT, None)
+
+    trio.run(main)
+
+
+# --- `ws.protocol.fail`, which programs call to have a connection replaced ----------------------------------
+
+
+@pytest.mark.anyio
+async def test_fail() -> None:
+    async with serving() as (_, uri), client.connect(uri) as ws:
+        with pytest.raises(ProtocolError):
+            ws.protocol.fail(999)
+        ws.protocol.fail(1012, "again")
+        assert ws.state is State.CLOSING
+        with pytest.raises(ConnectionClosedError, match=r"^sent 1012 \(service restart\) again; "):
+            await ws.recv()
+        ws.protocol.fail(1012)  # without effect
+    async with serving() as (_, uri), client.connect(uri) as ws:
+        ws.protocol.fail(1006)
+        with pytest.raises(ConnectionClosedError, match=r"^no close frame received or sent$"):
+            await ws.recv()
+
+
+def test_fail_in_threads() -> None:
+    with running() as (_, uri), sync_client.connect(uri) as ws:
+        ws.protocol.fail(1012, "again")
+        with pytest.raises(ConnectionClosedError, match=r"^sent 1012 \(service restart\) again; "):
+            ws.recv()
+
+
+def test_fail_on_trio() -> None:
+    async def main() -> None:
+        async with on_trio() as (_, uri), trio_client.connect(uri) as ws:
+            ws.protocol.fail(1012, "again")
+            with pytest.raises(ConnectionClosedError, match=r"^sent 1012 \(service restart\) again; "):
+                await ws.recv()
 
     trio.run(main)
 
@@ -411,3 +457,19 @@ def test_a_server_that_stops_accepts_no_more() -> None:
         with pytest.raises(ConnectionRefusedError):
             sync_client.connect(uri)
     stop.join()
+
+
+# --- Proxies -----------------------------------------------------------------------------------------------
+
+
+def test_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    proxy = parse_proxy("https://hello:you@PROXY:3128")
+    assert proxy == Proxy("https", "proxy", 3128, "hello", "you")
+    assert proxy.user_info == ("hello", "you")
+    assert parse_proxy("http://proxy").user_info is None
+    with pytest.raises(InvalidProxy, match="scheme ftp isn't supported"):
+        parse_proxy("ftp://proxy")
+    monkeypatch.setenv("https_proxy", "http://proxy:8080")
+    assert get_proxy(parse_uri("wss://example.com/")) == "http://proxy:8080"
+    monkeypatch.setenv("no_proxy", ".com")
+    assert get_proxy(parse_uri("wss://example.com/")) is None

@@ -28,6 +28,9 @@ PROGRAMS = {
     "rpc": ["fastapi-websocket-rpc", "fastapi", "uvicorn"],
     "devtools": ["zendriver"],
     "proxy": ["websockets_proxy"],
+    "centrifuge": ["centrifuge-python"],
+    "substrate": ["async-substrate-interface"],
+    "sanic": ["sanic"],
 }
 """The programs, each with what pip installs for it."""
 

@@ -13,7 +13,6 @@ LEFT_OUT = {
     "sync.test_utils": _INSIDE,
     "trio.test_messages": _INSIDE,
     "trio.test_utils": _INSIDE,
-    "test_proxy": _INSIDE,
     "test_cli": "it is about websockets' command line; wsfast has its own",
     "legacy.test_auth": _OLD,
     "legacy.test_client_server": _OLD,
@@ -46,6 +45,8 @@ _CONNECTION = {
 }
 
 _REDIRECT = "wants a redirect not to be followed, which websockets 17.4 follows as this does"
+_CONNECT = "wants prepare_connect_request, which is how websockets works inside"
+_USERINFO = "wants an escaped user name to stay escaped, which websockets 17.4 unescapes as this does"
 _TEXT = "wants a text that websockets 17.4 has changed"
 _WINDOW = "wants a window of 8 bits, which websockets 17.4 refuses as this does"
 
@@ -75,6 +76,12 @@ EXPECTED = {
         "test_force_secure_redirect": _REDIRECT,
         "test_redirect": _REDIRECT,
         "test_secure_redirect": _REDIRECT,
+    },
+    "test_proxy": {
+        "test_prepare_connect_request": _CONNECT,
+        "test_prepare_connect_request_with_user_agent": _CONNECT,
+        "test_parse_proxy_user_info": _USERINFO,
+        "test_parse_valid_proxies": _USERINFO,
     },
     "test_http11": {
         "test_parse_body_with_chunked_transfer_encoding_and_chunk_way_too_large": _TEXT,

@@ -11,15 +11,15 @@ from urllib.parse import urljoin
 
 from wsfast import exceptions as native
 from wsfast import handshake
-from wsfast.dial.proxy import parse_proxy
 from wsfast.session import Marks
 
 from .client import ClientProtocol
 from .datastructures import Headers, HeadersLike
-from .exceptions import InvalidProxy, InvalidStatus, SecurityError
+from .exceptions import InvalidStatus, SecurityError
 from .extensions.permessage_deflate import enable_client_permessage_deflate, only_deflate
 from .extensions.pipe import Pipe
 from .headers import validate_subprotocols
+from .proxy import parse_proxy
 from .translate import translate
 from .typing import LoggerLike
 from .uri import WebSocketURI, parse_uri
@@ -139,7 +139,8 @@ class Dialing:
         self._times = times
         self._sizes = sizes
         self._most_redirects = max_redirects
-        _check_proxy(proxy)
+        if isinstance(proxy, str):
+            parse_proxy(proxy)  # raises, if it does
         return {
             "origin": origin,
             "subprotocols": subprotocols,
@@ -240,18 +241,6 @@ def _check_tls(secure: bool, proxy: str | bool | None, options: dict[str, Any]) 
             raise ValueError("proxy_ssl argument is incompatible with an http:// proxy")
         if proxy.startswith("https://") and options.get("proxy_ssl", True) is None:
             raise ValueError("proxy_ssl=None is incompatible with an https:// proxy")
-
-
-def _check_proxy(proxy: Any) -> None:
-    if not isinstance(proxy, str):
-        return
-    try:
-        parse_proxy(proxy)
-    except native.InvalidProxy as exc:
-        scheme, separator, _ = exc.proxy.partition("://")
-        known = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
-        words = f"scheme {scheme} isn't supported" if separator and scheme not in known else exc.message
-        raise InvalidProxy(exc.proxy, words) from None
 
 
 def _pairs(headers: HeadersLike | None) -> list[tuple[str, str]] | None:

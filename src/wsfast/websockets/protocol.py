@@ -519,6 +519,8 @@ class Protocol:
     def fail(self, code: CloseCode | int, reason: str = "") -> None:
         """Fail the connection (RFC 6455, 7.1.7): send a Close frame if one may be sent, and take nothing more.
 
+        On a connection's protocol, that begins to close the connection, or with 1006 ends it at once.
+
         Args:
             code: the close code; with 1006 no frame is sent.
             reason: the close reason.
@@ -526,6 +528,13 @@ class Protocol:
         Raises:
             ProtocolError: the code must not be sent.
         """
+        if self._machine is not None:
+            if code == CloseCode.ABNORMAL_CLOSURE:
+                self._websocket.abort()
+            else:
+                Close(code, reason).check()
+                self._websocket._fail(code, reason)
+            return
         if self.state is OPEN and code != CloseCode.ABNORMAL_CLOSURE:
             close = Close(code, reason)
             self.send_frame(Frame(CLOSE, close.serialize()))

@@ -11,7 +11,7 @@ from wsfast import handshake
 from wsfast.asyncio import broadcast as sending
 from wsfast.asyncio.protocol import ConnectionProtocol
 from wsfast.asyncio.websocket import WebSocket
-from wsfast.codes import CloseCode
+from wsfast.codes import CloseCause, CloseCode
 from wsfast.session import Limits
 from wsfast.transport.timers import CoarseTimer
 
@@ -144,6 +144,9 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
         if machine.in_message:
             code, reason = CloseCode.INTERNAL_ERROR, "close during fragmented message"
         await super().close(code, reason)
+
+    def _fail(self, code: int, reason: str) -> None:
+        self._open_channel().start_close(code, reason, CloseCause.LOCAL)
 
     def _open(self, channel: Any) -> None:
         channel.use_marks(marks(self.max_queue))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from wsfast import connection as native
 from wsfast import handshake
+from wsfast.codes import CloseCause
 from wsfast.exceptions import ConcurrencyError, ConnectionClosed
 from wsfast.session import Limits
 from wsfast.sync.broadcast import broadcast_each
@@ -98,6 +99,9 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
             self._link = _FilterLink(self._link, pipe)  # type: ignore[assignment]
             trailing = pipe.received(trailing)
         super()._open(side, response, subprotocol, compression, trailing)
+
+    def _fail(self, code: int, reason: str) -> None:
+        self._begin_close(code, reason, CloseCause.LOCAL)
 
     def close_socket(self) -> None:
         """End the connection at once, without a closing handshake, also within the opening one."""

@@ -11,7 +11,7 @@ import trio
 
 from wsfast import connection as native
 from wsfast import handshake
-from wsfast.codes import CloseCode
+from wsfast.codes import CloseCause, CloseCode
 from wsfast.exceptions import CallerError, ConcurrencyError, ConnectionClosed
 from wsfast.session import Limits
 from wsfast.trio.stream import Transport
@@ -163,6 +163,9 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
             if self._connection.in_message:
                 code, reason = CloseCode.INTERNAL_ERROR, "close during fragmented message"
             await super().close(code, reason)
+
+    def _fail(self, code: int, reason: str) -> None:
+        self._start_close(code, reason, CloseCause.LOCAL)
 
     async def close_stream(self) -> None:
         """End the connection at once, without a closing handshake."""
