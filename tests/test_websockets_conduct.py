@@ -469,6 +469,11 @@ def test_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
     assert parse_proxy("http://proxy").user_info is None
     with pytest.raises(InvalidProxy, match="scheme ftp isn't supported"):
         parse_proxy("ftp://proxy")
+    with pytest.raises(
+        InvalidProxy, match=r"^http://proxy:80 isn't a valid proxy: username provided without password$"
+    ):
+        parse_proxy("http://user@proxy")
+    assert parse_proxy("http://user:@proxy").user_info == ("user", "")
     monkeypatch.setenv("https_proxy", "http://proxy:8080")
     assert get_proxy(parse_uri("wss://example.com/")) == "http://proxy:8080"
     monkeypatch.setenv("no_proxy", ".com")

@@ -81,6 +81,8 @@ def adapt() -> Any:
     threads: Any = types.ModuleType("tests.sync.connection")
     threads.InterceptingConnection = adapter.InterceptingSyncConnection
     sys.modules["tests.sync.connection"] = threads
+    proxy: Any = importlib.import_module("websockets.proxy")
+    proxy.prepare_connect_request = None  # only its own tests are about it
     sync_server: Any = importlib.import_module("tests.sync.server")
 
     def get_sync_uri(running: Any, secure: bool | None = None) -> str:

@@ -53,6 +53,8 @@ def parse_proxy(proxy: str) -> Proxy:
         known = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
         words = f"scheme {scheme} isn't supported" if separator and scheme not in known else exc.message
         raise InvalidProxy(exc.proxy, words) from None
+    if parsed.username is not None and ":" not in proxy.partition("://")[2].rpartition("@")[0]:
+        raise InvalidProxy(str(parsed), "username provided without password")
     return Proxy(*parsed)
 
 
