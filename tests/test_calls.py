@@ -337,9 +337,9 @@ async def test_what_was_sent_before_a_close_arrives_though_a_thread_compresses_i
         large = "large " * 100_000
         tasks = [asyncio.create_task(client.send(message)) for message in (large, "small", large, ["frag", "ments"])]
         await asyncio.sleep(0)
-        await client.close()
+        tasks.append(asyncio.create_task(client.close()))
+        assert [await server.recv() for _ in range(4)] == [large, "small", large, "fragments"]
         await asyncio.gather(*tasks)
-        assert [await server.recv() for _ in tasks] == [large, "small", large, "fragments"]
         with pytest.raises(ConnectionClosedOK):
             await server.recv()
 

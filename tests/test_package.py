@@ -95,7 +95,7 @@ def sources(target: Path) -> Path:
 @pytest.mark.parametrize("name", sorted(EXTENSIONS))
 def test_an_unusable_extension_is_an_error(name: str, how: str, tmp_path: Path) -> None:
     """Never is the Python code used instead without being asked for."""
-    shutil.copytree(ROOT / "src" / "wsfast", tmp_path / "wsfast")
+    shutil.copytree(Path(wsfast.__file__).parent, tmp_path / "wsfast")
     (extension,) = (tmp_path / "wsfast").glob(f"{name}.*.so")
     if how == "missing":
         extension.unlink()

@@ -604,7 +604,8 @@ async def test_what_raises_when_a_connection_is_opened_ends_it(
 
         with monkeypatch.context() as patch:
             patch.setattr(ConnectionProtocol, name, fail)
-            one = wsfast.Server(stop_timeout=1, read_limit=2**100, write_limit=2**70, max_buffered=2**80)
+            limits = {"read_limit": 2**100, "write_limit": 2**70, "max_buffered": 2**80}
+            one = wsfast.Server(close_timeout=0.1, stop_timeout=1, **limits)
             one.register_listener(None, wsfast.Listener)
             async with one:
                 await one.start("127.0.0.1", 0)

