@@ -6,9 +6,12 @@ WSFAST_PURE_PYTHON=1  none of them: a wheel for any Python and platform, whose `
 WSFAST_DEBUG=1        for gdb: without optimisation, with symbols and all assertions.
 WSFAST_SANITIZE=1     with the address and undefined-behaviour sanitizers; WSFAST_SANITIZE=thread with that for threads.
 WSFAST_COVERAGE=1     with Cython's line tracing, for coverage runs only.
+
+CFLAGS are the compiler's as usual; an -O of theirs is obeyed instead of the -O3 here.
 """
 
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -49,6 +52,11 @@ def check_compiler() -> None:
 
 
 class BuildExtensions(build_ext):
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        if self.parallel is None:
+            self.parallel = os.cpu_count()
+
     def build_extensions(self) -> None:
         try:
             super().build_extensions()
@@ -75,7 +83,9 @@ def extensions() -> list[Extension]:
 
     coverage, debug, sanitize = asked("COVERAGE"), asked("DEBUG"), os.environ.get("WSFAST_SANITIZE", "0")
     gcc = sys.platform != "win32"
-    compile_args = ["-O3", "-fno-strict-aliasing"] if gcc else []
+    compile_args = ["-fno-strict-aliasing"] if gcc else []
+    if gcc and not re.search(r"(^|\s)-O", os.environ.get("CFLAGS", "")):
+        compile_args.insert(0, "-O3")
     link_args = ["-Wl,-s"] if sys.platform.startswith("linux") else []  # symbols are two thirds of a wheel
     macros: list[tuple[str, str | None]] = []
     if not debug:

@@ -25,12 +25,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_finish() -> None:
     """Keep the garbage collector from what pytest holds: 20,000 tests, and many of them ask for a collection."""
-    gc.collect()
-    gc.freeze()
+    if hasattr(gc, "freeze"):  # PyPy's collector is another
+        gc.collect()
+        gc.freeze()
 
 
 def pytest_sessionfinish() -> None:
-    gc.unfreeze()  # plugins look for what refers to their objects
+    if hasattr(gc, "unfreeze"):
+        gc.unfreeze()  # plugins look for what refers to their objects
 
 
 SECTION = re.compile(r"(?<![\d.])\d{1,2}(?:\.\d{1,2}){1,3}(?![\d.]*\d)")

@@ -157,10 +157,11 @@ class RawClient:
             assert await self.reader.read() == b""
 
     async def end(self, code: int = 1000) -> None:
-        """Close with the closing handshake, and wait for the end."""
+        """Close with the closing handshake, wait for the end, and end too: the peer waits for that."""
         self.send(close(code))
         assert (await self.receive_close())[0] == code
         await self.receive_eof()
+        self.writer.close()
 
     def reset(self) -> None:
         """End the connection so that the peer gets a reset."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from asgi_helpers import WAYS, Receive, Scope, Send, accept, running
-from raw import RawClient, close, text
+from raw import RawClient, text
 from shared import until
 
 from wsfast.asgi import Host, bridge, of
@@ -81,6 +81,7 @@ async def test_connections_that_are_silent_are_taken_over_too(way: str) -> None:
             assert isinstance(connection.transport, SocketTransport) is has_readers(loop)
         for client in clients:
             await echo(client, 1)
+            await client.end()
 
 
 async def test_what_waits_is_not_overtaken() -> None:
@@ -259,8 +260,7 @@ async def test_a_connection_tells_how_it_was_answered(headers: list[tuple[bytes,
         responses.append(ws.response)
 
     async with running(app, headers=[("x-served", "by")], date_header=False) as run, await run.connect("v1") as client:
-        client.send(close())
-        await client.reader.read()
+        await client.end()
         await run.stop()
         assert responses[0] is None
         assert responses[2] is responses[1]

@@ -555,6 +555,7 @@ async def drain(peer: Peer) -> list[tuple[int, bytes]]:
         if opcode == CLOSE:
             messages.append((CLOSE, payload))
             await peer.send(frame(CLOSE, payload))  # who sends while its side closes waits for the end
+            peer.close()
             return messages
         assert (opcode == CONT) == bool(kind)
         kind, parts = kind or opcode, parts + payload
