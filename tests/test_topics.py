@@ -524,6 +524,7 @@ async def test_recovering() -> None:
             await other.recover("room.1", "gone:3")
         assert other.topics == set()
         assert w.topics.counters["subscriptions"] == 3
+        all_ws.abort()  # with the rest unread, it would not see that the server stops
 
 
 # --- Presence -----------------------------------------------------------------------------------------------------

@@ -1032,7 +1032,8 @@ async def test_http_obeys_another_choice_of_ws(ws: str) -> None:
         else:
             await http_and_echo(scope, receive, send)
 
-    async with running(app, http=wsfast.uvicorn.HTTP, ws=ws) as run, await run.open() as client:
+    options = {"http": wsfast.uvicorn.HTTP, "ws": ws, "timeout_keep_alive": 0}
+    async with running(app, **options) as run, await run.open() as client:
         await client.handshake(headers={"X": "Y"})
         assert client.status == (403 if ws != "none" else 200)
     assert seen == [("websocket", False) if ws != "none" else ("http", False)]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
 import tempfile
+import urllib.request
 from pathlib import Path
 
 from .found import ROOT, Interpreter, copy_sources, environment, find, make_environment, run
@@ -123,7 +125,46 @@ def rehearse(interpreter: Interpreter, files: Path, folder: Path) -> None:
     if done.returncode or not done.stdout.strip().endswith(expected):
         raise SystemExit(f"{interpreter}: {done.stdout}{done.stderr}")
     run(folder / "bin" / "wsfast", "--version", cwd=folder)
+    try_commands(python, folder)
     print(f"installed and used on {interpreter.name}: wsfast {done.stdout.strip()}", flush=True)
+
+
+def try_commands(python: Path, folder: Path) -> None:
+    """Do what the README's reader does: serve, open the page, and talk to the server from a second terminal.
+
+    Raises:
+        SystemExit: one of them does not do what it says.
+    """
+    command: list[str | Path] = [python, "-m", "wsfast", "serve", "--port", "0", "--log-level", "warning"]
+    with subprocess.Popen(command, cwd=folder, env=environment(), stdout=subprocess.PIPE, text=True) as serving:
+        try:
+            assert serving.stdout is not None
+            said = ""
+            while (found := re.search(r"ws://\S+", said)) is None:
+                line = serving.stdout.readline()
+                if not line:
+                    raise SystemExit(f"`serve` ended: {said}")
+                said += line
+            with urllib.request.urlopen(found[0].replace("ws://", "http://"), timeout=30) as page:
+                if page.status != 200 or b"<title>" not in page.read():
+                    raise SystemExit("the page of `serve` was not served")
+            talk: list[str | Path] = [python, "-m", "wsfast", found[0]]
+            done = subprocess.run(
+                talk,
+                cwd=folder,
+                env=environment(),
+                input="hello\n",
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+            if done.returncode or "hello" not in done.stdout:
+                raise SystemExit(f"no echo: {done.stdout}{done.stderr}")
+        finally:
+            serving.send_signal(signal.SIGINT)
+        if serving.wait(timeout=30):
+            raise SystemExit(f"`serve` ended with {serving.returncode}")
 
 
 if __name__ == "__main__":
