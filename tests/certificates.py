@@ -1,17 +1,26 @@
-"""Certificates for tests of TLS, made anew for each run: an authority, a server's and a client's."""
+"""Certificates for tests of TLS, made anew for each run: an authority, a server's and a client's.
+
+An interpreter that `cryptography` has no wheel for copies those that another one made: ``python tests/certificates.py
+FOLDER``, and the folder's name in `WSFAST_TEST_CERTIFICATES`.
+"""
 
 from __future__ import annotations
 
 import datetime
 import ipaddress
+import os
+import shutil
 import ssl
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+if TYPE_CHECKING or "WSFAST_TEST_CERTIFICATES" not in os.environ:
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import NameOID
 
 
 @dataclass(frozen=True)
@@ -43,9 +52,12 @@ class Certificates:
 
 def make_certificates(directory: Path) -> Certificates:
     """Write an authority, a server's and a client's certificate into a directory."""
+    made = Certificates(directory / "authority.pem", directory / "server.pem", directory / "client.pem")
+    if "WSFAST_TEST_CERTIFICATES" in os.environ:
+        shutil.copytree(os.environ["WSFAST_TEST_CERTIFICATES"], directory, dirs_exist_ok=True)
+        return made
     authority_key = ec.generate_private_key(ec.SECP256R1())
     authority = _build("wsfast tests", authority_key, None, None)
-    made = Certificates(directory / "authority.pem", directory / "server.pem", directory / "client.pem")
     made.authority.write_bytes(authority.public_bytes(serialization.Encoding.PEM))
     for path, name in ((made.server, "localhost"), (made.client, "client")):
         key = ec.generate_private_key(ec.SECP256R1())
@@ -102,3 +114,7 @@ def _build(
             names += [x509.IPAddress(ipaddress.ip_address(address)) for address in ("127.0.0.1", "::1")]
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
     return builder.sign(issuer_key or key, hashes.SHA256())
+
+
+if __name__ == "__main__":
+    make_certificates(Path(sys.argv[1]))

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
+from wsfast._built import EXTENSIONS
+
 if TYPE_CHECKING:
     from certificates import Certificates
 
@@ -46,7 +48,11 @@ def pytest_itemcollected(item: pytest.Item) -> None:
             item.extra_keyword_matches.update(SECTION.findall(text))
 
 
-@pytest.fixture(params=["_codec", "_codec_py"], ids=["cython", "python"])
+TWINS = {"cython": "_codec", "python": "_codec_py"} if EXTENSIONS else {"python": "_codec_py"}
+"""Of a wheel that was built without extensions, only what it has."""
+
+
+@pytest.fixture(params=list(TWINS.values()), ids=list(TWINS))
 def codec(request: pytest.FixtureRequest) -> ModuleType:
     """Each codec twin. A missing extension is an error, never a skip."""
     return importlib.import_module(f"wsfast.{request.param}")

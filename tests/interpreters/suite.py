@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from .found import CACHE, ROOT, Interpreter, copy_sources, environment, make_environment, run
+from .found import CACHE, ROOT, Interpreter, copy_sources, environment, find, make_environment, run
 from .wheels import build
 
 # What has no wheel for an interpreter that is new, or not CPython, may not be had there; tests that need it say so.
@@ -37,6 +37,20 @@ THREADS = (
     "tests/test_topics.py",
 )
 """What a build without a GIL runs; not all that the other tests need can be had there."""
+PURE = (
+    *(
+        "tests/test_codec_decode.py",
+        "tests/test_codec_encode.py",
+        "tests/test_codec_buffer.py",
+        "tests/test_codec_mask.py",
+    ),
+    *("tests/test_codec_streaming.py", "tests/test_connection.py", "tests/test_session.py", "tests/test_http11.py"),
+    *("tests/test_handshake.py", "tests/test_calls.py", "tests/test_client.py", "tests/test_client_tls.py"),
+    *("tests/test_cancellation.py", "tests/test_keepalive.py", "tests/test_listener.py", "tests/test_streams.py"),
+    *("tests/test_server_closing.py", "tests/test_server_dispatch.py", "tests/test_server_hooks.py"),
+    *("tests/test_sync.py", "tests/test_sync_server.py", "tests/test_topics.py", "tests/test_websocket.py"),
+)
+"""What PyPy runs, on asyncio: the others compare the twins, or need what CPython alone has."""
 USUAL = ("tests/test_websocket.py", "tests/test_listener.py", "tests/test_tls.py", "tests/test_sync.py")
 
 
@@ -85,7 +99,16 @@ def run_tests(
             raise SystemExit(f"{interpreter}: expected the wheel in {home}, got {' '.join(said)}")
         chosen: list[str] = arguments
         if not arguments and (quick or few or pure):
-            chosen = [*CODEC, *(THREADS if interpreter.free_threaded else () if few or pure else USUAL)]
+            chosen = [*CODEC, *(THREADS if interpreter.free_threaded else () if few else USUAL)]
+            if pure:
+                chosen = [*PURE]
+        environ = environment()
+        if pure:  # there is no wheel of what makes certificates
+            other = next(each for each in find() if each.implementation == "cpython" and not each.free_threaded)
+            certificates = folder / "certificates"
+            certificates.mkdir()
+            run(make_environment(other, folder / "tools", "cryptography>=42"), "tests/certificates.py", certificates)
+            environ |= {"WSFAST_TEST_CERTIFICATES": str(certificates), "WSFAST_TEST_LOOPS": "asyncio"}
         command: list[str | Path] = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
         if jobs > 1:
             command += ["-n", str(jobs), "--dist", "loadfile"]
@@ -95,7 +118,7 @@ def run_tests(
         print(f"{interpreter}: running; see {log}", flush=True)
         with log.open("w") as output:
             status = subprocess.run(
-                [*command, *chosen], cwd=source, env=environment(), stdout=output, stderr=output, check=False
+                [*command, *chosen], cwd=source, env=environ, stdout=output, stderr=output, check=False
             ).returncode
     text = log.read_text(errors="replace").strip()
     if status:
