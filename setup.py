@@ -24,6 +24,10 @@ from setuptools.command.build_py import build_py
 from setuptools.errors import BaseError, CCompilerError
 
 PACKAGE = Path("src/wsfast")
+COMPILING = {"bdist_wheel", "build", "build_ext", "editable_wheel"}
+"""Commands that make extensions."""
+READING = {"egg_info", "dist_info", "sdist"}
+"""Commands that do not need to know of them."""
 
 
 def asked(name: str) -> bool:
@@ -41,7 +45,7 @@ def explained(reason: object) -> str:
 
 def check_compiler() -> None:
     """Say so at once where there is no compiler, not behind hundreds of lines of what else was built."""
-    if sys.platform == "win32" or not {"bdist_wheel", "build", "build_ext", "editable_wheel"} & set(sys.argv):
+    if sys.platform == "win32" or not COMPILING & set(sys.argv):
         return
     compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")[0]
     headers = Path(sysconfig.get_path("include"), "Python.h")
@@ -78,6 +82,8 @@ class BuildPure(build_py):
 
 
 def extensions() -> list[Extension]:
+    if READING & set(sys.argv) and not COMPILING & set(sys.argv):
+        return []
     check_compiler()
     from Cython.Build import cythonize
 

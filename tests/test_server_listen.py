@@ -604,8 +604,9 @@ async def test_what_raises_when_a_connection_is_opened_ends_it(
 
         with monkeypatch.context() as patch:
             patch.setattr(ConnectionProtocol, name, fail)
-            limits = {"read_limit": 2**100, "write_limit": 2**70, "max_buffered": 2**80}
-            one = wsfast.Server(close_timeout=0.1, stop_timeout=1, **limits)
+            one = wsfast.Server(
+                close_timeout=0.1, stop_timeout=1, read_limit=2**100, write_limit=2**70, max_buffered=2**80
+            )
             one.register_listener(None, wsfast.Listener)
             async with one:
                 await one.start("127.0.0.1", 0)
