@@ -28,13 +28,10 @@ from interpreters.debian import SANITIZED, SUPPRESSIONS
 from interpreters.found import ROOT, ask, environment, make_environment
 from interpreters.suite import FEW
 
-CHECK = """
-from wsfast import _codec
-from wsfast.asyncio import _channel
-from wsfast.topics import _topics
-from wsfast.transport import _socket, _tls
-print(*(one.__file__ for one in (_channel, _codec, _socket, _tls, _topics)))
-"""
+NAMES = [
+    ".".join(path.relative_to(ROOT / "src").with_suffix("").parts) for path in sorted((ROOT / "src").rglob("*.pyx"))
+]
+CHECK = f"import importlib; print(*(importlib.import_module(name).__file__ for name in {NAMES}))"
 THREADS = ("tests/test_codec_threads.py", "tests/test_threads.py", "tests/test_server_threads.py")
 # Peers in other languages do not start with a sanitizer preloaded, and do not run our code; a package is built anew,
 # without sanitizers.
