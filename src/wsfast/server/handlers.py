@@ -80,6 +80,8 @@ def _returns_nothing(function: FunctionType) -> bool:
         if instruction.opname == "RETURN_CONST":
             returns.append(instruction.argval is None)
         elif instruction.opname == "RETURN_VALUE":
-            returns.append(before is not None and before.opname == "LOAD_CONST" and before.argval is None)
+            # CPython 3.15 has LOAD_COMMON_CONSTANT.
+            names = ("LOAD_CONST", "LOAD_COMMON_CONSTANT")
+            returns.append(before is not None and before.opname in names and before.argval is None)
         before = instruction
     return bool(returns) and all(returns)
