@@ -15,6 +15,7 @@ import pytest
 from codec_helpers import cut, feed_all, receive_all, trace
 from vectors import BINARY, CLOSE, CONT, HELLO, PING, TEXT, declare, frame, xor
 
+from wsfast._built import EXTENSIONS
 from wsfast.events import Close, Fragment, Ping
 from wsfast.exceptions import InvalidPayload, ProtocolError
 
@@ -357,6 +358,7 @@ class TestUsedAgain:
         payload = (letter * size).encode()[:size]
         return payload if kind == "binary" else payload.decode()
 
+    @pytest.mark.skipif(not EXTENSIONS, reason="only the extension does it")
     @pytest.mark.parametrize("kind", ["binary", "text"])
     @pytest.mark.parametrize("size", [SIZE, SIZE - 1, SIZE // 2, SIZE // 2 - 1, SIZE + 1, 16_384, 2**20])
     def test_by_the_next_of_about_its_size(self, kind: str, size: int) -> None:
