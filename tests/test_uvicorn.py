@@ -162,6 +162,8 @@ async def test_accept_with_headers_and_a_subprotocol(way: dict[str, Any]) -> Non
         ({"headers": [(b"x-a", b"1\r\nx-b: 2")]}, "without control characters"),
         ({"headers": [(b"x a", b"1")]}, "to be a token"),
         ({"headers": [("x-a", "1")]}, "pairs of bytes"),
+        ({"headers": 1}, "pairs of bytes, got int"),
+        ({"headers": 0}, "pairs of bytes, got int"),
         ({"headers": [(b"Content-Length", b"0")]}, "part of the handshake"),
         ({"headers": [(b"sec-websocket-accept", b"x")]}, "part of the handshake"),
     ],
@@ -366,7 +368,9 @@ async def test_an_application_that_returns_closes_with_1000(
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-@pytest.mark.parametrize("how", ["raises", "returns a value", "is cancelled", "accepts twice", "sends nonsense"])
+@pytest.mark.parametrize(
+    "how", ["raises", "exits", "returns a value", "is cancelled", "accepts twice", "sends nonsense"]
+)
 async def test_an_application_that_fails_closes_with_1011(
     way: dict[str, Any], how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -375,6 +379,8 @@ async def test_an_application_that_fails_closes_with_1011(
         await receive()
         if how == "raises":
             raise ValueError("a secret")
+        if how == "exits":
+            raise SystemExit(3)
         if how == "is cancelled":
             raise asyncio.CancelledError
         if how == "accepts twice":
@@ -391,6 +397,7 @@ async def test_an_application_that_fails_closes_with_1011(
     (record,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert record.levelno == logging.ERROR
     assert record.name == "uvicorn.error"
+    assert not run.state.tasks
 
 
 async def test_the_application_closes_with_code_and_reason(way: dict[str, Any]) -> None:

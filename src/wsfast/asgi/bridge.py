@@ -416,7 +416,8 @@ class Bridge(EventEndpoint):
                 logger.debug("ASGI application ended with its connection: %r", exc)
             else:
                 logger.error("Exception in ASGI application\n", exc_info=exc)
-            if not isinstance(exc, Exception):
+            # SystemExit ends one connection, not the server, as with uvicorn's own classes.
+            if isinstance(exc, (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt)):
                 raise
         finally:
             self._task = None

@@ -172,7 +172,7 @@ class Conversation:
         subprotocol = event.get("subprotocol") or None
         headers: list[tuple[str, str]] = []
         given = event.get("headers")
-        for name, value in _decoded(given) if given else ():
+        for name, value in () if given is None else _decoded(given):
             low = name.lower()
             if low == "sec-websocket-protocol" and subprotocol is None:
                 subprotocol = value
@@ -351,6 +351,8 @@ def refusal(status: int) -> Answer:
 
 def _decoded(headers: Iterable[Iterable[bytes]] | None) -> Iterable[tuple[str, str]]:
     """Check an application's headers, which it gives as pairs of bytes, and decode them."""
+    if headers is not None and not isinstance(headers, Iterable):
+        raise TypeError(f"expected headers as pairs of bytes, got {type(headers).__name__}")
     for pair in headers or ():
         try:
             name, value = pair
