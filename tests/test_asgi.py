@@ -23,7 +23,7 @@ from wsfast.asgi.conversation import (
     Start,
 )
 from wsfast.asgi.scope import header_pairs, websocket_scope
-from wsfast.handshake import RequestParser
+from wsfast.handshake import Request, RequestParser
 
 EVENTS: dict[str, dict[str, Any]] = {
     "websocket.accept": {},
@@ -148,6 +148,34 @@ def test_the_scope_of_a_target(target: str) -> None:
     scope = websocket_scope(parsed, [], scheme="ws", client=None, server=None, root_path="/r")
     assert (scope["path"], scope["raw_path"], scope["query_string"]) == ("/r/a b", b"/r/a%20b", b"x=1")
     assert header_pairs(parsed)[1] == (b"upgrade", b"websocket")
+
+
+def test_headers_are_in_order_in_lower_case_and_without_white_space_around_values() -> None:
+    lines = [
+        b"HOST: x:1",
+        b"Host-Like:\t a b \t",
+        b"Sec-WebSocket-Version:13",
+        b"sec-webSocket-Key: " + b"A" * 22 + b"==",
+        b"X-Empty:",
+        b"Upgrade: websocket \t",
+        b"X-Empty: :\xff",
+    ]
+    raw = b"\r\n".join([b"GET / HTTP/1.1", *lines, b"", b""])
+    pairs = header_pairs(Request(raw))
+    assert pairs == [
+        (b"host", b"x:1"),
+        (b"host-like", b"a b"),
+        (b"sec-websocket-version", b"13"),
+        (b"sec-websocket-key", b"A" * 22 + b"=="),
+        (b"x-empty", b""),
+        (b"upgrade", b"websocket"),
+        (b"x-empty", b":\xff"),
+    ]
+    # Those of most requests are not kept again for each connection.
+    again = header_pairs(Request(bytes(bytearray(raw))))
+    assert [one[0] is other[0] for one, other in zip(pairs, again, strict=True)].count(True) == 2
+    assert pairs[2][1] is again[2][1]
+    assert pairs[5][1] is again[5][1]
 
 
 @pytest.mark.parametrize("module", ["conversation", "scope"])

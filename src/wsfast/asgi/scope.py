@@ -15,13 +15,54 @@ Address: TypeAlias = tuple[str, int | None]
 _SPEC_VERSION: Final = "2.4"
 
 
+# Each connection keeps its headers: what they mostly are is one object for all.
+_NAMES: Final = {
+    spelling: name
+    for name in (
+        b"accept-encoding",
+        b"accept-language",
+        b"cache-control",
+        b"connection",
+        b"cookie",
+        b"host",
+        b"origin",
+        b"pragma",
+        b"sec-websocket-extensions",
+        b"sec-websocket-key",
+        b"sec-websocket-protocol",
+        b"sec-websocket-version",
+        b"upgrade",
+        b"user-agent",
+        b"x-forwarded-for",
+        b"x-forwarded-proto",
+    )
+    for spelling in (name.title().replace(b"Websocket", b"WebSocket"), name)
+}
+_VALUES: Final = {
+    value: value
+    for value in (
+        b"13",
+        b"Upgrade",
+        b"keep-alive, Upgrade",
+        b"upgrade",
+        b"websocket",
+        b"no-cache",
+        b"gzip, deflate, br, zstd",
+        b"gzip, deflate, br",
+        b"permessage-deflate; client_max_window_bits",
+        b"permessage-deflate",
+    )
+}
+
+
 def header_pairs(request: Request) -> list[tuple[bytes, bytes]]:
     """Return the headers of a request as ASGI has them: in order, names in lower case."""
-    return [
-        (name.lower(), value.strip(b" \t"))
-        for line in request.raw.split(b"\r\n")[1:-2]
-        for name, _, value in (line.partition(b":"),)
-    ]
+    pairs = []
+    for line in request.raw.split(b"\r\n")[1:-2]:
+        name, _, value = line.partition(b":")
+        value = value.strip(b" \t")
+        pairs.append((_NAMES.get(name) or name.lower(), _VALUES.get(value, value)))
+    return pairs
 
 
 def websocket_scope(
