@@ -33,8 +33,8 @@ from .outbox import Entry, Outbox, given_up
 try:
     from nats.aio.client import Client
     from nats.errors import Error as NatsError
-except ImportError as exc:  # pragma: no cover - the tests have it
-    raise ImportError("NatsBus needs nats-py: pip install 'wsfast[nats]'") from exc
+except ImportError as _exc:  # pragma: no cover - the tests have it
+    raise ImportError("NatsBus needs nats-py: pip install 'wsfast[nats]'") from _exc
 
 __all__ = ["NatsBus"]
 

@@ -30,8 +30,8 @@ try:
     import redis.asyncio.connection as redis_connection
     from redis.asyncio.sentinel import Sentinel
     from redis.exceptions import RedisError
-except ImportError as exc:  # pragma: no cover - the tests have it
-    raise ImportError("RedisBus needs redis and hiredis: pip install 'wsfast[redis]'") from exc
+except ImportError as _exc:  # pragma: no cover - the tests have it
+    raise ImportError("RedisBus needs redis and hiredis: pip install 'wsfast[redis]'") from _exc
 
 __all__ = ["RedisBus"]
 

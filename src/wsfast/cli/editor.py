@@ -63,8 +63,8 @@ class Editor:
     """
 
     def __init__(self) -> None:
-        self.text = ""
-        self.cursor = 0
+        self.text: str = ""
+        self.cursor: int = 0
         self._rest = ""  # the beginning of an escape sequence, or of a paste
         self._cut = ""
         self._history: list[str] = []

@@ -43,7 +43,7 @@ class Crew:
         self.parts: list[Server] = [first]
         self.ended: list[Server] = []
         self.failure: BaseException | None = None
-        self.lock = threading.Lock()
+        self.lock: threading.Lock = threading.Lock()
         self._ends: dict[Server, asyncio.Future[None]] = {}
         self._growing = asyncio.Lock()
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from wsfast.bus import Position
     from wsfast.events import BytesLike
 
+    from ..session import Limits
     from .websocket import WebSocket
 
 __all__ = ["Bridge", "Sink"]
@@ -236,8 +237,8 @@ class Sink:
         self.ws = ws
         self.member: Any = None
         self.connection = self.host = self.outbox = self
-        self.logger = ws.logger
-        self.limits = ws._limits
+        self.logger: Any = ws.logger
+        self.limits: Limits = ws._limits
 
     # --- As a connection
 

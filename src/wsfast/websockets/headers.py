@@ -132,5 +132,7 @@ def one_value(headers: Headers, name: str) -> str:
     return values[0]
 
 
-parse_extension_list, parse_subprotocol_list = parse_extension, parse_subprotocol
-build_extension_list, build_subprotocol_list = build_extension, build_subprotocol
+parse_extension_list = parse_extension
+parse_subprotocol_list = parse_subprotocol
+build_extension_list = build_extension
+build_subprotocol_list = build_subprotocol

@@ -125,12 +125,12 @@ class Protocol:
     """
 
     # Of a protocol that stands alone, until they change; those of a connection have no use for them.
-    eof_sent = False
+    eof_sent: bool = False
     handshake_exc: Exception | None = None
     parser_exc: Exception | None = None
     origin: Origin | None = None
     current_size: int | None = None
-    expect_continuation_frame = False
+    expect_continuation_frame: bool = False
     _close_rcvd: Close | None = None
     _close_sent: Close | None = None
     _rcvd_then_sent: bool | None = None

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from wsfast import handshake
+from wsfast.deflate.negotiate import Deflate
 from wsfast.escape import show, words
 from wsfast.exceptions import HandshakeRefused, NegotiationError
 
@@ -99,7 +100,7 @@ class Terms:
         self.settings: dict[str, Any] = {**times, **sizes}
         self.limits: dict[str, Any] = limits(max_size=max_size, **sizes, **times)
         self.origins = origins
-        self.compression = only_deflate(extensions)
+        self.compression: Deflate | None = only_deflate(extensions)
 
 
 class Receiving:

@@ -45,7 +45,7 @@ class ServerProtocol(Protocol):
         state: the state to begin in.
     """
 
-    accept_called = False
+    accept_called: bool = False
 
     def __init__(
         self,
@@ -136,7 +136,7 @@ class ServerProtocol(Protocol):
         version = one_value(headers, "Sec-WebSocket-Version")
         if version != "13":
             raise InvalidHeaderValue("Sec-WebSocket-Version", version)
-        self.origin = self.process_origin(headers)
+        self.origin: Origin | None = self.process_origin(headers)
         extensions, self.extensions = self.process_extensions(headers)
         subprotocol = self.subprotocol = self.process_subprotocol(headers)
         return accept_key(key), extensions, subprotocol

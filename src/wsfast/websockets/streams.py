@@ -16,8 +16,8 @@ class StreamReader:
     """
 
     def __init__(self) -> None:
-        self.buffer = bytearray()
-        self.eof = False
+        self.buffer: bytearray = bytearray()
+        self.eof: bool = False
 
     def _take(self, size: int) -> bytearray:
         taken = self.buffer[:size]

@@ -44,7 +44,7 @@ class Pipe:
         skip: int = 0,
     ) -> None:
         self.extensions = extensions
-        self.skip = skip
+        self.skip: int = skip
         self._is_client = is_client
         self._most, self._most_of_fragment = max_size if isinstance(max_size, tuple) else (max_size, None)
         self._logger: logging.Logger = logger

@@ -112,7 +112,7 @@ class Server(Receiving, native.Server):
         open_timeout: float | None,
     ) -> None:
         self._make = create_connection
-        self.listeners = list(listeners)
+        self.listeners: list[trio.SocketListener] = list(listeners)
         super().__init__(
             cast(dict[str | None, Any], {None: handler}),
             ssl=ssl,
