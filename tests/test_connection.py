@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from vectors import ACCEPTED_CLOSE_CODES, BINARY, CLOSE, CONT, PING, PONG, RFC_KEY, TEXT, frame, xor
 
-from wsfast.closing import CLOSE_CODE_EXPLANATIONS, encode_close
+from wsfast.closing import CLOSE_CODE_EXPLANATIONS, cause_of_failure, encode_close
 from wsfast.codes import CloseCause, CloseCode
 from wsfast.connection import TABLE, Action, Connection, Input, Side, State
 from wsfast.events import Close, Fragment, Ping, Pong
@@ -415,6 +415,13 @@ def test_close_check() -> None:
     assert allowed == ACCEPTED_CLOSE_CODES
     with pytest.raises(ValueError, match="code must be 1000-1003, 1007-1014 or 3000-4999, got 1006"):
         Close(CloseCode.ABNORMAL_CLOSURE, "x").check()
+
+
+def test_why_this_side_fails_a_connection() -> None:
+    """Whose fault it is: a limit of this program's is no rule that the peer broke."""
+    assert cause_of_failure(PayloadTooBig("")) is CloseCause.TOO_BIG
+    assert cause_of_failure(InvalidPayload("")) is CloseCause.PROTOCOL_ERROR
+    assert cause_of_failure(ProtocolError("")) is CloseCause.PROTOCOL_ERROR
 
 
 def test_each_close_code_is_explained() -> None:
