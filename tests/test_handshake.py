@@ -502,6 +502,7 @@ def test_additional_headers_replace() -> None:
         ({"additional_headers": {"X": "a\r\nY: b"}}, ValueError, "X"),
         ({"additional_headers": {"X: a\r\nY": "b"}}, ValueError, "name"),
         ({"additional_headers": [("Host", "a"), ("host", "b")]}, ValueError, "one Host"),
+        ({"additional_headers": [(1, "a")]}, TypeError, "name as str, got int"),
         ({"bearer_token": "a\r\nb"}, ValueError, "bearer"),
         *(
             ({"additional_headers": {name: "x"}}, ValueError, f"{name} cannot be added")
