@@ -177,10 +177,16 @@ def _not_met(required: list[tuple[str, str, bool, float]], results: dict[str, An
     """Return what does not hold, in words."""
     told = []
     for text, name, above, bound in required:
-        is_rate = name == "rate"
-        figure = results["throughput"]["messages_per_second"] if is_rate else results["latency"][f"{name}_us"]
+        if name == "rate":
+            figure = results["throughput"]["messages_per_second"]
+            shown = f"{figure:,.0f} a second"
+        elif "latency" in results:
+            figure = results["latency"][f"{name}_us"]
+            shown = _duration(figure / 1e6)
+        else:  # interrupted before the first answer
+            figure, shown = math.nan, "nothing was measured"
         if not (figure > bound if above else figure < bound):
-            told.append(f"required {text}: {f'{figure:,.0f} a second' if is_rate else _duration(figure / 1e6)}")
+            told.append(f"required {text}: {shown}")
     return told
 
 
