@@ -496,6 +496,7 @@ def test_additional_headers_replace() -> None:
         ({"user_agent_header": "a\x00"}, ValueError, "User-Agent"),
         ({"subprotocols": ["a b"]}, ValueError, "subprotocol"),
         ({"subprotocols": []}, ValueError, "at least one"),
+        ({"subprotocols": ["a", "a"]}, ValueError, "once"),
         ({"subprotocols": "chat"}, TypeError, "list"),
         ({"extensions": [("a b", [])]}, ValueError, "extension"),
         ({"extensions": [("a", [("b", "c\r\n")])]}, ValueError, "value of b"),
