@@ -606,7 +606,7 @@ class BridgeProtocol(ConnectionProtocol):
         That costs half of what a handshake does, so a connection that is over after a message or two never does it:
         it happens with the third read, or after half a second.
         """
-        self.moves = 0
+        self.moves: int = 0
         host, transport = self.bridge.host, self.transport
         host.is_moved(self)
         if transport is None or transport.is_closing() or self.connection.state is not _STATE_OPEN:

@@ -48,6 +48,8 @@ class ClientProtocol(Protocol):
         state: the state to begin in.
     """
 
+    handshake_exc: Exception | None
+
     _key: str | None = None
 
     def __init__(

@@ -45,6 +45,7 @@ class ServerProtocol(Protocol):
         state: the state to begin in.
     """
 
+    handshake_exc: Exception | None
     accept_called: bool = False
 
     def __init__(

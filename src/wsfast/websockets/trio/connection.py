@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from math import inf
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import trio
 
@@ -57,7 +57,7 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
         ping_interval, ping_timeout, close_timeout, max_queue: those of `connect` and `serve`.
     """
 
-    connection_type = Machine
+    connection_type: ClassVar[type[native.Connection]] = Machine
 
     def __init__(
         self,
