@@ -10,6 +10,7 @@ import re
 import socket
 import ssl
 import sys
+import threading
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -127,7 +128,10 @@ def connected_to(port: int) -> list[int]:
 
 @contextlib.asynccontextmanager
 async def nothing_left(port: int) -> AsyncIterator[None]:
-    """Assert that a block leaves no task, and no socket that is connected to a port, and frees what it made."""
+    """Assert that a block leaves no task, thread, dead reader of the loop, nor socket that is connected to a port.
+
+    What it made must be freed without a warning, too.
+    """
     # What a test before this one left is not this one's to answer for.
     hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
     try:
@@ -137,10 +141,15 @@ async def nothing_left(port: int) -> AsyncIterator[None]:
     finally:
         sys.unraisablehook = hook
     before = asyncio.all_tasks()
+    threads = set(threading.enumerate())
     yield
     await asyncio.sleep(0)  # a task that learns of the end by `recv` is resumed before the transport closes its socket
     assert not connected_to(port)
     for _ in range(5):
         await asyncio.sleep(0)  # for tasks of the server that the end of the connection cancelled
     assert not {task for task in asyncio.all_tasks() - before if "scripted" not in repr(task.get_coro())}
+    assert not [thread for thread in set(threading.enumerate()) - threads if thread.name.startswith("wsfast")]
+    selector = getattr(asyncio.get_running_loop(), "_selector", None)  # uvloop tells nothing
+    for descriptor in selector.get_map() if selector is not None else ():
+        os.fstat(descriptor)  # raises for one that was closed while the loop still waits for it
     gc.collect()  # an unclosed transport or an unretrieved exception warns, and a warning is an error

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -714,3 +715,48 @@ async def test_many_connections_share_one_timer() -> None:
         assert sum(len(bucket) for bucket in timer.buckets.values()) == 50
         await asyncio.gather(*(ws.close() for ws in opened))
         assert not sum(len(bucket) for bucket in timer.buckets.values())
+
+
+class Listening(wsfast.Listener):
+    def on_message(self, message: str | bytes) -> None:
+        self.ws.send_nowait(message)
+
+
+@pytest.mark.parametrize("ending", ["close", "abort", "the peer", "too big"])
+@pytest.mark.parametrize("form", ["handler", "listener"])
+async def test_what_has_ended_is_freed_without_the_garbage_collector(form: str, ending: str) -> None:
+    """Neither end leaves a cycle, whatever was used of it: programs that switch the collector off may stay up."""
+
+    def alive() -> list[str]:
+        kinds = ("WebSocket", "ConnectionProtocol", "SocketTransport", "Decoder", "PerMessageDeflate", "Session")
+        return [name for one in gc.get_objects() if (name := type(one).__name__) in kinds]
+
+    async def use(ws: wsfast.WebSocket) -> None:
+        await ws.send(["in ", "fragments"])
+        assert await ws.recv() == "in fragments"
+        await (await ws.ping())
+        if ending == "abort":
+            ws.abort()
+        elif ending == "too big":
+            await ws.send(bytes(5000))
+        elif ending == "the peer":
+            for served in server.connections:
+                served.close_nowait()
+        if ending != "close":
+            await ws.wait_closed()
+
+    handler = Listening if form == "listener" else echo
+    async with serving({None: handler}, compression="deflate", max_size=4096) as server:
+        gc.collect()
+        before = alive()
+        gc.disable()
+        try:
+            async with wsfast.connect(url_of(server), compression="deflate") as ws:
+                await use(ws)
+            del ws
+            await until(lambda: not server.connections)
+            for _ in range(3):
+                await asyncio.sleep(0)
+            assert sorted(alive()) == sorted(before)
+        finally:
+            gc.enable()

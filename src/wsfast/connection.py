@@ -457,14 +457,14 @@ class Connection:
 
     def _report(self, event: PeerError) -> None:
         # RFC 6455, 7.1.7: "the endpoint SHOULD send a Close frame with an appropriate status code".
-        self.failure = event
+        self.failure = event.with_traceback(None)  # whose frames would keep what they hold
         self.cause = cause_of_failure(event)
         self._send_close(encode_close(event.code, shorten_reason(event.reason)))
 
     def _fail(self, event: PeerError) -> None:
         # RFC 6455, 7.1.7: it "MUST NOT continue to attempt to process data (including a responding Close frame) from
         # the remote endpoint". Its own Close frame was sent before, so the transport is ended.
-        self.failure = event
+        self.failure = event.with_traceback(None)  # whose frames would keep what they hold
 
     def _refuse(self, event: None) -> NoReturn:
         raise self.closed_error()

@@ -53,8 +53,12 @@ class Waiters:
         self._futures.append(waiter)
         return waiter
 
-    async def wait(self) -> None:
-        """Wait until released; a task that is cancelled leaves the line at once."""
+    async def wait(self, passed_over: Callable[[], object] = lambda: None) -> None:
+        """Wait until released; a task that is cancelled leaves the line at once.
+
+        Args:
+            passed_over: called when it was released and cancelled in the same turn, so that it does not go on.
+        """
         waiter = self.join(asyncio.get_running_loop())
         try:
             await waiter
@@ -62,11 +66,8 @@ class Waiters:
             if waiter in self._futures:
                 self._futures.remove(waiter)
             elif waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-                self.passed_over()
+                passed_over()
             raise
-
-    def passed_over(self) -> None:
-        """Called when a task was released and cancelled in the same turn, so that it does not go on."""
 
     def _waiting(self) -> Iterator[asyncio.Future[None]]:
         while self._futures:
@@ -90,19 +91,6 @@ class Waiters:
                 waiter.set_exception(error)
 
 
-class _Line(Waiters):
-    """The tasks that wait for their turn to send."""
-
-    __slots__ = ("_outbox",)
-
-    def __init__(self, outbox: Outbox) -> None:
-        super().__init__()
-        self._outbox = outbox
-
-    def passed_over(self) -> None:
-        self._outbox.leave()
-
-
 class Outbox:
     """What is sent on one connection by tasks that may have to wait, in the order in which they came.
 
@@ -117,7 +105,7 @@ class Outbox:
 
     def __init__(self, channel: ConnectionProtocol) -> None:
         self._channel = channel
-        self._line = _Line(self)
+        self._line = Waiters()  # the tasks that wait for their turn
         self._drain = Waiters()
         self._steps = 0
         self._compressing = False  # in a thread
@@ -156,7 +144,7 @@ class Outbox:
     async def _enter(self) -> None:
         """Wait until those that came before are done; from then on `busy` is this task's, until it calls `leave`."""
         if self.busy:
-            await self._line.wait()
+            await self._line.wait(self.leave)
         else:
             self._channel.settle_gathered()  # what was published before goes out before
             self.busy = True

@@ -555,11 +555,11 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         connection = self.connection
         ws = self.ws
         ws._keep_addresses()
-        self.host.timer.clear(self)
         self.take_rest()
         self._settle_all()
         self.session.receive_eof(exc)
         self.detach()
+        self.host.timer.clear(self)  # what was kept back may just have set it again
         self.derive()
         compression: PerMessageDeflate | None = connection.compression  # type: ignore[assignment]
         if compression is not None:
@@ -568,6 +568,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
                 self.host.timer.sweeper(compression.parameters.idle).leave()
         if self._outbox is not None:
             self._outbox.end(connection.closed_error())
+            self._outbox = None  # it refers to this: the connection is freed as soon as the program lets go of it
         self.wake_receiver()
         self._end_reader()
         self.host._connection_closed(self)

@@ -66,6 +66,8 @@ class _Client:
         failure = protocol.connection.failure
         cause = protocol.connection.cause or CloseCause.LOST
         self.logger.debug("connection to %a: %s", protocol.ws.remote_address, failure or cause.value)
+        # Both refer to each other: now they are freed as soon as the program lets go of the WebSocket.
+        del protocol.ws
 
 
 class Closing:
