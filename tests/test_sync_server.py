@@ -355,12 +355,19 @@ def test_a_socket_that_is_bound() -> None:
 @pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no Unix sockets here")
 def test_unix_sockets(tmp_path: Path) -> None:
     path = tmp_path / "socket"
+    seen: list[Any] = []
+
+    def handler(ws: WebSocket) -> None:
+        seen.append(ws.remote_address)
+        echo(ws)
+
     for _ in range(2):
-        with unix_serve(echo, path) as server:
+        with unix_serve(handler, path) as server:
             thread = in_thread(server.serve_forever)
             with unix_connect(path) as ws:
                 ws.send("x")
                 assert ws.recv(timeout=PATIENCE) == "x"
+                assert seen.pop() is ws.remote_address is None
             server.shutdown()
             thread.join(PATIENCE)
         assert not path.exists()

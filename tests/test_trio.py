@@ -20,7 +20,7 @@ import websockets.trio.client
 import websockets.trio.server
 from certificates import Certificates
 from sync_helpers import running, scripted, socks_proxy
-from trio_helpers import half, in_trio, on_mock_clock, pair, serving
+from trio_helpers import echo, half, in_trio, on_mock_clock, pair, serving
 
 import wsfast
 import wsfast.sync
@@ -611,9 +611,16 @@ async def test_tls_with_asyncio(certs: Certificates) -> None:
 @in_trio
 async def test_unix_sockets(tmp_path: Path) -> None:
     path = str(tmp_path / "socket")
-    async with serving(path=path), wsfast.trio.unix_connect(path) as ws:
+    seen: list[Any] = []
+
+    async def handler(ws: wsfast.trio.WebSocket) -> None:
+        seen.append(ws.remote_address)
+        await echo(ws)
+
+    async with serving(handler, path=path), wsfast.trio.unix_connect(path) as ws:
         await ws.send("hello")
         assert await ws.recv() == "hello"
+        assert seen == [ws.remote_address] == [None]
     assert not os.path.exists(path)  # noqa: ASYNC240
     with pytest.raises(FileNotFoundError):
         async with wsfast.trio.unix_connect(path):

@@ -130,7 +130,9 @@ class Shell(Facts):
         self._id: uuid.UUID | None = None
         self._limits = limits
         self._marks = Marks.of(limits)
-        self._remote_address, self._local_address = addresses
+        peer, self._local_address = addresses
+        # The address of a Unix socket does not identify the peer, and is mostly empty.
+        self._remote_address = None if isinstance(peer, (str, bytes)) else peer
         self._opened = False  # what `_begin` makes is there
         self._paused = False  # reading is, while the consumer is behind
         self._owing = False  # a message was taken, and the next was not asked for: an answer may come
@@ -174,7 +176,7 @@ class Shell(Facts):
 
     @property
     def remote_address(self) -> Any:
-        """The peer's address as `socket.getpeername` gives it, or None."""
+        """The peer's address as `socket.getpeername` gives it; None on a Unix socket, or where it is not known."""
         return self._remote_address
 
     @property
