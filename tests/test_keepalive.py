@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 import time
 from contextlib import suppress
 from typing import Any
 
 import pytest
+from certificates import Certificates
 from hostile import BINARY, CLOSE, CONT, FORMS, PATIENCE, PING, PONG, TEXT, Echo, Peer, close_frame, frame, serving
 from shared import echo, until
 
@@ -181,6 +183,41 @@ async def test_not_while_a_slow_peer_takes_what_the_kernel_holds() -> None:
                 assert peer.sock.recv(2000)
             await asyncio.sleep(0.02)
         assert server.counters["connections"] == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what a socket holds")
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+async def test_what_the_kernel_holds_is_known(secure: bool, certs: Certificates) -> None:
+    """Above TLS and on the loop's own transports too: it is how a slow peer is told from one that is gone."""
+    served: list[wsfast.WebSocket] = []
+
+    async def handler(ws: wsfast.WebSocket) -> None:
+        served.append(ws)
+        await ws.send(b"x" * 300_000)
+        await ws.wait_closed()
+
+    def count() -> int:
+        channel = served[0]._open_channel()
+        channel._count_unsent()
+        return channel.session.unsent
+
+    context = certs.server_context() if secure else None
+    async with serving(handler, ssl=context) as server:
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.connect(server.sockets[0].getsockname())
+        with sock:
+            uri = "wss://localhost/" if secure else "ws://localhost/"
+            tls: Any = {"ssl": certs.client_context()} if secure else {}
+            client = await wsfast.connect(uri, sock=sock, max_size=None, **tls)
+            assert client.transport is not None
+            client.transport.pause_reading()
+            await until(lambda: served and served[0].counters["bytes_sent"] > 300_000)
+            assert count() - served[0].transport.get_write_buffer_size() > 10_000  # type: ignore[union-attr]
+            client.transport.resume_reading()
+            assert len(await client.recv()) == 300_000
+            await until(lambda: not count())
+            await client.close()
 
 
 @pytest.mark.parametrize("form", ["handler", "listener", "both"])

@@ -1431,6 +1431,25 @@ def test_a_pair_of_sockets(server: Running) -> None:
         assert ws.recv() == "x"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what a socket holds")
+def test_what_the_kernel_holds_is_known() -> None:
+    """It is how a slow peer is told from one that is gone."""
+    done = threading.Event()
+
+    def script(peer: Peer) -> None:
+        peer.accept()
+        assert done.wait(PATIENCE)
+
+    with scripted(script) as port, connect(f"ws://127.0.0.1:{port}", write_limit=1 << 24) as ws:
+        ws.send(bytes(8_000_000))
+        with ws._lock:
+            ws._tell_time()
+            known, ours = ws._session.unsent, ws.buffered_amount
+        ws.abort()
+        done.set()
+    assert known - ours > 10_000
+
+
 @pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no Unix sockets here")
 def test_unix_sockets(tmp_path: Path) -> None:
     path = tmp_path / "socket"

@@ -21,6 +21,7 @@ from .events import Close, Event, Fragment
 from .exceptions import ConnectionClosed, InvalidState, PeerError
 from .handshake import Request, Response, text_response
 from .session import Do, Limits, Marks, Session
+from .transport.unacknowledged import unacknowledged
 
 __all__ = ["COUNTED", "Facts", "Pieces", "Shell"]
 
@@ -211,6 +212,10 @@ class Shell(Facts):
         """Tell the session what was sent, and what of it the transport has not taken."""
         raise NotImplementedError  # pragma: no cover
 
+    def _socket(self) -> Any:
+        """Return the socket, if there is one."""
+        raise NotImplementedError  # pragma: no cover
+
     def _hold(self, size: int) -> int:
         """Count what is about to be put into the queue; return the bytes that are in it then."""
         raise NotImplementedError  # pragma: no cover
@@ -333,6 +338,7 @@ class Shell(Facts):
         """Ask the session what is due."""
         session = self._session
         self._count_unsent()
+        session.unsent += unacknowledged(self._socket())
         # If it is the peer that keeps this program from going on, silence is its own.
         session.deaf = self._paused and not session.congested
         return session.on_time(self._now())

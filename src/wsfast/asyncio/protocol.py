@@ -24,6 +24,7 @@ from ..exceptions import BufferFull, ConcurrencyError, ConnectionClosed, PeerErr
 from ..session import Do, Limits, Session
 from ..transport.loops import PerLoop
 from ..transport.timers import CoarseTimer
+from ..transport.unacknowledged import unacknowledged_by
 from .channel import PAUSED_HELD, PAUSED_WRITING, Channel, Turn
 from .outbox import Outbox, Waiters, size_of
 from .room import Room
@@ -261,11 +262,8 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         """Tell the session what was sent, and what of it the peer has not taken."""
         transport = self.transport
         if transport is not None:
-            unacknowledged = getattr(transport, "unacknowledged", None)  # of other transports it is not known
             self.session.sent = self.bytes_sent
-            self.session.unsent = transport.get_write_buffer_size() + (
-                0 if unacknowledged is None else unacknowledged()
-            )
+            self.session.unsent = transport.get_write_buffer_size() + unacknowledged_by(transport)
 
     def handle_event(self, event: Event) -> None:
         """Do what the decoder's event asks for, if it is no message."""

@@ -822,6 +822,9 @@ class WebSocket(Shell):
     def _count_unsent(self) -> None:
         self._session.sent, self._session.unsent = self._link.sent, self._link.unsent
 
+    def _socket(self) -> Any:
+        return self._link.sock
+
     # --- The thread -----------------------------------------------------------------------------------------
 
     def _run(self) -> None:

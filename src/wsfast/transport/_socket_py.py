@@ -17,17 +17,13 @@ import asyncio
 import errno
 import os
 import socket
-import sys
 import warnings
 from asyncio.trsock import TransportSocket
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from ..events import BytesLike
-
-if sys.platform == "linux":  # pragma: no branch - the tests run on Linux
-    import fcntl
-    import termios
+from .unacknowledged import unacknowledged
 
 __all__ = ["Receiver", "SocketTransport", "accept"]
 
@@ -487,12 +483,7 @@ class SocketTransport:
 
     def unacknowledged(self) -> int:
         """Return how many bytes the system holds that the peer's has not acknowledged; 0 if it does not tell."""
-        if sys.platform != "linux" or self._sock is None:
-            return 0
-        try:
-            return int.from_bytes(fcntl.ioctl(self._sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
-        except OSError:
-            return 0
+        return unacknowledged(self._sock)
 
     # --- The end ------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from .._built import IMPLEMENTATION, unusable
 from .loops import PerLoop
+from .unacknowledged import unacknowledged_by
 
 if TYPE_CHECKING or IMPLEMENTATION == "python":
     from ._tls_py import ReceiveBuffer, TLSPipe
@@ -221,6 +222,10 @@ class TLSTransport(TLSPipe, asyncio.BufferedProtocol):
         """Set the numbers of unsent bytes at which the protocol above is told to pause, and to resume."""
         if self.transport is not None:
             self.transport.set_write_buffer_limits(high, low)
+
+    def unacknowledged(self) -> int:
+        """Return how many bytes the system holds that the peer's has not acknowledged; 0 if it does not tell."""
+        return 0 if self.transport is None else unacknowledged_by(self.transport)
 
     def is_reading(self) -> bool:
         """Tell whether the protocol above is handed what comes."""

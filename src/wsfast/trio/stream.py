@@ -53,9 +53,14 @@ class Transport(trio.abc.Stream):
         finally:
             await self._inner.aclose()
 
+    @property
+    def sock(self) -> Any:
+        """The socket, or None where something else moves the bytes."""
+        return getattr(self._inner, "socket", None)
+
     def address(self, name: str) -> Any:
         """Return what `socket.getpeername` or `socket.getsockname` says; None if it is no socket, or has ended."""
-        sock = getattr(self._inner, "socket", None)
+        sock = self.sock
         if sock is None:
             return None
         try:

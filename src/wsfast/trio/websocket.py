@@ -635,6 +635,9 @@ class WebSocket(Shell):
         self._session.unsent = self._unwritten
         self._session.sent = self._written + self._unwritten
 
+    def _socket(self) -> Any:
+        return self._transport.sock
+
     async def _part(self) -> None:
         """End the transport, which is this side's duty."""
         session = self._session
