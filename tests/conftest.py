@@ -25,6 +25,15 @@ def pytest_configure(config: pytest.Config) -> None:
     config.option.loadscopereorder = False
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip, and say why in the summary, what is about readers on a loop that has none."""
+    for item in items:
+        marker = item.get_closest_marker("readers")
+        loop = getattr(item, "callspec", None) and item.callspec.params.get("anyio_backend")  # type: ignore[attr-defined]
+        if marker is not None and loop is WITHOUT_READERS:
+            item.add_marker(pytest.mark.skip(reason=f"on a loop without add_reader: {marker.args[0]}"))
+
+
 def pytest_collection_finish() -> None:
     """Keep the garbage collector from what pytest holds: 20,000 tests, and many of them ask for a collection."""
     if hasattr(gc, "freeze"):  # PyPy's collector is another

@@ -22,7 +22,7 @@ from shared import until
 
 from wsfast.transport import _socket, _socket_py
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.readers("wsfast's own transport cannot be used there")]
 
 
 @pytest.fixture(params=["_socket", "_socket_py"], ids=["cython", "python"])
