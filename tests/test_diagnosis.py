@@ -431,7 +431,7 @@ async def test_a_reset_at_every_stage_is_at_most_one_line(stage: str) -> None:
 
 async def test_tls_garbage_is_one_line(tmp_path: Path) -> None:
     server_side, client_side = certificate(tmp_path)
-    async with serving(echo, ssl=server_side, open_timeout=0.3) as server:
+    async with serving(echo, ssl=server_side, open_timeout=5) as server:
         for data in (b"", head(), b"\x16\x03\x01\xff\xff" + b"x" * 100, bytes(range(256))):
             peer = await Peer.dial(server)
             if data:
