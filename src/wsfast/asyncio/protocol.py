@@ -194,6 +194,11 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         self.show_held()
         return self.reader, Writer(self.ws, text=text, half_close=half_close)
 
+    def handler_done(self, task: asyncio.Task[Any]) -> None:
+        """Called by the event loop when the task that runs the handler has ended; only servers have one."""
+        # By way of the connection: a `partial` of the server's method would be kept by each task, of 190 bytes.
+        self.host._handler_done(self, task)  # type: ignore[attr-defined]
+
     def finish_handler(self) -> None:
         """Close because the handler returned: with 1000, after what a `Writer` holds was sent."""
         if self.connection.state is not _OPEN:

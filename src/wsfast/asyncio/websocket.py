@@ -18,12 +18,14 @@ from ..exceptions import ONE_RECEIVER, ConcurrencyError, InvalidState
 from ..handshake import Request, Response
 from ..shell import COUNTED, Facts, Pieces
 from ..transport.loops import OtherThread
+from ..transport.sockets import SocketTransport
 from .channel import Endpoint
 
 if TYPE_CHECKING:
     from ..bus.interface import Position
     from ..session import Session
     from ..topics.topics import Topics
+    from ..transport.sockets import Addresses
     from .protocol import ConnectionProtocol
     from .streams import Reader, Writer
 
@@ -98,7 +100,7 @@ class WebSocket(Facts, Endpoint):
         self.reader: Reader | None = None
         self.writer: Writer | None = None
         # None while the transport can be asked for the addresses: to keep them here would take 300 bytes.
-        self._peer: Known | None = peer
+        self._peer: Known | Addresses | None = peer
 
     def __repr__(self) -> str:
         return f"<{type(self).__module__.partition('.')[0]}.WebSocket {self.state.name} {self.remote_address!a}>"
@@ -150,7 +152,7 @@ class WebSocket(Facts, Endpoint):
         It is there in `process_request` too, and None once the connection is closed.
         """
         if self._channel is None:
-            return None if self._peer is None else self._peer.transport
+            return self._peer.transport if isinstance(self._peer, Known) else None
         if self._channel.moves:
             # The caller may keep the transport: the connection is moved to another now or never.
             with suppress(OtherThread):  # which must not move it
@@ -158,14 +160,17 @@ class WebSocket(Facts, Endpoint):
             self._channel.moves = 0
         return self._channel.transport  # type: ignore[no-any-return]
 
-    def _known(self) -> Known | None:
+    def _known(self) -> Known | Addresses | None:
         if self._peer is not None or self._channel is None or self._channel.transport is None:
             return self._peer
         return addresses_of(self._channel.transport)
 
     def _keep_addresses(self) -> None:
         """Keep the addresses, because the transport is about to forget them."""
-        self._peer = self._known()
+        if self._peer is None and self._channel is not None:
+            transport = self._channel.transport
+            kept = transport.addresses() if isinstance(transport, SocketTransport) else None
+            self._peer = self._known() if kept is None else kept
 
     @property
     def buffered_amount(self) -> int:

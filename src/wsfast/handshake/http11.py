@@ -245,10 +245,6 @@ class RequestParser(_HeadParser):
 
     _first_line = _ASCII_LINE
 
-    def __init__(self, limits: HeadLimits = _DEFAULT) -> None:
-        super().__init__(limits)
-        self._method = b""
-
     def feed(self, data: bytes | bytearray | memoryview) -> Request | None:
         """Take more bytes, cut anywhere, and return the request once its head is complete.
 
@@ -308,7 +304,7 @@ class RequestParser(_HeadParser):
         if len(parts) != 3 or _METHOD.fullmatch(parts[0]) is None or _VERSION.fullmatch(parts[2]) is None:
             self._fail(400, "Malformed request line", f"expected a request line, got {_show_line(line)}", line)
         method, target, version = parts
-        self._method = method
+        self._method: bytes = method
         if version not in (b"HTTP/1.1", b"HTTP/1.0"):
             self._fail(505, "Expected HTTP/1.1", f"expected HTTP/1.1, got {show(version)}")
         if method == b"CONNECT":
@@ -329,7 +325,7 @@ class RequestParser(_HeadParser):
     def _fail(self, status: int, text: str, log: str, line: bytes | None = None) -> NoReturn:
         # RFC 9110, 15.5.6: "The origin server MUST generate an Allow header field in a 405 response".
         refused = refuse(status, text, log, {"Allow": "GET"} if status == 405 else None)
-        if self._method == b"HEAD":
+        if getattr(self, "_method", None) == b"HEAD":  # known once the request line is
             # RFC 9110, 9.3.2: no body, and the Content-Length of the one that GET would get.
             refused.response.body = b""
         if line is not None:

@@ -917,7 +917,7 @@ class Server(BaseServer):
         else:
             raise TypeError(f"a handler must be an `async def` or return an awaitable, got {type(running).__name__}")
         protocol.task = task
-        task.add_done_callback(functools.partial(self._handler_done, protocol))
+        task.add_done_callback(protocol.handler_done)
 
     def _handler_done(self, protocol: ConnectionProtocol, task: asyncio.Task[Any]) -> None:
         protocol.task = None

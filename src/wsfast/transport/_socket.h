@@ -17,6 +17,7 @@ static inline int wsf_accept(int fd, wsf_address *peer) { return -1; }
 static inline void wsf_peer(int fd, wsf_address *peer) { peer->family = 0; }
 static inline void wsf_local(int fd, wsf_address *local) { local->family = 0; }
 static inline int wsf_text(const wsf_address *peer, char *text, int *port, unsigned *flow, unsigned *scope) { return 0; }
+static inline int wsf_has_text(const wsf_address *peer) { return 0; }
 static inline long wsf_unacknowledged(int fd) { return 0; }
 static inline int wsf_end_sending(int fd) { return -1; }
 static inline void wsf_close(int fd) { }
@@ -143,8 +144,13 @@ static inline void wsf_local(int fd, wsf_address *local)
         local->at.any.sa_family = AF_UNSPEC;
 }
 
-/* Write an address of the Internet as text, of up to 46 characters; return 4 or 6, or 0 for another: one with a scope,
- * too, whose name Python writes behind it. */
+/* Whether `wsf_text` can write an address: one of the Internet, without a scope, whose name Python writes behind it. */
+static inline int wsf_has_text(const wsf_address *peer)
+{
+    return peer->at.family == AF_INET || (peer->at.family == AF_INET6 && peer->at.v6.sin6_scope_id == 0);
+}
+
+/* Write an address as text, of up to 46 characters; return 4 or 6, or 0 where it has none. */
 static inline int wsf_text(const wsf_address *peer, char *text, int *port, unsigned *flow, unsigned *scope)
 {
     if (peer->at.any.sa_family == AF_INET) {

@@ -1,3 +1,4 @@
+from ._socket_py import Addresses as Addresses
 from ._socket_py import Receiver as Receiver
 from ._socket_py import SocketTransport as SocketTransport
 from ._socket_py import __all__ as __all__

@@ -22,7 +22,7 @@ from libc.string cimport memcpy
 
 from .._codec cimport _seal
 
-__all__ = ["Receiver", "SocketTransport", "accept"]
+__all__ = ["Addresses", "Receiver", "SocketTransport", "accept"]
 
 
 cdef extern from "_socket.h" nogil:
@@ -42,6 +42,7 @@ cdef extern from "_socket.h" nogil:
     int wsf_accept(int fd, wsf_address *peer)
     void wsf_peer(int fd, wsf_address *peer)
     void wsf_local(int fd, wsf_address *local)
+    bint wsf_has_text(const wsf_address *peer)
     int wsf_text(const wsf_address *peer, char *text, int *port, unsigned *flow, unsigned *scope)
     long wsf_unacknowledged(int fd)
     int wsf_end_sending(int fd)
@@ -100,6 +101,22 @@ cdef bint _is_plain(object kind) except -1:
 cdef Receiver as_receiver(object protocol):
     """Return a protocol whose memory can be had without a call of Python, or None."""
     return <Receiver>protocol if isinstance(protocol, Receiver) and _is_plain(type(protocol)) else None
+
+
+@cython.final
+cdef class Addresses:
+    """The addresses of both ends of a connection, for after its end; they become objects of Python when asked for."""
+
+    cdef wsf_address _remote
+    cdef wsf_address _local
+
+    @property
+    def remote(self):
+        return _address_of(&self._remote)
+
+    @property
+    def local(self):
+        return _address_of(&self._local)
 
 
 @cython.final
@@ -652,6 +669,15 @@ cdef class SocketTransport:
             sock = self._made_socket()
             return default if sock is None else sock
         return default
+
+    def addresses(self):
+        """Return the addresses of both ends, to be asked for after the end; None if there is more to them."""
+        cdef Addresses both = Addresses.__new__(Addresses)
+        if self._fd < 0:
+            return None
+        memcpy(&both._remote, self._peer, sizeof(wsf_address))
+        wsf_local(self._fd, &both._local)
+        return both if wsf_has_text(&both._remote) and wsf_has_text(&both._local) else None
 
     def _address(self, name, default):
         cdef wsf_address local

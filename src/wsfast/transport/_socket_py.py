@@ -25,7 +25,7 @@ from typing import Any, Final
 from ..events import BytesLike
 from .unacknowledged import unacknowledged
 
-__all__ = ["Receiver", "SocketTransport", "accept"]
+__all__ = ["Addresses", "Receiver", "SocketTransport", "accept"]
 
 SCRATCH: Final = 65536
 """Bytes received at a time for a protocol that lends no memory."""
@@ -66,6 +66,16 @@ class Receiver:
     """A protocol whose memory is filled without calls of Python; in Python there is none."""
 
     __slots__ = ()
+
+
+class Addresses:
+    """The addresses of both ends of a connection, for after its end; they become objects of Python when asked for."""
+
+    __slots__ = ("local", "remote")
+
+    def __init__(self, remote: Any, local: Any) -> None:
+        self.remote: Any = remote
+        self.local: Any = local
 
 
 class SocketTransport:
@@ -556,6 +566,19 @@ class SocketTransport:
         except OSError:
             pass
         return default
+
+    def addresses(self) -> Addresses | None:
+        """Return the addresses of both ends, to be asked for after the end; None if there is more to them.
+
+        There is where they are not of the Internet, or not known.
+        """
+        sock = self._sock
+        if sock is None or self._peer is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
+            return None
+        try:
+            return Addresses(self._peer, sock.getsockname())
+        except OSError:
+            return None
 
 
 class _Reader:

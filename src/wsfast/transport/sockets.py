@@ -11,14 +11,23 @@ from typing import TYPE_CHECKING, Any
 from .._built import IMPLEMENTATION, unusable
 
 if TYPE_CHECKING or IMPLEMENTATION == "python" or os.name == "nt":
-    from ._socket_py import SocketTransport, accept
+    from ._socket_py import Addresses, SocketTransport, accept
 else:
     try:
-        from ._socket import SocketTransport, accept
+        from ._socket import Addresses, SocketTransport, accept
     except Exception as exc:
         raise unusable("wsfast.transport._socket", exc) from exc
 
-__all__ = ["SocketTransport", "accept", "begin_transport", "can_take_over", "has_readers", "look_up", "take_over"]
+__all__ = [
+    "Addresses",
+    "SocketTransport",
+    "accept",
+    "begin_transport",
+    "can_take_over",
+    "has_readers",
+    "look_up",
+    "take_over",
+]
 
 _LOOPS_OWN = frozenset(
     {
