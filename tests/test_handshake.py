@@ -688,3 +688,8 @@ def test_our_server_with_the_client_of_websockets() -> None:
     assert isinstance(event, TheirResponse)
     assert their.handshake_exc is None
     assert their.subprotocol == "chat"
+
+
+def test_a_server_header_of_another_type_is_named() -> None:
+    with pytest.raises(TypeError, match=r"^expected the value of header Server as str, got list$"):
+        hs.accept_response(KEY, server=["a"])  # type: ignore[arg-type]

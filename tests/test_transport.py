@@ -162,11 +162,23 @@ async def test_what_it_tells_of_the_connection(twin: ModuleType) -> None:
         assert not hasattr(sock, "detach")
         assert transport.get_extra_info("nothing", 5) == 5
         assert transport.can_write_eof() is True
-        address = there.getsockname()
+        address, local = there.getsockname(), there.getpeername()
+        both = transport.addresses()
     assert sock.fileno() == -1
+    assert (both.remote, both.local) == (address, local)
+    assert transport.addresses() is None
     assert transport.get_extra_info("peername") == address
     assert transport.get_extra_info("socket", 5) == 5
     assert transport.get_extra_info("sockname", 5) == 5
+
+
+async def test_addresses_of_unix_sockets_are_not_kept(twin: ModuleType) -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        transport = twin.SocketTransport(asyncio.get_running_loop(), ours, App())
+        assert transport.addresses() is None
+        transport.abort()
+        await asyncio.sleep(0)
 
 
 def _link_local() -> str:
@@ -192,8 +204,10 @@ async def test_addresses_of_ipv6_are_those_of_the_socket(twin: ModuleType, host:
             transport = twin.SocketTransport(asyncio.get_running_loop(), ours, App())
             assert (transport.get_extra_info("peername"), transport.get_extra_info("sockname")) == expected
             assert expected == (there.getsockname(), there.getpeername())
+            both = transport.addresses()  # None where there is more to an address than bytes
             transport.abort()
             await asyncio.sleep(0)
+            assert (both and (both.remote, both.local)) == (None if twin is _socket and "%" in host else expected)
 
 
 async def test_it_has_the_socket_alone(twin: ModuleType) -> None:

@@ -221,7 +221,7 @@ def accept_response(
     if date is not None:
         response += header_line("Date", date)
     if server is not None:
-        response += _server_line(server)
+        response += _server_line(server) if isinstance(server, str) else header_line("Server", server)
     if headers is not None:
         for name, value in headers.items() if isinstance(headers, Mapping) else headers:
             response += header_line(name, value)
