@@ -147,7 +147,8 @@ static inline void wsf_local(int fd, wsf_address *local)
 /* Whether `wsf_text` can write an address: one of the Internet, without a scope, whose name Python writes behind it. */
 static inline int wsf_has_text(const wsf_address *peer)
 {
-    return peer->at.family == AF_INET || (peer->at.family == AF_INET6 && peer->at.v6.sin6_scope_id == 0);
+    sa_family_t family = peer->at.any.sa_family;
+    return family == AF_INET || (family == AF_INET6 && peer->at.v6.sin6_scope_id == 0);
 }
 
 /* Write an address as text, of up to 46 characters; return 4 or 6, or 0 where it has none. */
