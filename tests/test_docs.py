@@ -282,9 +282,9 @@ def test_files_that_the_design_names_are_there() -> None:
         for folder in ("src", "tests", "benchmarks", "docs", "examples", ".ci", ".github")
         for each in (ROOT / folder).rglob("*")
     }
-    for name in re.findall(
-        r"`([\w./-]+\.(?:py|pyi|pyx|pxd|h|c|md|json|yml))`", (ROOT / "docs" / "design.md").read_text()
-    ):
+    named = re.findall(r"`([\w./-]+\.(?:py|pyi|pyx|pxd|h|c|md|json|yml))`", (ROOT / "docs" / "design.md").read_text())
+    assert {path.name for path in (ROOT / "src").rglob("*.pyi")} <= set(named), "all twins"
+    for name in named:
         assert any(f"/{each}".endswith(f"/{name}") for each in {*there, *os.listdir(ROOT)}), name
 
 
