@@ -316,9 +316,7 @@ async def test_a_unix_socket_is_shared(tmp_path: Path) -> None:
 
 
 async def test_what_threads_may_be() -> None:
-    server = wsfast.Server(topics=wsfast.Topics())
-    with pytest.raises(NotImplementedError, match="topics belong to one event loop"):
-        await server.start("127.0.0.1", 0, threads=2)
+    server = wsfast.Server()
     wrongs: list[tuple[Any, type[Exception]]] = [
         (0, ValueError),
         (1025, ValueError),

@@ -417,7 +417,7 @@ class WebSocket(Facts, Endpoint):
         channel = self._open_channel()
         if channel.connection.state is not State.OPEN:
             raise channel.connection.closed_error()
-        return topics._publish(topic, message, key, text, compress, channel.member)
+        return topics._publish_from(channel, topic, message, key, text, compress)
 
     @property
     def topics(self) -> set[str]:

@@ -442,16 +442,12 @@ class Server(BaseServer):
             OSError: the address cannot be bound.
             ValueError: `path` is given together with host or port, or nothing at all; `ssl` is a client's context.
             RuntimeError: the server is closed, or was while this waited, or it runs on another event loop.
-            NotImplementedError: `threads` for a server that has topics.
         """
         _check_listen("start()", listen, _LISTEN)
         _check_threads(threads)
         self._attach()
-        if threads > 1:
-            if self.topics is not None:
-                raise NotImplementedError("topics belong to one event loop: use processes instead of threads")
-            if path is None and sock is None and hasattr(socket_module, "SO_REUSEPORT"):
-                listen.setdefault("reuse_port", True)
+        if threads > 1 and path is None and sock is None and hasattr(socket_module, "SO_REUSEPORT"):
+            listen.setdefault("reuse_port", True)
         if self.topics is not None and not self._topics_started:
             self._topics_started = True
             await self.topics.start()

@@ -162,10 +162,9 @@ class Bridge:
 
     # --- What connections and servers have -------------------------------------------------------------------
 
-    @staticmethod
-    def sink(ws: WebSocket) -> Sink:
+    def sink(self, ws: WebSocket) -> Sink:
         """Return where the messages of a connection go."""
-        return Sink(ws)
+        return Sink(ws, self._topics._turn)
 
     def subscribe(self, ws: WebSocket, topic: str, info: str | None, wait: bool) -> None:
         """Subscribe a connection."""
@@ -193,7 +192,11 @@ class Bridge:
     ) -> Position | None:
         """Publish a message, to all but one."""
         taken = self.call(
-            lambda: self._topics._publish(topic, message, key, text, compress, None if but is None else but.member)
+            lambda: (
+                self._topics.publish(topic, message, key=key, text=text, compress=compress)
+                if but is None
+                else self._topics._publish_from(but, topic, message, key, text, compress)
+            )
         )
         return self.wait(lambda: taken) if wait else None
 
@@ -228,15 +231,18 @@ class Sink:
 
     Args:
         ws: the connection.
+        turn: what the topics' event loop has for its connections.
     """
 
     side: Final = Side.SERVER
     compression: Final = None
 
-    def __init__(self, ws: WebSocket) -> None:
+    def __init__(self, ws: WebSocket, turn: Any) -> None:
         self.ws = ws
+        self.turn = turn
         self.member: Any = None
-        self.connection = self.host = self.outbox = self
+        self.connection = self.host = self
+        self.outbox = _Outbox(self)
         self.logger: Any = ws.logger
         self.limits: Limits = ws._limits
 
@@ -293,27 +299,35 @@ class Sink:
         if not self.ws._write_encoded(frame, within=None) and self.state is State.OPEN:
             raise ConcurrencyError("sending a fragmented message")
 
+    def transport_failed(self, exc: BaseException) -> None:
+        """Drop the connection after an error of this program's own."""
+        self.logger.error("a connection failed while it was written to", exc_info=exc)
+        self.ws._drop(CloseCause.LOCAL)
+
+
+class _Outbox:
+    """How those wait that send to a connection in steps."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+
     async def drain(self) -> None:
         """Wait until little is unsent."""
-        while self.state is State.OPEN and self.ws._link.unsent * 4 > self.limits.write_limit:  # noqa: ASYNC110
+        sink = self._sink
+        while sink.state is State.OPEN and sink.ws._link.unsent * 4 > sink.limits.write_limit:  # noqa: ASYNC110
             await asyncio.sleep(_LOOK)
-        if self.state is not State.OPEN:
-            raise self.closed_error()
+        if sink.state is not State.OPEN:
+            raise sink.closed_error()
 
     @contextlib.asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
         """Wait until no other message is under way, and keep others from sending one."""
-        gate = self.ws._gate
+        gate = self._sink.ws._gate
         while not gate.acquire(blocking=False):
-            if self.state is not State.OPEN:
-                raise self.closed_error()
+            if self._sink.state is not State.OPEN:
+                raise self._sink.closed_error()
             await asyncio.sleep(_LOOK)
         try:
             yield
         finally:
             gate.release()
-
-    def transport_failed(self, exc: BaseException) -> None:
-        """Drop the connection after an error of this program's own."""
-        self.logger.error("a connection failed while it was written to", exc_info=exc)
-        self.ws._drop(CloseCause.LOCAL)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..connection import State
 from ..exceptions import BufferFull, ConcurrencyError, ConnectionClosed
@@ -12,10 +12,27 @@ if TYPE_CHECKING:
     from ..asyncio.broadcast import Prepared
     from .index import Index, Member
 
-__all__ = ["Delivery", "Extra"]
+__all__ = ["Delivery", "Extra", "Jobs"]
 
 _BUSY = 0.02
 """Seconds between two looks at a connection on which a `Writer` has begun a message: its end is not signalled."""
+
+
+class Job(Protocol):
+    """What runs beside others."""
+
+    def cancel(self) -> object:
+        """Cancel it."""
+
+
+class Jobs(Protocol):
+    """What runs coroutine functions beside others: an event loop, mostly."""
+
+    def spawn(self, run: Callable[[], Coroutine[Any, Any, None]]) -> Job:
+        """Run one, which raises nothing."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep."""
 
 
 class Extra:
@@ -27,11 +44,10 @@ class Extra:
         held: messages that wait for the end of another message, which takes several steps.
         held_size: the bytes of `held`.
         newest: messages of topics that conflate, by their keys; they wait until the connection is no longer behind.
-        tasks: the tasks that send `held` and `newest`.
         warned: whether it was logged that the connection is behind.
     """
 
-    __slots__ = ("held", "held_size", "id", "newest", "present", "tasks", "warned")
+    __slots__ = ("held", "held_size", "id", "newest", "present", "warned")
 
     def __init__(self) -> None:
         self.id: str = ""
@@ -39,7 +55,6 @@ class Extra:
         self.held: list[Prepared] | None = None
         self.held_size: int = 0
         self.newest: dict[Any, Prepared] | None = None
-        self.tasks: set[asyncio.Task[None]] = set()
         self.warned: bool = False
 
 
@@ -48,19 +63,21 @@ class Delivery:
 
     Args:
         logger: for warnings about connections that are behind.
+        jobs: what runs those deliveries that wait for something.
 
     Attributes:
         index: set once there is one.
         deliveries, conflated, dropped: totals.
     """
 
-    def __init__(self, logger: Any) -> None:
+    def __init__(self, logger: Any, jobs: Jobs) -> None:
         self.index: Index | None = None
         self.deliveries: int = 0
         self.conflated: int = 0
         self.dropped: int = 0
         self._logger = logger
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._jobs = jobs
+        self._running: dict[object, Job] = {}
 
     @staticmethod
     def extra(member: Member) -> Extra:
@@ -72,8 +89,8 @@ class Delivery:
 
     def close(self) -> None:
         """Give up what waits."""
-        for task in list(self._tasks):
-            task.cancel()
+        for job in list(self._running.values()):
+            job.cancel()
 
     def left(self, extra: Extra) -> None:
         """Give up what waits for a connection that has ended."""
@@ -128,13 +145,13 @@ class Delivery:
             extra.held_size += len(message.payload)
         extra.held = held
         if not started:
-            self._spawn(self._send_held(member, channel, extra))
+            self._spawn(self._send_held, member, channel, extra)
 
     async def _send_held(self, member: Member, channel: Any, extra: Extra) -> None:
         try:
             async with channel.outbox.turn():
-                while channel.connection.in_message and channel.connection.state is State.OPEN:  # noqa: ASYNC110
-                    await asyncio.sleep(_BUSY)
+                while channel.connection.in_message and channel.connection.state is State.OPEN:
+                    await self._jobs.sleep(_BUSY)
                 while extra.held and channel.connection.state is State.OPEN:
                     held, extra.held = extra.held, []
                     extra.held_size = 0
@@ -155,7 +172,7 @@ class Delivery:
         extra = self.extra(member)
         if extra.newest is None:
             extra.newest = {}
-            self._spawn(self._send_newest(member, channel, extra))
+            self._spawn(self._send_newest, member, channel, extra)
         if extra.newest.pop(message.key, None) is not None:
             self.conflated += 1
         extra.newest[message.key] = message
@@ -169,18 +186,26 @@ class Delivery:
                 if extra.newest and channel.is_sending:
                     async with channel.outbox.turn():
                         pass
-                    await asyncio.sleep(0)
+                    await self._jobs.sleep(0)
         except ConnectionClosed:
             pass
         finally:
             extra.newest = None
 
-    def _spawn(self, running: Any) -> None:
-        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(running)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
+    def _spawn(self, send: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
+        key = object()
+        ended = False
 
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            self._logger.error("a delivery failed", exc_info=task.exception())
+        async def run() -> None:
+            nonlocal ended
+            try:
+                await send(*args)
+            except Exception as exc:
+                self._logger.error("a delivery failed", exc_info=exc)
+            finally:
+                ended = True
+                self._running.pop(key, None)
+
+        job = self._jobs.spawn(run)
+        if not ended:  # as an eager task may have
+            self._running[key] = job

@@ -4,34 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import secrets
+import threading
 import time
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from collections import Counter, OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 from ..asyncio.broadcast import Prepared
-from ..asyncio.protocol import turn_of
-from ..bus.interface import Bus, Position
+from ..bus.interface import Bus, Position, Reading
 from ..bus.memory import MemoryBus, Taken
 from ..codes import Opcode
-from ..connection import State
 from ..escape import words
 from ..events import BytesLike
-from ..exceptions import (
-    BusUnavailable,
-    ConcurrencyError,
-    InvalidState,
-    NotAuthorized,
-    NotRecovered,
-    TooManySubscriptions,
-)
-from .delivery import Delivery
+from ..exceptions import BusUnavailable, InvalidState, NotRecovered
+from ..transport.loops import OtherThread
 from .envelope import CONTROL, BadEnvelope, Envelope, Sealer
 from .index import Index, Member
 from .numbers import Gap, Incoming, Outgoing
-from .presence import MAX_INFO, Presence, Present
+from .part import MAX_MINE, TOTALS, AsyncioSite, Far, Home, Part, Posted, Site, Token
+from .presence import Presence, Present
 from .rules import History, Rule, Rules, check_name
 
 if TYPE_CHECKING:
@@ -47,11 +41,7 @@ _DEAD: Final = 3.0
 """Seconds of silence after which a process is taken to have ended."""
 _FIRST: Final = 3.0
 """Seconds for which a start waits for the bus to be up."""
-_TURN: Final = 256
-"""Publishes of which awaiting one gives others a turn of the loop."""
 _MAX_KEY: Final = 200
-_MAX_MINE: Final = 10_000
-_TRIES: Final = 100
 _CATCHING: Final = 64
 """Histories that are read at once after an interruption."""
 _QUIET: Final = 1.0
@@ -67,30 +57,7 @@ class Published(NamedTuple):
     """Its place."""
 
 
-class _Pause:
-    """An awaitable that gives others a turn of the loop."""
-
-    __slots__ = ()
-
-    def __await__(self) -> Generator[Any, None, None]:
-        yield
-
-
-class _Subscribing:
-    """What `WebSocket.subscribe` returns: awaiting it waits until the subscription is in force everywhere."""
-
-    __slots__ = ("_topic", "_topics")
-
-    def __init__(self, topics: Topics, topic: str) -> None:
-        self._topics = topics
-        self._topic = topic
-
-    def __await__(self) -> Generator[Any, None, None]:
-        return self._topics._settled(self._topic).__await__()
-
-
 _TAKEN: Final = Taken()
-_PAUSE: Final = _Pause()
 
 
 class _Followed:
@@ -119,8 +86,11 @@ class Topics:
             async for message in ws:
                 ws.publish("room.1", message)
 
-    A server that is given a `Topics` starts and stops it; several servers of one event loop may share it. Without a
-    server, ``async with topics:`` does. It belongs to one event loop, and its methods to that loop's thread.
+    A server that is given a `Topics` starts and stops it; several servers may share it. Without a server, ``async with
+    topics:`` does. It runs on the event loop on which it was started first, which has to be there until the end;
+    servers on other loops, in other threads, take part. Its methods are called in the thread of any of these loops,
+    with connections of that loop. `authorize` is called there, too; `on_gap`, `on_presence`, and `encode` for what
+    comes from the bus, are called in the thread of the first loop.
 
     Args:
         bus: what carries messages to other processes, such as `LocalBus` or `RedisBus`; None for a single process.
@@ -132,7 +102,8 @@ class Topics:
         key: a secret of 1 to 64 bytes, the same in all processes, with which messages on the bus are signed; those with
             a wrong signature are dropped. None for no signatures.
         max_topics: how many topics one connection may subscribe to.
-        max_subscriptions: how many subscriptions there may be in this process.
+        max_subscriptions: how many subscriptions there may be in this process; with servers in several threads, each
+            of them may exceed it by one.
         max_size: the most bytes of a message that is taken from the bus.
         on_gap: called with a `Gap` when messages of other processes are known to be lost.
         on_presence: called as ``on_presence(topic, present, came)`` when somebody came (True) or left (False), in
@@ -187,9 +158,14 @@ class Topics:
         self._outgoing = Outgoing()
         self._incoming = Incoming()
         self._presence = Presence(self._origin)
+        self._presence_lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._index: Index
-        self._users = 0
+        self._turn: Any
+        self._index: Index  # of the home
+        self._home: Home | None = None
+        self._parts: dict[object, Part] = {}  # by their event loops; without one of asyncio, by their threads
+        self._far: dict[str, list[Far]] = {}  # which of them have subscribers of a topic
+        self._life = threading.Lock()  # held while somebody begins or ends to use it
         self._running = False
         self._closed = False
         self._up = False
@@ -198,13 +174,13 @@ class Topics:
         self._telling = False
         self._answering: set[str] = set()
         self._followed: dict[str, _Followed] = {}
-        self._mine: OrderedDict[tuple[str, int], Member] = OrderedDict()
+        self._mine: OrderedDict[tuple[str, int], Member | Token] = OrderedDict()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._is_up = asyncio.Event()
-        self._publishes = self._gaps = self._recovered = self._refused = 0
+        self._gaps = self._refused = 0
+        self._ended_totals = dict.fromkeys(TOTALS, 0)  # of parts that have ended
         self._lag = 0.0
         self._quiet: dict[str, tuple[float, int]] = {}
-        self._delivery = Delivery(self._logger)
 
     def configure(
         self, pattern: str, *, history: History | None = None, presence: bool = False, conflate: bool = False
@@ -243,22 +219,40 @@ class Topics:
         It waits until the bus can reach other processes, but for no more than 3 s: then what is published reaches this
         process, `health` says ``"degraded"``, and the bus goes on trying.
 
+        If it runs on another event loop, in another thread, this one takes part.
+
         Raises:
-            InvalidState: it was closed, or runs on another event loop.
+            InvalidState: it was closed, or was started on another event loop that does not run any more.
         """
         loop = asyncio.get_running_loop()
-        if self._closed:
-            raise InvalidState("the topics are closed")
-        if self._loop is None:
-            self._loop = loop
-            self._turn = turn_of(loop)
-            self._index = Index(self._turn, self._delivery.slow, self._emptied, self._left)
-            self._delivery.index = self._index
-        elif self._loop is not loop:
-            raise InvalidState("the topics run on another event loop")
-        self._users += 1
-        if self._users > 1:
-            return
+        if self._begin(loop, lambda: AsyncioSite(loop)):
+            await self._start(loop)
+
+    def _begin(self, key: object, site: Callable[[], Site]) -> bool:
+        """Count one more who uses it on an event loop; tell whether that is the first of all."""
+        with self._life:
+            if self._closed:
+                raise InvalidState("the topics are closed")
+            part = self._parts.get(key)
+            first = self._home is None
+            if first:
+                assert isinstance(key, asyncio.AbstractEventLoop)
+                self._loop = key
+                part = self._home = Home(self, site())
+                self._turn, self._index = part.site.turn, part.index
+            elif part is None:
+                assert self._home is not None
+                assert self._loop is not None
+                if not self._loop.is_running():
+                    raise InvalidState("the topics run on another event loop, which has ended, or does not run now")
+                assert isinstance(self._home.site, AsyncioSite)
+                part = Far(self, site(), self._home.site)
+            assert part is not None
+            self._parts[key] = part
+            part.users += 1
+            return first
+
+    async def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         self._running = True
         await self._bus.start(_Link(self), self._origin)
         if not self._alone:
@@ -269,14 +263,38 @@ class Topics:
                     await self._is_up.wait()
 
     async def close(self) -> None:
-        """End, if nobody else who started it still uses it. What is pending is sent."""
-        if self._users > 1:
-            self._users -= 1
-            return
+        """End, if nobody else who started it still uses it. What is pending is sent.
+
+        On another event loop than the one that it runs on, only that loop's part ends, unless it is the last.
+        """
+        await self._close(asyncio.get_running_loop())
+
+    async def _close(self, key: object) -> None:
+        with self._life:
+            part = self._parts.get(key)
+            if part is None or not self._running:
+                self._closed = self._closed or not self._running
+                return
+            part.users -= 1
+            if part.users > 0:
+                return
+            part.users = 0
+            last = not any(other.users for other in self._parts.values())
+            if isinstance(part, Far):
+                del self._parts[key]
+                for name, total in part.totals.items():
+                    self._ended_totals[name] += total
+            if last:
+                self._closed = True
+        if isinstance(part, Far):
+            part.end()
+        if last:
+            await part.run(self._end)
+
+    async def _end(self) -> None:
         if not self._running:
-            self._closed = True
             return
-        self._users = 0
+        assert self._home is not None
         self._index.flush()
         if not self._alone:
             self._tell({"bye": 1})
@@ -286,7 +304,7 @@ class Topics:
             self._beating.cancel()
         for task in list(self._tasks):
             task.cancel()
-        self._delivery.close()
+        self._home.delivery.close()
         await self._bus.close()
 
     async def __aenter__(self) -> Self:
@@ -300,67 +318,41 @@ class Topics:
         """Close."""
         await self.close()
 
-    def _working(self) -> None:
+    def _check_running(self) -> None:
         if not self._running:
             raise InvalidState("the topics are closed" if self._closed else "the topics are not started")
-        self._turn.check_thread()
+
+    def _here(self) -> Part:
+        """Return the part of this thread's event loop."""
+        if not self._running:
+            self._check_running()
+        assert self._home is not None
+        try:
+            self._turn.check_thread()
+        except OtherThread:
+            part = self._parts.get(asyncio._get_running_loop() or threading.get_ident())
+            if part is None:
+                raise
+            return part
+        return self._home
 
     # --- Subscribing, which `WebSocket` calls ---------------------------------------------------------------
 
     def subscribe(self, ws: WebSocket, topic: str, info: str | None = None) -> Awaitable[None]:
         """Subscribe a connection to a topic; see `WebSocket.subscribe`."""
-        self._working()
-        rule = self._rules.of(topic)
-        if info is not None:
-            if not isinstance(info, str):
-                raise TypeError(f"info must be str or None, got {type(info).__name__}")
-            if len(info.encode()) > MAX_INFO:
-                raise ValueError(f"info must have at most {MAX_INFO} bytes in UTF-8, got {len(info.encode())}")
-            if not rule.presence:
-                raise ValueError(f"info is for topics with presence, which {topic!r} is not")
-        channel: Any = ws._open_channel()
-        if channel.connection.state is not State.OPEN:
-            raise channel.connection.closed_error()
-        index, member = self._index, channel.member
-        if member is not None and member.has(topic):
-            return _TAKEN if self._alone else _Subscribing(self, topic)
-        if member is not None and member.size >= self._max_topics:
-            raise TooManySubscriptions(f"the connection has {member.size} topics, which is the limit")
-        if index.subscriptions >= self._max_subscriptions:
-            raise TooManySubscriptions(f"this process has {index.subscriptions} subscriptions, which is the limit")
-        if self._authorize is not None:
-            allowed = self._authorize(ws, topic)
-            if not isinstance(allowed, bool):
-                if asyncio.iscoroutine(allowed):
-                    allowed.close()
-                raise TypeError(f"authorize must return True or False, got {type(allowed).__name__}")
-            if not allowed:
-                raise NotAuthorized(f"the connection may not subscribe to {topic!r}")
-        if member is None:
-            member = channel.member = Member(index, channel)
-        index.subscribe(member, topic, rule.conflate)
-        if index.count(topic) == 1:
-            self._join(topic, rule)
-        if rule.presence:
-            extra = self._delivery.extra(member)
-            extra.id = str(ws.id)
-            extra.present[topic] = None
-            self._presence.come(topic, extra.id, info)
-            self._presence_changed(topic, Present(extra.id, info), True)
-        return _TAKEN if self._alone else _Subscribing(self, topic)
+        return self._here().subscribe(ws, topic, info) or _TAKEN
 
     def unsubscribe(self, ws: WebSocket, topic: str) -> bool:
         """End a subscription; see `WebSocket.unsubscribe`."""
-        check_name(topic)
-        member = ws._open_channel().member
-        if member is None or not self._running or not member.has(topic):
+        if not self._running:
+            check_name(topic)
             return False
-        extra = member.extra
-        if extra is not None and topic in extra.present:
-            del extra.present[topic]
-            self._go(topic, extra.id)
-        self._index.unsubscribe(member, topic)
-        return True
+        return self._here().unsubscribe(ws, topic)
+
+    def _subscriptions(self) -> int:
+        if len(self._parts) == 1:
+            return self._index.subscriptions
+        return sum(part.index.subscriptions for part in list(self._parts.values()))
 
     def _join(self, topic: str, rule: Rule) -> None:
         """Note that the first has subscribed in this process."""
@@ -374,8 +366,8 @@ class Topics:
             self._incoming.join(topic, self._loop.time())
             self._bus.subscribe(topic)
 
-    def _emptied(self, topic: str) -> None:
-        """Note that the last has unsubscribed in this process; the index calls it."""
+    def _leave(self, topic: str) -> None:
+        """Note that the last has unsubscribed in this process."""
         followed = self._followed.pop(topic, None)
         if followed is not None and followed.task is not None:
             followed.task.cancel()
@@ -383,15 +375,6 @@ class Topics:
             self._incoming.leave(topic)
             if self._running:
                 self._bus.unsubscribe(topic)
-
-    def _left(self, member: Member) -> None:
-        """Note that a connection has ended; the index calls it."""
-        extra = member.extra
-        if extra is not None:
-            self._delivery.left(extra)
-            present, extra.present = extra.present, {}
-            for topic in present:
-                self._go(topic, extra.id)
 
     async def _settled(self, topic: str) -> None:
         await self._bus.settled()
@@ -434,7 +417,7 @@ class Topics:
             RuntimeError: this is another thread than the event loop's.
             BusUnavailable: by the awaitable: other processes may not get it.
         """
-        return self._publish(topic, message, key, text, compress, None)
+        return self._publish(topic, message, key, text, compress, None, self._here())
 
     def _publish(
         self,
@@ -444,9 +427,8 @@ class Topics:
         text: bool | None,
         compress: bool | None,
         but: Member | None,
+        part: Part,
     ) -> Awaitable[Position | None]:
-        self._working()
-        assert self._loop is not None
         rule = self._rules.of(topic)
         if key is not None:
             if not isinstance(key, str):
@@ -456,29 +438,40 @@ class Topics:
             if not rule.conflate:
                 key = None
         mark = (topic, key) if rule.conflate else None
-        prepared = Prepared(message, text, compress, mark)
-        self._publishes += 1
-        if rule.history is not None:
-            return self._store(topic, prepared, rule.history, but)
-        if self._encode is None:
-            self._index.publish(topic, prepared, but)
-        elif self._index.count(topic):
-            self._index.publish(topic, self._encoded(topic, prepared, None, compress), but)
-        if self._alone:
-            return _TAKEN if self._publishes % _TURN else _PAUSE
+        return part.publish(topic, rule, Prepared(message, text, compress, mark), key, compress, but)
+
+    def _publish_from(
+        self,
+        channel: Any,
+        topic: str,
+        message: str | BytesLike,
+        key: str | None,
+        text: bool | None,
+        compress: bool | None,
+    ) -> Awaitable[Position | None]:
+        """Publish a message to all but one connection, whose channel it is; see `WebSocket.publish`."""
+        part = self._here()
+        part.check(channel)
+        return self._publish(topic, message, key, text, compress, channel.member, part)
+
+    def _send(self, topic: str, prepared: Prepared, key: str | None) -> Awaitable[None]:
+        """Send a message without a history to other processes."""
+        assert self._loop is not None
         number, first = self._outgoing.next(topic, self._loop.time())
         is_text = prepared.opcode is Opcode.TEXT
         data = self._sealer.seal(topic, self._origin, number, prepared.payload, text=is_text, first=first, key=key)
         return self._bus.publish(topic, data)
 
-    def _store(self, topic: str, prepared: Prepared, history: History, but: Member | None) -> Awaitable[Position]:
+    def _store(
+        self, topic: str, prepared: Prepared, history: History, but: Member | Token | None
+    ) -> Awaitable[Position]:
         assert self._loop is not None
         number, first = self._outgoing.next(topic, self._loop.time(), settles=True)
         is_text = prepared.opcode is Opcode.TEXT
         data = self._sealer.seal(topic, self._origin, number, prepared.payload, text=is_text, first=first, key=None)
         if but is not None and topic in self._followed:
             self._mine[topic, number] = but
-            if len(self._mine) > _MAX_MINE:
+            if len(self._mine) > MAX_MINE:
                 self._mine.popitem(last=False)
         return self._bus.store(topic, data, history.size, float(history.ttl))
 
@@ -506,76 +499,44 @@ class Topics:
             ValueError, TypeError: the topic has no history, or `since` is not a position.
             BusUnavailable: it cannot be read.
         """
+        part = self._here()
         position = self._checked_since(topic, since)
         seen: dict[int, int] = {}
         while True:
-            reading = await self._bus.read(topic, position)
-            if position is not None and not reading.complete:
-                raise NotRecovered(f"messages of {topic!r} after {position} are not kept any more")
-            for stored in reading.messages:
-                envelope = self._opened(topic, stored.data)
-                position = stored.position
-                if envelope is not None and seen.get(envelope.origin, 0) < envelope.number:
-                    seen[envelope.origin] = envelope.number
-                    yield Published(envelope.payload.decode() if envelope.text else envelope.payload, position)
-            if not reading.messages or position == reading.position:
+            page, position, more = await part.run(functools.partial(self._page, topic, position, seen))
+            for published in page:
+                yield published
+            if not more:
                 return
+
+    async def _page(
+        self, topic: str, position: Position | None, seen: dict[int, int]
+    ) -> tuple[list[Published], Position | None, bool]:
+        """Read some messages of a history, whose latest numbers are put into `seen`."""
+        reading = await self._bus.read(topic, position)
+        if position is not None and not reading.complete:
+            raise NotRecovered(f"messages of {topic!r} after {position} are not kept any more")
+        page = []
+        for stored in reading.messages:
+            envelope = self._opened(topic, stored.data)
+            position = stored.position
+            if envelope is not None and seen.get(envelope.origin, 0) < envelope.number:
+                seen[envelope.origin] = envelope.number
+                page.append(Published(envelope.payload.decode() if envelope.text else envelope.payload, position))
+        return page, position, bool(reading.messages) and position != reading.position
+
+    async def _read(self, topic: str, after: Position | None) -> tuple[Reading, Position | None]:
+        """Read a history, and return also which place its delivery in this process has come to."""
+        reading = await self._bus.read(topic, after)
+        followed = self._followed.get(topic)
+        return reading, None if followed is None else followed.position
 
     async def recover(self, ws: WebSocket, topic: str, since: Position | str | None, info: str | None = None) -> int:
         """Send a connection what it missed, and subscribe it; see `WebSocket.recover`."""
-        self._working()
-        position = self._checked_since(topic, since)
-        channel: Any = ws._open_channel()
-        if channel.member is not None and channel.member.has(topic):
-            raise InvalidState(f"the connection has subscribed to {topic!r} already")
-        # It keeps the topic in this process while the history is read.
-        anchor = Member(self._index, _Nothing())
-        if self._index.subscribe(anchor, topic, False) and self._index.count(topic) == 1:
-            self._join(topic, self._rules.of(topic))
-        try:
-            return await self._recover(ws, channel, topic, position, info)
-        finally:
-            anchor.leave()
-
-    async def _recover(
-        self, ws: WebSocket, channel: Any, topic: str, position: Position | None, info: str | None
-    ) -> int:
-        await self._settled(topic)
-        seen: dict[int, int] = {}
-        count = 0
-        for _ in range(_TRIES):
-            reading = await self._bus.read(topic, position)
-            if position is not None and not reading.complete:
-                raise NotRecovered(f"messages of {topic!r} after {position} are not kept any more")
-            followed = self._followed.get(topic)
-            here = None if followed is None else followed.position
-            if here is None or here.epoch != reading.position.epoch:
-                await asyncio.sleep(0.02)  # this process has not come to it yet
-                continue
-            for stored in reading.messages:
-                if stored.position.offset > here.offset:
-                    break  # it is on its way to this process
-                position = stored.position
-                envelope = self._opened(topic, stored.data)
-                if envelope is None or seen.get(envelope.origin, 0) >= envelope.number:
-                    continue
-                seen[envelope.origin] = envelope.number
-                prepared = self._prepared(topic, envelope, position)
-                try:
-                    prepared.send(channel)
-                except ConcurrencyError:
-                    raise InvalidState("a message in fragments is unfinished") from None
-                count += 1
-            if (position or reading.position).offset >= here.offset:
-                # What this process delivers from now on is what follows.
-                self.subscribe(ws, topic, info)
-                self._recovered += count
-                return count
-            await channel.outbox.drain()
-        raise NotRecovered(f"{topic!r} is faster than its history can be read")
+        part = self._here()
+        return await part.recover(ws, topic, self._checked_since(topic, since), info)
 
     def _checked_since(self, topic: str, since: Position | str | None) -> Position | None:
-        self._working()
         if self._rules.of(topic).history is None:
             raise ValueError(f"{topic!r} has no history; see Topics.configure")
         if since is None or isinstance(since, Position):
@@ -620,6 +581,7 @@ class Topics:
                 followed.behind = False
 
     def _take_reading(self, topic: str, followed: _Followed, before: Position, reading: Any) -> None:
+        assert self._home is not None
         if not reading.complete:
             first = reading.messages[0].position if reading.messages else reading.position
             if first.epoch == before.epoch:
@@ -635,7 +597,7 @@ class Topics:
                 continue
             accepted = self._incoming.accept(topic, envelope.origin, envelope.number, envelope.first, ordered=True)
             if accepted is not None:
-                self._recovered += 1
+                self._home.recovered += 1
                 self._deliver(topic, envelope, stored.position)
 
     async def _catch_up_all(self) -> None:
@@ -664,17 +626,14 @@ class Topics:
         """
         if not self._rules.of(topic).presence:
             raise ValueError(f"{topic!r} has no presence; see Topics.configure")
-        return self._presence.present(topic)
-
-    def _go(self, topic: str, id_: str) -> None:
-        gone = self._presence.go(topic, id_)
-        if gone is not None:
-            self._presence_changed(topic, gone, False)
+        with self._presence_lock:
+            return self._presence.present(topic)
 
     def _presence_changed(self, topic: str, present: Present, came: bool) -> None:
         """Note who came or left in this process; the others are told at the end of the turn."""
         if self._alone:
-            self._presence.changes()
+            with self._presence_lock:
+                self._presence.changes()
         elif not self._telling and self._running:
             assert self._loop is not None
             self._telling = True
@@ -690,7 +649,8 @@ class Topics:
 
     def _tell_presence(self) -> None:
         self._telling = False
-        contents = self._presence.changes()
+        with self._presence_lock:
+            contents = self._presence.changes()
         if self._running and self._up:  # else all is told when the bus is up again
             for content in contents:
                 self._tell(content)
@@ -769,7 +729,7 @@ class Topics:
             self._deliver(topic, envelope, position)
 
     def _deliver(self, topic: str, envelope: Envelope, position: Position | None) -> None:
-        if not self._index.count(topic):
+        if not self._index.count(topic) and topic not in self._far:
             return
         but = None
         if envelope.origin == self._origin:
@@ -779,7 +739,10 @@ class Topics:
         except Exception as exc:
             self._logger.error("encode raised for a message of %r", topic, exc_info=exc)
             return
-        self._index.publish(topic, prepared, but)
+        token, member = (but, None) if isinstance(but, Token) else (None, but)
+        self._index.publish(topic, prepared, member)
+        if self._far:
+            self._hand_on(topic, prepared, token, position)
 
     def _prepared(self, topic: str, envelope: Envelope, position: Position | None) -> Prepared:
         mark = (topic, envelope.key) if self._rules.of(topic).conflate else None
@@ -814,7 +777,8 @@ class Topics:
             if type(version) is int and (new or self._presence.is_behind(origin, version)):
                 self._ask("presence")
         elif "presence" in content:
-            missing, happened = self._presence.take_in(origin, content)
+            with self._presence_lock:
+                missing, happened = self._presence.take_in(origin, content)
             for topic, present, came in happened:
                 self._tell_user(topic, present, came)
             if missing:
@@ -849,14 +813,17 @@ class Topics:
             contents = self._outgoing.tails(self._loop.time(), whole=True)
         else:
             self._tell_presence()
-            contents = self._presence.all()
+            with self._presence_lock:
+                contents = self._presence.all()
         for content in contents:
             self._tell(content)
 
     def _ended(self, origin: int) -> None:
         """Take note that another process has ended, or is taken to have."""
         self._incoming.forget(origin)
-        for topic, present, came in self._presence.forget(origin):
+        with self._presence_lock:
+            happened = self._presence.forget(origin)
+        for topic, present, came in happened:
             self._tell_user(topic, present, came)
 
     def _state_changed(self, up: bool, why: str) -> None:
@@ -918,6 +885,70 @@ class Topics:
         if not task.cancelled() and task.exception() is not None:
             self._logger.error("topics: an internal task failed", exc_info=task.exception())
 
+    # --- Parts on other event loops, which call these at home ------------------------------------------------
+
+    def _hand_on(
+        self,
+        topic: str,
+        shared: Prepared,
+        but: Token | None = None,
+        position: Position | None = None,
+        besides: Far | None = None,
+    ) -> None:
+        """Hand a message to the parts that have subscribers of its topic, besides one."""
+        for part in self._far.get(topic, ()):
+            if part is not besides:
+                part.hand(topic, shared, but, position)
+
+    def _take_in(self, calls: list[tuple[Callable[..., object], tuple[Any, ...]]]) -> None:
+        for call, arguments in calls:
+            try:
+                call(*arguments)
+            except Exception as exc:
+                self._logger.error("topics: a call of another thread failed", exc_info=exc)
+
+    def _far_published(
+        self,
+        part: Far,
+        topic: str,
+        rule: Rule,
+        prepared: Prepared,
+        shared: Prepared,
+        key: str | None,
+        but: Token | None,
+        posted: Posted,
+    ) -> None:
+        if not self._running:
+            return
+        posted.taken = _TAKEN
+        if rule.history is not None:
+            posted.taken = self._store(topic, prepared, rule.history, but)
+            return
+        self._index.publish(topic, shared)
+        self._hand_on(topic, shared, besides=part)
+        if not self._alone:
+            posted.taken = self._send(topic, prepared, key)
+
+    def _far_joined(self, part: Far, topic: str, rule: Rule) -> None:
+        parts = self._far.setdefault(topic, [])
+        parts.append(part)
+        if len(parts) == 1 and not self._index.count(topic) and self._running:
+            self._join(topic, rule)
+
+    def _far_emptied(self, part: Far, topic: str) -> None:
+        parts = self._far.get(topic)
+        if parts is None or part not in parts:
+            return
+        parts.remove(part)
+        if not parts:
+            del self._far[topic]
+            if not self._index.count(topic):
+                self._leave(topic)
+
+    def _far_ended(self, part: Far) -> None:
+        for topic in [topic for topic, parts in self._far.items() if part in parts]:
+            self._far_emptied(part, topic)
+
     # --- What can be seen ------------------------------------------------------------------------------------
 
     @property
@@ -938,38 +969,26 @@ class Topics:
         trip over the bus, 0 where it does not return what was sent; its ``reconnects``, and the bytes in its
         ``outbox``.
         """
-        running = self._loop is not None
-        index = self._index if running else None
-        delivery = self._delivery
+        with self._life:
+            parts = list(self._parts.values())
+            totals = Counter(self._ended_totals)
+        for part in parts:
+            totals.update(part.totals)
+        names: set[str] = set()
+        for part in parts if len(parts) > 1 else ():
+            names.update(part.index.topics.copy())
         return {
-            "topics": len(index.topics) if index is not None else 0,
-            "subscriptions": index.subscriptions if index is not None else 0,
-            "publishes": self._publishes,
-            "deliveries": (index.deliveries if index is not None else 0) + delivery.deliveries,
-            "writes": index.writes if index is not None else 0,
-            "conflated": (index.conflated if index is not None else 0) + delivery.conflated,
-            "dropped": delivery.dropped,
+            "topics": len(names) if len(parts) > 1 else sum(len(part.index.topics) for part in parts),
+            "subscriptions": sum(part.index.subscriptions for part in parts),
+            **totals,
             "gaps": self._gaps,
             "duplicates": self._incoming.duplicates,
-            "recovered": self._recovered,
             "refused": self._refused,
             "bus_lag": self._lag,
             "reconnects": 0,
             "outbox": 0,
             **self._bus.counters,
         }
-
-
-class _Nothing:
-    """A member's sink that takes everything and sends nothing."""
-
-    __slots__ = ()
-
-    def send_gathered(self, frames: bytes, count: int, cork: bool = False) -> bool:
-        return True
-
-    def transport_failed(self, exc: BaseException) -> None:
-        raise AssertionError("it cannot fail") from exc
 
 
 class _Link:

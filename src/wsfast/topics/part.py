@@ -1,0 +1,562 @@
+"""The part of `Topics` that belongs to one event loop: who subscribed on it, and what goes out to them.
+
+`Topics` runs on the event loop on which it was started first. There its `Home` is, which knows the bus, the histories
+and who is present. Servers on other loops, in other threads, have a `Far` part each: with an index of its own, and a
+queue in each direction, which is emptied at the end of a turn, in order. So a publish is handed to each thread once,
+and nothing that happens for each message or connection takes a lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
+
+from ..asyncio.protocol import turn_of
+from ..bus.memory import Taken
+from ..connection import State
+from ..exceptions import ConcurrencyError, InvalidState, NotAuthorized, NotRecovered, TooManySubscriptions
+from ..transport.loops import OtherThread
+from .delivery import Delivery, Jobs
+from .index import Index, Member
+from .presence import MAX_INFO, Present
+from .rules import Rule, check_name
+
+if TYPE_CHECKING:
+    from ..asyncio.broadcast import Prepared
+    from ..asyncio.websocket import WebSocket
+    from ..bus.interface import Position, Reading
+    from .topics import Topics
+
+__all__ = ["MAX_MINE", "TOTALS", "AsyncioSite", "Far", "Home", "Part", "Posted", "Site", "Token"]
+
+_T = TypeVar("_T")
+
+_TURN: Final = 256
+"""Publishes of which awaiting one gives others a turn of the loop."""
+_TRIES: Final = 100
+_LOOK: Final = 1.0
+"""Seconds between two looks at whether an event loop that is asked for something is there still."""
+MAX_MINE: Final = 10_000
+"""Messages with a history that are on their way, of which it is known who is not to get them."""
+TOTALS: Final = ("publishes", "deliveries", "writes", "conflated", "dropped", "recovered")
+"""What each part counts."""
+
+
+class Site(Jobs, Protocol):
+    """What a part needs of the event loop that it is on."""
+
+    turn: Any
+    """As `Index` takes it, with `check_thread`."""
+
+    def tell(self, call: Callable[..., object], *args: Any) -> bool:
+        """Have something called there, which raises nothing, from any thread; return False if the loop has ended."""
+
+    async def wait_for(self, future: concurrent.futures.Future[Any], timeout: float) -> None:
+        """Wait, there, until a future is done, or for some seconds."""
+
+
+class AsyncioSite:
+    """An asyncio event loop, as the site of a part.
+
+    Args:
+        loop: the loop, which is the running one.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop: asyncio.AbstractEventLoop = loop
+        self.turn: Any = turn_of(loop)
+
+    def tell(self, call: Callable[..., object], *args: Any) -> bool:
+        """Have something called there, from any thread; return False if the loop has ended."""
+        try:
+            self.loop.call_soon_threadsafe(call, *args)
+        except RuntimeError:
+            return False
+        return True
+
+    async def wait_for(self, future: concurrent.futures.Future[Any], timeout: float) -> None:
+        """Wait until a future is done, or for some seconds."""
+        done = asyncio.Event()
+        future.add_done_callback(lambda _: self.tell(done.set))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await done.wait()
+
+    def spawn(self, run: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.Task[None]:
+        """Run a coroutine function that raises nothing, as a task."""
+        return self.loop.create_task(run())
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep."""
+        await asyncio.sleep(seconds)
+
+
+class Token(NamedTuple):
+    """A member of a far part, for the home: a `Member` is handled in its own thread only."""
+
+    part: Far
+    number: int
+
+
+class _Pause:
+    """An awaitable that gives others a turn of the loop."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[Any, None, None]:
+        yield
+
+
+_TAKEN: Final = Taken()
+_PAUSE: Final = _Pause()
+
+
+class Settling:
+    """What `WebSocket.subscribe` returns: awaiting it waits until the subscription is in force everywhere."""
+
+    __slots__ = ("_part", "_topic")
+
+    def __init__(self, part: Part, topic: str) -> None:
+        self._part = part
+        self._topic = topic
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return self._part.settled(self._topic).__await__()
+
+
+class Posted:
+    """What publishing in a far part returns: awaiting it asks the home whether the bus has taken the message."""
+
+    __slots__ = ("_part", "taken")
+
+    def __init__(self, part: Far) -> None:
+        self._part = part
+        self.taken: Awaitable[Position | None] | None = None  # the home sets it when it has the message
+
+    def __await__(self) -> Generator[Any, None, Position | None]:
+        return self._part.run(self._wait).__await__()
+
+    async def _wait(self) -> Position | None:
+        if self.taken is None:
+            raise InvalidState("the topics are closed")
+        return await self.taken
+
+
+class Part:
+    """The subscriptions of one event loop.
+
+    Args:
+        topics: whose part it is.
+        site: the event loop.
+
+    Attributes:
+        site: the argument.
+        index, delivery: who subscribed, and how those are sent to who cannot have shared frames.
+        users: how many have started the topics on this loop.
+        publishes, recovered: totals.
+    """
+
+    def __init__(self, topics: Topics, site: Site) -> None:
+        self.site: Site = site
+        self.users: int = 0
+        self.publishes: int = 0
+        self.recovered: int = 0
+        self.delivery = Delivery(topics._logger, site)
+        self.index = Index(site.turn, self.delivery.slow, self._emptied, self._left)
+        self.delivery.index = self.index
+        self._topics = topics
+
+    @property
+    def totals(self) -> dict[str, int]:
+        """What was counted, by the names of `TOTALS`."""
+        index, delivery = self.index, self.delivery
+        deliveries, conflated = index.deliveries + delivery.deliveries, index.conflated + delivery.conflated
+        counted = (self.publishes, deliveries, index.writes, conflated, delivery.dropped, self.recovered)
+        return dict(zip(TOTALS, counted, strict=True))
+
+    # --- What is another thing at home and far from it
+
+    async def run(self, make: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+        """Run a coroutine function at home, and return what it does."""
+        raise NotImplementedError
+
+    def publish(
+        self, topic: str, rule: Rule, prepared: Prepared, key: str | None, compress: bool | None, but: Member | None
+    ) -> Awaitable[Position | None]:
+        """Send a message to all but one."""
+        raise NotImplementedError
+
+    def _joined(self, topic: str, rule: Rule) -> None:
+        raise NotImplementedError
+
+    def _emptied(self, topic: str) -> None:
+        raise NotImplementedError
+
+    def _told(self, topic: str, present: Present, came: bool) -> None:
+        raise NotImplementedError
+
+    async def _read(self, topic: str, after: Position | None) -> tuple[Reading, Position | None]:
+        """Read a history, and return also which place its delivery here has come to."""
+        raise NotImplementedError
+
+    # --- Subscribing
+
+    def check(self, channel: Any) -> None:
+        """See that a connection is of this loop.
+
+        Raises:
+            RuntimeError: it is of another.
+        """
+        if channel.turn is not self.site.turn:
+            raise OtherThread("the connection belongs to another event loop than the one that this was called on")
+
+    def subscribe(self, ws: WebSocket, topic: str, info: str | None) -> Settling | None:
+        """Subscribe a connection; return what waits until that is in force everywhere, if it is not already."""
+        topics = self._topics
+        rule = topics._rules.of(topic)
+        if info is not None:
+            if not isinstance(info, str):
+                raise TypeError(f"info must be str or None, got {type(info).__name__}")
+            if len(info.encode()) > MAX_INFO:
+                raise ValueError(f"info must have at most {MAX_INFO} bytes in UTF-8, got {len(info.encode())}")
+            if not rule.presence:
+                raise ValueError(f"info is for topics with presence, which {topic!r} is not")
+        channel: Any = ws._open_channel()
+        self.check(channel)
+        if channel.connection.state is not State.OPEN:
+            raise channel.connection.closed_error()
+        index, member = self.index, channel.member
+        if member is not None and member.has(topic):
+            return self._settling(topic)
+        if member is not None and member.size >= topics._max_topics:
+            raise TooManySubscriptions(f"the connection has {member.size} topics, which is the limit")
+        subscriptions = topics._subscriptions()
+        if subscriptions >= topics._max_subscriptions:
+            raise TooManySubscriptions(f"this process has {subscriptions} subscriptions, which is the limit")
+        if topics._authorize is not None:
+            allowed = topics._authorize(ws, topic)
+            if not isinstance(allowed, bool):
+                if asyncio.iscoroutine(allowed):
+                    allowed.close()
+                raise TypeError(f"authorize must return True or False, got {type(allowed).__name__}")
+            if not allowed:
+                raise NotAuthorized(f"the connection may not subscribe to {topic!r}")
+            # The hook may have subscribed it, or closed it.
+            if channel.connection.state is not State.OPEN:
+                raise channel.connection.closed_error()
+            member = channel.member
+        if member is None:
+            member = channel.member = Member(index, channel)
+        if not index.subscribe(member, topic, rule.conflate):
+            return self._settling(topic)
+        if index.count(topic) == 1:
+            self._joined(topic, rule)
+        if rule.presence:
+            extra = self.delivery.extra(member)
+            extra.id = str(ws.id)
+            extra.present[topic] = None
+            with topics._presence_lock:
+                topics._presence.come(topic, extra.id, info)
+            self._told(topic, Present(extra.id, info), True)
+        return self._settling(topic)
+
+    def _settling(self, topic: str) -> Settling | None:
+        return Settling(self, topic)
+
+    def unsubscribe(self, ws: WebSocket, topic: str) -> bool:
+        """End a subscription; tell whether there was one."""
+        check_name(topic)
+        channel: Any = ws._open_channel()
+        self.check(channel)
+        member = channel.member
+        if member is None or not self._topics._running or not member.has(topic):
+            return False
+        extra = member.extra
+        if extra is not None and topic in extra.present:
+            del extra.present[topic]
+            self._go(topic, extra.id)
+        self.index.unsubscribe(member, topic)
+        return True
+
+    def _left(self, member: Member) -> None:
+        """Note that a connection has ended; the index calls it."""
+        extra = member.extra
+        if extra is not None:
+            self.delivery.left(extra)
+            present, extra.present = extra.present, {}
+            for topic in present:
+                self._go(topic, extra.id)
+
+    def _go(self, topic: str, id_: str) -> None:
+        with self._topics._presence_lock:
+            gone = self._topics._presence.go(topic, id_)
+        if gone is not None:
+            self._told(topic, gone, False)
+
+    async def settled(self, topic: str) -> None:
+        """Wait until a subscription is in force everywhere."""
+        await self.run(lambda: self._topics._settled(topic))
+
+    # --- Recovering
+
+    async def recover(self, ws: WebSocket, topic: str, position: Position | None, info: str | None) -> int:
+        """Send a connection what it missed, and subscribe it."""
+        channel: Any = ws._open_channel()
+        self.check(channel)
+        if channel.member is not None and channel.member.has(topic):
+            raise InvalidState(f"the connection has subscribed to {topic!r} already")
+        # It keeps the topic in this process while the history is read.
+        anchor = Member(self.index, _Nothing())
+        if self.index.subscribe(anchor, topic, False) and self.index.count(topic) == 1:
+            self._joined(topic, self._topics._rules.of(topic))
+        try:
+            return await self._recover(ws, channel, topic, position, info)
+        finally:
+            anchor.leave()
+
+    async def _recover(
+        self, ws: WebSocket, channel: Any, topic: str, position: Position | None, info: str | None
+    ) -> int:
+        topics = self._topics
+        await self.settled(topic)
+        seen: dict[int, int] = {}
+        count = 0
+        for _ in range(_TRIES):
+            reading, here = await self._read(topic, position)
+            if position is not None and not reading.complete:
+                raise NotRecovered(f"messages of {topic!r} after {position} are not kept any more")
+            if here is None or here.epoch != reading.position.epoch:
+                await self.site.sleep(0.02)  # this process has not come to it yet
+                continue
+            for stored in reading.messages:
+                if stored.position.offset > here.offset:
+                    break  # it is on its way to this process
+                position = stored.position
+                envelope = topics._opened(topic, stored.data)
+                if envelope is None or seen.get(envelope.origin, 0) >= envelope.number:
+                    continue
+                seen[envelope.origin] = envelope.number
+                prepared = topics._prepared(topic, envelope, position)
+                try:
+                    prepared.send(channel)
+                except ConcurrencyError:
+                    raise InvalidState("a message in fragments is unfinished") from None
+                count += 1
+            if (position or reading.position).offset >= here.offset:
+                # What this process delivers from now on is what follows.
+                topics._check_running()
+                self.subscribe(ws, topic, info)
+                self.recovered += count
+                return count
+            await channel.outbox.drain()
+        raise NotRecovered(f"{topic!r} is faster than its history can be read")
+
+
+class Home(Part):
+    """The part on the event loop that the topics run on."""
+
+    async def run(self, make: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+        """Run a coroutine function, which is at home here."""
+        return await make()
+
+    def publish(
+        self, topic: str, rule: Rule, prepared: Prepared, key: str | None, compress: bool | None, but: Member | None
+    ) -> Awaitable[Position | None]:
+        """Send a message to all but one."""
+        topics = self._topics
+        self.publishes += 1
+        if rule.history is not None:
+            return topics._store(topic, prepared, rule.history, but)
+        if topics._encode is None:
+            self.index.publish(topic, prepared, but)
+            if topics._far:
+                topics._hand_on(topic, prepared)
+        elif self.index.count(topic) or topic in topics._far:
+            encoded = topics._encoded(topic, prepared, None, compress)
+            self.index.publish(topic, encoded, but)
+            topics._hand_on(topic, encoded)
+        if topics._alone:
+            return _TAKEN if self.publishes % _TURN else _PAUSE
+        return topics._send(topic, prepared, key)
+
+    def _settling(self, topic: str) -> Settling | None:
+        return None if self._topics._alone else Settling(self, topic)
+
+    def _joined(self, topic: str, rule: Rule) -> None:
+        if topic not in self._topics._far:
+            self._topics._join(topic, rule)
+
+    def _emptied(self, topic: str) -> None:
+        if topic not in self._topics._far:
+            self._topics._leave(topic)
+
+    def _told(self, topic: str, present: Present, came: bool) -> None:
+        self._topics._presence_changed(topic, present, came)
+
+    async def _read(self, topic: str, after: Position | None) -> tuple[Reading, Position | None]:
+        return await self._topics._read(topic, after)
+
+
+class Far(Part):
+    """A part on another event loop than the topics'.
+
+    Attributes:
+        mine: who published a message with a history, and so does not get it, by the numbers of `Token`.
+    """
+
+    def __init__(self, topics: Topics, site: Site, home: AsyncioSite) -> None:
+        super().__init__(topics, site)
+        self.mine: OrderedDict[int, Member] = OrderedDict()
+        self._home = home
+        self._tokens = 0
+        self._positions: dict[str, Position] = {}  # what delivery here has come to, of topics with a history
+        self._out: list[tuple[Callable[..., object], tuple[Any, ...]]] = []  # to be called at home
+        self._in: list[tuple[str, Prepared | None, int | None, Position | None]] = []  # to be delivered; home's own
+
+    # --- To the home
+
+    def _post(self, call: Callable[..., object], *args: Any) -> None:
+        """Have something called at home, at the end of this turn."""
+        if not self._out:
+            self.site.turn.loop.call_soon(self.send)
+        self._out.append((call, args))
+
+    def send(self) -> None:
+        """Have all that was posted be called at home."""
+        out, self._out = self._out, []
+        if out:
+            self._home.tell(self._topics._take_in, out)
+
+    async def run(self, make: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+        """Run a coroutine function at home, behind what was posted, and return what it does.
+
+        What the home has handed on by then is delivered, or on its way here, ahead of the answer.
+
+        Raises:
+            InvalidState: the home's event loop has ended.
+        """
+        self.send()
+
+        async def run() -> _T:
+            try:
+                return await make()
+            finally:
+                self.hand_over()
+
+        running = run()
+        try:
+            future = asyncio.run_coroutine_threadsafe(running, self._home.loop)
+        except RuntimeError:
+            running.close()
+            raise InvalidState("the topics are closed") from None
+        try:
+            while not future.done():
+                await self.site.wait_for(future, _LOOK)
+                if not future.done() and self._home.loop.is_closed():
+                    raise InvalidState("the topics are closed")
+        finally:
+            future.cancel()  # if this was cancelled
+        try:
+            return future.result()
+        except concurrent.futures.CancelledError:
+            raise InvalidState("the topics are closed") from None
+
+    def publish(
+        self, topic: str, rule: Rule, prepared: Prepared, key: str | None, compress: bool | None, but: Member | None
+    ) -> Awaitable[Position | None]:
+        """Send a message to all but one."""
+        topics = self._topics
+        self.publishes += 1
+        posted = Posted(self)
+        token: Token | None = None
+        shared = prepared
+        if rule.history is None:
+            if topics._encode is not None:
+                shared = topics._encoded(topic, prepared, None, compress)
+            self.index.publish(topic, shared, but)
+        elif but is not None:
+            self._tokens += 1
+            token = Token(self, self._tokens)
+            self.mine[self._tokens] = but
+            if len(self.mine) > MAX_MINE:
+                self.mine.popitem(last=False)
+        self._post(topics._far_published, self, topic, rule, prepared, shared, key, token, posted)
+        return posted
+
+    def _joined(self, topic: str, rule: Rule) -> None:
+        self._post(self._topics._far_joined, self, topic, rule)
+
+    def _emptied(self, topic: str) -> None:
+        self._positions.pop(topic, None)
+        self._post(self._topics._far_emptied, self, topic)
+
+    def _told(self, topic: str, present: Present, came: bool) -> None:
+        self._post(self._topics._presence_changed, topic, present, came)
+
+    async def _read(self, topic: str, after: Position | None) -> tuple[Reading, Position | None]:
+        async def read() -> Reading:
+            reading, here = await self._topics._read(topic, after)
+            if here is not None:
+                self.hand(topic, None, None, here)
+            return reading
+
+        reading = await self.run(read)
+        return reading, self._positions.get(topic)
+
+    def end(self) -> None:
+        """End this part."""
+        self.index.flush()
+        self.delivery.close()
+        self._post(self._topics._far_ended, self)
+        self.send()
+
+    # --- From the home
+
+    def hand(self, topic: str, shared: Prepared | None, but: Token | None, position: Position | None) -> None:
+        """Have a message delivered at the end of the home's turn; the home calls it.
+
+        Args:
+            topic: its topic.
+            shared: the message; None to note the position only.
+            but: who does not get it.
+            position: its place, in a topic with a history.
+        """
+        if not self._in:
+            self._home.loop.call_soon(self.hand_over)
+        self._in.append((topic, shared, None if but is None or but.part is not self else but.number, position))
+
+    def hand_over(self) -> None:
+        """Have all that was handed on be delivered; the home calls it."""
+        messages, self._in = self._in, []
+        if messages and not self.site.tell(self._deliver, messages):
+            self._topics._far_ended(self)
+
+    def _deliver(self, messages: list[tuple[str, Prepared | None, int | None, Position | None]]) -> None:
+        index = self.index
+        for topic, shared, number, position in messages:
+            but = None if number is None else self.mine.pop(number, None)
+            if not index.count(topic):
+                continue
+            if position is not None:
+                self._positions[topic] = position
+            if shared is not None:
+                try:
+                    index.publish(topic, shared, but)
+                except Exception as exc:
+                    self._topics._logger.error("topics: a message of another thread failed", exc_info=exc)
+
+
+class _Nothing:
+    """A member's sink that takes everything and sends nothing."""
+
+    __slots__ = ()
+
+    def send_gathered(self, frames: bytes, count: int, cork: bool = False) -> bool:
+        return True
+
+    def transport_failed(self, exc: BaseException) -> None:
+        raise AssertionError("it cannot fail") from exc
