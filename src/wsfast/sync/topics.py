@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -18,6 +17,7 @@ from wsfast.codes import CloseCause
 from wsfast.connection import Side, State
 from wsfast.exceptions import BufferFull, ConcurrencyError, InvalidState
 from wsfast.topics import Published, Topics
+from wsfast.topics.thread import LoopOf, check_topics
 
 if TYPE_CHECKING:
     from wsfast.bus import Position
@@ -37,28 +37,6 @@ _LOOK: Final = 0.02
 """Seconds between two looks at a connection that is behind or sends a message in fragments."""
 
 
-class _Loop:
-    """An event loop in a thread, for as many servers as share one `Topics`."""
-
-    def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
-        self.thread = threading.Thread(target=self._run, name="wsfast-topics", daemon=True)
-        self.users = 0
-        self.thread.start()
-
-    def _run(self) -> None:
-        with asyncio.Runner(loop_factory=lambda: self.loop) as runner:  # which cancels what is left in the end
-            runner.get_loop().run_forever()
-
-    def stop(self) -> None:
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join()
-
-
-_loops: dict[int, _Loop] = {}  # by the `id` of their topics, which live as long
-_loops_lock: Final = threading.Lock()
-
-
 class Bridge:
     """A server in threads uses its topics through this.
 
@@ -73,25 +51,13 @@ class Bridge:
     """
 
     def __init__(self, topics: Topics) -> None:
-        if not isinstance(topics, Topics):
-            raise TypeError(f"topics must be a Topics, got {type(topics).__name__}")
-        self._topics = topics
-        self._own: _Loop | None = None
-        with _loops_lock:
-            running = topics._loop if topics._running else None
-            own = _loops.get(id(topics))
-            if running is None and own is None:
-                own = _loops[id(topics)] = _Loop()
-            if own is not None:
-                own.users += 1
-                self._own = own
-                running = own.loop
-        assert running is not None
-        self._loop: asyncio.AbstractEventLoop = running
+        self._topics = check_topics(topics)
+        self._own = LoopOf(topics)
+        self._loop: asyncio.AbstractEventLoop = self._own.loop
         try:
             self.wait(topics.start)
         except BaseException:
-            self._leave()
+            self._own.leave()
             raise
 
     def close(self) -> None:
@@ -99,18 +65,7 @@ class Bridge:
         try:
             self.wait(self._topics.close)
         finally:
-            self._leave()
-
-    def _leave(self) -> None:
-        own, self._own = self._own, None
-        if own is None:
-            return
-        with _loops_lock:
-            own.users -= 1
-            if own.users:
-                return
-            del _loops[id(self._topics)]
-        own.stop()
+            self._own.leave()
 
     def call(self, function: Callable[[], _T]) -> _T:
         """Call a function in the loop's thread, and send what it has published."""

@@ -27,11 +27,10 @@ from .rules import Rule, check_name
 
 if TYPE_CHECKING:
     from ..asyncio.broadcast import Prepared
-    from ..asyncio.websocket import WebSocket
     from ..bus.interface import Position, Reading
     from .topics import Topics
 
-__all__ = ["MAX_MINE", "TOTALS", "AsyncioSite", "Far", "Home", "Part", "Posted", "Site", "Token"]
+__all__ = ["MAX_MINE", "TOTALS", "AsyncioSite", "Far", "Home", "Part", "Posted", "Site", "Token", "run_at"]
 
 _T = TypeVar("_T")
 
@@ -146,6 +145,36 @@ class Posted:
         return await self.taken
 
 
+async def run_at(home: asyncio.AbstractEventLoop, make: Callable[[], Coroutine[Any, Any, _T]], site: Site) -> _T:
+    """Run a coroutine function on an event loop of another thread, and return what it does.
+
+    Args:
+        home: that loop.
+        make: the function.
+        site: the event loop that waits.
+
+    Raises:
+        InvalidState: that loop has ended.
+    """
+    running = make()
+    try:
+        future = asyncio.run_coroutine_threadsafe(running, home)
+    except RuntimeError:
+        running.close()
+        raise InvalidState("the topics are closed") from None
+    try:
+        while not future.done():
+            await site.wait_for(future, _LOOK)
+            if not future.done() and home.is_closed():
+                raise InvalidState("the topics are closed")
+    finally:
+        future.cancel()  # if this was cancelled
+    try:
+        return future.result()
+    except concurrent.futures.CancelledError:
+        raise InvalidState("the topics are closed") from None
+
+
 class Part:
     """The subscriptions of one event loop.
 
@@ -154,7 +183,7 @@ class Part:
         site: the event loop.
 
     Attributes:
-        site: the argument.
+        topics, site: the arguments.
         index, delivery: who subscribed, and how those are sent to who cannot have shared frames.
         users: how many have started the topics on this loop.
         publishes, recovered: totals.
@@ -168,7 +197,7 @@ class Part:
         self.delivery = Delivery(topics._logger, site)
         self.index = Index(site.turn, self.delivery.slow, self._emptied, self._left)
         self.delivery.index = self.index
-        self._topics = topics
+        self.topics: Topics = topics
 
     @property
     def totals(self) -> dict[str, int]:
@@ -214,9 +243,9 @@ class Part:
         if channel.turn is not self.site.turn:
             raise OtherThread("the connection belongs to another event loop than the one that this was called on")
 
-    def subscribe(self, ws: WebSocket, topic: str, info: str | None) -> Settling | None:
-        """Subscribe a connection; return what waits until that is in force everywhere, if it is not already."""
-        topics = self._topics
+    def subscribe(self, ws: Any, topic: str, info: str | None) -> Awaitable[None]:
+        """Subscribe a connection; return what waits until that is in force everywhere."""
+        topics = self.topics
         rule = topics._rules.of(topic)
         if info is not None:
             if not isinstance(info, str):
@@ -264,16 +293,16 @@ class Part:
             self._told(topic, Present(extra.id, info), True)
         return self._settling(topic)
 
-    def _settling(self, topic: str) -> Settling | None:
+    def _settling(self, topic: str) -> Awaitable[None]:
         return Settling(self, topic)
 
-    def unsubscribe(self, ws: WebSocket, topic: str) -> bool:
+    def unsubscribe(self, ws: Any, topic: str) -> bool:
         """End a subscription; tell whether there was one."""
         check_name(topic)
         channel: Any = ws._open_channel()
         self.check(channel)
         member = channel.member
-        if member is None or not self._topics._running or not member.has(topic):
+        if member is None or not self.topics._running or not member.has(topic):
             return False
         extra = member.extra
         if extra is not None and topic in extra.present:
@@ -292,18 +321,18 @@ class Part:
                 self._go(topic, extra.id)
 
     def _go(self, topic: str, id_: str) -> None:
-        with self._topics._presence_lock:
-            gone = self._topics._presence.go(topic, id_)
+        with self.topics._presence_lock:
+            gone = self.topics._presence.go(topic, id_)
         if gone is not None:
             self._told(topic, gone, False)
 
     async def settled(self, topic: str) -> None:
         """Wait until a subscription is in force everywhere."""
-        await self.run(lambda: self._topics._settled(topic))
+        await self.run(lambda: self.topics._settled(topic))
 
     # --- Recovering
 
-    async def recover(self, ws: WebSocket, topic: str, position: Position | None, info: str | None) -> int:
+    async def recover(self, ws: Any, topic: str, position: Position | None, info: str | None) -> int:
         """Send a connection what it missed, and subscribe it."""
         channel: Any = ws._open_channel()
         self.check(channel)
@@ -312,16 +341,14 @@ class Part:
         # It keeps the topic in this process while the history is read.
         anchor = Member(self.index, _Nothing())
         if self.index.subscribe(anchor, topic, False) and self.index.count(topic) == 1:
-            self._joined(topic, self._topics._rules.of(topic))
+            self._joined(topic, self.topics._rules.of(topic))
         try:
             return await self._recover(ws, channel, topic, position, info)
         finally:
             anchor.leave()
 
-    async def _recover(
-        self, ws: WebSocket, channel: Any, topic: str, position: Position | None, info: str | None
-    ) -> int:
-        topics = self._topics
+    async def _recover(self, ws: Any, channel: Any, topic: str, position: Position | None, info: str | None) -> int:
+        topics = self.topics
         await self.settled(topic)
         seen: dict[int, int] = {}
         count = 0
@@ -367,7 +394,7 @@ class Home(Part):
         self, topic: str, rule: Rule, prepared: Prepared, key: str | None, compress: bool | None, but: Member | None
     ) -> Awaitable[Position | None]:
         """Send a message to all but one."""
-        topics = self._topics
+        topics = self.topics
         self.publishes += 1
         if rule.history is not None:
             return topics._store(topic, prepared, rule.history, but)
@@ -383,22 +410,22 @@ class Home(Part):
             return _TAKEN if self.publishes % _TURN else _PAUSE
         return topics._send(topic, prepared, key)
 
-    def _settling(self, topic: str) -> Settling | None:
-        return None if self._topics._alone else Settling(self, topic)
+    def _settling(self, topic: str) -> Awaitable[None]:
+        return _TAKEN if self.topics._alone else Settling(self, topic)
 
     def _joined(self, topic: str, rule: Rule) -> None:
-        if topic not in self._topics._far:
-            self._topics._join(topic, rule)
+        if topic not in self.topics._far:
+            self.topics._join(topic, rule)
 
     def _emptied(self, topic: str) -> None:
-        if topic not in self._topics._far:
-            self._topics._leave(topic)
+        if topic not in self.topics._far:
+            self.topics._leave(topic)
 
     def _told(self, topic: str, present: Present, came: bool) -> None:
-        self._topics._presence_changed(topic, present, came)
+        self.topics._presence_changed(topic, present, came)
 
     async def _read(self, topic: str, after: Position | None) -> tuple[Reading, Position | None]:
-        return await self._topics._read(topic, after)
+        return await self.topics._read(topic, after)
 
 
 class Far(Part):
@@ -429,7 +456,7 @@ class Far(Part):
         """Have all that was posted be called at home."""
         out, self._out = self._out, []
         if out:
-            self._home.tell(self._topics._take_in, out)
+            self._home.tell(self.topics._take_in, out)
 
     async def run(self, make: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
         """Run a coroutine function at home, behind what was posted, and return what it does.
@@ -447,29 +474,13 @@ class Far(Part):
             finally:
                 self.hand_over()
 
-        running = run()
-        try:
-            future = asyncio.run_coroutine_threadsafe(running, self._home.loop)
-        except RuntimeError:
-            running.close()
-            raise InvalidState("the topics are closed") from None
-        try:
-            while not future.done():
-                await self.site.wait_for(future, _LOOK)
-                if not future.done() and self._home.loop.is_closed():
-                    raise InvalidState("the topics are closed")
-        finally:
-            future.cancel()  # if this was cancelled
-        try:
-            return future.result()
-        except concurrent.futures.CancelledError:
-            raise InvalidState("the topics are closed") from None
+        return await run_at(self._home.loop, run, self.site)
 
     def publish(
         self, topic: str, rule: Rule, prepared: Prepared, key: str | None, compress: bool | None, but: Member | None
     ) -> Awaitable[Position | None]:
         """Send a message to all but one."""
-        topics = self._topics
+        topics = self.topics
         self.publishes += 1
         posted = Posted(self)
         token: Token | None = None
@@ -488,18 +499,18 @@ class Far(Part):
         return posted
 
     def _joined(self, topic: str, rule: Rule) -> None:
-        self._post(self._topics._far_joined, self, topic, rule)
+        self._post(self.topics._far_joined, self, topic, rule)
 
     def _emptied(self, topic: str) -> None:
         self._positions.pop(topic, None)
-        self._post(self._topics._far_emptied, self, topic)
+        self._post(self.topics._far_emptied, self, topic)
 
     def _told(self, topic: str, present: Present, came: bool) -> None:
-        self._post(self._topics._presence_changed, topic, present, came)
+        self._post(self.topics._presence_changed, topic, present, came)
 
     async def _read(self, topic: str, after: Position | None) -> tuple[Reading, Position | None]:
         async def read() -> Reading:
-            reading, here = await self._topics._read(topic, after)
+            reading, here = await self.topics._read(topic, after)
             if here is not None:
                 self.hand(topic, None, None, here)
             return reading
@@ -511,7 +522,7 @@ class Far(Part):
         """End this part."""
         self.index.flush()
         self.delivery.close()
-        self._post(self._topics._far_ended, self)
+        self._post(self.topics._far_ended, self)
         self.send()
 
     # --- From the home
@@ -533,7 +544,7 @@ class Far(Part):
         """Have all that was handed on be delivered; the home calls it."""
         messages, self._in = self._in, []
         if messages and not self.site.tell(self._deliver, messages):
-            self._topics._far_ended(self)
+            self.topics._far_ended(self)
 
     def _deliver(self, messages: list[tuple[str, Prepared | None, int | None, Position | None]]) -> None:
         index = self.index
@@ -547,7 +558,7 @@ class Far(Part):
                 try:
                     index.publish(topic, shared, but)
                 except Exception as exc:
-                    self._topics._logger.error("topics: a message of another thread failed", exc_info=exc)
+                    self.topics._logger.error("topics: a message of another thread failed", exc_info=exc)
 
 
 class _Nothing:

@@ -340,7 +340,7 @@ class Topics:
 
     def subscribe(self, ws: WebSocket, topic: str, info: str | None = None) -> Awaitable[None]:
         """Subscribe a connection to a topic; see `WebSocket.subscribe`."""
-        return self._here().subscribe(ws, topic, info) or _TAKEN
+        return self._here().subscribe(ws, topic, info)
 
     def unsubscribe(self, ws: WebSocket, topic: str) -> bool:
         """End a subscription; see `WebSocket.unsubscribe`."""
@@ -499,7 +499,10 @@ class Topics:
             ValueError, TypeError: the topic has no history, or `since` is not a position.
             BusUnavailable: it cannot be read.
         """
-        part = self._here()
+        async for published in self._history(self._here(), topic, since):
+            yield published
+
+    async def _history(self, part: Part, topic: str, since: Position | str | None) -> AsyncIterator[Published]:
         position = self._checked_since(topic, since)
         seen: dict[int, int] = {}
         while True:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 import socket
 import ssl as ssl_module
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from math import inf
-from typing import Any, Final, TypeAlias, Unpack
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, Unpack
 
 import trio
 
 from wsfast.closing import encode_close
 from wsfast.codes import CloseCause, CloseCode
 from wsfast.connection import Side, State
-from wsfast.exceptions import ConnectionClosed, HandshakeRefused, is_only
+from wsfast.exceptions import ConnectionClosed, HandshakeRefused, InvalidState, is_only
 from wsfast.handshake import Request, RequestParser, Response, refuse
 from wsfast.handshake.uri import format_address
 from wsfast.options import connection_class, refuse_unknown
@@ -35,6 +35,13 @@ from .bytestream import StreamBroken
 from .stream import CHUNK, Transport, close_now, secure
 from .websocket import WebSocket
 
+if TYPE_CHECKING:
+    from wsfast.bus import Position
+    from wsfast.events import BytesLike
+    from wsfast.topics import Present, Published, Topics
+
+    from .topics import Bridge
+
 __all__ = ["Handler", "Server", "serve", "unix_serve"]
 
 Handler: TypeAlias = Callable[[WebSocket], Awaitable[object]]
@@ -52,10 +59,15 @@ class ServeOptions(ServerOptions, BindOptions, total=False):
     process_request: ProcessRequest | None
     process_response: ProcessResponse | None
     select_subprotocol: SelectSubprotocol | None
+    topics: Topics | None
 
 
 class Server(BaseServer):
-    """A server that `serve` runs, as ``await nursery.start(...)`` returns it."""
+    """A server that `serve` runs, as ``await nursery.start(...)`` returns it.
+
+    Attributes:
+        topics: the argument of `serve`.
+    """
 
     def __init__(
         self,
@@ -63,10 +75,17 @@ class Server(BaseServer):
         *,
         ssl: ssl_module.SSLContext | None,
         create_connection: Callable[..., WebSocket],
+        topics: Topics | None = None,
         **options: Any,
     ) -> None:
         check_context(ssl)
         super().__init__(handlers, **options)
+        if topics is not None:
+            from wsfast.topics.thread import check_topics  # with asyncio, which is not needed without
+
+            check_topics(topics)
+        self.topics: Topics | None = topics
+        self._bridge: Bridge | None = None
         self._ssl = ssl
         self._create_connection = create_connection
         self._sockets: list[socket.socket] = []
@@ -134,6 +153,43 @@ class Server(BaseServer):
                     ws._abort(CloseCause.STOP)
             self.logger.error("handlers were still running %s s after the server was told to stop", timeout)
 
+    # --- Topics
+
+    def publish(
+        self,
+        topic: str,
+        message: str | BytesLike,
+        *,
+        key: str | None = None,
+        text: bool | None = None,
+        compress: bool | None = None,
+    ) -> Awaitable[Position | None]:
+        """Send a message to all who subscribed to a topic, in all processes; see `Topics.publish`.
+
+        Raises:
+            InvalidState: the server has no topics, or is closed.
+        """
+        bridge = self._topics_bridge()
+        return bridge.topics._publish(topic, message, key, text, compress, None, bridge.part())
+
+    def present(self, topic: str) -> list[Present]:
+        """Return who is present in a topic; see `Topics.present`."""
+        return self._topics_bridge().topics.present(topic)
+
+    def history(self, topic: str, since: Position | str | None = None) -> AsyncIterator[Published]:
+        """Iterate over the messages that are kept of a topic, oldest first; see `Topics.history`."""
+        bridge = self._topics_bridge()
+        return bridge.topics._history(bridge.part(), topic, since)
+
+    def _topics_bridge(self) -> Bridge:
+        if self._bridge is None:
+            if self.topics is not None:
+                raise InvalidState("the server is closed, and so are its topics")
+            raise InvalidState("the server has no topics: give it some, serve(topics=wsfast.Topics())")
+        return self._bridge
+
+    # --- The end
+
     def _others(self) -> list[WebSocket | None]:
         current = trio.lowlevel.current_task()
         return [ws for task, ws in self._served.items() if task is not current]
@@ -149,6 +205,12 @@ class Server(BaseServer):
     ) -> None:
         self._sockets, self._file = sockets, file
         try:
+            if self.topics is not None:
+                from .topics import Bridge
+
+                bridge = Bridge(self.topics)
+                await bridge.start()
+                self._bridge = bridge
             for sock in sockets:
                 sock.listen(backlog)
             listeners = self._listeners()
@@ -168,6 +230,10 @@ class Server(BaseServer):
                         self._release()
         finally:
             self._release()
+            ended, self._bridge = self._bridge, None
+            if ended is not None:
+                with trio.CancelScope(shield=True):
+                    await ended.close()
 
     def _listeners(self) -> list[trio.SocketListener]:
         return [trio.SocketListener(trio.socket.from_stdlib_socket(sock)) for sock in self._sockets]
@@ -234,6 +300,7 @@ class Server(BaseServer):
                         raise ConnectionResetError("the client ended it")
                     request = parser.feed(data)
                 ws = self._create_connection(transport, self.limits, stream=stream, request=request, logger=self.logger)
+                ws._bridge = self._bridge
                 answer = await finish_answer(self._answer(ws, request, lambda: peer))
                 if self.closing or isinstance(answer, Response):
                     await trio.lowlevel.checkpoint_if_cancelled()
@@ -365,6 +432,8 @@ async def serve(
         origins, compression, response_headers, server_header: those of `wsfast.Server`.
         max_line, max_head, max_headers, max_size, max_fragments, read_limit, write_limit: those of `wsfast.Server`.
         open_timeout, ping_interval, ping_timeout, close_timeout: those of `wsfast.Server`.
+        topics: what its connections can subscribe to, a `wsfast.Topics`. It runs on an asyncio event loop in a thread,
+            in which `on_gap`, `on_presence`, and `encode` for what comes from the bus, are called.
         max_connections: the most connections at a time, those in their opening handshake and those whose handler has
             not returned among them; further clients are answered 503. None, the default, for no limit.
         stop_timeout: seconds for `Server.shutdown` to end in; None waits for handlers however long they take.

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Iterable
 from math import inf
-from typing import Any, Final, Literal, Self, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias, overload
 
 import trio
 
@@ -27,12 +27,19 @@ from wsfast.exceptions import (
     ConcurrencyError,
     ConnectionClosed,
     ConnectionClosedOK,
+    InvalidState,
 )
 from wsfast.handshake import Request, Response
 from wsfast.session import LINGER, Do, Limits
 from wsfast.shell import Pieces, Shell
 
 from .stream import CHUNK, Transport, close_now
+
+if TYPE_CHECKING:
+    from wsfast.bus import Position
+    from wsfast.topics.part import Part
+
+    from .topics import Bridge, Sink
 
 __all__ = ["Message", "PingWaiter", "WebSocket"]
 
@@ -131,6 +138,8 @@ class WebSocket(Shell):
         self._broken = False  # writing has failed
         self._no_more = False  # no message follows those in the queue
         self._ending = False  # this side is to end the transport, once all is sent
+        self._bridge: Bridge | None = None  # to the topics of its server, which sets it before it is open
+        self._sink: Sink | None = None
 
     def _open(
         self, side: Side, response: Response, subprotocol: str | None, compression: Compression | None, trailing: bytes
@@ -145,6 +154,8 @@ class WebSocket(Shell):
             trailing: the bytes that came behind the opening handshake.
         """
         self._begin(side, response, subprotocol, compression)
+        if self._bridge is not None:
+            self._sink = self._bridge.sink(self)
         if trailing:
             self._received(trailing)
 
@@ -315,6 +326,7 @@ class WebSocket(Shell):
             async with self._gate:
                 if pieces is None:
                     await self._wait_for_room()
+                    self._settle_gathered()
                     connection.send_message(message, text=text, compress=compress)  # type: ignore[arg-type]
                     self._messages_sent += 1
                     self._flush()
@@ -335,6 +347,7 @@ class WebSocket(Shell):
         connection = self._connection
         check = PieceCheck()
         await self._wait_for_room()
+        self._settle_gathered()
         try:
             async for piece in pieces:
                 check(piece)
@@ -428,7 +441,105 @@ class WebSocket(Shell):
         connection.send_pong(data.encode() if isinstance(data, str) else data)
         self._flush()
 
+    # --- Topics -------------------------------------------------------------------------------------------
+
+    def subscribe(self, topic: str, *, info: str | None = None) -> Awaitable[None]:
+        """Subscribe to a topic: what is published to it from now on is sent to the peer, until the connection ends.
+
+        Without effect if it has subscribed already.
+
+        Args:
+            topic: 1 to 200 of ``A-Z a-z 0-9 _ . : @ / -``.
+            info: what others learn of this connection, in a topic with presence; at most 1024 bytes in UTF-8.
+
+        Returns:
+            An awaitable, which need not be awaited: it is done when what other threads and processes publish is sent
+            here.
+
+        Raises:
+            ValueError, TypeError: `topic` is not a valid name, or `info` is not valid.
+            NotAuthorized: the hook `authorize` does not allow it.
+            TooManySubscriptions: a limit of `Topics` is reached.
+            ConnectionClosed: the connection is closed.
+            InvalidState: its server has no topics, or they are closed.
+            BusUnavailable: by the awaitable: other processes cannot be reached; this process' messages are sent.
+        """
+        return self._topics_part().subscribe(self, topic, info)
+
+    def unsubscribe(self, topic: str) -> bool:
+        """Unsubscribe from a topic; tell whether it had subscribed. What was published before is sent."""
+        return self._topics_part().unsubscribe(self, topic)
+
+    async def recover(self, topic: str, since: Position | str | None, *, info: str | None = None) -> int:
+        """Send the peer what it missed of a topic with a history, and subscribe; nothing is left out or sent twice.
+
+        Args:
+            topic, info: those of `subscribe`.
+            since: the position of the latest message that the peer has, or what `str` made of it; None to send all
+                that is kept.
+
+        Returns:
+            How many messages it had missed.
+
+        Raises:
+            NotRecovered: some of them are not kept any more; it is not subscribed.
+            ValueError, TypeError: as `subscribe`, or the topic has no history, or `since` is not a position.
+            BusUnavailable: the history cannot be read now.
+            NotAuthorized, TooManySubscriptions, ConnectionClosed, InvalidState: as `subscribe`.
+        """
+        part = self._topics_part()
+        return await part.recover(self, topic, part.topics._checked_since(topic, since), info)
+
+    def publish(
+        self,
+        topic: str,
+        message: str | BytesLike,
+        *,
+        key: str | None = None,
+        text: bool | None = None,
+        compress: bool | None = None,
+    ) -> Awaitable[Position | None]:
+        """Send a message to all others who subscribed to a topic; `Topics.publish` has arguments and errors.
+
+        Raises:
+            ConnectionClosed: the connection is closed, or closing.
+            InvalidState: its server has no topics, or they are closed.
+        """
+        part = self._topics_part()
+        sink = self._open_channel()
+        if sink.connection.state is not State.OPEN:
+            raise sink.connection.closed_error()
+        return part.topics._publish(topic, message, key, text, compress, sink.member, part)
+
+    @property
+    def topics(self) -> set[str]:
+        """The topics that it has subscribed to, as a new set."""
+        return set() if self._sink is None or self._sink.member is None else set(self._sink.member.topics)
+
+    def _topics_part(self) -> Part:
+        if self._bridge is None:
+            raise InvalidState("the connection's server has no topics: give it some, serve(topics=wsfast.Topics())")
+        if not trio.lowlevel.in_trio_run():
+            raise RuntimeError("a connection can be used in the thread of its trio.run() only: use trio.from_thread")
+        return self._bridge.part()
+
+    def _open_channel(self) -> Sink:
+        """Return what the topics know of the connection."""
+        if self._sink is None:
+            self._connection  # noqa: B018 - raises if it is not open yet
+            raise InvalidState("the connection has no topics")
+        return self._sink
+
+    def _settle_gathered(self) -> None:
+        if self._sink is not None:
+            self._sink.settle_gathered()
+
     # --- Closing ------------------------------------------------------------------------------------------
+
+    def _start_close(self, code: int, reason: str, cause: CloseCause) -> bool:
+        if self._opened:
+            self._settle_gathered()
+        return super()._start_close(code, reason, cause)
 
     async def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
         """Close the connection with the closing handshake and wait for its end, for about `close_timeout` at most.
@@ -497,6 +608,8 @@ class WebSocket(Shell):
         connection = self._connection
         self._obey(self._hand_in())
         self._over = True
+        if self._sink is not None:
+            self._sink.leave()
         self._session.receive_eof()
         if connection.compression is not None:
             connection.compression.close()

@@ -1,0 +1,264 @@
+"""Topics for servers on trio: a `Topics` runs on an asyncio event loop in a thread, and has a part here.
+
+The part has an index of its own: what happens for each connection happens in trio's thread, and a message is handed
+over once between the threads.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+
+from wsfast.codes import CloseCause
+from wsfast.connection import State
+from wsfast.exceptions import BufferFull, ConcurrencyError, InvalidState
+from wsfast.topics import Topics
+from wsfast.topics.part import Far, Part, run_at
+from wsfast.topics.thread import LoopOf
+
+if TYPE_CHECKING:
+    from wsfast.topics.index import Member
+
+    from .websocket import WebSocket
+
+__all__ = ["Bridge", "Sink"]
+
+_logger: Final = logging.getLogger("wsfast.topics")
+
+
+class _Soon:
+    """What an index needs of an event loop."""
+
+    def __init__(self, token: trio.lowlevel.TrioToken) -> None:
+        self._token = token
+
+    def call_soon(self, call: Callable[..., object], *args: Any) -> None:
+        """Have something called in the next turn, which an exception must not end."""
+        self._token.run_sync_soon(_guarded, call, args)
+
+
+def _guarded(call: Callable[..., object], args: tuple[Any, ...]) -> None:
+    try:
+        call(*args)
+    except Exception as exc:
+        _logger.error("topics: a call failed", exc_info=exc)
+
+
+class _Turn:
+    """What an index needs to know of the turn."""
+
+    def __init__(self, token: trio.lowlevel.TrioToken) -> None:
+        self.gathering: int = 0
+        self.loop = _Soon(token)
+
+
+class TrioSite:
+    """The run of trio of this thread, as the site of a part of `Topics`."""
+
+    def __init__(self) -> None:
+        self.token = trio.lowlevel.current_trio_token()
+        self.turn: Any = _Turn(self.token)
+
+    def tell(self, call: Callable[..., object], *args: Any) -> bool:
+        """Have something called there, from any thread; return False if the run has ended."""
+        try:
+            self.token.run_sync_soon(_guarded, call, args)
+        except trio.RunFinishedError:
+            return False
+        return True
+
+    async def wait_for(self, future: concurrent.futures.Future[Any], timeout: float) -> None:
+        """Wait until a future is done, or for some seconds."""
+        done = trio.Event()
+        future.add_done_callback(lambda _: self.tell(done.set))
+        with trio.move_on_after(timeout):
+            await done.wait()
+
+    def spawn(self, run: Callable[[], Coroutine[Any, Any, None]]) -> trio.CancelScope:
+        """Run a coroutine function that raises nothing, as a task."""
+        scope = trio.CancelScope()
+
+        async def scoped() -> None:
+            with scope:
+                await run()
+
+        trio.lowlevel.spawn_system_task(scoped, name="wsfast-topics")
+        return scope
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep."""
+        await trio.sleep(seconds)
+
+
+class Bridge:
+    """A server on trio uses its topics through this.
+
+    Attributes:
+        topics: the topics.
+    """
+
+    def __init__(self, topics: Topics) -> None:
+        self.topics: Topics = topics
+        self._loop = LoopOf(topics)
+        self._key: object = threading.get_ident()
+        self._part: Part | None = None
+
+    async def start(self) -> None:
+        """Start the topics: on the event loop that they run on, if an asyncio server has, else in a thread."""
+        topics = self.topics
+        site = TrioSite()
+        try:
+            await run_at(self._loop.loop, topics.start, site)
+        except BaseException:
+            await self._leave()
+            raise
+        old = topics._parts.get(self._key)
+        if isinstance(old, Far) and isinstance(old.site, TrioSite) and old.site.token is not site.token:
+            del topics._parts[self._key]  # of a run in this thread that ended before its server did
+        topics._begin(self._key, lambda: site)
+        self._part = topics._parts[self._key]
+
+    async def close(self) -> None:
+        """Close the topics, if nobody else uses them."""
+        part, self._part = self._part, None
+        try:
+            if part is not None:
+                await self.topics._close(self._key)
+                with contextlib.suppress(InvalidState):  # the loop has ended first
+                    await part.run(self.topics.close)
+        finally:
+            await self._leave()
+
+    async def _leave(self) -> None:
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(self._loop.leave)
+
+    def part(self) -> Part:
+        """Return the topics' part on this run of trio.
+
+        Raises:
+            InvalidState: the topics are closed.
+        """
+        self.topics._check_running()
+        if self._part is None:
+            raise InvalidState("the server is closed, and so are its topics")
+        return self._part
+
+    def sink(self, ws: WebSocket) -> Sink:
+        """Return where the messages of a connection go."""
+        return Sink(ws, self.part().site.turn)
+
+
+class Sink:
+    """Where a connection's messages from topics go: what `Topics` sees of it.
+
+    Args:
+        ws: the connection, which is open.
+        turn: that of the part.
+
+    Attributes:
+        member: its subscriptions, None if it has none.
+    """
+
+    def __init__(self, ws: WebSocket, turn: Any) -> None:
+        self.ws = ws
+        self.turn = turn
+        self.member: Member | None = None
+        self.connection = ws._connection
+        self.host = self
+        self.outbox = _Outbox(ws)
+        self.logger = ws.logger
+        self.limits = ws._limits
+
+    def settle_gathered(self) -> None:
+        """Put what was published to this connection's topics ahead of what it sends next."""
+        if self.member is not None and self.turn.gathering:
+            self.member.settle()
+
+    def leave(self) -> None:
+        """End all subscriptions."""
+        member, self.member = self.member, None
+        if member is not None:
+            member.leave()
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether another message is under way in fragments."""
+        return self.ws._sender is not None or self.connection.in_message
+
+    @property
+    def write_paused(self) -> bool:
+        """Whether more is unsent than `write_limit`."""
+        return self.ws._full
+
+    def has_room(self, size: int) -> bool:
+        """Tell whether a message may be sent without further thought."""
+        return self.connection.state is State.OPEN and not self.is_sending and not self.ws._full and not self.ws._over
+
+    def may_buffer(self, payload: bytes) -> bool:
+        """Tell whether a message may be sent to a peer that is behind.
+
+        Raises:
+            BufferFull: too much is unsent.
+        """
+        limit, unsent = self.limits.max_buffered, self.ws.buffered_amount
+        if limit is not None and unsent + len(payload) > limit:
+            raise BufferFull(f"{unsent} bytes are unsent, the limit is {limit} (max_buffered)")
+        return True
+
+    def send_gathered(self, frames: bytes, count: int, cork: bool = False) -> bool:
+        """Send whole messages whose frames were made for many; False if that is not the plain case."""
+        if self.connection.compression is not None or not self.has_room(len(frames)):
+            return False
+        self.connection.encoder.encoded(frames)
+        self.ws._messages_sent += count
+        self.ws._flush()
+        return True
+
+    def write_encoded(self, frame: bytes) -> None:
+        """Send a message, whatever is unsent.
+
+        Raises:
+            ConcurrencyError: another is under way in fragments.
+        """
+        if self.connection.state is not State.OPEN or self.ws._over:
+            return
+        if self.is_sending:
+            raise ConcurrencyError("sending a fragmented message")
+        self.settle_gathered()
+        self.connection.encoder.encoded(frame)
+        self.ws._messages_sent += 1
+        self.ws._flush()
+
+    def transport_failed(self, exc: BaseException) -> None:
+        """Drop the connection after an error of this program's own."""
+        self.logger.error("a connection failed while it was written to", exc_info=exc)
+        self.ws._abort(CloseCause.LOCAL)
+
+
+class _Outbox:
+    """How those wait that send to a connection in steps."""
+
+    def __init__(self, ws: WebSocket) -> None:
+        self._ws = ws
+
+    async def drain(self) -> None:
+        """Wait until little is unsent."""
+        await self._ws._wait_for_room()
+        await trio.lowlevel.checkpoint()
+        if self._ws._connection.state is not State.OPEN:
+            raise self._ws._connection.closed_error()
+
+    @contextlib.asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait until no other message is under way, and keep others from sending one."""
+        async with self._ws._gate:
+            if self._ws._connection.state is not State.OPEN:
+                raise self._ws._connection.closed_error()
+            yield
