@@ -5,17 +5,22 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import secrets
 import shutil
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from wsfast.bus import Bus, NatsBus, RedisBus
+from wsfast.testing.bus import Process, processes
+
 REDISES = ("redis-server", "valkey-server")
+ENGINES = (*REDISES, "nats-server")
 
 
 def find(name: str) -> str:
@@ -141,3 +146,22 @@ def engine(name: str, directory: Path, *options: str) -> Iterator[Engine]:
         yield made
     finally:
         made.stop()
+
+
+def bus(url: str, prefix: str | None = None) -> Bus:
+    """Make a bus for a server, which is of NATS or of Redis by its URL."""
+    kind: type[NatsBus | RedisBus] = NatsBus if url.startswith("nats:") else RedisBus
+    return kind(url) if prefix is None else kind(url, prefix=prefix)
+
+
+def maker(running: Engine) -> Callable[[], Bus]:
+    """Return what makes buses of one application."""
+    prefix = f"test-{secrets.token_hex(4)}"
+    return lambda: bus(running.url, prefix)
+
+
+@contextlib.asynccontextmanager
+async def two(running: Engine) -> AsyncIterator[tuple[Process, Process]]:
+    """Run two processes of one application."""
+    async with processes(maker(running), 2) as (one, other):
+        yield one, other

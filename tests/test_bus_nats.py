@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
-import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from engines import Engine, engine
+from engines import Engine, engine, maker, two
 from shared import until
 
-from wsfast.bus import NatsBus, Position
+from wsfast.bus import NatsBus
 from wsfast.exceptions import BusUnavailable
-from wsfast.testing.bus import CHECKS, Process, processes
+from wsfast.testing.bus import Process, processes
 
 pytestmark = [pytest.mark.anyio, pytest.mark.engines]
 
@@ -34,40 +32,11 @@ def own(tmp_path: Path) -> Iterator[Engine]:
         yield running
 
 
-def maker(running: Engine) -> Callable[[], NatsBus]:
-    """Return what makes buses of one application."""
-    prefix = f"test-{secrets.token_hex(4)}"
-    return lambda: NatsBus(running.url, prefix=prefix)
-
-
 async def until_empty(bus: NatsBus, topic: str) -> None:
     """Wait until what was kept of a topic has expired."""
     async with asyncio.timeout(10):
         while (await bus.read(topic, None)).messages:
             pass
-
-
-@contextlib.asynccontextmanager
-async def two(running: Engine) -> AsyncIterator[tuple[Process, Process]]:
-    async with processes(maker(running), 2) as (one, other):
-        yield one, other
-
-
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-async def test_conformance(check: Any, shared: Engine) -> None:
-    await check(maker(shared))
-
-
-async def test_prefixes_keep_applications_apart(shared: Engine) -> None:
-    async with two(shared) as (one, other), two(shared) as (stranger, _):
-        for process in (other, stranger):
-            await process.join("t")
-        await one.bus.publish("t", b"1")
-        await one.bus.store("h", b"1", 10, 60.0)
-        await until(lambda: other.messages)
-        await stranger.bus.settled()
-        assert stranger.messages == []
-        assert (await stranger.bus.read("h", None)).messages == []
 
 
 async def test_nonsense_on_our_subjects_is_dropped(shared: Engine) -> None:
@@ -137,28 +106,6 @@ async def test_messages_of_a_history_that_come_in_another_order() -> None:
     assert bus._orders == {}
 
 
-async def test_a_restart_keeps_histories(own: Engine) -> None:
-    """They are on the disk: the epoch goes on, what waits is stored when it is back, in order and once."""
-    async with two(own) as (one, other):
-        await other.join("h")
-        first = await one.bus.store("h", b"0", 100, 60.0)
-        own.kill()
-        await until(lambda: not one.up and not other.up)
-        waiting = [one.bus.store("h", b"%d" % number, 100, 60.0) for number in range(1, 10)]
-        with pytest.raises(BusUnavailable):
-            await one.bus.publish("t", b"lost")
-        with pytest.raises(BusUnavailable):
-            await one.bus.read("h", None)
-        own.start()
-        positions = [await entry for entry in waiting]
-        assert positions == [Position(first.epoch, number) for number in range(2, 11)]
-        await until(lambda: other.up)
-        reading = await other.bus.read("h", first)
-        assert reading.complete
-        assert [message.data for message in reading.messages] == [b"%d" % number for number in range(1, 10)]
-        assert one.bus.counters == {"reconnects": 1, "outbox": 0}
-
-
 async def test_a_history_that_was_deleted_is_a_new_epoch(shared: Engine) -> None:
     """What was stored lately is stored again."""
     async with two(shared) as (one, other):
@@ -171,23 +118,6 @@ async def test_a_history_that_was_deleted_is_a_new_epoch(shared: Engine) -> None
         assert not reading.complete
         await until(lambda: other.up)
         assert sorted({message.data for message in (await other.bus.read("h", None)).messages}) == [b"0", b"1"]
-
-
-async def test_a_hung_server_is_noticed_within_three_seconds(own: Engine) -> None:
-    async with two(own) as (one, other):
-        loop = asyncio.get_running_loop()
-        start = loop.time()
-        own.kill(signal.SIGSTOP)
-        waiting = one.bus.publish("t", b"1")
-        await until(lambda: not one.up and not other.up)
-        assert loop.time() - start <= 3.5  # 3.0 s at most where nothing else runs
-        with pytest.raises(BusUnavailable):
-            await waiting
-        own.kill(signal.SIGCONT)
-        await until(lambda: one.up and other.up)
-        await other.join("t")
-        await one.bus.publish("t", b"2")
-        await until(lambda: ("t", b"2") in other.messages)
 
 
 async def test_what_is_more_than_the_server_takes(shared: Engine) -> None:
@@ -288,30 +218,6 @@ async def test_a_server_without_jetstream(tmp_path: Path) -> None:
             with pytest.raises(BusUnavailable, match="no JetStream"):
                 await one.bus.read("h", None)
             assert one.states == [True]
-
-
-async def test_a_password(tmp_path: Path) -> None:
-    with engine("nats-server", tmp_path, "--user", "ada", "--pass", "secret") as running:
-        good, bad = Process(NatsBus(f"nats://ada:secret@127.0.0.1:{running.port}")), Process(NatsBus(running.url))
-        for process in (good, bad):
-            await process.bus.start(process, process.origin)
-        await until(lambda: good.up)
-        assert not bad.up
-        for process in (good, bad):
-            await process.bus.close()
-
-
-async def test_where_nothing_listens() -> None:
-    process = Process(NatsBus("nats://127.0.0.1:1"))
-    await process.bus.start(process, process.origin)
-    with pytest.raises(BusUnavailable):
-        await process.bus.publish("t", b"")
-    with pytest.raises(BusUnavailable):
-        await process.bus.settled()
-    waiting = process.bus.store("t", b"", 1, 1.0)
-    await process.bus.close()
-    with pytest.raises(BusUnavailable, match="the bus was closed"):
-        await waiting
 
 
 def test_wrong_arguments() -> None:

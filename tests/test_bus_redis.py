@@ -5,20 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
 
 import hiredis
 import pytest
-from engines import REDISES, Engine, engine, find, free_port
+from engines import REDISES, Engine, engine, find, free_port, two
 from shared import until
 
 from wsfast.bus import Position, RedisBus
 from wsfast.exceptions import BusUnavailable
-from wsfast.testing.bus import CHECKS, Process, processes
+from wsfast.testing.bus import Process, processes
 
 pytestmark = [pytest.mark.anyio, pytest.mark.engines]
 
@@ -34,35 +32,6 @@ def own(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
     """An engine for a test that does something to it."""
     with engine(request.param, tmp_path) as running:
         yield running
-
-
-def maker(running: Engine) -> Callable[[], RedisBus]:
-    """Return what makes buses of one application."""
-    prefix = f"test.{secrets.token_hex(4)}"
-    return lambda: RedisBus(running.url, prefix=prefix)
-
-
-@contextlib.asynccontextmanager
-async def two(running: Engine) -> AsyncIterator[tuple[Process, Process]]:
-    async with processes(maker(running), 2) as (one, other):
-        yield one, other
-
-
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-async def test_conformance(check: Any, shared: Engine) -> None:
-    await check(maker(shared))
-
-
-async def test_prefixes_keep_applications_apart(shared: Engine) -> None:
-    async with two(shared) as (one, other), two(shared) as (stranger, _):
-        for process in (other, stranger):
-            await process.join("t")
-        await one.bus.publish("t", b"1")
-        await one.bus.store("h", b"1", 10, 60.0)
-        await until(lambda: other.messages)
-        await stranger.bus.settled()
-        assert stranger.messages == []
-        assert (await stranger.bus.read("h", None)).messages == []
 
 
 async def test_nonsense_on_our_channels_is_dropped(shared: Engine) -> None:
@@ -210,27 +179,6 @@ async def test_a_killed_connection_loses_nothing_that_has_a_history(own: Engine)
         assert one.bus.counters["reconnects"] >= 1
 
 
-async def test_a_restart_without_persistence(own: Engine) -> None:
-    """What waits is stored when it is back, in a new epoch, with what was stored lately."""
-    async with two(own) as (one, other):
-        await other.join("h")
-        first = await one.bus.store("h", b"0", 100, 60.0)
-        own.kill()
-        await until(lambda: not one.up and not other.up)
-        waiting = [one.bus.store("h", b"%d" % number, 100, 60.0) for number in range(1, 10)]
-        with pytest.raises(BusUnavailable):
-            await one.bus.publish("t", b"lost")
-        with pytest.raises(BusUnavailable):
-            await one.bus.read("h", None)
-        own.start()
-        last = [await entry for entry in waiting][-1]
-        assert last.epoch != first.epoch
-        await until(lambda: other.up)
-        reading = await other.bus.read("h", first)
-        assert not reading.complete
-        assert [message.data for message in reading.messages] == [b"%d" % number for number in range(10)]
-
-
 async def test_a_restart_with_persistence(tmp_path: Path) -> None:
     """An engine that writes each command to its disk first goes on where it was."""
     with engine(REDISES[0], tmp_path, "--appendonly", "yes", "--appendfsync", "always") as running:
@@ -261,23 +209,6 @@ async def test_a_restart_from_an_old_snapshot_is_a_new_epoch(tmp_path: Path) -> 
             assert (await one.bus.store("h", b"5", 100, 60.0)).epoch != before.epoch
 
 
-async def test_a_hung_engine_is_noticed_within_three_seconds(own: Engine) -> None:
-    async with two(own) as (one, other):
-        loop = asyncio.get_running_loop()
-        start = loop.time()
-        own.kill(signal.SIGSTOP)
-        waiting = one.bus.publish("t", b"1")
-        await until(lambda: not one.up and not other.up)
-        assert loop.time() - start <= 3.5  # 2.65 s at most where nothing else runs
-        with pytest.raises(BusUnavailable):
-            await waiting
-        own.kill(signal.SIGCONT)
-        await until(lambda: one.up and other.up)
-        await other.join("t")
-        await one.bus.publish("t", b"2")
-        await until(lambda: ("t", b"2") in other.messages)
-
-
 async def test_scripts_that_were_flushed(own: Engine) -> None:
     async with two(own) as (one, other):
         await other.join("h")
@@ -295,18 +226,6 @@ async def test_an_engine_without_memory_refuses(own: Engine) -> None:
         assert (await one.bus.store("h", b"1", 100, 60.0)).offset == 1
 
 
-async def test_a_password(tmp_path: Path) -> None:
-    with engine(REDISES[0], tmp_path) as running:
-        running.ask("CONFIG", "SET", "requirepass", "secret")
-        good, bad = Process(RedisBus(f"redis://:secret@127.0.0.1:{running.port}")), Process(RedisBus(running.url))
-        for process in (good, bad):
-            await process.bus.start(process, process.origin)
-        await until(lambda: good.up)
-        assert not bad.up
-        for process in (good, bad):
-            await process.bus.close()
-
-
 async def test_sentinels(tmp_path: Path) -> None:
     with engine(REDISES[0], tmp_path) as running:
         config = tmp_path / "sentinel.conf"
@@ -320,19 +239,6 @@ async def test_sentinels(tmp_path: Path) -> None:
             await process.bus.close()
         finally:
             watcher.stop()
-
-
-async def test_where_nothing_listens() -> None:
-    process = Process(RedisBus("redis://127.0.0.1:1"))
-    await process.bus.start(process, process.origin)
-    with pytest.raises(BusUnavailable):
-        await process.bus.publish("t", b"")
-    with pytest.raises(BusUnavailable):
-        await process.bus.settled()
-    waiting = process.bus.store("t", b"", 1, 1.0)
-    await process.bus.close()
-    with pytest.raises(BusUnavailable, match="the bus was closed"):
-        await waiting
 
 
 def test_wrong_arguments() -> None:
