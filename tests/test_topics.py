@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -303,6 +303,33 @@ async def test_authorize() -> None:
         with pytest.raises(TypeError, match="authorize must return True or False, got coroutine"):
             ours.subscribe("yes")
         assert ours.topics == set()
+
+
+async def test_authorize_may_do_anything_to_the_connection() -> None:
+    """What it subscribed itself is not subscribed twice, and a connection that it closed is not at all."""
+    acts: list[Callable[[wsfast.WebSocket], object]] = []
+
+    def may(ws: wsfast.WebSocket, topic: str) -> bool:
+        if acts:
+            acts.pop()(ws)
+        return True
+
+    topics = wsfast.Topics(authorize=may)
+    async with world(topics) as w:
+        client, ws = await w.client()
+        acts.append(lambda ws: (ws.subscribe("room"), ws.subscribe("more")))
+        ws.subscribe("room")
+        assert ws.topics == {"room", "more"}
+        assert topics.counters["subscriptions"] == 2
+        await topics.publish("room", "once")
+        await topics.publish("room", "twice")
+        assert [await client.recv() for _ in range(2)] == ["once", "twice"]
+        for act in (wsfast.WebSocket.close_nowait, wsfast.WebSocket.abort):
+            _, ws = await w.client()
+            acts.append(act)
+            with pytest.raises(wsfast.ConnectionClosed):
+                ws.subscribe("room")
+            assert topics.counters["subscriptions"] == 2
 
 
 async def test_without_topics_and_out_of_time() -> None:

@@ -413,11 +413,12 @@ async def test_presence_that_changes_while_the_bus_is_down() -> None:
     topics.configure("room", presence=True)
     async with topics:
         await until(lambda: topics._up)
+        assert topics._home is not None
         topics._state_changed(False, "it is a test")
         for number in range(1000):
             topics._presence.come("room", str(number), None)
             topics._presence_changed("room", topics._presence.present("room")[0], True)
-            topics._go("room", str(number))
+            topics._home._go("room", str(number))
             if number % 100 == 0:
                 await asyncio.sleep(0)
         await asyncio.sleep(0)

@@ -16,7 +16,9 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
 
 from ..asyncio.protocol import turn_of
+from ..bus.lost import UP_BYTES
 from ..bus.memory import Taken
+from ..bus.outbox import given_up
 from ..connection import State
 from ..exceptions import ConcurrencyError, InvalidState, NotAuthorized, NotRecovered, TooManySubscriptions
 from ..transport.loops import OtherThread
@@ -39,6 +41,8 @@ _TURN: Final = 256
 _TRIES: Final = 100
 _LOOK: Final = 1.0
 """Seconds between two looks at whether an event loop that is asked for something is there still."""
+_OVERHEAD: Final = 1000
+"""Bytes of memory that a message is taken to need beside its payload."""
 MAX_MINE: Final = 10_000
 """Messages with a history that are on their way, of which it is known who is not to get them."""
 TOTALS: Final = ("publishes", "deliveries", "writes", "conflated", "dropped", "recovered")
@@ -156,23 +160,48 @@ async def run_at(home: asyncio.AbstractEventLoop, make: Callable[[], Coroutine[A
     Raises:
         InvalidState: that loop has ended.
     """
-    running = make()
+    future: concurrent.futures.Future[_T] = concurrent.futures.Future()
     try:
-        future = asyncio.run_coroutine_threadsafe(running, home)
+        home.call_soon_threadsafe(_begin, home, make, future)
     except RuntimeError:
-        running.close()
         raise InvalidState("the topics are closed") from None
+    return await _answer(home, future, site)
+
+
+def _begin(
+    home: asyncio.AbstractEventLoop,
+    make: Callable[[], Coroutine[Any, Any, _T]],
+    future: concurrent.futures.Future[_T],
+) -> None:
+    """Run a coroutine function for a future, on this event loop."""
+    if not future.set_running_or_notify_cancel():
+        return
+    task = home.create_task(make())
+
+    def done(task: asyncio.Task[_T]) -> None:
+        if task.cancelled():
+            future.set_exception(InvalidState("the topics are closed"))
+        elif (exc := task.exception()) is not None:
+            future.set_exception(exc)
+        else:
+            future.set_result(task.result())
+
+    task.add_done_callback(done)
+    future.task = task  # type: ignore[attr-defined]
+
+
+async def _answer(home: asyncio.AbstractEventLoop, future: concurrent.futures.Future[_T], site: Site) -> _T:
+    """Wait for what runs on another event loop; it is cancelled there if this is."""
     try:
         while not future.done():
             await site.wait_for(future, _LOOK)
             if not future.done() and home.is_closed():
                 raise InvalidState("the topics are closed")
     finally:
-        future.cancel()  # if this was cancelled
-    try:
-        return future.result()
-    except concurrent.futures.CancelledError:
-        raise InvalidState("the topics are closed") from None
+        if not future.done() and not future.cancel():
+            with contextlib.suppress(RuntimeError):
+                home.call_soon_threadsafe(lambda: future.task.cancel())  # type: ignore[attr-defined]
+    return future.result()
 
 
 class Part:
@@ -443,6 +472,8 @@ class Far(Part):
         self._positions: dict[str, Position] = {}  # what delivery here has come to, of topics with a history
         self._out: list[tuple[Callable[..., object], tuple[Any, ...]]] = []  # to be called at home
         self._in: list[tuple[str, Prepared | None, int | None, Position | None]] = []  # to be delivered; home's own
+        # Bytes so far, each written by one thread only: posted here and taken at home, handed on there, delivered here.
+        self._posted = self._taken = self._handed = self._delivered = 0
 
     # --- To the home
 
@@ -466,7 +497,6 @@ class Far(Part):
         Raises:
             InvalidState: the home's event loop has ended.
         """
-        self.send()
 
         async def run() -> _T:
             try:
@@ -474,14 +504,24 @@ class Far(Part):
             finally:
                 self.hand_over()
 
-        return await run_at(self._home.loop, run, self.site)
+        future: concurrent.futures.Future[_T] = concurrent.futures.Future()
+        self._post(_begin, self._home.loop, run, future)
+        self.send()
+        return await _answer(self._home.loop, future, self.site)
 
     def publish(
         self, topic: str, rule: Rule, prepared: Prepared, key: str | None, compress: bool | None, but: Member | None
     ) -> Awaitable[Position | None]:
         """Send a message to all but one."""
         topics = self.topics
+        size = len(prepared.payload) + _OVERHEAD
+        if self._posted - self._taken + size > UP_BYTES:
+            self.delivery.dropped += 1
+            why = "the topics' event loop is behind: more than 32 MiB wait for it"
+            topics._log_quietly("behind", "a message in %a was dropped: %s", topic, why)
+            return given_up(why)
         self.publishes += 1
+        self._posted += size
         posted = Posted(self)
         token: Token | None = None
         shared = prepared
@@ -536,9 +576,21 @@ class Far(Part):
             but: who does not get it.
             position: its place, in a topic with a history.
         """
+        if shared is not None:
+            size = len(shared.payload) + _OVERHEAD
+            if self._handed - self._delivered + size > UP_BYTES:
+                self.topics._dropped += 1
+                why = "an event loop of another thread is behind: more than 32 MiB wait for it"
+                self.topics._log_quietly("far", "a message in %a was dropped for a thread: %s", topic, why)
+                return
+            self._handed += size
         if not self._in:
             self._home.loop.call_soon(self.hand_over)
         self._in.append((topic, shared, None if but is None or but.part is not self else but.number, position))
+
+    def taken(self, payload: bytes) -> None:
+        """Note that a message has come to the home; the home calls it."""
+        self._taken += len(payload) + _OVERHEAD
 
     def hand_over(self) -> None:
         """Have all that was handed on be delivered; the home calls it."""
@@ -549,6 +601,8 @@ class Far(Part):
     def _deliver(self, messages: list[tuple[str, Prepared | None, int | None, Position | None]]) -> None:
         index = self.index
         for topic, shared, number, position in messages:
+            if shared is not None:
+                self._delivered += len(shared.payload) + _OVERHEAD
             but = None if number is None else self.mine.pop(number, None)
             if not index.count(topic):
                 continue

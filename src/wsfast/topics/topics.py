@@ -9,7 +9,7 @@ import logging
 import secrets
 import threading
 import time
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
@@ -44,6 +44,10 @@ _FIRST: Final = 3.0
 _MAX_KEY: Final = 200
 _CATCHING: Final = 64
 """Histories that are read at once after an interruption."""
+_SLICE: Final = 0.005
+"""Seconds for which what other threads have posted is done before others get a turn."""
+_LOOK: Final = 16
+"""Calls between two looks at the clock."""
 _QUIET: Final = 1.0
 """Seconds between two lines in the log about the same kind of trouble."""
 
@@ -158,6 +162,9 @@ class Topics:
         self._outgoing = Outgoing()
         self._incoming = Incoming()
         self._presence = Presence(self._origin)
+        self._calls: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()  # posted by other threads
+        self._taking = False
+        self._dropped = 0  # messages that other threads were too far behind for
         self._presence_lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._turn: Any
@@ -295,6 +302,7 @@ class Topics:
         if not self._running:
             return
         assert self._home is not None
+        self._take_some(whole=True)
         self._index.flush()
         if not self._alone:
             self._tell({"bye": 1})
@@ -904,11 +912,27 @@ class Topics:
                 part.hand(topic, shared, but, position)
 
     def _take_in(self, calls: list[tuple[Callable[..., object], tuple[Any, ...]]]) -> None:
-        for call, arguments in calls:
+        self._calls.extend(calls)
+        if not self._taking:
+            self._taking = True
+            self._take_some()
+
+    def _take_some(self, whole: bool = False) -> None:
+        """Do what other threads have posted, in order, for 5 ms at most; go on in the next turn."""
+        assert self._loop is not None
+        end = time.perf_counter() + _SLICE
+        count = 0
+        while self._calls:
+            call, arguments = self._calls.popleft()
             try:
                 call(*arguments)
             except Exception as exc:
                 self._logger.error("topics: a call of another thread failed", exc_info=exc)
+            count += 1
+            if not whole and not count % _LOOK and time.perf_counter() > end:
+                self._loop.call_soon(self._take_some)
+                return
+        self._taking = False
 
     def _far_published(
         self,
@@ -921,6 +945,7 @@ class Topics:
         but: Token | None,
         posted: Posted,
     ) -> None:
+        part.taken(prepared.payload)
         if not self._running:
             return
         posted.taken = _TAKEN
@@ -977,6 +1002,7 @@ class Topics:
             totals = Counter(self._ended_totals)
         for part in parts:
             totals.update(part.totals)
+        totals["dropped"] += self._dropped
         names: set[str] = set()
         for part in parts if len(parts) > 1 else ():
             names.update(part.index.topics.copy())
