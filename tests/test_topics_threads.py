@@ -302,3 +302,22 @@ async def test_connections_of_another_loop() -> None:
         with pytest.raises(RuntimeError, match="event loop"):
             await asyncio.to_thread(topics.publish, "t", "x")
         assert len(clients) == THREADS
+
+
+async def test_what_waits_for_another_thread_is_bounded() -> None:
+    """A message that is too much is told of, counted, and sent to nobody; nothing is left over after."""
+    topics = wsfast.Topics()
+
+    async def flood() -> None:
+        async with topics:
+            sent = [topics.publish("t", bytes(8_000_000)) for _ in range(5)]
+            with pytest.raises(wsfast.BusUnavailable, match="the topics' event loop is behind"):
+                await sent[-1]
+            assert topics.counters["dropped"] == 1
+            for one in sent[:-1]:  # when the first loop takes them
+                await one
+            await topics.publish("t", bytes(8_000_000))
+
+    async with topics:
+        await asyncio.to_thread(asyncio.run, flood())
+        assert topics.counters["publishes"] == 5

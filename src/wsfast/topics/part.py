@@ -520,14 +520,14 @@ class Far(Part):
             why = "the topics' event loop is behind: more than 32 MiB wait for it"
             topics._log_quietly("behind", "a message in %a was dropped: %s", topic, why)
             return given_up(why)
+        shared = prepared
+        if rule.history is None and topics._encode is not None:
+            shared = topics._encoded(topic, prepared, None, compress)
         self.publishes += 1
         self._posted += size
         posted = Posted(self)
         token: Token | None = None
-        shared = prepared
         if rule.history is None:
-            if topics._encode is not None:
-                shared = topics._encoded(topic, prepared, None, compress)
             self.index.publish(topic, shared, but)
         elif but is not None:
             self._tokens += 1

@@ -422,7 +422,7 @@ class Topics:
         Raises:
             ValueError, TypeError, UnicodeError: the topic's name, the message or the key is not one.
             InvalidState: the topics are not started, or closed.
-            RuntimeError: this is another thread than the event loop's.
+            RuntimeError: this is another thread than those of its event loops.
             BusUnavailable: by the awaitable: other processes may not get it.
         """
         return self._publish(topic, message, key, text, compress, None, self._here())
