@@ -25,6 +25,8 @@ class Room(wsfast.Server):
 
     def __init__(self, topics: wsfast.Topics, **options: Any) -> None:
         super().__init__(topics=topics, **options)
+        self.blocked = threading.Semaphore(0)
+        self.go_on = threading.Event()
         self.register_handler(None, self.talk)
 
     async def talk(self, ws: wsfast.WebSocket) -> None:
@@ -63,6 +65,11 @@ class Room(wsfast.Server):
                 return [published.message async for published in topics.history(topic)]
             case ["topics"]:
                 return sorted(ws.topics)
+            case ["block"]:
+                if threading.current_thread() is not threading.main_thread():
+                    self.blocked.release()
+                    assert self.go_on.wait(20)
+                return "blocked"
         raise AssertionError(words)
 
 
@@ -321,3 +328,32 @@ async def test_what_waits_for_another_thread_is_bounded() -> None:
     async with topics:
         await asyncio.to_thread(asyncio.run, flood())
         assert topics.counters["publishes"] == 5
+
+
+async def test_what_a_thread_did_not_get_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that is behind loses messages; `on_gap` tells how many, and what comes later is delivered."""
+    monkeypatch.setattr("wsfast.topics.part.UP_BYTES", 10_000)  # of nine short messages
+    told = asyncio.Queue[wsfast.Gap]()
+    topics = wsfast.Topics(on_gap=told.put_nowait)
+    async with room(topics) as (server, clients):
+        for ws in clients:
+            await ask(ws, "join t")
+        for ws in clients:
+            await ws.send("block")  # all threads but the first loop's
+        for _ in range(THREADS - 1):
+            assert await asyncio.to_thread(server.blocked.acquire, timeout=10)
+        for number in range(20):
+            await server.publish("t", str(number))
+        lost = [await asyncio.wait_for(told.get(), 10) for _ in range(THREADS - 1)]
+        assert lost == [wsfast.Gap("t", 11)] * (THREADS - 1)
+        assert topics.counters["gaps"] == THREADS - 1
+        assert topics.counters["dropped"] == 11 * (THREADS - 1)
+        server.go_on.set()
+        came = [await take(ws, 10) for ws in clients]
+        await server.publish("t", "after")
+        for ws, messages in zip(clients, came, strict=True):
+            while messages[-1] != "after":
+                messages += await take(ws)
+        first = [str(number) for number in range(20)]
+        expected = [[*first, "after"]] + [[*first[:9], "after"]] * (THREADS - 1)
+        assert sorted(([m for m in messages if m != "blocked"] for messages in came), key=len, reverse=True) == expected

@@ -29,9 +29,10 @@ _PATIENCE: Final = 0.9
 
 
 class Gap(NamedTuple):
-    """Messages that this process did not get, so that nobody who is connected to it did.
+    """Messages that this process did not get, so that nobody who is connected to it did; or one of its threads.
 
-    A loss is reported once for each process that sent the messages, within about two seconds of its next sign of life.
+    A loss is reported once for each process that sent the messages, within about two seconds of its next sign of life;
+    what a thread did not get because too much waits for it, within a second.
     """
 
     topic: str

@@ -24,6 +24,7 @@ from ..exceptions import ConcurrencyError, InvalidState, NotAuthorized, NotRecov
 from ..transport.loops import OtherThread
 from .delivery import Delivery, Jobs
 from .index import Index, Member
+from .numbers import Gap
 from .presence import MAX_INFO, Present
 from .rules import Rule, check_name
 
@@ -43,6 +44,8 @@ _LOOK: Final = 1.0
 """Seconds between two looks at whether an event loop that is asked for something is there still."""
 _OVERHEAD: Final = 1000
 """Bytes of memory that a message is taken to need beside its payload."""
+_SUMMED: Final = 1.0
+"""Seconds over which the messages that a thread did not get are summed up."""
 MAX_MINE: Final = 10_000
 """Messages with a history that are on their way, of which it is known who is not to get them."""
 TOTALS: Final = ("publishes", "deliveries", "writes", "conflated", "dropped", "recovered")
@@ -472,6 +475,7 @@ class Far(Part):
         self._positions: dict[str, Position] = {}  # what delivery here has come to, of topics with a history
         self._out: list[tuple[Callable[..., object], tuple[Any, ...]]] = []  # to be called at home
         self._in: list[tuple[str, Prepared | None, int | None, Position | None]] = []  # to be delivered; home's own
+        self._lost: dict[str, int] = {}  # how many messages were dropped, by topic, until it is told; home's own
         # Bytes so far, each written by one thread only: posted here and taken at home, handed on there, delivered here.
         self._posted = self._taken = self._handed = self._delivered = 0
 
@@ -582,11 +586,20 @@ class Far(Part):
                 self.topics._dropped += 1
                 why = "an event loop of another thread is behind: more than 32 MiB wait for it"
                 self.topics._log_quietly("far", "a message in %a was dropped for a thread: %s", topic, why)
+                if not self._lost:
+                    self._home.loop.call_later(_SUMMED, self._tell_lost)
+                self._lost[topic] = self._lost.get(topic, 0) + 1
                 return
             self._handed += size
         if not self._in:
             self._home.loop.call_soon(self.hand_over)
         self._in.append((topic, shared, None if but is None or but.part is not self else but.number, position))
+
+    def _tell_lost(self) -> None:
+        lost, self._lost = self._lost, {}
+        if self.topics._running:
+            for topic, missed in lost.items():
+                self.topics._told(Gap(topic, missed))
 
     def taken(self, payload: bytes) -> None:
         """Note that a message has come to the home; the home calls it."""

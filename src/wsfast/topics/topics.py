@@ -109,7 +109,7 @@ class Topics:
         max_subscriptions: how many subscriptions there may be in this process; with servers in several threads, each
             of them may exceed it by one.
         max_size: the most bytes of a message that is taken from the bus.
-        on_gap: called with a `Gap` when messages of other processes are known to be lost.
+        on_gap: called with a `Gap` when messages of other processes are known to be lost, or a thread did not get some.
         on_presence: called as ``on_presence(topic, present, came)`` when somebody came (True) or left (False), in
             topics with presence; `present` is a `Present`.
         logger: default: ``logging.getLogger("wsfast.topics")``.
