@@ -379,7 +379,10 @@ def test_the_progress_bar_is_drawn_in_a_terminal() -> None:
     try:
         with running() as served:
             command = [sys.executable, "-m", "wsfast", "bench", "--duration", "0.5", served.uri]
-            done = subprocess.run(command, stdout=subprocess.PIPE, stderr=slave, timeout=30, check=False)
+            environment = {**os.environ, "TERM": "xterm"}
+            done = subprocess.run(
+                command, stdout=subprocess.PIPE, stderr=slave, timeout=30, check=False, env=environment
+            )
         os.close(slave)
         slave = -1
         drawn = os.read(master, 65536).decode()

@@ -805,12 +805,12 @@ async def test_the_end_while_a_thread_compresses_what_was_cancelled(
         sending.cancel()
         with pytest.raises(asyncio.CancelledError):
             await sending
+        outbox = ws._open_channel().outbox
         ws.abort()
         await ws.wait_closed()
-        channel = ws._open_channel()
-        assert channel.gated
+        assert outbox.busy
         compressor.go_on.set()
-        await until(lambda: not channel.gated)
+        await until(lambda: not outbox.busy)
         assert ws.counters["messages_sent"] == 0
     gc.collect()
     assert not told

@@ -241,7 +241,8 @@ class HandshakeRefused(InvalidHandshake):
 
     Attributes:
         response: the argument.
-        line: what came in the place of a request line, without its CR LF, if that is what is wrong; else None.
+        line: what came in the place of a request line, if that is what is wrong; else None. It is without its CR LF,
+            and without what may be a secret: a query, a fragment, a user name.
     """
 
     line: bytes | None = None

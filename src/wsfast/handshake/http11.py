@@ -329,7 +329,7 @@ class RequestParser(_HeadParser):
             # RFC 9110, 9.3.2: no body, and the Content-Length of the one that GET would get.
             refused.response.body = b""
         if line is not None:
-            refused.line = line
+            refused.line = _without_secrets(line)
         raise refused
 
 
@@ -341,8 +341,13 @@ def _show_header(line: bytes) -> str:
 
 
 def _show_line(line: bytes) -> str:
-    """Show a request line, or its target, without what may be a secret: a query, a fragment, a user name."""
-    return show(_SECRET.sub(lambda match: (match[1] or match[2]) + b"...", line))
+    """Show a request line, or its target, without what may be a secret."""
+    return show(_without_secrets(line))
+
+
+def _without_secrets(line: bytes) -> bytes:
+    """Return a request line, or its target, without what may be a secret: a query, a fragment, a user name."""
+    return _SECRET.sub(lambda match: (match[1] or match[2]) + b"...", line)
 
 
 def _is_host(value: str) -> bool:
