@@ -10,6 +10,8 @@ from asgi_helpers import WAYS, Receive, Scope, Send, accept, running
 from raw import PATIENCE, request, text
 from shared import until
 
+import wsfast.asgi
+
 pytestmark = pytest.mark.anyio
 
 ALL: dict[str, dict[str, Any]] = {**WAYS, "h11": {**WAYS["ws"], "http": "h11"}}
@@ -19,9 +21,10 @@ ALL: dict[str, dict[str, Any]] = {**WAYS, "h11": {**WAYS["ws"], "http": "h11"}}
 async def test_a_proxy_says_where_a_client_comes_from(way: str) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await accept(receive, send)
-        await send({"type": "websocket.send", "text": f"{scope['client'][0]} {scope['scheme']}"})
+        where = wsfast.asgi.of(scope).remote_address[0]
+        await send({"type": "websocket.send", "text": f"{scope['client'][0]} {scope['scheme']} {where}"})
 
-    for trusted, told in ("127.0.0.1", "192.0.2.7 wss"), ("192.0.2.1", "127.0.0.1 ws"):
+    for trusted, told in ("127.0.0.1", "192.0.2.7 wss 192.0.2.7"), ("192.0.2.1", "127.0.0.1 ws 127.0.0.1"):
         async with running(app, forwarded_allow_ips=trusted, **ALL[way]) as run, await run.open() as client:
             await client.handshake(headers={"X-Forwarded-For": "192.0.2.7", "X-Forwarded-Proto": "https"})
             assert await client.receive_message() == told
