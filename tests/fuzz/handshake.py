@@ -140,7 +140,7 @@ def compare_with_llhttp(request: Request) -> None:
     except httptools.HttpParserUpgrade:
         pass
     except httptools.HttpParserError as exc:
-        if "Transfer-Encoding" in request.headers:
+        if "Transfer-Encoding" in request.headers or "Content-Length" in request.headers:
             return  # llhttp judges how a body is framed, and `check_request` refuses a request that has any
         raise AssertionError(f"accepted, but llhttp says {exc!r}: {request.raw!r}") from exc
     ours = [(name, value) for name, value in request.headers.items()]
