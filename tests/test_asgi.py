@@ -193,3 +193,15 @@ def test_sans_io(module: str) -> None:
 @pytest.mark.parametrize("module", ["asgi", "uvicorn"])
 def test_they_are_there_without_an_import_of_their_own(module: str) -> None:
     assert getattr(wsfast, module).__name__ == f"wsfast.{module}"
+
+
+def test_of_takes_the_client_from_the_scope() -> None:
+    """As middleware has written it there; on a Unix socket there is none, though the scope may have a path."""
+    for client, told in ((("192.0.2.7", 0), ("192.0.2.7", 0)), (["192.0.2.7", 1], ("192.0.2.7", 1))):
+        ws = wsfast.WebSocket()
+        assert wsfast.asgi.of({"client": client, "extensions": {"wsfast": {"websocket": ws}}}) is ws
+        assert ws.remote_address == told
+    for missing in None, ("/run/peer.sock", None):
+        ws = wsfast.WebSocket()
+        assert wsfast.asgi.of({"client": missing, "extensions": {"wsfast": {"websocket": ws}}}) is ws
+        assert ws.remote_address is None

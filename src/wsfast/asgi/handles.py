@@ -32,8 +32,9 @@ def of(scope_or_websocket: Any) -> WebSocket:
         return scope_or_websocket
     scope = _scope_of(scope_or_websocket)
     ws = _websocket_of(scope)
-    if scope.get("client"):
-        _take_client(ws, tuple(scope["client"]))
+    client = scope.get("client")
+    if client and client[1] is not None:  # which has no port on a Unix socket
+        _take_client(ws, tuple(client))
     return ws
 
 
