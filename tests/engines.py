@@ -13,6 +13,7 @@ import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,26 @@ from wsfast.testing.bus import Process, processes
 
 REDISES = ("redis-server", "valkey-server")
 ENGINES = (*REDISES, "nats-server")
+
+
+def fixtures(*names: str) -> tuple[Any, Any]:
+    """Make two fixtures of engines, to be named in the module that uses them.
+
+    Returns:
+        One that all tests of the module share, and one that is a test's own, which does something to it.
+    """
+
+    @pytest.fixture(params=names, scope="module")
+    def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+        with engine(request.param, tmp_path_factory.mktemp("engine")) as running:
+            yield running
+
+    @pytest.fixture(params=names)
+    def own(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
+        with engine(request.param, tmp_path) as running:
+            yield running
+
+    return shared, own
 
 
 def find(name: str) -> str:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from engines import ENGINES, REDISES, Engine, bus, engine, maker, two
+from engines import ENGINES, REDISES, Engine, bus, engine, fixtures, maker, two
 from shared import until
 
 from wsfast.bus import Position
@@ -19,17 +18,7 @@ from wsfast.testing.bus import CHECKS, Process
 pytestmark = [pytest.mark.anyio, pytest.mark.engines]
 
 
-@pytest.fixture(params=ENGINES, scope="module")
-def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    with engine(request.param, tmp_path_factory.mktemp("engine")) as running:
-        yield running
-
-
-@pytest.fixture(params=ENGINES)
-def own(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
-    """An engine for a test that does something to it."""
-    with engine(request.param, tmp_path) as running:
-        yield running
+shared, own = fixtures(*ENGINES)
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)

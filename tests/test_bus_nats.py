@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from engines import Engine, engine, maker, two
+from engines import Engine, engine, fixtures, maker, two
 from shared import until
 
 from wsfast.bus import NatsBus
@@ -19,17 +18,7 @@ from wsfast.testing.bus import Process, processes
 pytestmark = [pytest.mark.anyio, pytest.mark.engines]
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    with engine("nats-server", tmp_path_factory.mktemp("engine")) as running:
-        yield running
-
-
-@pytest.fixture
-def own(tmp_path: Path) -> Iterator[Engine]:
-    """A server for a test that does something to it."""
-    with engine("nats-server", tmp_path) as running:
-        yield running
+shared, own = fixtures("nats-server")
 
 
 async def until_empty(bus: NatsBus, topic: str) -> None:

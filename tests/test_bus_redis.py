@@ -11,7 +11,7 @@ from pathlib import Path
 
 import hiredis
 import pytest
-from engines import REDISES, Engine, engine, find, free_port, two
+from engines import REDISES, Engine, engine, find, fixtures, free_port, two
 from shared import until
 
 from wsfast.bus import Position, RedisBus
@@ -21,17 +21,7 @@ from wsfast.testing.bus import Process, processes
 pytestmark = [pytest.mark.anyio, pytest.mark.engines]
 
 
-@pytest.fixture(params=REDISES, scope="module")
-def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    with engine(request.param, tmp_path_factory.mktemp("engine")) as running:
-        yield running
-
-
-@pytest.fixture(params=REDISES)
-def own(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
-    """An engine for a test that does something to it."""
-    with engine(request.param, tmp_path) as running:
-        yield running
+shared, own = fixtures(*REDISES)
 
 
 async def test_nonsense_on_our_channels_is_dropped(shared: Engine) -> None:
