@@ -12,13 +12,13 @@ import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from inspect import isawaitable
 from math import inf
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from .codes import CloseCause
 from .deflate.negotiate import Deflate
 from .deflate.negotiate import accept as accept_compression
 from .escape import show
-from .exceptions import HandshakeRefused, NegotiationError
+from .exceptions import HandshakeRefused, InvalidState, NegotiationError
 from .handshake import Origins, Request, Response, accept_response, check_request, refuse
 from .handshake import select_subprotocol as first_registered
 from .handshake.headers import build_extensions
@@ -45,6 +45,8 @@ __all__ = [
     "negotiate",
     "tell_end",
 ]
+
+_B = TypeVar("_B")
 
 STOPPING: Final = "The server is stopping"
 """The body of a refusal while the server is stopping."""
@@ -426,10 +428,33 @@ def handlers_of(handler: Any, subprotocols: Sequence[str] | None) -> dict[str | 
     return dict.fromkeys([None, *(subprotocols or ())], handler)
 
 
-def tell_end(logger: Any, connection: Connection, ws: Any) -> None:
-    """Log, in one line, how a connection ended, unless it ended well; that is not an error of this program."""
+def used_topics(topics: object, bridge: _B | None) -> _B:
+    """Return what a server in threads or on trio uses its topics through.
+
+    Args:
+        topics: its topics, or None.
+        bridge: what it uses them through while it serves, or None.
+
+    Raises:
+        InvalidState: the server has no topics, or is closed.
+    """
+    if bridge is None:
+        if topics is not None:
+            raise InvalidState("the server is closed, and so are its topics")
+        raise InvalidState("the server has no topics: give it some, serve(topics=wsfast.Topics())")
+    return bridge
+
+
+def tell_end(logger: Any, connection: Connection, ws: Any, untimely: int = logging.INFO) -> None:
+    """Log, in one line, how a connection ended, unless it ended well; that is not an error of this program.
+
+    Args:
+        logger: where to.
+        connection, ws: the connection.
+        untimely: the level of the line about one that was lost, or whose peer did not answer in time.
+    """
     cause = connection.cause or _LOST
     if connection.failure is not None:
         logger.info("connection from %s failed: %s", format_address(ws.remote_address), connection.failure)
     elif cause in _UNTIMELY:
-        logger.info("connection from %s: %s", format_address(ws.remote_address), cause.value)
+        logger.log(untimely, "connection from %s: %s", format_address(ws.remote_address), cause.value)

@@ -91,9 +91,9 @@ class Marks(NamedTuple):
     """What a message counts for at most; 1 counts messages, and not their bytes."""
 
     @classmethod
-    def of(cls, limits: Limits) -> Marks:
+    def of(cls, read_limit: int) -> Marks:
         """Make those of a connection: it reads on once a quarter of `read_limit` is left."""
-        return cls(limits.read_limit, limits.read_limit // 4)
+        return cls(read_limit, read_limit // 4)
 
     def weight(self, message: str | bytes | Fragment) -> int:
         """Return what a received message counts for while it is held.

@@ -130,7 +130,7 @@ class Shell(Facts):
         self.logger: logging.Logger | logging.LoggerAdapter[Any] = logger
         self._id: uuid.UUID | None = None
         self._limits = limits
-        self._marks = Marks.of(limits)
+        self._marks = Marks.of(limits.read_limit)
         peer, self._local_address = addresses
         # The address of a Unix socket does not identify the peer, and is mostly empty.
         self._remote_address = None if isinstance(peer, (str, bytes)) else peer

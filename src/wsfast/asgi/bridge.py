@@ -22,7 +22,7 @@ from ..exceptions import ConnectionClosed, HandshakeRefused
 from ..handshake import RequestParser, accept_response, check_request
 from ..handshake.http11 import HeadLimits
 from ..handshake.uri import format_address
-from ..serving import accepting_response, negotiate
+from ..serving import accepting_response, negotiate, tell_end
 from ..session import LINGER, Limits
 from ..transport.loops import end_in_steps
 from ..transport.sockets import can_take_over, take_over
@@ -78,7 +78,6 @@ _STATE_OPEN: Final = State.OPEN
 _SERVER: Final = Side.SERVER
 _ABNORMAL_CLOSURE: Final = CloseCode.ABNORMAL_CLOSURE
 _KEEPALIVE: Final = CloseCause.KEEPALIVE
-_UNTIMELY: Final = frozenset({CloseCause.LOST, CloseCause.KEEPALIVE, CloseCause.TIMEOUT})
 
 
 class Host:
@@ -186,11 +185,7 @@ class Host:
 
     def _connection_closed(self, protocol: ConnectionProtocol) -> None:
         """Called by a connection that has ended."""
-        connection, ws = protocol.connection, protocol.ws
-        if connection.failure is not None:
-            self.logger.info("connection from %s failed: %s", format_address(ws.remote_address), connection.failure)
-        elif connection.cause in _UNTIMELY:
-            self.logger.debug("connection from %s: %s", format_address(ws.remote_address), connection.cause.value)
+        tell_end(self.logger, protocol.connection, protocol.ws, untimely=logging.DEBUG)
 
 
 class Bridge(EventEndpoint):

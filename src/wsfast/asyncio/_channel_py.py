@@ -255,7 +255,7 @@ class Channel:
         self._terminal: Event | None = None
         self._corked = False
         self._dirty = False
-        self.use_marks(Marks(read_limit, read_limit // 4))
+        self.use_marks(Marks.of(read_limit))
         # So many characters, of up to four bytes each, are below max_buffered whatever the transport has unsent.
         self._easy = sys.maxsize if max_buffered is None else max(0, (max_buffered - write_limit) // 4)
         self.receiving = True

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias, Unpack
 from wsfast.closing import encode_close
 from wsfast.codes import CloseCause, CloseCode
 from wsfast.connection import Side, State
-from wsfast.exceptions import ConnectionClosed, HandshakeRefused, InvalidState
+from wsfast.exceptions import ConnectionClosed, HandshakeRefused
 from wsfast.handshake import Request, RequestParser, Response, refuse
 from wsfast.handshake.uri import format_address
 from wsfast.options import connection_class, refuse_unknown
@@ -29,6 +29,7 @@ from wsfast.serving import (
     finish_answer,
     handlers_of,
     tell_end,
+    used_topics,
 )
 from wsfast.session import LINGER
 from wsfast.transport.binding import BACKLOG, EXHAUSTED, PAUSE, BindOptions, SocketFile, bind, part_listen
@@ -395,12 +396,7 @@ class Server(BaseServer):
         return self._topics_bridge().history(topic, since)
 
     def _topics_bridge(self) -> Bridge:
-        bridge = self._bridge
-        if bridge is None:
-            if self.topics is not None:
-                raise InvalidState("the server is closed, and so are its topics")
-            raise InvalidState("the server has no topics: give it some, serve(topics=wsfast.Topics())")
-        return bridge
+        return used_topics(self.topics, self._bridge)
 
     # --- The end of what it listens on
 

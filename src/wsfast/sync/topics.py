@@ -13,17 +13,16 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from wsfast.codes import CloseCause
 from wsfast.connection import Side, State
-from wsfast.exceptions import BufferFull, ConcurrencyError, InvalidState
+from wsfast.exceptions import ConcurrencyError, InvalidState
 from wsfast.topics import Published, Topics
+from wsfast.topics.sink import Sink as BaseSink
 from wsfast.topics.thread import LoopOf, check_topics
 
 if TYPE_CHECKING:
     from wsfast.bus import Position
     from wsfast.events import BytesLike
 
-    from ..session import Limits
     from .websocket import WebSocket
 
 __all__ = ["Bridge", "Sink"]
@@ -179,7 +178,7 @@ class Bridge:
             self._loop.call_soon_threadsafe(leave)
 
 
-class Sink:
+class Sink(BaseSink):
     """Where a connection's messages from topics go: what `Topics` sees of it, in the loop's thread.
 
     They are sent uncompressed, whatever was agreed on: a context of compression is its sender's.
@@ -192,14 +191,12 @@ class Sink:
     side: Final = Side.SERVER
     compression: Final = None
 
+    ws: WebSocket
+
     def __init__(self, ws: WebSocket, turn: Any) -> None:
-        self.ws = ws
-        self.turn = turn
-        self.member: Any = None
-        self.connection = self.host = self
+        super().__init__(ws, turn)
+        self.connection = self
         self.outbox = _Outbox(self)
-        self.logger: Any = ws.logger
-        self.limits: Limits = ws._limits
 
     # --- As a connection
 
@@ -217,11 +214,6 @@ class Sink:
     # --- As a channel and its outbox
 
     @property
-    def is_sending(self) -> bool:
-        """Whether another message is under way in fragments."""
-        return self.ws._sender is not None or self.in_message
-
-    @property
     def write_paused(self) -> bool:
         """Whether more is unsent than `write_limit`."""
         return self.ws._link.unsent > self.limits.write_limit
@@ -229,17 +221,6 @@ class Sink:
     def has_room(self, size: int) -> bool:
         """Tell whether a message may be sent without further thought."""
         return self.state is State.OPEN and not self.is_sending and not self.write_paused
-
-    def may_buffer(self, payload: bytes) -> bool:
-        """Tell whether a message may be sent to a peer that is behind.
-
-        Raises:
-            BufferFull: too much is unsent.
-        """
-        limit, unsent = self.limits.max_buffered, self.ws._link.unsent
-        if limit is not None and unsent + len(payload) > limit:
-            raise BufferFull(f"{unsent} bytes are unsent, the limit is {limit} (max_buffered)")
-        return True
 
     def send_gathered(self, frames: bytes, count: int, cork: bool = False) -> bool:
         """Write whole messages; False if that is not the plain case."""
@@ -253,11 +234,6 @@ class Sink:
         """
         if not self.ws._write_encoded(frame, within=None) and self.state is State.OPEN:
             raise ConcurrencyError("sending a fragmented message")
-
-    def transport_failed(self, exc: BaseException) -> None:
-        """Drop the connection after an error of this program's own."""
-        self.logger.error("a connection failed while it was written to", exc_info=exc)
-        self.ws._drop(CloseCause.LOCAL)
 
 
 class _Outbox:

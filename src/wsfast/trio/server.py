@@ -15,7 +15,7 @@ import trio
 from wsfast.closing import encode_close
 from wsfast.codes import CloseCause, CloseCode
 from wsfast.connection import Side, State
-from wsfast.exceptions import ConnectionClosed, HandshakeRefused, InvalidState, is_only
+from wsfast.exceptions import ConnectionClosed, HandshakeRefused, is_only
 from wsfast.handshake import Request, RequestParser, Response, refuse
 from wsfast.handshake.uri import format_address
 from wsfast.options import connection_class, refuse_unknown
@@ -27,6 +27,7 @@ from wsfast.serving import (
     finish_answer,
     handlers_of,
     tell_end,
+    used_topics,
 )
 from wsfast.session import LINGER
 from wsfast.transport.binding import BACKLOG, BindOptions, SocketFile, bind, part_listen
@@ -182,11 +183,7 @@ class Server(BaseServer):
         return bridge.topics._history(bridge.part(), topic, since)
 
     def _topics_bridge(self) -> Bridge:
-        if self._bridge is None:
-            if self.topics is not None:
-                raise InvalidState("the server is closed, and so are its topics")
-            raise InvalidState("the server has no topics: give it some, serve(topics=wsfast.Topics())")
-        return self._bridge
+        return used_topics(self.topics, self._bridge)
 
     # --- The end
 

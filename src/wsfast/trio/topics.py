@@ -15,16 +15,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from wsfast.codes import CloseCause
 from wsfast.connection import State
-from wsfast.exceptions import BufferFull, ConcurrencyError, InvalidState
+from wsfast.exceptions import ConcurrencyError, InvalidState
 from wsfast.topics import Topics
 from wsfast.topics.part import Far, Part, run_at
+from wsfast.topics.sink import Sink as BaseSink
 from wsfast.topics.thread import LoopOf
 
 if TYPE_CHECKING:
-    from wsfast.topics.index import Member
-
     from .websocket import WebSocket
 
 __all__ = ["Bridge", "Sink"]
@@ -155,26 +153,20 @@ class Bridge:
         return Sink(ws, self.part().site.turn)
 
 
-class Sink:
+class Sink(BaseSink):
     """Where a connection's messages from topics go: what `Topics` sees of it.
 
     Args:
         ws: the connection, which is open.
         turn: that of the part.
-
-    Attributes:
-        member: its subscriptions, None if it has none.
     """
 
+    ws: WebSocket
+
     def __init__(self, ws: WebSocket, turn: Any) -> None:
-        self.ws = ws
-        self.turn = turn
-        self.member: Member | None = None
+        super().__init__(ws, turn)
         self.connection = ws._connection
-        self.host = self
         self.outbox = _Outbox(ws)
-        self.logger = ws.logger
-        self.limits = ws._limits
 
     def settle_gathered(self) -> None:
         """Put what was published to this connection's topics ahead of what it sends next."""
@@ -188,11 +180,6 @@ class Sink:
             member.leave()
 
     @property
-    def is_sending(self) -> bool:
-        """Whether another message is under way in fragments."""
-        return self.ws._sender is not None or self.connection.in_message
-
-    @property
     def write_paused(self) -> bool:
         """Whether more is unsent than `write_limit`."""
         return self.ws._full
@@ -200,17 +187,6 @@ class Sink:
     def has_room(self, size: int) -> bool:
         """Tell whether a message may be sent without further thought."""
         return self.connection.state is State.OPEN and not self.is_sending and not self.ws._full and not self.ws._over
-
-    def may_buffer(self, payload: bytes) -> bool:
-        """Tell whether a message may be sent to a peer that is behind.
-
-        Raises:
-            BufferFull: too much is unsent.
-        """
-        limit, unsent = self.limits.max_buffered, self.ws.buffered_amount
-        if limit is not None and unsent + len(payload) > limit:
-            raise BufferFull(f"{unsent} bytes are unsent, the limit is {limit} (max_buffered)")
-        return True
 
     def send_gathered(self, frames: bytes, count: int, cork: bool = False) -> bool:
         """Send whole messages whose frames were made for many; False if that is not the plain case."""
@@ -235,11 +211,6 @@ class Sink:
         self.connection.encoder.encoded(frame)
         self.ws._messages_sent += 1
         self.ws._flush()
-
-    def transport_failed(self, exc: BaseException) -> None:
-        """Drop the connection after an error of this program's own."""
-        self.logger.error("a connection failed while it was written to", exc_info=exc)
-        self.ws._abort(CloseCause.LOCAL)
 
 
 class _Outbox:

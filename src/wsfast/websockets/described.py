@@ -19,7 +19,7 @@ from .protocol import Protocol, State
 if TYPE_CHECKING:
     from wsfast.session import Session
 
-__all__ = ["Described", "OnePieces"]
+__all__ = ["Acknowledgement", "Described", "OnePieces"]
 
 
 class OnePieces(Pieces):
@@ -35,6 +35,23 @@ class OnePieces(Pieces):
             self._done = True  # and not `_end`, so that who receives is told that another does
         else:
             super()._finish(skip=skip)
+
+
+class Acknowledgement:
+    """What `Connection.ping` returns in threads and on trio; a subclass has `wait`.
+
+    Args:
+        waiter: wsfast's.
+    """
+
+    __slots__ = ("_waiter",)
+
+    def __init__(self, waiter: Any) -> None:
+        self._waiter = waiter
+
+    def is_set(self) -> bool:
+        """Tell whether the pong has come, or, with `ack_on_close`, the connection has ended."""
+        return self._waiter.is_set()  # type: ignore[no-any-return]
 
 
 def _time(name: str, doc: str) -> Any:

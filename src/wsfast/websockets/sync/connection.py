@@ -18,7 +18,7 @@ from wsfast.sync.broadcast import broadcast_each
 from wsfast.sync.link import Link
 from wsfast.sync.websocket import PingWaiter, WebSocket
 
-from ..described import Described
+from ..described import Acknowledgement, Described
 from ..dialing import MaxQueue, limits, marks
 from ..extensions.pipe import Pipe
 from ..protocol import OPEN, SERVER, Machine, Protocol
@@ -202,21 +202,10 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
             super().close(code, reason)
 
 
-class _Acknowledgement:
-    """What `Connection.ping` returns.
+class _Acknowledgement(Acknowledgement):
+    __slots__ = ()
 
-    Args:
-        waiter: wsfast's.
-    """
-
-    __slots__ = ("_waiter",)
-
-    def __init__(self, waiter: PingWaiter) -> None:
-        self._waiter = waiter
-
-    def is_set(self) -> bool:
-        """Tell whether the pong has come, or, with `ack_on_close`, the connection has ended."""
-        return self._waiter.is_set()
+    _waiter: PingWaiter
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait for the pong.

@@ -17,7 +17,7 @@ from wsfast.session import Limits
 from wsfast.trio.stream import Transport
 from wsfast.trio.websocket import PingWaiter, WebSocket
 
-from ..described import Described, OnePieces
+from ..described import Acknowledgement, Described, OnePieces
 from ..dialing import MaxQueue, limits, marks
 from ..extensions.pipe import Pipe
 from ..protocol import OPEN, SERVER, Machine, Protocol
@@ -176,21 +176,10 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
             await trio.aclose_forcefully(self._transport)
 
 
-class _Acknowledgement:
-    """What `Connection.ping` returns.
+class _Acknowledgement(Acknowledgement):
+    __slots__ = ()
 
-    Args:
-        waiter: wsfast's.
-    """
-
-    __slots__ = ("_waiter",)
-
-    def __init__(self, waiter: PingWaiter) -> None:
-        self._waiter = waiter
-
-    def is_set(self) -> bool:
-        """Tell whether the pong has come, or, with `ack_on_close`, the connection has ended."""
-        return self._waiter.is_set()
+    _waiter: PingWaiter
 
     async def wait(self) -> None:
         """Wait for the pong, or, with `ack_on_close`, the end; where there is a deadline, up to that if none will come.
