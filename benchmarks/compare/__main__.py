@@ -101,6 +101,19 @@ def _machine() -> str:
     return f"{model}, {cores} core{'s' * (cores != 1)}{quota}{virtual}, {platform.system()} {platform.release()}"
 
 
+def _command(words: list[str]) -> str:
+    """Tell the command that measures this again: that which names a file to write to is left out."""
+    kept: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        name, given, _ = word.partition("=")
+        if name not in ("--json", "--markdown", "--chart"):
+            kept.append(word)
+        elif not given:
+            next(rest)
+    return "python -m benchmarks.compare " + shlex.join(kept)
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -153,7 +166,9 @@ def _peers_of(scenario: Scenario, options: argparse.Namespace, environment: Envi
             names = [name for name in names if not PEERS[name].raw]
     if options.targets_only:
         targets = [target for target in TARGETS if target.scenario == scenario.name]
-        named = {name for target in targets for name in (target.ours, *target.peers)} | {scenario.reference}
+        named = {name for target in targets for name in (target.ours, *target.peers)}
+        if named:
+            named.add(scenario.reference)
         if options.publish and scenario.name in PUBLISHED:
             named |= set(SERVERS)
         names = [name for name in names if name in named]
@@ -190,6 +205,7 @@ def _run(
         environment.notes.append("server and load share one core: messages/s and latency mean little")
     results = Results()
     plan = {scenario.name: _peers_of(scenario, options, environment) for scenario in scenarios}
+    scenarios = [scenario for scenario in scenarios if plan[scenario.name]]
     checks = {}
     if not options.no_check:
         for scenario in scenarios:
@@ -197,7 +213,7 @@ def _run(
                 if not PEERS[name].raw and not PEERS[name].client:
                     checks[name, scenario.tls] = True
     results.meta = {
-        "command": "python -m benchmarks.compare " + shlex.join(sys.argv[1:]),
+        "command": _command(sys.argv[1:]),
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "machine": _machine(),
         "cores": cores,

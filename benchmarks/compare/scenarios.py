@@ -171,7 +171,7 @@ def _scenarios() -> Iterator[Scenario]:
         yield Scenario(f"large-64k{suffix}", f"64 KiB {title} echo, 4 connections", f"-s 65536 -c 4 -t {kind}")
     for suffix, kind, title in _KINDS:
         yield Scenario(f"large-1m{suffix}", f"1 MiB {title} echo, 2 connections", f"-s 1048576 -c 2 -t {kind}")
-    tls_peers = (*_WSFAST, "raw/uvloop", "raw-aiofastnet/uvloop", *_PYTHON, *_OTHERS)
+    tls_peers = (*_WSFAST, _DROP_IN, "raw/uvloop", "raw-aiofastnet/uvloop", *_PYTHON, *_OTHERS)
     yield Scenario("tls-64", "TLS 1.3, 64 B ping-pong, 100 connections", "-s 64 -c 100 -T", tls_peers, tls=True)
     yield Scenario("tls-64k", "TLS 1.3, 64 KiB echo, 4 connections", "-s 65536 -c 4 -T", tls_peers, tls=True)
     handshake = ("per_cpu_s", "cpu_us", "per_s", "p50_us", "p99_us")
