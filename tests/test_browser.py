@@ -438,7 +438,7 @@ def test_another_server(page: Page, server: Serve) -> None:
             page.wait(lambda: page.text("state") == "Closed")
         page.fill("url", f"localhost:{other.port}")
         page.connect("")
-    assert "opened /a/path?x=1, subprotocol echo" in other.log()
+    assert "opened /a/path?..., subprotocol echo" in other.log()
     page.wait(lambda: page.text("state") == "Closed")
     page.fill("url", "/only/a/path")
     page.connect("")

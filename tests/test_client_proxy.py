@@ -150,6 +150,10 @@ def test_environment(
         ("example.com:8080", "www.example.com", 8080, True),
         ("example.com:8080", "www.example.com", 80, False),
         ("*.example.com:80", "www.example.com", 80, True),
+        ("bücher.example", "xn--bcher-kva.example", 80, True),
+        (".BÜCHER.example:80", "www.xn--bcher-kva.example", 80, True),
+        ("*.bücher.example", "xn--bcher-kva.example", 80, False),
+        ("\ud800.example", "example", 80, False),
         # addresses
         ("127.0.0.1", "127.0.0.1", 80, True),
         ("127.0.0.1", "127.0.0.11", 80, False),
@@ -175,6 +179,9 @@ def test_environment(
         ("fd00::/8", "fe80::1", 80, False),
         ("::/0", "10.0.0.1", 80, False),
         ("10.0.0.0/99", "10.0.0.1", 80, False),
+        ("::ffff:10.0.0.0/104", "10.1.2.3", 80, True),
+        ("10.0.0.0/8", "::ffff:10.1.2.3", 80, True),
+        ("fe80::/10", "fe80::1%eth0", 80, True),
         ("http://example.com", "example.com", 80, False),
     ],
 )

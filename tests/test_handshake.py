@@ -268,7 +268,8 @@ def test_log_text_is_escaped_and_short() -> None:
         assert text.isascii()
         assert text.isprintable()
         assert len(text) < 400
-        assert "\\xe9\\x85" in text
+        # Of subprotocols, which may be secrets, only what is wrong is told.
+        assert ("\\xe9" if name == "Sec-WebSocket-Protocol" else "\\xe9\\x85") in text
         assert b"xxx" not in info.value.response.body
 
 
@@ -615,9 +616,9 @@ BAD_RESPONSES: dict[str, list[tuple[hs.Response, type[InvalidHandshake], str]]] 
         (respond(*[("Sec-WebSocket-Extensions", "x")] * 2), InvalidHeader, "once"),
     ],
     "4.1-6-11.3.4": [
-        (respond(("Sec-WebSocket-Protocol", "other")), NegotiationError, r"\('chat, echo'\), got 'other'"),
+        (respond(("Sec-WebSocket-Protocol", "other")), NegotiationError, r"\(2\), got 'other'"),
         (respond(("Sec-WebSocket-Protocol", "Chat")), NegotiationError, "'Chat'"),
-        (respond(("Sec-WebSocket-Protocol", "chat, echo")), NegotiationError, "'chat, echo'"),
+        (respond(("Sec-WebSocket-Protocol", "chat, echo")), NegotiationError, r"\(2\), got '..., ...'"),
         (respond(("Sec-WebSocket-Protocol", "")), NegotiationError, "''"),
         (respond(*[("Sec-WebSocket-Protocol", "chat")] * 2), InvalidHeader, "once"),
     ],
@@ -641,7 +642,7 @@ def test_bad_response(response: hs.Response, error: type[InvalidHandshake], text
 
 
 def test_nothing_was_offered() -> None:
-    with pytest.raises(NegotiationError, match="none was"):
+    with pytest.raises(NegotiationError, match=r"\(none\)"):
         client().check_response(respond(("Sec-WebSocket-Protocol", "chat")))
     with pytest.raises(NegotiationError, match="extension"):
         client().check_response(respond(("Sec-WebSocket-Extensions", "x")))

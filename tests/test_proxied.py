@@ -6,6 +6,7 @@ import asyncio
 import logging
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -128,6 +129,16 @@ TRUSTED = Networks(["10.0.0.0/8", "fd00::/8", "192.0.2.1"], "forwarded")
         ({"Forwarded": "for=_hidden"}, None),
         ({"Forwarded": "for=203.0.113.5, for=_hidden, for=10.0.0.2"}, "10.0.0.2"),
         ({"Forwarded": "nonsense"}, None),
+        ({"Forwarded": 'for="[2001:db8::1]:_hidden"'}, "2001:db8::1"),  # RFC 7239, 6: a port may have a name
+        ({"Forwarded": 'for="203.0.113.5:_x"'}, "203.0.113.5"),
+        ({"Forwarded": 'for="203.0.113.5:x"'}, None),
+        ({"Forwarded": 'for="[2001:db8::1]80"'}, None),
+        ({"Forwarded": 'for="[203.0.113.5]"'}, None),
+        ({"Forwarded": "for=203.0.113.5;for=6.6.6.6"}, None),
+        ({"Forwarded": "for=1.1.1.1;for=6.6.6.6, for=203.0.113.5"}, "203.0.113.5"),
+        ({"Forwarded": " \t , for=203.0.113.5\t; , for=10.0.0.2"}, "203.0.113.5"),
+        ({"Forwarded": "\t for=203.0.113.5 ;\t proto=https\t,  for=10.0.0.2 "}, "203.0.113.5"),
+        ({"X-Forwarded-For": "203.0.113.5%x"}, None),
         ({"Forwarded": "for=203.0.113.5", "X-Forwarded-For": "203.0.113.5"}, "203.0.113.5"),
         ({"Forwarded": "for=6.6.6.6", "X-Forwarded-For": "203.0.113.5"}, None),
         ({"Forwarded": "nonsense", "X-Forwarded-For": "203.0.113.5"}, None),
@@ -136,6 +147,29 @@ TRUSTED = Networks(["10.0.0.0/8", "fd00::/8", "192.0.2.1"], "forwarded")
 def test_forwarded(headers: dict[str, str], expected: str | None) -> None:
     found = forwarded_for(CIMultiDictProxy(CIMultiDict(headers)), TRUSTED)
     assert (None if found is None else found[0]) == expected
+
+
+def test_spaces_cost_what_they_are() -> None:
+    began = time.monotonic()
+    assert forwarded_for(CIMultiDictProxy(CIMultiDict({"Forwarded": " " * 60_000 + "x"})), TRUSTED) is None
+    assert time.monotonic() - began < 2  # one step for each: it took 15 s once
+
+
+@pytest.mark.parametrize(
+    ("network", "peer", "expected"),
+    [
+        ("::ffff:10.0.0.0/104", "10.1.2.3", True),  # IPv4 in IPv6 is IPv4, on either side
+        ("::ffff:10.0.0.1", "10.0.0.1", True),
+        ("::ffff:10.0.0.1", "::ffff:10.0.0.1", True),
+        ("10.0.0.0/8", "::ffff:10.1.2.3", True),
+        ("::ffff:10.0.0.0/104", "11.1.2.3", False),
+        ("fe80::/10", "fe80::1%eth0", True),
+        ("::/0", "10.0.0.1", False),
+        ("0.0.0.0/0", "::1", False),
+    ],
+)
+def test_networks(network: str, peer: str, expected: bool) -> None:
+    assert ((peer, 1) in Networks([network], "forwarded")) is expected
 
 
 def test_headers_that_come_twice_are_one_list() -> None:

@@ -8,7 +8,7 @@ import importlib
 import logging
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,9 +21,12 @@ import wsfast.cli
 import wsfast.sync
 import wsfast.websockets.asyncio.client
 import wsfast.websockets.sync.client
+from wsfast.asgi.conversation import Conversation
 from wsfast.dial.proxy import parse_proxy
-from wsfast.handshake import ClientHandshake, RequestParser, parse_uri
-from wsfast.http import check_header
+from wsfast.handshake import ClientHandshake, RequestParser, check_request, parse_uri
+from wsfast.handshake.forwarded import read_proxied
+from wsfast.handshake.key import accept_token
+from wsfast.http import Headers, check_header
 from wsfast.websockets import ClientProtocol, ServerProtocol
 from wsfast.websockets.uri import parse_uri as parse_dropin_uri
 
@@ -191,6 +194,8 @@ def test_reprs() -> None:
         f"GET /?token={CANARY}\x00 HTTP/1.1\r\nHost: h\r\n\r\n",
         f"GET /#token={CANARY} HTTP/1.1\r\nHost: h\r\n\r\n",
         f"GET http://u:{CANARY}@h/ HTTP/1.1\r\nHost: h\r\n\r\n",
+        f"GET /?name=a b&token={CANARY} HTTP/1.1\r\nHost: h\r\n\r\n",
+        f"GET http://u:{CANARY}@h/\n HTTP/1.1\r\nHost: h\r\n\r\n",
     ],
 )
 async def test_what_a_client_sends_to_a_server(data: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -205,6 +210,94 @@ async def test_what_a_client_sends_to_a_server(data: str, caplog: pytest.LogCapt
         peer.close()
     assert any("refused" in record.getMessage() for record in caplog.records)
     assert CANARY not in caplog.text
+
+
+def wrong_requests() -> Iterator[bytes]:
+    """Yield a request that has a secret wherever there can be one, with each byte of it wrong in many ways."""
+    good = (
+        f"GET /chat?token={CANARY} HTTP/1.1\r\nHost: h.example\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+        f"Sec-WebSocket-Protocol: a, {CANARY}\r\nAuthorization: Bearer {CANARY}\r\nCookie: s={CANARY}\r\n"
+        f"X-Api-Key: {CANARY}\r\n\r\n"
+    ).encode()
+    for at in range(len(good)):
+        yield good[:at] + good[at + 1 :]
+        for byte in b'\x00\t\n\r ",/:=?@#\x7f\xff':
+            yield good[:at] + bytes([byte]) + good[at:]
+            yield good[:at] + bytes([byte]) + good[at + 1 :]
+    lines = good.split(b"\r\n")
+    for at, line in enumerate(lines[:-2]):
+        for more in ([], [line, line], [line] * 130, [line + b"x" * 9000]):
+            yield b"\r\n".join([*lines[:at], *more, *lines[at + 1 :]])
+
+
+def test_a_request_that_is_wrong_anywhere() -> None:
+    refused = 0
+    for data in wrong_requests():
+        try:
+            request = RequestParser().feed(data)
+            if request is not None:
+                check_request(request)
+        except wsfast.HandshakeRefused as exc:
+            refused += 1
+            for text in told(exc):
+                assert CANARY.lower() not in text.lower(), data
+    assert refused > 2000
+
+
+def test_subprotocols() -> None:
+    """Browsers can send a token nowhere else."""
+    for offers in ([f"{CANARY}="], ["a", f"{CANARY}, b"], [CANARY, CANARY], [f"{CANARY} "]):
+        with pytest.raises(ValueError, match="subprotocol") as info:
+            wsfast.connect("ws://h/", subprotocols=offers)
+        check(info.value)
+    handshake = ClientHandshake(parse_uri("ws://h/"), subprotocols=["a", CANARY])
+    for lines in ([f"a, {CANARY}"], [CANARY, "a"], [f"b,{CANARY}"]):
+        headers = Headers({"Upgrade": "websocket", "Connection": "Upgrade"})
+        headers["Sec-WebSocket-Accept"] = accept_token(handshake.key.encode()).decode()
+        for line in lines:
+            headers.add("Sec-WebSocket-Protocol", line)
+        with pytest.raises(wsfast.InvalidHandshake) as wrong:
+            handshake.check_response(wsfast.Response(101, None, headers))
+        check(wrong.value)
+
+
+@pytest.mark.parametrize("offers", [f"a, {CANARY}", f"a, {CANARY}=", f"{CANARY}, {CANARY}"])
+async def test_subprotocols_that_a_server_refuses(offers: str, caplog: pytest.LogCaptureFixture) -> None:
+    def choose(ws: wsfast.WebSocket, offers: Sequence[str]) -> str:
+        return CANARY
+
+    caplog.set_level(logging.DEBUG)
+    choices: list[dict[str, Any]] = [{}, {"select_subprotocol": choose}]
+    for options in choices:
+        async with serving(echo, noise=True, **options) as server:
+            peer = await Peer.dial(server)
+            await peer.send(
+                f"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+                f"Sec-WebSocket-Protocol: {offers}\r\n\r\n".encode()
+            )
+            assert (await peer.read_to_end()).startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 500 "))
+            peer.close()
+    assert "refused" in caplog.text
+    assert CANARY not in caplog.text
+
+
+def test_a_proxy_that_does_not_begin_as_it_should() -> None:
+    with pytest.raises(ValueError, match="got b'GET'") as info:
+        read_proxied(f"GET /?{CANARY} HTTP/1.1\r\n".encode())
+    check(info.value)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [[("Set-Cookie", CANARY)], [(b"Set-Cookie", CANARY)], [(f"Set-Cookie: {CANARY}".encode(), b"")], [CANARY]],
+)
+def test_headers_of_an_asgi_application(headers: Any) -> None:
+    conversation = Conversation()
+    with pytest.raises((TypeError, ValueError)) as info:
+        conversation.take({"type": "websocket.accept", "headers": headers})
+    check(info.value)
 
 
 @pytest.mark.parametrize(
@@ -346,10 +439,22 @@ def test_the_uri_of_a_protocol(form: str) -> None:
     check(info.value)
 
 
+@pytest.mark.parametrize("address", [f"u:{CANARY}@h", f"{CANARY}@h", f"wss:/u:{CANARY}@h"])
+def test_an_address_that_is_none(address: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        wsfast.cli.main([address])
+    told = "".join(capsys.readouterr())
+    assert told
+    assert CANARY not in told
+
+
 @pytest.mark.parametrize("command", ["connect", "bench"])
 def test_commands(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     given = [[form.format(CANARY)] for form in WRONG]
     given += [["--header", header, "ws://h/"] for header in (f"Bearer {CANARY}", f"Cookie: {CANARY}\x00")]
+    given += [[*wrong, "ws://h/"] for wrong in (["--token", CANARY], [f"--hedder={CANARY}"], [f"--he={CANARY}"])]
+    given += [["ws://h/", wrong] for wrong in (f"--insecure={CANARY}", f"-H{CANARY}", CANARY, f"ws://u:{CANARY}@h/")]
+    given += [["ws://h/", "--subprotocol", f"{CANARY}="], ["ws://h/", "--proxy", f"http://u:{CANARY}/x@h"]]
     for arguments in [*given, [f"ws://u:{CANARY}@127.0.0.1:1/?{CANARY}"]]:
         try:
             status = wsfast.cli.main([command, *arguments])
@@ -368,7 +473,7 @@ def test_records_of_a_protocol(caplog: pytest.LogCaptureFixture) -> None:
     client = ClientProtocol(parse_dropin_uri(f"ws://u:{CANARY}@h/chat?token={CANARY}"))
     server = ServerProtocol()
     request = client.connect()
-    for name in ("Cookie", "Proxy-Authorization"):
+    for name in ("Cookie", "Proxy-Authorization", "X-Api-Key", "Sec-WebSocket-Protocol"):
         request.headers[name] = CANARY
     client.send_request(request)
     server.receive_data(b"".join(client.data_to_send()))
@@ -382,6 +487,7 @@ def test_records_of_a_protocol(caplog: pytest.LogCaptureFixture) -> None:
     for line in (
         *("> GET /chat?... HTTP/1.1", "> Authorization: ...", "> Cookie: ...", "> Proxy-Authorization: ..."),
         *("< GET /chat?... HTTP/1.1", "< Authorization: ...", "< Cookie: ...", "< Proxy-Authorization: ..."),
+        *("> X-Api-Key: ...", "< Sec-WebSocket-Protocol: ..."),
         *("> Set-Cookie: ...", "< Set-Cookie: ...", "> Location: ...", "< Location: ...", "< Host: h"),
     ):
         assert line in caplog.messages

@@ -21,11 +21,22 @@ from wsfast.exceptions import (
     ConnectionClosedOK,
     InvalidState,
 )
-from wsfast.session import GRACE, LINGER, MAX_EVENTS, MAX_PINGS, OVERHEAD, Do, Limits, Marks, Session
+from wsfast.session import GRACE, LINGER, LONGEST, MAX_EVENTS, MAX_PINGS, OVERHEAD, Do, Limits, Marks, Session
 
 START = 1000.0
 CLOSE, PING, PONG, TEXT = 8, 9, 10, 1
 SIDES = pytest.mark.parametrize("side", list(Side), ids=lambda side: side.value)
+
+
+@pytest.mark.parametrize("name", ["open_timeout", "ping_interval", "ping_timeout", "close_timeout"])
+def test_a_time_that_no_clock_holds(name: str) -> None:
+    times: dict[str, Any]
+    for times in ({name: 10**400}, {name: 1e300}, {name: 2**63}):
+        limits = Limits(**times)
+        assert getattr(limits, name) == LONGEST
+        session = Session(Side.SERVER, limits, START)
+        session.close(START, 1000, "", CloseCause.LOCAL)
+        session.receive_data(frame(session, CLOSE, b"\x03\xe8"), START)
 
 
 def frame(session: Session, opcode: int, payload: bytes = b"") -> bytes:

@@ -345,6 +345,19 @@ def test_no_interval_between_pings(server: Running) -> None:
 # --- Messages under way when one side closes
 
 
+@pytest.mark.parametrize("seconds", [1e7, 1e10, 1e300, 10**400], ids=lambda seconds: f"{len(str(seconds))}")
+def test_times_that_the_system_does_not_take(server: Running, seconds: float) -> None:
+    """`poll` takes 2 ** 31 ms, a lock 2 ** 63 ns, and a float no integer of 400 digits."""
+    names = ("open_timeout", "ping_interval", "ping_timeout", "close_timeout")
+    options: dict[str, Any] = dict.fromkeys(names, seconds)
+    with connect(server.uri, **options) as ws:
+        ws.send("a")
+        assert ws.recv(timeout=seconds) == "a"
+        assert ws.ping().wait(seconds)
+    assert ws.wait_closed(seconds)
+    assert ws.close_code == 1000
+
+
 def test_answers_that_are_under_way_when_this_side_closes(server: Running) -> None:
     """RFC 6455, 7.1.1: what the peer sent before its own Close frame reaches the program."""
     ws = connect(server.uri)

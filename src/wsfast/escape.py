@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["show", "words"]
+__all__ = ["show", "without_query", "words"]
 
 
 def show(value: str | bytes, limit: int = 64) -> str:
@@ -13,6 +13,12 @@ def show(value: str | bytes, limit: int = 64) -> str:
         limit: how many characters or bytes to show; default 64.
     """
     return ascii(value) if len(value) <= limit else f"{value[:limit]!a}... ({len(value)} bytes)"
+
+
+def without_query(path: str) -> str:
+    """Return a request's path as it may be shown: its query often holds a token."""
+    path, mark, _ = path.partition("?")
+    return f"{path}?..." if mark else path
 
 
 def words(text: object, limit: int = 200) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from multidict import CIMultiDict, CIMultiDictProxy, MultiMapping
 
-from .escape import show
+from .escape import show, without_query
 
 __all__ = [
     "TCHAR",
@@ -25,6 +25,7 @@ __all__ = [
     "is_token",
     "parse_headers",
     "text_response",
+    "why_no_token",
 ]
 
 TCHAR = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
@@ -45,6 +46,8 @@ def is_token(value: str) -> bool:
 def check_token(what: str, value: str) -> str:
     """Return `value`, given by the caller, if it is a token (RFC 9110, 5.6.2).
 
+    The error's text does not hold it: a subprotocol may be a secret, since browsers can send one nowhere else.
+
     Args:
         what: what it is, for the error's text.
         value: what was given.
@@ -55,9 +58,19 @@ def check_token(what: str, value: str) -> str:
     """
     if not isinstance(value, str):
         raise TypeError(f"expected {what} as str, got {type(value).__name__}")
-    if _TOKEN.fullmatch(value) is None:
-        raise ValueError(f"expected {what} to be a token (RFC 9110, 5.6.2), got {show(value)}")
+    wrong = why_no_token(value)
+    if wrong is not None:
+        raise ValueError(f"expected {what} to be a token (RFC 9110, 5.6.2), got {wrong}")
     return value
+
+
+def why_no_token(value: str) -> str | None:
+    """Tell why a string is no token, without the string; None if it is one."""
+    match = _TOKEN.match(value)
+    end = match.end() if match else 0
+    if end == len(value):
+        return None if value else "none"
+    return f"{value[end]!a} at index {end}"
 
 
 def check_header(name: str, value: str) -> None:
@@ -74,12 +87,10 @@ def check_header(name: str, value: str) -> None:
         ValueError: if one has a character that it must not have.
     """
     if isinstance(name, str):
-        match = _TOKEN.match(name)
-        end = match.end() if match else 0
-        if end < len(name) or not name:
+        wrong = why_no_token(name)
+        if wrong is not None:
             # A common mistake: the name and the value in one string.
-            came = f"{name[end]!a} at index {end}" if name else "none"
-            raise ValueError(f"expected a header's name to be a token (RFC 9110, 5.6.2), got {came}")
+            raise ValueError(f"expected a header's name to be a token (RFC 9110, 5.6.2), got {wrong}")
     else:
         raise TypeError(f"expected a header's name as str, got {type(name).__name__}")
     if not isinstance(value, str):
@@ -208,8 +219,7 @@ class Request:
 
     def __repr__(self) -> str:
         # A query often holds a token, and a repr must not carry it into a log.
-        path, mark, _ = self.target.partition("?")
-        return f"<Request {self.method} {show(f'{path}?...' if mark else path)}>"
+        return f"<Request {self.method} {show(without_query(self.target))}>"
 
 
 class Response:

@@ -25,6 +25,7 @@ from .handshake.headers import build_extensions
 from .handshake.uri import format_address
 from .http import is_token
 from .limits import LimitOptions, take_limits
+from .session import LONGEST
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -140,7 +141,7 @@ class BaseServer:
         self.origins: Origins | None = None if origins is None else _checked_origins(origins)
         self.select_subprotocol = select_subprotocol
         self.max_connections = max_connections
-        self.stop_timeout = stop_timeout
+        self.stop_timeout = None if stop_timeout is None else min(stop_timeout, LONGEST)
         self.response_headers: dict[str, str] | None = None if response_headers is None else dict(response_headers)
         self.server_header = server_header
         self._check_response_headers()
@@ -186,14 +187,16 @@ class BaseServer:
             except NegotiationError as exc:
                 raise self._no_subprotocol(offers, show(str(exc), 200)) from exc
             if chosen is not None and (chosen not in offers or chosen not in registered):
+                lacking = "registered" if chosen in offers else "offered"
                 raise RuntimeError(
-                    f"select_subprotocol must return a name that is offered and registered, got {chosen!r}"
+                    f"select_subprotocol must return a name that is offered and registered, got one not {lacking}"
                 )
         else:
             chosen = first_registered(offers, registered) if offers else None
         if chosen is None and (None not in registered or (offers and self.select_subprotocol is None)):
             # A browser drops a connection whose response lacks the subprotocol it asked for: say it here.
-            raise self._no_subprotocol(offers, f"no common subprotocol, offered: {list(offers)!r:.200}")
+            # Not which ones were offered: one may be a token, which browsers can send nowhere else.
+            raise self._no_subprotocol(offers, f"no common subprotocol, {len(offers) or 'none'} offered")
         return chosen
 
     def _no_subprotocol(self, offers: Sequence[str], why: str) -> HandshakeRefused:

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 __all__ = [
     "GRACE",
     "LINGER",
+    "LONGEST",
     "MAX_EVENTS",
     "MAX_PINGS",
     "OVERHEAD",
@@ -61,6 +62,8 @@ GRACE: Final = 1.0
 while this side closes, to take what came before the peer's Close frame."""
 LINGER: Final = 2.0
 """Seconds for which the peer may go on sending after this side has ended its sending side, before it is dropped."""
+LONGEST: Final = 1e9
+"""The most seconds that a time is taken for, some 30 years: what systems and event loops take is bounded, too."""
 MAX_EVENTS: Final = 256
 """Messages, pings and pongs of one connection that are handled before others have a turn."""
 MAX_PINGS: Final = 64
@@ -144,6 +147,8 @@ class Limits:
             if not (0 < value < inf if name == "open_timeout" else 0 <= value < inf):
                 kind = "a positive number" if name == "open_timeout" else "a number"
                 raise ValueError(f"{name} must be {kind} of seconds or None, got {value}")
+            if value > LONGEST:
+                object.__setattr__(self, name, LONGEST)
         if self.overflow not in ("error", "drop", "close"):
             raise ValueError(f"overflow must be 'error', 'drop' or 'close', got {self.overflow!r}")
 

@@ -143,8 +143,8 @@ class Host:
         if self.logger.isEnabledFor(logging.INFO):
             client = scope["client"]
             where = "%s:%d" % client if client else ""  # noqa: UP031 - as uvicorn does
-            query = scope["query_string"]
-            target = scope["raw_path"].decode("latin-1") + (f"?{query.decode()}" if query else "")
+            # uvicorn shows the query, which often holds a token.
+            target = scope["raw_path"].decode("latin-1") + ("?..." if scope["query_string"] else "")
             self.logger.info('%s - "WebSocket %s" %s', where, target, outcome)
 
     def run(self, bridge: Bridge) -> asyncio.Task[None]:

@@ -20,7 +20,7 @@ from ..closing import encode_close
 from ..codes import CloseCode
 from ..escape import show
 from ..events import BytesLike
-from ..http import is_token
+from ..http import check_token
 
 __all__ = [
     "TABLE",
@@ -156,7 +156,8 @@ class Conversation:
             TypeError, ValueError: the event is malformed.
         """
         if not isinstance(event, (dict, Mapping)) or not isinstance(kind := event.get("type"), str):
-            raise TypeError(f"expected an ASGI event, a dict with a 'type', got {show(repr(event))}")
+            came = f"one of {type(kind).__name__}" if isinstance(event, Mapping) else type(event).__name__
+            raise TypeError(f"expected an ASGI event, a dict with a 'type', got {came}")
         if self.gone:
             raise ClientDisconnected("the connection has ended")
         judge = TABLE[self.phase].get(kind)
@@ -349,6 +350,13 @@ def refusal(status: int) -> Answer:
     return Answer(status, headers, body, True)
 
 
+def _kinds(pair: object) -> str:
+    """Tell of what types something is that should be a header; its value may be a secret."""
+    if isinstance(pair, (tuple, list)):
+        return f"{type(pair).__name__} of {', '.join(type(part).__name__ for part in pair[:3]) or 'nothing'}"
+    return type(pair).__name__
+
+
 def _decoded(headers: Iterable[Iterable[bytes]] | None) -> Iterable[tuple[str, str]]:
     """Check an application's headers, which it gives as pairs of bytes, and decode them."""
     if headers is not None and not isinstance(headers, Iterable):
@@ -358,9 +366,9 @@ def _decoded(headers: Iterable[Iterable[bytes]] | None) -> Iterable[tuple[str, s
             name, value = pair
             text, bad = name.decode("latin-1"), _BAD_VALUE.search(value)
         except (TypeError, ValueError, AttributeError):
-            raise TypeError(f"expected headers as pairs of bytes, got {show(repr(pair))}") from None
-        if not is_token(text):
-            raise ValueError(f"expected a header's name to be a token (RFC 9110, 5.6.2), got {show(text)}")
+            kind = _kinds(pair)
+            raise TypeError(f"expected headers as pairs of bytes, got {kind}") from None
+        check_token("a header's name", text)
         if bad is not None:
             # The value may be a secret.
             raise ValueError(f"expected the header {text} without control characters, got {bad.group()!r} in it")

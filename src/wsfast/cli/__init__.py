@@ -11,10 +11,11 @@ import argparse
 import difflib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
 from .._version import __version__
+from ..handshake.uri import mask
 from . import bench, client, run, serve
 from .options import complain, discard_output, escape, looks_like_address
 
@@ -30,14 +31,44 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {escape(message)}\n{self.prog} --help lists what can be given\n")
 
 
-def _parser() -> tuple[argparse.ArgumentParser, frozenset[str]]:
-    """Return the parser, and the names of the commands."""
+def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:
+    """Return the parser, and those of the commands by their names."""
     parser = _Parser(prog="python -m wsfast", description="WebSockets for asyncio.")
     parser.add_argument("--version", action="version", version=f"wsfast {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     for command in _COMMANDS:
         command.add_parser(commands)
-    return parser, frozenset(commands.choices)
+    return parser, commands.choices
+
+
+def _check_options(parser: argparse.ArgumentParser, given: Sequence[str]) -> None:
+    """Check the names of a command's options: an error of argparse's would show their values, which may be secrets.
+
+    Raises:
+        SystemExit: with 2, one is not known, ambiguous, or takes no value.
+    """
+    options = parser._option_string_actions
+    for argument in given:
+        name, equals, _ = argument.partition("=")
+        if name == "--":
+            return
+        if not name.startswith("--"):
+            continue
+        found = [name] if name in options else [option for option in options if option.startswith(name)]
+        if len(found) > 1:
+            parser.error(f"ambiguous option {name}: it could be {', '.join(found)}")
+        if not found:
+            near = difflib.get_close_matches(name, options, 1, 0.7)
+            parser.error(f"unrecognized option {name}" + (f": did you mean {near[0]}?" if near else ""))
+        if equals and options[found[0]].nargs == 0:
+            parser.error(f"option {found[0]} takes no value")
+
+
+def _shown(argument: str) -> str:
+    """Return an argument that is one too many as it may be shown."""
+    if argument.startswith("-"):
+        return argument[:2]
+    return mask(argument) if "://" in argument else "..."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,12 +103,14 @@ def _run(given: list[str]) -> int:
     else:
         near = difflib.get_close_matches(first, sorted(commands), 1, 0.5)
         parser.error(
-            f"expected the address of a server, such as ws://localhost:8765/, or a command, got {first!r}; "
+            f"expected the address of a server, such as ws://localhost:8765/, or a command, got {mask(first)!r}; "
             + (f"did you mean {near[0]}?" if near else f"the commands are {', '.join(sorted(commands))}")
         )
+    if given[0] in commands:
+        _check_options(commands[given[0]], given[1:])
     args, unknown = parser.parse_known_args(given)
     if unknown:
-        args.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+        args.parser.error(f"unrecognized arguments: {' '.join(map(_shown, unknown))}")
     command: Callable[[argparse.Namespace], int] = args.run
     if sys.stdout is None:
         # The parent process closed it: it wants no output.

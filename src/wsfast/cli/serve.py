@@ -26,6 +26,7 @@ from multidict import CIMultiDict
 from .._version import __version__
 from ..asyncio.streams import Reader, Writer
 from ..asyncio.websocket import WebSocket
+from ..escape import without_query
 from ..exceptions import ConnectionClosed
 from ..handshake import Request, Response
 from ..handshake.uri import format_address
@@ -154,7 +155,7 @@ async def _stream_echo(reader: Reader, writer: Writer) -> None:
 def _told(ws: WebSocket) -> Iterator[None]:
     """Log that a connection is open, and how it was closed."""
     peer, began = format_address(ws.remote_address), time.monotonic()
-    path = "?" if ws.request is None else escape(ws.request.path[:200])
+    path = "?" if ws.request is None else escape(without_query(ws.request.path)[:200])
     agreed = "" if ws.subprotocol is None else f", subprotocol {ws.subprotocol}"
     _logger.info("%s opened %s%s", peer, path, agreed)
     try:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any, Final, NamedTuple
 
 from ..exceptions import InvalidProxy, InvalidURI, ProxyError
 from ..handshake.headers import build_authorization_basic, build_host
-from ..handshake.uri import URI, got, mask, parse_host, split_uri, unquoted
+from ..handshake.uri import URI, as_ip, as_network, got, mask, parse_host, split_uri, to_ascii, unquoted
 from ..http import Response, check_header
 
 __all__ = [
@@ -160,28 +159,32 @@ def bypasses(no_proxy: str, host: str, port: int) -> bool:
         no_proxy: ``"*"`` for all, or a list, separated by commas or spaces, of names (``example.com`` and
             ``.example.com`` stand for the name and what is below it, ``*.example.com`` for what is below it),
             addresses (IPv6 in any spelling, with or without brackets) and networks (``10.0.0.0/8``). A name or an
-            address may be followed by a port.
+            address may be followed by a port. International names may be in ASCII or as one reads them.
         host: of the server: a name in lower case, or an address.
         port: of the server.
     """
-    address = _address(host)
+    address = as_ip(host)
     name = host.rstrip(".").lower()
     for entry in no_proxy.replace(",", " ").lower().split():
         if entry == "*":
             return True
         if "/" in entry:
-            if address is not None and _in_network(address, entry):
-                return True
+            try:
+                if address is not None and address in as_network(entry.replace("[", "").replace("]", "")):
+                    return True
+            except ValueError:
+                pass  # no network
             continue
         wanted, wanted_port = _split_port(entry)
         if wanted_port and wanted_port != str(port):
             continue
-        other = _address(wanted)
+        other = as_ip(wanted)
         if other is not None or address is not None:
             if other == address:
                 return True
             continue
         below = wanted.removeprefix("*").strip(".")
+        below = to_ascii(below) or below
         if below and (name.endswith(f".{below}") or (name == below and not wanted.startswith("*"))):
             return True
     return False
@@ -194,22 +197,6 @@ def _split_port(entry: str) -> tuple[str, str]:
         return host, rest.removeprefix(":")
     host, colon, port = entry.rpartition(":")
     return (host, port) if colon and ":" not in host else (entry, "")
-
-
-def _address(host: str) -> IPv4Address | IPv6Address | None:
-    try:
-        address = ip_address(host.strip("[]").partition("%")[0])
-    except ValueError:
-        return None
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return address if mapped is None else mapped
-
-
-def _in_network(address: IPv4Address | IPv6Address, entry: str) -> bool:
-    try:
-        return address in ip_network(entry.replace("[", "").replace("]", ""), strict=False)
-    except ValueError:
-        return False
 
 
 # ----------------------------------------------------------------------------------------------------- HTTP CONNECT

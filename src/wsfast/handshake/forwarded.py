@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final, NamedTuple, TypeAlias
 
 from multidict import CIMultiDictProxy
 
 from ..escape import show
 from ..http import TCHAR
+from .uri import as_ip, as_network
 
 __all__ = ["Address", "Networks", "Proxied", "forwarded_for", "read_proxied"]
 
@@ -31,7 +32,13 @@ _SIGNATURE: Final = b"\r\n\r\n\x00\r\nQUIT\n"
 _PORT = re.compile(r"0|[1-9][0-9]{0,4}")
 # RFC 7239, 4: pairs of a token and a token or a quoted string, separated by semicolons, in elements, separated by
 # commas. What is not quoted may be an IPv4 address with a port here, as some proxies write it.
-_PAIR = re.compile(rf"[\t ]*+({TCHAR}++)=(?:((?:{TCHAR}|[:\[\]])++)|\"((?:[^\"\\]|\\.)*+)\")[\t ]*+")
+_PAIR = re.compile(rf"({TCHAR}++)=(?:((?:{TCHAR}|[:\[\]])++)|\"((?:[^\"\\]|\\.)*+)\")[\t ]*+")
+_SPACES = re.compile(r"[\t ]*+")
+# RFC 7239, 6: an address of IPv6 has brackets, and there may be a port, or a name that the proxy gives to it. Without
+# brackets, as X-Forwarded-For has it, nothing can follow.
+_NODE = re.compile(
+    r"(?:\[([0-9A-Fa-f:.%\w]++)\]|([0-9.]++))(?::(?:([0-9]*+)|_[0-9A-Za-z._-]++))?|([0-9A-Fa-f:.]++(?:%\w++)?)"
+)
 
 
 class Networks:
@@ -59,7 +66,7 @@ class Networks:
                 self._unix = True
                 continue
             try:
-                self._networks.append(ip_network(network, strict=False))
+                self._networks.append(as_network(network))
             except ValueError as exc:
                 raise ValueError(f"{option} must be a list of networks such as '10.0.0.0/8', or 'unix': {exc}") from exc
 
@@ -67,21 +74,12 @@ class Networks:
         """Tell whether a peer, by its address as `socket.getpeername` gives it, is trusted."""
         if not isinstance(peer, tuple):
             return self._unix and isinstance(peer, (str, bytes))
-        address = _parsed(str(peer[0]))
+        address = as_ip(str(peer[0]))
         return address is not None and self.has(address)
 
     def has(self, address: _IP) -> bool:
         """Tell whether an address is trusted."""
         return any(address in network for network in self._networks)
-
-
-def _parsed(text: str) -> _IP | None:
-    try:
-        address = ip_address(text.partition("%")[0])
-    except ValueError:
-        return None
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return address if mapped is None else mapped
 
 
 def _as_address(address: _IP, port: int) -> Address:
@@ -119,7 +117,8 @@ def read_proxied(data: bytes) -> Proxied | None:
         return _read_binary(data)
     if data[:6] == b"PROXY "[: len(data)]:
         return _read_line(data)
-    raise ValueError(f"expected a header of the PROXY protocol, got {show(data)}")
+    # What came may be a request with a secret in it: its first word tells what it is.
+    raise ValueError(f"expected a header of the PROXY protocol, got {show(data[:12].partition(b' ')[0])}")
 
 
 def _read_line(data: bytes) -> Proxied | None:
@@ -206,18 +205,17 @@ def _of_forwarded(value: str) -> list[str | None]:
     nodes: list[str | None] = []
     position = 0
     node: str | None = None
-    while position < len(value):
+    while (position := _skip(value, position)) < len(value):
         match = _PAIR.match(value, position)
         if match is None:
-            if value[position] in "\t ":
-                position += 1
-                continue
             if value[position] not in ",;":
                 # What comes before it was added earlier, and cannot be told from what comes after it.
                 return [None]
         else:
             if match[1].lower() == "for":
-                node = match[2] if match[3] is None else re.sub(r"\\(.)", r"\1", match[3])
+                # RFC 7239, 4: "Each parameter MUST NOT occur more than once per field-value." Two are as none.
+                given = match[2] if match[3] is None else re.sub(r"\\(.)", r"\1", match[3])
+                node = given if node is None else ""
             position = match.end()
         if position < len(value):
             if value[position] == ",":
@@ -227,6 +225,11 @@ def _of_forwarded(value: str) -> list[str | None]:
                 return [None]
             position += 1
     return [*nodes, node]
+
+
+def _skip(value: str, position: int) -> int:
+    match = _SPACES.match(value, position)
+    return position if match is None else match.end()
 
 
 def _last_untrusted(nodes: list[str | None] | list[str], trusted: Networks) -> Address | None:
@@ -244,14 +247,12 @@ def _last_untrusted(nodes: list[str | None] | list[str], trusted: Networks) -> A
 
 def _node(text: str) -> tuple[_IP, int] | None:
     """Read an address, with or without a port (RFC 7239, 6)."""
-    if text.startswith("["):
-        host, _, rest = text[1:].partition("]")
-        port = rest.removeprefix(":")
-    elif text.count(":") == 1:
-        host, _, port = text.partition(":")
-    else:
-        host, port = text, ""
-    address = _parsed(host)
-    if address is None or (port and not _PORT.fullmatch(port)):
+    match = _NODE.fullmatch(text)
+    if match is None:
         return None
-    return address, int(port or 0) if int(port or 0) < 65536 else 0
+    inner, ipv4, port, plain = match.groups()
+    address = as_ip(inner or ipv4 or plain)
+    if address is None or (inner and ":" not in inner):
+        return None
+    known = bool(port) and len(port) <= 5 and int(port) < 65536
+    return address, int(port) if known else 0

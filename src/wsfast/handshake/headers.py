@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from ..escape import show
 from ..exceptions import InvalidHeader, InvalidHeaderFormat
-from ..http import TCHAR, check_header, check_token, is_token
+from ..http import TCHAR, check_header, check_token, is_token, why_no_token
 
 __all__ = [
     "ExtensionHeader",
@@ -72,7 +72,7 @@ def parse_upgrade(value: str) -> list[str]:
     return _parse_list("Upgrade", value, _PROTOCOL)
 
 
-def _parse_list(name: str, value: str, item: re.Pattern[str]) -> list[str]:
+def _parse_list(name: str, value: str, item: re.Pattern[str], *, secret: bool = False) -> list[str]:
     if item.fullmatch(value) is not None:
         return [value]
     # RFC 9110, 5.6.1.2: a recipient ignores empty elements.
@@ -81,7 +81,9 @@ def _parse_list(name: str, value: str, item: re.Pattern[str]) -> list[str]:
         raise InvalidHeaderFormat(name, value, "expected at least one element")
     for element in items:
         if item.fullmatch(element) is None:
-            raise InvalidHeaderFormat(name, value, f"expected tokens separated by commas, got {show(element)}")
+            came = why_no_token(element) if secret else show(element)
+            shown = "..." if secret else value
+            raise InvalidHeaderFormat(name, shown, f"expected tokens separated by commas, got {came}")
     return items
 
 
@@ -92,16 +94,17 @@ def parse_subprotocols(value: str) -> list[str]:
         value: a list of tokens, in the client's order of preference.
 
     Raises:
-        InvalidHeaderFormat: if it is no such list, or names one twice.
+        InvalidHeaderFormat: if it is no such list, or names one twice. Its text does not hold them: browsers can send
+            a token nowhere else.
     """
     return list(_parse_subprotocols_cached(value)) if len(value) <= _CACHED_LENGTH else _parse_subprotocols(value)
 
 
 def _parse_subprotocols(value: str) -> list[str]:
-    offers = _parse_list("Sec-WebSocket-Protocol", value, _TOKEN)
+    offers = _parse_list("Sec-WebSocket-Protocol", value, _TOKEN, secret=True)
     # RFC 6455, 4.1, item 10: all are unique strings. They are compared as they are: case matters.
     if len(offers) != len(set(offers)):
-        raise InvalidHeaderFormat("Sec-WebSocket-Protocol", value, "expected each subprotocol once")
+        raise InvalidHeaderFormat("Sec-WebSocket-Protocol", "...", "expected each subprotocol once")
     return offers
 
 
@@ -202,7 +205,8 @@ def build_subprotocols(subprotocols: Sequence[str]) -> str:
     if not subprotocols:
         raise ValueError("expected at least one subprotocol, got none")
     if len(subprotocols) != len(set(subprotocols)):
-        raise ValueError(f"expected each subprotocol once, got {show(', '.join(subprotocols))}")
+        twice = len(subprotocols) - len(set(subprotocols))
+        raise ValueError(f"expected each subprotocol once, got {twice} again")
     return ", ".join(subprotocols)
 
 

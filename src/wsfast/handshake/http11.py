@@ -57,7 +57,8 @@ _HEADER = re.compile(rf"{TCHAR}++:".encode())
 _ASCII_LINE = re.compile(rb"[ -~]*+")
 _LINE = re.compile(rb"[\t -~\x80-\xff]*+")
 _METHOD = _NAME = re.compile(rf"{TCHAR}++".encode())
-_SECRET = re.compile(rb"(//)[^ ]*@|([?#])[^ ]++")
+_LAST_WORD = re.compile(rb" HTTP/[^ ]*+$")
+_AFTER_PATH = re.compile(rb"[?#].++", re.DOTALL)
 _VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]")
 # Most hosts; not an IPv6 address, nor one with an escaped character.
 _PLAIN_HOST = re.compile(r"[0-9A-Za-z\-.]++(?::[0-9]{1,4})?")
@@ -224,7 +225,7 @@ class _HeadParser:
     def _fail_byte(self, line: bytes, rest: bytes) -> NoReturn:
         what = "a header" if self._in_head else "the first line"
         bad = rest if rest[:1] == b"\r" else rest[:1]
-        after = _show_header(line) if self._in_head else show(line.partition(b"?")[0])
+        after = _show_header(line) if self._in_head else _show_line(line)
         first = None if self._in_head else line + bad
         self._fail(400, "Malformed HTTP", f"expected CR LF at the end of {what}, got {bad!r} after {after}", first)
 
@@ -346,8 +347,19 @@ def _show_line(line: bytes) -> str:
 
 
 def _without_secrets(line: bytes) -> bytes:
-    """Return a request line, or its target, without what may be a secret: a query, a fragment, a user name."""
-    return _SECRET.sub(lambda match: (match[1] or match[2]) + b"...", line)
+    """Return a request line, or its target, without what may be a secret: a query, a fragment, a user name.
+
+    It may be wrong in any way: where a target has spaces, for example, only the version ends it.
+    """
+    version = _LAST_WORD.search(line)
+    rest, end = (line, b"") if version is None else (line[: version.start()], version.group())
+    start, at = rest.find(b"//"), rest.rfind(b"@")
+    if 0 <= start < at:
+        rest = rest[: start + 2] + b"..." + rest[at + 1 :]
+    words = rest.split(b" ", 2)
+    if len(words) > 2:
+        rest = b"%b %b ..." % (words[0], words[1])
+    return _AFTER_PATH.sub(lambda match: match.group()[:1] + b"...", rest) + end
 
 
 def _is_host(value: str) -> bool:

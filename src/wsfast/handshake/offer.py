@@ -196,11 +196,23 @@ class ClientHandshake:
         # Item 6: if it "indicates the use of a subprotocol that was not present in the client's handshake [...], the
         # client MUST _Fail the WebSocket Connection_." RFC 6455, 11.3.4: the field "MUST NOT appear more than once in
         # an HTTP response".
-        subprotocol = _one(headers.getall("Sec-WebSocket-Protocol", []), "Sec-WebSocket-Protocol")
+        subprotocols = headers.getall("Sec-WebSocket-Protocol", [])
+        if len(subprotocols) > 1:
+            subprotocols = [self._without_offers(value) for value in subprotocols]
+        subprotocol = _one(subprotocols, "Sec-WebSocket-Protocol")
         if subprotocol is not None and subprotocol not in self._subprotocols:
-            offered = show(", ".join(self._subprotocols)) if self._subprotocols else "none was"
-            raise NegotiationError(f"expected a subprotocol that was offered ({offered}), got {show(subprotocol)}")
+            offered = len(self._subprotocols) or "none"
+            came = show(self._without_offers(subprotocol))
+            raise NegotiationError(f"expected a subprotocol that was offered ({offered}), got {came}")
         return Agreement(subprotocol, extensions)
+
+    def _without_offers(self, value: str) -> str:
+        """Return what came as Sec-WebSocket-Protocol without what was offered, which may be a secret.
+
+        Some servers send all of it back.
+        """
+        parts = (part.strip("\t ") for part in value.split(","))
+        return ", ".join("..." if part in self._subprotocols else part for part in parts)
 
 
 # RFC 6455, 4.1, item 2: "/resource name/", which has no fragment.

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import re
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import NamedTuple
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from ..exceptions import InvalidURI
 
-__all__ = ["URI", "format_address", "got", "is_address", "mask", "parse_host", "parse_uri", "split_uri", "unquoted"]
+__all__ = [
+    "URI",
+    "as_ip",
+    "as_network",
+    "format_address",
+    "got",
+    "is_address",
+    "mask",
+    "parse_host",
+    "parse_uri",
+    "split_uri",
+    "to_ascii",
+    "unquoted",
+]
 
 # RFC 3986, 2.2 and 2.1: delimiters and what is percent-encoded already stay as they are.
 _SAFE = ":/?[]@!$&'()*+,;=%"
@@ -173,12 +186,38 @@ def parse_host(shown: str, host: str) -> str:
         if not is_address(parsed):
             raise InvalidURI(shown, f"expected an IPv6 address in brackets{got(shown, host)}")
         return parsed
-    ascii_host = _to_ascii(host)
+    ascii_host = to_ascii(host)
     if ascii_host is None:
         raise InvalidURI(shown, f"expected a host name by IDNA{got(shown, host)}")
     if _NAME.fullmatch(ascii_host) is None:
         raise InvalidURI(shown, f"expected a host name or an address{got(shown, host)}")
     return ascii_host
+
+
+def as_ip(text: str) -> IPv4Address | IPv6Address | None:
+    """Read an address; a zone is dropped, and IPv4 in IPv6 (``::ffff:10.0.0.1``) is IPv4. None for anything else."""
+    host, _, zone = text.partition("%")
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return None
+    if isinstance(address, IPv6Address):
+        return address if address.ipv4_mapped is None else address.ipv4_mapped
+    return None if zone else address
+
+
+def as_network(text: str) -> IPv4Network | IPv6Network:
+    """Read a network, or an address as a network of one; IPv4 in IPv6 is IPv4, as for `as_ip`.
+
+    Raises:
+        ValueError: it is not one; the text names it.
+    """
+    network = ip_network(text, strict=False)
+    if isinstance(network, IPv6Network) and network.prefixlen >= 96:
+        mapped = network.network_address.ipv4_mapped
+        if mapped is not None:
+            return IPv4Network((mapped, network.prefixlen - 96))
+    return network
 
 
 def is_address(host: str) -> bool:
@@ -223,7 +262,8 @@ def _quoted(part: str) -> str | None:
         return None
 
 
-def _to_ascii(host: str) -> str | None:
+def to_ascii(host: str) -> str | None:
+    """Return an international name in ASCII (IDNA 2003); None if it has no such form."""
     if host.isascii():
         return host
     try:

@@ -27,6 +27,9 @@ _RECEIVE: Final = 65536
 _OWN: Final = 65536
 """Bytes of TLS's own answers (to KeyUpdates, for example) that may pile up while the peer takes none of them."""
 
+_AT_ONCE: Final = 86400.0
+"""The most seconds to wait in one go: the system takes no more than 2 ** 31 milliseconds. Who waits, does so again."""
+
 _T = TypeVar("_T")
 
 
@@ -45,7 +48,7 @@ class Deadline:
         self._text = text
 
     def left(self) -> float | None:
-        """Return the seconds that are left, None for no limit.
+        """Return the seconds that are left, or a day if that is less; None for no limit.
 
         Raises:
             TimeoutError: none are left.
@@ -55,7 +58,7 @@ class Deadline:
         left = self._at - time.monotonic()
         if left <= 0:
             raise TimeoutError(self._text)
-        return left
+        return min(left, _AT_ONCE)
 
     def sooner(self, timeout: float) -> Deadline:
         """Make a deadline that is `timeout` seconds from now, or this one if that is sooner."""
@@ -328,7 +331,7 @@ class Link:
 
         Args:
             read, write: what to wait for.
-            timeout: seconds; None for no limit.
+            timeout: seconds, or a day if that is less; None for no limit.
         """
         if read and self._layers and self._layers[-1].ended:
             return True
@@ -336,7 +339,7 @@ class Link:
         if events != self._events:
             self._watch(events)
         readable = False
-        for key, ready in self._poll.select(timeout):
+        for key, ready in self._poll.select(None if timeout is None else min(timeout, _AT_ONCE)):
             if key.fileobj is self._wake_in:
                 with contextlib.suppress(BlockingIOError, InterruptedError):
                     self._wake_in.recv(4096)

@@ -25,7 +25,7 @@ from wsfast.connection import Compression, Side, State
 from wsfast.events import BytesLike, Fragment
 from wsfast.exceptions import BufferFull, ConcurrencyError, ConnectionClosed, ConnectionClosedOK, InvalidState
 from wsfast.handshake import Request, Response
-from wsfast.session import Do, Limits
+from wsfast.session import LONGEST, Do, Limits
 from wsfast.shell import Shell
 
 from .link import Link
@@ -74,7 +74,8 @@ class PingWaiter:
         ws = self._ws
         with ws._answered:
             # A pong may be behind what this program has not taken, but who waits for it may be who is to take that.
-            ws._answered.wait_for(lambda: self.latency is not None or self._ended or ws._waits, timeout)
+            longest = None if timeout is None else min(timeout, LONGEST)
+            ws._answered.wait_for(lambda: self.latency is not None or self._ended or ws._waits, longest)
             if self.latency is None and (self._ended or ws._waits) and not self._ack_on_close:
                 raise ws._connection.closed_error()
             return self.is_set()
@@ -234,6 +235,7 @@ class WebSocket(Shell):
         if timeout is None:
             with self._turnstile:
                 return converted(self._next_message(None), decode)
+        timeout = min(timeout, LONGEST)
         end = time.monotonic() + timeout
         turnstile = self._turnstile
         try:
@@ -699,6 +701,7 @@ class WebSocket(Shell):
         Returns:
             Whether it has ended.
         """
+        timeout = None if timeout is None else min(timeout, LONGEST)
         end = None if timeout is None else time.monotonic() + timeout
         with self._lock:
             if not self._finished.wait_for(lambda: self._over, timeout):

@@ -8,6 +8,8 @@ import warnings
 from collections.abc import Generator, Sequence
 from typing import Any
 
+from wsfast.escape import without_query
+
 from .datastructures import Headers
 from .exceptions import (
     InvalidHandshake,
@@ -31,7 +33,7 @@ from .headers import (
 )
 from .http11 import Request, Response
 from .imports import lazy_import
-from .protocol import CLIENT, CONNECTING, OPEN, Protocol, State, log_headers, without_query
+from .protocol import CLIENT, CONNECTING, OPEN, Protocol, State, log_headers
 from .typing import ExtensionHeader, LoggerLike, Origin, Subprotocol
 from .uri import WebSocketURI
 from .utils import accept_key, generate_key

@@ -8,7 +8,7 @@ from typing import TypeVar
 from wsfast import exceptions as native
 from wsfast.handshake import headers as grammar
 from wsfast.handshake.headers import build_authorization_basic, build_host, build_www_authenticate_basic
-from wsfast.http import is_token
+from wsfast.http import why_no_token
 
 from .datastructures import Headers
 from .exceptions import InvalidHeader, InvalidHeaderFormat, InvalidHeaderValue, InvalidUpgrade
@@ -35,7 +35,7 @@ def _parsed(parse: Callable[[str], _T], header: str) -> _T:
     try:
         return parse(header)
     except native.InvalidHeaderFormat as exc:
-        raise InvalidHeaderFormat(exc.name, exc.message or "malformed", header, 0) from None
+        raise InvalidHeaderFormat(exc.name, exc.message or "malformed", exc.value or header, 0) from None
 
 
 def parse_connection(header: str) -> list[ConnectionOption]:
@@ -87,8 +87,9 @@ def validate_subprotocols(subprotocols: Sequence[Subprotocol]) -> None:
     if not isinstance(subprotocols, Sequence):
         raise TypeError("subprotocols must be a list")
     for name in subprotocols:
-        if not is_token(name):
-            raise ValueError(f"invalid subprotocol: {name}")
+        wrong = why_no_token(name)
+        if wrong is not None:  # which may be a secret
+            raise ValueError(f"invalid subprotocol: expected a token, got {wrong}")
 
 
 def parse_authorization_basic(header: str) -> tuple[str, str]:

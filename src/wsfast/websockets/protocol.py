@@ -63,13 +63,31 @@ STATES = {
 }
 
 
-_SECRETS = frozenset({"authorization", "proxy-authorization", "cookie", "set-cookie", "location"})
-
-
-def without_query(path: str) -> str:
-    """Return a path for the log: its query may hold a token."""
-    path, mark, _ = path.partition("?")
-    return f"{path}?..." if mark else path
+_SHOWN = frozenset(
+    {
+        "accept",
+        "accept-encoding",
+        "accept-language",
+        "cache-control",
+        "connection",
+        "content-length",
+        "content-type",
+        "date",
+        "host",
+        "origin",
+        "pragma",
+        "sec-websocket-accept",
+        "sec-websocket-extensions",
+        "sec-websocket-key",
+        "sec-websocket-version",
+        "server",
+        "transfer-encoding",
+        "upgrade",
+        "user-agent",
+    }
+)
+"""Headers whose values are logged. Any other may hold a credential; subprotocols too, since browsers have no other
+place for one."""
 
 
 def log_headers(logger: LoggerLike, direction: str, headers: Headers) -> None:
@@ -81,7 +99,7 @@ def log_headers(logger: LoggerLike, direction: str, headers: Headers) -> None:
         headers: what is told.
     """
     for name, value in headers.raw_items():
-        logger.debug("%s %s: %s", direction, name, "..." if name.lower() in _SECRETS else value)
+        logger.debug("%s %s: %s", direction, name, value if name.lower() in _SHOWN else "...")
 
 
 class Machine(connection.Connection):

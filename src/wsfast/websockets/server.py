@@ -11,6 +11,8 @@ from email.utils import formatdate
 from http import HTTPStatus
 from typing import Any
 
+from wsfast.escape import without_query
+
 from .datastructures import Headers
 from .exceptions import (
     InvalidHandshake,
@@ -29,7 +31,7 @@ from .extensions.base import Extension, ServerExtensionFactory
 from .headers import build_extension, check_upgrade, one_value, parse_extension, parse_subprotocol
 from .http11 import Request, Response
 from .imports import lazy_import
-from .protocol import CONNECTING, OPEN, SERVER, Protocol, State, log_headers, without_query
+from .protocol import CONNECTING, OPEN, SERVER, Protocol, State, log_headers
 from .typing import ExtensionHeader, LoggerLike, Origin, StatusLike, Subprotocol
 from .utils import accept_key
 
