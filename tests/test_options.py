@@ -89,7 +89,7 @@ def test_the_types_are_those_of_the_calls() -> None:
     from wsfast.client.connector import _Connector
     from wsfast.client.options import ConnectOptions
     from wsfast.dial.route import _OTHERS, PathOptions
-    from wsfast.server.server import ServerOptions
+    from wsfast.server.options import ServerOptions
 
     assert set(ServerOptions.__annotations__) == set(inspect.signature(wsfast.Server).parameters) - {"unknown"}
     made = set(inspect.signature(_Connector).parameters) - {"uri", "options"}

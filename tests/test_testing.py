@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import wsfast
-from wsfast.server.server import ServerOptions
+from wsfast.server.options import ServerOptions
 from wsfast.testing import MemoryTransport, Pair, Pipe, pair
 
 pytestmark = pytest.mark.anyio

@@ -57,7 +57,8 @@ if TYPE_CHECKING:
         WebSocketError,
     )
     from .handshake import Request, Response
-    from .server.server import Server, serve
+    from .server.serve import serve
+    from .server.server import Server
     from .topics.numbers import Gap
     from .topics.presence import Present
     from .topics.rules import History
@@ -178,7 +179,8 @@ _NAMES: Final = {
         "WebSocketError",
     ),
     "handshake": ("Request", "Response"),
-    "server.server": ("Server", "serve"),
+    "server.serve": ("serve",),
+    "server.server": ("Server",),
     "topics.numbers": ("Gap",),
     "topics.presence": ("Present",),
     "topics.rules": ("History",),

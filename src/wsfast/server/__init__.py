@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from .auth import basic_auth
+from .options import Handler, ListenerFactory, StreamHandler
 from .router import Router, route, unix_route
-from .server import Handler, ListenerFactory, Server, StreamHandler, serve
+from .serve import serve
+from .server import Server
 
 __all__ = [
     "Handler",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
-from .server import serve
+from .serve import serve
 
 if TYPE_CHECKING:
     from ..asyncio.websocket import WebSocket

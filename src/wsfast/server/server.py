@@ -1,4 +1,4 @@
-"""`Server` and `serve`: listening, dispatch by subprotocol, and an orderly stop."""
+"""`Server`: listening, dispatch by subprotocol, and an orderly stop."""
 
 from __future__ import annotations
 
@@ -12,15 +12,12 @@ import random
 import socket as socket_module
 import ssl as ssl_module
 from collections import Counter
-from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from inspect import isawaitable
-from math import inf
 from types import CoroutineType, TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self, TypeAlias, TypedDict, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self, TypeVar, Unpack, cast
 
-from ..asyncio.listener import Listener
 from ..asyncio.protocol import ConnectionProtocol, turn_of
-from ..asyncio.streams import Reader, Writer
 from ..asyncio.websocket import Known, WebSocket
 from ..closing import encode_close
 from ..codes import CloseCause, CloseCode
@@ -28,14 +25,12 @@ from ..connection import Side
 from ..deflate import Deflate, PerMessageDeflate
 from ..events import BytesLike
 from ..exceptions import InvalidState
-from ..handshake import Origins, Request, Response
+from ..handshake import Origins, Request
 from ..handshake.forwarded import Networks
 from ..handshake.http11 import MAX_HEAD, MAX_HEADERS, MAX_LINE
 from ..handshake.uri import format_address
-from ..limits import SendOptions
 from ..options import connection_class, refuse_unknown
-from ..serving import BaseServer, check_context, handlers_of, tell_end
-from ..serving import ServerOptions as SharedOptions
+from ..serving import BaseServer, check_context, tell_end
 from ..session import Overflow
 from ..shell import COUNTED
 from ..transport.binding import BACKLOG
@@ -45,9 +40,25 @@ from .accepting import ServerOpening
 from .handlers import check_handler
 from .listening import Listening
 from .listening import listen as begin_listening
+from .options import (
+    LISTEN,
+    Handler,
+    ListenerFactory,
+    ListenOptions,
+    NoOptions,
+    ProcessRequest,
+    ProcessResponse,
+    SelectSubprotocol,
+    ServerOptions,
+    StartOptions,
+    StreamHandler,
+    check_drain,
+    check_listen,
+    check_threads,
+)
 from .prelude import Prelude
 from .signals import stopping_on_signals
-from .threads import MOST, Crew
+from .threads import Crew
 
 if TYPE_CHECKING:
     from socket import socket
@@ -55,73 +66,12 @@ if TYPE_CHECKING:
     from ..bus.interface import Position
     from ..topics.topics import Topics
 
-__all__ = [
-    "Handler",
-    "ListenOptions",
-    "ListenerFactory",
-    "ServeOptions",
-    "Server",
-    "ServerOptions",
-    "StreamHandler",
-    "serve",
-]
-
-Handler: TypeAlias = Callable[[WebSocket], Awaitable[Any]]
-StreamHandler: TypeAlias = Callable[[Reader, Writer], Awaitable[Any]]
-ListenerFactory: TypeAlias = Callable[[WebSocket], Listener]
-ProcessRequest: TypeAlias = Callable[[WebSocket, Request], "Response | Awaitable[Response | None] | None"]
-ProcessResponse: TypeAlias = Callable[[WebSocket, Request, Response], "Response | Awaitable[Response | None] | None"]
-SelectSubprotocol: TypeAlias = Callable[[WebSocket, Sequence[str]], "str | None"]
+__all__ = ["Server"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 _MOST_SURPLUS: Final = 64
 """Connections that are refused at a time because there are too many; others wait to be accepted."""
-
-
-class ServerOptions(SharedOptions, SendOptions, total=False):
-    """The options of `Server`, for type checkers."""
-
-    process_request: ProcessRequest | None
-    process_response: ProcessResponse | None
-    select_subprotocol: SelectSubprotocol | None
-    create_connection: type[WebSocket] | None
-    proxy_protocol: bool | Sequence[str]
-    forwarded: Sequence[str] | None
-    topics: Topics | None
-
-
-class StartOptions(TypedDict, total=False):
-    """Options for listening that `bind` does not know, for type checkers."""
-
-    family: int
-    flags: int
-    reuse_address: bool | None
-    reuse_port: bool | None
-    keep_alive: bool | None
-    start_serving: bool
-    cleanup_socket: bool
-
-
-class ListenOptions(StartOptions, total=False):
-    """What `Server.start` takes besides host and port, for type checkers: of `loop.create_server` and its kin."""
-
-    path: str | os.PathLike[str] | None
-    sock: socket | None
-    ssl: ssl_module.SSLContext | None
-    backlog: int
-    threads: int
-
-
-class ServeOptions(ServerOptions, ListenOptions, total=False):
-    """The options of `serve`, for type checkers."""
-
-
-class _NoOptions(TypedDict):
-    """Lets type checkers refuse unknown options; at run time, the error names the option that was meant."""
-
-
-_LISTEN: Final = frozenset(ListenOptions.__annotations__)
 
 
 class _Registration(NamedTuple):
@@ -231,7 +181,7 @@ class Server(BaseServer):
         response_headers: Mapping[str, str] | None = None,
         server_header: str | None = "wsfast",
         logger: logging.Logger | logging.LoggerAdapter[Any] | None = None,
-        **unknown: Unpack[_NoOptions],
+        **unknown: Unpack[NoOptions],
     ) -> None:
         refuse_unknown("Server()", unknown, ServerOptions.__annotations__)
         super().__init__(
@@ -443,8 +393,8 @@ class Server(BaseServer):
             ValueError: `path` is given together with host or port, or nothing at all; `ssl` is a client's context.
             RuntimeError: the server is closed, or was while this waited, or it runs on another event loop.
         """
-        _check_listen("start()", listen, _LISTEN)
-        _check_threads(threads)
+        check_listen("start()", listen, LISTEN)
+        check_threads(threads)
         self._attach()
         if threads > 1 and path is None and sock is None and hasattr(socket_module, "SO_REUSEPORT"):
             listen.setdefault("reuse_port", True)
@@ -614,7 +564,7 @@ class Server(BaseServer):
             OSError, ValueError, RuntimeError: those of `start`.
             RuntimeError: that of `wait_closed`.
         """
-        _check_drain(drain)
+        check_drain(drain)
         told = False
 
         def stop() -> None:
@@ -693,7 +643,7 @@ class Server(BaseServer):
             RuntimeError: this is another thread than the event loop's; ``loop.call_soon_threadsafe(server.close)`` is
                 the way there.
         """
-        _check_drain(drain)
+        check_drain(drain)
         encode_close(code, reason)  # a wrong code raises here, not in a task whose exception nobody sees
         crew = self._own_crew
 
@@ -971,76 +921,3 @@ class Server(BaseServer):
             del protocol.ws
             if not self._connections:
                 self._idle.set()
-
-
-def _check_listen(call: str, listen: Iterable[str], known: Iterable[str]) -> None:
-    for name in listen:
-        if name in ("ssl_handshake_timeout", "ssl_shutdown_timeout"):
-            raise TypeError(f"{name} is no option: open_timeout and close_timeout are for TLS too")
-    refuse_unknown(call, listen, known)
-
-
-class serve:  # noqa: N801
-    """Start a server: ``async with serve(handler, "127.0.0.1", 8765) as server:`` or ``server = await serve(...)``.
-
-    Args:
-        handler: a coroutine function that is called with each `WebSocket`, or a mapping of subprotocols to such
-            functions or to `Listener` classes, None being the key for clients that offer none.
-        host, port: where to listen; see `Server.start`.
-        subprotocols: names that a single `handler` serves as well as clients that offer none.
-        options: those of `Server`, and those of `Server.start` whose names are not taken by `Server`.
-
-    Raises:
-        TypeError: `subprotocols` together with a mapping, or a handler that is not callable.
-        ValueError: the mapping is empty, or a name is not a token.
-    """
-
-    def __init__(
-        self,
-        handler: Handler | Mapping[str | None, Handler | type[Listener]],
-        host: str | Sequence[str] | None = None,
-        port: int | None = None,
-        *,
-        subprotocols: Sequence[str] | None = None,
-        **options: Unpack[ServeOptions],
-    ) -> None:
-        known = ServerOptions.__annotations__
-        given: Mapping[str, Any] = options
-        _check_listen("serve()", given, {*known, *_LISTEN})
-        self._server = Server(**{name: value for name, value in given.items() if name in known})
-        self._listen = {name: value for name, value in given.items() if name not in known}
-        self._address = host, port
-        served = handlers_of(handler, subprotocols)
-        for name, one in served.items():
-            if isinstance(one, type) and issubclass(one, Listener):
-                self._server.register_listener(name, one)
-            else:
-                self._server.register_handler(name, one)
-
-    async def _start(self) -> Server:
-        return await self._server.start(*self._address, **self._listen)
-
-    def __await__(self) -> Generator[Any, None, Server]:
-        return self._start().__await__()
-
-    async def __aenter__(self) -> Server:
-        return await self._start()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self._server.__aexit__(kind, exc, traceback)
-
-
-def _check_threads(threads: int) -> None:
-    if not isinstance(threads, int) or isinstance(threads, bool):
-        raise TypeError(f"threads must be int, got {type(threads).__name__}")
-    if not 1 <= threads <= MOST:
-        raise ValueError(f"threads must be from 1 to {MOST}, got {threads}")
-
-
-def _check_drain(drain: float) -> None:
-    if not isinstance(drain, (int, float)) or isinstance(drain, bool):
-        raise TypeError(f"drain must be a number of seconds, got {type(drain).__name__}")
-    if not 0 <= drain < inf:
-        raise ValueError(f"drain must be a number of seconds from 0 on, got {drain}")

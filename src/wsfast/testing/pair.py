@@ -25,7 +25,8 @@ from ..codes import CloseCause
 from ..dial.dialer import Dialer
 from ..handshake.uri import URI
 from ..server.accepting import ServerOpening
-from ..server.server import Handler, Server, ServerOptions
+from ..server.options import Handler, ServerOptions
+from ..server.server import Server
 from .memory import Pipe
 
 __all__ = ["Pair", "pair"]
