@@ -1,5 +1,8 @@
 """CPU of topics: ``python -m benchmarks.topics`` for deliveries, ``--bus local`` or ``--bus redis://...`` for buses.
 
+``--fed redis://...`` has another process publish at a `--rate`, and this one deliver to all connections; printed is how
+long messages took from the publisher's call until a client in a third process had read them.
+
 Deliveries go over loopback to a process that counts what arrives; its time does not count. A round publishes `k`
 messages in one turn of the loop, to as many topics, and ends when all is written. Printed is the CPU time of this
 process for each delivery: the median of the rounds, and the least; and, as the measure of the machine, that of a bare
@@ -11,6 +14,7 @@ send(2) of as many bytes to each connection.
 from __future__ import annotations
 
 import argparse
+import array
 import asyncio
 import mmap
 import os
@@ -37,7 +41,7 @@ _REQUEST = (
 
 
 def sink(port: int, count: int, path: str) -> None:
-    """Open connections, and count the bytes that arrive, in a file."""
+    """Open connections, and count the bytes that arrive, in a file; take the time of messages to the first of them."""
     with open(path, "r+b") as file:
         shared = mmap.mmap(file.fileno(), 4096)
     poll = select.epoll()
@@ -57,15 +61,29 @@ def sink(port: int, count: int, path: str) -> None:
     total = 0
     buffer = bytearray(262144)
     poll.register(0, select.EPOLLIN)
+    timed, late, rest = next(iter(sockets)), array.array("d"), b""
     while True:
         for fd, _ in poll.poll(1.0):
             if fd == 0:
+                Path(path + ".times").write_bytes(late.tobytes())
                 return
             try:
-                total += sockets[fd].recv_into(buffer)
+                size = sockets[fd].recv_into(buffer)
             except BlockingIOError:
                 continue
+            total += size
+            if fd == timed:
+                rest = _take_times(rest + buffer[:size], late)
         struct.pack_into("<Q", shared, 8, total)
+
+
+def _take_times(data: bytes, late: array.array[float]) -> bytes:
+    """Note how long ago messages of less than 126 bytes were published; return what is left of the last."""
+    at, now = 0, time.monotonic()
+    while at + 2 <= len(data) and at + 2 + data[at + 1] <= len(data):
+        late.append(now - struct.unpack_from("<d", data, at + 2)[0])
+        at += 2 + data[at + 1]
+    return data[at:]
 
 
 class Sink:
@@ -87,10 +105,15 @@ class Sink:
     def received(self) -> int:
         return int(struct.unpack_from("<Q", self._shared, 8)[0])
 
-    def close(self) -> None:
+    def close(self) -> list[float]:
+        """End it; return the times that the messages to one connection took."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait()
+        times, path = array.array("d"), Path(self._file.name + ".times")
+        times.frombytes(path.read_bytes())
+        path.unlink()
+        return sorted(times)
 
 
 _opened: list[wsfast.WebSocket] = []
@@ -170,6 +193,60 @@ async def deliveries(args: argparse.Namespace) -> None:
             flush=True,
         )
     peer.close()
+    server.stop_timeout = 1
+    server.close()
+    await server.wait_closed()
+
+
+async def feed(args: argparse.Namespace) -> None:
+    """Publish at a rate, each message with the time."""
+    async with wsfast.Topics(RedisBus(args.fed)) as topics:
+        total, number, rest = int(args.rate * args.seconds), 0, bytes(max(0, args.size - 8))
+        used, start = time.process_time(), time.monotonic()
+        while number < total:
+            due = min(total, int((time.monotonic() - start) * args.rate) + 1)
+            for _ in range(number, due):
+                topics.publish("hot", struct.pack("<d", time.monotonic()) + rest)
+            number = due
+            await asyncio.sleep(0.001)
+        took = time.monotonic() - start
+        print(
+            f"published {number} in {took:.2f} s, {1e6 * (time.process_time() - used) / number:.2f} us of CPU each",
+            flush=True,
+        )
+
+
+async def fed(args: argparse.Namespace) -> None:
+    """Measure one worker that delivers to all its connections what another process publishes by Redis."""
+    gaps: list[wsfast.Gap] = []
+    topics = wsfast.Topics(RedisBus(args.fed), on_gap=gaps.append)
+    server = wsfast.Server(topics=topics, ping_interval=None, max_buffered=1 << 26, write_limit=1 << 22)
+    server.register_listener(None, _Join)
+    await server.start("127.0.0.1", 0, backlog=4096)
+    peer = Sink(server.sockets[0].getsockname()[1], args.connections)
+    while peer.connected < args.connections or len(_opened) < args.connections:
+        await asyncio.sleep(0.05)
+    for ws in _opened:
+        await ws.subscribe("hot")
+    expected = int(args.rate * args.seconds) * args.connections
+    used, start = time.process_time(), time.monotonic()
+    command = [sys.executable, "-m", "benchmarks.topics", "--feed", "--fed", args.fed, "--loop", args.loop]
+    command += ["--rate", str(args.rate), "--seconds", str(args.seconds), "--size", str(args.size)]
+    feeder = subprocess.Popen(command)
+    while feeder.poll() is None or (peer.received < expected * (args.size + 2) and time.monotonic() - start < 60):
+        await asyncio.sleep(0.05)
+    used = time.process_time() - used
+    counters = topics.counters
+    times = peer.close()
+    half, most = 1e3 * times[len(times) // 2], 1e3 * times[len(times) * 99 // 100]
+    print(
+        f"{args.connections} subscribers, {args.rate:.0f} publishes a second:"
+        f" {counters['deliveries'] / used / 1e6:.1f} M deliveries a CPU second,"
+        f" {counters['deliveries'] / counters['writes']:.0f} in a write,"
+        f" {counters['dropped']} dropped, {len(gaps)} gaps;"
+        f" published to read: p50 {half:.1f} ms, p99 {most:.1f} ms, most {1e3 * times[-1]:.1f} ms of {len(times)}",
+        flush=True,
+    )
     server.stop_timeout = 1
     server.close()
     await server.wait_closed()
@@ -266,6 +343,10 @@ def main() -> None:
     parser.add_argument("--publishes", type=int, nargs="+", default=[1, 10, 100])
     parser.add_argument("--loop", choices=["uvloop", "asyncio"], default="uvloop")
     parser.add_argument("--bus")
+    parser.add_argument("--fed")
+    parser.add_argument("--rate", type=float, default=20_000, help="publishes a second")
+    parser.add_argument("--seconds", type=float, default=3)
+    parser.add_argument("--feed", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--messages", type=int, default=20_000)
     parser.add_argument("--receive", dest="directory", help=argparse.SUPPRESS)
     parser.add_argument("--sink", nargs=3, help=argparse.SUPPRESS)
@@ -273,7 +354,10 @@ def main() -> None:
     if args.sink:
         sink(int(args.sink[0]), int(args.sink[1]), args.sink[2])
         return
-    work = receive(args) if args.directory else buses(args) if args.bus else deliveries(args)
+    measure = (
+        receive if args.directory else buses if args.bus else feed if args.feed else fed if args.fed else deliveries
+    )
+    work = measure(args)
     if args.loop == "uvloop":
         import uvloop
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from shared import until
 
 from wsfast.bus import Bus, LocalBus, MemoryBus, Position, local
 from wsfast.bus.outbox import Outbox
 from wsfast.bus.store import Store
 from wsfast.exceptions import BusUnavailable
-from wsfast.testing.bus import CHECKS, check_end, processes
+from wsfast.testing.bus import CHECKS, Process, check_end, processes
 
 pytestmark = pytest.mark.anyio
 
@@ -57,25 +59,160 @@ async def test_the_directory_is_nobody_elses(tmp_path: Path) -> None:
         await bus.start(object(), 1)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("greets", [False, True])
-async def test_a_stream_of_messages_is_checked(greets: bool, make_local: Callable[[], Bus], tmp_path: Path) -> None:
-    """Nothing is taken from a stream that did not begin by a greeting, or names what is no topic."""
-    told: list[str] = []
-    asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(str(context["exception"])))
+_frame = local._frame
+_HELLO = _frame(local._F_HELLO, "", local._HELLO.pack(local._VERSION, 2))
+_STORE = local._STORE.pack
+
+
+@pytest.mark.parametrize(
+    ("sent", "told"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", "a frame of 542393671 bytes"),
+        (_frame(local._F_MESSAGE, "hello", b"x"), "no greeting"),
+        (local._HEAD.pack(local._MAX_FRAME, local._F_HELLO, 0), "no greeting"),
+        (_frame(local._F_HELLO, "", local._HELLO.pack(local._VERSION + 1, 2)), "version 2 of the local bus, not 1"),
+        (_HELLO + _HELLO, "a second greeting"),
+        (_frame(local._F_HELLO, "", local._HELLO.pack(local._VERSION, 0)), "a second greeting, or one of this"),
+        (_HELLO + local._HEAD.pack(local._MAX_FRAME + 1, local._F_MESSAGE, 0), "a frame of 134217729 bytes"),
+        (_HELLO + local._HEAD.pack(3, local._F_MESSAGE, 4), "a frame of 3 bytes"),
+        (_HELLO + _frame(99, "hello", b""), "an unknown frame, 99"),
+        (_HELLO + _frame(local._F_MESSAGE, "hellö", b"x"), "ascii"),
+        (_HELLO + _frame(local._F_STORE, "hello", b"x"), "requires a buffer"),
+        (_HELLO + _frame(local._F_STORE, "hello", _STORE(1, 1, math.nan)), "a history of 1 messages for nan s"),
+        (_HELLO + _frame(local._F_STORE, "hello", _STORE(1, 1, math.inf)), "a history of 1 messages for inf s"),
+        (_HELLO + _frame(local._F_STORE, "hello", _STORE(1, 0, 1.0)), "a history of 0 messages"),
+        (_HELLO + _frame(local._F_HISTORY, "hello", b"x"), "requires a buffer"),
+        (_HELLO + _frame(local._F_STORED, "", b""), "requires a buffer"),
+        (_HELLO + _frame(local._F_READ, "hello", b""), "requires a buffer"),
+        (_HELLO + _frame(local._F_READING, "", b""), "requires a buffer"),
+        (_HELLO + _frame(local._F_KEEPER, "", b"x"), "requires a buffer"),
+        (_HELLO + _frame(local._F_SYNCED, "", b""), "requires a buffer"),
+    ],
+)
+async def test_a_stream_of_messages_is_checked(
+    sent: bytes, told: str, make_local: Callable[[], Bus], tmp_path: Path
+) -> None:
+    """What is not said as it must be ends the stream at once, and nothing else."""
+    said: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: said.append(str(context["exception"])))
     async with processes(make_local, 1) as (process,):
         (path,) = (path for path in (tmp_path / "bus").iterdir() if path.is_socket())
         reader, writer = await asyncio.open_unix_connection(path)
-        if greets:
-            writer.write(local._frame(local._F_HELLO, "", local._HELLO.pack(local._VERSION, process.origin + 2)))
-            writer.write(local._frame(local._F_MESSAGE, "hellö", b"x"))
-        else:
-            writer.write(local._frame(local._F_MESSAGE, "hello", b"x"))
+        writer.write(sent)
         async with asyncio.timeout(10):
             with contextlib.suppress(ConnectionResetError):
                 assert await reader.read() == b""
         writer.close()
-        assert ("ascii" if greets else "no greeting") in told[0]
+        assert len(said) == 1
+        assert told in said[0]
         assert not process.messages
+        assert not process.stored
+        assert process.up
+
+
+@pytest.mark.parametrize("piece", [1, 7, 1000])
+async def test_a_stream_that_comes_in_pieces(piece: int, make_local: Callable[[], Bus], tmp_path: Path) -> None:
+    async with processes(make_local, 1) as (process,):
+        stream = local._Stream(process.bus)  # type: ignore[arg-type]
+        payloads = [b"", b"x", b"y" * 2000, b"z" * 5]
+        sent = _HELLO + b"".join(_frame(local._F_MESSAGE, "hello", payload) for payload in payloads)
+        for at in range(0, len(sent), piece):
+            stream.data_received(sent[at : at + piece])
+        assert process.messages == [("hello", payload) for payload in payloads]
+
+
+def _hang(process: Process, on: bool) -> None:
+    bus: Any = process.bus
+    for stream in bus._streams:
+        (stream.transport.pause_reading if on else stream.transport.resume_reading)()
+    if on:
+        bus._ticking.cancel()
+    else:
+        bus._tick()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("_TICK", 0.02), ("_PING", 0.1), ("_SILENCE", 0.3)):
+        monkeypatch.setattr(local, name, value)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_the_keeper_of_histories_hangs(make_local: Callable[[], Bus]) -> None:
+    """That is noticed, nobody waits for it, and it goes on where it was."""
+    async with processes(make_local, 3) as (keeper, one, two):
+        await one.join("h")
+        first = await one.bus.store("h", b"1", 10, 60.0)
+        _hang(keeper, True)
+        waiting = one.bus.store("h", b"2", 10, 60.0)
+        await until(lambda: not one.up and not two.up)
+        with pytest.raises(BusUnavailable, match="hangs"):
+            await one.bus.settled()
+        with pytest.raises(BusUnavailable, match="a process that hangs keeps the histories"):
+            await one.bus.read("h", None)
+        await two.bus.publish("hello", b"to all that do not")
+        await until(lambda: one.messages)
+        _hang(keeper, False)
+        await until(lambda: one.up and two.up)
+        assert await waiting == (first.epoch, 2)
+        await until(lambda: [data for _, data, _ in one.stored] == [b"1", b"2"])
+        assert one.states == two.states == [True, False, True]
+        assert keeper.states == [True]
+        assert not keeper.ended + one.ended + two.ended
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_nobody_waits_for_a_process_that_hangs(make_local: Callable[[], Bus]) -> None:
+    async with processes(make_local, 3) as (keeper, one, hung):
+        _hang(hung, True)
+        async with asyncio.timeout(3):
+            await one.join("a")  # begun before that is known
+            await one.join("b")
+        assert one.states == keeper.states == [True]
+        _hang(hung, False)
+        await hung.bus.settled()
+        await until(lambda: not any(peer.hangs for peer in one.bus._peers.values()))  # type: ignore[attr-defined]
+        await hung.bus.publish("b", b"1")
+        await until(lambda: ("b", b"1") in one.messages)
+
+
+async def test_subscriptions_do_not_pile_up_for_a_process_that_hangs(make_local: Callable[[], Bus]) -> None:
+    async with processes(make_local, 2) as (one, other):
+        (peer,) = one.bus._peers.values()  # type: ignore[attr-defined]
+        peer.pause_writing()
+        for number in range(1000):
+            for topic in ("odd", "even"):
+                if topic != "odd" or number % 2:
+                    one.bus.subscribe(topic)
+                    one.bus.unsubscribe(topic)
+        one.bus.subscribe("even")
+        assert len(peer.later) == 2
+        assert not peer.out
+        settling = asyncio.ensure_future(one.bus.settled())
+        await asyncio.sleep(0)
+        peer.resume_writing()
+        await settling
+        await other.bus.publish("even", b"1")
+        await other.bus.publish("odd", b"2")
+        await other.bus.publish("hello", b"3")
+        await until(lambda: ("hello", b"3") in one.messages)
+        assert one.messages == [("even", b"1"), ("hello", b"3")]
+
+
+async def test_a_history_of_large_messages_is_read_in_parts(
+    make_local: Callable[[], Bus], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "_PAGE", 1000)
+    async with processes(make_local, 2) as (keeper, other):
+        places = [await other.bus.store("h", bytes(600), 10, 60.0) for _ in range(5)]
+        for process, count in ((keeper, 5), (other, 2)):
+            reading = await process.bus.read("h", None)
+            assert [one.position for one in reading.messages] == places[:count]
+            assert reading.position == places[-1]
+        monkeypatch.setattr(local, "_MAX_MESSAGE", 1000)
+        for taken in (other.bus.publish("hello", bytes(1001)), other.bus.store("h", bytes(1001), 10, 60.0)):
+            with pytest.raises(BusUnavailable, match="a message has 1001 bytes, the limit is 1000"):
+                await taken
 
 
 # --- What buses have in common --------------------------------------------------------------------------------------
@@ -129,29 +266,44 @@ def test_an_outbox_of_very_many_is_sorted_out_in_a_linear_number_of_steps() -> N
 
 
 def test_the_store() -> None:
-    store = Store(max_bytes=100)
-    for number in range(5):
-        assert store.append("a", b"%d" % number, 3, 10.0, now=0.0) == (store.epoch, number + 1)
+    store = Store(max_bytes=5000)
+    places = [store.append("a", b"%d" % number, 3, 10.0, now=0.0) for number in range(5)]
+    epoch = places[0].epoch
+    assert places == [(epoch, number) for number in range(1, 6)]
     reading = store.read("a", None, 10, now=1.0)
     assert [(message.position.offset, message.data) for message in reading.messages] == [
         (3, b"2"),
         (4, b"3"),
         (5, b"4"),
     ]
-    assert store.read("a", Position(store.epoch, 2), 10, now=1.0).complete
-    assert not store.read("a", Position(store.epoch, 1), 10, now=1.0).complete
-    # What is forgotten goes on with higher numbers, so that a place of before is not taken for one of now.
+    assert store.read("a", places[1], 10, now=1.0).complete
+    assert not store.read("a", places[0], 10, now=1.0).complete
+    assert not store.read("a", Position(epoch, 6), 10, now=1.0).complete
+    assert not store.read("b", places[1], 10, now=1.0).complete  # a place of another topic
+    # When its messages have expired, its numbers go on.
     store.sweep(now=11.0)
-    assert len(store) == store.bytes == 0
-    assert not store.read("a", Position(store.epoch, 4), 10, now=11.0).complete
-    assert store.append("a", b"x", 3, 10.0, now=11.0).offset == 6
+    assert store.read("a", places[4], 10, now=11.0) == (places[4], [], True)
+    for place in (places[3], Position(epoch, 6)):
+        assert store.read("a", place, 10, now=11.0) == (places[4], [], False)
+    assert store.append("a", b"x", 3, 10.0, now=11.0) == (epoch, 6)
+    # A topic that is forgotten, and comes again, begins anew; no place of before is taken for one of now.
+    store.sweep(now=21.0)
+    store.sweep(now=111.0)
+    assert len(store) == store.bytes == len(store._due) == 0
+    assert not store.read("a", places[4], 10, now=111.0).complete
+    nowhere = store.read("a", None, 10, now=111.0).position
+    again = store.append("a", b"y", 3, 10.0, now=111.0)
+    assert (again.offset, again.epoch) == (1, nowhere.epoch) != (1, epoch)
+    assert store.read("a", nowhere, 10, now=111.0).complete
     # The bound of all holds: those that were used the longest time ago go first.
     for number in range(20):
-        store.append(f"t{number}", bytes(30), 3, 10.0, now=12.0)
-    assert store.bytes <= 100
-    for _ in range(20):
-        store.append("big", bytes(40), 100, 10.0, now=12.0)
-    assert store.bytes <= 100
+        store.append(f"t{number}", bytes(30), 3, 10.0, now=112.0)
+        assert store.bytes <= 5000
+    assert len(store) > 1
+    for _ in range(200):
+        store.append("big", bytes(40), 100, 10.0, now=112.0)
+        assert store.bytes <= 5000
+    assert store.read("big", None, 100, now=112.0).messages
 
 
 def test_what_a_server_says_is_escaped_and_bounded() -> None:

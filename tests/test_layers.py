@@ -202,3 +202,14 @@ def test_the_shell_knows_no_opcodes(name: str) -> None:
         return
     names = {node.id for node in ast.walk(ast.parse(SOURCES[name].read_text())) if isinstance(node, ast.Name)}
     assert not names & {"Opcode", "encode_frame", "Decoder"}
+
+
+WALL_CLOCK = {"cli.client", "cli.serve", "bus.nats"}
+"""Where the time of day is shown, or compared with that of a server which tells no other."""
+
+
+def test_nothing_is_timed_by_a_clock_that_is_set() -> None:
+    """The time of day may be set while the program runs, and is another on each host."""
+    calls = re.compile(r"\btime\.time(_ns)?\(|\bfrom time import [^\n]*\btime\b|\bdatetime\.(now|utcnow|today)\(")
+    found = {name for name, path in SOURCES.items() if calls.search(path.read_text())}
+    assert found == WALL_CLOCK

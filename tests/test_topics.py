@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
+import pickle
 import socket
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -499,6 +501,74 @@ async def test_history() -> None:
             with pytest.raises(ValueError, match="a position must be"):
                 _ = [item async for item in w.topics.history("room.1", since=wrong)]
         assert [item async for item in w.topics.history("room.2")] == []
+
+
+async def test_positions_that_clients_send() -> None:
+    """Nonsense is an error that says so, whatever it is made of; a place of elsewhere is not taken for one of here."""
+    async with world(with_history()) as w:
+        _, ours = await w.client()
+        for number in range(3):
+            here = await w.server.publish("room.1", f"{number}")
+            there = await w.server.publish("room.2", f"{number}")
+        assert here is not None
+        assert there is not None
+        since: Any
+        wrong: list[Any] = [
+            Position("a", -1),
+            Position("a", 1 << 64),
+            Position("", 1),
+            Position("a:b", 1),
+            Position("a", "b"),  # type: ignore[arg-type]
+            Position(None, None),  # type: ignore[arg-type]
+            Position(here.epoch, 1.0),  # type: ignore[arg-type]
+            str(here).replace(":", ":\x00"),
+            str(here).encode().decode("utf-16", "replace"),
+        ]
+        for since in wrong:
+            with pytest.raises(ValueError, match="a position must be"):
+                await ours.recover("room.1", since)
+            with pytest.raises(ValueError, match="a position must be"):
+                _ = [item async for item in w.topics.history("room.1", since)]
+        for since in (list(here), tuple(here), here.offset, str(here).encode()):
+            with pytest.raises(TypeError, match="since must be a Position, str or None"):
+                await ours.recover("room.1", since)
+        gone = [there, Position(here.epoch, 4), Position("0", 0), Position("0" * 16, 1), Position("ZZ", 10**17)]
+        for since in (*gone, *map(str, gone)):
+            with pytest.raises(wsfast.NotRecovered):
+                await ours.recover("room.1", since)
+            with pytest.raises(wsfast.NotRecovered):
+                _ = [item async for item in w.topics.history("room.1", since)]
+        assert ours.topics == set()
+        for since in (json.loads(json.dumps(str(here))), pickle.loads(pickle.dumps(here))):
+            assert [item async for item in w.topics.history("room.1", since)] == []
+
+
+async def test_what_others_would_not_take_is_refused() -> None:
+    async with world(with_history(max_size=100)) as w:
+        ws, ours = await w.client()
+        await ours.subscribe("room.1")
+        with pytest.raises(
+            wsfast.BusUnavailable, match="the message has 101 bytes; from the bus 100 are taken at most"
+        ):
+            await w.server.publish("room.1", "x" * 101)
+        await w.server.publish("room.1", "y" * 100)
+        assert await take(ws, 1) == ["y" * 100]
+        assert w.topics.counters["refused"] == 0
+
+
+async def test_what_is_published_by_encode_comes_behind() -> None:
+    def encode(topic: str, message: str | bytes, position: Position | None) -> str:
+        if message in ("1", "2"):
+            topics.publish(topic, f"{message}, and this")
+        return str(message)
+
+    topics = with_history(encode=encode)
+    async with world(topics) as w:
+        ws, ours = await w.client()
+        await ours.subscribe("room.1")
+        for number in range(4):
+            w.server.publish("room.1", f"{number}")
+        assert await take(ws, 6) == ["0", "1", "1, and this", "2", "2, and this", "3"]
 
 
 async def test_recovering() -> None:

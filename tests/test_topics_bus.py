@@ -231,6 +231,27 @@ async def test_a_history_recovers_what_was_missed_while_the_bus_was_down() -> No
         assert gaps == [Gap("room.a", 100)]
 
 
+async def test_a_history_that_begins_anew_is_no_loss() -> None:
+    """Whatever histories were forgotten since somebody subscribed, nothing is told that was not."""
+    async with two_worlds() as (net, one, two, gaps):
+        ws, ours = await two.client()
+        await ours.subscribe("room.a")
+        for _ in range(5):
+            await one.server.publish("room.b", "x")
+        net.store._forget("room.b")
+        epochs = set()
+        for number in range(3):
+            for i in range(2):
+                place = await one.server.publish("room.a", f"{number} {i}")
+                assert place is not None
+                assert place.offset == i + 1
+                epochs.add(place.epoch)
+            assert await take(ws, 2) == [f"{number} 0", f"{number} 1"]
+            net.store._forget("room.a")
+        assert len(epochs) == 3
+        assert gaps == []
+
+
 async def test_a_publisher_does_not_get_its_own_from_the_history() -> None:
     async with two_worlds() as (_, one, two, _):
         (ws, ours), (other_ws, other) = await one.client(), await two.client()

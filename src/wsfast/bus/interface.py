@@ -3,6 +3,10 @@
 A bus moves bytes that it does not understand. Numbers, duplicates, gaps, presence and what a message means are the
 business of `Topics`, which is its only user; a bus only reports what it knows: which messages were taken, which have a
 place in a history, whether it is up. `wsfast.testing.bus` has the tests that a bus must pass.
+
+Topics are `str` of 1 to 200 of ``A-Z a-z 0-9 _ . : @ / -``; and there is ``!``, by which processes tell each other how
+far they are. What is sent is `bytes` that may have any value, and a few hundred more than a user's message. A bus may
+limit how many; what it cannot take fails with `BusUnavailable`, and is never cut.
 """
 
 from __future__ import annotations
@@ -21,9 +25,13 @@ class Position(NamedTuple):
     """
 
     epoch: str
-    """Which life of the history it is: offsets of different epochs have nothing to do with each other."""
+    """Which life of the history it is: offsets of different epochs have nothing to do with each other.
+
+    It has 1 to 64 ASCII letters and digits. A history begins a new one where it may have lost what it had numbered, so
+    that no place is ever given to two messages; mostly it is some random digits.
+    """
     offset: int
-    """The number of a message within it: the first is 1, and 0 is the place before it."""
+    """The number of a message within it: the first is 1, and 0 is the place before it; at most 18 digits."""
 
     def __str__(self) -> str:
         return f"{self.epoch}:{self.offset}"
@@ -53,21 +61,34 @@ class Reading(NamedTuple):
     """What `Bus.read` found."""
 
     position: Position
-    """The place of the newest message, offset 0 if there was none in this epoch."""
+    """The place of the newest message, even if that has expired; offset 0 if there was none in this epoch."""
     messages: list[Stored]
     """The messages asked for, oldest first, without a gap among them."""
     complete: bool
-    """Whether nothing is missing between the place that was asked for and the first of them."""
+    """Whether nothing is missing between the place that was asked for and the first of them.
+
+    False for a place of another epoch, and for one beyond the newest message: it was never given.
+    """
 
 
 class Receiver(Protocol):
-    """What a bus calls, in the event loop's thread."""
+    """What a bus calls, in the event loop's thread.
+
+    It may do so within calls of its own methods, such as `Bus.store`. Then users' code may run, and call those again.
+    """
 
     def received(self, topic: str, data: bytes, position: Position | None) -> None:
-        """Take a message of a topic that was subscribed to; `position` is that of a message with a history."""
+        """Take a message of a topic that was subscribed to; `position` is that of a message with a history.
+
+        It raises nothing, whatever the bytes are.
+        """
 
     def state_changed(self, up: bool, why: str) -> None:
-        """Take note that the bus can, or cannot, reach the others; `why` is for the log."""
+        """Take note that the bus can, or cannot, reach the others; `why` is for the log.
+
+        A bus is down until it says that it is up, which it may do while it is started. What it may have lost while it
+        was down is looked for when it is up again: histories are read, and processes tell each other their numbers.
+        """
 
     def process_ended(self, origin: int) -> None:
         """Take note that another process has surely ended; a bus that cannot know never calls this."""
@@ -94,11 +115,14 @@ class Bus(ABC):
 
     @abstractmethod
     async def close(self) -> None:
-        """Send the messages taken, for a second at most, and end; awaitables not done fail with `BusUnavailable`."""
+        """Send the messages taken, for a second at most, and end; awaitables not done fail with `BusUnavailable`.
+
+        It may be called more than once, and before `start`. Afterwards nothing is received.
+        """
 
     @abstractmethod
     def subscribe(self, topic: str) -> None:
-        """Ask for the messages of a topic, from now on and over interruptions."""
+        """Ask for the messages of a topic, from now on and over interruptions; once more, it is without effect."""
 
     @abstractmethod
     def unsubscribe(self, topic: str) -> None:
@@ -153,8 +177,9 @@ class Bus(ABC):
 
         Args:
             topic: its topic.
-            after: the place after which to begin; None for the oldest that is there.
-            limit: the most messages to return.
+            after: the place after which to begin; None for the oldest that is there. If it is not complete, the
+                messages begin with the oldest that is there, but for a place beyond the newest: then there are none.
+            limit: the most messages to return. There may be fewer, but one at least if there is any.
 
         Raises:
             BusUnavailable: it cannot be read.

@@ -56,12 +56,22 @@ _F_READ: Final = 11
 _F_READING: Final = 12
 
 _MAX_FRAME: Final = 134_217_728
+_PAGE: Final = 16_777_216
+"""Bytes of messages from which on no more are put into one frame."""
+_MAX_MESSAGE: Final = _MAX_FRAME - _PAGE - 65_536
+"""Bytes of one message: a frame has some more, and one of a history's reading may begin with other messages."""
+_MAX_TTL: Final = 1e9
 _MAX_UNSENT: Final = 16_777_216
 """Bytes that may wait for a process that does not read; it misses what comes then, and learns that it did."""
 _BATCH: Final = 256
 _TICK: Final = 0.25
 _PATIENCE: Final = 5.0
 """Seconds after which what another process should have answered fails."""
+_PING: Final = 1.0
+_SILENCE: Final = 2.4
+"""Seconds of silence after which a process hangs; it is looked at each quarter of a second."""
+_NOBODY_ASKED: Final = 0
+"""The id of a question whose answer is a sign of life only."""
 
 
 def _frame(kind: int, topic: str, body: bytes) -> bytes:
@@ -86,8 +96,10 @@ class _Stream(asyncio.Protocol):
 
     def __init__(self, bus: LocalBus) -> None:
         self._bus = bus
-        self._rest = b""
+        self._rest = bytearray()
+        self._needed = 0  # bytes of `_rest` from which on there is a whole frame
         self.origin = 0
+        self.heard = False  # something came since the last tick
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -95,9 +107,14 @@ class _Stream(asyncio.Protocol):
         self._bus._streams.add(self)
 
     def data_received(self, data: bytes) -> None:
+        self.heard = True
         if self._rest:
-            data = self._rest + data
+            self._rest += data
+            if len(self._rest) < self._needed:
+                return
+            data = bytes(self._rest)
         at, end = 0, len(data)
+        self._needed = 0
         unpack, head = _HEAD.unpack_from, _HEAD.size
         bus = self._bus
         handle, topics = bus._handle, bus._topics
@@ -107,8 +124,11 @@ class _Stream(asyncio.Protocol):
                 size, kind, named = unpack(data, at)
                 if size > _MAX_FRAME or named > size:
                     raise ValueError(f"a frame of {size} bytes")
+                if not self.origin and (kind != _F_HELLO or size != _HELLO.size):
+                    raise ValueError("no greeting")
                 start = at + head
                 if end - start < size:
+                    self._needed = head + size
                     break
                 at = start + size
                 body = start + named
@@ -124,11 +144,11 @@ class _Stream(asyncio.Protocol):
             assert self.transport is not None
             self.transport.abort()
             at = end
-        self._rest = data[at:]
+        self._rest = bytearray(data[at:])
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._bus._streams.discard(self)
-        self._rest = b""
+        self._rest = bytearray()
         self._bus._stream_ended(self)
 
 
@@ -144,6 +164,9 @@ class _Peer(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.connecting: asyncio.Task[None] | None = None
         self.stuck = False
+        self.later: dict[str | int, bytes] = {}  # what it is told once it is not stuck any more
+        self.heard = bus._loop.time()
+        self.hangs = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]
@@ -154,6 +177,17 @@ class _Peer(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.stuck = False
+        later, self.later = self.later, {}
+        for frame in later.values():
+            self.send(frame)
+
+    def tell(self, about: str | int, frame: bytes) -> None:
+        """Queue a frame; while it is stuck, only the newest about the same matters."""
+        if self.stuck:
+            self.later.pop(about, None)
+            self.later[about] = frame
+        else:
+            self.send(frame)
 
     def send(self, frame: bytes, *, may_miss: bool = False) -> None:
         """Queue a frame until the end of the turn; `may_miss` drops it where too much waits already."""
@@ -210,7 +244,8 @@ class LocalBus(Bus):
         self._outbox = Outbox()
         self._pumping = False
         self._ticking: asyncio.TimerHandle | None = None
-        self._ids = 0
+        self._ticked = self._pinged = 0.0
+        self._ids = _NOBODY_ASKED
         self._syncs: dict[int, tuple[asyncio.Future[None], set[int]]] = {}
         self._reads: dict[int, asyncio.Future[Reading]] = {}
         self._reconnects = 0
@@ -247,6 +282,7 @@ class LocalBus(Bus):
         waiting = [peer.connecting for peer in self._peers.values() if peer.connecting is not None]
         if waiting:
             await asyncio.wait(waiting, timeout=_PATIENCE)
+        self._ticked = self._loop.time()
         self._ticking = self._loop.call_later(_TICK, self._tick)
 
     async def close(self) -> None:
@@ -303,7 +339,33 @@ class LocalBus(Bus):
             self._store.sweep(now)
         elif self._keeper is None:
             self._try_keeping()
+        self._look_for_life(now)
         self._pump()
+
+    def _look_for_life(self, now: float) -> None:
+        """Find out which processes hang, or go on after all."""
+        late, self._ticked = now - self._ticked > 4 * _TICK, now
+        for stream in self._streams:
+            if stream.heard:
+                stream.heard = False
+                peer = self._peers.get(stream.origin)
+                if peer is not None:
+                    peer.heard = now
+        ping, self._pinged = (True, now) if now - self._pinged >= _PING else (False, self._pinged)
+        for peer in self._peers.values():
+            if late:
+                peer.heard = now  # this process was held up itself: what was sent to it may be unread still
+            hangs = now - peer.heard > _SILENCE
+            if hangs != peer.hangs:
+                peer.hangs = hangs
+                if hangs:
+                    self._settled_by(peer.origin)
+                if peer.origin == self._keeper:
+                    assert self._receiver is not None
+                    what = "hangs" if hangs else "answers again"
+                    self._receiver.state_changed(not hangs, f"the process that keeps the histories {what}")
+            if ping and now - peer.heard >= _PING:
+                peer.tell(_NOBODY_ASKED, _frame(_F_SYNC, "", _ID.pack(_NOBODY_ASKED)))
 
     # --- Others ---------------------------------------------------------------------------------------------
 
@@ -351,12 +413,16 @@ class LocalBus(Bus):
         del self._peers[peer.origin]
         for topic in peer.topics:
             self._lose_interest(peer, topic)
-        for future, missing in list(self._syncs.values()):
-            missing.discard(peer.origin)
-            if not missing and not future.done():
-                future.set_result(None)
+        self._settled_by(peer.origin)
         if self._keeper == peer.origin:
             self._keeper_ended()
+
+    def _settled_by(self, origin: int) -> None:
+        """Wait no more for a process that has ended, or hangs."""
+        for future, missing in list(self._syncs.values()):
+            missing.discard(origin)
+            if not missing and not future.done():
+                future.set_result(None)
 
     def _stream_ended(self, stream: _Stream) -> None:
         if not stream.origin or self._closed:
@@ -380,16 +446,20 @@ class LocalBus(Bus):
 
     # --- The keeper -----------------------------------------------------------------------------------------
 
+    def _keeper_peer(self) -> _Peer | None:
+        """Return the keeper, if it is known and another process."""
+        return None if self._keeper is None else self._peers.get(self._keeper)
+
     def _try_keeping(self) -> None:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             return
         self._store = Store(self._max_history)
-        frame = _frame(_F_KEEPER, "", _ID.pack(int(self._store.epoch, 16)))
+        frame = _frame(_F_KEEPER, "", _ID.pack(int(self._store.life, 16)))
         for peer in self._peers.values():
             peer.send(frame)
-        self._keeper_is(self._origin, int(self._store.epoch, 16))
+        self._keeper_is(self._origin, int(self._store.life, 16))
 
     def _keeper_is(self, origin: int, epoch: int) -> None:
         assert self._receiver is not None
@@ -430,13 +500,13 @@ class LocalBus(Bus):
             return
         if kind == _F_HELLO:
             version, origin = _HELLO.unpack(body)
-            if version != _VERSION or origin == self._origin:
-                raise ValueError(f"version {version} of the local bus")
+            if version != _VERSION:
+                raise ValueError(f"version {version} of the local bus, not {_VERSION}")
+            if stream.origin or not origin or origin == self._origin:
+                raise ValueError("a second greeting, or one of this process itself")
             stream.origin = origin
             self._meet(origin)
             return
-        if not stream.origin:
-            raise ValueError("no greeting")
         if kind == _F_MESSAGE:
             return  # `data_received` handed on those of our topics
         if kind == _F_HISTORY:
@@ -475,6 +545,8 @@ class LocalBus(Bus):
             peer.send(_frame(_F_SYNCED, "", body))
         elif kind == _F_STORE:
             id_, size, ttl = _STORE.unpack_from(body)
+            if not (size and 0 < ttl < _MAX_TTL):
+                raise ValueError(f"a history of {size} messages for {ttl} s")
             position = self._keep(topic, body[_STORE.size :], size, ttl)
             if position is not None:
                 place = _PLACE.pack(_epoch_number(position.epoch), position.offset)
@@ -484,18 +556,17 @@ class LocalBus(Bus):
             if self._store is not None:
                 after = Position(_epoch_text(epoch), offset) if placed else None
                 reading = self._store.read(topic, after, limit, self._loop.time())
-                parts = [
-                    _READING.pack(
-                        id_,
-                        reading.complete,
-                        _epoch_number(reading.position.epoch),
-                        reading.position.offset,
-                        len(reading.messages),
-                    )
-                ]
+                parts = [b""]
+                count = total = 0
                 for message in reading.messages:
                     parts += (_ID.pack(message.position.offset), _LENGTH.pack(len(message.data)), message.data)
-                peer.send(_frame(_F_READING, "", b"".join(parts)))
+                    count += 1
+                    total += len(message.data)
+                    if total > _PAGE:
+                        break
+                newest = _epoch_number(reading.position.epoch), reading.position.offset
+                parts[0] = _READING.pack(id_, reading.complete, *newest, count)
+                peer.send(_frame(_F_READING, "", b"".join(parts)), may_miss=True)
         else:
             raise ValueError(f"an unknown frame, {kind}")
 
@@ -513,6 +584,8 @@ class LocalBus(Bus):
             at += _ID.size + _LENGTH.size
             messages.append(Stored(Position(text, offset), body[at : at + size]))
             at += size
+        if at != len(body):
+            raise ValueError("a history that is cut off")
         future.set_result(Reading(Position(text, newest), messages, bool(complete)))
 
     # --- Subscribing and publishing -------------------------------------------------------------------------
@@ -522,26 +595,30 @@ class LocalBus(Bus):
         name = topic.encode()
         if name not in self._topics:
             self._topics[name] = topic
-            self._to_all(_frame(_F_SUBSCRIBE, topic, b""))
+            self._to_all(topic, _frame(_F_SUBSCRIBE, topic, b""))
 
     def unsubscribe(self, topic: str) -> None:
         """Stop asking for the messages of a topic."""
         if self._topics.pop(topic.encode(), None) is not None:
-            self._to_all(_frame(_F_UNSUBSCRIBE, topic, b""))
+            self._to_all(topic, _frame(_F_UNSUBSCRIBE, topic, b""))
 
-    def _to_all(self, frame: bytes) -> None:
+    def _to_all(self, about: str | int, frame: bytes) -> None:
         for peer in self._peers.values():
-            peer.send(frame)
+            peer.tell(about, frame)
 
     async def settled(self) -> None:
-        """Wait until the others know what was subscribed to."""
-        if not self._peers:
+        """Wait until the others know what was subscribed to; those that hang will, when they go on."""
+        keeper = self._keeper_peer()
+        if keeper is not None and keeper.hangs:
+            raise BusUnavailable("the process that keeps the histories hangs")
+        waited_for = {origin for origin, peer in self._peers.items() if not peer.hangs}
+        if not waited_for:
             return
         self._ids += 1
         future: asyncio.Future[None] = self._loop.create_future()
-        self._syncs[self._ids] = (future, set(self._peers))
+        self._syncs[self._ids] = (future, waited_for)
         id_ = self._ids
-        self._to_all(_frame(_F_SYNC, "", _ID.pack(id_)))
+        self._to_all(id_, _frame(_F_SYNC, "", _ID.pack(id_)))
         try:
             async with asyncio.timeout(_PATIENCE):
                 await future
@@ -554,6 +631,8 @@ class LocalBus(Bus):
         """Send a message to the others that subscribed."""
         if self._closed:
             return given_up("the bus was closed")
+        if len(data) > _MAX_MESSAGE:
+            return given_up(f"a message has {len(data)} bytes, the limit is {_MAX_MESSAGE}")
         peers = self._interested.get(topic)
         if peers:
             name = topic.encode()
@@ -572,6 +651,8 @@ class LocalBus(Bus):
         """Have the keeper store a message, and send it to all that subscribed."""
         if self._closed:
             return given_up("the bus was closed")
+        if len(data) > _MAX_MESSAGE:
+            return given_up(f"a message has {len(data)} bytes, the limit is {_MAX_MESSAGE}")
         entry = self._outbox.add(topic, data, size, ttl, self._loop.time())
         if not self._pumping:
             self._pumping = True
@@ -586,7 +667,7 @@ class LocalBus(Bus):
                     position = self._keep(entry.topic, entry.data, entry.size, entry.ttl)
                     self._outbox.confirm(position, self._loop.time())
             return
-        peer = None if self._keeper is None else self._peers.get(self._keeper)
+        peer = self._keeper_peer()
         if peer is None:
             return
         for entry in self._outbox.take(len(self._outbox)):
@@ -618,9 +699,9 @@ class LocalBus(Bus):
             raise BusUnavailable("the bus was closed")
         if self._store is not None:
             return self._store.read(topic, after, limit, self._loop.time())
-        peer = None if self._keeper is None else self._peers.get(self._keeper)
-        if peer is None:
-            raise BusUnavailable("no process keeps the histories now")
+        peer = self._keeper_peer()
+        if peer is None or peer.hangs:
+            raise BusUnavailable(f"{'no process' if peer is None else 'a process that hangs'} keeps the histories now")
         self._ids += 1
         id_ = self._ids
         future: asyncio.Future[Reading] = self._loop.create_future()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Generator
 from typing import Any
 
@@ -42,6 +43,7 @@ class MemoryBus(Bus):
         self._receiver: Receiver | None = None
         self._closed = False
         self._topics: set[str] = set()
+        self._stored: deque[tuple[str, bytes, Position]] = deque()  # that are not handed on yet
         self._loop: asyncio.AbstractEventLoop
         self._sweeping: asyncio.TimerHandle | None = None
 
@@ -83,9 +85,20 @@ class MemoryBus(Bus):
         if self._closed:
             return given_up("the bus was closed")
         position = self._store.append(topic, data, size, ttl, self._loop.time())
-        if self._receiver is not None and topic in self._topics:
-            self._receiver.received(topic, data, position)
+        if topic in self._topics:
+            self._stored.append((topic, data, position))
+            if len(self._stored) == 1:  # else what stored this is being handed on
+                self._hand_on()
         return Taken(position)
+
+    def _hand_on(self) -> None:
+        stored = self._stored
+        while stored:
+            try:
+                if self._receiver is not None:
+                    self._receiver.received(*stored[0])
+            finally:
+                stored.popleft()
 
     async def read(self, topic: str, after: Position | None, limit: int = 1000) -> Reading:
         """Read a history."""

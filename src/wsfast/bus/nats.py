@@ -680,7 +680,8 @@ class NatsBus(Bus):
                 if not config["name"].startswith(f"{self._prefix}_"):
                     continue  # somebody else's, which has such a subject
                 used = max(_time(info.get("created")), _time(state.get("last_ts")))
-                idle = datetime.now(UTC).timestamp() - used
+                # By the server's clock, as those times are; only before NATS 2.10 it does not tell what it shows now.
+                idle = (_time(info.get("ts")) or datetime.now(UTC).timestamp()) - used
                 if not state["messages"] and idle > max(keep, 10 * min(keep, config["max_age"] / 1e9)):
                     deleted += await self._delete_empty(config)
             place += len(streams)

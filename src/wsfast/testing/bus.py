@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final, TypeAlias
@@ -38,7 +39,10 @@ class Process:
         messages: what was received without a position: topic and data.
         stored: what was received with one: topic, data and position.
         up: whether the bus is up.
+        states: what the bus said of that, in order.
         ended: the processes that the bus said have ended.
+        answer: what is called with each message, its topic and data, before it is noted.
+        faults: what it called as it must not.
     """
 
     def __init__(self, bus: Bus) -> None:
@@ -49,9 +53,18 @@ class Process:
         self.up: bool = False
         self.states: list[bool] = []
         self.ended: list[int] = []
+        self.answer: Callable[[str, bytes], object] | None = None
+        self.faults: list[AssertionError] = []
+        self._loop = asyncio.get_running_loop()
 
     def received(self, topic: str, data: bytes, position: Position | None) -> None:
         """Note a message."""
+        self._check_loop("received")
+        self._check(type(topic) is str, "received to be given a topic that is str", topic)
+        self._check(type(data) is bytes, "received to be given data that is bytes", data)
+        self._check(position is None or isinstance(position, Position), "a Position or None", position)
+        if self.answer is not None:
+            self.answer(topic, data)
         if position is None:
             self.messages.append((topic, data))
         else:
@@ -59,13 +72,27 @@ class Process:
 
     def state_changed(self, up: bool, why: str) -> None:
         """Note the state."""
-        _expect(isinstance(why, str) and why, "state_changed to say why", why)
+        self._check_loop("state_changed")
+        self._check(type(up) is bool, "state_changed to say whether it is up by a bool", up)
+        self._check(isinstance(why, str) and why, "state_changed to say why", why)
         self.up = up
         self.states.append(up)
 
     def process_ended(self, origin: int) -> None:
         """Note the end of another."""
+        self._check_loop("process_ended")
         self.ended.append(origin)
+
+    def _check_loop(self, name: str) -> None:
+        running = asyncio._get_running_loop()
+        self._check(running is self._loop, f"{name} to be called in the thread of the event loop", running)
+
+    def _check(self, condition: object, expected: str, came: object) -> None:
+        """Note a fault of the bus, which may do anything with what is raised here."""
+        try:
+            _expect(condition, expected, came)
+        except AssertionError as exc:
+            self.faults.append(exc)
 
     async def join(self, *topics: str) -> None:
         """Subscribe, and wait until that is in force."""
@@ -77,6 +104,14 @@ class Process:
 def _expect(condition: object, expected: str, came: object) -> None:
     if not condition:
         raise AssertionError(f"expected {expected}, got {came!r:.500}")
+
+
+def _need_not_be_awaited(taken: object) -> bool:
+    """Tell whether an object is awaitable, and nothing is done by awaiting it, as a coroutine would."""
+    if asyncio.iscoroutine(taken):
+        taken.close()  # so that nothing is said of it besides
+        return False
+    return hasattr(taken, "__await__")
 
 
 async def _until(condition: Callable[[], object], expected: str, came: Callable[[], object]) -> None:
@@ -103,6 +138,9 @@ async def processes(make: Make, count: int) -> AsyncIterator[list[Process]]:
     finally:
         for process in made:
             await process.bus.close()
+        for process in made:
+            if process.faults:
+                raise process.faults[0]
 
 
 async def check_messages(make: Make) -> None:
@@ -115,7 +153,9 @@ async def check_messages(make: Make) -> None:
         for _ in range(3):
             for topic in topics:
                 for payload in payloads:
-                    await one.bus.publish(topic, payload)
+                    taken = one.bus.publish(topic, payload)
+                    _expect(_need_not_be_awaited(taken), "publish to return what need not be awaited", taken)
+                    await taken
         expected = [(topic, payload) for _ in range(3) for topic in topics for payload in payloads]
         await _until(lambda: len(two.messages) >= len(expected), "all messages", lambda: len(two.messages))
         for topic in topics:
@@ -167,7 +207,10 @@ async def check_histories(make: Make) -> None:
         await one.join("h")
         await two.join("h")
         payloads = [b"%d" % number for number in range(40)] + [b"", b"\r\n\x00" * 10_000]
-        positions = [await one.bus.store("h", payload, 1000, 60.0) for payload in payloads]
+        taken = [one.bus.store("h", payload, 1000, 60.0) for payload in payloads]
+        _expect(all(map(_need_not_be_awaited, taken)), "store to return what need not be awaited", taken[0])
+        positions = [await one for one in taken]
+        _expect(all(isinstance(one, Position) for one in positions), "a Position of each", positions[0])
         _expect(
             [position.offset for position in positions] == list(range(1, len(payloads) + 1)),
             "offsets from 1 on",
@@ -194,11 +237,26 @@ async def check_histories(make: Make) -> None:
         reading = await two.bus.read("h", positions[-1])
         _expect((reading.complete, reading.messages) == (True, []), "nothing after the newest", reading)
         other = Position("0" * 15 + "1", 3)
-        _expect(not (await two.bus.read("h", other)).complete, "another epoch's place to be incomplete", True)
+        reading = await two.bus.read("h", other, 3)
+        _expect(not reading.complete, "another epoch's place to be incomplete", True)
+        _expect(
+            [stored.data for stored in reading.messages] == payloads[:3], "what is there, from the oldest on", reading
+        )
         beyond = Position(positions[0].epoch, 10_000)
-        _expect(not (await two.bus.read("h", beyond)).complete, "a place to come to be incomplete", True)
+        reading = await two.bus.read("h", beyond)
+        _expect((reading.complete, reading.messages) == (False, []), "a place to come to be incomplete", reading)
+        _expect(reading.position == positions[-1], "the place of the newest", reading.position)
         reading = await two.bus.read("nothing.here", None)
         _expect((reading.complete, reading.messages) == (True, []), "an empty reading", reading)
+        _expect(isinstance(reading.position, Position), "a Position", reading.position)
+        _expect(reading.position.offset == 0, "the place before the first", reading.position)
+        _expect(
+            Position.parse(str(reading.position)) == reading.position, "a place that can be parsed", reading.position
+        )
+        reading = await two.bus.read("nothing.here", reading.position)
+        _expect(reading.complete, "a reading of an empty history to be complete after its own place", reading)
+        reading = await two.bus.read("nothing.here", other)
+        _expect(not reading.complete, "a reading of an empty history to be incomplete after any other place", reading)
 
 
 async def check_history_limits(make: Make) -> None:
@@ -218,6 +276,8 @@ async def check_history_limits(make: Make) -> None:
         _expect(
             (reading.messages, reading.complete) == ([], False), "it to be gone after its ttl, and said so", reading
         )
+        beyond = Position(place.epoch, 1000)
+        _expect(not (await two.bus.read("short", beyond)).complete, "a place to come to be incomplete still", True)
         again = await one.bus.store("short", b"2", 10, 1.0)
         _expect(again.epoch != place.epoch or again.offset > place.offset, "offsets to go on, or an epoch", again)
 
@@ -252,8 +312,36 @@ async def check_one_order(make: Make) -> None:
             )
 
 
+async def check_calls_within_calls(make: Make) -> None:
+    """What is published and stored while a message is received comes behind it."""
+    async with processes(make, 2) as (one, two):
+        await one.join("answers", "nested")
+        await two.join("questions", "nested")
+
+        def answer(topic: str, data: bytes) -> None:
+            if topic == "questions":
+                two.bus.publish("answers", b"to " + data)
+                two.bus.subscribe("answers." + data.decode())
+                two.bus.unsubscribe("answers." + data.decode())
+            elif topic == "nested" and len(data) < 5:
+                two.bus.store("nested", data + b"+", 100, 60.0)
+
+        two.answer = answer
+        for number in range(20):
+            await one.bus.publish("questions", b"%d" % number)
+        await two.bus.store("nested", b"", 100, 60.0)
+        await _until(lambda: len(one.messages) >= 20, "an answer to each question", lambda: one.messages)
+        wanted = [("answers", b"to %d" % number) for number in range(20)]
+        _expect(one.messages == wanted, "the answers in order", one.messages)
+        for process in (one, two):
+            await _until(lambda process=process: len(process.stored) >= 6, "6 messages", lambda: two.stored)  # type: ignore[misc]
+        for process in (one, two):
+            _expect([where.offset for _, _, where in process.stored] == [1, 2, 3, 4, 5, 6], "in order", process.stored)
+
+
 async def check_end(make: Make) -> None:
     """Nothing is awaited without end, and a bus that was closed says so."""
+    await make().close()  # which was never started
     process = Process(make())
     await process.bus.start(process, process.origin)
     try:
@@ -267,6 +355,18 @@ async def check_end(make: Make) -> None:
     _expect({"reconnects", "outbox"} <= set(counters), "the counters reconnects and outbox", counters)
     await process.bus.close()
     await process.bus.close()
+    told: list[str] = []
+    handler = process._loop.get_exception_handler()
+    process._loop.set_exception_handler(lambda loop, context: told.append(context["message"]))
+    try:
+        for _ in range(2):
+            process.bus.publish("a", b"")
+            process.bus.store("a", b"", 1, 1.0)
+            gc.collect()
+            await asyncio.sleep(0)
+    finally:
+        process._loop.set_exception_handler(handler)
+    _expect(not told, "nothing to be said of what failed and is not awaited", told)
     for name, call in (
         ("publish", lambda: process.bus.publish("a", b"")),
         ("store", lambda: process.bus.store("a", b"", 1, 1.0)),
@@ -289,6 +389,7 @@ CHECKS: Final[list[Callable[[Make], Awaitable[None]]]] = [
     check_histories,
     check_history_limits,
     check_one_order,
+    check_calls_within_calls,
     check_end,
 ]
 """All checks."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 from ..asyncio.broadcast import Prepared
 from ..bus.interface import Bus, Position, Reading
 from ..bus.memory import MemoryBus, Taken
+from ..bus.outbox import given_up
 from ..codes import Opcode
 from ..escape import words
 from ..events import BytesLike
@@ -108,7 +109,7 @@ class Topics:
         max_topics: how many topics one connection may subscribe to.
         max_subscriptions: how many subscriptions there may be in this process; with servers in several threads, each
             of them may exceed it by one.
-        max_size: the most bytes of a message that is taken from the bus.
+        max_size: the most bytes of a message that is taken from the bus, or put on it.
         on_gap: called with a `Gap` when messages of other processes are known to be lost, or a thread did not get some.
         on_presence: called as ``on_presence(topic, present, came)`` when somebody came (True) or left (False), in
             topics with presence; `present` is a `Present`.
@@ -155,6 +156,7 @@ class Topics:
         self._encode = encode
         self._max_topics = max_topics
         self._max_subscriptions = max_subscriptions
+        self._max_size = max_size
         self._sealer = Sealer(max_size, key)
         self._rules = Rules()
         self._logger: Any = logging.getLogger("wsfast.topics") if logger is None else logger
@@ -465,6 +467,8 @@ class Topics:
     def _send(self, topic: str, prepared: Prepared, key: str | None) -> Awaitable[None]:
         """Send a message without a history to other processes."""
         assert self._loop is not None
+        if len(prepared.payload) > self._max_size:
+            return self._too_large(prepared)
         number, first = self._outgoing.next(topic, self._loop.time())
         is_text = prepared.opcode is Opcode.TEXT
         data = self._sealer.seal(topic, self._origin, number, prepared.payload, text=is_text, first=first, key=key)
@@ -474,6 +478,8 @@ class Topics:
         self, topic: str, prepared: Prepared, history: History, but: Member | Token | None
     ) -> Awaitable[Position]:
         assert self._loop is not None
+        if len(prepared.payload) > self._max_size:
+            return self._too_large(prepared)
         number, first = self._outgoing.next(topic, self._loop.time(), settles=True)
         is_text = prepared.opcode is Opcode.TEXT
         data = self._sealer.seal(topic, self._origin, number, prepared.payload, text=is_text, first=first, key=None)
@@ -482,6 +488,10 @@ class Topics:
             if len(self._mine) > MAX_MINE:
                 self._mine.popitem(last=False)
         return self._bus.store(topic, data, history.size, float(history.ttl))
+
+    def _too_large(self, prepared: Prepared) -> Awaitable[Any]:
+        size, limit = len(prepared.payload), self._max_size
+        return given_up(f"the message has {size} bytes; from the bus {limit} are taken at most (max_size)")
 
     def _encoded(self, topic: str, prepared: Prepared, position: Position | None, compress: bool | None) -> Prepared:
         assert self._encode is not None
@@ -550,11 +560,11 @@ class Topics:
     def _checked_since(self, topic: str, since: Position | str | None) -> Position | None:
         if self._rules.of(topic).history is None:
             raise ValueError(f"{topic!r} has no history; see Topics.configure")
-        if since is None or isinstance(since, Position):
-            return since
-        if not isinstance(since, str):
+        if since is None:
+            return None
+        if not isinstance(since, (str, Position)):
             raise TypeError(f"since must be a Position, str or None, got {type(since).__name__}")
-        return Position.parse(since)
+        return Position.parse(str(since))  # a position, too, may be made of what a client sent
 
     async def _catch_up(self, topic: str, followed: _Followed) -> None:
         """Find out where a history stands, or deliver what is missing from it."""
@@ -678,7 +688,7 @@ class Topics:
         if not self._up:
             return
         contents = self._outgoing.tails(now)
-        contents[0]["at"] = time.time()
+        contents[0]["at"] = now
         self._tell_presence()
         contents[0]["version"] = self._presence.version
         for content in contents:
@@ -773,7 +783,7 @@ class Topics:
         if origin == self._origin:
             at = content.get("at")
             if isinstance(at, float):
-                self._lag = max(0.0, time.time() - at)
+                self._lag = max(0.0, now - at)
             return
         if "bye" in content:
             self._ended(origin)
