@@ -15,7 +15,7 @@ PACKAGE = Path(wsfast.__file__).parent
 
 FLOORS = {
     "words": ["_built", "_version", "codes", "escape", "events", "exceptions", "http", "options"],
-    "frames": ["_codec", "_codec_py", "codec", "assembly", "closing", "connection", "session"],
+    "frames": ["_codec", "_codec_py", "codec", "assembly", "closing", "connection", "extensions", "session"],
     "opening": ["handshake", "deflate"],
     # What is above this line (later in the list) may use asyncio and sockets; what is below it may not.
     "transport": ["limits", "shell", "transport", "dial", "serving"],

@@ -33,7 +33,7 @@ import wsfast.sync.client
 PAGE = (Path(__file__).parent.parent / "docs" / "migrating.md").read_text()
 
 OWN_DEFAULT = {"compression", "write_limit", "user_agent_header", "process_exception", "reconnect_delays"}
-ABSENT = {"extensions", "max_queue"}
+ABSENT = {"max_queue"}
 DROP_IN, NATIVE = PAGE.split("## From websockets, by wsfast's names")
 SERVER = PAGE.split("### Servers")[1].split("### Without an event loop")[0]
 SYNC = PAGE.split("### Without an event loop")[1].split("## From aiohttp")[0]

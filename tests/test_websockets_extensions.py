@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import trio
 
+from wsfast.codec import Encoder
 from wsfast.websockets.asyncio import client, server
 from wsfast.websockets.exceptions import (
     ConnectionClosedError,
@@ -25,8 +26,7 @@ from wsfast.websockets.extensions.permessage_deflate import (
     ClientPerMessageDeflateFactory,
     ServerPerMessageDeflateFactory,
 )
-from wsfast.websockets.extensions.pipe import Pipe
-from wsfast.websockets.frames import BINARY, CLOSE, CONT, PING, TEXT, Frame
+from wsfast.websockets.frames import CLOSE, TEXT, Frame
 from wsfast.websockets.sync import client as sync_client
 from wsfast.websockets.sync import server as sync_server
 from wsfast.websockets.trio import client as trio_client
@@ -124,7 +124,7 @@ async def test_only_permessage_deflate_is_wsfasts_own() -> None:
     async with server.serve(echo, "127.0.0.1", 0, extensions=[theirs], compression=None) as one:
         uri = f"ws://127.0.0.1:{one.sockets[0].getsockname()[1]}/"
         async with client.connect(uri, extensions=[ours], compression=None) as ws:
-            assert ws.protocol.pipe is None
+            assert isinstance(ws._channel.connection.outgoing, Encoder)  # nothing is in front of it
             assert names(ws) == ["PerMessageDeflate"]
             await ws.send("hi")
             assert await ws.recv() == "hi"
@@ -174,7 +174,7 @@ def test_on_trio() -> None:
     trio.run(main)
 
 
-# --- The pipe ---------------------------------------------------------------------------------------------
+# --- What goes wrong ------------------------------------------------------------------------------------
 
 
 class Picky(Extension):
@@ -194,24 +194,8 @@ class Picky(Extension):
         return frame
 
 
-@pytest.mark.parametrize("is_client", [True, False])
-def test_frames_may_be_cut_anywhere(is_client: bool) -> None:
-    frames = [Frame(TEXT, b"abc", fin=False), Frame(PING, b"p"), Frame(CONT, b"def"), Frame(BINARY, b"x" * 70_000)]
-    sent = [frame.serialize(mask=is_client) for frame in frames]
-    there, back = Pipe(is_client, None, None, [Turned()]), Pipe(not is_client, None, None, [Turned()])
-    there.skip = 4
-    data = b"head" + b"".join(sent)
-    wire = b"".join(there.sending(data[i : i + 7]) for i in range(0, len(data), 7))
-    assert wire[:4] == b"head"
-    assert wire[4] & 0x20
-    plain = b"".join(back.received(wire[i : i + 5]) for i in range(4, len(wire), 5))
-    reader = Pipe(not is_client, None, None)
-    parsed = reader.received(plain)
-    assert len(parsed) == len(b"".join(sent))
-
-
 @pytest.mark.parametrize(
-    ("failure", "code"), [(PayloadTooBig(None, 3), 1009), (ProtocolError("wrong"), 1002), (KeyError("bug"), 1002)]
+    ("failure", "code"), [(PayloadTooBig(None, 3), 1009), (ProtocolError("wrong"), 1002), (KeyError("bug"), 1011)]
 )
 @pytest.mark.parametrize("first", [b"", b"fragment"])
 async def test_what_an_extension_refuses(
@@ -233,15 +217,6 @@ async def test_what_an_extension_refuses(
                 await ws.recv()
             assert caught.value.rcvd is not None
             assert caught.value.rcvd.code == code
-    told = [record for record in caplog.records if record.getMessage() == "an extension failed"]
+    told = [record for record in caplog.records if record.getMessage() == "an extension failed on a frame that came"]
     assert bool(told) is isinstance(failure, KeyError)
-
-
-def test_a_size_is_refused_before_its_bytes_come() -> None:
-    pipe = Pipe(False, (10, 4), None)
-    whole = Frame(TEXT, b"12345").serialize(mask=True)
-    assert pipe.received(whole[:2])[:2] == b"\x82\xff"
-    assert pipe.received(whole[2:]) == b""
-    pipe = Pipe(False, 6, None)
-    assert pipe.received(Frame(TEXT, b"1234", fin=False).serialize(mask=True))
-    assert pipe.received(Frame(CONT, b"1234").serialize(mask=True))[:2] == b"\x80\xff"
+    assert all(record.name == "websockets.server" for record in told)

@@ -28,6 +28,7 @@ cdef class Encoder:
 
 cdef class Decoder:
     cdef object _inflate
+    cdef object _extensions
     cdef object _buffer  # memoryview, or None until it is needed
     cdef PyObject *_message  # bytes under construction, or NULL
     cdef PyObject *_input  # bytes: received, not yet parsed, or NULL
@@ -57,13 +58,15 @@ cdef class Decoder:
     cdef uint8_t _fin
     cdef uint8_t _compressed
     cdef uint8_t _largest  # byte of them: from 0x80 on, the text is not ASCII
-    cdef uint8_t _busy  # while `inflate` may be running, or UNMADE until `__init__` has run
+    cdef uint8_t _busy  # while `inflate` or `extensions` may be running, or UNMADE until `__init__` has run
 
     cdef int _refuse(self, str call) except -1
     cdef object _lend(self)
     cdef list _filled(self, size_t n)
     cdef int _received_in_place(self, size_t n, Py_ssize_t holders, list events) except -1
     cdef list _take_in(self, const uint8_t *data, size_t n)
+    cdef bytes _without_extensions(self, const uint8_t *data, size_t n)
+    cdef int _follow_extensions(self) except -1
     cdef int _keep(self, const uint8_t *data, size_t used, size_t n) except -1
     cdef int _fail(self, list events, object failure) except -1
     cdef int _give_up(self) except -1

@@ -680,7 +680,7 @@ cdef object _decode_text(const uint8_t *s, size_t n, size_t length, uint8_t larg
 
 
 cdef class Decoder:
-    """Decoder(*, masked, max_size=1048576, max_fragments=None, max_events=None, inflate=None, buffer=None)
+    """Decoder(*, masked, max_size=1048576, max_fragments=None, max_events=None, inflate=None, extensions=None, buffer=None)
 --
 
 The frames of the peer, parsed from any cut of its byte stream into events.
@@ -694,7 +694,8 @@ Specified in `_codec_py.py`.
         self._busy = UNMADE
 
     def __init__(
-        self, *, masked, max_size=1048576, max_fragments=None, max_events=None, inflate=None, buffer=None
+        self, *, masked, max_size=1048576, max_fragments=None, max_events=None, inflate=None, extensions=None,
+        buffer=None
     ):
         if self._busy != UNMADE:
             raise RuntimeError(f"{type(self).__name__}.__init__() was called twice")
@@ -703,6 +704,7 @@ Specified in `_codec_py.py`.
         self._max_events = _limit("max_events", max_events)
         self._masked = bool(masked)
         self._inflate = inflate
+        self._extensions = extensions
         self._buffer = None
         if buffer is not None:
             self._buffer = _receive_buffer(buffer)
@@ -724,7 +726,8 @@ Specified in `_codec_py.py`.
     @property
     def held(self):
         """The bytes that are kept of an unfinished frame or message."""
-        return self._input_end - self._input_start + self._used
+        cdef size_t held = self._input_end - self._input_start + self._used
+        return held if self._extensions is None else held + self._extensions.held
 
     @property
     def pending(self):
@@ -839,6 +842,7 @@ Specified in `_codec_py.py`.
         cdef list events = []
         cdef size_t kept = 0, used
         cdef PyObject *joined = NULL
+        cdef bytes plain
         self._lent = 0
         self._lent_message = 0
         if self._busy:
@@ -849,6 +853,10 @@ Specified in `_codec_py.py`.
         self._stopped = False
         self._inflated = 0
         try:
+            if self._extensions is not None:
+                plain = self._without_extensions(data, n)
+                data = <const uint8_t *>PyBytes_AS_STRING(plain)
+                n = PyBytes_GET_SIZE(plain)
             if self._input != NULL:
                 # What is kept is less than a head or a control frame, or what max_events left.
                 kept = self._input_end - self._input_start
@@ -865,15 +873,41 @@ Specified in `_codec_py.py`.
             if (self._streaming or self._emitted) and not self._done:
                 self._emit(events)
             self._keep(data, used, n)
+            if self._extensions is not None:
+                self._follow_extensions()
         except PeerError as failure:
             self._fail(events, failure)
         except BaseException:
-            # A fault of `inflate`, not of the peer: what it was given is lost, so there is no way on.
+            # A fault of `inflate` or `extensions`, not of the peer: what it was given is lost, so there is no way on.
             self._give_up()
             raise
         finally:
             self._busy = False
         return events
+
+    cdef bytes _without_extensions(self, const uint8_t *data, size_t n):
+        """Have extensions taken off the frames that came."""
+        cdef bytes came = <bytes>_new_bytes(n)
+        cdef Py_ssize_t most = MOST_INFLATED
+        Py_DECREF(came)
+        if self._input != NULL:
+            most = 0
+        elif self._max_events == UINT64_MAX:
+            most = PY_SSIZE_T_MAX
+        if n:
+            memcpy(PyBytes_AS_STRING(came), data, n)
+        return self._extensions.receive(came, most)
+
+    cdef int _follow_extensions(self) except -1:
+        """Once all is parsed that extensions made of what came: fail as they did, or stop as they did."""
+        cdef object failure
+        if self._done or self._stopped:
+            return 0
+        failure = self._extensions.failure
+        if failure is not None:
+            raise failure
+        self._stopped = self._extensions.pending
+        return 0
 
     cdef int _keep(self, const uint8_t *data, size_t used, size_t n) except -1:
         """Keep what is behind the first `used` of n bytes; they are in _input, if there is one."""

@@ -27,7 +27,7 @@ import sys
 from typing import Final, NoReturn
 
 from .codes import Opcode
-from .events import BytesLike, Close, Event, Fragment, Inflate, Ping, Pong
+from .events import BytesLike, Close, Event, Extensions, Fragment, Inflate, Ping, Pong
 from .exceptions import InvalidPayload, PayloadTooBig, PeerError, ProtocolError
 
 __all__ = ["Decoder", "Encoder", "apply_mask", "encode_frame"]
@@ -185,11 +185,14 @@ class Decoder:
         max_fragments: the most frames of a message, empty ones too; None for no limit.
         max_events: the most events that one call returns, a failure not counted; None for no limit. Where more
             may be complete, `pending` is True, and `feed(b"")` returns the next. With a limit, a call also stops
-            once it has inflated 64 KiB: a few bytes of each message can hold as much as `max_size`.
+            once it has inflated 64 KiB, or `extensions` have made as much of it: a few bytes of each message can hold
+            as much as `max_size`.
         inflate: None, or what decompresses messages with RSV1 set (RFC 7692, 6.2): called as
             ``inflate(data, fin, limit)`` for each piece of the message in order, `fin` True with the
             last, `limit` the bytes that the message may still grow (-1: no limit). It returns `bytes` or
             raises a `PeerError`. Any other exception of it escapes, and ends the decoder as a failure does.
+        extensions: None, or what takes extensions off the frames that come, before this decoder sees them; see
+            `events.Extensions`. What it raises escapes, and ends the decoder as a failure does.
         buffer: writable, at least 1 KiB: the memory that `get_buffer` lends, which may be shared between decoders
             whose calls do not interleave. None for one of its own, of 64 KiB, made when needed.
 
@@ -206,6 +209,7 @@ class Decoder:
         "_compressed",
         "_done",
         "_emitted",
+        "_extensions",
         "_fin",
         "_fragments",
         "_inflate",
@@ -234,6 +238,7 @@ class Decoder:
         max_fragments: int | None = None,
         max_events: int | None = None,
         inflate: Inflate | None = None,
+        extensions: Extensions | None = None,
         buffer: bytearray | memoryview | None = None,
     ) -> None:
         if hasattr(self, "_busy"):
@@ -243,13 +248,14 @@ class Decoder:
         self._max_fragments = _limit("max_fragments", max_fragments)
         self._max_events = _limit("max_events", max_events)
         self._inflate = inflate
+        self._extensions = extensions
         self._buffer = None if buffer is None else _receive_buffer(buffer)
         self._streaming = False
         self._input = bytearray()  # received, not yet parsed
         self._done = False  # after a Close or a failure
         self._stopped = False  # by max_events
         self._inflated = 0  # bytes, by this call, where max_events bounds it
-        self._busy = False  # while `inflate` may be running
+        self._busy = False  # while `inflate` or `extensions` may be running
         self._lent = 0  # bytes, by get_buffer
         # The data frame whose payload is being received:
         self._partial = False
@@ -283,7 +289,8 @@ class Decoder:
     @property
     def held(self) -> int:
         """The bytes that are kept of an unfinished frame or message."""
-        return len(self._input) + len(self._message)
+        held = len(self._input) + len(self._message)
+        return held if self._extensions is None else held + self._extensions.held
 
     @property
     def pending(self) -> bool:
@@ -295,7 +302,7 @@ class Decoder:
 
         Raises:
             TypeError: `data` is not bytes-like.
-            RuntimeError: the call was made by this decoder's own `inflate`.
+            RuntimeError: the call was made by this decoder's own `inflate` or `extensions`.
         """
         received = _view(data)
         self._lent = 0
@@ -303,8 +310,7 @@ class Decoder:
             raise RuntimeError("the decoder is at work: feed() was called from within inflate(), or by another thread")
         if self._done:
             return []
-        self._input += received
-        return self._parse()
+        return self._parse(received)
 
     def get_buffer(self, sizehint: int = -1) -> memoryview:
         """Lend memory to receive into; which memory, and how much, is the decoder's choice.
@@ -316,7 +322,7 @@ class Decoder:
             sizehint: ignored, there for `asyncio.BufferedProtocol`.
 
         Raises:
-            RuntimeError: the call was made by this decoder's own `inflate`.
+            RuntimeError: the call was made by this decoder's own `inflate` or `extensions`.
         """
         if self._busy:
             raise RuntimeError(
@@ -333,7 +339,7 @@ class Decoder:
         Raises:
             ValueError: `nbytes` is negative, or more than was lent.
             TypeError: `nbytes` is no integer.
-            RuntimeError: the call was made by this decoder's own `inflate`.
+            RuntimeError: the call was made by this decoder's own `inflate` or `extensions`.
         """
         nbytes = operator.index(nbytes)
         if not 0 <= nbytes <= self._lent:
@@ -341,12 +347,18 @@ class Decoder:
         self._lent = 0
         return self.feed(b"" if self._buffer is None else self._buffer[:nbytes])
 
-    def _parse(self) -> list[Event]:
+    def _parse(self, received: memoryview) -> list[Event]:
         events: list[Event] = []
         self._stopped = False
         self._inflated = 0
         self._busy = True
         try:
+            if self._extensions is None:
+                self._input += received
+            else:
+                # A few bytes of each frame may stand for as much as `max_size`, as where they are inflated.
+                most = 0 if self._input else sys.maxsize if self._max_events is None else MOST_INFLATED
+                self._input += self._extensions.receive(bytes(received), most)
             while self._payload(events) if self._partial else self._frame(events):
                 if self._done:
                     break
@@ -354,13 +366,17 @@ class Decoder:
                     self._stopped = bool(self._input)
                     break
             self._emit(events)
+            if self._extensions is not None and not (self._done or self._stopped):
+                if self._extensions.failure is not None:
+                    raise self._extensions.failure
+                self._stopped = self._extensions.pending
         except PeerError as failure:
             self._emit(events)
             # Its traceback would keep this decoder alive for as long as the event.
             events.append(failure.with_traceback(None))
             self._done = True
         except BaseException:
-            # A fault of `inflate`, not of the peer: what it was given is lost, so there is no way on.
+            # A fault of `inflate` or `extensions`, not of the peer: what it was given is lost, so there is no way on.
             self._done = True
             raise
         finally:

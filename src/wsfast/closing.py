@@ -9,7 +9,7 @@ from typing import Final
 
 from .codes import CloseCause, CloseCode, check_code
 from .events import Close
-from .exceptions import PayloadTooBig, PeerError
+from .exceptions import ExtensionError, PayloadTooBig, PeerError
 
 __all__ = [
     "CLOSE_CODE_EXPLANATIONS",
@@ -99,6 +99,8 @@ def cause_of_close(rcvd: Close) -> CloseCause:
 
 def cause_of_failure(failure: PeerError) -> CloseCause:
     """Tell why this side fails the connection: the peer broke a rule, or passed a limit that this program has set."""
+    if isinstance(failure, ExtensionError):
+        return CloseCause.HANDLER_ERROR
     return CloseCause.TOO_BIG if isinstance(failure, PayloadTooBig) else CloseCause.PROTOCOL_ERROR
 
 

@@ -99,7 +99,7 @@ class CloseCause(StrEnum):
     REJECTED = "peer rejected our data"
     """The peer closed with 1002, 1003, 1007, 1009 or 1010: it blames this side."""
     HANDLER_ERROR = "handler raised"
-    """An exception escaped from this side's handler or listener (1011)."""
+    """An exception escaped from this side's handler, listener or extension (1011)."""
     KEEPALIVE = "keepalive timeout"
     """The peer did not answer a keepalive ping in time."""
     TIMEOUT = "close timeout"

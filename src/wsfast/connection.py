@@ -26,6 +26,7 @@ from .codec import Decoder, Encoder
 from .codes import NO_CLOSE, CloseCause, CloseCode, Opcode
 from .events import BytesLike, Close, Event, Fragment, Ping, Pong
 from .exceptions import ConnectionClosed, ConnectionClosedError, ConnectionClosedOK, InvalidState, PeerError
+from .extensions import Chain
 
 __all__ = ["Action", "Compression", "Connection", "Input", "Prepared", "Side", "State"]
 
@@ -191,11 +192,13 @@ class Connection:
         max_size: the most bytes of a received message, after decompression; None for no limit.
         max_fragments: the most frames of a received message; None for no limit.
         max_events: the most events that one call returns; None for no limit (see `Decoder`).
-        compression: what permessage-deflate negotiated, or None.
+        compression: what permessage-deflate negotiated, or a `Chain` where extensions of a program's own were agreed
+            on, or None.
         buffer: memory to receive into (see `Decoder`).
 
     Attributes:
         decoder, encoder: the codec of each direction. `encoder.take()` are the bytes to send.
+        outgoing: what takes frames to send: the encoder itself, or the `Chain` in front of it.
         state: a `State`.
         close_rcvd, close_sent: the `Close` frames so far, or None.
         rcvd_then_sent: True if the peer's Close frame came first, None before both were exchanged.
@@ -219,6 +222,7 @@ class Connection:
         "encoder",
         "failure",
         "lost",
+        "outgoing",
         "rcvd_then_sent",
         "side",
         "state",
@@ -231,19 +235,28 @@ class Connection:
         max_size: int | None = 1048576,
         max_fragments: int | None = None,
         max_events: int | None = None,
-        compression: Compression | None = None,
+        compression: Compression | Chain | None = None,
         buffer: memoryview | None = None,
     ) -> None:
         self.side: Side = side
+        chain: Chain | None = None
+        if isinstance(compression, Chain):
+            chain = compression
+            compression = chain.compression
         self.decoder: Decoder = Decoder(
             masked=side is _SERVER,
             max_size=max_size,
             max_fragments=max_fragments,
             max_events=max_events,
             inflate=None if compression is None else compression.decompress,
+            extensions=chain,
             buffer=buffer,
         )
         self.encoder: Encoder = Encoder(mask=side is _CLIENT)
+        self.outgoing: Encoder | Chain = self.encoder
+        if chain is not None:
+            chain.join(self.encoder, side is _CLIENT, max_size)
+            self.outgoing = chain
         self.state: State = _OPEN
         self.compression: Compression | None = compression
         self.close_rcvd: Close | None = None
@@ -290,7 +303,7 @@ class Connection:
         """Answer the latest ping that came while `congested` was set, if there is one and the state allows it."""
         payload, self._owed_pong = self._owed_pong, None
         if payload is not None and self.state is _OPEN:
-            self.encoder.frame(_PONG, payload)
+            self.outgoing.frame(_PONG, payload)
 
     # --- What this program does -------------------------------------------------------------------------
 
@@ -307,6 +320,7 @@ class Connection:
             InvalidState: a message in fragments is unfinished.
             TypeError: `data` is neither `str` nor bytes-like.
             UnicodeError: `data` is no text.
+            Exception: what an extension raises; the message was not sent then.
         """
         self.send_prepared(self.prepare_message(data, text, compress))
 
@@ -331,7 +345,7 @@ class Connection:
         """Encode what `prepare_message` returned; errors are those of `send_message`."""
         self._step(_SEND, None)
         opcode, payload, compressed = prepared
-        self.encoder.frame(opcode, payload, rsv1=compressed)
+        self.outgoing.frame(opcode, payload, rsv1=compressed)
 
     @property
     def in_message(self) -> bool:
@@ -361,7 +375,12 @@ class Connection:
             self._fragmented = 2 if squeeze else 1
         if self._fragmented == 2 and compression is not None:
             payload = compression.compress(payload) if first and fin else compression.compress_fragment(payload, fin)
-        self.encoder.frame(opcode if first else _CONT, payload, fin=fin, rsv1=first and self._fragmented == 2)
+        try:
+            self.outgoing.frame(opcode if first else _CONT, payload, fin=fin, rsv1=first and self._fragmented == 2)
+        except BaseException:
+            if first:
+                self._fragmented = 0  # nothing of it was sent
+            raise
         if fin:
             self._fragmented = 0
 
@@ -373,12 +392,12 @@ class Connection:
             ValueError: the payload is too long.
         """
         self._step(_SEND, None)
-        self.encoder.frame(_PING, payload)
+        self.outgoing.frame(_PING, payload)
 
     def send_pong(self, payload: BytesLike = b"") -> None:
         """Encode an unsolicited Pong frame; errors are those of `send_ping`."""
         self._step(_SEND, None)
-        self.encoder.frame(_PONG, payload)
+        self.outgoing.frame(_PONG, payload)
 
     def close(
         self, code: int | None = CloseCode.NORMAL_CLOSURE, reason: str = "", cause: CloseCause = CloseCause.LOCAL
@@ -440,7 +459,7 @@ class Connection:
         if self.congested:
             self._owed_pong = event.payload
         else:
-            self.encoder.frame(_PONG, event.payload)
+            self.outgoing.frame(_PONG, event.payload)
 
     def _echo(self, event: Close) -> None:
         # RFC 6455, 5.5.1: "If an endpoint receives a Close frame and did not previously send a Close frame, the
@@ -449,7 +468,7 @@ class Connection:
         self.close_rcvd = self.close_sent = event
         self.rcvd_then_sent = True
         self.cause = cause_of_close(event)
-        self.encoder.frame(_CLOSE, encode_close(event.code, event.reason))
+        self.outgoing.frame(_CLOSE, encode_close(event.code, event.reason))
 
     def _finish(self, event: Close) -> None:
         self.close_rcvd = event
@@ -475,7 +494,7 @@ class Connection:
 
     def _send_close(self, body: bytes) -> None:
         # A message of ours that is unfinished stays so: RFC 6455, 5.4 lets control frames in between.
-        self.encoder.frame(_CLOSE, body)
+        self.outgoing.frame(_CLOSE, body)
         self.close_sent = Close(int.from_bytes(body[:2], "big"), body[2:].decode()) if body else Close(1005)
 
 

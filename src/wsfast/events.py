@@ -7,12 +7,12 @@ allocates nothing else. The rare events have the small classes of this module.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias, Union
+from typing import NamedTuple, Protocol, TypeAlias, Union
 
 from .codes import Close
 from .exceptions import PeerError
 
-__all__ = ["BytesLike", "Close", "Event", "Fragment", "Inflate", "Ping", "Pong"]
+__all__ = ["BytesLike", "Close", "Event", "Extensions", "Fragment", "Inflate", "Ping", "Pong"]
 
 BytesLike: TypeAlias = bytes | bytearray | memoryview
 """Any object with the buffer protocol is accepted at run time."""
@@ -22,6 +22,24 @@ Inflate: TypeAlias = Callable[[bytes, bool, int], bytes]
 
 Event: TypeAlias = Union[str, bytes, "Ping", "Pong", Close, "Fragment", PeerError]
 """What a decoder returns."""
+
+
+class Extensions(Protocol):
+    """What a decoder needs of extensions that stand between it and the network; `extensions.Chain` is one."""
+
+    failure: PeerError | None
+    """What ends it all, behind the frames that `receive` has returned; None if nothing does."""
+    pending: bool
+    """Whether `receive` may return more without having been given more."""
+
+    @property
+    def held(self) -> int:
+        """The bytes that are kept of frames that are not returned yet."""
+        ...
+
+    def receive(self, data: bytes, most: int, /) -> bytes:
+        """Take in what came; return frames without extensions, whole ones, and no further one from `most` bytes on."""
+        ...
 
 
 class Ping(NamedTuple):

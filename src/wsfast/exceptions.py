@@ -6,7 +6,8 @@ Whose fault it is shows in the type:
     ├── PeerError                    the peer broke a rule; `code` is the close code to send
     │   ├── ProtocolError            1002
     │   ├── InvalidPayload           1007
-    │   └── PayloadTooBig            1009
+    │   ├── PayloadTooBig            1009
+    │   └── ExtensionError           1011, an extension of this program's own failed on what came
     ├── CallerError                  this program used the library wrongly
     │   ├── InvalidState         (also an `AssertionError`, as in `websockets`)
     │   ├── ConcurrencyError     (also a `RuntimeError`)
@@ -51,6 +52,7 @@ __all__ = [
     "ConnectionClosed",
     "ConnectionClosedError",
     "ConnectionClosedOK",
+    "ExtensionError",
     "HandshakeRefused",
     "InvalidHandshake",
     "InvalidHeader",
@@ -118,6 +120,12 @@ class PayloadTooBig(PeerError):
     """The peer sent a message with more bytes or fragments than this side's limit (1009)."""
 
     code: int = CloseCode.MESSAGE_TOO_BIG
+
+
+class ExtensionError(PeerError):
+    """An extension of this program's own failed on what the peer sent (1011); `__cause__` is what it raised."""
+
+    code: int = CloseCode.INTERNAL_ERROR
 
 
 class CallerError(WebSocketError):

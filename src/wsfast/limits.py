@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final, Literal, TypedDict
 
 from .deflate.negotiate import Deflate, as_deflate
+from .extensions import check_factories
 from .handshake.http11 import HeadLimits
 from .session import Limits, Overflow
 
@@ -37,15 +38,19 @@ class SendOptions(TypedDict, total=False):
 
 
 _OF_HEAD: Final = frozenset(HeadLimits._fields)
-_OF_CONNECTION: Final = frozenset(LimitOptions.__annotations__) - _OF_HEAD
+# The factories of extensions have other types on each side, which add them to `LimitOptions`.
+_OF_CONNECTION: Final = frozenset({*LimitOptions.__annotations__, "extensions"}) - _OF_HEAD
 _OF_SENDING: Final = frozenset(SendOptions.__annotations__)
 
 
-def take_limits(options: Mapping[str, Any], *, sends: bool = False) -> tuple[Limits, HeadLimits, dict[str, Any]]:
+def take_limits(
+    options: Mapping[str, Any], *, sends: bool = False, serves: bool = False
+) -> tuple[Limits, HeadLimits, dict[str, Any]]:
     """Part options into the limits of connections, those of heads, and the rest.
 
     Args:
         options: by their names.
+        serves: whether they are a server's.
         sends: whether `SendOptions` are among those of connections.
 
     Raises:
@@ -55,6 +60,9 @@ def take_limits(options: Mapping[str, Any], *, sends: bool = False) -> tuple[Lim
     of_connection = {name: value for name, value in options.items() if name in names}
     if "compression" in of_connection:
         of_connection["compression"] = as_deflate(of_connection["compression"])
+    if "extensions" in of_connection:
+        method = "process_request_params" if serves else "process_response_params"
+        of_connection["extensions"] = check_factories(of_connection["extensions"], method)
     of_head = {name: value for name, value in options.items() if name in _OF_HEAD}
     rest = {name: value for name, value in options.items() if name not in of_connection and name not in of_head}
     return Limits(**of_connection), HeadLimits.checked(**of_head), rest

@@ -14,7 +14,6 @@ _ELSEWHERE: Final = {
     "autoping": ("ping_interval",),
     "cookie": ("additional_headers",),
     "enable_multithread": (),
-    "extensions": ("compression",),
     "extra_headers": ("additional_headers", "response_headers"),
     "header": ("additional_headers",),
     "headers": ("additional_headers", "response_headers"),

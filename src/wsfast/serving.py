@@ -15,10 +15,11 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from .codes import CloseCause
-from .deflate.negotiate import Deflate
 from .deflate.negotiate import accept as accept_compression
 from .escape import show
 from .exceptions import HandshakeRefused, InvalidState, NegotiationError
+from .extensions import Chain, ServerExtensionFactory
+from .extensions import accept as accept_extensions
 from .handshake import Origins, Request, Response, accept_response, check_request, refuse
 from .handshake import select_subprotocol as first_registered
 from .handshake.headers import build_extensions
@@ -49,6 +50,8 @@ __all__ = [
 
 _B = TypeVar("_B")
 
+_RSV1: Final = 0x40  # the bit of frames that permessage-deflate uses (RFC 7692, 6)
+
 STOPPING: Final = "The server is stopping"
 """The body of a refusal while the server is stopping."""
 
@@ -62,6 +65,7 @@ _UNTIMELY: Final = frozenset({CloseCause.LOST, CloseCause.KEEPALIVE, CloseCause.
 class ServerOptions(LimitOptions, total=False):
     """What every server may be told besides its hooks, for type checkers; `wsfast.Server` documents it."""
 
+    extensions: Sequence[ServerExtensionFactory] | None
     origins: Origins | None
     max_connections: int | None
     stop_timeout: float | None
@@ -76,7 +80,8 @@ class Accepted(NamedTuple):
     head: bytes
     """The response, to be sent first."""
     subprotocol: str | None
-    compression: PerMessageDeflate | None
+    compression: PerMessageDeflate | Chain | None
+    """What was agreed on: permessage-deflate, or a chain of extensions that it may be part of, or nothing."""
 
 
 Answering: TypeAlias = Generator[Awaitable[Any], Any, Accepted | Response]
@@ -132,7 +137,7 @@ class BaseServer:
                 raise TypeError(f"a handler must be callable, got {type(handler).__name__}")
         self.limits: Limits
         self.head_limits: HeadLimits
-        self.limits, self.head_limits, unknown = take_limits(limits, sends=True)
+        self.limits, self.head_limits, unknown = take_limits(limits, sends=True, serves=True)
         if unknown:
             raise TypeError(f"unexpected options: {', '.join(unknown)}")
         self._registered: dict[str | None, Any] = dict(registered)
@@ -274,9 +279,9 @@ class BaseServer:
         head = accept_response(upgrade.key, subprotocol, extension, self.response_headers, server=self.server_header)
         return Accepted(head, subprotocol, compression)
 
-    def _negotiate(self, ws: Any, offers: Sequence[Any]) -> tuple[str | None, PerMessageDeflate | None]:
-        """Choose among the extensions that a client offered; a face may have others."""
-        return negotiate(self.limits.compression, offers)
+    def _negotiate(self, ws: Any, offers: Sequence[Any]) -> tuple[str | None, PerMessageDeflate | Chain | None]:
+        """Choose among the extensions that a client offered; a face may do it in another way."""
+        return negotiate(self.limits, offers)
 
     def _review(self, ws: Any, request: Request, answer: Accepted | Response) -> Answering:
         """Let `process_response` see a response, and go on with it, or with the one that it returns."""
@@ -334,9 +339,7 @@ class BaseServer:
 
     def _response_anew(self, request: Request, subprotocol: str | None) -> Response:
         """Build the 101 of a connection again; only without `process_response`, which may have changed it."""
-        return accepting_response(
-            request, subprotocol, self.limits.compression, self.response_headers, server=self.server_header
-        )
+        return accepting_response(request, subprotocol, self.limits, self.response_headers, server=self.server_header)
 
 
 async def finish_answer(steps: Answering, awaited: Awaitable[Any] | None = None) -> Accepted | Response:
@@ -361,29 +364,38 @@ async def finish_answer(steps: Answering, awaited: Awaitable[Any] | None = None)
         return answer
 
 
-def negotiate(compression: Deflate | None, offers: Sequence[Any]) -> tuple[str | None, PerMessageDeflate | None]:
+def negotiate(limits: Limits, offers: Sequence[Any]) -> tuple[str | None, PerMessageDeflate | Chain | None]:
     """Choose among the extensions that a client offers: the header to answer, and what does the work."""
-    if compression is None or not offers:
+    compression, factories = limits.compression, limits.extensions
+    if not offers or (compression is None and not factories):
         return None, None
     agreed = accept_compression(compression, offers)
+    if factories:
+        # RFC 6455, 9.1: frames pass through them in the order of this answer, permessage-deflate first.
+        answers, extensions = accept_extensions(factories, offers, 0 if agreed is None else _RSV1)
+        if extensions:
+            context = None if agreed is None else agreed[1]
+            return build_extensions([*(() if agreed is None else (agreed[0],)), *answers]), Chain(extensions, context)
     if agreed is None:
         return None, None
-    extension, context = agreed
-    return build_extensions([extension]), context
+    return build_extensions([agreed[0]]), agreed[1]
 
 
 def accepting_response(
     request: Request,
     subprotocol: str | None,
-    compression: Deflate | None,
+    limits: Limits,
     headers: Mapping[str, str] | None = None,
     *,
     server: str | None = None,
     lines: bytes = b"",
 ) -> Response:
-    """Build the 101 that accepted a request again; `headers`, `server` and `lines` are those of `accept_response`."""
+    """Build the 101 that accepted a request again; `headers`, `server` and `lines` are those of `accept_response`.
+
+    Where extensions of a program's own were chosen from it cannot be: they would be asked again, and may say more now.
+    """
     upgrade = check_request(Request(request.raw))
-    extension, _ = negotiate(compression, upgrade.extensions)
+    extension, _ = negotiate(limits, upgrade.extensions)
     return Response.from_head(accept_response(upgrade.key, subprotocol, extension, headers, server=server, lines=lines))
 
 

@@ -31,7 +31,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from math import inf
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
 
 from .codes import CloseCause, CloseCode
 from .connection import Connection, Side, State
@@ -41,6 +41,7 @@ from .exceptions import ConcurrencyError, InvalidState
 if TYPE_CHECKING:
     from .connection import Compression
     from .deflate import Deflate
+    from .extensions import Chain
 
 __all__ = [
     "GRACE",
@@ -125,6 +126,7 @@ class Limits:
     ping_timeout: float | None = 20.0
     close_timeout: float | None = 10.0
     compression: Deflate | None = None
+    extensions: tuple[Any, ...] | None = None
 
     def __post_init__(self) -> None:
         for name in ("max_size", "max_fragments", "read_limit", "write_limit", "max_buffered"):
@@ -200,7 +202,7 @@ class Session:
         side: which end of the connection this is.
         limits: sizes and times; those that the opening handshake or the shell obeys are ignored here.
         now: the time at which the opening handshake was finished.
-        compression: what permessage-deflate negotiated, or None.
+        compression: what permessage-deflate negotiated, or a `Chain` of extensions, or None.
         buffer: memory to receive into; see `Decoder`.
         connection_type: the class of `connection`, for who extends it.
 
@@ -244,7 +246,7 @@ class Session:
         limits: Limits,
         now: float,
         *,
-        compression: Compression | None = None,
+        compression: Compression | Chain | None = None,
         buffer: memoryview | None = None,
         connection_type: type[Connection] = Connection,
     ) -> None:

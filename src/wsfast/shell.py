@@ -19,6 +19,7 @@ from .codes import CloseCause, CloseCode
 from .connection import Compression, Connection, Side, State
 from .events import Close, Event, Fragment
 from .exceptions import ConnectionClosed, InvalidState, PeerError
+from .extensions import Chain
 from .handshake import Request, Response, text_response
 from .session import Do, Limits, Marks, Session
 from .transport.unacknowledged import unacknowledged
@@ -143,14 +144,16 @@ class Shell(Facts):
         self._messages_received = 0
         self._messages_sent = 0
 
-    def _begin(self, side: Side, response: Response, subprotocol: str | None, compression: Compression | None) -> None:
+    def _begin(
+        self, side: Side, response: Response, subprotocol: str | None, compression: Compression | Chain | None
+    ) -> None:
         """Go on as an open connection.
 
         Args:
             side: which end this is.
             response: the one that ended the opening handshake.
             subprotocol: the name that was agreed on, or None.
-            compression: what permessage-deflate negotiated, or None.
+            compression: what permessage-deflate negotiated, or a `Chain` of extensions, or None.
         """
         self.response = response
         self.subprotocol = subprotocol

@@ -132,7 +132,7 @@ class Host:
 
     def _response_anew(self, request: Request, subprotocol: str | None) -> Response:
         """Build the 101 of a connection again: its Date, and what else `header_lines` has, are those of now."""
-        return accepting_response(request, subprotocol, self.limits.compression, lines=self.header_lines())
+        return accepting_response(request, subprotocol, self.limits, lines=self.header_lines())
 
     def is_full(self) -> bool:
         """Tell whether no more connections are to be taken: they get 503."""
@@ -309,7 +309,7 @@ class Bridge(EventEndpoint):
         assert transport is not None
         extension = compression = None
         if upgrade.extensions:
-            extension, compression = negotiate(host.limits.compression, upgrade.extensions)
+            extension, compression = negotiate(host.limits, upgrade.extensions)
         self.ws.subprotocol = accepted.subprotocol
         head = accept_response(
             upgrade.key, accepted.subprotocol, extension, accepted.headers, lines=host.header_lines()
@@ -320,8 +320,8 @@ class Bridge(EventEndpoint):
         self.transport = None
         self._opened = True
         del self._upgrade
-        if accepted.headers:
-            self.ws.response = head  # the application's headers cannot be made again
+        if accepted.headers or host.limits.extensions:
+            self.ws.response = head  # the application's headers and extensions cannot be made again
         self.protocol.open(host, _SERVER, self.ws, transport, compression, head)
         self.join(self.protocol)
         if can_take_over(host.loop, transport):

@@ -521,6 +521,7 @@ cdef class Channel(Receiver):
         """Derive what may be sent and received from state, transport and compression."""
         cdef object connection = self.connection, state = connection.state, compression = connection.compression
         cdef bint free = state is _OPEN and not gated and not connection.in_message
+        free = free and connection.outgoing is self._encoder  # else extensions are in front of it
         self.sendable = free and compression is None
         self.packs = free and compression is not None
         self.ended = state is _DRAINING or self.transport is None

@@ -279,6 +279,7 @@ class Channel:
         """
         state, compression = self.connection.state, self.connection.compression
         free = state is State.OPEN and not gated and not self.connection.in_message
+        free = free and self.connection.outgoing is self._encoder  # else extensions are in front of it
         self.sendable = free and compression is None
         self.packs = free and compression is not None
         self.ended = state is State.DRAINING or self.transport is None

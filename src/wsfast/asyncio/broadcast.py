@@ -191,7 +191,7 @@ class Prepared:
                 payload, frame = packed
                 compressed = True
                 compression.note_shared()
-        if connection.side is _SERVER:
+        if connection.side is _SERVER and connection.outgoing is connection.encoder:
             channel.write_encoded(frame)
         else:
             channel.settle_gathered()

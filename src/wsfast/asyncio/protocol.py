@@ -21,6 +21,7 @@ from ..codes import NO_CLOSE, CloseCause, CloseCode
 from ..connection import Side, State
 from ..events import BytesLike, Close, Event, Fragment
 from ..exceptions import BufferFull, ConcurrencyError, ConnectionClosed, PeerError, is_only
+from ..extensions import Chain
 from ..session import Do, Limits, Session
 from ..transport.loops import PerLoop
 from ..transport.timers import CoarseTimer
@@ -124,7 +125,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         side: Side,
         ws: WebSocket,
         transport: asyncio.Transport,
-        compression: PerMessageDeflate | None = None,
+        compression: PerMessageDeflate | Chain | None = None,
         head: bytes | None = None,
     ) -> None:
         """Go on as an open connection.
@@ -134,7 +135,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
             side: which end of the connection this is.
             ws: what the handler holds.
             transport: the asyncio transport, on which this protocol is or will be set.
-            compression: what permessage-deflate negotiated, or None.
+            compression: what permessage-deflate negotiated, or a `Chain` of extensions, or None.
             head: the response that ends the opening handshake, to be sent first; None if it is not for this side.
         """
         limits = host.limits
@@ -169,6 +170,8 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         transport.set_write_buffer_limits(limits.write_limit)
         if head is not None:
             self.write_head(head)
+        if isinstance(compression, Chain):
+            compression = compression.compression
         if compression is not None:
             if limits.compression is not None and limits.compression.executor_threshold is not None:
                 self.thread_size: int = limits.compression.executor_threshold

@@ -32,6 +32,7 @@ from ..dial.reconnect import Attempts, backoff, process_exception, was_lost
 from ..dial.route import PathOptions
 from ..dial.settings import USER_AGENT, ClientSettings, Hops
 from ..exceptions import InvalidStatus
+from ..extensions import ClientExtensionFactory, check_factories
 from ..handshake import URI, ClientHandshake, Request, Response
 from ..handshake.http11 import MAX_HEAD, MAX_HEADERS, MAX_LINE, HeadLimits
 from ..options import connection_class
@@ -112,6 +113,7 @@ class _Connector(ClientSettings, Generic[_T]):
         uri: str,
         *,
         origin: str | None = None,
+        extensions: Sequence[ClientExtensionFactory] | None = None,
         subprotocols: Sequence[str] | None = None,
         compression: Literal["deflate"] | Deflate | None = None,
         additional_headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
@@ -151,6 +153,7 @@ class _Connector(ClientSettings, Generic[_T]):
             ping_timeout=ping_timeout,
             close_timeout=close_timeout,
             compression=as_deflate(compression),
+            extensions=check_factories(extensions, "process_response_params"),
         )
         super().__init__(
             uri,
@@ -331,6 +334,7 @@ class connect(_Connector[WebSocket]):  # noqa: N801
     Args:
         uri: ws:// or wss://. Its user name and password become Authorization. International host names are fine.
         origin: the value of Origin; default none.
+        extensions: factories of a program's own extensions to offer, each a `ClientExtensionFactory`; default none.
         subprotocols: to offer, in order of preference; default none. `ws.subprotocol` tells the server's choice.
         compression: None, ``"deflate"``, or a `Deflate`. Default: None.
         additional_headers: more headers, as a mapping or pairs, cookies among them; default none.

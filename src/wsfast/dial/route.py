@@ -83,6 +83,7 @@ _OTHERS = frozenset(
         "close_timeout",
         "compression",
         "create_connection",
+        "extensions",
         "logger",
         "max_buffered",
         "max_fragments",

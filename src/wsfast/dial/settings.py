@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from .._version import __version__
 from ..deflate.context import PerMessageDeflate
-from ..deflate.negotiate import Deflate, confirm, offer
-from ..exceptions import InvalidHandshake, InvalidStatus, RedirectError
+from ..deflate.negotiate import EXTENSION, Deflate, confirm, offer
+from ..exceptions import InvalidHandshake, InvalidStatus, NegotiationError, RedirectError
+from ..extensions import Chain, ClientExtensionFactory
+from ..extensions import confirm as confirm_extensions
 from ..handshake import URI, Agreement, ClientHandshake, HeadLimits, Request, Response, parse_uri
 from ..limits import LimitOptions, take_limits
 from .redirect import REDIRECTS, hop, origin_of, resolve, shown
@@ -36,6 +38,7 @@ __all__ = [
 
 USER_AGENT: Final = f"Python/{sys.version_info[0]}.{sys.version_info[1]} wsfast/{__version__}"
 """The default value of User-Agent."""
+_RSV1: Final = 0x40  # the bit of frames that permessage-deflate uses (RFC 7692, 6)
 BODY_PATIENCE: Final = 2.0
 """Seconds to wait for the body of a refusal; after that, the error shows the part that came."""
 
@@ -44,6 +47,7 @@ class HandshakeOptions(LimitOptions, total=False):
     """The options of every client for the opening handshake, for type checkers; `wsfast.connect` documents them."""
 
     origin: str | None
+    extensions: Sequence[ClientExtensionFactory] | None
     subprotocols: Sequence[str] | None
     additional_headers: Mapping[str, str] | Iterable[tuple[str, str]] | None
     user_agent_header: str | None
@@ -78,6 +82,9 @@ class Limits(Protocol):
 
     @property
     def compression(self) -> Deflate | None: ...
+
+    @property
+    def extensions(self) -> tuple[Any, ...] | None: ...
 
 
 class ClientSettings:
@@ -121,6 +128,7 @@ class ClientSettings:
         self._process_response = process_response
         self._head_limits = head_limits
         self._compression = limits.compression
+        self._extensions = limits.extensions or ()
         self._parsed = parse_uri(uri)
         self._headers = None if additional_headers is None else _pairs(additional_headers)
         self._bearer_token = bearer_token
@@ -154,13 +162,26 @@ class ClientSettings:
 
     def _offer(self) -> Any:
         """Return the extensions to offer; a subclass may offer others."""
-        return offer(self._compression)
+        own = [(factory.name, list(factory.get_request_params())) for factory in self._extensions]
+        return [*offer(self._compression), *own]
 
-    def _confirm(self, extensions: Any) -> PerMessageDeflate | None:
+    def _confirm(self, chosen: Sequence[Any]) -> PerMessageDeflate | Chain | None:
         """Judge the extensions that the server chose."""
-        return confirm(self._compression, extensions)
+        if not self._extensions:
+            return confirm(self._compression, chosen)
+        packed = [item for item in chosen if item[0] == EXTENSION]
+        compression = confirm(self._compression, packed)
+        own = [item for item in chosen if item[0] != EXTENSION]
+        if not own:
+            return compression
+        if packed and chosen[0] is not packed[0]:
+            # RFC 6455, 9.1: it says in which order the extensions work, and this one compresses whole messages.
+            raise NegotiationError(f"server chose {EXTENSION} behind another extension, expected it first")
+        return Chain(confirm_extensions(self._extensions, own, _RSV1 if packed else 0), compression)
 
-    def _judge(self, handshake: ClientHandshake, response: Response) -> tuple[Agreement, PerMessageDeflate | None]:
+    def _judge(
+        self, handshake: ClientHandshake, response: Response
+    ) -> tuple[Agreement, PerMessageDeflate | Chain | None]:
         """Judge a response (RFC 6455, 4.1); each exception has it as its `response`.
 
         Raises:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..asyncio.protocol import ConnectionProtocol
     from ..asyncio.websocket import WebSocket
     from ..deflate import PerMessageDeflate
+    from ..extensions import Chain
     from ..session import Limits
     from ..transport.timers import CoarseTimer
 
@@ -77,7 +78,7 @@ class Acceptor(Protocol):
         protocol: ConnectionProtocol,
         ws: WebSocket,
         transport: asyncio.Transport,
-        compression: PerMessageDeflate | None,
+        compression: PerMessageDeflate | Chain | None,
         head: bytes,
         trailing: bytes,
     ) -> None: ...

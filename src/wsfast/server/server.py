@@ -25,6 +25,7 @@ from ..connection import Side
 from ..deflate import Deflate, PerMessageDeflate
 from ..events import BytesLike
 from ..exceptions import InvalidState
+from ..extensions import Chain, ServerExtensionFactory
 from ..handshake import Origins, Request
 from ..handshake.forwarded import Networks
 from ..handshake.http11 import MAX_HEAD, MAX_HEADERS, MAX_LINE
@@ -122,6 +123,7 @@ class Server(BaseServer):
             Forwarded or X-Forwarded-For headers tell `WebSocket.remote_address`. Anybody can send these headers:
             name no network that others than your proxies connect from. Default: none.
         compression: None, ``"deflate"``, or a `Deflate`.
+        extensions: factories of a program's own extensions to accept, each a `ServerExtensionFactory`; default none.
         max_line: the most bytes of a line of a request's head; beyond it, 431 (or 414 for the first line).
         max_head: the most bytes of a request's head in all; beyond it, 431.
         max_headers: the most headers of a request; beyond it, 431.
@@ -162,6 +164,7 @@ class Server(BaseServer):
         proxy_protocol: bool | Sequence[str] = False,
         forwarded: Sequence[str] | None = None,
         compression: Literal["deflate"] | Deflate | None = None,
+        extensions: Sequence[ServerExtensionFactory] | None = None,
         max_line: int = MAX_LINE,
         max_head: int = MAX_HEAD,
         max_headers: int = MAX_HEADERS,
@@ -196,6 +199,7 @@ class Server(BaseServer):
             server_header=server_header,
             logger=logger,
             compression=compression,
+            extensions=extensions,
             max_line=max_line,
             max_head=max_head,
             max_headers=max_headers,
@@ -825,7 +829,7 @@ class Server(BaseServer):
         protocol: ConnectionProtocol,
         ws: WebSocket,
         transport: asyncio.Transport,
-        compression: PerMessageDeflate | None,
+        compression: PerMessageDeflate | Chain | None,
         head: bytes,
         trailing: bytes,
     ) -> None:
@@ -850,7 +854,7 @@ class Server(BaseServer):
 
     def _note_response(self, ws: WebSocket, head: bytes) -> None:
         """Keep the response that opened a connection where it cannot be made again: it has some 200 bytes."""
-        if self.process_response is not None:
+        if self.process_response is not None or self.limits.extensions:
             ws.response = head
 
     def _run(self, protocol: ConnectionProtocol, running: Awaitable[Any]) -> None:

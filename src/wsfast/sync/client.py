@@ -131,6 +131,7 @@ def connect(uri: str, **options: Unpack[PathOptions]) -> WebSocket:
             verified against the system's authorities.
         server_hostname: the name that the certificate must have; default the URI's host.
         origin: the value of Origin; default none.
+        extensions: factories of a program's own extensions to offer, each a `ClientExtensionFactory`; default none.
         subprotocols: to offer, in order of preference; default none. `ws.subprotocol` tells the server's choice.
         compression: None, ``"deflate"``, or a `Deflate`. Default: None.
         additional_headers: more headers, as a mapping or pairs, cookies among them; default none.

@@ -24,6 +24,7 @@ from wsfast.codes import CloseCause, CloseCode
 from wsfast.connection import Compression, Side, State
 from wsfast.events import BytesLike, Fragment
 from wsfast.exceptions import BufferFull, ConcurrencyError, ConnectionClosed, ConnectionClosedOK, InvalidState
+from wsfast.extensions import Chain
 from wsfast.handshake import Request, Response
 from wsfast.session import LONGEST, Do, Limits
 from wsfast.shell import Shell
@@ -143,7 +144,7 @@ class WebSocket(Shell):
         side: Side,
         response: Response,
         subprotocol: str | None,
-        compression: Compression | None,
+        compression: Compression | Chain | None,
         trailing: bytes,
     ) -> None:
         """Go on as an open connection.
@@ -152,7 +153,7 @@ class WebSocket(Shell):
             side: which end this is.
             response: the one that ended the opening handshake.
             subprotocol: the name that was agreed on, or None.
-            compression: what permessage-deflate negotiated, or None.
+            compression: what permessage-deflate negotiated, or a `Chain` of extensions, or None.
             trailing: the bytes that came behind the opening handshake.
 
         Raises:
@@ -438,7 +439,7 @@ class WebSocket(Shell):
                 return False
             if within is not None and self._link.unsent > within:
                 return False
-            connection.encoder.encoded(frames)
+            connection.outgoing.encoded(frames)
             self._flush()
             return True
 

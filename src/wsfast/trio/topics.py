@@ -192,7 +192,7 @@ class Sink(BaseSink):
         """Send whole messages whose frames were made for many; False if that is not the plain case."""
         if self.connection.compression is not None or not self.has_room(len(frames)):
             return False
-        self.connection.encoder.encoded(frames)
+        self.connection.outgoing.encoded(frames)
         self.ws._messages_sent += count
         self.ws._flush()
         return True
@@ -208,7 +208,7 @@ class Sink(BaseSink):
         if self.is_sending:
             raise ConcurrencyError("sending a fragmented message")
         self.settle_gathered()
-        self.connection.encoder.encoded(frame)
+        self.connection.outgoing.encoded(frame)
         self.ws._messages_sent += 1
         self.ws._flush()
 

@@ -29,6 +29,7 @@ from wsfast.exceptions import (
     ConnectionClosedOK,
     InvalidState,
 )
+from wsfast.extensions import Chain
 from wsfast.handshake import Request, Response
 from wsfast.session import LINGER, Do, Limits
 from wsfast.shell import Pieces, Shell
@@ -142,7 +143,12 @@ class WebSocket(Shell):
         self._sink: Sink | None = None
 
     def _open(
-        self, side: Side, response: Response, subprotocol: str | None, compression: Compression | None, trailing: bytes
+        self,
+        side: Side,
+        response: Response,
+        subprotocol: str | None,
+        compression: Compression | Chain | None,
+        trailing: bytes,
     ) -> None:
         """Go on as an open connection; the caller then has `_work` run.
 
@@ -150,7 +156,7 @@ class WebSocket(Shell):
             side: which end this is.
             response: the one that ended the opening handshake.
             subprotocol: the name that was agreed on, or None.
-            compression: what permessage-deflate negotiated, or None.
+            compression: what permessage-deflate negotiated, or a `Chain` of extensions, or None.
             trailing: the bytes that came behind the opening handshake.
         """
         self._begin(side, response, subprotocol, compression)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import copyreg
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypedDict, Unpack, cast
 
 from ..asgi.bridge import STOP_TIMEOUT, BridgeProtocol, Host
 from ..deflate import Deflate, as_deflate
+from ..extensions import ServerExtensionFactory, check_factories
 from ..handshake.headers import header_line
 from ..handshake.uri import format_address
 from ..session import Limits, Overflow
@@ -28,6 +29,7 @@ class Options(TypedDict, total=False):
     """The options of `configure`."""
 
     compression: Literal["deflate"] | Deflate | None
+    extensions: Sequence[ServerExtensionFactory] | None
     max_size: int | None
     max_fragments: int | None
     read_limit: int
@@ -266,6 +268,7 @@ def configure(**options: Unpack[Options]) -> type[Protocol]:
 
     Args:
         compression: ``"deflate"`` or a `Deflate`; None for none. Else: ``--ws-per-message-deflate``.
+        extensions: factories of a program's own extensions to accept, each a `ServerExtensionFactory`. Default: none.
         max_size: the most bytes of a received message; None for no limit. Else: ``--ws-max-size``.
         max_fragments: the most frames of a received message; None for no limit. Default: None.
         read_limit: bytes received and not consumed above which reading is paused. Default: 65536.
@@ -289,6 +292,8 @@ def configure(**options: Unpack[Options]) -> type[Protocol]:
     checked: dict[str, Any] = dict(options)
     if "compression" in checked:
         checked["compression"] = as_deflate(checked["compression"])
+    if "extensions" in checked:
+        checked["extensions"] = check_factories(checked["extensions"], "process_request_params")
     from ..topics import Topics
 
     topics = checked.get("topics")

@@ -11,20 +11,21 @@ from urllib.parse import urljoin
 
 from wsfast import exceptions as native
 from wsfast import handshake
+from wsfast.extensions import Chain
 from wsfast.session import Marks
 
 from .client import ClientProtocol
 from .datastructures import Headers, HeadersLike
 from .exceptions import InvalidStatus, SecurityError
 from .extensions.permessage_deflate import enable_client_permessage_deflate, only_deflate
-from .extensions.pipe import Pipe
+from .frames import Frame
 from .headers import validate_subprotocols
 from .proxy import parse_proxy
 from .translate import translate
 from .typing import LoggerLike
 from .uri import WebSocketURI, parse_uri
 
-__all__ = ["MAX_REDIRECTS", "Dialing", "MaxQueue", "Retries", "WriteLimit", "limits", "marks"]
+__all__ = ["MAX_REDIRECTS", "Dialing", "MaxQueue", "Retries", "WriteLimit", "chain", "limits", "marks"]
 
 MAX_REDIRECTS = int(os.environ.get("WEBSOCKETS_MAX_REDIRECTS", "10"))
 
@@ -83,6 +84,14 @@ def limits(
     }
 
 
+def chain(extensions: Sequence[Any], logger: Any) -> Chain:
+    """Make what applies extensions to the frames of a connection, permessage-deflate among them, in their order.
+
+    Which bits of frames they use, those of `websockets` do not say: they may use any.
+    """
+    return Chain(extensions, frame_type=Frame, reserved=0x70, logger=logger)
+
+
 class Dialing:
     """One server, and how to connect to it; a class puts it in front of wsfast's own."""
 
@@ -92,7 +101,7 @@ class Dialing:
     _parsed: handshake.URI
     _headers: list[tuple[str, str]] | None
     _compression: Any
-    _pipe: Pipe | None = None  # of the connection that is being made
+    _agreed: list[Any] | None = None  # extensions of the connection that is being made
 
     def prepare(
         self,
@@ -157,9 +166,8 @@ class Dialing:
 
     def _protocol(self) -> ClientProtocol:
         protocol = ClientProtocol(self.ws_uri, **self._made_with)
-        if self._pipe is not None:
-            protocol.pipe, self._pipe = self._pipe, None
-            protocol.extensions = list(protocol.pipe.extensions)
+        if self._agreed is not None:
+            protocol.extensions, self._agreed = self._agreed, None
         return protocol
 
     def _offer(self) -> Any:
@@ -169,15 +177,15 @@ class Dialing:
         return [(factory.name, factory.get_request_params()) for factory in self._made_with["extensions"]]
 
     def _confirm(self, chosen: Any) -> Any:
-        """Judge the extensions that the server chose; for those of a program's own, note what applies them."""
+        """Judge the extensions that the server chose, and return what applies them."""
         if self._compression is not None or not self._made_with["extensions"]:
             return super()._confirm(chosen)  # type: ignore[misc]
-        self._pipe = None
-        protocol = self._protocol()
-        extensions = protocol._confirm_extensions(chosen)
-        if extensions:
-            self._pipe = Pipe(True, protocol.max_size, self.logger, extensions)
-        return None
+        self._agreed = None
+        extensions = self._protocol()._confirm_extensions(chosen)
+        if not extensions:
+            return None
+        self._agreed = extensions
+        return chain(extensions, self.logger)
 
     def _redirected(self, uri: handshake.URI, exc: native.InvalidStatus, followed: int) -> handshake.URI | None:
         status = translate(exc)

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from .datastructures import Headers
     from .extensions.base import Extension
-    from .extensions.pipe import Pipe
 
 Event = Request | Response | Frame
 """What `Protocol.events_received` returns."""
@@ -156,7 +155,6 @@ class Protocol:
     _id: uuid.UUID | None = None
     _websocket: Any = None  # the connection, if it is one's
     _extensions: list[Extension] | None = None
-    pipe: Pipe | None = None  # what applies extensions of a program's own to a connection's frames
 
     reader: StreamReader
     events: list[Event]

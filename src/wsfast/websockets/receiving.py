@@ -11,9 +11,8 @@ from wsfast.deflate.negotiate import Deflate
 from wsfast.escape import show, words
 from wsfast.exceptions import HandshakeRefused, NegotiationError
 
-from .dialing import limits
+from .dialing import chain, limits
 from .extensions.permessage_deflate import enable_server_permessage_deflate, only_deflate
-from .extensions.pipe import Pipe
 from .headers import validate_subprotocols
 from .http11 import Response
 from .server import ServerProtocol
@@ -164,10 +163,10 @@ class Receiving:
             return agreed
         # There are others than permessage-deflate.
         header, extensions = protocol._choose_extensions(offers)
-        if extensions:
-            protocol.extensions = extensions
-            protocol.pipe = Pipe(False, protocol.max_size, ws.logger, extensions)
-        return header, None
+        if not extensions:
+            return None, None
+        protocol.extensions = extensions
+        return header, chain(extensions, ws.logger)
 
     def _before(self, ws: Any, request: handshake.Request) -> Any:
         hook = self._terms.process_request

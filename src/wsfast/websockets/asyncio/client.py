@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from types import TracebackType
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from wsfast import handshake
 from wsfast.client import connector
@@ -14,7 +14,6 @@ from ..client import ClientProtocol, backoff, process_exception
 from ..datastructures import HeadersLike
 from ..dialing import MAX_REDIRECTS, Dialing, MaxQueue, Retries, WriteLimit
 from ..extensions.base import ClientExtensionFactory
-from ..extensions.pipe import FilterProtocol, FilterTransport, Pipe
 from ..http11 import USER_AGENT
 from ..translate import translate
 from ..typing import LoggerLike, Origin, PathLike, Subprotocol
@@ -113,24 +112,11 @@ class connect(Dialing, connector.connect):  # noqa: N801
 
     def _new_websocket(self, request: handshake.Request, subprotocol: str | None, peer: Any) -> ClientConnection:
         protocol = self._protocol()
-        if protocol.pipe is not None:
-            self._filtered.pipe = protocol.pipe
         ws = self._create_connection(protocol, **self._times, **self._sizes)
         ws.request = request
         ws.subprotocol = subprotocol
         ws._peer = peer
         return ws
-
-    def _accept(self, loop: Any, handshake: Any, transport: Any, response: Any, trailing: bytes) -> tuple[Any, Any]:
-        if self._compression is not None or not self._made_with["extensions"]:
-            return super()._accept(loop, handshake, transport, response, trailing)
-        # There are others than permessage-deflate; which the server has chosen is not known yet.
-        filtered = FilterTransport(transport, Pipe(True, self._made_with["max_size"], self.logger))
-        self._filtered = filtered
-        made = super()._accept(loop, handshake, cast(Any, filtered), response, b"")
-        if trailing:
-            FilterProtocol(made[0]._channel, filtered.pipe).take(trailing)
-        return made
 
     async def _connect(self) -> tuple[Any, Any]:
         try:

@@ -16,7 +16,6 @@ from wsfast.server import server as native
 
 from ..dialing import MaxQueue, WriteLimit
 from ..extensions.base import ServerExtensionFactory
-from ..extensions.pipe import FilterProtocol, FilterTransport, Pipe
 from ..http11 import SERVER, Request, Response, plain_response
 from ..protocol import OPEN
 from ..receiving import Receiving, Terms
@@ -117,22 +116,8 @@ class Server(Receiving, native.Server):
         ws._transport = transport
         return ws
 
-    def _open_connection(
-        self, protocol: Any, ws: Any, transport: Any, compression: Any, head: bytes, trailing: bytes
-    ) -> None:
-        pipe: Pipe | None = ws.protocol.pipe
-        if pipe is None:
-            super()._open_connection(protocol, ws, transport, compression, head, trailing)
-            return
-        pipe.skip = len(head)
-        filtered: Any = FilterTransport(transport, pipe)
-        filtered.set_protocol(protocol)
-        super()._open_connection(protocol, ws, filtered, compression, head, b"")
-        if trailing:
-            FilterProtocol(protocol, pipe).take(trailing)
-
     def _note_response(self, ws: Any, head: bytes) -> None:
-        if ws.protocol.pipe is not None:
+        if ws.protocol._extensions is not None:
             ws.response = head  # only this server knows what extensions were agreed on
         else:
             super()._note_response(ws, head)

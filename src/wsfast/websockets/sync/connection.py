@@ -20,7 +20,6 @@ from wsfast.sync.websocket import PingWaiter, WebSocket
 
 from ..described import Acknowledgement, Described
 from ..dialing import MaxQueue, limits, marks
-from ..extensions.pipe import Pipe
 from ..protocol import OPEN, SERVER, Machine, Protocol
 
 if TYPE_CHECKING:
@@ -92,13 +91,6 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
         """The connection's socket, to look at; with TLS it has the methods of an `ssl.SSLSocket` that tell of that."""
         tls = self._link.tls
         return self._link.sock if tls is None else _TlsSocket(self._link.sock, tls)
-
-    def _open(self, side: Any, response: Any, subprotocol: Any, compression: Any, trailing: bytes) -> None:
-        pipe = self.protocol.pipe
-        if pipe is not None:
-            self._link = _FilterLink(self._link, pipe)  # type: ignore[assignment]
-            trailing = pipe.received(trailing)
-        super()._open(side, response, subprotocol, compression, trailing)
 
     def _fail(self, code: int, reason: str) -> None:
         self._begin_close(code, reason, CloseCause.LOCAL)
@@ -225,33 +217,6 @@ class _Acknowledgement(Acknowledgement):
             if timeout is None:
                 raise
             return False
-
-
-class _FilterLink:
-    """A link with a pipe in front.
-
-    Args:
-        link: the link.
-        pipe: the pipe.
-    """
-
-    def __init__(self, link: Link, pipe: Pipe) -> None:
-        self._link = link
-        self._pipe = pipe
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._link, name)
-
-    def read(self) -> bytes | None:
-        """Return the frames that have come: None if there is none yet, ``b""`` at the end."""
-        data = self._link.read()
-        return (self._pipe.received(data) or None) if data else data
-
-    def write(self, data: bytes) -> None:
-        """Send frames."""
-        data = self._pipe.sending(data)
-        if data:
-            self._link.write(data)
 
 
 class _TlsSocket:

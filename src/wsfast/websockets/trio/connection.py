@@ -19,7 +19,6 @@ from wsfast.trio.websocket import PingWaiter, WebSocket
 
 from ..described import Acknowledgement, Described, OnePieces
 from ..dialing import MaxQueue, limits, marks
-from ..extensions.pipe import Pipe
 from ..protocol import OPEN, SERVER, Machine, Protocol
 
 if TYPE_CHECKING:
@@ -105,13 +104,6 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
     def _machine(self) -> native.Connection | None:
         return self._connection if self._opened else None
 
-    def _open(self, side: Any, response: Any, subprotocol: Any, compression: Any, trailing: bytes) -> None:
-        pipe = self.protocol.pipe
-        if pipe is not None:
-            self._stream = _FilterStream(self._stream, pipe)
-            trailing = pipe.received(trailing)
-        super()._open(side, response, subprotocol, compression, trailing)
-
     def recv_streaming(self, decode: bool | None = None) -> Any:
         """Receive one message in pieces; see `wsfast.trio.WebSocket.recv_streaming`.
 
@@ -193,38 +185,6 @@ class _Acknowledgement(Acknowledgement):
             if trio.current_effective_deadline() == inf:
                 raise
             await trio.sleep_forever()
-
-
-class _FilterStream(trio.abc.Stream):
-    """A stream with a pipe in front.
-
-    Args:
-        stream: the stream.
-        pipe: the pipe.
-    """
-
-    def __init__(self, stream: trio.abc.Stream, pipe: Pipe) -> None:
-        self._stream = stream
-        self._pipe = pipe
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send frames."""
-        await self._stream.send_all(self._pipe.sending(data))
-
-    async def wait_send_all_might_not_block(self) -> None:
-        """Wait until there is room."""
-        await self._stream.wait_send_all_might_not_block()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        """Receive frames, or nothing at the end."""
-        while data := await self._stream.receive_some(max_bytes):
-            if plain := self._pipe.received(data):
-                return plain
-        return b""
-
-    async def aclose(self) -> None:
-        """End the connection."""
-        await self._stream.aclose()
 
 
 async def broadcast(
