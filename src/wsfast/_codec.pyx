@@ -352,7 +352,7 @@ Frames of one side, gathered until they are taken, so that many go out in one wr
 
 Specified in `_codec_py.py`.
 """
-    # The first two lines of the docstring are how CPython learns the signature of a type in C.
+    # What the docstring begins with is how CPython learns the signature of a type in C.
 
     def __cinit__(self):
         self._out = NULL
@@ -680,7 +680,8 @@ cdef object _decode_text(const uint8_t *s, size_t n, size_t length, uint8_t larg
 
 
 cdef class Decoder:
-    """Decoder(*, masked, max_size=1048576, max_fragments=None, max_events=None, inflate=None, extensions=None, buffer=None)
+    """Decoder(*, masked, max_size=1048576, max_fragments=None, max_events=None, inflate=None, extensions=None,
+    buffer=None)
 --
 
 The frames of the peer, parsed from any cut of its byte stream into events.
