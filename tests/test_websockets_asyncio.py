@@ -145,7 +145,11 @@ async def test_compression_can_be_turned_off_and_set() -> None:
             TypeError,
             "subprotocols must be a list, not a str",
         ),
-        (lambda: connect("ws://a/", subprotocols=[Subprotocol("b c")]), ValueError, "invalid subprotocol: b c"),
+        (
+            lambda: connect("ws://a/", subprotocols=[Subprotocol("b c")]),
+            ValueError,
+            "invalid subprotocol: expected a token, got ' ' at index 1",  # which may be a secret, so it is not shown
+        ),
         (lambda: unix_connect(), ValueError, "no path and sock were specified"),
         (lambda: unix_serve(echo), ValueError, "path was not specified, and no sock specified"),
     ],
