@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import ssl as ssl_module
+import threading
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from inspect import isawaitable
 from math import inf
@@ -22,23 +23,27 @@ from .extensions import Chain, ServerExtensionFactory
 from .extensions import accept as accept_extensions
 from .handshake import Origins, Request, Response, accept_response, check_request, refuse
 from .handshake import select_subprotocol as first_registered
+from .handshake.forwarded import Address, Networks, forwarded_for
 from .handshake.headers import build_extensions
 from .handshake.uri import format_address
 from .http import is_token
 from .limits import LimitOptions, take_limits
 from .session import LONGEST
+from .shell import COUNTED
 
 if TYPE_CHECKING:
     from .connection import Connection
     from .deflate.context import PerMessageDeflate
     from .handshake import HeadLimits
     from .session import Limits
+    from .shell import Shell
 
 __all__ = [
     "STOPPING",
     "Accepted",
     "Answering",
     "BaseServer",
+    "CountingServer",
     "ServerOptions",
     "accepting_response",
     "check_context",
@@ -67,6 +72,8 @@ class ServerOptions(LimitOptions, total=False):
 
     extensions: Sequence[ServerExtensionFactory] | None
     origins: Origins | None
+    proxy_protocol: bool | Sequence[str]
+    forwarded: Sequence[str] | None
     max_connections: int | None
     stop_timeout: float | None
     response_headers: Mapping[str, str] | None
@@ -110,6 +117,8 @@ class BaseServer:
         process_response: Callable[[Any, Request, Response], Any] | None = None,
         origins: Origins | None = None,
         select_subprotocol: Callable[[Any, Sequence[str]], str | None] | None = None,
+        proxy_protocol: bool | Sequence[str] = False,
+        forwarded: Sequence[str] | None = None,
         max_connections: int | None = None,
         stop_timeout: float | None = 10.0,
         response_headers: Mapping[str, str] | None = None,
@@ -145,6 +154,12 @@ class BaseServer:
         self.process_response = process_response
         self.origins: Origins | None = None if origins is None else _checked_origins(origins)
         self.select_subprotocol = select_subprotocol
+        self.forwarded: Networks | None = None if not forwarded else Networks(forwarded, "forwarded")
+        self._proxies: Networks | None = None
+        if proxy_protocol is True:
+            self._proxies = Networks(["127.0.0.0/8", "::1", "unix"], "proxy_protocol")
+        elif proxy_protocol:
+            self._proxies = Networks(proxy_protocol, "proxy_protocol")
         self.max_connections = max_connections
         self.stop_timeout = None if stop_timeout is None else min(stop_timeout, LONGEST)
         self.response_headers: dict[str, str] | None = None if response_headers is None else dict(response_headers)
@@ -208,6 +223,22 @@ class BaseServer:
         names = ", ".join(name for name in self._registered if name is not None) or "none"
         what = "None of the subprotocols offered is supported" if offers else "A subprotocol is required"
         return refuse(400, f"{what}; supported: {names}", why)
+
+    # --- Proxies in front ---------------------------------------------------------------------------------
+
+    def _sends_header(self, peer: object) -> bool:
+        """Tell whether a connection from there begins with a header of the PROXY protocol."""
+        return self._proxies is not None and peer in self._proxies
+
+    def _forwarded_from(self, request: Request, peer: object) -> Address | None:
+        """Return the client's address, if the peer is trusted to tell it in the request's headers, and does."""
+        if self.forwarded is None or peer not in self.forwarded:
+            return None
+        return forwarded_for(request.headers, self.forwarded)
+
+    def _tell_no_header(self, exc: ValueError, peer: object) -> None:
+        """Tell the log that a trusted proxy did not begin with a valid header of the PROXY protocol."""
+        self.logger.info("connection from %s refused: %s", format_address(peer), exc)
 
     # --- Room for connections -----------------------------------------------------------------------------
 
@@ -340,6 +371,62 @@ class BaseServer:
     def _response_anew(self, request: Request, subprotocol: str | None) -> Response:
         """Build the 101 of a connection again; only without `process_response`, which may have changed it."""
         return accepting_response(request, subprotocol, self.limits, self.response_headers, server=self.server_header)
+
+
+class CountingServer(BaseServer):
+    """The common part of servers in threads and on trio: what they count, in whatever thread."""
+
+    def __init__(self, registered: Mapping[str | None, Any], **options: Any) -> None:
+        super().__init__(registered, **options)
+        self._counting = threading.Lock()
+        self._opened = 0
+        self._answered: dict[int, int] = {}
+        self._causes: dict[CloseCause, int] = {}
+        self._closed_totals = dict.fromkeys(COUNTED, 0)
+        self._counted: dict[Shell, None] = {}  # those that are open, or whose handler has not returned
+
+    @property
+    def counters(self) -> dict[str, Any]:
+        """Totals since the start, as a new dict; the same as `wsfast.Server.counters`."""
+        with self._counting:
+            totals, connections = dict(self._closed_totals), list(self._counted)
+            told = {"opened": self._opened, "refused": dict(self._answered), "causes": dict(self._causes)}
+        for ws in connections:
+            for name, count in ws.counters.items():
+                totals[name] += count
+        latencies = [ws.latency for ws in connections if ws.latency]
+        return {
+            "connections": len(connections),
+            "handshakes": max(0, self._places() - len(connections)),
+            **told,
+            **totals,
+            "latency": sum(latencies) / len(latencies) if latencies else 0.0,
+        }
+
+    def _places(self) -> int:
+        """Return how many connections there are, those in their opening handshake among them."""
+        raise NotImplementedError  # pragma: no cover
+
+    def _request_answered(self, status_code: int) -> None:
+        """Count a request that was answered by HTTP."""
+        with self._counting:
+            self._answered[status_code] = self._answered.get(status_code, 0) + 1
+
+    def _connection_opened(self, ws: Shell) -> None:
+        """Count a connection that has opened."""
+        with self._counting:
+            self._opened += 1
+            self._counted[ws] = None
+
+    def _connection_ended(self, ws: Shell) -> None:
+        """Count a connection that has ended, and whose handler has returned, and tell the log of it."""
+        cause = ws._connection.cause or _LOST
+        with self._counting:
+            self._counted.pop(ws, None)
+            for name, count in ws.counters.items():
+                self._closed_totals[name] += count
+            self._causes[cause] = self._causes.get(cause, 0) + 1
+        tell_end(self.logger, ws._connection, ws)
 
 
 async def finish_answer(steps: Answering, awaited: Awaitable[Any] | None = None) -> Accepted | Response:

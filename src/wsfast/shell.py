@@ -169,6 +169,9 @@ class Shell(Facts):
             raise InvalidState("the opening handshake is not finished")
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
+    def __reduce__(self) -> Any:
+        raise TypeError(f"cannot copy or pickle {type(self).__name__!r} object: it is a connection")
+
     def __repr__(self) -> str:
         package = ".".join(type(self).__module__.split(".")[:2])
         return f"<{package}.WebSocket {self.state.name} {self.remote_address}>"
@@ -202,6 +205,12 @@ class Shell(Facts):
             "pings_received": session.pings_received,
             "pings_sent": session.pings_sent,
         }
+
+    def _come_from(self, client: Any, here: Any = None) -> None:
+        """Note the addresses that a proxy tells; `here`, if it is not None, is where the client connected to."""
+        self._remote_address = client
+        if here is not None:
+            self._local_address = here
 
     # --- What each shell does for itself --------------------------------------------------------------------
 

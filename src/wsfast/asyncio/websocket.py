@@ -22,6 +22,8 @@ from ..transport.sockets import SocketTransport
 from .channel import Endpoint
 
 if TYPE_CHECKING:
+    import ssl
+
     from ..bus.interface import Position
     from ..session import Session
     from ..topics.topics import Topics
@@ -159,6 +161,16 @@ class WebSocket(Facts, Endpoint):
                 self._own_channel().move()
             self._channel.moves = 0
         return self._channel.transport  # type: ignore[no-any-return]
+
+    @property
+    def ssl_object(self) -> ssl.SSLObject | ssl.SSLSocket | None:
+        """What tells of TLS: `version`, `cipher`, `getpeercert` for the peer's certificate.
+
+        It is there in `process_request` too; None without TLS, and once the connection is closed.
+        """
+        transport = self.transport
+        found: ssl.SSLObject | None = None if transport is None else transport.get_extra_info("ssl_object")
+        return found
 
     def _known(self) -> Known | Addresses | None:
         if self._peer is not None or self._channel is None or self._channel.transport is None:

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from ..asyncio.websocket import Known, addresses_of
 from ..exceptions import HandshakeRefused
 from ..handshake import HeadLimits, Request, RequestParser, Response, refuse
-from ..handshake.forwarded import Address, Networks, forwarded_for
-from ..handshake.uri import format_address
+from ..handshake.forwarded import Address, Networks
 from ..serving import STOPPING, Accepted, Answering, finish_answer
 from ..session import LINGER
 from ..transport.loops import end_in_steps
@@ -60,6 +59,10 @@ class Acceptor(Protocol):
     def _answer(
         self, ws: WebSocket, request: Request, peer: Callable[[], Any], refused: HandshakeRefused | None = None
     ) -> Answering: ...
+
+    def _forwarded_from(self, request: Request, peer: object) -> Address | None: ...
+
+    def _tell_no_header(self, exc: ValueError, peer: object) -> None: ...
 
     def _unreadable(self, exc: HandshakeRefused, peer: Any) -> Response: ...
 
@@ -153,10 +156,10 @@ class ServerOpening:
         """Take the client's address, and the one it connected to, from what a proxy said."""
         self._known = Known(source, destination)
 
-    def refuse_prelude(self, why: str) -> None:
+    def refuse_prelude(self, exc: ValueError) -> None:
         """Fail because a trusted proxy did not begin with a valid PROXY header."""
         self._answered = True
-        self.server.logger.info("connection from %s refused: %s", format_address(self.peer), why)
+        self.server._tell_no_header(exc, self.peer)
 
     def connection_made(self, transport: asyncio.BaseTransport, protocol: ConnectionProtocol) -> None:
         """Called when TCP, and TLS, are set up."""
@@ -225,7 +228,7 @@ class ServerOpening:
         self._request = request
         assert self.transport is not None
         if server.forwarded is not None:
-            self._take_forwarded(request, server.forwarded)
+            self._take_forwarded(request)
         known = self._known
         if server._has_hooks():
             # Hooks may ask for the peer's address before the WebSocket has a transport to ask: pass it in.
@@ -256,15 +259,14 @@ class ServerOpening:
         elif not self._answered and self.transport is not None:
             self._open(answer)
 
-    def _take_forwarded(self, request: Request, trusted: Networks) -> None:
+    def _take_forwarded(self, request: Request) -> None:
         """Take the client's address from the request's headers, if a proxy that is trusted sent it."""
         assert self.transport is not None
         known = self._known or addresses_of(self.transport)
         peer = self.transport.get_extra_info("peername") if known.remote is None else known.remote
-        if peer in trusted:
-            client = forwarded_for(request.headers, trusted)
-            if client is not None:
-                self._known = known._replace(remote=client)
+        client = self.server._forwarded_from(request, peer)
+        if client is not None:
+            self._known = known._replace(remote=client)
 
     def _open(self, accepted: Accepted) -> None:
         """Let the protocol go on as an open connection."""

@@ -55,8 +55,6 @@ class ServerOptions(SharedOptions, SendOptions, total=False):
     process_response: ProcessResponse | None
     select_subprotocol: SelectSubprotocol | None
     create_connection: type[WebSocket] | None
-    proxy_protocol: bool | Sequence[str]
-    forwarded: Sequence[str] | None
     topics: Topics | None
 
 

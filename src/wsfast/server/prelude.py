@@ -48,7 +48,7 @@ class Prelude(asyncio.Protocol):
         try:
             proxied = read_proxied(self._held)
         except ValueError as exc:
-            self._opening.refuse_prelude(str(exc))
+            self._opening.refuse_prelude(exc)
             self._transport.close()
             return
         if proxied is not None:

@@ -27,7 +27,6 @@ from ..events import BytesLike
 from ..exceptions import InvalidState
 from ..extensions import Chain, ServerExtensionFactory
 from ..handshake import Origins, Request
-from ..handshake.forwarded import Networks
 from ..handshake.http11 import MAX_HEAD, MAX_HEADERS, MAX_LINE
 from ..handshake.uri import format_address
 from ..options import connection_class, refuse_unknown
@@ -193,6 +192,8 @@ class Server(BaseServer):
             process_response=process_response,
             origins=origins,
             select_subprotocol=select_subprotocol,
+            proxy_protocol=proxy_protocol,
+            forwarded=forwarded,
             max_connections=max_connections,
             stop_timeout=stop_timeout,
             response_headers=response_headers,
@@ -214,12 +215,6 @@ class Server(BaseServer):
             ping_timeout=ping_timeout,
             close_timeout=close_timeout,
         )
-        self.forwarded: Networks | None = None if not forwarded else Networks(forwarded, "forwarded")
-        self._proxies: Networks | None = None
-        if proxy_protocol is True:
-            self._proxies = Networks(["127.0.0.0/8", "::1", "unix"], "proxy_protocol")
-        elif proxy_protocol:
-            self._proxies = Networks(proxy_protocol, "proxy_protocol")
         self.topics = topics
         self._websocket_type = connection_class(create_connection, WebSocket)
         self._crew: Crew | None = None
@@ -465,7 +460,7 @@ class Server(BaseServer):
         return self._behind_proxy(opening, tls)
 
     def _behind_proxy(self, opening: ServerOpening, protocol: asyncio.BufferedProtocol) -> asyncio.BaseProtocol:
-        return protocol if self._proxies is None else Prelude(opening, self._proxies.__contains__, protocol)
+        return protocol if self._proxies is None else Prelude(opening, self._sends_header, protocol)
 
     def _attach(self) -> asyncio.AbstractEventLoop:
         """Bind the server to the running event loop, on the first call."""

@@ -175,7 +175,7 @@ class Link:
         self.broken: OSError | None = None
         """The error by which writing has failed, if it has."""
         self._events = 0
-        self._early: bytes | None = None  # what came in one read with the end of the TLS handshake
+        self._early: bytes | None = None  # what came in one read with the end of the TLS handshake, or before it
         sock.setblocking(False)
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             # A small frame must not wait for the peer's acknowledgement of the one before.
@@ -434,6 +434,11 @@ class Link:
                 return data
             self.wait(True, bool(self._unsent), deadline.left())
             self.flush()
+
+    def give_back(self, data: bytes) -> None:
+        """Have the next `read` return what was read too far, before there is any TLS."""
+        if data:
+            self._early = data
 
 
 class _Attempt(Generic[_T]):

@@ -18,17 +18,17 @@ from wsfast.codes import CloseCause, CloseCode
 from wsfast.connection import Side, State
 from wsfast.exceptions import ConnectionClosed, HandshakeRefused
 from wsfast.handshake import Request, RequestParser, Response, refuse
+from wsfast.handshake.forwarded import Proxied, read_proxied
 from wsfast.handshake.uri import format_address
 from wsfast.options import connection_class, refuse_unknown
 from wsfast.serving import (
     STOPPING,
     Accepted,
-    BaseServer,
+    CountingServer,
     ServerOptions,
     check_context,
     finish_answer,
     handlers_of,
-    tell_end,
     used_topics,
 )
 from wsfast.session import LINGER
@@ -122,7 +122,13 @@ class _Served:
         server, link, peer = self._server, self._link, self._peer
         deadline = _OpeningDeadline(server, server.limits.open_timeout)
         request: Request | None = None
+        proxied: Proxied | None = None
         try:
+            if server._sends_header(peer):
+                proxied = self._take_proxied(deadline)
+                if proxied is None:
+                    return
+                peer = proxied.source or peer
             if server._ssl is not None:
                 link.start_tls(server._ssl, None, deadline, server_side=True)
             parser = RequestParser(server.head_limits)
@@ -133,6 +139,10 @@ class _Served:
                 request = parser.feed(data)
             ws = server._create_connection(link, server.limits, request=request, logger=server.logger)
             ws._bridge = server._bridge
+            client = server._forwarded_from(request, peer)
+            if client is not None or (proxied is not None and proxied.source is not None):
+                peer = client or peer
+                ws._come_from(peer, None if proxied is None else proxied.destination)
             answer: Accepted | Response = run_to_end(finish_answer(server._answer(ws, request, lambda: peer)))
             deadline.left()
         except HandshakeRefused as exc:
@@ -160,13 +170,33 @@ class _Served:
                         parser.trailing,
                     )
                     self.ws = ws
+                    server._connection_opened(ws)
                     return
             self._answer(refuse(503, STOPPING).response, request)
+
+    def _take_proxied(self, deadline: Deadline) -> Proxied | None:
+        """Receive the header of the PROXY protocol; None if it is not valid, which the log is told."""
+        held = b""
+        while True:
+            data = self._link.receive(deadline)
+            if not data:
+                raise ConnectionResetError("the proxy ended it")
+            held += data
+            try:
+                proxied = read_proxied(held)
+            except ValueError as exc:
+                self._server._tell_no_header(exc, self._peer)
+                return None
+            if proxied is not None:
+                self._link.give_back(held[proxied.size :])
+                return proxied
 
     def _answer(self, response: Response, request: Request | None) -> None:
         """Send a response, and end (RFC 9112, 9.6: in steps, so that the peer can read it)."""
         link = self._link
-        link.write(self._server._serialize(response, request)[1])
+        status_code, data = self._server._serialize(response, request)
+        self._server._request_answered(status_code)
+        link.write(data)
         link.end()
         deadline = Deadline(LINGER)
         with suppress(OSError):
@@ -187,7 +217,7 @@ class _Served:
                 server._tell_failure(ws, exc)
         finally:
             ws._leave(code, cause)
-            tell_end(server.logger, ws._connection, ws)
+            server._connection_ended(ws)
 
     # --- The end of the server
 
@@ -215,7 +245,7 @@ def run_to_end(coroutine: Coroutine[Any, Any, Any]) -> Any:
     raise RuntimeError("a coroutine goes on waiting")
 
 
-class Server(BaseServer):
+class Server(CountingServer):
     """A server that `serve` made: it listens, and `serve_forever` accepts connections.
 
     The methods have the names and meanings of `socketserver.BaseServer`. It is a context manager: leaving the ``with``
@@ -459,6 +489,9 @@ class Server(BaseServer):
                 raise OSError(f"no thread for a connection: {exc}") from exc
             return True
 
+    def _places(self) -> int:
+        return len(self._served)
+
     def _forget(self, served: _Served) -> None:
         with self._lock:
             self._served.discard(served)
@@ -566,6 +599,7 @@ class _Acceptor:
         try:
             sock.setblocking(False)
             sock.send(self._server._no_room().response.serialize())
+            self._server._request_answered(503)
             sock.shutdown(socket.SHUT_WR)
             self._selector.register(sock, selectors.EVENT_READ)
         except OSError:
@@ -635,7 +669,7 @@ def serve(
         subprotocols: names that a single `handler` serves as well as clients that offer none.
         process_request, process_response, select_subprotocol: hooks as of `wsfast.Server`, but plain functions, which
             run in the connection's thread, within `open_timeout`.
-        origins, compression, response_headers, server_header: those of `wsfast.Server`.
+        origins, proxy_protocol, forwarded, compression, response_headers, server_header: those of `wsfast.Server`.
         max_line, max_head, max_headers, max_size, max_fragments, read_limit, write_limit: those of `wsfast.Server`.
         open_timeout, ping_interval, ping_timeout, close_timeout: those of `wsfast.Server`.
         max_connections: the most connections at a time, those in their opening handshake and those whose handler has

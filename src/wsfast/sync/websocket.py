@@ -33,6 +33,7 @@ from .link import Link
 
 if TYPE_CHECKING:
     import socket
+    import ssl
 
     from wsfast.bus import Position
 
@@ -180,6 +181,14 @@ class WebSocket(Shell):
     def socket(self) -> socket.socket:
         """The connection's socket, to look at: TLS and frames are not its own, so nothing may be read or written."""
         return self._link.sock
+
+    @property
+    def ssl_object(self) -> ssl.SSLObject | None:
+        """What tells of TLS: `version`, `cipher`, `getpeercert` for the peer's certificate; None without TLS.
+
+        It is there in a server's hooks too.
+        """
+        return self._link.tls
 
     @property
     def buffered_amount(self) -> int:

@@ -17,16 +17,16 @@ from wsfast.codes import CloseCause, CloseCode
 from wsfast.connection import Side, State
 from wsfast.exceptions import ConnectionClosed, HandshakeRefused, is_only
 from wsfast.handshake import Request, RequestParser, Response, refuse
+from wsfast.handshake.forwarded import Proxied, read_proxied
 from wsfast.handshake.uri import format_address
 from wsfast.options import connection_class, refuse_unknown
 from wsfast.serving import (
     STOPPING,
-    BaseServer,
+    CountingServer,
     ServerOptions,
     check_context,
     finish_answer,
     handlers_of,
-    tell_end,
     used_topics,
 )
 from wsfast.session import LINGER
@@ -63,7 +63,7 @@ class ServeOptions(ServerOptions, BindOptions, total=False):
     topics: Topics | None
 
 
-class Server(BaseServer):
+class Server(CountingServer):
     """A server that `serve` runs, as ``await nursery.start(...)`` returns it.
 
     Attributes:
@@ -265,6 +265,7 @@ class Server(BaseServer):
             known = self._served.pop(task)
             if known is not None and ws is None:
                 known._never_ran()
+                self._connection_ended(known)
             self._changed.unpark_all()
 
     async def _refuse(self, transport: Transport) -> None:
@@ -282,12 +283,18 @@ class Server(BaseServer):
         stream: trio.abc.Stream = transport
         peer = transport.address("getpeername")
         request: Request | None = None
+        proxied: Proxied | None = None
         answer: Any = None
         accepted = False
         timeout = self.limits.open_timeout
         with trio.CancelScope(deadline=inf if timeout is None else trio.current_time() + timeout) as scope:
             self._openings.add(scope)
             try:
+                if self._sends_header(peer):
+                    proxied = await self._take_proxied(transport, peer)
+                    if proxied is None:
+                        return None
+                    peer = proxied.source or peer
                 if self._ssl is not None:
                     stream = await secure(transport, self._ssl, server_side=True)
                 parser = RequestParser(self.head_limits)
@@ -298,6 +305,10 @@ class Server(BaseServer):
                     request = parser.feed(data)
                 ws = self._create_connection(transport, self.limits, stream=stream, request=request, logger=self.logger)
                 ws._bridge = self._bridge
+                client = self._forwarded_from(request, peer)
+                if client is not None or (proxied is not None and proxied.source is not None):
+                    peer = client or peer
+                    ws._come_from(peer, None if proxied is None else proxied.destination)
                 answer = await finish_answer(self._answer(ws, request, lambda: peer))
                 if self.closing or isinstance(answer, Response):
                     await trio.lowlevel.checkpoint_if_cancelled()
@@ -312,6 +323,7 @@ class Server(BaseServer):
                         parser.trailing,
                     )
                     self._served[trio.lowlevel.current_task()] = ws
+                    self._connection_opened(ws)
                     await stream.send_all(answer.head)
                     return ws
             except HandshakeRefused as exc:
@@ -333,14 +345,36 @@ class Server(BaseServer):
         await self._send(transport, stream, answer, request)
         return None
 
+    async def _take_proxied(self, transport: Transport, peer: Any) -> Proxied | None:
+        """Receive the header of the PROXY protocol; None if it is not valid, which the log is told."""
+        held = b""
+        while True:
+            data = await transport.receive_some(CHUNK)
+            if not data:
+                raise ConnectionResetError("the proxy ended it")
+            held += data
+            try:
+                proxied = read_proxied(held)
+            except ValueError as exc:
+                self._tell_no_header(exc, peer)
+                return None
+            if proxied is not None:
+                transport.early = held[proxied.size :]
+                return proxied
+
     async def _send(
         self, transport: Transport, stream: trio.abc.Stream, response: Response, request: Request | None
     ) -> None:
         """Send a response, and end (RFC 9112, 9.6: in steps, so that the peer can read it)."""
         transport.linger = True
+        status_code, data = self._serialize(response, request)
+        self._request_answered(status_code)
         with trio.move_on_after(LINGER), suppress(OSError, trio.BrokenResourceError, trio.ClosedResourceError):
-            await stream.send_all(self._serialize(response, request)[1])
+            await stream.send_all(data)
             await stream.aclose()
+
+    def _places(self) -> int:
+        return len(self._served)
 
     async def _handle(self, ws: WebSocket) -> None:
         async with trio.open_nursery() as nursery:
@@ -363,7 +397,7 @@ class Server(BaseServer):
                     raise others from None
             finally:
                 await ws._leave(code, cause)
-                tell_end(self.logger, ws._connection, ws)
+                self._connection_ended(ws)
 
 
 class _Started(trio.TaskStatus[Any]):
@@ -426,7 +460,7 @@ async def serve(
         ssl: for wss://, a server's context.
         subprotocols: names that a single `handler` serves as well as clients that offer none.
         process_request, process_response, select_subprotocol: hooks as of `wsfast.Server`, plain or async functions.
-        origins, compression, response_headers, server_header: those of `wsfast.Server`.
+        origins, proxy_protocol, forwarded, compression, response_headers, server_header: those of `wsfast.Server`.
         max_line, max_head, max_headers, max_size, max_fragments, read_limit, write_limit: those of `wsfast.Server`.
         open_timeout, ping_interval, ping_timeout, close_timeout: those of `wsfast.Server`.
         topics: what its connections can subscribe to, a `wsfast.Topics`. It runs on an asyncio event loop in a thread,

@@ -24,11 +24,13 @@ class Transport(trio.abc.Stream):
     Attributes:
         linger: whether `aclose` ends the sending side first, and reads on until the peer ends its own. Whoever calls it
             sets a limit. False ends the connection at once.
+        early: what was received too far, to be received first.
     """
 
     def __init__(self, inner: trio.abc.Stream) -> None:
         self._inner = inner
         self.linger: bool = False
+        self.early: bytes = b""
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send all of it."""
@@ -40,6 +42,11 @@ class Transport(trio.abc.Stream):
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         """Receive what has come, or nothing at the end."""
+        if self.early:
+            await trio.lowlevel.checkpoint()
+            size = len(self.early) if max_bytes is None else max_bytes
+            data, self.early = self.early[:size], self.early[size:]
+            return data
         return await self._inner.receive_some(max_bytes)
 
     async def aclose(self) -> None:

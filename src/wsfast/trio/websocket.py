@@ -37,6 +37,8 @@ from wsfast.shell import Pieces, Shell
 from .stream import CHUNK, Transport, close_now
 
 if TYPE_CHECKING:
+    import ssl
+
     from wsfast.bus import Position
     from wsfast.topics.part import Part
 
@@ -166,6 +168,15 @@ class WebSocket(Shell):
             self._received(trailing)
 
     # --- What it is ---------------------------------------------------------------------------------------
+
+    @property
+    def ssl_object(self) -> ssl.SSLObject | None:
+        """What tells of TLS: `version`, `cipher`, `getpeercert` for the peer's certificate; None without TLS.
+
+        It is there in a server's hooks too.
+        """
+        found: ssl.SSLObject | None = getattr(self._stream, "_ssl_object", None)  # a `trio.SSLStream` shows its methods
+        return found
 
     @property
     def buffered_amount(self) -> int:

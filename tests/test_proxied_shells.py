@@ -1,0 +1,175 @@
+"""What servers in threads and on trio share with those on asyncio: proxies in front, TLS in hooks, counters."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import pickle
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+from certificates import Certificates
+from sync_helpers import PATIENCE, in_thread, until
+from test_proxied import LINE, SIGNATURE, V4, V6
+
+import wsfast
+import wsfast.sync
+
+REQUEST = (
+    b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n%b\r\n"
+)
+CLIENT = ("192.0.2.7", 8080), ("198.51.100.1", 443)
+
+
+def told(ws: Any) -> str:
+    return repr((ws.remote_address, ws.local_address))
+
+
+def in_threads(hook: Callable[..., Any] | None, options: dict[str, Any]) -> Iterator[tuple[Any, Any]]:
+    def handler(ws: wsfast.sync.WebSocket) -> None:
+        ws.send(told(ws))
+        for message in ws:
+            ws.send(message)
+
+    with wsfast.sync.serve(handler, "127.0.0.1", 0, process_request=hook, **options) as server:
+        thread = in_thread(server.serve_forever)
+        yield server, server.socket.getsockname()
+        server.shutdown()
+        thread.join(PATIENCE)
+
+
+def on_trio(hook: Callable[..., Any] | None, options: dict[str, Any]) -> Iterator[tuple[Any, Any]]:
+    trio = pytest.importorskip("trio", reason="needs trio")
+    import wsfast.trio
+
+    started: list[Any] = []
+    ready = threading.Event()
+
+    async def handler(ws: wsfast.trio.WebSocket) -> None:
+        await ws.send(told(ws))
+        async for message in ws:
+            await ws.send(message)
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            serve = partial(wsfast.trio.serve, handler, "127.0.0.1", 0, process_request=hook, **options)
+            started[:] = [await nursery.start(serve), trio.lowlevel.current_trio_token()]
+            ready.set()
+
+    thread = in_thread(partial(trio.run, main))
+    assert ready.wait(PATIENCE)
+    server, token = started
+    yield server, server.sockets[0].getsockname()
+    trio.from_thread.run(server.shutdown, trio_token=token)
+    thread.join(PATIENCE)
+
+
+@pytest.fixture(params=[in_threads, on_trio], ids=["threads", "trio"])
+def serving(request: pytest.FixtureRequest) -> Callable[..., contextlib.AbstractContextManager[tuple[Any, Any]]]:
+    """Run a server; its handler tells addresses first, and echoes then."""
+    run = request.param
+
+    @contextlib.contextmanager
+    def make(hook: Callable[..., Any] | None = None, **options: Any) -> Iterator[tuple[Any, Any]]:
+        yield from run(hook, options)
+
+    return make
+
+
+def dial(address: Any, *pieces: bytes) -> socket.socket:
+    sock = socket.create_connection(address, timeout=PATIENCE)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    for piece in pieces:
+        sock.sendall(piece)
+    return sock
+
+
+def read_to(sock: socket.socket, end: bytes) -> bytes:
+    data = b""
+    while end not in data:
+        more = sock.recv(4096)
+        if not more:
+            raise AssertionError(f"the end came after {data!r}")
+        data += more
+    return data
+
+
+@pytest.mark.parametrize("secure", [False, True])
+@pytest.mark.parametrize("header", [LINE, V4], ids=["v1", "v2"])
+def test_the_client_is_whom_the_proxy_names(serving: Any, header: bytes, secure: bool, certs: Certificates) -> None:
+    seen: list[Any] = []
+
+    def hook(ws: Any, request: wsfast.Request) -> None:
+        tls = ws.ssl_object
+        seen.append((ws.remote_address, ws.local_address, tls and tls.getpeercert()["subject"]))
+
+    ours = certs.server_context(client_required=True) if secure else None
+    theirs = certs.client_context(certificate=True) if secure else None
+    with serving(hook, proxy_protocol=True, ssl=ours) as (_, address):
+        uri = f"{'wss' if secure else 'ws'}://localhost:{address[1]}/"
+        with wsfast.sync.connect(uri, sock=dial(address, header), ssl=theirs) as ws:
+            assert ws.recv(PATIENCE) == repr(CLIENT)
+            ws.send("x" * 100_000)
+            assert ws.recv(PATIENCE) == "x" * 100_000
+            assert (ws.ssl_object is not None) is secure
+    assert seen[0][:2] == CLIENT
+    assert bool(seen[0][2]) is secure
+
+
+@pytest.mark.parametrize("header", [LINE, V4, V6, SIGNATURE + b"\x20\x00\x00\x00", b"PROXY UNKNOWN\r\n"], ids=ascii)
+def test_the_header_comes_in_pieces_with_the_request(serving: Any, header: bytes) -> None:
+    with serving(proxy_protocol=["127.0.0.1"], forwarded=["192.0.2.7"]) as (_, address):
+        data = header + REQUEST % b"X-Forwarded-For: 203.0.113.5\r\n"
+        with dial(address, *(data[at : at + 1] for at in range(len(data)))) as sock:
+            here = sock.getsockname()
+            # Only the one that the header names may tell of another.
+            expected = {LINE: "203.0.113.5", V4: "203.0.113.5", V6: "::1"}.get(header, repr(here)).encode()
+            assert expected in read_to(sock, b"))")
+
+
+def test_forwarded(serving: Any) -> None:
+    told = REQUEST % b"Forwarded: for=203.0.113.5, for=127.0.0.2\r\n"
+    with serving(forwarded=["127.0.0.0/8"]) as (_, address), dial(address, told) as sock:
+        assert b"203.0.113.5" in read_to(sock, b"))")
+    with serving() as (_, address), dial(address, REQUEST % b"X-Forwarded-For: 203.0.113.5\r\n") as sock:
+        assert b"203.0.113.5" not in read_to(sock, b"))")
+
+
+def test_a_trusted_proxy_must_send_it(serving: Any, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    with serving(proxy_protocol=True) as (server, address):
+        with dial(address, REQUEST % b"") as sock, contextlib.suppress(ConnectionResetError):
+            assert sock.recv(100) == b""
+        assert "expected a header of the PROXY protocol, got b'GET'" in caplog.text
+        until(lambda: server.counters["handshakes"] == 0)
+
+
+def test_what_is_counted(serving: Any) -> None:
+    def hook(ws: Any, request: wsfast.Request) -> wsfast.Response | None:
+        return ws.respond(403, "No\n") if request.path == "/no" else None
+
+    with serving(hook, origins=["https://good.example"]) as (server, address):
+        for request in (b"GET /no HTTP/1.1\r\nHost: h\r\n\r\n", b"GET / HTTP/1.1\r\nHost: h\r\n\r\n", b"no\r\n\r\n"):
+            with dial(address, request) as sock:
+                assert sock.recv(100)
+        with dial(address, REQUEST % b"Origin: https://evil.example\r\n") as sock:
+            assert sock.recv(100).startswith(b"HTTP/1.1 403 ")
+        with wsfast.sync.connect(f"ws://127.0.0.1:{address[1]}/", origin="https://good.example") as ws:
+            ws.recv(PATIENCE)
+            counters = server.counters
+            assert (counters["connections"], counters["opened"], counters["messages_sent"]) == (1, 1, 1)
+            for call in (copy.copy, copy.deepcopy, pickle.dumps):
+                with pytest.raises(TypeError, match="cannot copy or pickle"):
+                    call(next(iter(server.connections)))
+        until(lambda: server.counters["connections"] == 0)
+        counters = server.counters
+        assert counters["refused"] == {403: 2, 426: 1, 400: 1}
+        assert counters["causes"] == {wsfast.CloseCause.PEER: 1}
+        assert (counters["opened"], counters["messages_sent"], counters["handshakes"]) == (1, 1, 0)
+    assert set(counters) == set(wsfast.Server().counters)
