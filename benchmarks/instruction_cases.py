@@ -172,14 +172,14 @@ class _Host:
 
 def _open(loop: asyncio.AbstractEventLoop, count: int = 1) -> list[tuple[Any, Any, _Transport]]:
     """Make open connections of a server: protocol, what a handler holds, transport."""
-    from wsfast.asyncio.protocol import ConnectionProtocol
+    from wsfast.asyncio.protocol import ConnectionProtocol, turn_of
     from wsfast.asyncio.websocket import WebSocket
     from wsfast.connection import Side
 
     host = _Host(loop)
     made = []
     for _ in range(count):
-        protocol, ws, transport = ConnectionProtocol(loop), WebSocket(), _Transport()
+        protocol, ws, transport = ConnectionProtocol(turn_of(loop)), WebSocket(), _Transport()
         protocol.open(host, Side.SERVER, ws, transport)  # type: ignore[arg-type]
         made.append((protocol, ws, transport))
     return made
@@ -195,14 +195,14 @@ def _echoing(
     Each operation has the peer's `send` and `recv` in it, which are Python's own and the same each time.
     """
     from wsfast._codec import encode_frame
-    from wsfast.asyncio.protocol import ConnectionProtocol
+    from wsfast.asyncio.protocol import ConnectionProtocol, turn_of
     from wsfast.asyncio.websocket import WebSocket
     from wsfast.connection import Side
     from wsfast.transport.sockets import SocketTransport
 
     peer, sock = socket.socketpair()
     sock.setblocking(False)
-    protocol, ws = ConnectionProtocol(loop), WebSocket()
+    protocol, ws = ConnectionProtocol(turn_of(loop)), WebSocket()
     if drop_in:
         from wsfast.websockets.asyncio.connection import Connection
         from wsfast.websockets.server import ServerProtocol
@@ -327,7 +327,7 @@ def _broadcast() -> tuple[Callable[[], object], int]:
 
 def _broadcast_on_sockets() -> tuple[Callable[[], object], int]:
     """Make a broadcast to sockets whose peers read nothing: each has room for all that is sent here."""
-    from wsfast.asyncio.protocol import ConnectionProtocol
+    from wsfast.asyncio.protocol import ConnectionProtocol, turn_of
     from wsfast.asyncio.websocket import WebSocket
     from wsfast.connection import Side
     from wsfast.transport.sockets import SocketTransport
@@ -338,7 +338,7 @@ def _broadcast_on_sockets() -> tuple[Callable[[], object], int]:
     for _ in range(BATCH):
         peer, sock = socket.socketpair()
         _peers.append(peer)
-        protocol, ws = ConnectionProtocol(loop), WebSocket()
+        protocol, ws = ConnectionProtocol(turn_of(loop)), WebSocket()
         transport: Any = SocketTransport(loop, sock, protocol)
         protocol.open(host, Side.SERVER, ws, transport)
         everyone.append(ws)

@@ -276,7 +276,7 @@ def test_log_text_is_escaped_and_short() -> None:
 def test_a_request_can_be_checked_twice() -> None:
     one = request(("Origin", "a"))
     assert hs.check_request(one) == hs.check_request(one)
-    assert one._fields is None
+    assert one._found is None
 
 
 def test_repeated_lists() -> None:

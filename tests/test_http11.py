@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import pickle
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -48,7 +49,7 @@ SAMPLE = (  # RFC 6455, 1.2
 def fields_of(request: Request) -> dict[str, str]:
     """Return the headers that the handshake looks at, as the parser found them and as they stand in the bytes."""
     fields = find_fields(request.raw)
-    assert request._fields in (fields, None)
+    assert request._found is None or request._found[0] == fields
     return fields
 
 
@@ -99,7 +100,7 @@ def test_heads_that_come_whole() -> None:
     )
     fields = {"Host": "h", "Connection": "a\n\xe4", "Upgrade": "", "Sec-WebSocket-Key": "c"}
     twins = _head_py.take_head, _head.take_head
-    assert [take(head + b"\x81\r\n", 999, 6) for take in twins] == [(len(head), fields)] * 2
+    assert [take(head + b"\x81\r\n", 999, 6) for take in twins] == [(len(head), fields, None)] * 2
     cases = [(head, size, count) for size in range(len(head) + 2) for count in (0, 5, 6, 7)]
     cases += [(head[:cut], 999, 6) for cut in range(len(head))]
     for at in range(len(head)):
@@ -110,12 +111,78 @@ def test_heads_that_come_whole() -> None:
     assert len({str(outcome) for outcome in outcomes[twins[0]]}) > 100  # of good ones there are many, too
 
 
+USUAL = {
+    "Host": "a-1.example:8080",
+    "Upgrade": "WebSocket",
+    "Connection": "keep-alive, Upgrade",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+    "Sec-WebSocket-Version": "13",
+}
+
+
+def test_a_key_of_usual_fields_is_that_which_a_closer_look_finds() -> None:
+    """The twins agree, and no request gets by that has to be refused: each value with other characters, or without."""
+    hosts = ("h", "h:", "h:1", "h:12345", ":1", "h:1:2", "h:a", "[::1]", "")
+    connections = ("upgrade", "Upgrade, close", "keep-alive", "")
+    cases = [
+        dict(USUAL),
+        *(USUAL | {"Host": host} for host in hosts),
+        *(USUAL | {"Connection": c} for c in connections),
+    ]
+    cases += [USUAL | {name: "0"} for name in ("Origin", "Content-Length", "Transfer-Encoding")]
+    cases += [{other: value for other, value in USUAL.items() if other != name} for name in USUAL]
+    for name, value in USUAL.items():
+        cases += [
+            USUAL | {name: value[:at] + char + value[at:]} for at in range(len(value) + 1) for char in "=Aa,\t\xe4"
+        ]
+        cases += [USUAL | {name: value[:at] + char + value[at + 1 :]} for at in range(len(value)) for char in "=Zz+:1 "]
+        cases.append(USUAL | {name: f"{value}\n{value}"})
+    keys = [_head_py.find_key(fields) for fields in cases]
+    assert [_head.find_key(fields) for fields in cases] == keys
+    assert 20 < sum(key is not None for key in keys) < len(keys) // 2
+    for fields, key in zip(cases, keys, strict=True):
+        lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items() if "\n" not in value)
+        request = Request(f"GET / HTTP/1.1\r\n{lines}\r\n".encode("latin-1"))  # nobody has looked for a key in it
+        if key is not None:
+            assert check_request(request).key == key
+
+
+def test_pairs_in_lower_case() -> None:
+    head = b"GET / HTTP/1.1\r\nHost: \t h \r\nX-Y:a\r\nABCXYZ-abc_~: b: c\xe4\r\nempty:\r\nHost: again\r\n\r\n"
+    known = {b"host": b"host", b"a": b"a"}
+    for twin in (_head_py, _head):
+        pairs = twin.lower_pairs(head, known)
+        assert pairs == [
+            (b"host", b"h"),
+            (b"x-y", b"a"),
+            (b"abcxyz-abc_~", b"b: c\xe4"),
+            (b"empty", b""),
+            (b"host", b"again"),
+        ]
+        assert pairs[0][0] is known[b"host"]
+        assert pairs[1][1] is known[b"a"]
+        assert twin.lower_pairs(b"GET / HTTP/1.1\r\n\r\n", known) == []
+        # No peer's: what is not well-formed is read all the same, and not beyond its end.
+        assert twin.lower_pairs(b"GET / HTTP/1.1\r\na b\r\n", known) == []
+        assert twin.lower_pairs(b"GET", known) == []
+
+
+def test_tokens() -> None:
+    # RFC 6455, 1.3
+    expected = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+    draw = random.Random(1).choices
+    keys = [bytes(draw(b"ABCXYZabcxyz0189+/", k=22)) + b"==" for _ in range(200)] + [b"", b"a" * 100, b"\xff" * 24]
+    for twin in (_head_py, _head):
+        assert twin.accept_token(b"dGhlIHNhbXBsZSBub25jZQ==") == expected
+        assert [twin.accept_token(key) for key in keys] == [_head_py.accept_token(key) for key in keys]
+
+
 def test_request_keeps_nothing_but_bytes() -> None:
     request = RequestParser().feed(SAMPLE)
     assert request is not None
     assert request.raw is SAMPLE
     check_request(request)
-    assert request._fields is None
+    assert request._found is None
     assert request._headers is None
     assert not hasattr(request, "__dict__")
 

@@ -154,13 +154,13 @@ class Request:
         raw: the whole head, well-formed, with the empty line that ends it.
     """
 
-    __slots__ = ("_fields", "_headers", "raw")
+    __slots__ = ("_found", "_headers", "raw")
 
     def __init__(self, raw: bytes) -> None:
         self.raw: bytes = raw
         self._headers: HeadersView | None = None
-        # What `RequestParser` found, for `check_request`, which drops it.
-        self._fields: dict[str, str] | None = None
+        # For `check_request`, which drops it: the headers of the handshake, and the key if they are the usual ones.
+        self._found: tuple[dict[str, str], str | None] | None = None
 
     @property
     def method(self) -> str:
@@ -212,7 +212,7 @@ class Request:
             check_header(name, value)
             lines.append(f"{name}: {value}")
         self.raw = "\r\n".join([*lines, "", ""]).encode("latin-1")
-        self._headers = self._fields = None
+        self._headers = self._found = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.raw,)

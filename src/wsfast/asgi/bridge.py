@@ -13,8 +13,8 @@ from collections import OrderedDict
 from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias, cast
 
-from ..asyncio.channel import EventEndpoint
-from ..asyncio.protocol import ConnectionProtocol
+from ..asyncio.channel import EventEndpoint, Turn
+from ..asyncio.protocol import ConnectionProtocol, turn_of
 from ..asyncio.websocket import WebSocket, addresses_of
 from ..codes import CloseCause, CloseCode
 from ..connection import Side, State
@@ -114,6 +114,7 @@ class Host:
         self.limits = limits
         self.loop = loop
         self.logger = logger
+        self.turn: Turn = turn_of(loop)
         self.timer: CoarseTimer = CoarseTimer(loop)
         self.context: contextvars.Context = contextvars.copy_context()
         self.version = version
@@ -582,7 +583,7 @@ class BridgeProtocol(ConnectionProtocol):
 
     def __init__(self, host: Host) -> None:
         self.bridge: Bridge = self.bridge_type(host)
-        super().__init__(host.loop, self.bridge)
+        super().__init__(host.turn, self.bridge)
 
     def data_received(self, data: bytes) -> None:
         """Called where the transport does not know of `get_buffer`, or by what read the request before."""
@@ -635,7 +636,7 @@ class BridgeProtocol(ConnectionProtocol):
 
     def derive(self) -> None:
         """Derive what the hot path looks at; an application that is to be told of the end receives no more."""
-        super().derive()
+        ConnectionProtocol.derive(self)  # `super()` takes as long as what it finds
         if self.bridge.conversation.end is not None:
             self.ended: bool = True
 

@@ -6,6 +6,7 @@ from typing import Any, Final, TypeAlias
 from urllib.parse import unquote
 
 from ..handshake import Request
+from ..handshake.head import lower_pairs
 
 __all__ = ["Address", "Scope", "header_pairs", "websocket_scope"]
 
@@ -16,9 +17,10 @@ _SPEC_VERSION: Final = "2.4"
 
 
 # Each connection keeps its headers: what they mostly are is one object for all.
-_NAMES: Final = {
-    spelling: name
-    for name in (
+_KNOWN: Final = {
+    text: text
+    for text in (
+        # Names:
         b"accept-encoding",
         b"accept-language",
         b"cache-control",
@@ -35,16 +37,10 @@ _NAMES: Final = {
         b"user-agent",
         b"x-forwarded-for",
         b"x-forwarded-proto",
-    )
-    for spelling in (name.title().replace(b"Websocket", b"WebSocket"), name)
-}
-_VALUES: Final = {
-    value: value
-    for value in (
+        # Values:
         b"13",
         b"Upgrade",
         b"keep-alive, Upgrade",
-        b"upgrade",
         b"websocket",
         b"no-cache",
         b"gzip, deflate, br, zstd",
@@ -57,12 +53,7 @@ _VALUES: Final = {
 
 def header_pairs(request: Request) -> list[tuple[bytes, bytes]]:
     """Return the headers of a request as ASGI has them: in order, names in lower case."""
-    pairs = []
-    for line in request.raw.split(b"\r\n")[1:-2]:
-        name, _, value = line.partition(b":")
-        value = value.strip(b" \t")
-        pairs.append((_NAMES.get(name) or name.lower(), _VALUES.get(value, value)))
-    return pairs
+    return lower_pairs(request.raw, _KNOWN)
 
 
 def websocket_scope(

@@ -20,7 +20,7 @@ from warnings import warn
 
 cimport cython
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
@@ -557,7 +557,7 @@ cdef class Channel(Receiver):
 
     cdef bint _memory_filled(self, Py_ssize_t n) except -1:
         if self.opening is not None:
-            self.opening.data_received(bytes(self.turn.buffer[:n]))
+            self.opening.data_received(PyBytes_FromStringAndSize(<const char *>self.turn._view.buf, n))
             return False
         self.bytes_received += n
         self._deliver(self._decoder._filled(n))

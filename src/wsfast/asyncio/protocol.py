@@ -86,7 +86,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
     """One connection on asyncio.
 
     Args:
-        loop: the event loop.
+        turn: what the connections of its event loop share, by `turn_of`.
         opening: what handles the transport's callbacks until `open` is called; None if it is called at once. One
             protocol for both halves of a connection's life saves the time of making and setting another.
 
@@ -115,8 +115,8 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         "ws",
     )
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, opening: Opening | None = None) -> None:
-        self.begin(turn_of(loop), opening)
+    def __init__(self, turn: Turn, opening: Opening | None = None) -> None:
+        self.begin(turn, opening)
         self.listener: Listener | None = None
 
     def open(
@@ -180,7 +180,9 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
                 compression.watched = sweeper.busy
                 sweeper.enter()
         host._connection_opened(self)
-        self._schedule()
+        self._scheduled = session.deadline
+        if limits.ping_interval is not None:  # the only deadline of a connection that has just opened
+            host.timer.set(self, limits.ping_interval)
         ws._open(self)
 
     def use_listener(self, listener: Listener) -> None:
@@ -219,7 +221,8 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
 
     def derive(self) -> None:
         """Derive the hot path's flags from state, transport, outbox and compression; called when one changes."""
-        self.derive_flags(self.gated)
+        outbox = self._outbox
+        self.derive_flags(outbox is not None and outbox.busy)
 
     def obey(self, do: Do) -> None:
         """Do what the session says."""
@@ -357,6 +360,8 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         elif self.flush_last():
             # RFC 6455, 5.5.1: nothing follows the peer's Close frame.
             transport.close()
+            if not transport.get_write_buffer_size():
+                self.session.drop_at = None  # it ends in the next turn, whatever the peer does
             return
         self.unpause(0xFF)
         if transport.can_write_eof():
@@ -548,7 +553,8 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         if self.opening is not None:
             return False
         self.flush()  # or the answers to this turn's messages would be dropped
-        self.obey(self.session.receive_end(monotonic()))
+        self.session.receive_end(monotonic())
+        self._schedule()
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -21,7 +21,7 @@ from types import AsyncGeneratorType, TracebackType
 from typing import Any, Generic, Literal, TypeVar, Unpack, cast
 
 from ..asyncio.listener import Listener
-from ..asyncio.protocol import ConnectionProtocol
+from ..asyncio.protocol import ConnectionProtocol, turn_of
 from ..asyncio.streams import Reader, Writer
 from ..asyncio.websocket import Known, WebSocket, addresses_of
 from ..codes import CloseCause
@@ -247,7 +247,7 @@ class _Connector(ClientSettings, Generic[_T]):
         ws = self._new_websocket(handshake.request, agreement.subprotocol, addresses_of(transport))
         ws.response = response
         client = _Client(self._limits, self._logger, _timer_of(loop))
-        protocol = ConnectionProtocol(loop)
+        protocol = ConnectionProtocol(turn_of(loop))
         protocol.open(client, Side.CLIENT, ws, transport, compression)
         transport.set_protocol(protocol)
         try:

@@ -1,18 +1,33 @@
 """A request's head that came whole, in Cython: the fast reading of `_head_py.py`, which has the rules.
 
-Each byte is looked at once, and a `str` is made of the values that the handshake looks at.
+Each byte is looked at once, and a `str` is made of the values that the handshake looks at. The SHA-1 of a key is ours.
 """
 
 import re
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_DecodeLatin1
 from libc.stdint cimport uint8_t
 
 from ..http import TCHAR
 from ._head_py import NAMES, find_fields
+from ._head_py import accept_token as _token_of_any
+from ._head_py import lower_pairs as _pairs_of_any
 
-__all__ = ["find_fields", "take_head"]
+__all__ = ["accept_token", "find_fields", "find_key", "lower_pairs", "take_head"]
+
+
+cdef extern from *:
+    Py_ssize_t PY_SSIZE_T_MAX
+    void *PyUnicode_DATA(object text)
+    bint PyUnicode_IS_ASCII(object text)
+    Py_ssize_t PyUnicode_GET_LENGTH(object text)
+
+
+cdef extern from "_sha1.h" nogil:
+    const int WSF_KEY_SIZE
+    const int WSF_TOKEN_SIZE
+    void wsf_accept_token(const char *key, char *token)
 
 
 cdef enum:
@@ -20,6 +35,8 @@ cdef enum:
     TOKEN = 1
     VALUE = 2
     TARGET = 4
+    HOST = 8
+    BASE64 = 16
 
 
 cdef uint8_t _kinds[256]
@@ -33,6 +50,8 @@ for _i in range(256):
         (TOKEN if _i < 128 and re.fullmatch(TCHAR, chr(_i)) else 0)
         | (VALUE if _i == 9 or 32 <= _i <= 126 or _i >= 128 else 0)
         | (TARGET if 33 <= _i <= 126 and _i != 35 else 0)
+        | (HOST if re.fullmatch(r"[0-9A-Za-z\-.]", chr(_i)) else 0)
+        | (BASE64 if re.fullmatch(r"[0-9A-Za-z+/]", chr(_i)) else 0)
     )
 
 
@@ -106,4 +125,109 @@ def take_head(bytes data not None, Py_ssize_t max_size, Py_ssize_t max_headers):
             value = _value(colon + 1, at)
             fields[name] = f"{fields[name]}\n{value}" if name in fields else value
         at += 2
-    return at + 2 - begin, fields
+    return at + 2 - begin, fields, _find_key(fields)
+
+
+cdef bint _is(object value, bytes lower) except -1:
+    """Tell whether the value of a header is a text, in letters of either case."""
+    cdef const uint8_t *at
+    cdef const uint8_t *wanted = <const uint8_t *>PyBytes_AS_STRING(lower)
+    cdef Py_ssize_t i, n = PyBytes_GET_SIZE(lower)
+    if value is None or PyUnicode_GET_LENGTH(value) != n or not PyUnicode_IS_ASCII(value):
+        return False
+    at = <const uint8_t *>PyUnicode_DATA(value)
+    for i in range(n):
+        # No character that a value may hold becomes another than itself, or its lower case, in any of these texts.
+        if at[i] | 32 != wanted[i]:
+            return False
+    return True
+
+
+cdef bint _is_of(object value, uint8_t kind, Py_ssize_t length) except -1:
+    """Tell whether a value consists of as many characters of a kind, and of what `kind` says may follow them."""
+    cdef const uint8_t *at
+    cdef Py_ssize_t i = 0, n
+    if value is None or not PyUnicode_IS_ASCII(value):
+        return False
+    at = <const uint8_t *>PyUnicode_DATA(value)
+    n = PyUnicode_GET_LENGTH(value)
+    while i < n and i < length and _kinds[at[i]] & kind:
+        i += 1
+    if kind == BASE64:
+        return i == length and n == length + 2 and at[i] == 61 and at[i + 1] == 61  # "=="
+    if i and i < n and at[i] == 58 and 2 <= n - i <= 5:  # a colon, and a port of up to four digits
+        i += 1
+        while i < n and 48 <= at[i] <= 57:
+            i += 1
+    return i and i == n
+
+
+cdef object _find_key(dict fields):
+    if not _is(fields.get("Upgrade"), b"websocket"):
+        return None
+    connection = fields.get("Connection")
+    if not _is(connection, b"upgrade") and not _is(connection, b"keep-alive, upgrade"):
+        return None
+    if not _is(fields.get("Sec-WebSocket-Version"), b"13"):
+        return None
+    if "Transfer-Encoding" in fields or "Content-Length" in fields:
+        return None
+    key = fields.get("Sec-WebSocket-Key")
+    return key if _is_of(key, BASE64, 22) and _is_of(fields.get("Host"), HOST, PY_SSIZE_T_MAX) else None
+
+
+def find_key(dict fields not None):
+    """Return the key if the fields ask for a WebSocket in the usual words; else None, and they are to be looked at."""
+    return _find_key(fields)
+
+
+def lower_pairs(bytes head not None, dict known not None):
+    """Return the headers of a well-formed head, in order, names in lower case."""
+    cdef const uint8_t *begin = <const uint8_t *>PyBytes_AS_STRING(head)
+    cdef const uint8_t *end = begin + PyBytes_GET_SIZE(head)
+    cdef const uint8_t *at = begin
+    cdef const uint8_t *start
+    cdef const uint8_t *stop
+    cdef list pairs = []
+    cdef bytes name, value
+    while not _begins(at, end, b"\r\n"):
+        if at == end:
+            return _pairs_of_any(head, known)  # it is not well-formed
+        at += 1
+    at += 2
+    while not _begins(at, end, b"\r\n"):
+        start = at
+        at = _skip(at, end, TOKEN)
+        if not _begins(at, end, b":"):
+            return _pairs_of_any(head, known)
+        name = PyBytes_FromStringAndSize(<const char *>start, at - start)
+        _lower(<uint8_t *>PyBytes_AS_STRING(name), at - start)
+        start = at + 1
+        at = stop = _skip(start, end, VALUE)
+        if not _begins(at, end, b"\r\n"):
+            return _pairs_of_any(head, known)
+        at += 2
+        while start < stop and start[0] in (9, 32):
+            start += 1
+        while stop > start and stop[-1] in (9, 32):
+            stop -= 1
+        value = PyBytes_FromStringAndSize(<const char *>start, stop - start)
+        pairs.append((known.get(name, name), known.get(value, value)))
+    return pairs
+
+
+cdef void _lower(uint8_t *at, Py_ssize_t n) noexcept:
+    cdef Py_ssize_t i
+    for i in range(n):
+        if 65 <= at[i] <= 90:
+            at[i] |= 32
+
+
+def accept_token(bytes key not None):
+    """Return the value of Sec-WebSocket-Accept for a key, in bytes."""
+    cdef bytes token
+    if PyBytes_GET_SIZE(key) != WSF_KEY_SIZE:
+        return _token_of_any(key)  # it is no key, but who asks may want to know
+    token = PyBytes_FromStringAndSize(NULL, WSF_TOKEN_SIZE)
+    wsf_accept_token(PyBytes_AS_STRING(key), PyBytes_AS_STRING(token))
+    return token

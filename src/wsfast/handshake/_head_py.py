@@ -1,4 +1,4 @@
-"""A request's head that came whole, in plain Python: the readable specification.
+"""A request's head that came whole, and the token that answers it, in plain Python: the readable specification.
 
 Nearly every opening handshake comes in one read and is in order. It is checked and split here in one go; all others are
 left to `RequestParser`, which goes line by line and finds what is wrong. `_head.pyx` is the fast reading of this file.
@@ -7,10 +7,13 @@ left to `RequestParser`, which goes line by line and finds what is wrong. `_head
 from __future__ import annotations
 
 import re
+from binascii import b2a_base64
+from hashlib import sha1
+from typing import Final
 
 from ..http import TCHAR
 
-__all__ = ["find_fields", "take_head"]
+__all__ = ["accept_token", "find_fields", "find_key", "lower_pairs", "take_head"]
 
 NAMES = (
     "Host",
@@ -33,7 +36,13 @@ _FIELDS = re.compile(rf"\n({'|'.join(NAMES)}):[\t ]*+([^\r]*+)", re.ASCII | re.I
 _WHOLE = re.compile(rf"GET /[!\"$-~]*+ HTTP/1\.1\r\n(?:{TCHAR}++:[\t -~\x80-\xff]*+\r\n)*\r\n".encode("latin-1"))
 
 
-def take_head(data: bytes, max_size: int, max_headers: int) -> tuple[int, dict[str, str]] | None:
+PLAIN_HOST: Final = re.compile(r"[0-9A-Za-z\-.]++(?::[0-9]{1,4})?")
+"""Most values of Host; not an IPv6 address, nor one with an escaped character."""
+KEY: Final = re.compile(r"[0-9A-Za-z+/]{22}==")
+"""A Sec-WebSocket-Key (RFC 6455, 4.1, item 7, and the ABNF of 4.3): 16 bytes in base64."""
+
+
+def take_head(data: bytes, max_size: int, max_headers: int) -> tuple[int, dict[str, str], str | None] | None:
     """Take the head of a request that comes whole and in order, of GET and with a target in origin-form.
 
     Args:
@@ -42,7 +51,8 @@ def take_head(data: bytes, max_size: int, max_headers: int) -> tuple[int, dict[s
         max_headers: the most headers.
 
     Returns:
-        Where the head ends, and what `find_fields` finds in it; None if it is not such a request.
+        Where the head ends, what `find_fields` finds in it, and what `find_key` finds in that; None if it is not such a
+        request.
     """
     match = _WHOLE.match(data, 0, max_size)
     if match is None:
@@ -50,7 +60,8 @@ def take_head(data: bytes, max_size: int, max_headers: int) -> tuple[int, dict[s
     end = match.end()
     if data.count(b"\n", 0, end) - 2 > max_headers:
         return None
-    return end, find_fields(data[:end])
+    fields = find_fields(data[:end])
+    return end, fields, find_key(fields)
 
 
 def find_fields(head: bytes) -> dict[str, str]:
@@ -66,3 +77,40 @@ def find_fields(head: bytes) -> dict[str, str]:
         value = value.rstrip("\t ")
         fields[name] = f"{fields[name]}\n{value}" if name in fields else value
     return fields
+
+
+def find_key(fields: dict[str, str]) -> str | None:
+    """Return the key if the fields ask for a WebSocket in the usual words; else None, and they are to be looked at."""
+    if fields.get("Upgrade", "").lower() != "websocket":
+        return None
+    if fields.get("Connection", "").lower() not in ("upgrade", "keep-alive, upgrade"):
+        return None
+    if fields.get("Sec-WebSocket-Version") != "13" or "Transfer-Encoding" in fields or "Content-Length" in fields:
+        return None
+    host, key = fields.get("Host", ""), fields.get("Sec-WebSocket-Key", "")
+    return key if PLAIN_HOST.fullmatch(host) is not None and KEY.fullmatch(key) is not None else None
+
+
+def lower_pairs(head: bytes, known: dict[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+    """Return the headers of a well-formed head, in order, names in lower case.
+
+    Args:
+        head: of a request or a response.
+        known: what is to be returned in place of an equal name, in lower case, or value: one object for all.
+    """
+    pairs = []
+    for line in head.split(b"\r\n")[1:-2]:
+        name, _, value = line.partition(b":")
+        name, value = name.lower(), value.strip(b" \t")
+        pairs.append((known.get(name, name), known.get(value, value)))
+    return pairs
+
+
+# RFC 6455, 1.3.
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+
+
+def accept_token(key: bytes) -> bytes:
+    """Return the value of Sec-WebSocket-Accept for a key (RFC 6455, 4.2.2, item 5.4), as bytes."""
+    # SHA-1 is what the RFC asks for, and no secret hangs on it: FIPS builds of OpenSSL want to be told.
+    return b2a_base64(sha1(key + _GUID, usedforsecurity=False).digest(), newline=False)

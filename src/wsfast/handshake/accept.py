@@ -7,7 +7,7 @@ the response of the `HandshakeRefused` that was raised.
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import NamedTuple
 
@@ -46,6 +46,12 @@ class Upgrade(NamedTuple):
     """Origin, None without it."""
 
 
+# What `Upgrade` does is written in Python and takes as long as three calls.
+_upgrade: Callable[[tuple[str, list[str], list[ExtensionHeader], str | None]], Upgrade] = partial(
+    tuple.__new__, Upgrade
+)
+
+
 def check_request(request: Request, origins: Origins | None = None) -> Upgrade:
     """Judge a request that `RequestParser` returned (RFC 6455, 4.2.1).
 
@@ -57,25 +63,27 @@ def check_request(request: Request, origins: Origins | None = None) -> Upgrade:
         HandshakeRefused: 405 if its method is not GET, 426 if it asks for no WebSocket or for another version, 403 if
             its origin is not allowed, 400 if it breaks a rule; its `response` is the answer to send.
     """
-    fields, request._fields = request._fields, None
-    if fields is None:
-        fields = find_fields(request.raw)
+    found, request._found = request._found, None
+    fields, key = (find_fields(request.raw), None) if found is None else found
     try:
-        _check_method(request)
-        _check_no_body(fields)
-        _check_upgrade(fields.get("Upgrade"), request.raw)
-        _check_connection(fields.get("Connection"))
-        key = _check_version_and_key(fields)
+        if key is None:
+            _check_method(request)
+            _check_no_body(fields)
+            _check_upgrade(fields.get("Upgrade"), request.raw)
+            _check_connection(fields.get("Connection"))
+            key = _check_version_and_key(fields)
         origin = fields.get("Origin")
         if origins is not None or (origin is not None and "\n" in origin):
             _check_origin(origin, origins)
         subprotocols = fields.get("Sec-WebSocket-Protocol")
         extensions = fields.get("Sec-WebSocket-Extensions")
-        return Upgrade(
-            key,
-            [] if subprotocols is None else parse_subprotocols(subprotocols.replace("\n", ",")),
-            [] if extensions is None else parse_extensions(extensions.replace("\n", ",")),
-            origin,
+        return _upgrade(
+            (
+                key,
+                [] if subprotocols is None else parse_subprotocols(subprotocols.replace("\n", ",")),
+                [] if extensions is None else parse_extensions(extensions.replace("\n", ",")),
+                origin,
+            )
         )
     except InvalidHeaderFormat as exc:
         raise refuse(400, f"Malformed {exc.name} header", str(exc)) from None

@@ -11,22 +11,15 @@ from __future__ import annotations
 
 import re
 from ipaddress import IPv6Address
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn
 
 import httptools
 
-from .._built import IMPLEMENTATION, unusable
 from ..escape import show
 from ..exceptions import HandshakeRefused, InvalidMessage, InvalidState
 from ..http import TCHAR, Request, Response, text_response
-
-if TYPE_CHECKING or IMPLEMENTATION == "python":
-    from ._head_py import find_fields, take_head
-else:
-    try:
-        from ._head import find_fields, take_head
-    except Exception as exc:
-        raise unusable("wsfast.handshake._head", exc) from exc
+from ._head_py import PLAIN_HOST
+from .head import find_fields, take_head
 
 __all__ = [
     "MAX_BODY",
@@ -40,6 +33,7 @@ __all__ = [
     "ResponseParser",
     "find_fields",
     "refuse",
+    "take_request",
     "text_response",
 ]
 
@@ -60,8 +54,6 @@ _METHOD = _NAME = re.compile(rf"{TCHAR}++".encode())
 _LAST_WORD = re.compile(rb" HTTP/[^ ]*+$")
 _AFTER_PATH = re.compile(rb"[?#].++", re.DOTALL)
 _VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]")
-# Most hosts; not an IPv6 address, nor one with an escaped character.
-_PLAIN_HOST = re.compile(r"[0-9A-Za-z\-.]++(?::[0-9]{1,4})?")
 # RFC 3986, 3.2.2: reg-name or IPv4address or "[" IPv6address "]"; a zone is tolerated, as some clients send it.
 _AUTHORITY = (
     r"(?:\[([0-9A-Fa-f:.]++(?:%[0-9A-Za-z\-._~%]++)?)\]|(?:[0-9A-Za-z\-._~!$&'()*+,;=]++|%[0-9A-Fa-f]{2})+)"
@@ -258,8 +250,10 @@ class RequestParser(_HeadParser):
         if type(data) is not bytes:
             data = bytes(data)
         try:
-            request = self._take_whole(data)
-            if request is None:
+            taken = take_request(data, self._limits) if self._buffer is None else None
+            if taken is not None:
+                request, self.trailing = taken
+            else:
                 head = self._feed_lines(data)
                 if head is None:
                     return None
@@ -270,17 +264,6 @@ class RequestParser(_HeadParser):
             self._stop()
             raise
 
-    def _take_whole(self, data: bytes) -> Request | None:
-        """Return the request if its head is all there and in order, as most are."""
-        max_line, max_head, max_headers = self._limits
-        # A head that is no longer than a line may be has no line that is too long.
-        taken = None if self._buffer is not None else take_head(data, min(max_line, max_head), max_headers)
-        if taken is None:
-            return None
-        end, fields = taken
-        self.trailing: bytes = data[end:]
-        return self._make(data[:end], fields)
-
     def _make(self, head: bytes, fields: dict[str, str]) -> Request:
         """Make the request of a well-formed head, unless its Host is wrong."""
         host = fields.get("Host")
@@ -290,12 +273,12 @@ class RequestParser(_HeadParser):
         if host is None:
             if head[: head.index(b"\r")].endswith(b"1.1"):
                 self._fail(400, "Missing Host header", "expected a Host header, got none")
-        elif _PLAIN_HOST.fullmatch(host) is None and not _is_host(host):
+        elif PLAIN_HOST.fullmatch(host) is None and not _is_host(host):
             if "\n" in host:
                 self._fail(400, "Several Host headers", f"expected one Host header, got {_several(host)}")
             self._fail(400, "Malformed Host header", f"expected a host and a port in Host, got {show(host)}")
         request = Request(head)
-        request._fields = fields
+        request._found = fields, None
         return request
 
     def _check_first_line(self, line: bytes) -> None:
@@ -332,6 +315,24 @@ class RequestParser(_HeadParser):
         if line is not None:
             refused.line = _without_secrets(line)
         raise refused
+
+
+def take_request(data: bytes, limits: HeadLimits) -> tuple[Request, bytes] | None:
+    """Return the request, and the bytes behind it, if its head is all there and in order, as most are.
+
+    Else None, which says nothing of what came: a `RequestParser` that is fed with it finds what is missing or wrong.
+    """
+    max_line, max_head, max_headers = limits
+    # A head that is no longer than a line may be has no line that is too long.
+    taken = take_head(data, min(max_line, max_head), max_headers)
+    if taken is None:
+        return None
+    end, fields, key = taken
+    if key is None and ("Host" not in fields or PLAIN_HOST.fullmatch(fields["Host"]) is None):
+        return None
+    request = Request(data[:end])
+    request._found = fields, key
+    return request, data[end:]
 
 
 def _show_header(line: bytes) -> str:

@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 import os
-import re
 from base64 import b64encode
-from binascii import b2a_base64
-from hashlib import sha1
-from typing import Final
+
+from ._head_py import KEY
+from .head import accept_token
 
 __all__ = ["KEY", "accept_key", "accept_token", "generate_key"]
-
-KEY: Final = re.compile(r"[0-9A-Za-z+/]{22}==")
-"""A Sec-WebSocket-Key (RFC 6455, 4.1, item 7, and the ABNF of 4.3): 16 bytes in base64."""
-# RFC 6455, 1.3.
-_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
 def accept_key(key: str) -> str:
     """Return the value of Sec-WebSocket-Accept for a key (RFC 6455, 4.2.2, item 5.4)."""
     return accept_token(key.encode("latin-1")).decode("ascii")
-
-
-def accept_token(key: bytes) -> bytes:
-    """Do what `accept_key` does, in bytes."""
-    # SHA-1 is what the RFC asks for, and no secret hangs on it: FIPS builds of OpenSSL want to be told.
-    return b2a_base64(sha1(key + _GUID, usedforsecurity=False).digest(), newline=False)
 
 
 def generate_key() -> str:

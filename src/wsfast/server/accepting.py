@@ -14,6 +14,7 @@ from ..asyncio.websocket import Known, addresses_of
 from ..exceptions import HandshakeRefused
 from ..handshake import HeadLimits, Request, RequestParser, Response, refuse
 from ..handshake.forwarded import Address, Networks
+from ..handshake.http11 import take_request
 from ..serving import STOPPING, Accepted, Answering, finish_answer
 from ..session import LINGER
 from ..transport.loops import end_in_steps
@@ -63,6 +64,8 @@ class Acceptor(Protocol):
     def _forwarded_from(self, request: Request, peer: object) -> Address | None: ...
 
     def _tell_no_header(self, exc: ValueError, peer: object) -> None: ...
+
+    def _answer_at_once(self, ws: WebSocket, request: Request, peer: Callable[[], Any]) -> Accepted | Response: ...
 
     def _unreadable(self, exc: HandshakeRefused, peer: Any) -> Response: ...
 
@@ -117,9 +120,9 @@ class ServerOpening:
         self._protocol: ConnectionProtocol | None = None
         self._known: Known | None = None  # addresses from a proxy, or those that the transport will forget
         self.due: float = 0.0
-        self._parser = RequestParser(server.head_limits)
+        self._parser: RequestParser | None = None  # of a request that is not in order, or has come in part
         self._task: asyncio.Task[None] | None = None
-        self._late = b""  # received while a hook is at work
+        self._late = b""  # what came behind the request
         self._answered = False
         self._expired = False
         self.surplus: bool = False
@@ -177,9 +180,15 @@ class ServerOpening:
                 self.transport.pause_reading()
             return
         try:
+            if self._parser is None:
+                taken = take_request(data, self.server.head_limits)
+                if taken is not None:
+                    self._handle(*taken)
+                    return
+                self._parser = RequestParser(self.server.head_limits)
             request = self._parser.feed(data)
             if request is not None:
-                self._handle(request)
+                self._handle(request, self._parser.trailing)
         except HandshakeRefused as exc:
             self._send(self.server._unreadable(exc, self.peer))
         except (Exception, asyncio.CancelledError) as exc:
@@ -222,17 +231,21 @@ class ServerOpening:
 
     # --- The opening handshake --------------------------------------------------------------------------
 
-    def _handle(self, request: Request) -> None:
+    def _handle(self, request: Request, trailing: bytes) -> None:
         """Have the server judge a request, then open the connection or send the response that refuses it."""
         server = self.server
         self._request = request
+        self._late = trailing
         assert self.transport is not None
         if server.forwarded is not None:
             self._take_forwarded(request)
         known = self._known
-        if server._has_hooks():
-            # Hooks may ask for the peer's address before the WebSocket has a transport to ask: pass it in.
-            known = (known or addresses_of(self.transport))._replace(transport=self.transport)
+        if not (self.surplus or server._has_hooks()):
+            self.ws = server._new_websocket(request, known, self.transport)
+            self._conclude(server._answer_at_once(self.ws, request, self._get_peer))
+            return
+        # Hooks may ask for the peer's address before the WebSocket has a transport to ask: pass it in.
+        known = (known or addresses_of(self.transport))._replace(transport=self.transport)
         self.ws = server._new_websocket(request, known, self.transport)
         refused = server._no_room() if self.surplus else None
         steps = server._answer(self.ws, request, self._get_peer, refused)
@@ -278,7 +291,7 @@ class ServerOpening:
         server._handshake_ended(self)
         self.ws.subprotocol = accepted.subprotocol
         self.ws._peer = self._known
-        trailing = self._parser.trailing + self._late
+        trailing = self._late
         self._answered = True
         self._task = self._protocol = None
         if not transport.is_reading():

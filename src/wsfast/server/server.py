@@ -63,6 +63,7 @@ from .threads import Crew
 if TYPE_CHECKING:
     from socket import socket
 
+    from ..asyncio.channel import Turn
     from ..bus.interface import Position
     from ..topics.topics import Topics
 
@@ -82,6 +83,20 @@ class _Registration(NamedTuple):
     listener: ListenerFactory | None = None
     text: bool = False
     half_close: bool = False
+
+
+class _Totals:
+    """What is counted, of many connections; a dict would take three times as long."""
+
+    __slots__ = COUNTED
+
+    def __init__(self) -> None:
+        self.messages_received = 0
+        self.messages_sent = 0
+        self.bytes_received = 0
+        self.bytes_sent = 0
+        self.pings_received = 0
+        self.pings_sent = 0
 
 
 class Server(BaseServer):
@@ -224,9 +239,10 @@ class Server(BaseServer):
         """Make what belongs to one event loop."""
         self._topics_started = False
         self.timer: CoarseTimer
+        self._turn: Turn
         self._answered: dict[int, int] = {}
         self._opened = 0
-        self._closed_totals = dict.fromkeys(COUNTED, 0)
+        self._totals = _Totals()  # of connections that have ended
         self._causes: dict[str, int] = {}
         self._listening: list[Listening] = []
         self._handshakes: set[ServerOpening] = set()
@@ -447,14 +463,13 @@ class Server(BaseServer):
         return self._new_protocol()
 
     def _new_protocol(self) -> asyncio.BaseProtocol:
-        assert self._loop is not None
         opening = ServerOpening(self)
-        return self._behind_proxy(opening, ConnectionProtocol(self._loop, opening))
+        return self._behind_proxy(opening, ConnectionProtocol(self._turn, opening))
 
     def _new_tls_transport(self, context: ssl_module.SSLContext) -> asyncio.BaseProtocol:
         assert self._loop is not None
         opening = ServerOpening(self)
-        protocol = ConnectionProtocol(self._loop, opening)
+        protocol = ConnectionProtocol(self._turn, opening)
         accepted: Callable[[Any], None] = opening.accepted
         tls = TLSTransport(protocol, buffer_of(self._loop), context, server_side=True, accepted=accepted)
         return self._behind_proxy(opening, tls)
@@ -470,7 +485,7 @@ class Server(BaseServer):
         if self._loop is None:
             self._loop = loop
             self.timer = CoarseTimer(loop)
-            turn_of(loop)  # which knows the loop's thread from now on
+            self._turn = turn_of(loop)  # which knows the loop's thread from now on
         elif self._loop is not loop:
             raise RuntimeError("the server runs on another event loop")
         return loop
@@ -523,7 +538,7 @@ class Server(BaseServer):
         parts = self._parts() if self._crew is None else self._crew.parts + self._crew.ended
         connections: list[WebSocket] = []
         for part in parts:
-            totals.update(part._closed_totals)
+            totals.update({name: getattr(part._totals, name) for name in COUNTED})
             answered.update(dict(part._answered))
             causes.update(dict(part._causes))
             connections += part._own_connections()
@@ -654,7 +669,7 @@ class Server(BaseServer):
             crew.tell_first(close)
             return
         if self._loop is not None and not self._loop.is_closed():
-            turn_of(self._loop).check_thread()
+            self._turn.check_thread()
         if crew is not None:
             crew.tell_others(close)
         if not drain:
@@ -786,7 +801,10 @@ class Server(BaseServer):
         """Register a connection that was accepted; return False if the server is stopping."""
         if self.closing:
             return False
-        if self._crew is None:
+        if self.max_connections is None:
+            handshake.has_place = True
+            self._places += 1
+        elif self._crew is None:
             self._take_place(handshake, self._places)
         else:
             with self._crew.lock:
@@ -796,7 +814,8 @@ class Server(BaseServer):
 
     def _take_place(self, handshake: ServerOpening, taken: int) -> None:
         """Give a handshake a place among `max_connections`, or note that there is none."""
-        if self.max_connections is not None and taken >= self.max_connections:
+        assert self.max_connections is not None
+        if taken >= self.max_connections:
             handshake.surplus = True
             self._surplus += 1
         else:
@@ -896,14 +915,14 @@ class Server(BaseServer):
 
     def _connection_closed(self, protocol: ConnectionProtocol) -> None:
         """Record that a connection has ended; its handler may still run."""
-        totals = self._closed_totals
+        totals, session = self._totals, protocol.session
         # Spelt out: a loop over `COUNTED` takes three times as long.
-        totals["messages_received"] += protocol.messages_received
-        totals["messages_sent"] += protocol.messages_sent
-        totals["bytes_received"] += protocol.bytes_received
-        totals["bytes_sent"] += protocol.bytes_sent
-        totals["pings_received"] += protocol.session.pings_received
-        totals["pings_sent"] += protocol.session.pings_sent
+        totals.messages_received += protocol.messages_received
+        totals.messages_sent += protocol.messages_sent
+        totals.bytes_received += protocol.bytes_received
+        totals.bytes_sent += protocol.bytes_sent
+        totals.pings_received += session.pings_received
+        totals.pings_sent += session.pings_sent
         cause = protocol.connection.cause or CloseCause.LOST
         self._causes[cause] = self._causes.get(cause, 0) + 1
         tell_end(self.logger, protocol.connection, protocol.ws)

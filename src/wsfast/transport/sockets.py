@@ -37,6 +37,7 @@ _LOOPS_OWN = frozenset(
     }
 )
 """The transports of event loops that are no more than a stream socket, without TLS."""
+_loops_own: dict[type, bool] = {}
 _has_readers: dict[type[asyncio.AbstractEventLoop], bool] = {}
 
 
@@ -109,7 +110,10 @@ async def look_up(loop: asyncio.AbstractEventLoop, host: str | None, port: int |
 def can_take_over(loop: asyncio.AbstractEventLoop, transport: asyncio.BaseTransport) -> bool:
     """Tell whether a transport is one that `take_over` knows: a loop's own for a stream socket, without TLS."""
     kind = type(transport)
-    return (kind.__module__, kind.__name__) in _LOOPS_OWN and has_readers(loop)
+    own = _loops_own.get(kind)
+    if own is None:
+        own = _loops_own[kind] = (kind.__module__, kind.__name__) in _LOOPS_OWN
+    return own and has_readers(loop)
 
 
 def take_over(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from wsfast import connection as native
 from wsfast import handshake
 from wsfast.asyncio import broadcast as sending
-from wsfast.asyncio.protocol import ConnectionProtocol
+from wsfast.asyncio.protocol import ConnectionProtocol, turn_of
 from wsfast.asyncio.websocket import WebSocket
 from wsfast.codes import CloseCause, CloseCode
 from wsfast.session import Limits
@@ -170,7 +170,7 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
 
     def _start(self, transport: Any, host: Any) -> None:
         side = native.Side.SERVER if self.protocol.side is SERVER else native.Side.CLIENT
-        protocol = ConnectionProtocol(asyncio.get_running_loop())
+        protocol = ConnectionProtocol(turn_of(asyncio.get_running_loop()))
         protocol.open(host, side, self, transport)
         transport.set_protocol(protocol)
 
