@@ -93,7 +93,9 @@ class Accepted(NamedTuple):
 
 
 # What `Accepted` does is written in Python and takes as long as three calls.
-_accepted: Callable[[tuple[bytes, str | None, PerMessageDeflate | None]], Accepted] = partial(tuple.__new__, Accepted)
+_accepted: Callable[[tuple[bytes, str | None, PerMessageDeflate | Chain | None]], Accepted] = partial(
+    tuple.__new__, Accepted
+)
 
 Answering: TypeAlias = Generator[Awaitable[Any], Any, Accepted | Response]
 """The steps of an answer: each asks the shell to wait for what a hook returned, and to send what comes of it."""
