@@ -1,5 +1,6 @@
 """Send every message back, without an event loop: python server_sync.py PORT"""
 
+import signal
 import sys
 
 import wsfast.sync
@@ -12,5 +13,7 @@ def echo(ws: wsfast.sync.WebSocket) -> None:
 
 if __name__ == "__main__":
     with wsfast.sync.serve(echo, "127.0.0.1", int(sys.argv[1])) as server:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: server.shutdown())
         print(f"listening on port {server.socket.getsockname()[1]}", flush=True)
         server.serve_forever()
