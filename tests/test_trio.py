@@ -27,6 +27,7 @@ import wsfast.sync
 import wsfast.trio
 from wsfast import CloseCause, CloseCode, Response, State
 from wsfast.connection import Connection, Side
+from wsfast.trio.stream import Transport
 
 # --- Messages ---------------------------------------------------------------------------------------------------
 
@@ -1056,3 +1057,46 @@ async def test_recv_streaming_shows_what_has_come_already() -> None:
             seen.set()
         assert got[0] == "first"
         assert "".join(map(str, got)) == "firstsecond"
+
+
+@in_trio
+async def test_a_response_that_cannot_be_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection was open already, and nobody runs it: whoever has heard of it must learn of its end."""
+    made: list[wsfast.trio.WebSocket] = []
+    began = trio.Event()
+
+    class Noted(wsfast.trio.WebSocket):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            made.append(self)
+
+    async def fails(self: Transport, data: bytes) -> None:
+        # As a client that resets the connection just then.
+        (ws,) = made
+        assert ws.state is State.OPEN
+        nursery.start_soon(waits, ws)
+        await began.wait()
+        raise trio.BrokenResourceError
+
+    async def waits(ws: wsfast.trio.WebSocket) -> None:
+        began.set()
+        with pytest.raises(wsfast.ConnectionClosedError):
+            await ws.recv()
+        await ws.wait_closed()
+
+    topics = wsfast.Topics()
+    async with trio.open_nursery() as nursery, serving(create_connection=Noted, topics=topics) as (server, _):
+        monkeypatch.setattr(Transport, "send_all", fails)
+        stream = await trio.open_tcp_stream("127.0.0.1", server.sockets[0].getsockname()[1])
+        await stream.send_all(
+            b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        assert await stream.receive_some() == b""
+        await stream.aclose()
+        (ws,) = made
+        await ws.wait_closed()
+        assert ws.state is State.CLOSED
+        assert not server.connections
+        with pytest.raises(wsfast.ConnectionClosedError):
+            await ws.send("x")

@@ -132,6 +132,18 @@ async def test_bytes_have_no_bounds_of_messages() -> None:
 
 
 @in_trio
+async def test_what_came_of_a_message_before_the_stream_was_begun() -> None:
+    """Its sender may wait for a reaction before it goes on."""
+    async with half() as (ws, peer):
+        await peer.send_all(encode_frame(2, b"early", fin=False))
+        await trio.testing.wait_all_tasks_blocked()
+        stream = ByteStream(ws)
+        assert await stream.receive_some() == b"early"
+        await peer.send_all(encode_frame(0, b"late"))
+        assert await stream.receive_some() == b"late"
+
+
+@in_trio
 async def test_a_connection_that_breaks_breaks_the_stream() -> None:
     async with byte_streams() as (client, server):
         await client.send_all(b"last")
