@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import subprocess
+import sys
 import uuid
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -171,3 +174,111 @@ def test_the_old_client_and_server() -> None:
                 await client.connect(f"ws://127.0.0.1:{port}/")
 
     asyncio.run(main())
+
+
+def test_an_old_connection_that_is_a_protocol_by_itself() -> None:
+    """As uvicorn has it: what read the request hands it over with the transport, and methods are overridden."""
+    server, handshake, exceptions = map(legacy, ("server", "handshake", "exceptions"))
+    client = legacy("client")
+    made: list[Any] = []
+
+    class Own(server.WebSocketServerProtocol):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            self.transport, self.loop, self.server = None, asyncio.get_running_loop(), "of this program"
+            super().__init__(self.run, None, ping_interval=None, extra_headers=[("X-A", "1"), ("X-A", "2")])
+            self.server_header = None
+            made.append(self)
+
+        async def process_request(self, path: str, request_headers: Any) -> Any:
+            handshake.check_request(request_headers)
+            if path == "/away":
+                raise exceptions.AbortHandshake(410, {"X-B": "1"}, b"away")
+            return None
+
+        def process_subprotocol(self, headers: Any, available: Any) -> Any:
+            return "b"
+
+        async def run(self, ws: Any, path: str) -> None:
+            assert ws is self
+            await self.send(path)
+            self.echoed = await self.recv()
+            self.fail_connection(1012, "reason")
+            self.transport.close()
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+
+        def accept() -> asyncio.Protocol:
+            protocol = Own()
+
+            class First(asyncio.Protocol):
+                def connection_made(self, transport: Any) -> None:
+                    self.transport = transport
+
+                def data_received(self, data: bytes) -> None:
+                    protocol.connection_made(self.transport)
+                    protocol.data_received(data[:5])
+                    protocol.data_received(data[5:])
+                    self.transport.set_protocol(protocol)
+
+            return First()
+
+        listening = await loop.create_server(accept, "127.0.0.1", 0)
+        uri = f"ws://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+        async with asyncio.timeout(20), client.connect(f"{uri}/p?q", subprotocols=["a", "b"]) as ws:
+            assert ws.subprotocol == "b"
+            assert ws.response_headers.get_all("X-A") == ["1", "2"]
+            assert "Server" not in ws.response_headers
+            assert await ws.recv() == "/p?q"
+            await ws.send("x" * 300_000)
+            await ws.wait_closed()
+            assert (ws.close_code, ws.close_reason) == (1012, "reason")
+            (own,) = made
+            await own.wait_closed()
+            assert own.echoed == "x" * 300_000
+            assert own.server == "of this program"
+            assert own.loop is loop
+            with pytest.raises(exceptions.InvalidStatusCode, match="HTTP 410") as caught:
+                await client.connect(f"{uri}/away")
+            assert caught.value.headers["X-B"] == "1"
+            reader, writer = await asyncio.open_connection("127.0.0.1", int(uri.rpartition(":")[2]))
+            writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert (await reader.read()).startswith(b"HTTP/1.1 426 ")
+            writer.close()
+        listening.close()
+
+    asyncio.run(main())
+
+
+def test_the_old_choice_of_a_subprotocol() -> None:
+    client, server = map(legacy, ("client", "server"))
+
+    async def handler(ws: Any, path: str) -> None:
+        await ws.wait_closed()
+
+    async def main() -> None:
+        def select(theirs: Any, ours: Any) -> Any:
+            return theirs[-1] if ours == ["a", "b"] else None
+
+        for choice, offered, chosen in (
+            (None, ["c", "b", "a"], "b"),
+            (None, ["c"], None),
+            (None, None, None),
+            (select, ["b", "a"], "a"),
+        ):
+            async with (
+                asyncio.timeout(20),
+                server.serve(handler, "127.0.0.1", 0, subprotocols=["a", "b"], select_subprotocol=choice) as listening,
+                client.connect(f"ws://127.0.0.1:{listening.sockets[0].getsockname()[1]}", subprotocols=offered) as ws,
+            ):
+                assert ws.subprotocol == chosen
+
+    asyncio.run(main())
+
+
+def test_uvicorn() -> None:
+    """Its implementations that are made of websockets, in a process where that is the drop-in."""
+    script = Path(__file__).parent / "programs" / "uvicorn_client.py"
+    command = [sys.executable, "-m", "wsfast.websockets", str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -31,6 +31,7 @@ PROGRAMS = {
     "centrifuge": ["centrifuge-python"],
     "substrate": ["async-substrate-interface"],
     "sanic": ["sanic"],
+    "uvicorn": ["uvicorn"],
 }
 """The programs, each with what pip installs for it."""
 

@@ -78,6 +78,10 @@ class ConnectionClosed(native.ConnectionClosed):
     ) -> None:
         super().__init__(rcvd, sent, rcvd_then_sent, cause)
         assert (rcvd_then_sent is None) == (rcvd is None or sent is None)
+        self.args = rcvd, sent, rcvd_then_sent  # which `repr` shows
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (*self.args, self.cause), self.__dict__
 
     def __str__(self) -> str:
         if self.rcvd is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -131,6 +133,27 @@ def one_value(headers: Headers, name: str) -> str:
     if len(values) != 1:
         raise InvalidHeader(name, "multiple values" if values else None)
     return values[0]
+
+
+def check_key(headers: Headers) -> str:
+    """Check a request's headers but Origin, subprotocols and extensions (RFC 6455, 4.2.1), and return the key.
+
+    Raises:
+        InvalidHeader: it asks for no WebSocket connection.
+    """
+    check_upgrade(headers)
+    key = one_value(headers, "Sec-WebSocket-Key")
+    try:
+        decoded = base64.b64decode(key.encode(), validate=True)
+    except binascii.Error as exc:
+        raise InvalidHeaderValue("Sec-WebSocket-Key", key) from exc
+    # RFC 6455, 4.2.1, item 5: "a base64-encoded value that, when decoded, is 16 bytes in length."
+    if len(decoded) != 16:
+        raise InvalidHeaderValue("Sec-WebSocket-Key", key)
+    version = one_value(headers, "Sec-WebSocket-Version")
+    if version != "13":
+        raise InvalidHeaderValue("Sec-WebSocket-Version", version)
+    return key
 
 
 parse_extension_list = parse_extension

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 import warnings
 from collections.abc import Callable, Generator, Sequence
@@ -17,7 +15,6 @@ from .datastructures import Headers
 from .exceptions import (
     InvalidHandshake,
     InvalidHeader,
-    InvalidHeaderValue,
     InvalidMessage,
     InvalidMethod,
     InvalidOrigin,
@@ -28,7 +25,7 @@ from .exceptions import (
     SecurityError,
 )
 from .extensions.base import Extension, ServerExtensionFactory
-from .headers import build_extension, check_upgrade, one_value, parse_extension, parse_subprotocol
+from .headers import build_extension, check_key, parse_extension, parse_subprotocol
 from .http11 import Request, Response
 from .imports import lazy_import
 from .protocol import CONNECTING, OPEN, SERVER, Protocol, State, log_headers
@@ -127,18 +124,7 @@ class ServerProtocol(Protocol):
         if request.protocol != "HTTP/1.1":
             raise InvalidProtocol(request.protocol)
         headers = request.headers
-        check_upgrade(headers)
-        key = one_value(headers, "Sec-WebSocket-Key")
-        try:
-            decoded = base64.b64decode(key.encode(), validate=True)
-        except binascii.Error as exc:
-            raise InvalidHeaderValue("Sec-WebSocket-Key", key) from exc
-        # RFC 6455, 4.2.1, item 5: "a base64-encoded value that, when decoded, is 16 bytes in length."
-        if len(decoded) != 16:
-            raise InvalidHeaderValue("Sec-WebSocket-Key", key)
-        version = one_value(headers, "Sec-WebSocket-Version")
-        if version != "13":
-            raise InvalidHeaderValue("Sec-WebSocket-Version", version)
+        key = check_key(headers)
         self.origin: Origin | None = self.process_origin(headers)
         extensions, self.extensions = self.process_extensions(headers)
         subprotocol = self.subprotocol = self.process_subprotocol(headers)
