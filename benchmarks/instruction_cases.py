@@ -367,6 +367,202 @@ def _broadcasting(everyone: list[Any], turn: Any) -> Callable[[], object]:
     return call
 
 
+# --- Topics and buses -------------------------------------------------------------------------------------------------
+
+
+class _Sink:
+    """A connection that takes all that topics send it."""
+
+    def send_gathered(self, frames: bytes, count: int, cork: bool = False) -> bool:
+        return True
+
+
+_members: list[Any] = []
+
+
+def _in_loop(run: Callable[[], object]) -> Callable[[], object]:
+    """Make a call that calls a function on the event loop, and gives the loop a turn."""
+    loop = asyncio.get_event_loop_policy().get_event_loop()
+
+    async def once() -> None:
+        run()
+        await asyncio.sleep(0)
+
+    return lambda: loop.run_until_complete(once())
+
+
+def _started(bus: Any = None) -> Any:
+    """Return topics that run on the event loop of `_in_loop`."""
+    import wsfast
+
+    asyncio.set_event_loop(asyncio.new_event_loop())
+    topics = wsfast.Topics(bus)
+    asyncio.get_event_loop_policy().get_event_loop().run_until_complete(topics.start())
+    return topics
+
+
+def _publish(members: int, bus: bool) -> Case:
+    """Make a case of a publish, many in a turn, to a number of members and to a bus that takes all."""
+
+    def prepare() -> tuple[Callable[[], object], int]:
+        from wsfast.bus import MemoryBus
+        from wsfast.topics.index import Member
+
+        topics = _started(MemoryBus() if bus else None)
+        for _ in range(members):
+            _members.append(Member(topics._index, _Sink()))  # which the index does not keep
+            topics._index.subscribe(_members[-1], "room")
+        message = _sized(BINARY, 64)
+
+        def run() -> None:
+            publish = topics.publish
+            for _ in repeat(None, BATCH):
+                publish("room", message)
+
+        call = _in_loop(run)
+        call()
+        assert topics.counters["deliveries"] == BATCH * members
+        return call, BATCH
+
+    return prepare
+
+
+def _from_the_bus() -> tuple[Callable[[], object], int]:
+    """Messages of another process to a topic with one member."""
+    from wsfast.bus import MemoryBus
+    from wsfast.topics.index import Member
+    from wsfast.topics.rules import Rule
+
+    topics = _started(MemoryBus())
+    _members.append(Member(topics._index, _Sink()))
+    topics._index.subscribe(_members[-1], "room")
+    topics._join("room", Rule())
+    message, number, seal, received = _sized(BINARY, 64), 0, topics._sealer.seal, topics._received
+
+    def prepared() -> list[bytes]:
+        nonlocal number
+        number += BATCH
+        return [
+            seal("room", 1, one, message, text=False, first=False, key=None)
+            for one in range(number - BATCH, number)
+            if one
+        ]
+
+    waiting = [prepared() for _ in range(5 * COUNT + 2)]
+
+    def run() -> None:
+        for data in waiting.pop():
+            received("room", data, None)
+
+    waiting.reverse()
+    call = _in_loop(run)
+    call()
+    assert topics.counters["deliveries"] == BATCH - 1
+    return call, BATCH
+
+
+def _local_publish() -> tuple[Callable[[], object], int]:
+    from wsfast.bus import LocalBus
+    from wsfast.bus.local import _Peer
+
+    bus: Any = LocalBus("unused")
+    asyncio.set_event_loop(asyncio.new_event_loop())
+    bus._loop = asyncio.get_event_loop_policy().get_event_loop()
+    peers = [_Peer(bus, origin) for origin in (1, 2)]
+    transport: Any = _Transport()
+    for peer in peers:
+        peer.transport = transport
+    bus._interested["room"] = peers
+    message = _sized(BINARY, 64)
+
+    def run() -> None:
+        publish = bus.publish
+        for _ in repeat(None, 50):
+            publish("room", message)
+
+    call = _in_loop(run)
+    call()
+    assert len(transport.last) == 50 * (6 + 4 + 64)
+    return call, 50
+
+
+class _Received:
+    """What a bus calls."""
+
+    count = 0
+
+    def received(self, topic: str, data: bytes, position: Any) -> None:
+        self.count += 1
+
+
+def _local_receive() -> tuple[Callable[[], object], int]:
+    from wsfast.bus import LocalBus, _frames_py, local
+
+    bus: Any = LocalBus("unused")
+    bus._receiver = receiver = _Received()
+    bus._topics[b"room"] = "room"
+    stream = local._Stream(bus)
+    stream.origin = 1
+    data = _frames_py.make(_frames_py.MESSAGE, "room", _sized(BINARY, 64)) * 50
+    stream.data_received(data)
+    assert receiver.count == 50
+    return partial(stream.data_received, data), 50
+
+
+def _redis_node() -> Any:
+    """Return a node of a `RedisBus` that is connected to something that takes all."""
+    from wsfast.bus.redis import RedisBus, _Link, _Node
+
+    asyncio.set_event_loop(asyncio.new_event_loop())
+    loop = asyncio.get_event_loop_policy().get_event_loop()
+
+    async def make() -> Any:
+        bus: Any = RedisBus()
+        bus._receiver = _Received()
+        bus._loop = loop
+        node = bus._nodes[""] = _Node(bus, None)
+        node.task.cancel()
+        node._command, node._subscriber = _Link(node._replied, node._link_lost), _Link(node._pushed, node._link_lost)
+        for link in (node._command, node._subscriber):
+            link.transport = _Transport()  # type: ignore[assignment]
+            link._time = loop.time
+        node.up = True
+        return node
+
+    return loop.run_until_complete(make())
+
+
+def _redis_publish() -> tuple[Callable[[], object], int]:
+    node = _redis_node()
+    message, answers, bus = _sized(BINARY, 64), b":2\r\n" * 50, node._bus
+
+    def run() -> None:
+        publish = bus.publish
+        for _ in repeat(None, 50):
+            publish("room", message)
+        node.pump()
+        node._command.data_received(answers)
+
+    call = _in_loop(run)
+    call()
+    assert node._command.transport.last.count(b"PUBLISH") == 50
+    assert (len(node.outbox), node.outbox.unconfirmed, node.outbox.bytes) == (0, 0, 0)
+    return call, 50
+
+
+def _redis_receive() -> tuple[Callable[[], object], int]:
+    node = _redis_node()
+    bus = node._bus
+    bus._names[bus.channel("room")] = "room"
+    message = b"m" + _sized(BINARY, 64)
+    channel = bus.channel("room")
+    one = b"*3\r\n$7\r\nmessage\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(channel), channel, len(message), message)
+    data, receive = one * 50, node._subscriber.data_received
+    receive(data)
+    assert bus._receiver.count == 50
+    return partial(receive, data), 50
+
+
 CASES: dict[str, Case] = {
     "decode 64 B binary": _decode(_sized(BINARY, 64)),
     "decode 64 B binary, each by itself": _decode_alone,
@@ -387,6 +583,14 @@ CASES: dict[str, Case] = {
     "connection with one echo by a handler": _connection(_echo),
     "broadcast 64 B, each delivery": _broadcast,
     "broadcast 64 B, each delivery, on a socket": _broadcast_on_sockets,
+    "publish 64 B, no subscriber, no bus": _publish(0, bus=False),
+    "publish 64 B, one subscriber, no bus": _publish(1, bus=False),
+    "publish 64 B, no subscriber, sealed for a bus": _publish(0, bus=True),
+    "receive 64 B from a bus, one subscriber": _from_the_bus,
+    "LocalBus: publish 64 B to two processes, 50 at once": _local_publish,
+    "LocalBus: receive 64 B, 50 at once": _local_receive,
+    "RedisBus: publish 64 B, 50 at once": _redis_publish,
+    "RedisBus: receive 64 B, 50 at once": _redis_receive,
 }
 """By name; what an operation is, the name says."""
 

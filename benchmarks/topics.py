@@ -216,6 +216,12 @@ async def feed(args: argparse.Namespace) -> None:
         )
 
 
+def _percentiles(seconds: list[float]) -> str:
+    seconds.sort()
+    half, most = seconds[len(seconds) // 2], seconds[len(seconds) * 99 // 100]
+    return f"p50 {1e3 * half:.1f} ms, p99 {1e3 * most:.1f} ms of {len(seconds)}"
+
+
 async def fed(args: argparse.Namespace) -> None:
     """Measure one worker that delivers to all its connections what another process publishes by Redis."""
     gaps: list[wsfast.Gap] = []
@@ -238,13 +244,12 @@ async def fed(args: argparse.Namespace) -> None:
     used = time.process_time() - used
     counters = topics.counters
     times = peer.close()
-    half, most = 1e3 * times[len(times) // 2], 1e3 * times[len(times) * 99 // 100]
     print(
         f"{args.connections} subscribers, {args.rate:.0f} publishes a second:"
         f" {counters['deliveries'] / used / 1e6:.1f} M deliveries a CPU second,"
         f" {counters['deliveries'] / counters['writes']:.0f} in a write,"
         f" {counters['dropped']} dropped, {len(gaps)} gaps;"
-        f" published to read: p50 {half:.1f} ms, p99 {most:.1f} ms, most {1e3 * times[-1]:.1f} ms of {len(times)}",
+        f" published to read: {_percentiles(times)}",
         flush=True,
     )
     server.stop_timeout = 1
@@ -301,6 +306,11 @@ async def buses(args: argparse.Namespace) -> None:
         while not count.up:
             await asyncio.sleep(0.01)
         for batch in (1, 50):
+            start = time.process_time()
+            for _ in range(args.messages // batch):
+                await asyncio.sleep(0)
+                await asyncio.sleep(0.0003 if batch == 1 else 0.0005)
+            turns = (time.process_time() - start) / args.messages
             command = [sys.executable, "-m", "benchmarks.topics", "--bus", args.bus, "--receive", directory]
             command += ["--loop", args.loop, "--messages", str(args.messages)]
             peers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
@@ -325,10 +335,59 @@ async def buses(args: argparse.Namespace) -> None:
             total = published + sum(received)
             print(
                 f"{args.bus}, batches of {batch}: publisher {1e6 * published:.2f} us,"
-                f" receivers {', '.join(f'{1e6 * one:.2f}' for one in received)}, all {1e6 * total:.2f} us a publish",
+                f" receivers {', '.join(f'{1e6 * one:.2f}' for one in received)}, all {1e6 * total:.2f} us a publish"
+                f" (the publisher's turns of the loop, without a publish: {1e6 * turns:.2f})",
                 flush=True,
             )
         await bus.close()
+
+
+def _engine(port: int) -> subprocess.Popen[bytes]:
+    """Start a redis-server, and wait until it answers."""
+    command = ["redis-server", "--port", str(port), "--save", "", "--appendonly", "no"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    while True:
+        try:
+            with socket.create_connection(("127.0.0.1", port)) as sock:
+                sock.sendall(b"PING\r\n")
+                if sock.recv(100) == b"+PONG\r\n":
+                    return process
+        except OSError:
+            time.sleep(0.001)
+
+
+async def restarts(args: argparse.Namespace) -> None:
+    """Measure how long it takes until an engine that was killed, and is up again, serves all topics again."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    process = _engine(port)
+    bus, count = RedisBus(f"redis://127.0.0.1:{port}"), _Count()
+    await bus.start(count, 1)
+    while not count.up:
+        await asyncio.sleep(0.01)
+    for number in range(args.restart):
+        bus.subscribe(f"topic.{number}")
+    await bus.settled()
+    for _ in range(args.rounds):
+        process.kill()
+        process.wait()
+        while count.up:
+            await asyncio.sleep(0.001)
+        used = time.process_time()
+        process = await asyncio.to_thread(_engine, port)
+        start = time.monotonic()
+        while not count.up:
+            await asyncio.sleep(0.001)
+        bus.publish(f"topic.{args.restart - 1}", b"")
+        before = count.count
+        while count.count == before:
+            await asyncio.sleep(0.001)
+        took, used = time.monotonic() - start, time.process_time() - used
+        print(f"{args.restart} topics served again after {1e3 * took:.0f} ms, {1e3 * used:.0f} ms of CPU", flush=True)
+    await bus.close()
+    process.kill()
+    process.wait()
 
 
 def main() -> None:
@@ -344,6 +403,7 @@ def main() -> None:
     parser.add_argument("--loop", choices=["uvloop", "asyncio"], default="uvloop")
     parser.add_argument("--bus")
     parser.add_argument("--fed")
+    parser.add_argument("--restart", type=int, help="measure how soon so many topics are served after a restart")
     parser.add_argument("--rate", type=float, default=20_000, help="publishes a second")
     parser.add_argument("--seconds", type=float, default=3)
     parser.add_argument("--feed", action="store_true", help=argparse.SUPPRESS)
@@ -357,7 +417,7 @@ def main() -> None:
     measure = (
         receive if args.directory else buses if args.bus else feed if args.feed else fed if args.fed else deliveries
     )
-    work = measure(args)
+    work = restarts(args) if args.restart else measure(args)
     if args.loop == "uvloop":
         import uvloop
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import math
 import os
 from collections.abc import Callable
 from pathlib import Path
+from struct import Struct
+from types import ModuleType
 from typing import Any
 
 import pytest
 from shared import until
 
 from wsfast.bus import Bus, LocalBus, MemoryBus, Position, local
+from wsfast.bus._frames_py import MAX_FRAME, MESSAGE, make
 from wsfast.bus.outbox import Outbox
 from wsfast.bus.store import Store
 from wsfast.exceptions import BusUnavailable
@@ -59,7 +63,8 @@ async def test_the_directory_is_nobody_elses(tmp_path: Path) -> None:
         await bus.start(object(), 1)  # type: ignore[arg-type]
 
 
-_frame = local._frame
+_frame = make
+_HEAD = Struct("<IBB")
 _HELLO = _frame(local._F_HELLO, "", local._HELLO.pack(local._VERSION, 2))
 _STORE = local._STORE.pack
 
@@ -68,15 +73,15 @@ _STORE = local._STORE.pack
     ("sent", "told"),
     [
         (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", "a frame of 542393671 bytes"),
-        (_frame(local._F_MESSAGE, "hello", b"x"), "no greeting"),
-        (local._HEAD.pack(local._MAX_FRAME, local._F_HELLO, 0), "no greeting"),
+        (_frame(MESSAGE, "hello", b"x"), "no greeting"),
+        (_HEAD.pack(MAX_FRAME, local._F_HELLO, 0), "no greeting"),
         (_frame(local._F_HELLO, "", local._HELLO.pack(local._VERSION + 1, 2)), "version 2 of the local bus, not 1"),
         (_HELLO + _HELLO, "a second greeting"),
         (_frame(local._F_HELLO, "", local._HELLO.pack(local._VERSION, 0)), "a second greeting, or one of this"),
-        (_HELLO + local._HEAD.pack(local._MAX_FRAME + 1, local._F_MESSAGE, 0), "a frame of 134217729 bytes"),
-        (_HELLO + local._HEAD.pack(3, local._F_MESSAGE, 4), "a frame of 3 bytes"),
+        (_HELLO + _HEAD.pack(MAX_FRAME + 1, MESSAGE, 0), "a frame of 134217729 bytes"),
+        (_HELLO + _HEAD.pack(3, MESSAGE, 4), "a frame of 3 bytes"),
         (_HELLO + _frame(99, "hello", b""), "an unknown frame, 99"),
-        (_HELLO + _frame(local._F_MESSAGE, "hellö", b"x"), "ascii"),
+        (_HELLO + _frame(MESSAGE, "hellö", b"x"), "ascii"),
         (_HELLO + _frame(local._F_STORE, "hello", b"x"), "requires a buffer"),
         (_HELLO + _frame(local._F_STORE, "hello", _STORE(1, 1, math.nan)), "a history of 1 messages for nan s"),
         (_HELLO + _frame(local._F_STORE, "hello", _STORE(1, 1, math.inf)), "a history of 1 messages for inf s"),
@@ -115,10 +120,49 @@ async def test_a_stream_that_comes_in_pieces(piece: int, make_local: Callable[[]
     async with processes(make_local, 1) as (process,):
         stream = local._Stream(process.bus)  # type: ignore[arg-type]
         payloads = [b"", b"x", b"y" * 2000, b"z" * 5]
-        sent = _HELLO + b"".join(_frame(local._F_MESSAGE, "hello", payload) for payload in payloads)
+        sent = _HELLO + b"".join(_frame(MESSAGE, "hello", payload) for payload in payloads)
         for at in range(0, len(sent), piece):
             stream.data_received(sent[at : at + piece])
         assert process.messages == [("hello", payload) for payload in payloads]
+
+
+@pytest.fixture(params=["_frames", "_frames_py"], ids=["cython", "python"])
+def frames(request: pytest.FixtureRequest) -> ModuleType:
+    return importlib.import_module(f"wsfast.bus.{request.param}")
+
+
+async def test_the_twins_take_and_make_the_same_frames(frames: ModuleType) -> None:
+    assert (frames.HEAD_SIZE, frames.MAX_FRAME, frames.MESSAGE) == (6, MAX_FRAME, MESSAGE)
+    cases = [(5, "hello", b"x"), (0, "", b""), (255, "a" * 255, bytes(300)), (5, "other", b"y"), (5, "ü", b"\xff")]
+    made = [frames.make(*case) for case in cases]
+    assert made == [_frame(*case) for case in cases]
+    assert made[0] == b"\x06\0\0\0\x05\x05hellox"
+    for wrong in ((5, "ü" * 128, b""), (5, "a", bytes(MAX_FRAME))):
+        with pytest.raises(ValueError, match="a frame's name must have at most 255 bytes, and all of it at most"):
+            frames.make(*wrong)
+    data = b"".join(made)
+    others = [(kind, name.encode(), body) for kind, name, body in cases]
+    came: list[Any] = []
+    for cut in range(len(data) + 1):
+        for topics, received in ({b"hello": "Hello"}, lambda *message: came.append(message)), ({}, None):
+            came.clear()
+            taken = frames.take(data[:cut], topics, received, lambda *other: came.append(other))
+            whole: list[Any] = [one for i, one in enumerate(others) if sum(map(len, made[: i + 1])) <= cut]
+            if received is not None:
+                whole[:1] = [("Hello", b"x", None)] if whole else []
+            assert came == whole
+            assert taken == sum(map(len, made[: len(whole)]))
+    for head in ((MAX_FRAME + 1, 5, 0), (0xFFFFFFFF, 5, 0), (3, 5, 4)):
+        with pytest.raises(ValueError, match=f"a frame of {head[0]} bytes"):
+            frames.take(_HEAD.pack(*head), {}, None, print)
+
+    def fail(*args: Any) -> None:
+        raise KeyError("it is a test")
+
+    with pytest.raises(KeyError):
+        frames.take(made[0], {b"hello": "Hello"}, fail, fail)
+    with pytest.raises(KeyError):
+        frames.take(made[0], {}, fail, fail)
 
 
 def _hang(process: Process, on: bool) -> None:
@@ -266,7 +310,7 @@ def test_an_outbox_of_very_many_is_sorted_out_in_a_linear_number_of_steps() -> N
 
 
 def test_the_store() -> None:
-    store = Store(max_bytes=5000)
+    store = Store(max_bytes=7000)
     places = [store.append("a", b"%d" % number, 3, 10.0, now=0.0) for number in range(5)]
     epoch = places[0].epoch
     assert places == [(epoch, number) for number in range(1, 6)]
@@ -298,11 +342,11 @@ def test_the_store() -> None:
     # The bound of all holds: those that were used the longest time ago go first.
     for number in range(20):
         store.append(f"t{number}", bytes(30), 3, 10.0, now=112.0)
-        assert store.bytes <= 5000
+        assert store.bytes <= 7000
     assert len(store) > 1
     for _ in range(200):
         store.append("big", bytes(40), 100, 10.0, now=112.0)
-        assert store.bytes <= 5000
+        assert store.bytes <= 7000
     assert store.read("big", None, 100, now=112.0).messages
 
 

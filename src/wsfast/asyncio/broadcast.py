@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["Prepared", "broadcast"]
 
 _SERVER: Final = Side.SERVER  # in Python 3.11, to get a member from its class takes a call
+_OPEN: Final = State.OPEN
+_TEXT: Final = Opcode.TEXT
+_BINARY: Final = Opcode.BINARY
 
 
 def broadcast(
@@ -138,15 +141,19 @@ class Prepared:
     ) -> None:
         self._compress = compress
         if isinstance(message, str):
-            self.opcode: Opcode = Opcode.BINARY if text is False else Opcode.TEXT
+            self.opcode: Opcode = _BINARY if text is False else _TEXT
             self.payload: bytes = message.encode()
         else:
-            try:
-                self.payload = bytes(memoryview(message))
-            except TypeError:
-                raise TypeError(f"a message must be str or bytes-like, got {type(message).__name__}") from None
-            self.opcode = Opcode.TEXT if text else Opcode.BINARY
+            if type(message) is bytes:
+                self.payload = message
+            else:
+                try:
+                    self.payload = bytes(memoryview(message))
+                except TypeError:
+                    raise TypeError(f"a message must be str or bytes-like, got {type(message).__name__}") from None
+            self.opcode = _BINARY
             if text:
+                self.opcode = _TEXT
                 self.payload.decode()
         self.frame: bytes = encode_frame(self.opcode, self.payload)
         self.key: object = key
@@ -160,7 +167,7 @@ class Prepared:
             BufferFull: too much is unsent there.
         """
         if not channel.has_room(len(self.payload)):
-            if channel.connection.state is not State.OPEN:
+            if channel.connection.state is not _OPEN:
                 return False
             if channel.is_sending:
                 raise ConcurrencyError("sending a fragmented message")

@@ -33,7 +33,7 @@ def size_of(message: str | BytesLike) -> int:
     """Return the length of a message in bytes of UTF-8, or of memory."""
     if isinstance(message, str):
         return len(message) if message.isascii() else len(message.encode())
-    return memoryview(message).nbytes
+    return len(message) if type(message) is bytes else memoryview(message).nbytes
 
 
 class Waiters:

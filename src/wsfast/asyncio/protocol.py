@@ -462,7 +462,8 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
     @property
     def is_sending(self) -> bool:
         """Whether a message that takes several steps is under way, so that no other may come in between."""
-        return self.gated or self.connection.in_message
+        outbox = self._outbox  # as `gated`, of which each message to a peer that is behind would need a call
+        return (outbox is not None and outbox.busy) or self.connection.in_message
 
     def send_rare(self, data: str | BytesLike) -> None:
         """Send a message at once where the hot path does not: with compression, during another message, or not open."""
@@ -490,8 +491,8 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         limits = self.host.limits
         if self.connection.state is not _OPEN:
             raise self.connection.closed_error()
-        size = size_of(message)
-        if limits.max_buffered is None or self.buffered + size <= limits.max_buffered:
+        limit = limits.max_buffered
+        if limit is None or self.buffered + (size := size_of(message)) <= limit:
             return True
         if limits.overflow == "close":
             self._close_now(CloseCode.TRY_AGAIN_LATER, "too much is unsent", CloseCause.OVERFLOW)

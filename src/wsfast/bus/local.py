@@ -18,13 +18,22 @@ import tempfile
 from collections.abc import Awaitable
 from pathlib import Path
 from struct import Struct
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from .._built import IMPLEMENTATION, unusable
 from ..exceptions import BusUnavailable
 from .interface import Bus, Position, Reading, Receiver, Stored
 from .memory import Taken
 from .outbox import Outbox, given_up
 from .store import Store
+
+if TYPE_CHECKING or IMPLEMENTATION == "python":
+    from ._frames_py import HEAD_SIZE, MAX_FRAME, MESSAGE, make, take
+else:
+    try:
+        from ._frames import HEAD_SIZE, MAX_FRAME, MESSAGE, make, take
+    except Exception as exc:
+        raise unusable("wsfast.bus._frames", exc) from exc
 
 if sys.platform != "win32":  # pragma: no branch - the tests run on Linux
     import fcntl
@@ -41,12 +50,11 @@ _READING: Final = Struct("<QBQQI")  # id, complete, the place of the newest, how
 _ID: Final = Struct("<Q")
 _LENGTH: Final = Struct("<I")
 
-# What a frame is:
+# What a frame is, besides `MESSAGE`:
 _F_HELLO: Final = 1
 _F_KEEPER: Final = 2
 _F_SUBSCRIBE: Final = 3
 _F_UNSUBSCRIBE: Final = 4
-_F_MESSAGE: Final = 5
 _F_SYNC: Final = 6
 _F_SYNCED: Final = 7
 _F_STORE: Final = 8
@@ -55,10 +63,9 @@ _F_HISTORY: Final = 10
 _F_READ: Final = 11
 _F_READING: Final = 12
 
-_MAX_FRAME: Final = 134_217_728
 _PAGE: Final = 16_777_216
 """Bytes of messages from which on no more are put into one frame."""
-_MAX_MESSAGE: Final = _MAX_FRAME - _PAGE - 65_536
+_MAX_MESSAGE: Final = MAX_FRAME - _PAGE - 65_536
 """Bytes of one message: a frame has some more, and one of a history's reading may begin with other messages."""
 _MAX_TTL: Final = 1e9
 _MAX_UNSENT: Final = 16_777_216
@@ -72,11 +79,6 @@ _SILENCE: Final = 2.4
 """Seconds of silence after which a process hangs; it is looked at each quarter of a second."""
 _NOBODY_ASKED: Final = 0
 """The id of a question whose answer is a sign of life only."""
-
-
-def _frame(kind: int, topic: str, body: bytes) -> bytes:
-    name = topic.encode()
-    return _HEAD.pack(len(name) + len(body), kind, len(name)) + name + body
 
 
 def _epoch_text(epoch: int) -> str:
@@ -113,38 +115,34 @@ class _Stream(asyncio.Protocol):
             if len(self._rest) < self._needed:
                 return
             data = bytes(self._rest)
-        at, end = 0, len(data)
         self._needed = 0
-        unpack, head = _HEAD.unpack_from, _HEAD.size
         bus = self._bus
-        handle, topics = bus._handle, bus._topics
-        received = None if bus._receiver is None or bus._closed else bus._receiver.received
+        received = None
+        if self.origin and bus._receiver is not None and not bus._closed:
+            received = bus._receiver.received
         try:
-            while end - at >= head:
-                size, kind, named = unpack(data, at)
-                if size > _MAX_FRAME or named > size:
-                    raise ValueError(f"a frame of {size} bytes")
-                if not self.origin and (kind != _F_HELLO or size != _HELLO.size):
-                    raise ValueError("no greeting")
-                start = at + head
-                if end - start < size:
-                    self._needed = head + size
-                    break
-                at = start + size
-                body = start + named
-                # Nearly all frames are messages: no call of ours for them.
-                if kind == _F_MESSAGE and received is not None and self.origin:
-                    topic = topics.get(data[start:body])
-                    if topic is not None:
-                        received(topic, data[body:at], None)
-                        continue
-                handle(self, kind, data[start:body].decode("ascii"), data[body:at])
+            at = take(data, bus._topics, received, self._handle)
+            self._rest = bytearray(data[at:])
+            if len(self._rest) >= HEAD_SIZE:
+                size, kind, _ = _HEAD.unpack_from(self._rest)
+                if not self.origin:
+                    self._check_greeting(kind, size)
+                self._needed = HEAD_SIZE + size
         except Exception as exc:
-            self._bus._complain(exc)
+            self._rest = bytearray()
+            bus._complain(exc)
             assert self.transport is not None
             self.transport.abort()
-            at = end
-        self._rest = bytearray(data[at:])
+
+    def _handle(self, kind: int, name: bytes, body: bytes) -> None:
+        if not self.origin:
+            self._check_greeting(kind, len(name) + len(body))
+        self._bus._handle(self, kind, name.decode("ascii"), body)
+
+    @staticmethod
+    def _check_greeting(kind: int, size: int) -> None:
+        if kind != _F_HELLO or size != _HELLO.size:
+            raise ValueError("no greeting")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._bus._streams.discard(self)
@@ -365,7 +363,7 @@ class LocalBus(Bus):
                     what = "hangs" if hangs else "answers again"
                     self._receiver.state_changed(not hangs, f"the process that keeps the histories {what}")
             if ping and now - peer.heard >= _PING:
-                peer.tell(_NOBODY_ASKED, _frame(_F_SYNC, "", _ID.pack(_NOBODY_ASKED)))
+                peer.tell(_NOBODY_ASKED, make(_F_SYNC, "", _ID.pack(_NOBODY_ASKED)))
 
     # --- Others ---------------------------------------------------------------------------------------------
 
@@ -374,11 +372,11 @@ class LocalBus(Bus):
         if origin in self._peers or origin == self._origin or self._closed:
             return
         peer = self._peers[origin] = _Peer(self, origin)
-        peer.send(_frame(_F_HELLO, "", _HELLO.pack(_VERSION, self._origin)))
+        peer.send(make(_F_HELLO, "", _HELLO.pack(_VERSION, self._origin)))
         if self._store is not None:
-            peer.send(_frame(_F_KEEPER, "", _ID.pack(self._epoch)))
+            peer.send(make(_F_KEEPER, "", _ID.pack(self._epoch)))
         for topic in self._topics.values():
-            peer.send(_frame(_F_SUBSCRIBE, topic, b""))
+            peer.send(make(_F_SUBSCRIBE, topic, b""))
         peer.connecting = self._loop.create_task(self._connect(peer))
 
     async def _connect(self, peer: _Peer) -> None:
@@ -456,7 +454,7 @@ class LocalBus(Bus):
         except OSError:
             return
         self._store = Store(self._max_history)
-        frame = _frame(_F_KEEPER, "", _ID.pack(int(self._store.life, 16)))
+        frame = make(_F_KEEPER, "", _ID.pack(int(self._store.life, 16)))
         for peer in self._peers.values():
             peer.send(frame)
         self._keeper_is(self._origin, int(self._store.life, 16))
@@ -507,8 +505,10 @@ class LocalBus(Bus):
             stream.origin = origin
             self._meet(origin)
             return
-        if kind == _F_MESSAGE:
-            return  # `data_received` handed on those of our topics
+        if kind == MESSAGE:
+            if topic.encode() in self._topics:  # it came together with the greeting
+                receiver.received(topic, body, None)
+            return
         if kind == _F_HISTORY:
             epoch, offset = _PLACE.unpack_from(body)
             if topic.encode() in self._topics:
@@ -542,7 +542,7 @@ class LocalBus(Bus):
             peer.topics.discard(topic)
             self._lose_interest(peer, topic)
         elif kind == _F_SYNC:
-            peer.send(_frame(_F_SYNCED, "", body))
+            peer.send(make(_F_SYNCED, "", body))
         elif kind == _F_STORE:
             id_, size, ttl = _STORE.unpack_from(body)
             if not (size and 0 < ttl < _MAX_TTL):
@@ -550,7 +550,7 @@ class LocalBus(Bus):
             position = self._keep(topic, body[_STORE.size :], size, ttl)
             if position is not None:
                 place = _PLACE.pack(_epoch_number(position.epoch), position.offset)
-                peer.send(_frame(_F_STORED, "", _ID.pack(id_) + place))
+                peer.send(make(_F_STORED, "", _ID.pack(id_) + place))
         elif kind == _F_READ:
             id_, placed, epoch, offset, limit = _READ.unpack(body)
             if self._store is not None:
@@ -566,7 +566,7 @@ class LocalBus(Bus):
                         break
                 newest = _epoch_number(reading.position.epoch), reading.position.offset
                 parts[0] = _READING.pack(id_, reading.complete, *newest, count)
-                peer.send(_frame(_F_READING, "", b"".join(parts)), may_miss=True)
+                peer.send(make(_F_READING, "", b"".join(parts)), may_miss=True)
         else:
             raise ValueError(f"an unknown frame, {kind}")
 
@@ -595,12 +595,12 @@ class LocalBus(Bus):
         name = topic.encode()
         if name not in self._topics:
             self._topics[name] = topic
-            self._to_all(topic, _frame(_F_SUBSCRIBE, topic, b""))
+            self._to_all(topic, make(_F_SUBSCRIBE, topic, b""))
 
     def unsubscribe(self, topic: str) -> None:
         """Stop asking for the messages of a topic."""
         if self._topics.pop(topic.encode(), None) is not None:
-            self._to_all(topic, _frame(_F_UNSUBSCRIBE, topic, b""))
+            self._to_all(topic, make(_F_UNSUBSCRIBE, topic, b""))
 
     def _to_all(self, about: str | int, frame: bytes) -> None:
         for peer in self._peers.values():
@@ -618,7 +618,7 @@ class LocalBus(Bus):
         future: asyncio.Future[None] = self._loop.create_future()
         self._syncs[self._ids] = (future, waited_for)
         id_ = self._ids
-        self._to_all(id_, _frame(_F_SYNC, "", _ID.pack(id_)))
+        self._to_all(id_, make(_F_SYNC, "", _ID.pack(id_)))
         try:
             async with asyncio.timeout(_PATIENCE):
                 await future
@@ -635,8 +635,7 @@ class LocalBus(Bus):
             return given_up(f"a message has {len(data)} bytes, the limit is {_MAX_MESSAGE}")
         peers = self._interested.get(topic)
         if peers:
-            name = topic.encode()
-            frame = _HEAD.pack(len(name) + len(data), _F_MESSAGE, len(name)) + name + data
+            frame = make(MESSAGE, topic, data)
             for peer in peers:
                 if peer.stuck:
                     peer.lost += 1
@@ -672,7 +671,7 @@ class LocalBus(Bus):
             return
         for entry in self._outbox.take(len(self._outbox)):
             head = _STORE.pack(0, entry.size, entry.ttl)
-            peer.send(_frame(_F_STORE, entry.topic, head + entry.data))
+            peer.send(make(_F_STORE, entry.topic, head + entry.data))
 
     def _confirmed(self, id_: int, position: Position) -> None:
         if self._outbox.unconfirmed:
@@ -686,7 +685,7 @@ class LocalBus(Bus):
         place = _PLACE.pack(_epoch_number(position.epoch), position.offset)
         peers = self._interested.get(topic)
         if peers:
-            frame = _frame(_F_HISTORY, topic, place + data)
+            frame = make(_F_HISTORY, topic, place + data)
             for peer in peers:
                 peer.send(frame, may_miss=True)
         if topic.encode() in self._topics and self._receiver is not None:
@@ -707,7 +706,7 @@ class LocalBus(Bus):
         future: asyncio.Future[Reading] = self._loop.create_future()
         self._reads[id_] = future
         place = (0, 0) if after is None else (_epoch_number(after.epoch), after.offset)
-        peer.send(_frame(_F_READ, topic, _READ.pack(id_, after is not None, *place, limit)))
+        peer.send(make(_F_READ, topic, _READ.pack(id_, after is not None, *place, limit)))
         try:
             async with asyncio.timeout(_PATIENCE):
                 return await future

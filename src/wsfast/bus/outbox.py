@@ -127,11 +127,21 @@ class Outbox:
             taken.append(entry)
         return taken
 
+    def take_all(self) -> deque[Entry]:
+        """Return all that waits, and note it as sent."""
+        taken, self._waiting = self._waiting, deque()
+        self._sent.extend(taken)
+        return taken
+
     def confirm(self, position: Position | None, now: float) -> Entry:
         """Note that the oldest that was sent was taken."""
         entry = self._sent.popleft()
         self.bytes -= len(entry.data)
-        entry.finish(position)
+        if entry._waiters is None and not entry._done:
+            entry._done = True
+            entry.position = position
+        else:
+            entry.finish(position)
         if entry.size:
             self._recent.append((now, entry))
             self._recent_bytes += len(entry.data)

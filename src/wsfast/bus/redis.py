@@ -52,6 +52,7 @@ _KEEP: Final = 86_400
 _SLOTS: Final = 16_384
 _NOWHERE: Final = Position("0", 0)
 """The place in a history that was never begun."""
+_MESSAGES: Final = (b"message", b"smessage")
 
 _STORE_SCRIPT: Final = b"""
 local offset = redis.call('HINCRBY', KEYS[2], 'o', 1)
@@ -98,7 +99,7 @@ def _connection(options: dict[str, Any], timeout: float) -> Any:
 class _Link(asyncio.Protocol):
     """A connection to the engine, once it is set up."""
 
-    def __init__(self, handle: Callable[[Any], None], lost: Callable[[_Link, str], None]) -> None:
+    def __init__(self, handle: Callable[[list[Any]], None], lost: Callable[[_Link, str], None]) -> None:
         self._reader = hiredis.Reader()
         self._handle = handle
         self._lost = lost
@@ -123,11 +124,16 @@ class _Link(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Called by the transport."""
         self.heard = self._time()
-        reader = self._reader
+        replies: list[Any] = []
+        gets = self._reader.gets
         try:
-            reader.feed(data)
-            while (reply := reader.gets()) is not False:
-                self._handle(reply)
+            try:
+                self._reader.feed(data)
+                while (reply := gets()) is not False:
+                    replies.append(reply)
+            finally:
+                if replies:
+                    self._handle(replies)
         except hiredis.ProtocolError as exc:
             self.close(f"it talks nonsense: {words(exc, 100)}")
 
@@ -181,6 +187,7 @@ class _Node:
         self._store_sha = self._read_sha = b""
         self._pinged = 0.0
         self._looked = 0.0
+        self._turn_began = 0.0  # when `pump` was scheduled
         self.task: asyncio.Task[None] = self._loop.create_task(self._live())
 
     # --- The connections ------------------------------------------------------------------------------------
@@ -308,21 +315,22 @@ class _Node:
         if not self._pumping:
             self._pumping = True
             self._loop.call_soon(self.pump)
+            self._turn_began = self._loop.time()
 
     def pump(self) -> None:
         """Send what was gathered in this turn."""
         self._pumping = False
         command, subscriber = self._command, self._subscriber
         if self.up and len(self.outbox):
-            bus, out, pack = self._bus, self._out, _pack
-            entries = self.outbox.take(len(self.outbox))
+            out, head_of = self._out, self._bus.head_of
+            entries = self.outbox.take_all()
             self._replies.extend([None] * len(entries))
-            publish = bus.publish_command
             for entry in entries:
                 if not entry.size:
-                    out.append(pack((publish, bus.channel(entry.topic), b"m" + entry.data)))
+                    # As hiredis would pack it, in a fourth of the time.
+                    out.append(b"%b%d\r\nm%b\r\n" % (head_of(entry.topic), len(entry.data) + 1, entry.data))
                 else:
-                    out.append(pack(self._store_command(entry)))
+                    out.append(_pack(self._store_command(entry)))
         if self._out and command is not None and command.transport is not None:
             out, self._out = self._out, []
             command.transport.write(out[0] if len(out) == 1 else b"".join(out))
@@ -342,11 +350,11 @@ class _Node:
 
     def add(self, topic: str, data: bytes, size: int, ttl: float) -> Awaitable[Any]:
         """Queue a message."""
-        entry = self.outbox.add(topic, data, size, ttl, self._loop.time())
         if not self._pumping:
             self._pumping = True
             self._loop.call_soon(self.pump)
-        return entry
+            self._turn_began = self._loop.time()
+        return self.outbox.add(topic, data, size, ttl, self._turn_began)
 
     def call(self, *words: bytes) -> Awaitable[Any]:
         """Send a command; the awaitable's result is the answer."""
@@ -386,25 +394,27 @@ class _Node:
 
     # --- Receiving ------------------------------------------------------------------------------------------
 
-    def _replied(self, reply: Any) -> None:
-        if not self._replies:
-            return  # the answer to a command that was given up
-        waiting = self._replies.popleft()
-        if waiting is None:
-            if type(reply) is int:  # to how many it was published; the time does not matter then
-                self.outbox.confirm(None, 0.0)
-            elif isinstance(reply, Exception):
-                self._refused(reply)
-            elif isinstance(reply, list):
-                self.outbox.confirm(_position(reply), self._loop.time())
-            else:
-                self.outbox.confirm(None, 0.0)
-        elif waiting is not False and not waiting.done():
-            if isinstance(reply, Exception):
-                waiting.set_exception(BusUnavailable(f"the engine refused: {words(reply)}"))
-                waiting.exception()
-            else:
-                waiting.set_result(reply)
+    def _replied(self, replies: list[Any]) -> None:
+        confirm = self.outbox.confirm
+        for reply in replies:
+            if not self._replies:
+                return  # the answer to a command that was given up
+            waiting = self._replies.popleft()
+            if waiting is None:
+                if type(reply) is int:  # to how many it was published; the time does not matter then
+                    confirm(None, 0.0)
+                elif isinstance(reply, Exception):
+                    self._refused(reply)
+                elif isinstance(reply, list):
+                    confirm(_position(reply), self._loop.time())
+                else:
+                    confirm(None, 0.0)
+            elif waiting is not False and not waiting.done():
+                if isinstance(reply, Exception):
+                    waiting.set_exception(BusUnavailable(f"the engine refused: {words(reply)}"))
+                    waiting.exception()
+                else:
+                    waiting.set_result(reply)
 
     def _refused(self, error: Exception) -> None:
         text = words(error)
@@ -419,7 +429,12 @@ class _Node:
             return
         self.outbox.refuse(BusUnavailable(f"the engine refused: {text}"))
 
-    def _pushed(self, reply: Any) -> None:
+    def _pushed(self, replies: list[Any]) -> None:
+        for reply in self._bus.received(replies):
+            self._told(reply)
+
+    def _told(self, reply: Any) -> None:
+        """Take in what the engine said on the connection for subscriptions, and is no message."""
         if type(reply) is not list or not reply:
             if isinstance(reply, Exception) and self._subscriber is not None:
                 self._bus.moved()
@@ -427,10 +442,7 @@ class _Node:
             elif self._pongs:  # in RESP2, PONG is plain before the first subscription
                 self._pong()
             return
-        kind = reply[0]
-        if kind == b"message" or kind == b"smessage":
-            self._bus.received(reply[1], reply[2])
-        elif kind == b"pong" and self._pongs:
+        if reply[0] == b"pong" and self._pongs:
             self._pong()
 
     def _pong(self) -> None:
@@ -524,6 +536,7 @@ class RedisBus(Bus):
         self.subscribe_command: bytes = b"SSUBSCRIBE" if cluster else b"SUBSCRIBE"
         self.unsubscribe_command: bytes = b"SUNSUBSCRIBE" if cluster else b"UNSUBSCRIBE"
         self._channels: dict[str, bytes] = {}
+        self._heads: dict[str, bytes] = {}
         self._names: dict[bytes, str] = {}
         self._receiver: Receiver | None = None
         self._nodes: dict[str, _Node] = {}
@@ -574,6 +587,19 @@ class RedisBus(Bus):
                 self._channels.clear()
             name = self._channels[topic] = f"{self._prefix}:{{{topic}}}".encode()
         return name
+
+    def head_of(self, topic: str) -> bytes:
+        """Return how the command begins that publishes to a topic: all but the size of what is published."""
+        head = self._heads.get(topic)
+        if head is None:
+            if len(self._heads) > 200_000:
+                self._heads.clear()
+            command, channel = self.publish_command, self.channel(topic)
+            head = self._heads[topic] = b"*3\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$" % (
+                *(len(command), command),
+                *(len(channel), channel),
+            )
+        return head
 
     def keys(self, topic: str) -> tuple[bytes, bytes]:
         """Return the keys of a topic's history: its stream, and its numbers."""
@@ -686,14 +712,28 @@ class RedisBus(Bus):
 
     # --- What `Topics` calls --------------------------------------------------------------------------------
 
-    def received(self, channel: bytes, data: bytes) -> None:
-        """Take in what was published; nodes call it."""
-        topic = self._names.get(channel)
-        if topic is None or self._receiver is None or self._closed:
-            return
-        if data[:1] == b"m":
-            self._receiver.received(topic, data[1:], None)
-            return
+    def received(self, replies: list[Any]) -> list[Any]:
+        """Take in what was published; nodes call it. Return what is no message."""
+        received = None if self._receiver is None or self._closed else self._receiver.received
+        names, others = self._names, []
+        for reply in replies:
+            if not (type(reply) is list and len(reply) == 3 and reply[0] in _MESSAGES):
+                others.append(reply)
+                continue
+            _, channel, data = reply
+            if received is None or type(channel) is not bytes or type(data) is not bytes:
+                continue
+            topic = names.get(channel)
+            if topic is None:
+                continue
+            if data.startswith(b"m"):
+                received(topic, data[1:], None)
+            else:
+                self._received_stored(topic, data, received)
+        return others
+
+    @staticmethod
+    def _received_stored(topic: str, data: bytes, received: Callable[[str, bytes, Position | None], None]) -> None:
         epoch, colon, rest = data[1:].partition(b":")
         offset, colon, payload = rest.partition(b":")
         if (
@@ -704,7 +744,7 @@ class RedisBus(Bus):
             and len(offset) <= 18
             and epoch.isalnum()
         ):
-            self._receiver.received(topic, payload, Position(epoch.decode("ascii"), int(offset)))
+            received(topic, payload, Position(epoch.decode("ascii"), int(offset)))
 
     def subscribe(self, topic: str) -> None:
         """Ask for the messages of a topic."""

@@ -15,7 +15,7 @@ __all__ = ["Store", "new_epoch"]
 _MAX_BYTES: Final = 268_435_456
 _MESSAGE: Final = 64
 """Bytes of memory that a message takes beside its own."""
-_TOPIC: Final = 1_000
+_TOPIC: Final = 1_500
 """Bytes of memory that a history takes beside its messages."""
 _REMEMBERED: Final = 9
 """How many times as long as messages were kept their topic's numbers are remembered after they have expired."""

@@ -190,6 +190,8 @@ class Sink(BaseSink):
 
     side: Final = Side.SERVER
     compression: Final = None
+    outgoing: Final = None
+    encoder: Final = None  # the same: what has whole frames pass through extensions is the connection's own
 
     ws: WebSocket
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ..connection import State
 from ..exceptions import BufferFull, ConcurrencyError, ConnectionClosed
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Delivery", "Extra", "Jobs"]
 
-_BUSY = 0.02
+_OPEN: Final = State.OPEN  # in Python 3.11, to get a member from its class takes a call
+_BUSY: Final = 0.02
 """Seconds between two looks at a connection on which a `Writer` has begun a message: its end is not signalled."""
 
 
@@ -103,7 +104,7 @@ class Delivery:
         channel: Any = member.sink
         extra: Extra | None = member.extra
         for i, message in enumerate(messages):
-            if channel.connection.state is not State.OPEN:
+            if channel.connection.state is not _OPEN:
                 return
             if (extra is not None and extra.held is not None) or channel.is_sending:
                 self._hold(member, channel, messages[i:])
@@ -119,7 +120,7 @@ class Delivery:
                 self.deliveries += 1
                 if member.extra is not None:
                     member.extra.warned = False
-            elif channel.connection.state is State.OPEN:
+            elif channel.connection.state is _OPEN:
                 self.dropped += 1
         except BufferFull as exc:
             self.dropped += 1
@@ -150,9 +151,9 @@ class Delivery:
     async def _send_held(self, member: Member, channel: Any, extra: Extra) -> None:
         try:
             async with channel.outbox.turn():
-                while channel.connection.in_message and channel.connection.state is State.OPEN:
+                while channel.connection.in_message and channel.connection.state is _OPEN:
                     await self._jobs.sleep(_BUSY)
-                while extra.held and channel.connection.state is State.OPEN:
+                while extra.held and channel.connection.state is _OPEN:
                     held, extra.held = extra.held, []
                     extra.held_size = 0
                     for message in held:

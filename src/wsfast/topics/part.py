@@ -37,6 +37,7 @@ __all__ = ["MAX_MINE", "TOTALS", "AsyncioSite", "Far", "Home", "Part", "Posted",
 
 _T = TypeVar("_T")
 
+_OPEN: Final = State.OPEN  # in Python 3.11, to get a member from its class takes a call
 _TURN: Final = 256
 """Publishes of which awaiting one gives others a turn of the loop."""
 _TRIES: Final = 100
@@ -288,7 +289,7 @@ class Part:
                 raise ValueError(f"info is for topics with presence, which {topic!r} is not")
         channel: Any = ws._open_channel()
         self.check(channel)
-        if channel.connection.state is not State.OPEN:
+        if channel.connection.state is not _OPEN:
             raise channel.connection.closed_error()
         index, member = self.index, channel.member
         if member is not None and member.has(topic):
@@ -307,7 +308,7 @@ class Part:
             if not allowed:
                 raise NotAuthorized(f"the connection may not subscribe to {topic!r}")
             # The hook may have subscribed it, or closed it.
-            if channel.connection.state is not State.OPEN:
+            if channel.connection.state is not _OPEN:
                 raise channel.connection.closed_error()
             member = channel.member
         if member is None:

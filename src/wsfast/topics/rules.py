@@ -67,12 +67,16 @@ def check_name(name: object) -> str:
 
 
 class Rules:
-    """The rules of topics: an exact name goes before prefixes, and a longer prefix before a shorter one."""
+    """The rules of topics: an exact name goes before prefixes, and a longer prefix before a shorter one.
+
+    Attributes:
+        known: what `of` has returned for names lately; the same dict for ever.
+    """
 
     def __init__(self) -> None:
         self._exact: dict[str, Rule] = {}
         self._prefixes: list[tuple[str, Rule]] = []  # the longest first
-        self._cache: dict[str, Rule] = {}
+        self.known: dict[str, Rule] = {}
         self._default = Rule()
 
     def add(self, pattern: str, rule: Rule) -> None:
@@ -95,17 +99,17 @@ class Rules:
             raise ValueError(f"{pattern!r} has a rule already")
         else:
             self._exact[pattern] = rule
-        self._cache.clear()
+        self.known.clear()
 
     def of(self, name: str) -> Rule:
         """Return the rules of a topic."""
-        rule = self._cache.get(name)
+        rule = self.known.get(name)
         if rule is None:
             check_name(name)
             rule = self._exact.get(name) or next(
                 (rule for prefix, rule in self._prefixes if name.startswith(prefix)), self._default
             )
-            if len(self._cache) >= _CACHED:
-                self._cache.clear()
-            self._cache[name] = rule
+            if len(self.known) >= _CACHED:
+                self.known.clear()
+            self.known[name] = rule
         return rule

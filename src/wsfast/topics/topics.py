@@ -63,6 +63,7 @@ class Published(NamedTuple):
 
 
 _TAKEN: Final = Taken()
+_TEXT: Final = Opcode.TEXT  # in Python 3.11, to get a member from its class takes a call
 
 
 class _Followed:
@@ -159,6 +160,7 @@ class Topics:
         self._max_size = max_size
         self._sealer = Sealer(max_size, key)
         self._rules = Rules()
+        self._known = self._rules.known
         self._logger: Any = logging.getLogger("wsfast.topics") if logger is None else logger
         self._origin = secrets.randbits(63) | 1
         self._outgoing = Outgoing()
@@ -439,7 +441,7 @@ class Topics:
         but: Member | None,
         part: Part,
     ) -> Awaitable[Position | None]:
-        rule = self._rules.of(topic)
+        rule = self._known.get(topic) or self._rules.of(topic)
         if key is not None:
             if not isinstance(key, str):
                 raise TypeError(f"key must be str or None, got {type(key).__name__}")
@@ -470,7 +472,7 @@ class Topics:
         if len(prepared.payload) > self._max_size:
             return self._too_large(prepared)
         number, first = self._outgoing.next(topic, self._loop.time())
-        is_text = prepared.opcode is Opcode.TEXT
+        is_text = prepared.opcode is _TEXT
         data = self._sealer.seal(topic, self._origin, number, prepared.payload, text=is_text, first=first, key=key)
         return self._bus.publish(topic, data)
 
@@ -481,7 +483,7 @@ class Topics:
         if len(prepared.payload) > self._max_size:
             return self._too_large(prepared)
         number, first = self._outgoing.next(topic, self._loop.time(), settles=True)
-        is_text = prepared.opcode is Opcode.TEXT
+        is_text = prepared.opcode is _TEXT
         data = self._sealer.seal(topic, self._origin, number, prepared.payload, text=is_text, first=first, key=None)
         if but is not None and topic in self._followed:
             self._mine[topic, number] = but
@@ -496,7 +498,7 @@ class Topics:
     def _encoded(self, topic: str, prepared: Prepared, position: Position | None, compress: bool | None) -> Prepared:
         assert self._encode is not None
         message: str | bytes = prepared.payload
-        if prepared.opcode is Opcode.TEXT:
+        if prepared.opcode is _TEXT:
             message = prepared.payload.decode()
         made = self._encode(topic, message, position)
         if not isinstance(made, (str, bytes)):
@@ -707,7 +709,7 @@ class Topics:
                 self._control(*self._sealer.open_control(data))
                 return
             envelope = self._sealer.open(topic, data)
-            rule = self._rules.of(topic)
+            rule = self._known.get(topic) or self._rules.of(topic)
         except ValueError as exc:
             self._refuse(topic, exc)
             return
@@ -766,7 +768,8 @@ class Topics:
             self._hand_on(topic, prepared, token, position)
 
     def _prepared(self, topic: str, envelope: Envelope, position: Position | None) -> Prepared:
-        mark = (topic, envelope.key) if self._rules.of(topic).conflate else None
+        rule = self._known.get(topic) or self._rules.of(topic)
+        mark = (topic, envelope.key) if rule.conflate else None
         prepared = Prepared(envelope.payload, envelope.text, None, mark)
         return prepared if self._encode is None else self._encoded(topic, prepared, position, None)
 
@@ -1031,18 +1034,11 @@ class Topics:
 
 
 class _Link:
-    """What the bus calls."""
+    """What the bus calls: some methods of `Topics`."""
 
-    __slots__ = ("_topics",)
+    __slots__ = ("process_ended", "received", "state_changed")
 
     def __init__(self, topics: Topics) -> None:
-        self._topics = topics
-
-    def received(self, topic: str, data: bytes, position: Position | None) -> None:
-        self._topics._received(topic, data, position)
-
-    def state_changed(self, up: bool, why: str) -> None:
-        self._topics._state_changed(up, why)
-
-    def process_ended(self, origin: int) -> None:
-        self._topics._ended(origin)
+        self.received: Callable[[str, bytes, Position | None], None] = topics._received
+        self.state_changed: Callable[[bool, str], None] = topics._state_changed
+        self.process_ended: Callable[[int], None] = topics._ended
