@@ -685,3 +685,31 @@ def test_names() -> None:
     assert websockets.serve is server.serve
     assert issubclass(websockets.InvalidHandshake, WebSocketException)
     assert issubclass(InvalidStatus, InvalidHandshake)
+
+
+async def test_headers_are_those_of_the_moment() -> None:
+    """As a token that is renewed: pysignalr changes the dict that it gave."""
+
+    async def handler(ws: ServerConnection) -> None:
+        assert ws.request is not None
+        await ws.send(ws.request.headers.get("Authorization", "none"))
+
+    async with serve(handler, "127.0.0.1", 0) as server:
+        headers: dict[str, str] = {}
+        made = connect(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}", additional_headers=headers)
+        seen = []
+        async for ws in made:
+            seen.append(await ws.recv())
+            if len(seen) == 1:
+                headers["Authorization"] = "first"
+            elif len(seen) == 2:
+                made.additional_headers = {"Authorization": "second"}
+            elif len(seen) == 3:
+                made.additional_headers = None
+            else:
+                break
+        assert seen == ["none", "first", "second", "none"]
+        other = connect(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}", additional_headers=headers)
+        headers["Authorization"] = "before the first"
+        async with other as ws:
+            assert await ws.recv() == "before the first"

@@ -99,7 +99,8 @@ class Dialing:
     ws_uri: WebSocketURI
     additional_headers: HeadersLike | None
     _parsed: handshake.URI
-    _headers: list[tuple[str, str]] | None
+    _prepared: Any
+    _known_headers: list[tuple[str, str]] | None = None
     _compression: Any
     _agreed: list[Any] | None = None  # extensions of the connection that is being made
 
@@ -170,6 +171,19 @@ class Dialing:
             protocol.extensions, self._agreed = self._agreed, None
         return protocol
 
+    @property
+    def _headers(self) -> list[tuple[str, str]] | None:
+        """The additional headers as they are now: a program may change them between two connections."""
+        headers = _pairs(self.additional_headers)
+        if headers != self._known_headers:
+            self._known_headers = headers
+            self._prepared = None  # it has those from before
+        return headers
+
+    @_headers.setter
+    def _headers(self, headers: list[tuple[str, str]] | None) -> None:
+        self._known_headers = headers
+
     def _offer(self) -> Any:
         """Return the extensions to offer."""
         if self._compression is not None or not self._made_with["extensions"]:
@@ -190,7 +204,6 @@ class Dialing:
     def _redirected(self, uri: handshake.URI, exc: native.InvalidStatus, followed: int) -> handshake.URI | None:
         status = translate(exc)
         assert isinstance(status, InvalidStatus)
-        headers = self.additional_headers
         answer = self.process_redirect(status)
         if isinstance(answer, Exception):
             if answer is status:
@@ -201,8 +214,6 @@ class Dialing:
         self.uri = answer
         self.ws_uri = parse_uri(answer)
         self._parsed = handshake.parse_uri(answer)
-        if self.additional_headers is not headers:
-            self._headers = _pairs(self.additional_headers)
         return self._parsed
 
     def process_redirect(self, exc: Exception) -> Exception | str:
