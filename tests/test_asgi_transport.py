@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from asgi_helpers import WAYS, Receive, Scope, Send, accept, running
-from raw import RawClient, text
+from raw import RawClient, close, text
 from shared import until
 
 from wsfast.asgi import Host, bridge, of
@@ -115,6 +115,22 @@ async def test_what_waits_is_not_overtaken() -> None:
         client.send(text("x"))
         assert await client.receive_message() == "moved"
         assert (await client.receive_close())[0] == 1000
+
+
+@pytest.mark.parametrize("way", list(WAYS))
+@pytest.mark.parametrize("more", [b"", bytes(100_000)], ids=["", "behind it"])
+async def test_a_connection_that_is_over_early_is_closed_at_once(way: str, more: bytes) -> None:
+    """It does not wait for the peer to end, unless that has sent more: to close then would destroy the Close frame."""
+    async with running(Echo(), **WAYS[way]) as run:
+        client = await run.connect()
+        await echo(client, 1)
+        client.send(close(), more)
+        assert await client.receive_close() == (1000, "")
+        await client.receive_eof()
+        if not more:
+            await until(lambda: not run.state.connections)
+        client.abort()
+        await until(lambda: not run.state.connections)
 
 
 async def test_a_transport_that_was_asked_for_stays() -> None:

@@ -8,6 +8,7 @@ import gc
 import importlib
 import inspect
 import os
+import select
 import socket
 import sys
 import termios
@@ -502,6 +503,22 @@ async def test_what_the_peer_has_not_taken(twin: ModuleType) -> None:
         assert transport.nothing_unread()
         there.sendall(b"x")
         await until(lambda: app.data == b"x")
+
+
+def test_whether_somebody_elses_socket_has_something_to_read(twin: ModuleType) -> None:
+    ours, theirs = tcp_pair()
+    with ours:
+        ours.setblocking(False)
+        with theirs:
+            assert twin.nothing_unread_at(ours.fileno())
+            theirs.sendall(b"x")
+            assert select.select([ours], [], [], 10)[0]
+            assert not twin.nothing_unread_at(ours.fileno())
+            assert ours.recv(9) == b"x"  # which is still there
+            assert twin.nothing_unread_at(ours.fileno())
+        assert select.select([ours], [], [], 10)[0]
+        assert not twin.nothing_unread_at(ours.fileno())
+    assert not twin.nothing_unread_at(-1)
 
 
 async def test_nothing_is_left_open(twin: ModuleType) -> None:

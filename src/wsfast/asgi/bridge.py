@@ -20,12 +20,12 @@ from ..codes import CloseCause, CloseCode
 from ..connection import Side, State
 from ..exceptions import ConnectionClosed, HandshakeRefused
 from ..handshake import RequestParser, accept_response, check_request
-from ..handshake.http11 import HeadLimits
+from ..handshake.http11 import HeadLimits, take_request
 from ..handshake.uri import format_address
 from ..serving import accepting_response, negotiate, tell_end
 from ..session import LINGER, Limits
 from ..transport.loops import end_in_steps
-from ..transport.sockets import can_take_over, take_over
+from ..transport.sockets import can_take_over, nothing_unread, take_over
 from ..transport.timers import CoarseTimer
 from .conversation import (
     Accept,
@@ -259,12 +259,17 @@ class Bridge(EventEndpoint):
             if len(self._early) > self.host.limits.read_limit:
                 transport.pause_reading()
             return
-        parser = self._parser or RequestParser(HEAD_LIMITS)
         try:
-            request = parser.feed(data)
-            if request is None:
-                self._parser = parser
-                return
+            taken = take_request(data, HEAD_LIMITS) if self._parser is None else None
+            if taken is not None:
+                request, trailing = taken
+            else:
+                if self._parser is None:
+                    self._parser = RequestParser(HEAD_LIMITS)
+                fed = self._parser.feed(data)
+                if fed is None:
+                    return
+                request, trailing = fed, self._parser.trailing
             upgrade = check_request(request)
         except HandshakeRefused as exc:
             self.asked, self._parser = True, None
@@ -274,7 +279,7 @@ class Bridge(EventEndpoint):
             )
             self._write(exc.response.serialize(), last=True)
             return
-        self.begin(request, upgrade, parser.trailing)
+        self.begin(request, upgrade, trailing)
 
     def begin(self, request: Request, upgrade: Upgrade, trailing: bytes) -> None:
         """Call the application for a request; `trailing` is what came behind it."""
@@ -313,7 +318,7 @@ class Bridge(EventEndpoint):
             extension, compression = negotiate(host.limits, upgrade.extensions)
         self.ws.subprotocol = accepted.subprotocol
         head = accept_response(
-            upgrade.key, accepted.subprotocol, extension, accepted.headers, lines=host.header_lines()
+            upgrade.key, accepted.subprotocol, extension, accepted.headers or None, lines=host.header_lines()
         )
         early, self._early = self._early, b""
         if not transport.is_reading():
@@ -595,6 +600,15 @@ class BridgeProtocol(ConnectionProtocol):
 
     def opened(self, transport: asyncio.Transport) -> None:
         """Called when the connection is open, and stays on its transport."""
+
+    def flush_last(self) -> bool:
+        """Write what the encoder holds, after which nothing follows; tell whether the transport may be closed now."""
+        if not self.moves or self.transport is None:
+            return super().flush_last()
+        # It is still the loop's transport, above a plain socket, and is asked what that of wsfast knows by itself.
+        may_close = nothing_unread(self.transport)
+        self.flush()
+        return may_close
 
     def move(self) -> None:
         """Go on on wsfast's own transport, which reads and writes sooner than the loop's.

@@ -22,7 +22,7 @@ from libc.string cimport memcpy
 
 from .._codec cimport _seal
 
-__all__ = ["Addresses", "Receiver", "SocketTransport", "accept"]
+__all__ = ["Addresses", "Receiver", "SocketTransport", "accept", "nothing_unread_at"]
 
 
 cdef extern from "_socket.h" nogil:
@@ -727,6 +727,11 @@ cdef object _address_of(const wsf_address *address):
 
 cdef object _error(int number):
     return OSError(number, os.strerror(number))
+
+
+def nothing_unread_at(int fd):
+    """Tell whether it is sure that nothing waits to be read from somebody else's socket, not even the end."""
+    return wsf_nothing_unread(fd)
 
 
 def accept(loop, listening, factory):

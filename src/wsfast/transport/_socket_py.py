@@ -25,7 +25,7 @@ from typing import Any, Final
 from ..events import BytesLike
 from .unacknowledged import unacknowledged
 
-__all__ = ["Addresses", "Receiver", "SocketTransport", "accept"]
+__all__ = ["Addresses", "Receiver", "SocketTransport", "accept", "nothing_unread_at"]
 
 SCRATCH: Final = 65536
 """Bytes received at a time for a protocol that lends no memory."""
@@ -601,6 +601,27 @@ class _Reader:
     def __del__(self) -> None:
         if self._transport._registered:
             self._transport._reader_dropped()
+
+
+def nothing_unread_at(fd: int) -> bool:
+    """Tell whether it is sure that nothing waits to be read from somebody else's socket, not even the end.
+
+    Args:
+        fd: its descriptor, which does not block.
+    """
+    try:
+        sock = socket.socket(fileno=fd)
+    except (OSError, ValueError):
+        return False
+    try:
+        sock.recv(1, socket.MSG_PEEK | getattr(socket, "MSG_DONTWAIT", 0))
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    finally:
+        sock.detach()
+    return False
 
 
 def accept(

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from .._built import IMPLEMENTATION, unusable
 
 if TYPE_CHECKING or IMPLEMENTATION == "python" or os.name == "nt":
-    from ._socket_py import Addresses, SocketTransport, accept
+    from ._socket_py import Addresses, SocketTransport, accept, nothing_unread_at
 else:
     try:
-        from ._socket import Addresses, SocketTransport, accept
+        from ._socket import Addresses, SocketTransport, accept, nothing_unread_at
     except Exception as exc:
         raise unusable("wsfast.transport._socket", exc) from exc
 
@@ -26,6 +26,7 @@ __all__ = [
     "can_take_over",
     "has_readers",
     "look_up",
+    "nothing_unread",
     "take_over",
 ]
 
@@ -114,6 +115,12 @@ def can_take_over(loop: asyncio.AbstractEventLoop, transport: asyncio.BaseTransp
     if own is None:
         own = _loops_own[kind] = (kind.__module__, kind.__name__) in _LOOPS_OWN
     return own and has_readers(loop)
+
+
+def nothing_unread(transport: asyncio.BaseTransport) -> bool:
+    """Tell whether it is sure that nothing waits to be read of a transport that can be taken over, not even the end."""
+    sock = transport.get_extra_info("socket")
+    return sock is not None and nothing_unread_at(sock.fileno())
 
 
 def take_over(

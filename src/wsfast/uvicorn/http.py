@@ -12,6 +12,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from ..asgi.bridge import HEAD_LIMITS, Bridge
 from ..exceptions import HandshakeRefused
 from ..handshake import RequestParser, check_request
+from ..handshake.http11 import take_request
 from .protocol import Protocol, UvicornHost, are_responses_due, chosen
 
 if TYPE_CHECKING:
@@ -32,11 +33,15 @@ class _First(Bridge):
             return
         # If it is not such a request, or not whole, uvicorn's protocol reads the same bytes again.
         if b"ebsocket" in data and cast(UvicornHost, self.host).kind is not None:
-            parser = RequestParser(HEAD_LIMITS)
             try:
-                request = parser.feed(data)
-                if request is not None:
-                    self.begin(request, check_request(request), parser.trailing)
+                taken = take_request(data, HEAD_LIMITS)
+                if taken is None:
+                    parser = RequestParser(HEAD_LIMITS)
+                    request = parser.feed(data)
+                    taken = None if request is None else (request, parser.trailing)
+                if taken is not None:
+                    request, trailing = taken
+                    self.begin(request, check_request(request), trailing)
                     return
             except HandshakeRefused:
                 pass
