@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import wsfast
+import wsfast.bus
 import wsfast.sync
 
 
@@ -73,6 +74,28 @@ async def test_options_of_listening(path: str | None) -> None:
                 await server.start(path=path, **unexpected)
             assert (meant or "") in str(info.value)
         assert not server.sockets
+
+
+def test_options_of_everything_else() -> None:
+    """Each is refused at once, by a text that names the nearest."""
+    redis = pytest.importorskip("wsfast.bus.redis", reason="needs redis-py")
+    nats = pytest.importorskip("wsfast.bus.nats", reason="needs nats-py")
+    uvicorn = pytest.importorskip("wsfast.uvicorn", reason="needs uvicorn")
+    makes: list[tuple[str, Any, str, str]] = [
+        ("Topics()", wsfast.Topics, "autorize", "authorize"),
+        ("LocalBus()", wsfast.bus.LocalBus, "max_histroy", "max_history"),
+        ("RedisBus()", redis.RedisBus, "prefx", "prefix"),
+        ("RedisBus()", redis.RedisBus, "passwrod", "password"),
+        ("NatsBus()", nats.NatsBus, "replica", "replicas"),
+        ("NatsBus()", nats.NatsBus, "passwrod", "password"),
+        ("configure()", uvicorn.configure, "ping_intervall", "ping_interval"),
+        ("run()", lambda **options: wsfast.run("app:server", **options), "worker", "workers"),
+        ("serve()", lambda **options: wsfast.sync.serve(print, "127.0.0.1", 0, **options), "max_sise", "max_size"),
+    ]
+    for call, make, name, meant in makes:
+        with pytest.raises(TypeError) as info:
+            make(**{name: 1})
+        assert str(info.value) == f"{call} got an unexpected keyword argument {name!r}: did you mean {meant!r}?"
 
 
 def test_options_of_websockets_for_a_client() -> None:

@@ -283,6 +283,22 @@ async def test_subprotocols_that_a_server_refuses(offers: str, caplog: pytest.Lo
     assert CANARY not in caplog.text
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("nats:/u:{}@h", "u:{}@h", "http://u:{}@h", "redis://:{}/x@h", "redis://:{}@h/?db={}"),
+        *("redis://:{}@h:port", "redis://:{}@[::1", "redis://h/?socket_timeout={}"),
+    ],
+)
+def test_addresses_of_buses(url: str) -> None:
+    nats = pytest.importorskip("wsfast.bus.nats", reason="needs nats-py")
+    redis = pytest.importorskip("wsfast.bus.redis", reason="needs redis-py")
+    for bus in (redis.RedisBus, nats.NatsBus):
+        with pytest.raises(ValueError, match="must be like") as info:
+            bus(url.format(CANARY, CANARY))
+        check(info.value)
+
+
 def test_a_proxy_that_does_not_begin_as_it_should() -> None:
     with pytest.raises(ValueError, match="got b'GET'") as info:
         read_proxied(f"GET /?{CANARY} HTTP/1.1\r\n".encode())

@@ -1136,7 +1136,7 @@ def test_what_configure_takes() -> None:
     limits = limits_of(config(ws_per_message_deflate=False), ws.options)
     assert (limits.write_limit, limits.overflow, limits.ping_interval) == (7, "drop", None)
     assert limits.compression == Deflate()
-    with pytest.raises(TypeError, match=r"configure\(\) has no option 'max_sise'"):
+    with pytest.raises(TypeError, match=r"configure\(\) got an unexpected .*'max_sise': did you mean 'max_size'"):
         wsfast.uvicorn.configure(max_sise=1)  # type: ignore[call-arg]
     with pytest.raises(ValueError, match="overflow must be"):
         wsfast.uvicorn.configure(overflow="explode")  # type: ignore[arg-type]

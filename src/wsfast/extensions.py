@@ -21,7 +21,6 @@ from .codec import apply_mask, encode_frame
 from .codes import Opcode
 from .escape import show
 from .exceptions import ExtensionError, NegotiationError, PayloadTooBig, PeerError, ProtocolError
-from .http import is_token
 
 if TYPE_CHECKING:
     from .codec import Encoder
@@ -183,6 +182,8 @@ def check_factories(extensions: Iterable[Any] | None, method: str) -> tuple[Any,
     """
     if extensions is None:
         return ()
+    from .http import is_token  # which loads multidict: a connection without a handshake needs neither
+
     if isinstance(extensions, (str, bytes)) or not isinstance(extensions, Iterable):
         raise TypeError(f"extensions must be a list of factories or None, got {type(extensions).__name__}")
     factories = tuple(extensions)

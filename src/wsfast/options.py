@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
+import inspect
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
-from typing import Final, TypeVar
+from typing import Final, ParamSpec, TypeVar
 
-__all__ = ["connection_class", "refuse_unknown"]
+__all__ = ["connection_class", "named_options", "refuse_unknown"]
 
+_P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 _ELSEWHERE: Final = {
@@ -53,6 +56,26 @@ def connection_class(given: type[_T] | None, own: type[_T]) -> type[_T]:
         came = given.__qualname__ if isinstance(given, type) else repr(given)
         raise TypeError(f"create_connection must be a subclass of {own.__module__}.{own.__qualname__}, got {came}")
     return given
+
+
+def named_options(call: str) -> Callable[[Callable[_P, _T]], Callable[_P, _T]]:
+    """Make a decorator for a function whose options all stand in its signature: `refuse_unknown` refuses others.
+
+    Args:
+        call: what the function is to its callers, such as ``"Topics()"``.
+    """
+
+    def decorate(function: Callable[_P, _T]) -> Callable[_P, _T]:
+        known = inspect.signature(function).parameters.keys() - {"self"}
+
+        @functools.wraps(function)
+        def checked(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+            refuse_unknown(call, kwargs, known)
+            return function(*args, **kwargs)
+
+        return checked
+
+    return decorate
 
 
 def refuse_unknown(call: str, given: Iterable[str], known: Iterable[str], others: Iterable[str] = ()) -> None:

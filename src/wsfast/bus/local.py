@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .._built import IMPLEMENTATION, unusable
 from ..exceptions import BusUnavailable
+from ..options import named_options
 from .interface import Bus, Position, Reading, Receiver, Stored
 from .memory import Taken
 from .outbox import Outbox, given_up
@@ -217,6 +218,7 @@ class LocalBus(Bus):
         NotImplementedError: the platform has no Unix sockets.
     """
 
+    @named_options("LocalBus()")
     def __init__(self, directory: str | os.PathLike[str] | None = None, *, max_history: int = 268_435_456) -> None:
         if sys.platform == "win32":  # pragma: no cover - the tests run on Linux
             raise NotImplementedError("LocalBus needs Unix sockets")

@@ -25,6 +25,8 @@ from typing import Any, Final
 
 from ..escape import words
 from ..exceptions import BusUnavailable
+from ..handshake.uri import mask
+from ..options import refuse_unknown
 from .interface import Bus, Position, Reading, Receiver, Stored
 from .lost import DOWN_BYTES, UP_BYTES, Pauses, told
 from .order import InOrder
@@ -146,11 +148,11 @@ class NatsBus(Bus):
         given = [servers] if isinstance(servers, str) else list(servers)
         for server in given:
             if not isinstance(server, str) or not re.match(r"(nats|tls|ws|wss)://[^/]", server):
-                raise ValueError(f"servers must be like nats://host:port, got {server!a:.100}")
+                raise ValueError(f"servers must be like nats://host:port, got {mask(str(server))!a:.100}")
         if not given:
             raise ValueError("servers must name at least one")
-        for name in options.keys() - inspect.signature(Client.connect).parameters.keys():
-            raise TypeError(f"unknown option of nats-py's connect: {name}")
+        own = ("prefix", "replicas", "domain")
+        refuse_unknown("NatsBus()", options, inspect.signature(Client.connect).parameters.keys() - {"self"}, own)
         for name in _OURS & options.keys():
             raise ValueError(f"{name} is not for the caller to choose")
         self._servers = given

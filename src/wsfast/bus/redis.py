@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import re
 import secrets
 from collections import deque
@@ -21,6 +22,8 @@ from typing import Any, Final
 
 from ..escape import words
 from ..exceptions import BusUnavailable
+from ..handshake.uri import mask
+from ..options import refuse_unknown
 from .interface import Bus, Position, Reading, Receiver, Stored
 from .lost import DOWN_BYTES, UP_BYTES, Pauses, told
 from .outbox import Outbox, given_up
@@ -84,6 +87,17 @@ return {m[1], m[2], tonumber(oldest), redis.call('XRANGE', KEYS[1], after, '+', 
 
 class _EngineError(Exception):
     """The engine cannot be used as it is now; the text is for the log."""
+
+
+def _parse(url: str) -> dict[str, Any]:
+    """Take a URL apart.
+
+    Raises:
+        ValueError: it is not valid. Neither its text nor its context holds a password, which redis-py's may do.
+    """
+    with contextlib.suppress(ValueError):
+        return dict(redis_connection.parse_url(url))
+    raise ValueError(f"url must be like redis://user:password@host:port/0?option=value, got {mask(url)!a:.100}")
 
 
 def _connection(options: dict[str, Any], timeout: float) -> Any:
@@ -521,10 +535,16 @@ class RedisBus(Bus):
             raise ValueError("sentinels and service go together")
         if cluster and sentinels is not None:
             raise ValueError("a cluster has no sentinels")
-        self._options = {**redis_connection.parse_url(url), **options}
+        self._options = {**_parse(url), **options}
         if cluster and self._options.get("db"):
             raise ValueError("a cluster has no databases")
-        _connection(self._options, _CONNECT)  # raises for an option that is unknown
+        try:
+            _connection(self._options, _CONNECT)
+        except TypeError:
+            kinds = self._options.get("connection_class", redis_connection.Connection).__mro__
+            known = {name for kind in kinds for name in inspect.signature(kind.__init__).parameters}
+            refuse_unknown("RedisBus()", options, known, ("prefix", "cluster", "sentinels", "service"))
+            raise
         self._prefix = prefix
         self._cluster = cluster
         self._sentinels = list(sentinels or ())

@@ -32,7 +32,12 @@ _NAME = re.compile(r"[0-9A-Za-z_\-]{1,63}(?:\.[0-9A-Za-z_\-]{1,63})*\.?")
 _HOST_AND_PORT = re.compile(r"[^\[\]]*|\[[^\[\]]*\](?::[^:]*)?")
 _SCHEME = re.compile(r"[A-Za-z][0-9A-Za-z+.\-]*+://")
 _SCHEMES = frozenset(
-    f"{name}://" for name in ("ws", "wss", "http", "https", "socks4", "socks4a", "socks5", "socks5h", "ftp")
+    f"{name}://"
+    for name in (
+        *("ws", "wss", "http", "https", "ftp"),
+        *("socks4", "socks4a", "socks5", "socks5h"),
+        *("nats", "tls", "redis", "rediss", "unix"),
+    )
 )
 _AFTER_PATH = re.compile(r"([?#]).+", re.DOTALL)
 # A port that has other characters than digits.

@@ -21,6 +21,7 @@ from ..codes import Opcode
 from ..escape import words
 from ..events import BytesLike
 from ..exceptions import BusUnavailable, InvalidState, NotRecovered
+from ..options import named_options
 from ..transport.loops import OtherThread
 from .envelope import CONTROL, BadEnvelope, Envelope, Sealer
 from .index import Index, Member
@@ -123,6 +124,7 @@ class Topics:
         ValueError, TypeError: an option is out of range; the text names it.
     """
 
+    @named_options("Topics()")
     def __init__(
         self,
         bus: Bus | None = None,

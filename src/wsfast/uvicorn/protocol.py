@@ -14,6 +14,7 @@ from ..deflate import Deflate, as_deflate
 from ..extensions import ServerExtensionFactory, check_factories
 from ..handshake.headers import header_line
 from ..handshake.uri import format_address
+from ..options import refuse_unknown
 from ..session import Limits, Overflow
 
 if TYPE_CHECKING:
@@ -286,9 +287,7 @@ def configure(**options: Unpack[Options]) -> type[Protocol]:
         TypeError: an option is unknown, or of the wrong type.
         ValueError: an option is out of range.
     """
-    for name in options:
-        if name not in _NAMES:
-            raise TypeError(f"configure() has no option {name!r}; it has {', '.join(sorted(_NAMES))}")
+    refuse_unknown("configure()", options, _NAMES)
     checked: dict[str, Any] = dict(options)
     if "compression" in checked:
         checked["compression"] = as_deflate(checked["compression"])

@@ -8,11 +8,13 @@ import signal
 import sys
 from typing import Any
 
+from ..options import named_options
 from .settings import Settings
 
 __all__ = ["run"]
 
 
+@named_options("run()")
 def run(
     target: Any,
     *,
