@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import http
 import logging
+import pickle
 import socket
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -713,3 +714,17 @@ async def test_headers_are_those_of_the_moment() -> None:
         headers["Authorization"] = "before the first"
         async with other as ws:
             assert await ws.recv() == "before the first"
+
+
+async def test_what_a_peer_that_has_gone_is_told_as() -> None:
+    async def handler(ws: ServerConnection) -> None:
+        assert ws.transport is not None
+        ws.transport.close()
+
+    async with serve(handler, "127.0.0.1", 0) as server:
+        async with connect(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}") as ws:
+            with pytest.raises(ConnectionClosedError) as caught:
+                await ws.recv()
+        assert repr(caught.value.__cause__) == "EOFError('unexpected end of stream')"
+        assert repr(caught.value) == "ConnectionClosedError(None, None, None)"
+        assert pickle.loads(pickle.dumps(caught.value)).cause is caught.value.cause

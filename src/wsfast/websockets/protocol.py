@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from wsfast import connection, events
 from wsfast.closing import ended_well
+from wsfast.codes import CloseCause
 
 from .exceptions import (
     ConnectionClosed,
@@ -124,6 +125,8 @@ class Machine(connection.Connection):
         native = super().closed_error()
         error = made(rcvd, sent, ordered, native.cause)
         error.__cause__ = native.__cause__
+        if rcvd is None and error.__cause__ is None and native.cause is CloseCause.LOST:
+            error.__cause__ = EOFError("unexpected end of stream")
         return error
 
 
