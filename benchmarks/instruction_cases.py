@@ -407,11 +407,13 @@ def _publish(members: int, bus: bool) -> Case:
     def prepare() -> tuple[Callable[[], object], int]:
         from wsfast.bus import MemoryBus
         from wsfast.topics.index import Member
+        from wsfast.topics.topics import hub_of
 
         topics = _started(MemoryBus() if bus else None)
+        index = hub_of(topics).index
         for _ in range(members):
-            _members.append(Member(topics._index, _Sink()))  # which the index does not keep
-            topics._index.subscribe(_members[-1], "room")
+            _members.append(Member(index, _Sink()))  # which the index does not keep
+            index.subscribe(_members[-1], "room")
         message = _sized(BINARY, 64)
 
         def run() -> None:
@@ -432,12 +434,14 @@ def _from_the_bus() -> tuple[Callable[[], object], int]:
     from wsfast.bus import MemoryBus
     from wsfast.topics.index import Member
     from wsfast.topics.rules import Rule
+    from wsfast.topics.topics import hub_of
 
     topics = _started(MemoryBus())
-    _members.append(Member(topics._index, _Sink()))
-    topics._index.subscribe(_members[-1], "room")
-    topics._join("room", Rule())
-    message, number, seal, received = _sized(BINARY, 64), 0, topics._sealer.seal, topics._received
+    hub = hub_of(topics)
+    _members.append(Member(hub.index, _Sink()))
+    hub.index.subscribe(_members[-1], "room")
+    hub.join("room", Rule())
+    message, number, seal, received = _sized(BINARY, 64), 0, hub._sealer.seal, hub.received
 
     def prepared() -> list[bytes]:
         nonlocal number

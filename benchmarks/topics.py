@@ -33,6 +33,7 @@ from typing import Any
 import wsfast
 from wsfast.asyncio.protocol import turn_of
 from wsfast.bus import Bus, LocalBus, RedisBus
+from wsfast.topics.topics import hub_of
 
 _REQUEST = (
     b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -175,7 +176,7 @@ async def deliveries(args: argparse.Namespace) -> None:
                 for _ in range(k):
                     name = names[place % args.topics]
                     place += 1
-                    expected += topics._index.count(name)
+                    expected += hub_of(topics).index.count(name)
                     topics.publish(name, payload)
                 await asyncio.sleep(0)
                 while turn.gathering:

@@ -18,8 +18,8 @@ from wsfast.bus import Bus, LocalBus, Position, Reading, Receiver
 from wsfast.bus.memory import Taken
 from wsfast.bus.outbox import given_up
 from wsfast.bus.store import Store
-from wsfast.topics import topics as module
 from wsfast.topics.numbers import Gap, Incoming, Outgoing
+from wsfast.topics.topics import hub_of
 
 pytestmark = pytest.mark.anyio
 
@@ -92,7 +92,7 @@ class FaultyBus(Bus):
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make processes tell each other sooner."""
-    monkeypatch.setattr(module, "_BEAT", 0.05)
+    monkeypatch.setattr("wsfast.topics.others._BEAT", 0.05)
     monkeypatch.setattr("wsfast.topics.numbers._PATIENCE", 0.04)
     monkeypatch.setattr("wsfast.topics.numbers._SLACK", 0.02)
 
@@ -265,7 +265,7 @@ async def test_a_publisher_does_not_get_its_own_from_the_history() -> None:
 
 @pytest.mark.usefixtures("quick")
 async def test_presence_over_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_DEAD", 0.3)
+    monkeypatch.setattr("wsfast.topics.others._DEAD", 0.3)
     async with two_worlds() as (net, one, two, _):
         happened: list[tuple[str | None, bool]] = []
         two.topics.on_presence = lambda topic, present, came: happened.append((present.info, came))
@@ -296,7 +296,7 @@ async def test_presence_over_processes(monkeypatch: pytest.MonkeyPatch) -> None:
         await until(lambda: seen(two) == ["Ada", "Bob", "Cy"])
         assert ("Ada", False) in happened
         # The bus says that it has ended.
-        net.buses[1].receiver.process_ended(one.topics._origin)
+        net.buses[1].receiver.process_ended(hub_of(one.topics).origin)
         assert seen(two) == ["Bob"]
 
 
@@ -308,7 +308,7 @@ async def test_what_others_must_not_send(caplog: pytest.LogCaptureFixture) -> No
         await ours.subscribe("room.a")
         receiver = net.buses[1].receiver
         plain = wsfast.topics.envelope.Sealer()
-        mine = two.topics._sealer
+        mine = hub_of(two.topics)._sealer
         good = mine.seal("a", 7, 1, b"x", text=True, first=True, key=None)
         for topic, data, position in (
             ("a", b"", None),
@@ -430,19 +430,20 @@ def test_the_numbers_of_processes_that_ended_are_forgotten(monkeypatch: pytest.M
 async def test_presence_that_changes_while_the_bus_is_down() -> None:
     """What changes is not kept for the others: they are told all, once it is up again."""
     net = Net()
-    topics: Any = wsfast.Topics(FaultyBus(net))
+    topics = wsfast.Topics(FaultyBus(net))
     topics.configure("room", presence=True)
     async with topics:
-        await until(lambda: topics._up)
-        assert topics._home is not None
-        topics._state_changed(False, "it is a test")
+        await until(lambda: topics.health == "up")
+        hub = hub_of(topics)
+        assert hub.home is not None
+        hub.state_changed(False, "it is a test")
         for number in range(1000):
-            topics._presence.come("room", str(number), None)
-            topics._presence_changed("room", topics._presence.present("room")[0], True)
-            topics._home._go("room", str(number))
+            hub.presence.come("room", str(number), None)
+            hub.moved("room", hub.presence.present("room")[0], True)
+            hub.home._go("room", str(number))
             if number % 100 == 0:
                 await asyncio.sleep(0)
         await asyncio.sleep(0)
-        assert topics._presence._changes == []
-        assert topics._presence.version > 0
-        assert topics._presence.present("room") == []
+        assert hub.presence._changes == []
+        assert hub.presence.version > 0
+        assert hub.presence.present("room") == []

@@ -13,11 +13,13 @@ from shared import until
 import wsfast
 from wsfast.bus import LocalBus
 from wsfast.testing.bus import Process
+from wsfast.topics.topics import hub_of
 
 PROCESS = """
 import asyncio, sys
 import wsfast
 from wsfast.bus import LocalBus
+from wsfast.topics.topics import hub_of
 
 async def main():
     topics = wsfast.Topics(LocalBus(sys.argv[1]))
@@ -78,7 +80,7 @@ async def _seconds_after_a_loss(directory: Path) -> float:
         await lost.bus.start(lost, lost.origin)
         await until(lambda: lost.up)
         for content in ({"presence": 1, "changes": [["room", "id", "Ada"]]}, {"tail": 1, "of": [], "version": 1}):
-            lost.bus.publish("!", other._sealer.seal_control(lost.origin, content))
+            lost.bus.publish("!", hub_of(other)._sealer.seal_control(lost.origin, content))
         await until(lambda: topics.present("room"))
         start = asyncio.get_running_loop().time()
         await until(lambda: not topics.present("room"))

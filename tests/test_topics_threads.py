@@ -14,6 +14,7 @@ from shared import until
 
 import wsfast
 from wsfast.bus import LocalBus
+from wsfast.topics.topics import hub_of
 
 pytestmark = pytest.mark.anyio
 
@@ -123,7 +124,7 @@ async def test_a_publish_reaches_members_in_all_threads() -> None:
         assert topics.counters["subscriptions"] == 1
     assert topics.health == "closed"
     assert topics.counters["publishes"] == THREADS + 3  # those of threads that have ended, too
-    assert topics._far == {}
+    assert hub_of(topics).far == {}
 
 
 async def test_each_publisher_keeps_its_order() -> None:
@@ -241,7 +242,7 @@ async def test_processes_with_threads(tmp_path: Path) -> None:
             for ws in here:
                 assert await take(ws) == ["y"]
         # The awaitable tells whether the bus has taken it, in any thread.
-        await one._bus.close()
+        await hub_of(one)._bus.close()
         assert (await ask(here[2], "publish t z")).startswith("BusUnavailable")
 
 

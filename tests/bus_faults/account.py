@@ -10,6 +10,7 @@ from typing import Any
 import wsfast
 from wsfast.bus import Bus
 from wsfast.topics.index import Member
+from wsfast.topics.topics import hub_of
 
 __all__ = ["Account", "Node", "accounts"]
 
@@ -54,14 +55,14 @@ class Node:
     async def start(self, names: list[str]) -> None:
         """Start, and subscribe to all topics."""
         await self.topics.start()
-        member = Member(self.topics._index, self.sink)
+        member = Member(hub_of(self.topics).index, self.sink)
         self.member = member
         for name in names:
             member.index.subscribe(member, name)
-            self.topics._join(name, self.topics._rules.of(name))
+            hub_of(self.topics).join(name, hub_of(self.topics).rules.of(name))
         for name in names:
             with contextlib.suppress(wsfast.BusUnavailable):
-                await self.topics._settled(name)
+                await hub_of(self.topics).settled(name)
 
     def publish(self, name: str) -> Any:
         """Publish the next of this process' messages of a topic."""

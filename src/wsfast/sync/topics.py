@@ -18,6 +18,7 @@ from wsfast.exceptions import ConcurrencyError, InvalidState
 from wsfast.topics import Published, Topics
 from wsfast.topics.sink import Sink as BaseSink
 from wsfast.topics.thread import LoopOf, check_topics
+from wsfast.topics.topics import hub_of
 
 if TYPE_CHECKING:
     from wsfast.bus import Position
@@ -51,6 +52,7 @@ class Bridge:
 
     def __init__(self, topics: Topics) -> None:
         self._topics = check_topics(topics)
+        self._hub = hub_of(topics)
         self._own = LoopOf(topics)
         self._loop: asyncio.AbstractEventLoop = self._own.loop
         try:
@@ -73,8 +75,8 @@ class Bridge:
             try:
                 return function()
             finally:
-                if self._topics._running:
-                    self._topics._index.flush()
+                if self._hub.running:
+                    self._hub.index.flush()
 
         return self.wait(run)
 
@@ -118,7 +120,7 @@ class Bridge:
 
     def sink(self, ws: WebSocket) -> Sink:
         """Return where the messages of a connection go."""
-        return Sink(ws, self._topics._turn)
+        return Sink(ws, self._hub.turn)
 
     def subscribe(self, ws: WebSocket, topic: str, info: str | None, wait: bool) -> None:
         """Subscribe a connection."""
@@ -149,7 +151,7 @@ class Bridge:
             lambda: (
                 self._topics.publish(topic, message, key=key, text=text, compress=compress)
                 if but is None
-                else self._topics._publish_from(but, topic, message, key, text, compress)
+                else self._hub.publish_from(but, topic, message, key, text, compress)
             )
         )
         return self.wait(lambda: taken) if wait else None

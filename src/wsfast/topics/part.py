@@ -31,7 +31,7 @@ from .rules import Rule, check_name
 if TYPE_CHECKING:
     from ..asyncio.broadcast import Prepared
     from ..bus.interface import Position, Reading
-    from .topics import Topics
+    from .hub import Hub
 
 __all__ = ["MAX_MINE", "TOTALS", "AsyncioSite", "Far", "Home", "Part", "Posted", "Site", "Token", "run_at"]
 
@@ -212,25 +212,25 @@ class Part:
     """The subscriptions of one event loop.
 
     Args:
-        topics: whose part it is.
+        hub: whose part it is.
         site: the event loop.
 
     Attributes:
-        topics, site: the arguments.
+        hub, site: the arguments.
         index, delivery: who subscribed, and how those are sent to who cannot have shared frames.
         users: how many have started the topics on this loop.
         publishes, recovered: totals.
     """
 
-    def __init__(self, topics: Topics, site: Site) -> None:
+    def __init__(self, hub: Hub, site: Site) -> None:
         self.site: Site = site
         self.users: int = 0
         self.publishes: int = 0
         self.recovered: int = 0
-        self.delivery = Delivery(topics._logger, site)
+        self.delivery = Delivery(hub.logger, site)
         self.index = Index(site.turn, self.delivery.slow, self._emptied, self._left)
         self.delivery.index = self.index
-        self.topics: Topics = topics
+        self.hub: Hub = hub
 
     @property
     def totals(self) -> dict[str, int]:
@@ -278,8 +278,8 @@ class Part:
 
     def subscribe(self, ws: Any, topic: str, info: str | None) -> Awaitable[None]:
         """Subscribe a connection; return what waits until that is in force everywhere."""
-        topics = self.topics
-        rule = topics._rules.of(topic)
+        hub = self.hub
+        rule = hub.rules.of(topic)
         if info is not None:
             if not isinstance(info, str):
                 raise TypeError(f"info must be str or None, got {type(info).__name__}")
@@ -294,13 +294,13 @@ class Part:
         index, member = self.index, channel.member
         if member is not None and member.has(topic):
             return self._settling(topic)
-        if member is not None and member.size >= topics._max_topics:
+        if member is not None and member.size >= hub.max_topics:
             raise TooManySubscriptions(f"the connection has {member.size} topics, which is the limit")
-        subscriptions = topics._subscriptions()
-        if subscriptions >= topics._max_subscriptions:
+        subscriptions = hub.subscriptions()
+        if subscriptions >= hub.max_subscriptions:
             raise TooManySubscriptions(f"this process has {subscriptions} subscriptions, which is the limit")
-        if topics._authorize is not None:
-            allowed = topics._authorize(ws, topic)
+        if hub.authorize is not None:
+            allowed = hub.authorize(ws, topic)
             if not isinstance(allowed, bool):
                 if asyncio.iscoroutine(allowed):
                     allowed.close()
@@ -321,8 +321,7 @@ class Part:
             extra = self.delivery.extra(member)
             extra.id = str(ws.id)
             extra.present[topic] = None
-            with topics._presence_lock:
-                topics._presence.come(topic, extra.id, info)
+            hub.presence.come(topic, extra.id, info)
             self._told(topic, Present(extra.id, info), True)
         return self._settling(topic)
 
@@ -335,7 +334,7 @@ class Part:
         channel: Any = ws._open_channel()
         self.check(channel)
         member = channel.member
-        if member is None or not self.topics._running or not member.has(topic):
+        if member is None or not self.hub.running or not member.has(topic):
             return False
         extra = member.extra
         if extra is not None and topic in extra.present:
@@ -354,14 +353,13 @@ class Part:
                 self._go(topic, extra.id)
 
     def _go(self, topic: str, id_: str) -> None:
-        with self.topics._presence_lock:
-            gone = self.topics._presence.go(topic, id_)
+        gone = self.hub.presence.go(topic, id_)
         if gone is not None:
             self._told(topic, gone, False)
 
     async def settled(self, topic: str) -> None:
         """Wait until a subscription is in force everywhere."""
-        await self.run(lambda: self.topics._settled(topic))
+        await self.run(lambda: self.hub.settled(topic))
 
     # --- Recovering
 
@@ -374,14 +372,14 @@ class Part:
         # It keeps the topic in this process while the history is read.
         anchor = Member(self.index, _Nothing())
         if self.index.subscribe(anchor, topic, False) and self.index.count(topic) == 1:
-            self._joined(topic, self.topics._rules.of(topic))
+            self._joined(topic, self.hub.rules.of(topic))
         try:
             return await self._recover(ws, channel, topic, position, info)
         finally:
             anchor.leave()
 
     async def _recover(self, ws: Any, channel: Any, topic: str, position: Position | None, info: str | None) -> int:
-        topics = self.topics
+        hub = self.hub
         await self.settled(topic)
         seen: dict[int, int] = {}
         count = 0
@@ -396,11 +394,11 @@ class Part:
                 if stored.position.offset > here.offset:
                     break  # it is on its way to this process
                 position = stored.position
-                envelope = topics._opened(topic, stored.data)
+                envelope = hub.opened(topic, stored.data)
                 if envelope is None or seen.get(envelope.origin, 0) >= envelope.number:
                     continue
                 seen[envelope.origin] = envelope.number
-                prepared = topics._prepared(topic, envelope, position)
+                prepared = hub.prepared(topic, envelope, position)
                 try:
                     prepared.send(channel)
                 except ConcurrencyError:
@@ -408,7 +406,7 @@ class Part:
                 count += 1
             if (position or reading.position).offset >= here.offset:
                 # What this process delivers from now on is what follows.
-                topics._check_running()
+                hub.check_running()
                 self.subscribe(ws, topic, info)
                 self.recovered += count
                 return count
@@ -427,38 +425,38 @@ class Home(Part):
         self, topic: str, rule: Rule, prepared: Prepared, key: str | None, compress: bool | None, but: Member | None
     ) -> Awaitable[Position | None]:
         """Send a message to all but one."""
-        topics = self.topics
+        hub = self.hub
         self.publishes += 1
         if rule.history is not None:
-            return topics._store(topic, prepared, rule.history, but)
-        if topics._encode is None:
+            return hub.store(topic, prepared, rule.history, but)
+        if hub.encode is None:
             self.index.publish(topic, prepared, but)
-            if topics._far:
-                topics._hand_on(topic, prepared)
-        elif self.index.count(topic) or topic in topics._far:
-            encoded = topics._encoded(topic, prepared, None, compress)
+            if hub.far:
+                hub.hand_on(topic, prepared)
+        elif self.index.count(topic) or topic in hub.far:
+            encoded = hub.encoded(topic, prepared, None, compress)
             self.index.publish(topic, encoded, but)
-            topics._hand_on(topic, encoded)
-        if topics._alone:
+            hub.hand_on(topic, encoded)
+        if hub.alone:
             return _TAKEN if self.publishes % _TURN else _PAUSE
-        return topics._send(topic, prepared, key)
+        return hub.send(topic, prepared, key)
 
     def _settling(self, topic: str) -> Awaitable[None]:
-        return _TAKEN if self.topics._alone else Settling(self, topic)
+        return _TAKEN if self.hub.alone else Settling(self, topic)
 
     def _joined(self, topic: str, rule: Rule) -> None:
-        if topic not in self.topics._far:
-            self.topics._join(topic, rule)
+        if topic not in self.hub.far:
+            self.hub.join(topic, rule)
 
     def _emptied(self, topic: str) -> None:
-        if topic not in self.topics._far:
-            self.topics._leave(topic)
+        if topic not in self.hub.far:
+            self.hub.leave(topic)
 
     def _told(self, topic: str, present: Present, came: bool) -> None:
-        self.topics._presence_changed(topic, present, came)
+        self.hub.moved(topic, present, came)
 
     async def _read(self, topic: str, after: Position | None) -> tuple[Reading, Position | None]:
-        return await self.topics._read(topic, after)
+        return await self.hub.histories.read(topic, after)
 
 
 class Far(Part):
@@ -468,8 +466,8 @@ class Far(Part):
         mine: who published a message with a history, and so does not get it, by the numbers of `Token`.
     """
 
-    def __init__(self, topics: Topics, site: Site, home: AsyncioSite) -> None:
-        super().__init__(topics, site)
+    def __init__(self, hub: Hub, site: Site, home: AsyncioSite) -> None:
+        super().__init__(hub, site)
         self.mine: OrderedDict[int, Member] = OrderedDict()
         self._home = home
         self._tokens = 0
@@ -492,7 +490,7 @@ class Far(Part):
         """Have all that was posted be called at home."""
         out, self._out = self._out, []
         if out:
-            self._home.tell(self.topics._take_in, out)
+            self._home.tell(self.hub.take_in, out)
 
     async def run(self, make: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
         """Run a coroutine function at home, behind what was posted, and return what it does.
@@ -518,16 +516,16 @@ class Far(Part):
         self, topic: str, rule: Rule, prepared: Prepared, key: str | None, compress: bool | None, but: Member | None
     ) -> Awaitable[Position | None]:
         """Send a message to all but one."""
-        topics = self.topics
+        hub = self.hub
         size = len(prepared.payload) + _OVERHEAD
         if self._posted - self._taken + size > UP_BYTES:
             self.delivery.dropped += 1
             why = "the topics' event loop is behind: more than 32 MiB wait for it"
-            topics._log_quietly("behind", "a message in %a was dropped: %s", topic, why)
+            hub.reports.quietly("behind", "a message in %a was dropped: %s", topic, why)
             return given_up(why)
         shared = prepared
-        if rule.history is None and topics._encode is not None:
-            shared = topics._encoded(topic, prepared, None, compress)
+        if rule.history is None and hub.encode is not None:
+            shared = hub.encoded(topic, prepared, None, compress)
         self.publishes += 1
         self._posted += size
         posted = Posted(self)
@@ -540,22 +538,22 @@ class Far(Part):
             self.mine[self._tokens] = but
             if len(self.mine) > MAX_MINE:
                 self.mine.popitem(last=False)
-        self._post(topics._far_published, self, topic, rule, prepared, shared, key, token, posted)
+        self._post(hub.far_published, self, topic, rule, prepared, shared, key, token, posted)
         return posted
 
     def _joined(self, topic: str, rule: Rule) -> None:
-        self._post(self.topics._far_joined, self, topic, rule)
+        self._post(self.hub.far_joined, self, topic, rule)
 
     def _emptied(self, topic: str) -> None:
         self._positions.pop(topic, None)
-        self._post(self.topics._far_emptied, self, topic)
+        self._post(self.hub.far_emptied, self, topic)
 
     def _told(self, topic: str, present: Present, came: bool) -> None:
-        self._post(self.topics._presence_changed, topic, present, came)
+        self._post(self.hub.moved, topic, present, came)
 
     async def _read(self, topic: str, after: Position | None) -> tuple[Reading, Position | None]:
         async def read() -> Reading:
-            reading, here = await self.topics._read(topic, after)
+            reading, here = await self.hub.histories.read(topic, after)
             if here is not None:
                 self.hand(topic, None, None, here)
             return reading
@@ -567,7 +565,7 @@ class Far(Part):
         """End this part."""
         self.index.flush()
         self.delivery.close()
-        self._post(self.topics._far_ended, self)
+        self._post(self.hub.far_ended, self)
         self.send()
 
     # --- From the home
@@ -584,9 +582,9 @@ class Far(Part):
         if shared is not None:
             size = len(shared.payload) + _OVERHEAD
             if self._handed - self._delivered + size > UP_BYTES:
-                self.topics._dropped += 1
+                self.hub.dropped += 1
                 why = "an event loop of another thread is behind: more than 32 MiB wait for it"
-                self.topics._log_quietly("far", "a message in %a was dropped for a thread: %s", topic, why)
+                self.hub.reports.quietly("far", "a message in %a was dropped for a thread: %s", topic, why)
                 if not self._lost:
                     self._home.loop.call_later(_SUMMED, self._tell_lost)
                 self._lost[topic] = self._lost.get(topic, 0) + 1
@@ -598,9 +596,9 @@ class Far(Part):
 
     def _tell_lost(self) -> None:
         lost, self._lost = self._lost, {}
-        if self.topics._running:
+        if self.hub.running:
             for topic, missed in lost.items():
-                self.topics._told(Gap(topic, missed))
+                self.hub.reports.lost(Gap(topic, missed))
 
     def taken(self, payload: bytes) -> None:
         """Note that a message has come to the home; the home calls it."""
@@ -610,7 +608,7 @@ class Far(Part):
         """Have all that was handed on be delivered; the home calls it."""
         messages, self._in = self._in, []
         if messages and not self.site.tell(self._deliver, messages):
-            self.topics._far_ended(self)
+            self.hub.far_ended(self)
 
     def _deliver(self, messages: list[tuple[str, Prepared | None, int | None, Position | None]]) -> None:
         index = self.index
@@ -626,7 +624,7 @@ class Far(Part):
                 try:
                     index.publish(topic, shared, but)
                 except Exception as exc:
-                    self.topics._logger.error("topics: a message of another thread failed", exc_info=exc)
+                    self.hub.logger.error("topics: a message of another thread failed", exc_info=exc)
 
 
 class _Nothing:

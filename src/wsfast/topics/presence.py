@@ -6,6 +6,7 @@ version asks for everything, and those present in a process that has ended are t
 
 from __future__ import annotations
 
+import threading
 from typing import Any, Final, NamedTuple
 
 from .rules import is_name
@@ -28,15 +29,19 @@ class Present(NamedTuple):
 
 
 class Presence:
-    """Who is present.
+    """Who is present. It may be used by several threads.
 
     Args:
         origin: this process.
+
+    Attributes:
+        version: that of the latest report to the others.
     """
 
     def __init__(self, origin: int) -> None:
         self.version: int = 0
         self._origin = origin
+        self._lock = threading.Lock()
         self._topics: dict[str, dict[str, tuple[int, str | None]]] = {}
         self._of: dict[int, dict[tuple[str, str], None]] = {}
         self._versions: dict[int, int] = {}
@@ -44,38 +49,42 @@ class Presence:
 
     def present(self, topic: str) -> list[Present]:
         """Return who is present in a topic, in the order in which this process learnt of them."""
-        return [Present(id_, info) for id_, (_, info) in self._topics.get(topic, {}).items()]
+        with self._lock:
+            return [Present(id_, info) for id_, (_, info) in self._topics.get(topic, {}).items()]
 
     # --- This process' own ----------------------------------------------------------------------------------
 
     def come(self, topic: str, id_: str, info: str | None) -> None:
         """Note that somebody came in this process."""
-        self._put(self._origin, topic, id_, info)
-        self._changes.append([topic, id_, info])
+        with self._lock:
+            self._put(self._origin, topic, id_, info)
+            self._changes.append([topic, id_, info])
 
     def go(self, topic: str, id_: str) -> Present | None:
         """Note that somebody left in this process; return who it was, or None if nobody."""
-        gone = self._take(self._origin, topic, id_)
-        if gone is not None:
-            self._changes.append([topic, id_])
+        with self._lock:
+            gone = self._take(self._origin, topic, id_)
+            if gone is not None:
+                self._changes.append([topic, id_])
         return gone
 
     def changes(self) -> list[dict[str, Any]]:
         """Return what changed in this process since the last call, as messages to the others."""
-        changes, self._changes = self._changes, []
         messages = []
-        for i in range(0, len(changes), _CHUNK):
-            self.version += 1
-            messages.append({"presence": self.version, "changes": changes[i : i + _CHUNK]})
+        with self._lock:
+            changes, self._changes = self._changes, []
+            for i in range(0, len(changes), _CHUNK):
+                self.version += 1
+                messages.append({"presence": self.version, "changes": changes[i : i + _CHUNK]})
         return messages
 
     def all(self) -> list[dict[str, Any]]:
         """Return everybody present in this process, as messages; changes since the last call of `changes` included."""
-        mine = [[topic, id_, self._topics[topic][id_][1]] for topic, id_ in self._of.get(self._origin, ())]
+        with self._lock:
+            version = self.version
+            mine = [[topic, id_, self._topics[topic][id_][1]] for topic, id_ in self._of.get(self._origin, ())]
         chunks = [mine[i : i + _CHUNK] for i in range(0, len(mine), _CHUNK)] or [[]]
-        return [
-            {"presence": self.version, "all": chunk, "part": i, "parts": len(chunks)} for i, chunk in enumerate(chunks)
-        ]
+        return [{"presence": version, "all": chunk, "part": i, "parts": len(chunks)} for i, chunk in enumerate(chunks)]
 
     # --- Others' --------------------------------------------------------------------------------------------
 
@@ -96,6 +105,12 @@ class Presence:
         version = content.get("presence")
         if type(version) is not int or version < 0:
             raise ValueError("a presence's version must be a number")
+        with self._lock:
+            return self._take_in(origin, content, version)
+
+    def _take_in(
+        self, origin: int, content: dict[str, Any], version: int
+    ) -> tuple[bool, list[tuple[str, Present, bool]]]:
         happened: list[tuple[str, Present, bool]] = []
         if "all" in content:
             entries = [self._checked(entry, 3) for entry in self._list(content["all"])]
@@ -129,9 +144,10 @@ class Presence:
     def forget(self, origin: int) -> list[tuple[str, Present, bool]]:
         """Remove everybody of a process that has ended; return who left which topic."""
         happened: list[tuple[str, Present, bool]] = []
-        for topic, id_ in list(self._of.get(origin, ())):
-            self._left(origin, topic, id_, happened)
-        self._versions.pop(origin, None)
+        with self._lock:
+            for topic, id_ in list(self._of.get(origin, ())):
+                self._left(origin, topic, id_, happened)
+            self._versions.pop(origin, None)
         return happened
 
     @staticmethod

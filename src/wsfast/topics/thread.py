@@ -7,7 +7,7 @@ import threading
 from typing import Final
 
 from ..exceptions import InvalidState
-from .topics import Topics
+from .topics import Topics, hub_of
 
 __all__ = ["LoopOf", "check_topics"]
 
@@ -61,10 +61,11 @@ class LoopOf:
     def __init__(self, topics: Topics) -> None:
         self._key = id(topics)
         self._own: _Loop | None = None
-        if topics._closed:
+        hub = hub_of(topics)
+        if hub.closed:
             raise InvalidState("the topics are closed")
         with _loops_lock:
-            running = topics._loop if topics._running else None
+            running = hub.loop if hub.running else None
             own = _loops.get(self._key)
             if running is None and own is None:
                 own = _loops[self._key] = _Loop()

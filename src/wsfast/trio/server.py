@@ -171,7 +171,7 @@ class Server(CountingServer):
             InvalidState: the server has no topics, or is closed.
         """
         bridge = self._topics_bridge()
-        return bridge.topics._publish(topic, message, key, text, compress, None, bridge.part())
+        return bridge.hub.publish(topic, message, key, text, compress, None, bridge.part())
 
     def present(self, topic: str) -> list[Present]:
         """Return who is present in a topic; see `Topics.present`."""
@@ -180,7 +180,7 @@ class Server(CountingServer):
     def history(self, topic: str, since: Position | str | None = None) -> AsyncIterator[Published]:
         """Iterate over the messages that are kept of a topic, oldest first; see `Topics.history`."""
         bridge = self._topics_bridge()
-        return bridge.topics._history(bridge.part(), topic, since)
+        return bridge.hub.history(bridge.part(), topic, since)
 
     def _topics_bridge(self) -> Bridge:
         return used_topics(self.topics, self._bridge)

@@ -21,8 +21,11 @@ from wsfast.topics import Topics
 from wsfast.topics.part import Far, Part, run_at
 from wsfast.topics.sink import Sink as BaseSink
 from wsfast.topics.thread import LoopOf
+from wsfast.topics.topics import hub_of
 
 if TYPE_CHECKING:
+    from wsfast.topics.hub import Hub
+
     from .websocket import WebSocket
 
 __all__ = ["Bridge", "Sink"]
@@ -98,36 +101,37 @@ class Bridge:
     """A server on trio uses its topics through this.
 
     Attributes:
-        topics: the topics.
+        topics, hub: the topics, and what is behind them.
     """
 
     def __init__(self, topics: Topics) -> None:
         self.topics: Topics = topics
+        self.hub: Hub = hub_of(topics)
         self._loop = LoopOf(topics)
         self._key: object = threading.get_ident()
         self._part: Part | None = None
 
     async def start(self) -> None:
         """Start the topics: on the event loop that they run on, if an asyncio server has, else in a thread."""
-        topics = self.topics
+        hub = self.hub
         site = TrioSite()
         try:
-            await run_at(self._loop.loop, topics.start, site)
+            await run_at(self._loop.loop, self.topics.start, site)
         except BaseException:
             await self._leave()
             raise
-        old = topics._parts.get(self._key)
+        old = hub.parts.get(self._key)
         if isinstance(old, Far) and isinstance(old.site, TrioSite) and old.site.token is not site.token:
-            del topics._parts[self._key]  # of a run in this thread that ended before its server did
-        topics._begin(self._key, lambda: site)
-        self._part = topics._parts[self._key]
+            del hub.parts[self._key]  # of a run in this thread that ended before its server did
+        hub.begin(self._key, lambda: site)
+        self._part = hub.parts[self._key]
 
     async def close(self) -> None:
         """Close the topics, if nobody else uses them."""
         part, self._part = self._part, None
         try:
             if part is not None:
-                await self.topics._close(self._key)
+                await self.hub.close(self._key)
                 with contextlib.suppress(InvalidState):  # the loop has ended first
                     await part.run(self.topics.close)
         finally:
@@ -143,7 +147,7 @@ class Bridge:
         Raises:
             InvalidState: the topics are closed.
         """
-        self.topics._check_running()
+        self.hub.check_running()
         if self._part is None:
             raise InvalidState("the server is closed, and so are its topics")
         return self._part

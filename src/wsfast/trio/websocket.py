@@ -505,7 +505,7 @@ class WebSocket(Shell):
             NotAuthorized, TooManySubscriptions, ConnectionClosed, InvalidState: as `subscribe`.
         """
         part = self._topics_part()
-        return await part.recover(self, topic, part.topics._checked_since(topic, since), info)
+        return await part.recover(self, topic, part.hub.checked_since(topic, since), info)
 
     def publish(
         self,
@@ -526,7 +526,7 @@ class WebSocket(Shell):
         sink = self._open_channel()
         if sink.connection.state is not State.OPEN:
             raise sink.connection.closed_error()
-        return part.topics._publish(topic, message, key, text, compress, sink.member, part)
+        return part.hub.publish(topic, message, key, text, compress, sink.member, part)
 
     @property
     def topics(self) -> set[str]:
