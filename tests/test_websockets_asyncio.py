@@ -230,20 +230,6 @@ async def test_create_connection() -> None:
         assert await ws.recv() == "theirs"
 
 
-async def test_a_block_closes_with_1000_though_it_raised() -> None:
-    codes: asyncio.Queue[int | None] = asyncio.Queue()
-
-    async def handler(ws: ServerConnection) -> None:
-        await ws.wait_closed()
-        codes.put_nowait(ws.close_code)
-
-    async with serving(handler) as running:
-        with pytest.raises(LookupError):
-            async with connect(uri(running)):
-                raise LookupError
-        assert await codes.get() == 1000
-
-
 async def test_connect_is_not_reentrant() -> None:
     async with serving() as running:
         connecting = connect(uri(running))
@@ -728,3 +714,22 @@ async def test_what_a_peer_that_has_gone_is_told_as() -> None:
         assert repr(caught.value.__cause__) == "EOFError('unexpected end of stream')"
         assert repr(caught.value) == "ConnectionClosedError(None, None, None)"
         assert pickle.loads(pickle.dumps(caught.value)).cause is caught.value.cause
+
+
+async def test_a_block_that_raises_closes_with_1011() -> None:
+    codes: list[int | None] = []
+
+    async def handler(ws: ServerConnection) -> None:
+        await ws.wait_closed()
+        codes.append(ws.close_code)
+
+    async with serve(handler, "127.0.0.1", 0) as server:
+        uri = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        with pytest.raises(KeyError):
+            async with connect(uri):
+                raise KeyError
+        async with connect(uri):
+            pass
+        async for _ in connect(uri):
+            break
+    assert codes == [1011, 1000, 1000]

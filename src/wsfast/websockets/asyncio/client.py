@@ -145,13 +145,14 @@ class connect(Dialing, connector.connect):  # noqa: N801
         if hasattr(self, "connection"):
             raise RuntimeError("connect() isn't reentrant")
         self.connection: ClientConnection = await self
-        return self.connection
+        entered: ClientConnection = await self.connection.__aenter__()
+        return entered
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         try:
-            await self.connection.close()
+            await self.connection.__aexit__(kind, exc, tb)
         finally:
             del self.connection
 
