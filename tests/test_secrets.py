@@ -24,10 +24,13 @@ import wsfast.websockets.sync.client
 from wsfast.asgi.conversation import Conversation
 from wsfast.dial.proxy import parse_proxy
 from wsfast.handshake import ClientHandshake, RequestParser, check_request, parse_uri
+from wsfast.handshake.accept import Upgrade
 from wsfast.handshake.forwarded import read_proxied
 from wsfast.handshake.key import accept_token
-from wsfast.http import Headers, check_header
-from wsfast.websockets import ClientProtocol, ServerProtocol
+from wsfast.http import Headers, HeadersView, check_header
+from wsfast.websockets import ClientProtocol, ServerProtocol, http11
+from wsfast.websockets import datastructures as dropin
+from wsfast.websockets.proxy import parse_proxy as parse_dropin_proxy
 from wsfast.websockets.uri import parse_uri as parse_dropin_uri
 
 pytestmark = pytest.mark.anyio
@@ -180,6 +183,16 @@ def test_reprs() -> None:
     for thing in (uri, token, handshake, handshake.request, connector, parse_proxy(f"http://{CANARY}:{CANARY}@h")):
         assert CANARY not in repr(thing)
         assert CANARY not in str(thing)
+    headers = {"Cookie": CANARY, "X-Api-Key": CANARY, "Sec-WebSocket-Protocol": CANARY, "Server": "s"}
+    theirs = dropin.Headers(headers)
+    upgrade = Upgrade("", [CANARY], [], None)
+    proxy = parse_dropin_proxy(f"http://u:{CANARY}@h")
+    request, response = http11.Request(f"/?{CANARY}", theirs), http11.Response(101, "", theirs)
+    more: list[Any] = [Headers(headers), HeadersView(Headers(headers)), theirs, request, response, upgrade, proxy]
+    for thing in more:
+        assert CANARY not in repr(thing)
+    assert repr(Headers(headers)).endswith("'Server': 's')>")
+    assert CANARY not in repr(parse_dropin_uri(f"ws://u:{CANARY}@h/?{CANARY}"))
     assert repr(parse_uri("ws://h/")).startswith("URI(secure=False, host='h', port=80")
 
 
@@ -448,10 +461,10 @@ def test_a_proxy_that_refuses(front: str, caplog: pytest.LogCaptureFixture) -> N
     assert credentials.decode() not in caplog.text
 
 
-@pytest.mark.parametrize("form", WRONG, ids=ascii)
+@pytest.mark.parametrize("form", [*WRONG, "ws://{}@h/", "ws://{}@h/?{}"], ids=ascii)
 def test_the_uri_of_a_protocol(form: str) -> None:
     with pytest.raises(wsfast.InvalidURI) as info:
-        parse_dropin_uri(form.format(CANARY))
+        parse_dropin_uri(form.format(CANARY, CANARY))
     check(info.value)
 
 

@@ -266,7 +266,7 @@ def test_headers() -> None:
     assert copy.serialize() == b"X-A: 1\r\nOther: 2\r\nx-a: 3\r\n\r\n"
     headers.clear()
     assert headers == Headers()
-    assert repr(Headers(A="b")) == "Headers([('A', 'b')])"
+    assert repr(Headers(Server="b", Cookie="c")) == "Headers([('Server', 'b'), ('Cookie', '...')])"
 
 
 def test_close_and_frames() -> None:

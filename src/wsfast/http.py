@@ -24,6 +24,7 @@ __all__ = [
     "check_token",
     "is_token",
     "parse_headers",
+    "shown",
     "text_response",
     "why_no_token",
 ]
@@ -103,6 +104,56 @@ def check_header(name: str, value: str) -> None:
         )
 
 
+_SHOWN = frozenset(
+    {
+        "accept",
+        "accept-encoding",
+        "accept-language",
+        "allow",
+        "cache-control",
+        "connection",
+        "content-length",
+        "content-type",
+        "date",
+        "forwarded",
+        "host",
+        "origin",
+        "pragma",
+        "retry-after",
+        "sec-websocket-accept",
+        "sec-websocket-extensions",
+        "sec-websocket-key",
+        "sec-websocket-version",
+        "server",
+        "transfer-encoding",
+        "upgrade",
+        "user-agent",
+        "vary",
+        "via",
+        "www-authenticate",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-proto",
+        "x-request-id",
+    }
+)
+
+
+def shown(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return headers as a log or a repr may show them: with ``...`` for a value that may be a credential.
+
+    Whatever is not known to hold none may: programs have names of their own for tokens, and browsers can send one only
+    as a subprotocol.
+    """
+    return [(name, value if name.lower() in _SHOWN else "...") for name, value in headers]
+
+
+def _repr(self: MultiMapping[str]) -> str:
+    """Show the headers, but for what may be a credential: ``dict(headers)`` has that, too."""
+    told = ", ".join(f"{name!r}: {value!r}" for name, value in shown(self.items()))
+    return f"<{type(self).__name__}({told})>"
+
+
 def _get_all(self: MultiMapping[str], name: str) -> list[str]:
     """Return all values of a header, in their order; an empty list if there is none."""
     return self.getall(name, [])
@@ -124,6 +175,7 @@ class Headers(CIMultiDict[str]):
 
     get_all = _get_all
     raw_items = _raw_items
+    __repr__ = _repr
 
 
 class HeadersView(CIMultiDictProxy[str]):
@@ -133,6 +185,7 @@ class HeadersView(CIMultiDictProxy[str]):
 
     get_all = _get_all
     raw_items = _raw_items
+    __repr__ = _repr
 
 
 def parse_headers(raw: bytes) -> Headers:

@@ -45,6 +45,10 @@ class Upgrade(NamedTuple):
     origin: str | None
     """Origin, None without it."""
 
+    def __repr__(self) -> str:
+        # A subprotocol may be a token: browsers can send one nowhere else.
+        return f"<Upgrade, {len(self.subprotocols)} subprotocols, {len(self.extensions)} extensions>"
+
 
 # What `Upgrade` does is written in Python and takes as long as three calls.
 _upgrade: Callable[[tuple[str, list[str], list[ExtensionHeader], str | None]], Upgrade] = partial(

@@ -42,7 +42,8 @@ class Headers(MutableMapping[str, str]):
         return "".join(f"{name}: {value}\r\n" for name, value in self._items.items()) + "\r\n"
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({list(self._items.items())!r})"
+        # websockets shows all of them; one may be a credential.
+        return f"{type(self).__name__}({native.shown(self._items.items())!r})"
 
     def copy(self) -> Headers:
         """Return a copy."""

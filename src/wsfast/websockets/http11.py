@@ -14,6 +14,7 @@ from multidict import MultiMapping
 
 from wsfast import handshake
 from wsfast._version import __version__
+from wsfast.escape import without_query
 from wsfast.http import TCHAR
 
 from .datastructures import Headers
@@ -57,6 +58,9 @@ class Request:
     method: str = "GET"
     protocol: str = "HTTP/1.1"
     _exception: Exception | None = None
+
+    def __repr__(self) -> str:
+        return f"Request(path={without_query(self.path)!r}, headers={self.headers!r}, method={self.method!r})"
 
     @property
     def exception(self) -> Exception | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from wsfast import connection, events
 from wsfast.closing import ended_well
 from wsfast.codes import CloseCause
+from wsfast.http import shown
 
 from .exceptions import (
     ConnectionClosed,
@@ -63,33 +64,6 @@ STATES = {
 }
 
 
-_SHOWN = frozenset(
-    {
-        "accept",
-        "accept-encoding",
-        "accept-language",
-        "cache-control",
-        "connection",
-        "content-length",
-        "content-type",
-        "date",
-        "host",
-        "origin",
-        "pragma",
-        "sec-websocket-accept",
-        "sec-websocket-extensions",
-        "sec-websocket-key",
-        "sec-websocket-version",
-        "server",
-        "transfer-encoding",
-        "upgrade",
-        "user-agent",
-    }
-)
-"""Headers whose values are logged. Any other may hold a credential; subprotocols too, since browsers have no other
-place for one."""
-
-
 def log_headers(logger: LoggerLike, direction: str, headers: Headers) -> None:
     """Log headers, without the values of those that may hold a credential.
 
@@ -98,8 +72,8 @@ def log_headers(logger: LoggerLike, direction: str, headers: Headers) -> None:
         direction: ">" for what is sent, "<" for what came.
         headers: what is told.
     """
-    for name, value in headers.raw_items():
-        logger.debug("%s %s: %s", direction, name, value if name.lower() in _SHOWN else "...")
+    for name, value in shown(headers.raw_items()):
+        logger.debug("%s %s: %s", direction, name, value)
 
 
 class Machine(connection.Connection):

@@ -31,6 +31,11 @@ class Proxy:
     username: str | None = None
     password: str | None = None
 
+    def __repr__(self) -> str:
+        # A repr must not carry a secret into a log.
+        hidden = "" if self.username is None else ", username='***', password='***'"
+        return f"Proxy(scheme={self.scheme!r}, host={self.host!r}, port={self.port}{hidden})"
+
     @property
     def user_info(self) -> tuple[str, str] | None:
         """User name and password, or None."""

@@ -7,6 +7,7 @@ from urllib.parse import quote, urlsplit
 
 from wsfast import exceptions as native
 from wsfast import handshake
+from wsfast.handshake.uri import mask
 
 from .exceptions import InvalidURI
 
@@ -35,6 +36,12 @@ class WebSocketURI:
     username: str | None = None
     password: str | None = None
 
+    def __repr__(self) -> str:
+        # A repr must not carry a secret into a log; a user name without a password often is a token.
+        parts = dataclasses.asdict(self)
+        hidden = {name: "***" for name in ("query", "username", "password") if parts[name]}
+        return f"WebSocketURI({', '.join(f'{name}={value!r}' for name, value in (parts | hidden).items())})"
+
     @property
     def resource_name(self) -> str:
         """The path and the query as the request has them."""
@@ -60,7 +67,7 @@ def parse_uri(uri: str) -> WebSocketURI:
     parts = urlsplit(uri)
     username, password = parts.username, parts.password
     if username is not None and password is None:
-        raise InvalidURI(uri, "username provided without password")
+        raise InvalidURI(mask(uri), "username provided without password")
     if username is not None and password is not None and not uri.isascii():
         username, password = quote(username, safe=_SAFE), quote(password, safe=_SAFE)
     return WebSocketURI(parsed.secure, parsed.host, parsed.port, parsed.path, parsed.query, username, password)
