@@ -320,7 +320,7 @@ class Connection:
             InvalidState: a message in fragments is unfinished.
             TypeError: `data` is neither `str` nor bytes-like.
             UnicodeError: `data` is no text.
-            Exception: what an extension raises; the message was not sent then.
+            ExtensionError: an extension failed on it; it was not sent.
         """
         self.send_prepared(self.prepare_message(data, text, compress))
 

@@ -7,7 +7,7 @@ Whose fault it is shows in the type:
     │   ├── ProtocolError            1002
     │   ├── InvalidPayload           1007
     │   ├── PayloadTooBig            1009
-    │   └── ExtensionError           1011, an extension of this program's own failed on what came
+    │   └── ExtensionError           1011, an extension of this program's own failed
     ├── CallerError                  this program used the library wrongly
     │   ├── InvalidState         (also an `AssertionError`, as in `websockets`)
     │   ├── ConcurrencyError     (also a `RuntimeError`)
@@ -123,7 +123,11 @@ class PayloadTooBig(PeerError):
 
 
 class ExtensionError(PeerError):
-    """An extension of this program's own failed on what the peer sent (1011); `__cause__` is what it raised."""
+    """An extension of this program's own failed; `__cause__` is what it raised.
+
+    On what the peer sent, it ends the connection with 1011. On a message that was to be sent, the call that sends it
+    raises this, and the connection goes on without the message.
+    """
 
     code: int = CloseCode.INTERNAL_ERROR
 

@@ -105,8 +105,9 @@ class Extension:
     def encode(self, frame: Frame) -> Frame:
         """Turn a frame into what is sent.
 
-        What it raises for a message is raised by the call that sends it, which then was not sent. What it raises for
-        a control frame is logged: pings and pongs are left out then, and a Close frame goes out without code.
+        Where it raises for a message, that was not sent, and the call that sends it raises `ExtensionError` with that
+        as its cause. What it raises for a control frame is logged: pings and pongs are left out then, and a Close frame
+        goes out without code.
 
         Args:
             frame: the frame, control frames among them, which may have at most 125 bytes afterwards too.
@@ -376,7 +377,7 @@ class Chain:
         """Have the extensions encode a frame, and append it; arguments and errors are those of `encode_frame`.
 
         Raises:
-            Exception: what an extension raises for a message.
+            ExtensionError: an extension failed on a message; that is its cause.
         """
         data = payload.encode() if isinstance(payload, str) else bytes(memoryview(payload))
         if not opcode & _CONTROL:
@@ -385,8 +386,9 @@ class Chain:
         encode_frame(opcode, data, fin=fin)  # raises, if it does
         try:
             encoded = self._encoded(opcode, data, fin, rsv1)
-        except Exception as exc:
-            self._logger.error("an extension failed on a control frame with opcode 0x%x", opcode, exc_info=exc)
+        except ExtensionError as exc:
+            cause = exc.__cause__
+            self._logger.error("an extension failed on a control frame with opcode 0x%x", opcode, exc_info=cause)
             if opcode != _CLOSE:
                 return
             # What it says was for the extensions to hide, it may be; that the connection closes must be said.
@@ -416,9 +418,11 @@ class Chain:
             if wrong:
                 raise ValueError(f"encode() set the reserved bits 0x{wrong:02x}, which no extension says it uses")
             encoded = encode_frame(frame.opcode, frame.data, fin=frame.fin, mask=self._key())
-        except BaseException:
+        except BaseException as exc:
             if self.compression is not None:
                 self.compression.note_shared()  # it has seen a message that the peer will not
+            if isinstance(exc, Exception):
+                raise ExtensionError("an extension failed to encode a frame") from exc
             raise
         return bytes((encoded[0] | bits,)) + encoded[1:] if bits else encoded
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from ..codec import encode_frame
 from ..codes import Opcode
 from ..connection import Side, State
 from ..events import BytesLike
-from ..exceptions import BufferFull, ConcurrencyError, ConnectionClosed
+from ..exceptions import BufferFull, ConcurrencyError, ConnectionClosed, ExtensionError
 from ..handshake.uri import format_address
 from ..transport.loops import OtherThread
 
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from .protocol import ConnectionProtocol
     from .websocket import WebSocket
 
-__all__ = ["Prepared", "broadcast"]
+__all__ = ["Prepared", "Skipped", "broadcast"]
+
+Skipped: TypeAlias = ConcurrencyError | BufferFull | ExtensionError
+"""Why a broadcast skips a connection that is open."""
 
 _SERVER: Final = Side.SERVER  # in Python 3.11, to get a member from its class takes a call
 _OPEN: Final = State.OPEN
@@ -60,7 +63,7 @@ def broadcast(
         TypeError: `message` is neither `str` nor bytes-like.
         UnicodeError: the message is not text.
         RuntimeError: no event loop runs in this thread; `loop.call_soon_threadsafe` brings the call to one.
-        ExceptionGroup: of `ConcurrencyError` and `BufferFull`, if `raise_exceptions` is set.
+        ExceptionGroup: of `ConcurrencyError`, `BufferFull` and `ExtensionError`, if `raise_exceptions` is set.
     """
     failures = []
     for ws, exc in broadcast_each(connections, message, text, compress):
@@ -74,7 +77,7 @@ def broadcast(
 
 def broadcast_each(
     connections: Iterable[WebSocket], message: str | BytesLike, text: bool | None, compress: bool | None
-) -> Iterator[tuple[WebSocket, ConcurrencyError | BufferFull]]:
+) -> Iterator[tuple[WebSocket, Skipped]]:
     """Do the work of `broadcast`; yield each connection that was skipped though it is open, and why."""
     shared = Prepared(message, text, compress)
     elsewhere: dict[asyncio.AbstractEventLoop, list[WebSocket]] = {}
@@ -96,7 +99,7 @@ def _tell_skipped(ws: WebSocket, exc: Exception) -> None:
 
 def _send_here(
     connections: Iterable[WebSocket], shared: Prepared, elsewhere: dict[asyncio.AbstractEventLoop, list[WebSocket]]
-) -> Iterator[tuple[WebSocket, ConcurrencyError | BufferFull]]:
+) -> Iterator[tuple[WebSocket, Skipped]]:
     """Send to connections of this thread's loop; note those that are `elsewhere`."""
     frame = shared.frame
     for ws in connections:
@@ -113,7 +116,7 @@ def _send_here(
             continue
         try:
             shared.send(channel)
-        except (ConcurrencyError, BufferFull) as exc:
+        except (ConcurrencyError, BufferFull, ExtensionError) as exc:
             yield ws, exc
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ..connection import State
-from ..exceptions import BufferFull, ConcurrencyError, ConnectionClosed
+from ..exceptions import BufferFull, ConcurrencyError, ConnectionClosed, ExtensionError
 
 if TYPE_CHECKING:
     from ..asyncio.broadcast import Prepared
@@ -122,7 +122,7 @@ class Delivery:
                     member.extra.warned = False
             elif channel.connection.state is _OPEN:
                 self.dropped += 1
-        except BufferFull as exc:
+        except (BufferFull, ExtensionError) as exc:
             self.dropped += 1
             extra = self.extra(member)
             if not extra.warned:

@@ -12,7 +12,7 @@ import trio
 from wsfast import connection as native
 from wsfast import handshake
 from wsfast.codes import CloseCause, CloseCode
-from wsfast.exceptions import CallerError, ConcurrencyError, ConnectionClosed
+from wsfast.exceptions import CallerError, ConcurrencyError, ConnectionClosed, ExtensionError
 from wsfast.session import Limits
 from wsfast.trio.stream import Transport
 from wsfast.trio.websocket import PingWaiter, WebSocket
@@ -213,7 +213,7 @@ async def broadcast(
             await ws.send(message, text)
         except ConnectionClosed:
             pass
-        except CallerError as exc:
+        except (CallerError, ExtensionError) as exc:
             if raise_exceptions:
                 failures.append(exc)
             else:
