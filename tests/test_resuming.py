@@ -168,6 +168,91 @@ def test_no_hook_keeps_the_program_from_ending(
     assert not [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
 
 
+class Own(BaseException):
+    """Neither an `Exception` nor one that ends the program."""
+
+
+IN_TASKS = ["handler", "stream handler", "iterable", "client: on_open"]
+FAULTY = ["process_request", "async process_request", "process_response", "factory", *IN_TASKS]
+FAULTY += ["on_open", "on_message", "on_close", "on_writable"]
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_what_does_not_end_the_program_is_a_fault_of_who_raised_it(loop: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever it is: the connection ends at once, and the log has one line with a traceback."""
+
+    async def fails(where: str, kind: type[BaseException]) -> str:
+        def raising(*args: Any) -> Any:
+            raise kind("mine")
+
+        async def raising_later(*args: Any) -> Any:
+            await asyncio.sleep(0)
+            raising()
+
+        async def handler(ws: wsfast.WebSocket) -> None:
+            await ws.recv()
+            await (ws.send(raising() for _ in "x") if where == "iterable" else raising_later())
+
+        class Listener(wsfast.Listener):
+            def on_message(self, message: str | bytes) -> None:
+                self.ws.send_nowait(b"x" * 16_000_000)
+                if where == "on_close":
+                    self.ws.close_nowait()
+
+        name = where.removeprefix("async ")
+        hooks: dict[str, Any] = {}
+        if name.startswith("process_"):
+            hooks[name] = raising if name == where else raising_later
+        server = wsfast.Server(stop_timeout=5, max_buffered=None, **hooks)
+        if where == "stream handler":
+            server.register_stream_handler(None, raising_later)
+        elif where == "factory":
+            server.register_listener(None, raising)
+        elif where.startswith("on_"):
+            setattr(Listener, where, raising)
+            server.register_listener(None, Listener)
+        else:
+            server.register_handler(None, handler)
+        async with server:
+            await server.start("127.0.0.1", 0)
+            uri = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+            if where == "client: on_open":
+                client = type("Client", (wsfast.Listener,), {"on_open": raising})
+                with pytest.raises(RuntimeError if kind is GeneratorExit else kind):
+                    await wsfast.connect_listener(client, uri)
+                return "told"
+            try:
+                async with wsfast.connect(uri, max_size=None) as ws:
+                    await ws.send("x")
+                    async for _ in ws:
+                        pass
+            except (wsfast.ConnectionClosedError, wsfast.InvalidStatus) as exc:
+                return str(exc)
+            return "closed"
+
+    async def main() -> None:
+        for kind in (Own, GeneratorExit, asyncio.CancelledError):
+            for where in FAULTY:
+                if kind is asyncio.CancelledError and where in IN_TASKS:
+                    continue  # that cancels the task
+                caplog.clear()
+                async with asyncio.timeout(8):
+                    outcome = await fails(where, kind)
+                case = f"{where} raises {kind.__name__}: {outcome}"
+                logged = [record for record in caplog.records if record.levelno >= logging.ERROR]
+                if where == "client: on_open":
+                    assert not logged, case
+                    continue
+                assert [bool(record.exc_info) for record in logged] == [True], (case, caplog.text)
+                assert logged[0].name == "wsfast.server", case
+                assert {"process_request": "500", "process_response": "500", "on_close": "closed"}.get(
+                    where.removeprefix("async "), "1011"
+                ) in outcome, case
+
+    with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
+        runner.run(main())
+
+
 @pytest.mark.parametrize("loop", LOOPS)
 def test_a_program_exits_with_its_status(loop: str) -> None:
     program = """
@@ -302,6 +387,72 @@ assert not wrong, wrong[:5]
 assert sorted(got) == [120] * 5, got
 print("well")
 """
+
+
+NESTED_LISTENER = """
+import asyncio, ssl, sys
+import nest_asyncio
+nest_asyncio.apply()
+import wsfast
+
+server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+server_context.load_cert_chain(sys.argv[1])
+client_context = ssl.create_default_context(cafile=sys.argv[2])
+
+class Echo(wsfast.Listener):
+    def on_open(self):
+        self.begun = []
+    def on_message(self, message):
+        n = int(message.partition(":")[0])
+        self.begun.append(n)
+        self.ws.send_nowait(f"{n}")
+        if n % 7 == 0:
+            asyncio.get_event_loop().run_until_complete(self.next(len(self.begun)))
+    async def next(self, count):
+        # The next message, or its own answers to be taken: both come while this one is handled.
+        async with asyncio.timeout(20):
+            while len(self.begun) == count and count < 100:
+                await asyncio.sleep(0.001)
+    def on_close(self, code, reason):
+        assert self.begun == list(range(100)), self.begun
+
+async def main(tls, compression):
+    server = wsfast.Server(compression=compression)
+    server.register_listener(None, Echo)
+    async with server:
+        await server.start("127.0.0.1", 0, ssl=server_context if tls else None)
+        uri = f"ws{'s' if tls else ''}://localhost:{server.sockets[0].getsockname()[1]}/"
+        async with wsfast.connect(uri, ssl=client_context if tls else None, compression=compression) as ws:
+            for n in range(100):
+                await ws.send(f"{n}:" + "x" * (n % 5 * 4000))
+                if n % 10 == 9:
+                    await asyncio.sleep(0.002)
+            got = [int(await ws.recv()) for _ in range(100)]
+            assert sorted(got) == list(range(100)), got
+
+for tls in (False, True):
+    for compression in (None, wsfast.Deflate()):
+        asyncio.run(main(tls, compression))
+print("well")
+"""
+
+
+@pytest.mark.skipif(
+    sys.version_info >= (3, 14),
+    reason="nest_asyncio 1.6 has no current task there, so that asyncio.timeout fails in it",
+)
+def test_a_listener_that_runs_the_loop_within_itself(certs: Any) -> None:
+    """Messages come in order, those that came with the one that is handled too; what it sends goes out meanwhile."""
+    path = os.pathsep.join([str(Path(wsfast.__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", NESTED_LISTENER, str(certs.server), str(certs.authority)],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "well\n", "")
 
 
 @pytest.mark.skipif(

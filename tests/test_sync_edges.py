@@ -186,11 +186,14 @@ def test_sending_in_the_middle_of_a_renegotiation(certs: Certificates) -> None:
             made.write(b"meanwhile\n")
             made.write(b"and more\n")
             assert list(made._layers[0]._unwritten) == [b"meanwhile\n", b"and more\n"]
+            assert made.unsent == 19  # so that a program that sends on and on is stopped
+            assert not made.blocked
             while made._layers[0]._unwritten:
                 assert made.wait(True, False, PATIENCE)
                 assert made.read() is None
             said(b"^meanwhile")
             said(b"^and more")
+            assert made.unsent == 0
             say(b"back\n")
             assert made.receive(Deadline(PATIENCE)) == b"back\n"
             made.close()

@@ -14,6 +14,7 @@ import random
 import re
 import ssl
 from collections.abc import Callable, Iterator
+from time import perf_counter
 from types import ModuleType
 from typing import Any
 
@@ -503,6 +504,28 @@ async def test_writing_waits_for_the_peer(tls: ModuleType) -> None:
     assert transport.get_write_buffer_size() == 0
     transport.write(b"5")
     assert below.written() == [b"5"]
+
+
+async def test_what_waits_for_the_peer_costs_the_same_however_much_it_is(tls: ModuleType) -> None:
+    """A server may begin to negotiate anew and never end that, while the program goes on to send."""
+    transport, below, stub = stub_pair(tls, PlainApp())
+    stub.waits = 0
+
+    def send(count: int) -> float:
+        began = perf_counter()
+        for _ in range(count):
+            transport.write(b"0123456789")
+            transport.get_write_buffer_size()
+        return perf_counter() - began
+
+    first = min(send(100) for _ in range(5))
+    send(30_000)
+    assert transport.get_write_buffer_size() == 305_000
+    assert min(send(100) for _ in range(5)) < 20 * first
+    stub.waits = -1
+    below.arrive(b".")
+    assert b"".join(below.written()) == b"0123456789" * 31_000
+    assert transport.get_write_buffer_size() == 0
 
 
 async def test_answers_wait_behind_what_waits(tls: ModuleType) -> None:

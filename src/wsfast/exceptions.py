@@ -36,7 +36,7 @@ Bad argument types are `TypeError`, bad values `ValueError`, as everywhere in Py
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from .codes import NO_CLOSE, Close, CloseCause, CloseCode
 from .escape import show as show
@@ -343,6 +343,10 @@ class RedirectError(InvalidHandshake):
 
 class ProxyError(InvalidHandshake):
     """The proxy could not be reached, refused (then `response` is its answer), or did not answer in HTTP."""
+
+
+ENDS_PROGRAM: Final = (SystemExit, KeyboardInterrupt)
+"""Exceptions that end the program: what asyncio lets out of its event loop. All others are a fault of what raised."""
 
 
 def is_only(exc: BaseException, kinds: tuple[type[BaseException], ...]) -> bool:

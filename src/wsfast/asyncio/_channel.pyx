@@ -13,7 +13,7 @@ consumes them, frames into the encoder, and the encoder's bytes to the transport
 """
 
 import asyncio
-from asyncio import CancelledError, Future, sleep
+from asyncio import Future, sleep
 from time import perf_counter
 from types import FunctionType
 from warnings import warn
@@ -32,8 +32,8 @@ from ..transport._socket cimport Receiver, SocketTransport
 
 from ..connection import State
 from ..events import Fragment
-from ..exceptions import ONE_RECEIVER, ConcurrencyError, InvalidState
-from ..transport.loops import OtherThread, write_parts
+from ..exceptions import ENDS_PROGRAM, ONE_RECEIVER, ConcurrencyError, InvalidState
+from ..transport.loops import OtherThread, may_nest, write_parts
 
 __all__ = ["Channel", "Endpoint", "EventEndpoint", "Turn"]
 
@@ -108,6 +108,7 @@ cdef class Turn:
     cdef list _dirty
     cdef unsigned long _thread  # in which the loop runs
     cdef int _stock  # whether nobody runs such a loop within itself, as of `_version` of its class; see `_is_stock`
+    cdef bint _nests  # what `may_nest` tells, as of then
     cdef unsigned int _version
     cdef bint _resuming  # a task is being resumed from a transport's callback
     cdef Py_buffer *_view  # of what is below the buffer: held to the end, so that nobody can resize it
@@ -148,15 +149,21 @@ cdef class Turn:
         A handler that runs the loop within itself (nest_asyncio, GUIs) would find the callback on the stack, with
         frames held back; and in debug mode, what takes long would bear the callback's name.
         """
-        cdef object kind = type(self.loop)
         if self._resuming:
             return False
-        if self._version != wsf_version(kind) or self._version == 0:
-            self._stock = _is_stock(kind)
-            self._version = wsf_version(kind)
+        self._know_loop()
         if self._stock == ASYNCIO:
             return not self.loop._debug  # what `get_debug` returns: to call that takes 600 instructions
         return self._stock == UVLOOP and not self.loop.get_debug()
+
+    cdef inline int _know_loop(self) except -1:
+        """Look at the loop's class, unless that was done since it was changed."""
+        cdef object kind = type(self.loop)
+        if self._version != wsf_version(kind) or self._version == 0:
+            self._stock = _is_stock(kind)
+            self._nests = may_nest(kind)
+            self._version = wsf_version(kind)
+        return 0
 
     def __dealloc__(self):
         if self._view != NULL:
@@ -462,6 +469,8 @@ cdef class Channel(Receiver):
     cdef public bint packs
     cdef public bint write_paused
     cdef public bint ended
+    cdef int _at  # of `_events`, were delivered
+    cdef list _events  # that are being delivered, or None
     cdef readonly Turn turn
     cdef readonly Py_ssize_t held
     cdef readonly Py_ssize_t high_water
@@ -594,17 +603,32 @@ cdef class Channel(Receiver):
 
     def take_rest(self):
         """Deliver what `max_events` left in the decoder, all of it: the transport has ended."""
+        self._deliver_rest()
         while self._decoder._stopped:
             self._deliver(self._decoder.feed(b""))
+
+    cpdef _deliver_rest(self):
+        """Deliver what is being delivered, where a listener runs the loop within itself."""
+        if self._events is not None and self._at < len(self._events):
+            self._deliver([])
 
     cdef int _deliver(self, list events) except -1:
         cdef object event
         cdef object on_message = self.on_message
-        self._corked = True
+        self.turn._know_loop()
+        if self.turn._nests and on_message is not None:
+            self.turn.loop.call_soon(self._deliver_rest)
+        self._corked = not self.turn._nests
         self.turn_full = False
         self._turn_start = self.bytes_sent
+        if self._events is not None:
+            events = self._events[self._at:] + events
+        self._events = events
+        self._at = 0
         try:
-            for event in events:
+            while self._events is not None and self._at < len(self._events):
+                event = self._events[self._at]
+                self._at += 1
                 if type(event) is bytes or type(event) is str or type(event) is Fragment:
                     if not self.receiving:
                         continue
@@ -621,7 +645,7 @@ cdef class Channel(Receiver):
                             on_message(event)
                         except BaseException as exc:
                             self.consumer_failed(exc)
-                            if not isinstance(exc, (Exception, CancelledError)):
+                            if isinstance(exc, ENDS_PROGRAM):
                                 raise
                 elif self.is_terminal(event):
                     # The messages before this event are answered first: see `idle`.
@@ -634,6 +658,7 @@ cdef class Channel(Receiver):
                 self._settle()
         finally:
             self._corked = False
+            self._events = None
             if self._encoder._used:
                 self._flush()
         if self.held > self.high_water and self.receiving and not self.paused & PAUSED_HELD:
@@ -845,7 +870,7 @@ cdef class Channel(Receiver):
 
     cdef bint _is_closing(self) except -1:
         if self._link is not None:
-            return self._link._closing or self._link._broken
+            return self._link._closing or self._link._broken or self._link._eof
         return self.transport is None or self.transport.is_closing()
 
     cdef inline void _fill_turn(self) noexcept:
@@ -901,6 +926,15 @@ cdef class Channel(Receiver):
     def flush(self):
         """Write what the encoder holds now."""
         self._flush()
+
+    cdef int _write_gathered(self) except -1:
+        if self._encoder is not None and self._encoder._used:
+            self._flush()
+        return 0
+
+    def write_gathered(self):
+        """Write what was gathered for the end of the turn; called as somebody else writes, or ends the transport."""
+        self._write_gathered()
 
     def flush_last(self):
         """Write what the encoder holds, after which nothing follows either way."""

@@ -23,9 +23,16 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 from ..codes import Opcode
 from ..connection import State
 from ..events import BytesLike, Event, Fragment
-from ..exceptions import ONE_RECEIVER, ConcurrencyError, ConnectionClosed, ConnectionClosedOK, InvalidState
+from ..exceptions import (
+    ENDS_PROGRAM,
+    ONE_RECEIVER,
+    ConcurrencyError,
+    ConnectionClosed,
+    ConnectionClosedOK,
+    InvalidState,
+)
 from ..session import Marks
-from ..transport.loops import OtherThread
+from ..transport.loops import OtherThread, may_nest
 from ..transport.sockets import SocketTransport
 
 if TYPE_CHECKING:
@@ -147,11 +154,13 @@ class Channel:
     """
 
     __slots__ = (
+        "_at",
         "_corked",
         "_decoder",
         "_dirty",
         "_easy",
         "_encoder",
+        "_events",
         "_marks",
         "_queue",
         "_receiver",
@@ -255,6 +264,8 @@ class Channel:
         self._terminal: Event | None = None
         self._corked = False
         self._dirty = False
+        self._events: list[Any] = []  # that are being delivered, `_at` of which were
+        self._at = 0
         self.use_marks(Marks.of(read_limit))
         # So many characters, of up to four bytes each, are below max_buffered whatever the transport has unsent.
         self._easy = sys.maxsize if max_buffered is None else max(0, (max_buffered - write_limit) // 4)
@@ -328,15 +339,31 @@ class Channel:
 
     def take_rest(self) -> None:
         """Deliver what `max_events` left in the decoder, all of it: the transport has ended."""
+        self._deliver_rest()
         while self._decoder.pending:
             self._deliver(self._decoder.feed(b""))
 
+    def _deliver_rest(self) -> None:
+        """Deliver what is being delivered, where a listener runs the loop within itself."""
+        if self._at < len(self._events):
+            self._deliver([])
+
     def _deliver(self, events: list[Any]) -> None:
-        self._corked = True
+        # A listener that runs the loop within itself waits for answers to what it has sent, and for the next message:
+        # let the loop write the one and deliver the other.
+        nests = may_nest(type(self.turn.loop))
+        if nests and self.on_message is not None:
+            self.turn.loop.call_soon(self._deliver_rest)
+        self._corked = not nests
         self.turn_full = False
         self._turn_start = self.bytes_sent
+        if self._at < len(self._events):
+            events = self._events[self._at :] + events
+        self._events, self._at = events, 0
         try:
-            for event in events:
+            while self._at < len(self._events):
+                event = self._events[self._at]
+                self._at += 1
                 kind = type(event)
                 if kind is bytes or kind is str or kind is Fragment:
                     if self.receiving:
@@ -355,6 +382,7 @@ class Channel:
                     self.settle()
         finally:
             self._corked = False
+            self._events = []
             self.flush()
         if self.held > self.high_water and self.receiving and not self.paused & PAUSED_HELD:
             self.pause(PAUSED_HELD)
@@ -377,7 +405,7 @@ class Channel:
         except BaseException as exc:
             self.consumer_failed(exc)
             # A listener that asks a cancelled Future for its result raises CancelledError: that cancels nothing here.
-            if not isinstance(exc, (Exception, asyncio.CancelledError)):
+            if isinstance(exc, ENDS_PROGRAM):
                 raise
 
     def _continue(self) -> None:
@@ -596,6 +624,11 @@ class Channel:
             return
         self._put(self._encoder.take())
 
+    def write_gathered(self) -> None:
+        """Write what was gathered for the end of the turn; called as somebody else writes, or ends the transport."""
+        if self.connection is not None:
+            self.flush()
+
     def flush_last(self) -> bool:
         """Write what the encoder holds, after which nothing follows either way.
 
@@ -612,9 +645,11 @@ class Channel:
         self.bytes_sent = 0
 
     def _put(self, data: bytes) -> None:
-        if self.transport is not None and not self.transport.is_closing():
+        transport = self.transport
+        # The program may have ended the sending side by itself.
+        if transport is not None and not transport.is_closing() and not getattr(transport, "eof_written", False):
             self.bytes_sent += len(data)
-            self.transport.write(data)
+            transport.write(data)
 
     @property
     def buffered(self) -> int:

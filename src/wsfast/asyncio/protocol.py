@@ -20,7 +20,7 @@ from ..codec import IMPLEMENTATION
 from ..codes import NO_CLOSE, CloseCause, CloseCode
 from ..connection import Side, State
 from ..events import BytesLike, Close, Event, Fragment
-from ..exceptions import BufferFull, ConcurrencyError, ConnectionClosed, PeerError, is_only
+from ..exceptions import ENDS_PROGRAM, BufferFull, ConcurrencyError, ConnectionClosed, PeerError, is_only
 from ..extensions import Chain
 from ..session import Do, Limits, Session
 from ..transport.loops import PerLoop
@@ -395,7 +395,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         """Close with 1011 because a listener's method, or a handler, raised; log it once."""
         if self.connection.state is not _OPEN and is_only(exc, (ConnectionClosed, asyncio.IncompleteReadError)):
             return
-        if isinstance(exc, (Exception, asyncio.CancelledError)):  # SystemExit and KeyboardInterrupt end the program
+        if not isinstance(exc, ENDS_PROGRAM):
             self.host.logger.error("handler for subprotocol %r raised", self.ws.subprotocol, exc_info=exc)
         self.start_close(CloseCode.INTERNAL_ERROR, "", CloseCause.HANDLER_ERROR)
         self.discard()
@@ -591,7 +591,9 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
             code, reason = connection.close_rcvd or NO_CLOSE
             try:
                 listener.on_close(code, reason)
-            except (Exception, asyncio.CancelledError) as exc_:
+            except ENDS_PROGRAM:
+                raise
+            except BaseException as exc_:
                 self.host.logger.error("on_close for subprotocol %r raised", ws.subprotocol, exc_info=exc_)
         if self._end is not None:
             self._end.release()

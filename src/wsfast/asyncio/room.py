@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Final
 
 from ..connection import State
+from ..exceptions import ENDS_PROGRAM
 from .channel import PAUSED_WRITING
 
 if TYPE_CHECKING:
@@ -97,5 +97,7 @@ class Room:
         if channel.listener is not None and channel.connection.state is State.OPEN:
             try:
                 channel.listener.on_writable()
-            except (Exception, asyncio.CancelledError) as exc:
+            except ENDS_PROGRAM:
+                raise
+            except BaseException as exc:
                 channel.consumer_failed(exc)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import cast
 
 from ..dial.settings import BODY_PATIENCE
+from ..exceptions import ENDS_PROGRAM
 from ..handshake import ClientHandshake, HeadLimits, Response, ResponseParser
 
 __all__ = ["ClientOpening"]
@@ -64,7 +65,9 @@ class ClientOpening(asyncio.Protocol):
                 self._finish(response)
             elif self._parser.head_complete and self._body_timer is None:
                 self._body_timer = self.done.get_loop().call_later(BODY_PATIENCE, self._ended, None)
-        except Exception as exc:
+        except ENDS_PROGRAM:
+            raise
+        except BaseException as exc:
             self._fail(exc)
 
     def eof_received(self) -> bool:
@@ -91,7 +94,9 @@ class ClientOpening(asyncio.Protocol):
             return
         try:
             self._finish(self._parser.feed_eof(cause))
-        except Exception as exc:
+        except ENDS_PROGRAM:
+            raise
+        except BaseException as exc:
             self._fail(exc)
 
     def _finish(self, response: Response) -> None:
@@ -101,9 +106,13 @@ class ClientOpening(asyncio.Protocol):
         self._accept(self.transport, response, self._parser.trailing)
         self.done.set_result(None)
 
-    def _fail(self, exc: Exception) -> None:
+    def _fail(self, exc: BaseException) -> None:
         self._stop()
         if not self.done.done():
+            if isinstance(exc, GeneratorExit):  # which, thrown into the coroutine that waits, would close that
+                error = RuntimeError("GeneratorExit was raised by a callback")
+                error.__cause__ = exc
+                exc = error
             self.done.set_exception(exc)
         self.abort()
 

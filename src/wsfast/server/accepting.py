@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from ..asyncio.websocket import Known, addresses_of
-from ..exceptions import HandshakeRefused
+from ..exceptions import ENDS_PROGRAM, HandshakeRefused
 from ..handshake import HeadLimits, Request, RequestParser, Response, refuse
 from ..handshake.forwarded import Address, Networks
 from ..handshake.http11 import take_request
@@ -191,7 +191,9 @@ class ServerOpening:
                 self._handle(request, self._parser.trailing)
         except HandshakeRefused as exc:
             self._send(self.server._unreadable(exc, self.peer))
-        except (Exception, asyncio.CancelledError) as exc:
+        except ENDS_PROGRAM:
+            raise
+        except BaseException as exc:
             self._send(self.server._failed(exc))
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -255,6 +257,7 @@ class ServerOpening:
             self._conclude(done.value)
         else:
             self._task = asyncio.ensure_future(self._finish(steps, awaited))
+            self._task.add_done_callback(self._finished)
 
     async def _finish(self, steps: Answering, awaited: Awaitable[Any]) -> None:
         """Finish the answer to a request while a hook is awaited."""
@@ -265,6 +268,12 @@ class ServerOpening:
                 raise
             answer = self.server._failed(exc)  # the hook raised it; nobody cancelled this task
         self._conclude(answer)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        """Answer with 500 if a hook that was awaited raised what is no `Exception`."""
+        exc = None if task.cancelled() else task.exception()
+        if exc is not None and not isinstance(exc, ENDS_PROGRAM):
+            self._send(self.server._failed(exc))
 
     def _conclude(self, answer: Accepted | Response) -> None:
         if isinstance(answer, Response):
@@ -298,7 +307,9 @@ class ServerOpening:
             transport.resume_reading()
         try:
             server._open_connection(protocol, self.ws, transport, accepted.compression, accepted.head, trailing)
-        except (Exception, asyncio.CancelledError) as exc:
+        except ENDS_PROGRAM:
+            raise
+        except BaseException as exc:
             # The 101 may be sent already: after any error, the connection must not stay open without an owner.
             server.logger.error("a connection could not be opened", exc_info=exc)
             if not server._knows(protocol):

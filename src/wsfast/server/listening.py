@@ -12,7 +12,7 @@ from asyncio.trsock import TransportSocket
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from ..transport.binding import EXHAUSTED, PAUSE, SocketFile, bind_tcp, bind_unix
+from ..transport.binding import EXHAUSTED, PAUSE, Refusals, SocketFile, bind_tcp, bind_unix
 from ..transport.sockets import accept, has_readers, look_up
 
 __all__ = ["Listening", "listen"]
@@ -51,7 +51,7 @@ class Listening:
         self._serving = False
         self._servers: list[asyncio.Server] = []  # those of a loop without readers
         self._watched: set[socket.socket] = set()
-        self._refused_since: float | None = None  # when the system began to refuse
+        self._refusals = Refusals(logger)
         self._retry: asyncio.TimerHandle | None = None
         self._file = None if path is None else SocketFile(path)
 
@@ -126,16 +126,11 @@ class Listening:
                     self._broken(sock, exc)
                 return
             accepted += 1
-        if accepted and self._refused_since is not None:
-            seconds = self._loop.time() - self._refused_since
-            self._refused_since = None
-            self._logger.warning("connections are accepted again, after %.0f s", seconds)
+        if accepted:
+            self._refusals.accepted(self._loop.time())
 
     def _refused(self, exc: OSError) -> None:
-        """Pause accepting: each try would fail in the same way, and the system keeps the backlog meanwhile."""
-        if self._refused_since is None:
-            self._refused_since = self._loop.time()
-            self._logger.error("no connections are accepted for now: %s", exc)
+        self._refusals.refused(exc, self._loop.time())
         self._pause()
         self._retry = self._loop.call_later(PAUSE, self._try_again)
 

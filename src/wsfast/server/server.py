@@ -24,7 +24,7 @@ from ..codes import CloseCause, CloseCode
 from ..connection import Side
 from ..deflate import Deflate, PerMessageDeflate
 from ..events import BytesLike
-from ..exceptions import InvalidState
+from ..exceptions import ENDS_PROGRAM, InvalidState
 from ..extensions import Chain, ServerExtensionFactory
 from ..handshake import Origins, Request
 from ..handshake.http11 import MAX_HEAD, MAX_HEADERS, MAX_LINE
@@ -861,7 +861,9 @@ class Server(BaseServer):
             else:
                 assert registration.handler is not None
                 self._run(protocol, registration.handler(ws))
-        except (Exception, asyncio.CancelledError) as exc:
+        except ENDS_PROGRAM:
+            raise
+        except BaseException as exc:
             protocol.consumer_failed(exc)
         if trailing:
             protocol.feed(trailing)

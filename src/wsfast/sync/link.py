@@ -71,12 +71,13 @@ class Deadline:
 class _Tls:
     """One layer of TLS, in memory."""
 
-    __slots__ = ("_incoming", "_outgoing", "_unwritten", "ended", "object")
+    __slots__ = ("_incoming", "_outgoing", "_unwritten", "ended", "object", "waiting")
 
     def __init__(self, context: ssl.SSLContext, server_hostname: str | None, server_side: bool) -> None:
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._unwritten: deque[bytes] = deque()
+        self.waiting = 0  # bytes of that
         self.ended = False  # close_notify has come; it can be in one read with the last data
         self.object = context.wrap_bio(
             self._incoming, self._outgoing, server_side=server_side, server_hostname=server_hostname
@@ -120,6 +121,7 @@ class _Tls:
     def write(self, data: bytes) -> None:
         """Encrypt; what TLS cannot take yet, in the middle of a renegotiation, waits for `retry`."""
         self._unwritten.append(data)
+        self.waiting += len(data)
         self.retry()
 
     def retry(self) -> None:
@@ -129,10 +131,16 @@ class _Tls:
                 self.object.write(self._unwritten[0])
             except ssl.SSLWantReadError:
                 return
-            self._unwritten.popleft()
+            self.waiting -= len(self._unwritten.popleft())
+
+    def drop(self) -> None:
+        """Forget what could not be encrypted."""
+        self._unwritten.clear()
+        self.waiting = 0
 
     def end(self) -> None:
-        """Say that nothing more will be sent (close_notify)."""
+        """Say that nothing more will be sent (close_notify); what still waits is dropped."""
+        self.drop()
         with contextlib.suppress(ssl.SSLError):
             self.object.unwrap()
 
@@ -196,8 +204,13 @@ class Link:
 
     @property
     def unsent(self) -> int:
-        """Bytes that the operating system has not taken yet, as they are on the wire."""
-        return self._held
+        """Bytes that the operating system has not taken yet, as they are on the wire if TLS could encrypt them."""
+        return self._held + sum(layer.waiting for layer in self._layers)
+
+    @property
+    def blocked(self) -> bool:
+        """Whether something waits for the operating system to take it."""
+        return self._held > 0
 
     @property
     def tls(self) -> ssl.SSLObject | None:
@@ -319,6 +332,8 @@ class Link:
         self.broken = exc
         self._unsent.clear()
         self._held = 0
+        for layer in self._layers:
+            layer.drop()
 
     def _shut_down(self) -> None:
         with contextlib.suppress(OSError):

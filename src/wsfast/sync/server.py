@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias, Unpack
 from wsfast.closing import encode_close
 from wsfast.codes import CloseCause, CloseCode
 from wsfast.connection import Side, State
-from wsfast.exceptions import ConnectionClosed, HandshakeRefused
+from wsfast.exceptions import ENDS_PROGRAM, ConnectionClosed, HandshakeRefused
 from wsfast.handshake import Request, RequestParser, Response, refuse
 from wsfast.handshake.forwarded import Proxied, read_proxied
 from wsfast.handshake.uri import format_address
@@ -32,7 +32,7 @@ from wsfast.serving import (
     used_topics,
 )
 from wsfast.session import LINGER
-from wsfast.transport.binding import BACKLOG, EXHAUSTED, PAUSE, BindOptions, SocketFile, bind, part_listen
+from wsfast.transport.binding import BACKLOG, EXHAUSTED, PAUSE, BindOptions, Refusals, SocketFile, bind, part_listen
 
 from .link import Deadline, Link
 from .websocket import WebSocket
@@ -154,6 +154,10 @@ class _Served:
                 self._answer(refuse(503, STOPPING).response, request)
         except OSError as exc:
             server._tell_early_end(peer, request, str(exc))
+        except (Exception, *ENDS_PROGRAM):
+            raise
+        except BaseException as exc:
+            self._answer(server._failed(exc), request)
         else:
             if isinstance(answer, Response):
                 self._answer(answer, request)
@@ -211,7 +215,9 @@ class _Served:
         try:
             server._registered[ws.subprotocol](ws)
             code, cause = CloseCode.NORMAL_CLOSURE, CloseCause.LOCAL
-        except Exception as exc:
+        except ENDS_PROGRAM:
+            raise
+        except BaseException as exc:
             # That the connection has ended is no fault of the handler's.
             if not isinstance(exc, ConnectionClosed) or ws._connection.state is State.OPEN:
                 server._tell_failure(ws, exc)
@@ -505,13 +511,13 @@ class _Acceptor:
         server: whose sockets it accepts on.
     """
 
-    __slots__ = ("_again_at", "_refused_since", "_selector", "_server", "_surplus")
+    __slots__ = ("_again_at", "_refusals", "_selector", "_server", "_surplus")
 
     def __init__(self, server: Server) -> None:
         self._server = server
         self._selector = selectors.DefaultSelector()
         self._surplus: dict[socket.socket, float] = {}  # connections that were refused, and until when they are read
-        self._refused_since: float | None = None  # when the system began to refuse connections
+        self._refusals = Refusals(server.logger)
         self._again_at: float | None = None  # when to accept again
 
     def run(self) -> None:
@@ -573,17 +579,11 @@ class _Acceptor:
                     self._pause(exc)
                     return
                 server.logger.debug("connection from %s ended at once: %s", format_address(peer), exc)
-        if self._refused_since is not None:
-            seconds = time.monotonic() - self._refused_since
-            self._refused_since = None
-            server.logger.warning("connections are accepted again, after %.0f s", seconds)
+        self._refusals.accepted(time.monotonic())
 
     def _pause(self, exc: OSError) -> None:
-        """Wait for a while: each try would fail in the same way, and the backlog is kept by the system."""
         now = time.monotonic()
-        if self._refused_since is None:
-            self._refused_since = now
-            self._server.logger.error("no connections are accepted for now: %s", exc)
+        self._refusals.refused(exc, now)
         for sock in self._server._sockets:
             with suppress(KeyError):
                 self._selector.unregister(sock)

@@ -855,7 +855,7 @@ class WebSocket(Shell):
         """Wait for something to do, and do it; False once the connection has ended."""
         with self._lock:
             read = not self._paused
-            write = self._link.unsent > 0
+            write = self._link.blocked
             broken = self._link.broken is not None
             if broken and not read and not self._waits:
                 # What the system has received already may hold more than there is room for: give the program time.
@@ -881,9 +881,12 @@ class WebSocket(Shell):
                     self._connection.lose(self._link.broken)
                     self._end()
                     return False
-            elif readable and not self._read():
-                self._end()
-                return False
+            elif readable:
+                if not self._read():
+                    self._end()
+                    return False
+                if self._session.congested:
+                    self._sent_more()  # TLS may have waited for what was read
             self._on_time()
             return not self._over
 

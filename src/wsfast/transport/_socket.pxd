@@ -6,6 +6,7 @@ from libc.stdint cimport uint8_t
 cdef class Receiver:
     cdef char *_lend_memory(self, Py_ssize_t *size) except NULL
     cdef bint _memory_filled(self, Py_ssize_t n) except -1
+    cdef int _write_gathered(self) except -1
 
 
 cdef Receiver as_receiver(object protocol)
@@ -31,6 +32,7 @@ cdef class SocketTransport:
     cdef uint8_t _eof
     cdef uint8_t _closing
     cdef uint8_t _broken  # nothing can be sent any more
+    cdef uint8_t _due  # `_receive_soon` will be called
     cdef unsigned int _peer[8]  # a `wsf_address`
     cdef object __weakref__
 
@@ -47,3 +49,4 @@ cdef class SocketTransport:
     cdef int _stop_reading(self) except -1
     cdef int _stop_writing(self) except -1
     cdef bint _nothing_unread(self) noexcept
+    cdef int _let_write(self) except -1

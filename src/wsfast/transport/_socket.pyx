@@ -22,6 +22,8 @@ from libc.string cimport memcpy
 
 from .._codec cimport _seal
 
+from .loops import may_nest
+
 __all__ = ["Addresses", "Receiver", "SocketTransport", "accept", "nothing_unread_at"]
 
 
@@ -63,8 +65,25 @@ cdef enum:
 cdef extern from "_threads.h":
     """
     static WSF_OF_THREAD char wsf_scratch[65536];
+    static unsigned int wsf_version(PyObject *type) { return wsf_type_version((PyTypeObject *)type); }
     """
     char *wsf_scratch
+    unsigned int wsf_version(object type)
+
+
+cdef unsigned int _flat = 0  # the version of a class of loops that do not nest
+
+
+cdef bint _may_nest(object loop) except -1:
+    """Tell what `may_nest` does, which is known for as long as the class is not changed."""
+    global _flat
+    cdef object kind = type(loop)
+    if _flat and _flat == wsf_version(kind):
+        return False
+    if may_nest(kind):
+        return True
+    _flat = wsf_version(kind)
+    return False
 
 
 cdef class Receiver:
@@ -80,6 +99,10 @@ cdef class Receiver:
     cdef bint _memory_filled(self, Py_ssize_t n) except -1:
         """Take in what was received; return whether a large message is under way."""
         raise NotImplementedError
+
+    cdef int _write_gathered(self) except -1:
+        """Write what was gathered for the end of the turn: somebody else writes to the transport, or ends it."""
+        return 0
 
 
 cdef dict _plain_types = {}  # whether the type of a Receiver leaves `get_buffer` and `buffer_updated` as they are
@@ -263,7 +286,16 @@ cdef class SocketTransport:
             # Only now: reading that is paused for a moment costs nothing.
             self._stop_reading()
             return
-        self._receive()
+        if not _may_nest(self._loop):
+            self._receive()
+        elif not self._due:
+            self._due = True
+            self._loop.call_soon(self._receive_soon)
+
+    def _receive_soon(self):
+        self._due = False
+        if not (self._closing or self._read_paused or self._fd < 0):
+            self._receive()
 
     cdef Py_ssize_t _receive(self) except -2:
         """Read what is there, once, and again while a large message is under way; return how much, 0 at the end."""
@@ -372,6 +404,12 @@ cdef class SocketTransport:
         return self._nothing_unread()
 
     # --- Sending
+
+    cdef int _let_write(self) except -1:
+        """Let the protocol write what it has gathered, before somebody else writes or ends the sending side."""
+        if isinstance(self._protocol, Receiver):
+            (<Receiver>self._protocol)._write_gathered()
+        return 0
 
     cdef int _send(self, const char *data, Py_ssize_t n, bytes owner, bint last) except -1:
         """Send data; `owner` has it, or is None where it must be copied to be kept."""
@@ -550,6 +588,7 @@ cdef class SocketTransport:
     def write(self, data):
         """Send data; what the system does not take now is kept, and sent when there is room."""
         cdef Py_buffer view
+        self._let_write()
         if type(data) is bytes:
             self._send(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), <bytes>data, False)
             return
@@ -571,6 +610,7 @@ cdef class SocketTransport:
 
     def write_eof(self):
         """End the sending side once all is sent."""
+        self._let_write()
         if self._closing or self._eof or self._broken:
             return
         self._eof = True
@@ -580,6 +620,11 @@ cdef class SocketTransport:
     def _end_sending(self):
         if wsf_end_sending(self._fd) < 0:
             self._write_failed(errno)
+
+    @property
+    def eof_written(self):
+        """Whether `write_eof` was called."""
+        return <bint>self._eof
 
     def get_write_buffer_size(self):
         """Return how many bytes wait here for the system to take them."""
@@ -614,6 +659,7 @@ cdef class SocketTransport:
 
     def close(self):
         """End the connection once all is sent."""
+        self._let_write()
         if self._closing or self._fd < 0:
             return
         self._closing = True

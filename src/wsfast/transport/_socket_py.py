@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from ..events import BytesLike
+from .loops import may_nest
 from .unacknowledged import unacknowledged
 
 __all__ = ["Addresses", "Receiver", "SocketTransport", "accept", "nothing_unread_at"]
@@ -97,6 +98,7 @@ class SocketTransport:
         "_buffered",
         "_buffered_protocol",
         "_closing",
+        "_due",
         "_eof",
         "_high",
         "_loop",
@@ -134,6 +136,7 @@ class SocketTransport:
         self._offset = 0  # of the first of them, what was sent
         self._buffered = 0
         self._high, self._low = 65536, 16384
+        self._due = False  # `_receive_soon` will be called
         self._registered = False  # the loop calls when there is something to read
         self._writing = False  # the loop calls when there is room
         self._read_paused = self._protocol_paused = self._eof = self._closing = False
@@ -230,7 +233,18 @@ class SocketTransport:
             # Only now: reading that is paused for a moment costs nothing.
             self._stop_reading()
             return
-        self._receive()
+        if not may_nest(type(self._loop)):  # type: ignore[arg-type]
+            self._receive()
+        elif not self._due:
+            # Not here: while a callback of the reader is at work, a nested loop cannot call it again.
+            self._due = True
+            assert self._loop is not None
+            self._loop.call_soon(self._receive_soon)
+
+    def _receive_soon(self) -> None:
+        self._due = False
+        if self._may_read():
+            self._receive()
 
     def _receive(self) -> int | None:
         """Read what is there, once; return how much, 0 at the end, and None if there was nothing."""
@@ -312,6 +326,12 @@ class SocketTransport:
 
     # --- Sending ------------------------------------------------------------------------------------------
 
+    def _let_write(self) -> None:
+        """Let the protocol write what it has gathered, before somebody else writes or ends the sending side."""
+        write_gathered = getattr(self._protocol, "write_gathered", None)
+        if write_gathered is not None:
+            write_gathered()
+
     def write(self, data: BytesLike) -> None:
         """Send data; what the system does not take now is kept, and sent when there is room.
 
@@ -323,6 +343,7 @@ class SocketTransport:
         """
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise TypeError(f"data must be bytes-like, got {type(data).__name__}")
+        self._let_write()
         if self._closing or self._broken or not len(data):
             return
         if self._eof:
@@ -449,6 +470,7 @@ class SocketTransport:
 
     def write_eof(self) -> None:
         """End the sending side once all is sent."""
+        self._let_write()
         if self._closing or self._eof or self._broken:
             return
         self._eof = True
@@ -461,6 +483,11 @@ class SocketTransport:
             self._sock.shutdown(socket.SHUT_WR)
         except OSError as exc:
             self._write_failed(exc)
+
+    @property
+    def eof_written(self) -> bool:
+        """Whether `write_eof` was called."""
+        return self._eof
 
     def get_write_buffer_size(self) -> int:
         """Return how many bytes wait here for the system to take them."""
@@ -503,6 +530,7 @@ class SocketTransport:
 
     def close(self) -> None:
         """End the connection once all is sent."""
+        self._let_write()
         if self._closing or self._sock is None:
             return
         assert self._loop is not None

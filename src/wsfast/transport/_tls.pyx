@@ -8,6 +8,7 @@ What is different here is only:
 
 import asyncio
 import ssl
+from collections import deque
 
 cimport cython
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
@@ -92,6 +93,7 @@ cdef class TLSPipe(Receiver):
     cdef readonly object transport
     cdef public bint established
     cdef public bint finished
+    cdef public bint nests
     cdef public bint read_paused
     cdef readonly object _object
     cdef object _ssl  # what the methods of _object call
@@ -102,7 +104,8 @@ cdef class TLSPipe(Receiver):
     cdef uint8_t *_rest  # of what was received and is not taken in
     cdef Py_ssize_t _left
     cdef _Memory _memory
-    cdef list _backlog
+    cdef object _backlog
+    cdef Py_ssize_t _waiting
     cdef Py_ssize_t _held
     cdef Py_ssize_t _own
     cdef Py_ssize_t _whole
@@ -127,7 +130,6 @@ cdef class TLSPipe(Receiver):
         self._outgoing = ssl.MemoryBIO()
         self._object = context.wrap_bio(self._incoming, self._outgoing, server_side, name)
         self._ssl = self._object._sslobj if type(self._object) is ssl.SSLObject else self._object
-        self._backlog = []
         self.set_protocol(app)
 
     def attach(self, transport):
@@ -205,6 +207,12 @@ cdef class TLSPipe(Receiver):
                     self._buffer._busy = False
         self._answer()
         return 0
+
+    def go_on(self):
+        """Hand on what is being handed on, where the protocol runs the loop within itself; what comes later waits."""
+        if self._pumping and not self.finished:
+            self._take_rest()
+            self._hand_all_on(False)
 
     cdef int _take_rest(self) except -1:
         """Take in what is left: because of an exception, or because a nested loop reads on before it is handled."""
@@ -321,6 +329,8 @@ cdef class TLSPipe(Receiver):
         if nothing and error is None:
             return False
         if used:
+            if self.nests:
+                self.go_on_soon()
             if receiver is not None:
                 receiver._memory_filled(used)
             elif self._app_buffered:
@@ -342,24 +352,33 @@ cdef class TLSPipe(Receiver):
 
     # --- Sending
 
+    cpdef let_write(self):
+        """Let the protocol write what it has gathered, before somebody else writes or ends the sending side."""
+        if isinstance(self.app, Receiver):
+            (<Receiver>self.app)._write_gathered()
+
     def write(self, data):
         """Encrypt data and send it; without effect once the sending side has ended."""
+        self.let_write()
         self._write(data)
 
     cdef int _write(self, data) except -1:
         if self.finished:
             return 0
         if self._backlog:
-            self._backlog.append(bytes(memoryview(data)))
+            waiting = bytes(memoryview(data))
+            self._backlog.append(waiting)
+            self._waiting += len(waiting)
         else:
             self._encrypt(data)
-        if not self._pumping or self._held >= HELD:
+        if not self._pumping or self.nests or self._held >= HELD:
             self._flush()
         return 0
 
     def writelines(self, parts):
         """Do the same with several parts, in one go."""
         cdef bint pumping = self._pumping
+        self.let_write()
         self._pumping = True
         try:
             for part in parts:
@@ -376,7 +395,10 @@ cdef class TLSPipe(Receiver):
             try:
                 self._ssl.write(view if n <= PIECE else view[at:at + PIECE])
             except SSLWantReadError:
-                self._backlog.insert(0, bytes(view[at:]))
+                if self._backlog is None:
+                    self._backlog = deque()
+                self._backlog.appendleft(bytes(view[at:]))
+                self._waiting += n - at
                 self.stalled(True)
                 return False
             except SSLError as exc:
@@ -390,7 +412,9 @@ cdef class TLSPipe(Receiver):
 
     cdef int _catch_up(self) except -1:
         while self._backlog:
-            if not self._encrypt(self._backlog.pop(0)):
+            data = self._backlog.popleft()
+            self._waiting -= len(data)
+            if not self._encrypt(data):
                 return 0
         self.stalled(False)
         return 0
@@ -412,7 +436,7 @@ cdef class TLSPipe(Receiver):
         """Return how many bytes were not yet taken by the operating system."""
         if self.transport is None:
             return 0
-        return self.transport.get_write_buffer_size() + self._outgoing.pending + sum(map(len, self._backlog))
+        return self.transport.get_write_buffer_size() + self._outgoing.pending + self._waiting
 
 
 _seal(globals())

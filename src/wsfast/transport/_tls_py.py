@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -80,12 +81,14 @@ class ReceiveBuffer:
 class TLSPipe:
     """One TLS connection's way between its transport and its protocol.
 
-    A class that derives from it provides what is rare: `shake_hands`, `read_ended`, `failed` and `stalled`.
+    A class that derives from it provides what is rare: `shake_hands`, `read_ended`, `failed`, `stalled`, and
+    `go_on_soon`, which has the loop call `go_on`.
 
     Attributes:
         app: the protocol.
         established: whether the TLS handshake is done.
         finished: whether nothing is read or written any more.
+        nests: whether the loop may be run within one of its own callbacks.
         read_paused: whether the protocol is handed nothing for now.
         transport: below: None before TCP is set up, and once it has ended.
     """
@@ -105,10 +108,12 @@ class TLSPipe:
         "_own",
         "_pumping",
         "_rest",
+        "_waiting",
         "_whole",
         "app",
         "established",
         "finished",
+        "nests",
         "read_paused",
         "transport",
     )
@@ -119,6 +124,7 @@ class TLSPipe:
         def read_ended(self) -> None: ...
         def failed(self, exc: Exception) -> None: ...
         def stalled(self, waits: bool) -> None: ...
+        def go_on_soon(self) -> None: ...
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(f"cannot pickle {type(self).__name__!r} object")
@@ -145,7 +151,8 @@ class TLSPipe:
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._object = context.wrap_bio(self._incoming, self._outgoing, server_side, name)
-        self._backlog: list[bytes] = []
+        self._backlog: deque[bytes] | None = None  # what waits until the peer has ended a handshake
+        self._waiting = 0  # bytes of that
         self._lent = memoryview(b"")
         self._rest = memoryview(b"")  # received, and not taken in
         self._own = 0  # bytes that TLS said by itself while the peer did not take what was sent to it
@@ -157,6 +164,7 @@ class TLSPipe:
         self._at_end = False
         self.read_paused: bool = False
         self.established: bool = False
+        self.nests: bool = False
         self.finished: bool = False
         self.transport: asyncio.Transport | None = None
         self.set_protocol(app)
@@ -215,6 +223,12 @@ class TLSPipe:
                 if shared:
                     self._buffer._busy = False
         self._answer()
+
+    def go_on(self) -> None:
+        """Hand on what is being handed on, where the protocol runs the loop within itself; what comes later waits."""
+        if self._pumping and not self.finished:
+            self._take_rest()
+            self._hand_all_on(False)
 
     def _take_rest(self) -> None:
         """Take in what is left: because of an exception, or because a nested loop reads on before it is handled."""
@@ -313,6 +327,8 @@ class TLSPipe:
         if nothing and error is None:
             return False
         if used:
+            if self.nests:
+                self.go_on_soon()
             if self._app_buffered:
                 self.app.buffer_updated(used)
             else:
@@ -327,15 +343,24 @@ class TLSPipe:
 
     # --- Sending ------------------------------------------------------------------------------------------
 
+    def let_write(self) -> None:
+        """Let the protocol write what it has gathered, before somebody else writes or ends the sending side."""
+        write_gathered = getattr(self.app, "write_gathered", None)
+        if write_gathered is not None:
+            write_gathered()
+
     def write(self, data: BytesLike) -> None:
         """Encrypt data and send it; without effect once the sending side has ended."""
+        self.let_write()
         if self.finished:
             return
         if self._backlog:
-            self._backlog.append(bytes(memoryview(data)))
+            waiting = bytes(memoryview(data))
+            self._backlog.append(waiting)
+            self._waiting += len(waiting)
         else:
             self._encrypt(data)
-        if not self._pumping or self._held >= HELD:
+        if not self._pumping or self.nests or self._held >= HELD:
             self.flush()
 
     def writelines(self, parts: Iterable[BytesLike]) -> None:
@@ -358,7 +383,10 @@ class TLSPipe:
                 self._object.write(piece)
             except ssl.SSLWantReadError:
                 # RFC 5246, 7.4.1.1: the peer negotiates anew, and this side can send only when that is done.
-                self._backlog.insert(0, bytes(view[at:]))
+                if self._backlog is None:
+                    self._backlog = deque()
+                self._backlog.appendleft(bytes(view[at:]))
+                self._waiting += len(view) - at
                 self.stalled(True)
                 return False
             except ssl.SSLError as exc:
@@ -372,7 +400,9 @@ class TLSPipe:
     def _catch_up(self) -> None:
         """Encrypt what had to wait, as far as that goes."""
         while self._backlog:
-            if not self._encrypt(self._backlog.pop(0)):
+            data = self._backlog.popleft()
+            self._waiting -= len(data)
+            if not self._encrypt(data):
                 return
         self.stalled(False)
 
@@ -387,4 +417,4 @@ class TLSPipe:
         """Return how many bytes were not yet taken by the operating system."""
         if self.transport is None:
             return 0
-        return self.transport.get_write_buffer_size() + self._outgoing.pending + sum(map(len, self._backlog))
+        return self.transport.get_write_buffer_size() + self._outgoing.pending + self._waiting

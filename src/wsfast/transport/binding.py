@@ -16,6 +16,7 @@ __all__ = [
     "EXHAUSTED",
     "PAUSE",
     "BindOptions",
+    "Refusals",
     "SocketFile",
     "bind",
     "bind_another",
@@ -41,6 +42,35 @@ class BindOptions(TypedDict, total=False):
     reuse_address: bool | None
     reuse_port: bool | None
     keep_alive: bool | None
+
+
+class Refusals:
+    """Tells the log that the system refuses to accept connections: one line when that begins, and one when it ends.
+
+    Args:
+        logger: where to.
+    """
+
+    __slots__ = ("_logger", "_since")
+
+    def __init__(self, logger: Any) -> None:
+        self._logger = logger
+        self._since: float | None = None
+
+    def refused(self, exc: OSError, now: float) -> None:
+        """Note that the system refused; the next try is to follow after `PAUSE`.
+
+        Each try would fail in the same way, and the system keeps the backlog meanwhile.
+        """
+        if self._since is None:
+            self._since = now
+            self._logger.error("no connections are accepted for now: %s", exc)
+
+    def accepted(self, now: float) -> None:
+        """Note that a connection was accepted."""
+        if self._since is not None:
+            seconds, self._since = now - self._since, None
+            self._logger.warning("connections are accepted again, after %.0f s", seconds)
 
 
 def part_listen(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 from weakref import WeakKeyDictionary
 
-__all__ = ["OtherThread", "PerLoop", "end_in_steps", "write_parts"]
+__all__ = ["OtherThread", "PerLoop", "end_in_steps", "may_nest", "write_parts"]
 
 _T = TypeVar("_T")
 
@@ -41,6 +41,14 @@ class PerLoop(Generic[_T]):
                 if made is None:
                     made = self._made[loop] = self._make(loop)
         return made
+
+
+def may_nest(kind: type[asyncio.AbstractEventLoop]) -> bool:
+    """Tell whether a loop of this class may be run within one of its own callbacks, as nest_asyncio has it.
+
+    asyncio's own and uvloop's cannot. Of others it is not known, so they may.
+    """
+    return kind.__module__ != "uvloop" and getattr(kind, "_run_once", may_nest).__module__ != "asyncio.base_events"
 
 
 def _pauses(kind: type) -> bool:

@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from .._built import IMPLEMENTATION, unusable
-from .loops import PerLoop
+from .loops import PerLoop, may_nest
 from .unacknowledged import unacknowledged_by
 
 if TYPE_CHECKING or IMPLEMENTATION == "python":
@@ -95,6 +95,7 @@ class TLSTransport(TLSPipe, asyncio.BufferedProtocol):
         self._loop = asyncio.get_running_loop()
         below = cast(asyncio.Transport, transport)  # uvloop's classes do not derive from it
         self.attach(below)
+        self.nests = may_nest(type(self._loop))
         if self._accepted is not None:
             # Drop the callback, so that this transport does not refer back to what made it.
             accepted, self._accepted = self._accepted, None
@@ -188,6 +189,10 @@ class TLSTransport(TLSPipe, asyncio.BufferedProtocol):
     def stalled(self, waits: bool) -> None:
         """Note whether what was written waits until the peer has ended a handshake."""
         self._set_full(self._full | _STALLED if waits else self._full & ~_STALLED)
+
+    def go_on_soon(self) -> None:
+        """Have the loop call `go_on`, which does something only if the loop runs within itself."""
+        self._loop.call_soon(self.go_on)
 
     def _set_full(self, full: int) -> None:
         before, self._full = self._full, full
@@ -284,6 +289,7 @@ class TLSTransport(TLSPipe, asyncio.BufferedProtocol):
             self.transport.abort()
 
     def _end_sending(self) -> None:
+        self.let_write()
         if self.finished:
             return
         if self.established:

@@ -30,7 +30,16 @@ from wsfast.serving import (
     used_topics,
 )
 from wsfast.session import LINGER
-from wsfast.transport.binding import BACKLOG, BindOptions, SocketFile, bind, part_listen
+from wsfast.transport.binding import (
+    BACKLOG,
+    EXHAUSTED,
+    PAUSE,
+    BindOptions,
+    Refusals,
+    SocketFile,
+    bind,
+    part_listen,
+)
 
 from .bytestream import StreamBroken
 from .stream import CHUNK, Transport, close_now, secure
@@ -210,7 +219,8 @@ class Server(CountingServer):
                 self._bridge = bridge
             for sock in sockets:
                 sock.listen(backlog)
-            listeners = self._listeners()
+            refusals = Refusals(self.logger)
+            listeners = [_Listener(one, refusals) for one in self._listeners()]
             for sock in self._sockets:
                 self.logger.info("listening on %s", format_address(sock.getsockname()))
             async with trio.open_nursery() as handling:
@@ -398,6 +408,32 @@ class Server(CountingServer):
             finally:
                 await ws._leave(code, cause)
                 self._connection_ended(ws)
+
+
+class _Listener(trio.abc.Listener[trio.SocketStream]):
+    """A listener that waits while the system refuses to accept, where `trio.serve_listeners` would log each try."""
+
+    def __init__(self, inner: trio.SocketListener, refusals: Refusals) -> None:
+        self._inner = inner
+        self._refusals = refusals
+
+    async def accept(self) -> trio.SocketStream:
+        """Wait for a connection."""
+        while True:
+            try:
+                stream = await self._inner.accept()
+            except OSError as exc:
+                if exc.errno not in EXHAUSTED:
+                    raise
+                self._refusals.refused(exc, trio.current_time())
+                await trio.sleep(PAUSE)
+            else:
+                self._refusals.accepted(trio.current_time())
+                return stream
+
+    async def aclose(self) -> None:
+        """Listen no more."""
+        await self._inner.aclose()
 
 
 class _Started(trio.TaskStatus[Any]):
