@@ -343,7 +343,7 @@ async def test_many_messages_in_one_packet_give_others_a_turn() -> None:
 async def test_what_ends_the_program_is_not_kept_from_it(caplog: pytest.LogCaptureFixture) -> None:
     """As Ctrl-C raises it, wherever the program is; the connection is closed all the same."""
 
-    class Stop(BaseException):
+    class Stop(KeyboardInterrupt):
         pass
 
     class Stopping(Recorder):

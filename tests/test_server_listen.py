@@ -7,18 +7,22 @@ import logging
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from certificates import Certificates, make_certificates
 from raw import RawClient, connect_raw, open_raw, request, text
-from shared import echo, port_of, until
+from shared import echo, port_of, serving, until
 from websockets.asyncio.client import connect as websockets_connect
 
 import wsfast
+from wsfast.dial.settings import HandshakeOptions
+from wsfast.limits import SendOptions
+from wsfast.server.options import ServerOptions
 from wsfast.transport.sockets import has_readers
 
 pytestmark = pytest.mark.anyio
@@ -618,9 +622,27 @@ async def test_what_raises_when_a_connection_is_opened_ends_it(
     assert "mine" in caplog.text
 
 
+def integers(call: Callable[..., object], names: Iterable[str]) -> dict[str, Any]:
+    """Give each option that takes integers, of any size, a different one that no C integer holds."""
+    taken: dict[str, Any] = {}
+    for name in sorted(names):
+        value = 2 ** (63 + len(taken))
+        with suppress(TypeError, ValueError):
+            call(**{name: value})
+            taken[name] = value
+    return taken
+
+
 async def test_limits_that_c_does_not_hold() -> None:
-    server = wsfast.Server(read_limit=2**63, write_limit=2**31, max_buffered=2**64, max_size=2**65, max_fragments=2**70)
-    server.register_handler(None, echo)
-    async with server:
-        await server.start("127.0.0.1", 0)
-        await check(await connect_raw(server))
+    """Whichever option it is; each is tried that there is."""
+    options = integers(wsfast.Server, ServerOptions.__annotations__.keys() - {"logger"})
+    known = {*HandshakeOptions.__annotations__, *SendOptions.__annotations__} - {"logger"}
+    ours = integers(partial(wsfast.connect, "ws://127.0.0.1:1/"), known)
+    assert {"max_size", "max_headers", "write_limit", "stop_timeout", "max_connections"} <= options.keys()
+    assert {"max_size", "max_headers", "write_limit", "ping_timeout"} <= ours.keys()
+    async with (
+        serving(echo, **options) as server,
+        wsfast.connect(f"ws://127.0.0.1:{port_of(server)}/", **ours) as ws,
+    ):
+        await ws.send("x")
+        assert await ws.recv() == "x"

@@ -488,12 +488,15 @@ class Session:
             ConnectionClosed: the connection is not open.
             ConcurrencyError: a ping with the same data is unanswered.
             InvalidState: `MAX_PINGS` pings are unanswered.
-            ValueError: `data` is too long.
+            ValueError, TypeError: `data` is too long, or neither `str` nor bytes-like.
         """
         if data is None:
             payload = self._unused_payload()
         else:
-            payload = data.encode() if isinstance(data, str) else bytes(memoryview(data))
+            try:
+                payload = data.encode() if isinstance(data, str) else bytes(memoryview(data))
+            except TypeError:
+                raise TypeError(f"expected str or a bytes-like object, got {type(data).__name__}") from None
         if self._pings is not None:
             if payload in self._pings:
                 raise ConcurrencyError("already waiting for a pong with the same data")

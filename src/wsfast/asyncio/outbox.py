@@ -30,10 +30,18 @@ _TURN_STEPS: Final = 256
 
 
 def size_of(message: str | BytesLike) -> int:
-    """Return the length of a message in bytes of UTF-8, or of memory."""
+    """Return the length of a message in bytes of UTF-8, or of memory.
+
+    Raises:
+        TypeError: it is neither `str` nor bytes-like.
+        UnicodeError: it is not text.
+    """
     if isinstance(message, str):
         return len(message) if message.isascii() else len(message.encode())
-    return len(message) if type(message) is bytes else memoryview(message).nbytes
+    try:
+        return len(message) if type(message) is bytes else memoryview(message).nbytes
+    except TypeError:
+        raise TypeError(f"a message must be str or bytes-like, got {type(message).__name__}") from None
 
 
 class Waiters:

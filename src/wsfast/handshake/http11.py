@@ -10,6 +10,7 @@ The verdict depends on the bytes only, not on how they were cut: the first viola
 from __future__ import annotations
 
 import re
+import sys
 from ipaddress import IPv6Address
 from typing import NamedTuple, NoReturn
 
@@ -93,7 +94,7 @@ class HeadLimits(NamedTuple):
                 raise TypeError(f"{name} must be int, got {type(value).__name__}")
             if value < 1:
                 raise ValueError(f"{name} must be positive, got {value}")
-        return cls(**limits)
+        return cls(**{name: min(value, sys.maxsize) for name, value in limits.items()})  # the most that C holds
 
 
 _DEFAULT = HeadLimits()

@@ -230,6 +230,10 @@ class Server(BaseServer):
             ping_timeout=ping_timeout,
             close_timeout=close_timeout,
         )
+        if topics is not None:
+            from ..topics.thread import check_topics  # which is not needed without
+
+            check_topics(topics)
         self.topics = topics
         self._websocket_type = connection_class(create_connection, WebSocket)
         self._crew: Crew | None = None
