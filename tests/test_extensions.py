@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 import trio
+import websockets.extensions
+import websockets.typing
 from client_helpers import scripted, url_of
 from shared import echo, port_of, serving, stream_echo
 from trio_helpers import echo as trio_echo
@@ -804,3 +806,70 @@ async def test_under_uvicorn() -> None:
             assert await ws.recv() == f"message {i}"
     server.should_exit = True
     await task
+
+
+# --- websockets at the other end ------------------------------------------------------------------------
+
+
+class TheirTurned(websockets.extensions.Extension):
+    """The same extension, written for `websockets`."""
+
+    name = websockets.typing.ExtensionName(Turned.name)
+
+    def encode(self, frame: Any) -> Any:
+        return dataclasses.replace(frame, data=bytes(frame.data)[::-1], rsv2=True)
+
+    def decode(self, frame: Any, *, max_size: int | None = None) -> Any:
+        return dataclasses.replace(frame, data=bytes(frame.data)[::-1], rsv2=False)
+
+
+class TheirOffer(websockets.extensions.ClientExtensionFactory):
+    name = TheirTurned.name
+
+    def get_request_params(self) -> Any:
+        return []
+
+    def process_response_params(self, params: Any, accepted_extensions: Any) -> Any:
+        return TheirTurned()
+
+
+class TheirTake(websockets.extensions.ServerExtensionFactory):
+    name = TheirTurned.name
+
+    def process_request_params(self, params: Any, accepted_extensions: Any) -> Any:
+        return [], TheirTurned()
+
+
+@pytest.mark.parametrize("compression", [None, "deflate"])
+async def test_with_websockets(compression: Any) -> None:
+    """Their client asks for its own extension first; this server answers in its order, which both then obey."""
+
+    async def their_echo(ws: Any) -> None:
+        async for message in ws:
+            await ws.send(message)
+
+    from websockets.asyncio import client, server
+
+    async with (
+        server.serve(their_echo, "127.0.0.1", 0, extensions=[TheirTake()], compression=compression) as theirs,
+        serving(echo, extensions=[Take(Turned)], compression=compression) as ours,
+    ):
+        their_uri = f"ws://127.0.0.1:{theirs.sockets[0].getsockname()[1]}"
+        async with wsfast.connect(their_uri, extensions=[Offer(Turned)], compression=compression) as ws:
+            assert ws.response is not None
+            assert ws.response.headers["Sec-WebSocket-Extensions"].endswith("x-turned")
+            for message in MESSAGES:
+                await ws.send(message)
+                assert await ws.recv() == message
+            await (await ws.ping())
+        assert ws.close_code == 1000
+        async with client.connect(
+            f"ws://127.0.0.1:{port_of(ours)}", extensions=[TheirOffer()], compression=compression
+        ) as their:
+            names = [extension.name for extension in their.protocol.extensions]
+            assert names == ([] if compression is None else ["permessage-deflate"]) + ["x-turned"]
+            for message in MESSAGES:
+                await their.send(message)
+                assert await their.recv() == message
+            await (await their.ping())
+        assert their.close_code == 1000
