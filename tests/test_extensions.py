@@ -293,6 +293,18 @@ def test_one_call_does_a_bounded_amount_of_work(codec: ModuleType) -> None:
     assert isinstance(calls[-1][-1], ProtocolError)  # behind all that came before it
 
 
+def test_one_call_decodes_a_bounded_number_of_frames(codec: ModuleType) -> None:
+    extension = Turned()
+    chain = Chain([extension])
+    chain.join(codec.Encoder(), is_client=False, max_size=None)
+    decoder = codec.Decoder(masked=True, max_events=256, extensions=chain)
+    counts = [len(decoder.feed(1000 * frame(b"x", 0x20)))]
+    assert len(extension.seen) <= 256
+    while decoder.pending:
+        counts.append(len(decoder.feed(b"")))
+    assert sum(counts) == len(extension.seen) == 1000
+
+
 def test_pieces(codec: ModuleType) -> None:
     chain = Chain([Turned()])
     chain.join(codec.Encoder(), is_client=True, max_size=None)

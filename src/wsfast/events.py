@@ -38,7 +38,7 @@ class Extensions(Protocol):
         ...
 
     def receive(self, data: bytes, most: int, /) -> bytes:
-        """Take in what came; return frames without extensions, whole ones, and no further one from `most` bytes on."""
+        """Take in what came; return frames without extensions, whole ones, and no more once they cost `most` bytes."""
         ...
 
 

@@ -52,6 +52,8 @@ _CONTROL: Final = 0x8
 _OPCODES: Final[Mapping[int, Opcode]] = {int(opcode): opcode for opcode in Opcode}
 _CLOSE: Final = Opcode.CLOSE
 _NO_KEY: Final = bytes(4)
+_WORK: Final = 256
+"""Bytes that a frame costs besides its own: a read may hold 10,000 small ones, and others are to have a turn."""
 
 
 @dataclass(slots=True)
@@ -446,22 +448,25 @@ class Chain:
 
         Args:
             data: what came.
-            most: bytes from which on no further frame is decoded; 0 for none at all.
+            most: bytes from which on no further frame is decoded, of which each frame costs 256 besides its own; 0 for
+                none at all.
         """
         if self.failure is not None:
             return b""
         self._input += data
         self.pending = False
         plain = bytearray()
+        cost = 0
         try:
             while self._input:
-                if len(plain) >= most:
+                if cost >= most:
                     self.pending = True
                     break
                 frame = self._next()
                 if frame is None:
                     break
                 plain += frame
+                cost += len(frame) + _WORK
         except PeerError as exc:
             self._fail(exc)
         except Exception as exc:
