@@ -150,6 +150,20 @@ def test_a_trusted_proxy_must_send_it(serving: Any, caplog: pytest.LogCaptureFix
         until(lambda: server.counters["handshakes"] == 0)
 
 
+def test_attributes_of_the_program(serving: Any) -> None:
+    """What a hook puts on a connection, the handler reads; requests can be copied and pickled."""
+
+    def hook(ws: Any, request: wsfast.Request) -> None:
+        ws.user = "ada"
+        for again in (copy.copy(request), copy.deepcopy(request), pickle.loads(pickle.dumps(request))):
+            assert (again.path, again.headers) == (request.path, request.headers)
+
+    with serving(hook) as (server, address), wsfast.sync.connect(f"ws://127.0.0.1:{address[1]}/") as ws:
+        ws.recv(PATIENCE)
+        assert [one.user for one in server.connections] == ["ada"]
+        assert not hasattr(ws, "user")
+
+
 def test_what_is_counted(serving: Any) -> None:
     def hook(ws: Any, request: wsfast.Request) -> wsfast.Response | None:
         return ws.respond(403, "No\n") if request.path == "/no" else None
