@@ -76,6 +76,25 @@ async def test_options_of_listening(path: str | None) -> None:
         assert not server.sockets
 
 
+@pytest.mark.parametrize("value", [5, True, object()], ids=["int", "bool", "object"])
+def test_what_is_no_list_is_named(value: Any) -> None:
+    """And not told by what iterating over it raises."""
+    makes: list[tuple[Any, tuple[str, ...]]] = [
+        (wsfast.Server, ("origins", "forwarded", "response_headers")),
+        (lambda **options: wsfast.serve(print, "127.0.0.1", 0, **options), ("origins", "subprotocols")),  # type: ignore[arg-type]
+        (lambda **options: wsfast.sync.serve(print, "127.0.0.1", 0, **options), ("origins", "subprotocols")),
+        (lambda **options: wsfast.connect("ws://h/", **options), ("subprotocols", "additional_headers", "local_addr")),
+    ]
+    for make, names in makes:
+        for name in names:
+            with pytest.raises(TypeError, match=name):
+                make(**{name: value})
+    unfit: dict[str, Any] = {"proxy_protocol": 1, "stop_timeout": True}
+    for name, wrong in unfit.items():
+        with pytest.raises(TypeError, match=f"{name} must be a .*, got {type(wrong).__name__}"):
+            wsfast.Server(**{name: wrong})
+
+
 def test_options_of_everything_else() -> None:
     """Each is refused at once, by a text that names the nearest."""
     redis = pytest.importorskip("wsfast.bus.redis", reason="needs redis-py")

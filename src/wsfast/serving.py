@@ -10,7 +10,7 @@ import logging
 import re
 import ssl as ssl_module
 import threading
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from functools import partial
 from inspect import isawaitable
 from math import inf
@@ -144,8 +144,13 @@ class BaseServer:
                 raise TypeError(f"max_connections must be int or None, got {type(max_connections).__name__}")
             if max_connections < 1:
                 raise ValueError(f"max_connections must be positive, got {max_connections}")
-        if stop_timeout is not None and (not isinstance(stop_timeout, (int, float)) or not 0 < stop_timeout < inf):
-            raise ValueError(f"stop_timeout must be a positive number of seconds or None, got {stop_timeout!r}")
+        if stop_timeout is not None:
+            if not isinstance(stop_timeout, (int, float)) or isinstance(stop_timeout, bool):
+                raise TypeError(f"stop_timeout must be a number of seconds or None, got {type(stop_timeout).__name__}")
+            if not 0 < stop_timeout < inf:
+                raise ValueError(f"stop_timeout must be a positive number of seconds or None, got {stop_timeout}")
+        if response_headers is not None and not isinstance(response_headers, Mapping):
+            raise TypeError(f"response_headers must be a mapping or None, got {type(response_headers).__name__}")
         for subprotocol, handler in registered.items():
             self._check_name(subprotocol)
             if not callable(handler):
@@ -526,8 +531,8 @@ def check_context(ssl: object) -> None:
 
 def _checked_origins(origins: Origins) -> Origins:
     """Return a copy of what a server allows, if it is of the right types; a `str` would be taken letter by letter."""
-    if isinstance(origins, str):
-        raise TypeError("origins must be a list of str, compiled patterns and None, got str")
+    if isinstance(origins, str) or not isinstance(origins, Iterable):
+        raise TypeError(f"origins must be a list of str, compiled patterns and None, got {type(origins).__name__}")
     for allowed in origins:
         if allowed is not None and not isinstance(allowed, (str, re.Pattern)):
             raise TypeError(
@@ -549,8 +554,8 @@ def handlers_of(handler: Any, subprotocols: Sequence[str] | None) -> dict[str | 
         if not handler:
             raise ValueError("expected a handler for at least one subprotocol, got an empty mapping")
         return dict(handler)
-    if isinstance(subprotocols, str):
-        raise TypeError("expected subprotocols as a list of strings, got str")
+    if subprotocols is not None and (isinstance(subprotocols, str) or not isinstance(subprotocols, Iterable)):
+        raise TypeError(f"expected subprotocols as a list of strings, got {type(subprotocols).__name__}")
     return dict.fromkeys([None, *(subprotocols or ())], handler)
 
 

@@ -170,6 +170,9 @@ class Route:
             "ssl_handshake_timeout": _at_least_60(timeout),
             "ssl_shutdown_timeout": close_timeout,
         } | proxy_options
+        local = options.get("local_addr")
+        if local is not None and not (isinstance(local, (tuple, list)) and len(local) == 2):
+            raise TypeError(f"local_addr must be a pair of a host and a port, or None, got {type(local).__name__}")
         self._tcp = options
         if self._ssl is not None and self._ssl is not False:
             as_context(self._ssl, "ssl")

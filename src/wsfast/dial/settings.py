@@ -134,6 +134,8 @@ class ClientSettings:
         self._bearer_token = bearer_token
         self._origin = origin
         # A `str` is kept for the handshake to refuse; no subprotocols are the same as none.
+        if subprotocols is not None and not isinstance(subprotocols, Iterable):
+            raise TypeError(f"expected subprotocols as a list of strings, got {type(subprotocols).__name__}")
         self._subprotocols = subprotocols if isinstance(subprotocols, str) else tuple(subprotocols or ()) or None
         self._user_agent = user_agent_header
         self._logger: Any = logging.getLogger("wsfast.client") if logger is None else logger
@@ -281,6 +283,8 @@ def part_settings(given: Mapping[str, Any]) -> tuple[SessionLimits, HeadLimits, 
 
 
 def _pairs(headers: Mapping[str, str] | Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    if not isinstance(headers, Iterable):
+        raise TypeError("additional_headers must be a mapping, or pairs of a name and a value")
     # `items` of a multidict has a repeated header once for each value.
     pairs = list(headers.items() if isinstance(headers, Mapping) else headers)
     if not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in pairs):

@@ -55,8 +55,8 @@ class Networks:
     __slots__ = ("_networks", "_unix")
 
     def __init__(self, networks: Iterable[str], option: str) -> None:
-        if isinstance(networks, str):
-            raise TypeError(f"{option} must be a list of networks, got str")
+        if isinstance(networks, str) or not isinstance(networks, Iterable):
+            raise TypeError(f"{option} must be a list of networks, got {type(networks).__name__}")
         self._unix = False
         self._networks: list[IPv4Network | IPv6Network] = []
         for network in networks:
