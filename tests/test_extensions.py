@@ -233,7 +233,9 @@ def test_none_are_as_good_as_no_option() -> None:
 @pytest.mark.parametrize("factory", [Offer(Turned), Take(Turned)])
 def test_a_factory_that_returns_no_extension(factory: Any) -> None:
     factory.kind = object
-    with pytest.raises(TypeError, match=r"^(Offer|Take)\.process_\w+\(\) must return an Extension, got object$"):
+    with pytest.raises(
+        TypeError, match=r"^(Offer|Take)\.process_\w+\(\) must return a wsfast\.extensions\.Extension, got object$"
+    ):
         if isinstance(factory, Offer):
             confirm([factory], [("x-turned", [])])
         else:

@@ -212,10 +212,10 @@ def _bits(thing: Any) -> int:
 
 
 def _checked(extension: Any, factory: Any, method: str) -> Any:
-    for name in ("encode", "decode"):
-        if not callable(getattr(extension, name, None)):
-            came = type(extension).__name__
-            raise TypeError(f"{type(factory).__name__}.{method}() must return an Extension, got {came}")
+    made = all(callable(getattr(extension, name, None)) for name in ("encode", "decode"))
+    if not made or not all(hasattr(extension, bit) for bit in ("rsv1", "rsv2", "rsv3")):
+        came = type(extension).__name__
+        raise TypeError(f"{type(factory).__name__}.{method}() must return a wsfast.extensions.Extension, got {came}")
     return extension
 
 
