@@ -32,6 +32,8 @@ PROGRAMS = {
     "substrate": ["async-substrate-interface"],
     "sanic": ["sanic"],
     "uvicorn": ["uvicorn"],
+    "deepgram": ["deepgram-sdk"],
+    "ocpp": ["ocpp", "websockets"],
 }
 """The programs, each with what pip installs for it."""
 

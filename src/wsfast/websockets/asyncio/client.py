@@ -136,6 +136,10 @@ class connect(Dialing, connector.connect):  # noqa: N801
         connection: ClientConnection = (await self._connect())[1]
         return connection
 
+    async def __await_impl__(self) -> ClientConnection:
+        """Connect: websockets 13 to 16 have it, and programs that derive from `connect` call it."""
+        return await self.connect()
+
     # --- await, async with, async for ---------------------------------------------------------------------
 
     def __await__(self) -> Generator[Any, None, ClientConnection]:
