@@ -41,8 +41,8 @@ _REQUEST = (
 )
 
 
-def sink(port: int, count: int, path: str) -> None:
-    """Open connections, and count the bytes that arrive, in a file; take the time of messages to the first of them."""
+def sink(port: int, count: int, path: str, timed: bool) -> None:
+    """Open connections, and count the bytes that arrive, in a file; `timed` takes the time of messages to the first."""
     with open(path, "r+b") as file:
         shared = mmap.mmap(file.fileno(), 4096)
     poll = select.epoll()
@@ -62,7 +62,7 @@ def sink(port: int, count: int, path: str) -> None:
     total = 0
     buffer = bytearray(262144)
     poll.register(0, select.EPOLLIN)
-    timed, late, rest = next(iter(sockets)), array.array("d"), b""
+    first, late, rest = next(iter(sockets)) if timed else -1, array.array("d"), b""
     while True:
         for fd, _ in poll.poll(1.0):
             if fd == 0:
@@ -73,7 +73,7 @@ def sink(port: int, count: int, path: str) -> None:
             except BlockingIOError:
                 continue
             total += size
-            if fd == timed:
+            if fd == first:
                 rest = _take_times(rest + buffer[:size], late)
         struct.pack_into("<Q", shared, 8, total)
 
@@ -90,12 +90,13 @@ def _take_times(data: bytes, late: array.array[float]) -> bytes:
 class Sink:
     """The process that counts."""
 
-    def __init__(self, port: int, count: int) -> None:
+    def __init__(self, port: int, count: int, *, timed: bool = False) -> None:
         self._file = tempfile.NamedTemporaryFile()  # noqa: SIM115
         self._file.write(bytes(4096))
         self._file.flush()
         self._shared = mmap.mmap(self._file.fileno(), 4096)
         command = [sys.executable, "-m", "benchmarks.topics", "--sink", str(port), str(count), self._file.name]
+        command.append("timed" if timed else "")
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE)
 
     @property
@@ -230,7 +231,7 @@ async def fed(args: argparse.Namespace) -> None:
     server = wsfast.Server(topics=topics, ping_interval=None, max_buffered=1 << 26, write_limit=1 << 22)
     server.register_listener(None, _Join)
     await server.start("127.0.0.1", 0, backlog=4096)
-    peer = Sink(server.sockets[0].getsockname()[1], args.connections)
+    peer = Sink(server.sockets[0].getsockname()[1], args.connections, timed=True)
     while peer.connected < args.connections or len(_opened) < args.connections:
         await asyncio.sleep(0.05)
     for ws in _opened:
@@ -410,10 +411,12 @@ def main() -> None:
     parser.add_argument("--feed", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--messages", type=int, default=20_000)
     parser.add_argument("--receive", dest="directory", help=argparse.SUPPRESS)
-    parser.add_argument("--sink", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--sink", nargs=4, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.fed and not 8 <= args.size < 126:
+        parser.error("--fed needs a --size of 8 to 125")
     if args.sink:
-        sink(int(args.sink[0]), int(args.sink[1]), args.sink[2])
+        sink(int(args.sink[0]), int(args.sink[1]), args.sink[2], bool(args.sink[3]))
         return
     measure = (
         receive if args.directory else buses if args.bus else feed if args.feed else fed if args.fed else deliveries

@@ -16,7 +16,7 @@ from client_helpers import url_of
 from shared import until
 
 import wsfast
-from wsfast.bus import Position
+from wsfast.bus import MemoryBus, Position
 from wsfast.topics.envelope import BadEnvelope, Sealer
 from wsfast.topics.rules import Rules
 
@@ -501,6 +501,26 @@ async def test_history() -> None:
             with pytest.raises(ValueError, match="a position must be"):
                 _ = [item async for item in w.topics.history("room.1", since=wrong)]
         assert [item async for item in w.topics.history("room.2")] == []
+
+
+async def test_recovering_where_a_history_was_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others may subscribe to the topic, and follow it; who comes gets what there is, at once."""
+    monkeypatch.setattr("wsfast.bus.store._BUCKETS", 1)
+    bus = MemoryBus()
+    async with world(with_history(bus=bus)) as w:
+        store = bus._store
+        first_ws, first = await w.client()
+        await first.subscribe("room.1")
+        for number in range(3):  # before anything is published, and after
+            await w.server.publish("room.2", "x")
+            store._forget("room.2")
+            ws, ours = await w.client()
+            async with asyncio.timeout(1):
+                assert await ours.recover("room.1", None) == 0
+            await w.server.publish("room.1", f"{number}")
+            assert await take(ws, 1) == await take(first_ws, 1) == [f"{number}"]
+            store._forget("room.1")
+        assert w.topics.counters["gaps"] == 0
 
 
 async def test_positions_that_clients_send() -> None:

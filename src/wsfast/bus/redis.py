@@ -18,7 +18,7 @@ import re
 import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from ..escape import words
 from ..exceptions import BusUnavailable
@@ -39,6 +39,7 @@ except ImportError as _exc:  # pragma: no cover - the tests have it
 __all__ = ["RedisBus"]
 
 _pack: Callable[[tuple[bytes, ...]], bytes] = hiredis.pack_command  # type: ignore[assignment]
+_Next: TypeAlias = Callable[[], Any]
 _new_sentinel: Callable[..., Any] = Sentinel
 
 _BEAT: Final = 0.25
@@ -111,9 +112,14 @@ def _connection(options: dict[str, Any], timeout: float) -> Any:
 
 
 class _Link(asyncio.Protocol):
-    """A connection to the engine, once it is set up."""
+    """A connection to the engine, once it is set up.
 
-    def __init__(self, handle: Callable[[list[Any]], None], lost: Callable[[_Link, str], None]) -> None:
+    Args:
+        handle: called with a function that returns the next of what the engine said, and False if there is none.
+        lost: called with this link and the reason, when it is lost.
+    """
+
+    def __init__(self, handle: Callable[[_Next], None], lost: Callable[[_Link, str], None]) -> None:
         self._reader = hiredis.Reader()
         self._handle = handle
         self._lost = lost
@@ -138,16 +144,9 @@ class _Link(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Called by the transport."""
         self.heard = self._time()
-        replies: list[Any] = []
-        gets = self._reader.gets
         try:
-            try:
-                self._reader.feed(data)
-                while (reply := gets()) is not False:
-                    replies.append(reply)
-            finally:
-                if replies:
-                    self._handle(replies)
+            self._reader.feed(data)
+            self._handle(self._reader.gets)
         except hiredis.ProtocolError as exc:
             self.close(f"it talks nonsense: {words(exc, 100)}")
 
@@ -408,9 +407,9 @@ class _Node:
 
     # --- Receiving ------------------------------------------------------------------------------------------
 
-    def _replied(self, replies: list[Any]) -> None:
+    def _replied(self, get: _Next) -> None:
         confirm = self.outbox.confirm
-        for reply in replies:
+        while (reply := get()) is not False:
             if not self._replies:
                 return  # the answer to a command that was given up
             waiting = self._replies.popleft()
@@ -443,9 +442,8 @@ class _Node:
             return
         self.outbox.refuse(BusUnavailable(f"the engine refused: {text}"))
 
-    def _pushed(self, replies: list[Any]) -> None:
-        for reply in self._bus.received(replies):
-            self._told(reply)
+    def _pushed(self, get: _Next) -> None:
+        self._bus.received(get, self._told)
 
     def _told(self, reply: Any) -> None:
         """Take in what the engine said on the connection for subscriptions, and is no message."""
@@ -732,13 +730,18 @@ class RedisBus(Bus):
 
     # --- What `Topics` calls --------------------------------------------------------------------------------
 
-    def received(self, replies: list[Any]) -> list[Any]:
-        """Take in what was published; nodes call it. Return what is no message."""
+    def received(self, get: _Next, other: Callable[[Any], None]) -> None:
+        """Take in what was published; nodes call it.
+
+        Args:
+            get: returns the next of what the engine said, and False if there is none.
+            other: called with what is no message.
+        """
         received = None if self._receiver is None or self._closed else self._receiver.received
-        names, others = self._names, []
-        for reply in replies:
+        names = self._names
+        while (reply := get()) is not False:
             if not (type(reply) is list and len(reply) == 3 and reply[0] in _MESSAGES):
-                others.append(reply)
+                other(reply)
                 continue
             _, channel, data = reply
             if received is None or type(channel) is not bytes or type(data) is not bytes:
@@ -750,7 +753,6 @@ class RedisBus(Bus):
                 received(topic, data[1:], None)
             else:
                 self._received_stored(topic, data, received)
-        return others
 
     @staticmethod
     def _received_stored(topic: str, data: bytes, received: Callable[[str, bytes, Position | None], None]) -> None:

@@ -17,6 +17,7 @@ _MESSAGE: Final = 64
 """Bytes of memory that a message takes beside its own."""
 _TOPIC: Final = 1_500
 """Bytes of memory that a history takes beside its messages."""
+_BUCKETS: Final = 4096
 _REMEMBERED: Final = 9
 """How many times as long as messages were kept their topic's numbers are remembered after they have expired."""
 
@@ -56,7 +57,7 @@ class Store:
         self._max_bytes = max_bytes
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._due: list[tuple[float, str]] = []  # a heap: when to look at which topic
-        self._forgotten = 0  # topics
+        self._forgotten: dict[int, int] = {}  # how many topics, by a part of their hashes
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -127,9 +128,10 @@ class Store:
     def _next_epoch(self, topic: str) -> str:
         """Return the epoch of a topic that is not kept, if it begins now.
 
-        Another topic has another, so that a place in one history is none in another.
+        Another topic has another, so that a place in one history is none in another. It is the same until this topic,
+        or one of few others, is forgotten.
         """
-        name = f"{self._forgotten} {topic}"
+        name = f"{self._forgotten.get(hash(topic) % _BUCKETS, 0)} {topic}"
         return hashlib.blake2b(name.encode(), digest_size=8, key=self.life.encode()).hexdigest()
 
     def _shift(self, kept: _Kept) -> None:
@@ -145,4 +147,5 @@ class Store:
     def _forget(self, topic: str) -> None:
         self._clear(self._kept.pop(topic))
         self.bytes -= _TOPIC
-        self._forgotten += 1
+        bucket = hash(topic) % _BUCKETS
+        self._forgotten[bucket] = self._forgotten.get(bucket, 0) + 1

@@ -115,9 +115,7 @@ class Histories:
                 return
             if position.epoch != base.epoch or position.offset != base.offset + 1:
                 followed.newest = position
-                followed.behind = True
-                if followed.task is None:
-                    followed.task = self._spawn(self._catch_up(topic, followed))
+                self._fall_behind(topic, followed)
                 return
         followed.position = position
         accepted = self._incoming.accept(topic, envelope.origin, envelope.number, envelope.first, ordered=True)
@@ -191,13 +189,24 @@ class Histories:
                 self.recovered += 1
                 self._deliver(topic, envelope, stored.position)
 
+    def _fall_behind(self, topic: str, followed: _Followed) -> None:
+        """Have what is missing from a history read."""
+        followed.behind = True
+        if followed.task is None:
+            followed.task = self._spawn(self._catch_up(topic, followed))
+
     # --- Reading --------------------------------------------------------------------------------------------
 
     async def read(self, topic: str, after: Position | None) -> tuple[Reading, Position | None]:
         """Read a history, and return also which place its delivery in this process has come to."""
         reading = await self._bus.read(topic, after)
         followed = self._followed.get(topic)
-        return reading, None if followed is None else followed.position
+        if followed is None or followed.position is None:
+            return reading, None
+        if followed.position.epoch != reading.position.epoch and followed.task is None:
+            # The history was forgotten, and nothing has come of its next life.
+            self._fall_behind(topic, followed)
+        return reading, followed.position
 
     async def page(
         self, topic: str, position: Position | None, seen: dict[int, int]
