@@ -28,26 +28,45 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return library
 
 
-@pytest.mark.parametrize("twin", ["cython", "python"])
-@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
-@pytest.mark.parametrize("kind", ["plain", "tls"])
-@pytest.mark.parametrize("how", ["benign", "fatal", "accept"])
-def test_calls_that_fail(shim: Path, certs: Certificates, twin: str, loop: str, kind: str, how: str) -> None:
+def run(shim: Path, program: str, *arguments: str, **environment: str) -> None:
+    """Run a program whose system calls are the shim's, to a good end."""
     import wsfast
 
     environment = {
         **os.environ,
         "LD_PRELOAD": " ".join(filter(None, [os.environ.get("LD_PRELOAD"), str(shim)])),
         "PYTHONPATH": str(Path(wsfast.__file__).parent.parent),
-        "WSFAST_PURE_PYTHON": "1" if twin == "python" else "",
+        **environment,
     }
-    if how == "benign":
+    if "benign" in arguments:
         environment["WSFAST_FAULTS"] = "7"
     done = subprocess.run(
-        [sys.executable, HERE / "faulty_echo.py", loop, kind, how, str(certs.authority.parent)],
+        [sys.executable, HERE / program, *arguments],
         env=environment,
         capture_output=True,
         text=True,
         timeout=120,
     )
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
+
+
+@pytest.mark.parametrize("twin", ["cython", "python"])
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("kind", ["plain", "tls"])
+@pytest.mark.parametrize("how", ["benign", "fatal", "accept"])
+def test_calls_that_fail(shim: Path, certs: Certificates, twin: str, loop: str, kind: str, how: str) -> None:
+    pure = "1" if twin == "python" else ""
+    run(shim, "faulty_echo.py", loop, kind, how, str(certs.authority.parent), WSFAST_PURE_PYTHON=pure)
+
+
+@pytest.mark.parametrize("kind", ["plain", "tls"])
+@pytest.mark.parametrize("how", ["benign", "fatal"])
+def test_calls_that_fail_in_threads(shim: Path, certs: Certificates, kind: str, how: str) -> None:
+    run(shim, "faulty_shells.py", "threads", kind, how, str(certs.authority.parent))
+
+
+@pytest.mark.parametrize("kind", ["plain", "tls"])
+@pytest.mark.parametrize("how", ["benign", "fatal"])
+def test_calls_that_fail_on_trio(shim: Path, certs: Certificates, kind: str, how: str) -> None:
+    # ENOBUFS is the end of a connection to trio itself.
+    run(shim, "faulty_shells.py", "trio", kind, how, str(certs.authority.parent), WSFAST_NO_ENOBUFS="1")

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar
 
 from wsfast.dial.eyeballs import STAGGER, alternate, none_answers
+from wsfast.transport.binding import LATER
 
 __all__ = ["Deadline", "Link", "bounded", "open_tcp", "open_unix"]
 
@@ -230,8 +231,10 @@ class Link:
             return b""
         try:
             data: bytes | None = self.sock.recv(_RECEIVE)
-        except (BlockingIOError, InterruptedError):
-            return None
+        except OSError as exc:
+            if exc.errno in LATER:
+                return None
+            raise
         for layer in self._layers:
             assert data is not None
             layer.feed(data)
@@ -273,9 +276,9 @@ class Link:
                     self._unsent[0] = self._unsent[0][sent:]
                     return
                 self._unsent.popleft()
-        except (BlockingIOError, InterruptedError):
-            return
         except OSError as exc:
+            if exc.errno in LATER:
+                return
             self._fail(exc)
         if self.ended and self.broken is None:
             self._shut_down()
@@ -319,11 +322,11 @@ class Link:
             return
         try:
             sent = self.sock.send(data)
-        except (BlockingIOError, InterruptedError):
-            sent = 0
         except OSError as exc:
-            self._fail(exc)
-            return
+            if exc.errno not in LATER:
+                self._fail(exc)
+                return
+            sent = 0
         if sent < len(data):
             self._unsent.append(memoryview(data)[sent:])
             self._held += len(data) - sent
@@ -447,6 +450,8 @@ class Link:
             data = self.read()
             if data is not None:
                 return data
+            if self.broken is not None:
+                raise self.broken  # nobody answers what could not be sent
             self.wait(True, bool(self._unsent), deadline.left())
             self.flush()
 

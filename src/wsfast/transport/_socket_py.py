@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from ..events import BytesLike
+from .binding import LATER
 from .loops import may_nest
 from .unacknowledged import unacknowledged
 
@@ -41,8 +42,6 @@ PARTS: Final = 64
 MOST: Final = 0x7FFFFFFF
 """Of a limit."""
 
-LATER: Final = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS, errno.ENOMEM})
-"""Errors after which the call may be tried again: nothing is there, there is no room, or no memory."""
 NOBODY: Final = frozenset(
     getattr(errno, name, -1)
     for name in (

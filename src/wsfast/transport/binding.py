@@ -14,6 +14,7 @@ from typing import Any, Final, TypedDict
 __all__ = [
     "BACKLOG",
     "EXHAUSTED",
+    "LATER",
     "PAUSE",
     "BindOptions",
     "Refusals",
@@ -27,6 +28,8 @@ __all__ = [
 
 EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 """Errors by which the system says that it has no room for one more connection."""
+LATER: Final = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS, errno.ENOMEM})
+"""Errors by which the system says that it can neither send nor receive now, but may a moment later."""
 PAUSE: Final = 1.0
 """Seconds for which accepting pauses after the system refused."""
 BACKLOG: Final = 1024
