@@ -54,6 +54,12 @@ def echo(ws: wsfast.sync.WebSocket) -> None:
         ws.send(message)
 
 
+def send_all(ws: wsfast.sync.WebSocket, sent: list[str | bytes]) -> None:
+    """Send messages, one after the other."""
+    for message in sent:
+        ws.send(message)
+
+
 def in_threads(how: str, inner: Any, outer: Any) -> None:
     """Serve, and be the client, without an event loop."""
     with wsfast.sync.serve(echo, "127.0.0.1", 0, ssl=inner, stop_timeout=5) as server:
@@ -63,7 +69,7 @@ def in_threads(how: str, inner: Any, outer: Any) -> None:
         if how == "benign":
             with connect() as ws:
                 for sent in messages(3):
-                    sender = threading.Thread(target=lambda sent: [ws.send(one) for one in sent], args=(sent,))
+                    sender = threading.Thread(target=send_all, args=(ws, sent))
                     sender.start()
                     assert [ws.recv(timeout=30) for _ in sent] == sent
                     sender.join()
@@ -92,9 +98,11 @@ async def trio_echo(ws: wsfast.trio.WebSocket) -> None:
 async def on_trio(how: str, inner: Any, outer: Any) -> None:
     """Serve, and be the client, on trio."""
     async with trio.open_nursery() as nursery:
-        server = await nursery.start(partial(wsfast.trio.serve, trio_echo, "127.0.0.1", 0, ssl=inner, stop_timeout=5))
+        server = await nursery.start(
+            partial(wsfast.trio.serve, trio_echo, "127.0.0.1", 0, ssl=inner, stop_timeout=5, close_timeout=0.3)
+        )
         url = f"ws{'s' if inner else ''}://localhost:{server.sockets[0].getsockname()[1]}/"
-        connect = partial(wsfast.trio.connect, url, ssl=outer, proxy=None, open_timeout=30)
+        connect = partial(wsfast.trio.connect, url, ssl=outer, proxy=None, open_timeout=30, close_timeout=0.3)
         if how == "benign":
             async with connect() as ws:
                 for sent in messages(4):
@@ -108,8 +116,8 @@ async def on_trio(how: str, inner: Any, outer: Any) -> None:
                         assert [await ws.recv() for _ in sent] == sent
             assert ws.close_code == 1000, ws
         else:
-            # After a failed write, trio is given two seconds to read what may tell why: so there are only a few.
-            for fault in [fault for fault in FATAL if fault[1] == errno.ECONNRESET and 2 <= fault[2] <= 3]:
+            # After a failed write, what may tell why is read for `close_timeout`.
+            for fault in [fault for fault in FATAL if fault[1] == errno.ECONNRESET and fault[2] > 1]:
                 with failing(*fault):
                     async with connect() as ws:
                         for k in range(3):

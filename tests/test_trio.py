@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from functools import partial
@@ -27,6 +28,7 @@ import wsfast.sync
 import wsfast.trio
 from wsfast import CloseCause, CloseCode, Response, State
 from wsfast.connection import Connection, Side
+from wsfast.dial.reconnect import process_exception
 from wsfast.trio.stream import Transport
 
 # --- Messages ---------------------------------------------------------------------------------------------------
@@ -1100,3 +1102,23 @@ async def test_a_response_that_cannot_be_sent(monkeypatch: pytest.MonkeyPatch) -
         assert not server.connections
         with pytest.raises(wsfast.ConnectionClosedError):
             await ws.send("x")
+
+
+@in_trio
+async def test_a_reset_within_the_handshake_is_worth_another_try() -> None:
+    """Its cause is the system's error, not trio's for it, which says nothing, and ended a loop that connects again."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def reset() -> None:
+            sock, _ = listening.accept()
+            with sock:
+                assert sock.recv(65536)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.to_thread.run_sync, reset)
+            with pytest.raises(wsfast.InvalidMessage) as caught:
+                async with wsfast.trio.connect(f"ws://127.0.0.1:{listening.getsockname()[1]}/"):
+                    raise AssertionError
+    assert isinstance(caught.value.__cause__, ConnectionResetError)
+    assert process_exception(caught.value) is None

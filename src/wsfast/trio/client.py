@@ -20,7 +20,7 @@ from wsfast.handshake import URI, ClientHandshake, Response, ResponseParser
 from wsfast.options import connection_class
 
 from .dial import TrioDialer
-from .stream import CHUNK, close_now
+from .stream import CHUNK, as_os_error, close_now
 from .websocket import WebSocket
 
 __all__ = ["connect", "unix_connect"]
@@ -304,7 +304,7 @@ async def _receive(stream: trio.abc.Stream, parser: ResponseParser, scope: trio.
                         patience.deadline = min(until, trio.current_time() + BODY_PATIENCE)
                         scope.deadline = inf  # or it would hide from this one that the time is over
             except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-                return parser.feed_eof(exc)
+                return parser.feed_eof(as_os_error(exc, "the connection was lost"))
         return parser.feed_eof()
     finally:
         scope.deadline = until

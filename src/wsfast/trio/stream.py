@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import trio
 
-__all__ = ["CHUNK", "Transport", "close_now", "secure"]
+__all__ = ["CHUNK", "Transport", "as_os_error", "close_now", "secure"]
 
 CHUNK: Final = 65536
 """Bytes that are received, and sent, at a time."""
@@ -103,18 +103,18 @@ async def secure(
     try:
         await secured.do_handshake()
     except trio.BrokenResourceError as exc:
-        raise _as_os_error(exc) from exc
+        raise as_os_error(exc, "the peer ended the connection during the TLS handshake") from exc
     return secured
 
 
-def _as_os_error(exc: trio.BrokenResourceError) -> OSError:
-    """Return the error that trio has wrapped."""
+def as_os_error(exc: BaseException, other: str) -> OSError:
+    """Return the error that trio has wrapped, or, if there is none, one that says `other`."""
     cause: BaseException | None = exc
     while cause is not None:
         if isinstance(cause, OSError):
             return cause
         cause = cause.__cause__
-    return ConnectionResetError("the peer ended the connection during the TLS handshake")
+    return ConnectionResetError(other)
 
 
 async def close_now(stream: trio.abc.AsyncResource) -> None:

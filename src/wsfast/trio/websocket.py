@@ -748,9 +748,7 @@ class WebSocket(Shell):
         if not self._over:
             # A Close frame may have come that tells why: it is read as far as there is something, but not for ever.
             self._broken = True
-            now = trio.current_time()
-            self._session.receive_end(now)
-            self._session.drop_at = min(self._session.drop_at or inf, now + LINGER)
+            self._session.receive_end(trio.current_time())
             self._reschedule()
             while not (self._over or self._ending):
                 await self._writer.park()
