@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import sysconfig
+from typing import Any
 
 import pytest
 from shared import echo
@@ -15,6 +16,7 @@ from test_codec_threads import THREADS, side_by_side
 
 import wsfast
 from wsfast import Deflate
+from wsfast.transport.loops import PerLoop
 
 MESSAGES: list[str | bytes] = ["text", b"binary", "ä" * 300, "x" * 100_000, b"y" * 70_000, "€" * 40_000]
 
@@ -60,3 +62,30 @@ def test_a_budget_that_threads_share() -> None:
     side_by_side(work)
     assert budget.used == 0
     assert [budget.reserve(300) for _ in range(THREADS)].count(True) == 3
+
+
+def test_what_each_loop_has_is_made_and_dropped_in_many_threads() -> None:
+    """It is kept in one dict for all: a thread that drops those of closed loops walks it, while others add theirs."""
+
+    class Loop:
+        closed = False
+
+        def is_closed(self) -> bool:
+            return self.closed
+
+    of_each: PerLoop[list[Any]] = PerLoop(lambda loop: [loop])
+
+    def work(number: int) -> None:
+        for _ in range(400):
+            loop: Any = Loop()
+            made = of_each.of(loop)
+            assert made == [loop]
+            assert of_each.of(loop) is made
+            loop.closed = True
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        side_by_side(work)
+    finally:
+        sys.setswitchinterval(interval)
