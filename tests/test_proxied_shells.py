@@ -18,6 +18,7 @@ from sync_helpers import PATIENCE, in_thread, until
 from test_proxied import LINE, SIGNATURE, V4, V6
 
 import wsfast
+import wsfast.metrics
 import wsfast.sync
 
 REQUEST = (
@@ -186,4 +187,5 @@ def test_what_is_counted(serving: Any) -> None:
         assert counters["refused"] == {403: 2, 426: 1, 400: 1}
         assert counters["causes"] == {wsfast.CloseCause.PEER: 1}
         assert (counters["opened"], counters["messages_sent"], counters["handshakes"]) == (1, 1, 0)
+        assert 'wsfast_refused_total{status="403"} 2' in wsfast.metrics.render(server)
     assert set(counters) == set(wsfast.Server().counters)

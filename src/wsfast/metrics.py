@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .asyncio.websocket import WebSocket
     from .handshake import Request, Response
     from .server import Server
+    from .serving import CountingServer
 
 __all__ = ["endpoint", "render"]
 
@@ -59,11 +60,11 @@ _TOPICS: Final = {
 }
 
 
-def render(server: Server, labels: Mapping[str, str] | None = None) -> str:
+def render(server: Server | CountingServer, labels: Mapping[str, str] | None = None) -> str:
     """Return the counters of a server, and of its topics, in Prometheus' text format (version 0.0.4).
 
     Args:
-        server: the server.
+        server: the server, on asyncio, in threads or on trio.
         labels: for each line, such as the number of a worker. Default: none.
 
     Raises:
@@ -115,7 +116,11 @@ def _braces(labels: Mapping[str, str]) -> str:
 
 
 def endpoint(
-    path: str, server: Callable[[], Server], *, otherwise: _Hook | None = None, labels: Mapping[str, str] | None = None
+    path: str,
+    server: Callable[[], Server | CountingServer],
+    *,
+    otherwise: _Hook | None = None,
+    labels: Mapping[str, str] | None = None,
 ) -> Any:
     """Make a `process_request` that answers with `render` on one path.
 

@@ -405,6 +405,8 @@ class BaseServer:
 class CountingServer(BaseServer):
     """The common part of servers in threads and on trio: what they count, in whatever thread."""
 
+    topics: Any  # a `Topics`, or None
+
     def __init__(self, registered: Mapping[str | None, Any], **options: Any) -> None:
         super().__init__(registered, **options)
         self._counting = threading.Lock()
