@@ -11,6 +11,7 @@ import re
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -806,3 +807,17 @@ def test_a_class_of_ones_own() -> None:
 
     with serving(handler, create_connection=Own) as server, connect(f"{uri(server)}a") as ws:
         assert ws.recv(PATIENCE) == "/a"
+
+
+def test_a_reset_while_reading_is_paused_is_no_error_of_the_handler(caplog: pytest.LogCaptureFixture) -> None:
+    """Its `send` learns of it before the thread that reads does."""
+    with serving(read_limit=1000, write_limit=1000) as server:
+        with dial(server) as sock:
+            sock.sendall(request())
+            sock.settimeout(0.2)
+            with pytest.raises(TimeoutError):
+                while True:  # until neither side takes more
+                    sock.sendall(encode_frame(2, bytes(10_000), mask=b"abcd"))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        until(lambda: not server._served)
+    assert not [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
