@@ -6,6 +6,7 @@ import hashlib
 import secrets
 from collections import OrderedDict, deque
 from heapq import heappop, heappush
+from itertools import islice
 from typing import Final
 
 from .interface import Position, Reading, Stored
@@ -100,7 +101,7 @@ class Store:
         start = after.offset if same and after is not None else oldest
         complete = after is None or (same and oldest <= start <= kept.offset)
         start = min(max(start, oldest), kept.offset)
-        messages = list(kept.messages)[start - oldest : start - oldest + limit] if start < kept.offset else []
+        messages = islice(kept.messages, start - oldest, start - oldest + limit)
         found = [Stored(Position(kept.epoch, start + i), data) for i, data in enumerate(messages, 1)]
         return Reading(Position(kept.epoch, kept.offset), found, complete)
 
