@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -298,6 +299,38 @@ async def test_presence_over_processes(monkeypatch: pytest.MonkeyPatch) -> None:
         # The bus says that it has ended.
         net.buses[1].receiver.process_ended(hub_of(one.topics).origin)
         assert seen(two) == ["Bob"]
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_process_that_was_held_up_takes_nobody_for_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that blocks, or is stopped, has not read what others have sent it meanwhile: nothing is lost."""
+    monkeypatch.setattr("wsfast.topics.others._DEAD", 0.3)
+    async with two_worlds() as (net, one, two, gaps):
+        left: list[str | None] = []
+        for world in (one, two):
+            world.topics.on_presence = lambda topic, present, came: None if came else left.append(present.info)
+        (_, a), (ws, b) = await one.client(), await two.client()
+        a.subscribe("live.1", info="Ada")
+        b.subscribe("live.1", info="Bob")
+        await until(lambda: len(one.topics.present("live.1")) == len(two.topics.present("live.1")) == 2)
+        one.server.publish("live.1", "first")
+        assert await take(ws, 1) == ["first"]
+        # A message is under way while the tail that counts it has come.
+        late: list[tuple[str, bytes]] = []
+
+        def hold(topic: str, data: bytes, to: FaultyBus) -> bool:
+            if topic == "live.1":
+                late.append((topic, data))
+            return topic == "live.1"
+
+        net.lose = hold
+        one.server.publish("live.1", "late")
+        await until(lambda: hub_of(two.topics)._incoming._suspects)
+        net.lose = lambda topic, data, to: False
+        time.sleep(0.4)  # noqa: ASYNC251 - which is what is tested
+        asyncio.get_running_loop().call_soon(lambda: net.buses[1].receiver.received(*late[0], None))
+        assert await take(ws, 1) == ["late"]
+        assert (gaps, left) == ([], [])
 
 
 async def test_what_others_must_not_send(caplog: pytest.LogCaptureFixture) -> None:

@@ -64,6 +64,7 @@ class Others:
         self._up = False
         self._running = True
         self._beating: asyncio.TimerHandle | None = None
+        self._beaten = 0.0  # when the last was
         self._telling = False  # presence is told at the end of this turn
         self._later: set[str] = set()  # what is asked or answered soon
 
@@ -71,6 +72,7 @@ class Others:
         """Begin to give signs of life, once the bus is started."""
         if self._bus is not None:
             self._bus.subscribe(CONTROL)
+            self._beaten = self._loop.time()
             self._beating = self._loop.call_later(_BEAT, self._beat)
 
     def end(self) -> None:
@@ -150,6 +152,7 @@ class Others:
 
     def _beat(self) -> None:
         now = self._loop.time()
+        late, self._beaten = now - self._beaten > 2 * _BEAT, now
         self._beating = self._loop.call_later(_BEAT, self._beat)
         if not self._up:
             return
@@ -159,6 +162,10 @@ class Others:
         contents[0]["version"] = self._presence.version
         for content in contents:
             self._tell(content)
+        if late:
+            # This process was held up itself: what others have sent to it may be unread still.
+            self._incoming.restarted(now)
+            return
         for origin in self._incoming.silent(now, _DEAD):
             self.forget(origin)
         self._incoming.sweep(now)
