@@ -93,6 +93,7 @@ def test_a_loop_that_is_closed_with_connections_open(loop: str, tls: bool, certs
 
 
 @pytest.mark.anyio
+@pytest.mark.readers("a loop's own transport has the socket that was given")
 @pytest.mark.parametrize("how", ["close", "detach"])
 async def test_a_socket_that_its_program_closes(how: str) -> None:
     """One that was given to `connect` is the connection's: it goes on, and nobody else gets anything."""
