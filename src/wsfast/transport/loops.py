@@ -48,7 +48,8 @@ def may_nest(kind: type[asyncio.AbstractEventLoop]) -> bool:
 
     asyncio's own and uvloop's cannot. Of others it is not known, so they may.
     """
-    return kind.__module__ != "uvloop" and getattr(kind, "_run_once", may_nest).__module__ != "asyncio.base_events"
+    step = getattr(kind, "_run_once", None)
+    return kind.__module__ != "uvloop" and getattr(step, "__module__", None) != "asyncio.base_events"
 
 
 def _pauses(kind: type) -> bool:
