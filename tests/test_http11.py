@@ -476,6 +476,7 @@ def test_limits(limits: HeadLimits, good: bytes, bad: bytes, name: str, step: in
 def test_wrong_limits(name: str, value: object) -> None:
     with pytest.raises((TypeError, ValueError), match=f"{name} must be"):
         HeadLimits.checked(**{name: value})  # type: ignore[arg-type]
+    assert getattr(HeadLimits.checked(**{name: 1}), name) == 1
 
 
 @pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
@@ -942,10 +943,12 @@ def test_response_that_ends_early(data: bytes, came: str) -> None:
 @pytest.mark.parametrize("headers", [b"", b"Content-Length: 3\r\n", b"Transfer-Encoding: chunked\r\n"])
 def test_connect(headers: bytes) -> None:
     # RFC 9110, 9.3.6: a 2xx to CONNECT has no body; the tunnel starts.
-    result = read_cuts(b"HTTP/1.1 200 Connection established\r\n" + headers + b"\r\n\x16\x03", connect=True)
-    assert (result[0], result[3], result[4]) == (200, b"", b"\x16\x03")
-    refused = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 2\r\n\r\nno"
-    assert read_cuts(refused, connect=True)[3] == b"no"
+    for status in (200, 299):
+        result = read_cuts(b"HTTP/1.1 %d Connection established\r\n" % status + headers + b"\r\n\x16\x03", connect=True)
+        assert (result[0], result[3], result[4]) == (status, b"", b"\x16\x03")
+    for status in (300, 407):
+        refused = b"HTTP/1.1 %d Proxy Authentication Required\r\nContent-Length: 2\r\n\r\nno" % status
+        assert read_cuts(refused, connect=True)[3] == b"no"
 
 
 @given(
