@@ -1,5 +1,4 @@
 from ._head_py import __all__ as __all__
-from ._head_py import accept_token as accept_token
 from ._head_py import find_fields as find_fields
 from ._head_py import find_key as find_key
 from ._head_py import lower_pairs as lower_pairs

@@ -1,6 +1,6 @@
 """A request's head that came whole, in Cython: the fast reading of `_head_py.py`, which has the rules.
 
-Each byte is looked at once, and a `str` is made of the values that the handshake looks at. The SHA-1 of a key is ours.
+Each byte is looked at once, and a `str` is made of the values that the handshake looks at.
 """
 
 import re
@@ -11,10 +11,9 @@ from libc.stdint cimport uint8_t
 
 from ..http import TCHAR
 from ._head_py import NAMES, find_fields
-from ._head_py import accept_token as _token_of_any
 from ._head_py import lower_pairs as _pairs_of_any
 
-__all__ = ["accept_token", "find_fields", "find_key", "lower_pairs", "take_head"]
+__all__ = ["find_fields", "find_key", "lower_pairs", "take_head"]
 
 
 cdef extern from *:
@@ -22,12 +21,6 @@ cdef extern from *:
     void *PyUnicode_DATA(object text)
     bint PyUnicode_IS_ASCII(object text)
     Py_ssize_t PyUnicode_GET_LENGTH(object text)
-
-
-cdef extern from "_sha1.h" nogil:
-    const int WSF_KEY_SIZE
-    const int WSF_TOKEN_SIZE
-    void wsf_accept_token(const char *key, char *token)
 
 
 cdef enum:
@@ -221,13 +214,3 @@ cdef void _lower(uint8_t *at, Py_ssize_t n) noexcept:
     for i in range(n):
         if 65 <= at[i] <= 90:
             at[i] |= 32
-
-
-def accept_token(bytes key not None):
-    """Return the value of Sec-WebSocket-Accept for a key, in bytes."""
-    cdef bytes token
-    if PyBytes_GET_SIZE(key) != WSF_KEY_SIZE:
-        return _token_of_any(key)  # it is no key, but who asks may want to know
-    token = PyBytes_FromStringAndSize(NULL, WSF_TOKEN_SIZE)
-    wsf_accept_token(PyBytes_AS_STRING(key), PyBytes_AS_STRING(token))
-    return token

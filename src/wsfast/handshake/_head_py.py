@@ -1,4 +1,4 @@
-"""A request's head that came whole, and the token that answers it, in plain Python: the readable specification.
+"""A request's head that came whole, in plain Python: the readable specification.
 
 Nearly every opening handshake comes in one read and is in order. It is checked and split here in one go; all others are
 left to `RequestParser`, which goes line by line and finds what is wrong. `_head.pyx` is the fast reading of this file.
@@ -7,13 +7,11 @@ left to `RequestParser`, which goes line by line and finds what is wrong. `_head
 from __future__ import annotations
 
 import re
-from binascii import b2a_base64
-from hashlib import sha1
 from typing import Final
 
 from ..http import TCHAR
 
-__all__ = ["accept_token", "find_fields", "find_key", "lower_pairs", "take_head"]
+__all__ = ["find_fields", "find_key", "lower_pairs", "take_head"]
 
 NAMES = (
     "Host",
@@ -107,10 +105,3 @@ def lower_pairs(head: bytes, known: dict[bytes, bytes]) -> list[tuple[bytes, byt
 
 
 # RFC 6455, 1.3.
-_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-
-
-def accept_token(key: bytes) -> bytes:
-    """Return the value of Sec-WebSocket-Accept for a key (RFC 6455, 4.2.2, item 5.4), as bytes."""
-    # SHA-1 is what the RFC asks for, and no secret hangs on it: FIPS builds of OpenSSL want to be told.
-    return b2a_base64(sha1(key + _GUID, usedforsecurity=False).digest(), newline=False)
