@@ -6,7 +6,7 @@ Each byte is looked at once, and a `str` is made of the values that the handshak
 import re
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.unicode cimport PyUnicode_DecodeLatin1
+from cpython.unicode cimport PyUnicode_CheckExact, PyUnicode_DecodeLatin1
 from libc.stdint cimport uint8_t
 
 from ..http import TCHAR
@@ -126,7 +126,7 @@ cdef bint _is(object value, bytes lower) except -1:
     cdef const uint8_t *at
     cdef const uint8_t *wanted = <const uint8_t *>PyBytes_AS_STRING(lower)
     cdef Py_ssize_t i, n = PyBytes_GET_SIZE(lower)
-    if value is None or PyUnicode_GET_LENGTH(value) != n or not PyUnicode_IS_ASCII(value):
+    if not PyUnicode_CheckExact(value) or PyUnicode_GET_LENGTH(value) != n or not PyUnicode_IS_ASCII(value):
         return False
     at = <const uint8_t *>PyUnicode_DATA(value)
     for i in range(n):
@@ -140,7 +140,7 @@ cdef bint _is_of(object value, uint8_t kind, Py_ssize_t length) except -1:
     """Tell whether a value consists of as many characters of a kind, and of what `kind` says may follow them."""
     cdef const uint8_t *at
     cdef Py_ssize_t i = 0, n
-    if value is None or not PyUnicode_IS_ASCII(value):
+    if not PyUnicode_CheckExact(value) or not PyUnicode_IS_ASCII(value):
         return False
     at = <const uint8_t *>PyUnicode_DATA(value)
     n = PyUnicode_GET_LENGTH(value)
