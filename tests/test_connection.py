@@ -520,6 +520,23 @@ def test_fragments_of_ours() -> None:
     assert sent(connection) == [(0x01, b"a"), (0x89, b""), (0x00, b""), (0x80, b"b")]
 
 
+@pytest.mark.parametrize("after", [False, True])
+def test_an_interrupt_at_a_first_fragment(after: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether a message is begun is what the encoder holds, wherever Ctrl-C came."""
+    connection = made(Side.CLIENT, State.OPEN)
+
+    class Outgoing:
+        def frame(self, *args: Any, **options: Any) -> None:
+            if after:
+                connection.encoder.frame(*args, **options)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(connection, "outgoing", Outgoing())
+    with pytest.raises(KeyboardInterrupt):
+        connection.send_fragment("x", False)
+    assert connection.in_message == after
+
+
 def test_fragments_of_text_may_end_within_a_character() -> None:
     connection = Connection(Side.SERVER)
     for octet in "é€".encode():

@@ -24,6 +24,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 EXTENSIONS = {
     "_codec",
     "asyncio/_channel",
+    "bus/_frames",
     "handshake/_head",
     "topics/_topics",
     "transport/_socket",

@@ -1755,7 +1755,7 @@ def test_the_parameters_are_those_of_websockets() -> None:
 
     ours = {*inspect.signature(connect).parameters, *PathOptions.__optional_keys__}
     missing = inspect.signature(theirs).parameters.keys() - ours
-    assert missing == {"extensions", "max_queue", "legacy", "kwargs"}
+    assert missing == {"max_queue", "legacy", "kwargs"}
 
 
 def test_what_is_counted() -> None:

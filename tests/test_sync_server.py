@@ -588,6 +588,7 @@ def test_requests_under_way_at_the_end() -> None:
     with serving(process_request=process) as server, dial(server) as waiting, dial(server) as silent:
         waiting.sendall(request())
         assert asked.wait(PATIENCE)
+        until(lambda: server.counters["handshakes"] == 2)
         stopping = in_thread(server.shutdown)
         assert read_all(silent) == b""
         go.set()

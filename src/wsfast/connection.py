@@ -375,11 +375,13 @@ class Connection:
             self._fragmented = 2 if squeeze else 1
         if self._fragmented == 2 and compression is not None:
             payload = compression.compress(payload) if first and fin else compression.compress_fragment(payload, fin)
+        held = len(self.encoder)
         try:
             self.outgoing.frame(opcode if first else _CONT, payload, fin=fin, rsv1=first and self._fragmented == 2)
         except BaseException:
-            if first:
-                self._fragmented = 0  # nothing of it was sent
+            # An extension may fail before the frame is in the encoder, and Ctrl-C come after.
+            if first and len(self.encoder) == held:
+                self._fragmented = 0
             raise
         if fin:
             self._fragmented = 0

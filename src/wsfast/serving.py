@@ -263,6 +263,8 @@ class BaseServer:
         return full
 
     def _no_room(self) -> HandshakeRefused:
+        if self.closing:
+            return refuse(503, STOPPING)
         return refuse(
             503,
             "The server has as many connections as it may have",
