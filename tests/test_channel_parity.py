@@ -14,8 +14,11 @@ from typing import Any
 import pytest
 
 import wsfast
+from wsfast._built import EXTENSIONS
 
-PACKAGE = Path(wsfast.__file__).parent
+pytestmark = pytest.mark.skipif(not EXTENSIONS, reason="wsfast was installed without extensions")
+
+PACKAGE = Path(__file__).parent.parent / "src/wsfast"  # an installation has no .pyx
 TWINS = sorted(
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
     for path in PACKAGE.rglob("*.pyx")

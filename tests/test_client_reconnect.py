@@ -119,7 +119,7 @@ async def test_server_that_is_stopped_and_started(caplog: pytest.LogCaptureFixtu
     server.close()
     await server.wait_closed()
     texts = [record.getMessage() for record in caplog.records if "again" in record.getMessage()]
-    assert len(texts) > 4
+    assert len(texts) >= 4  # each of two stops: the end, and at least one try that is refused
     assert texts[0].startswith("connecting again in 0.0 s: the connection ended after")
     assert "ConnectionRefusedError" in texts[1] or "OSError" in texts[1]
 

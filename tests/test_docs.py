@@ -133,7 +133,7 @@ async def run(path: Path, directory: Path) -> int:
     module = types.ModuleType("page")  # dataclasses look their module up
     sys.modules["page"] = module
     names: dict[str, Any] = module.__dict__
-    names |= {"running": running, "workers": workers, "port": int(port), "HERE": directory}
+    names |= {"running": running, "workers": workers, "port": int(port), "HERE": directory, "ROOT": ROOT}
     names["__file__"] = str(directory / "page.py")
     count = 0
     for language, text in blocks(path, "python"):
