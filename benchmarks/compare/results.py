@@ -42,7 +42,8 @@ class Results:
 def merge(parts: list[Results]) -> Results:
     """Put runs together; a scenario measured twice is taken from the last."""
     whole = Results(dict(parts[-1].meta))
-    whole.meta["command"] = "; ".join(dict.fromkeys(part.meta["command"] for part in parts))
+    for name in ("command", "commit", "date"):
+        whole.meta[name] = "; ".join(dict.fromkeys(part.meta[name] or "an unknown one" for part in parts))
     whole.meta["notes"] = list(dict.fromkeys(note for part in parts for note in part.meta["notes"]))
     whole.meta["versions"] = {name: version for part in parts for name, version in part.meta["versions"].items()}
     for part in parts:
