@@ -36,7 +36,7 @@ Bad argument types are `TypeError`, bad values `ValueError`, as everywhere in Py
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from .codes import NO_CLOSE, Close, CloseCause, CloseCode
 from .escape import show as show
@@ -345,6 +345,10 @@ class ProxyError(InvalidHandshake):
     """The proxy could not be reached, refused (then `response` is its answer), or did not answer in HTTP."""
 
 
+SKIPPED: Final = (ConcurrencyError, BufferFull, ExtensionError)
+"""Why a broadcast skips a connection that is open."""
+Skipped: TypeAlias = ConcurrencyError | BufferFull | ExtensionError
+"""The same as a type."""
 ENDS_PROGRAM: Final = (SystemExit, KeyboardInterrupt)
 """Exceptions that end the program: what asyncio lets out of its event loop. All others are a fault of what raised."""
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
 from ..codec import encode_frame
 from ..codes import Opcode
 from ..connection import Side, State
 from ..events import BytesLike
-from ..exceptions import BufferFull, ConcurrencyError, ConnectionClosed, ExtensionError
+from ..exceptions import SKIPPED, ConcurrencyError, ConnectionClosed, Skipped
 from ..handshake.uri import format_address
 from ..transport.loops import OtherThread
 
@@ -19,10 +19,8 @@ if TYPE_CHECKING:
     from .protocol import ConnectionProtocol
     from .websocket import WebSocket
 
-__all__ = ["Prepared", "Skipped", "broadcast"]
+__all__ = ["Prepared", "broadcast"]
 
-Skipped: TypeAlias = ConcurrencyError | BufferFull | ExtensionError
-"""Why a broadcast skips a connection that is open."""
 
 _SERVER: Final = Side.SERVER  # in Python 3.11, to get a member from its class takes a call
 _OPEN: Final = State.OPEN
@@ -116,7 +114,7 @@ def _send_here(
             continue
         try:
             shared.send(channel)
-        except (ConcurrencyError, BufferFull, ExtensionError) as exc:
+        except SKIPPED as exc:
             yield ws, exc
 
 

@@ -102,6 +102,3 @@ def lower_pairs(head: bytes, known: dict[bytes, bytes]) -> list[tuple[bytes, byt
         name, value = name.lower(), value.strip(b" \t")
         pairs.append((known.get(name, name), known.get(value, value)))
     return pairs
-
-
-# RFC 6455, 1.3.

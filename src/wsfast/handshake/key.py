@@ -13,6 +13,7 @@ from ._head_py import KEY
 __all__ = ["KEY", "accept_key", "accept_token", "generate_key"]
 
 
+# RFC 6455, 1.3.
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 

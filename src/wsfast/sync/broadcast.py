@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from wsfast.assembly import is_bytes_like
 from wsfast.events import BytesLike
-from wsfast.exceptions import BufferFull, ConcurrencyError, ConnectionClosed, ExtensionError
+from wsfast.exceptions import SKIPPED, ConnectionClosed, Skipped
 from wsfast.handshake.uri import format_address
 
 from .websocket import WebSocket
@@ -52,7 +52,7 @@ def broadcast(
 
 def broadcast_each(
     connections: Iterable[WebSocket], message: str | BytesLike, text: bool | None, compress: bool | None
-) -> Iterator[tuple[WebSocket, ConcurrencyError | BufferFull | ExtensionError]]:
+) -> Iterator[tuple[WebSocket, Skipped]]:
     """Do the work of `broadcast`; yield each connection that was skipped though it is open, and why."""
     if not isinstance(message, (str, bytes)):
         if not is_bytes_like(message):
@@ -65,5 +65,5 @@ def broadcast_each(
             ws._offer(message, text, compress)
         except ConnectionClosed:
             continue
-        except (ConcurrencyError, BufferFull, ExtensionError) as exc:
+        except SKIPPED as exc:
             yield ws, exc

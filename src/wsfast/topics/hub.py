@@ -87,7 +87,6 @@ class Hub:
         self.max_subscriptions: int = max_subscriptions
         self.logger: Any = logging.getLogger("wsfast.topics") if logger is None else logger
         self.rules = Rules()
-        self._known = self.rules.known
         self.origin: int = secrets.randbits(63) | 1
         self.presence = Presence(self.origin)
         self.reports = Reports(hooks, self.logger)
@@ -110,8 +109,7 @@ class Hub:
         self._inbox: Inbox
         self._life = threading.Lock()  # held while somebody begins or ends to use it
         self._up = False
-        self._was_up = False
-        self._is_up = asyncio.Event()
+        self._was_up = asyncio.Event()  # set once it was
         self._mine: OrderedDict[tuple[str, int], Member | Token] = OrderedDict()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._ended_totals = dict.fromkeys(TOTALS, 0)  # of parts that have ended
@@ -132,7 +130,7 @@ class Hub:
             self._others.begin()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_FIRST):
-                    await self._is_up.wait()
+                    await self._was_up.wait()
 
     def begin(self, key: object, site: Callable[[], Site]) -> bool:
         """Count one more who uses it on an event loop, in that loop's thread; tell whether that is the first of all.
@@ -306,7 +304,7 @@ class Hub:
         part: Part,
     ) -> Awaitable[Position | None]:
         """Send a message to all but one, in the thread of a part; the rest is as for `Topics.publish`."""
-        rule = self._known.get(topic) or self.rules.of(topic)
+        rule = self.rules.known[topic]
         if key is not None:
             if not isinstance(key, str):
                 raise TypeError(f"key must be str or None, got {type(key).__name__}")
@@ -410,7 +408,7 @@ class Hub:
                 self._others.heard(*self._sealer.open_control(data))
                 return
             envelope = self._sealer.open(topic, data)
-            rule = self._known.get(topic) or self.rules.of(topic)
+            rule = self.rules.known[topic]
         except ValueError as exc:
             self.reports.refuse(topic, exc)
             return
@@ -433,16 +431,15 @@ class Hub:
         """Take note of whether the bus can reach others; see `Receiver`."""
         if up == self._up or not self.running:
             return
-        self._up = up
+        self._up, again = up, self._was_up.is_set()
         if up:
-            self._is_up.set()
+            self._was_up.set()
         if self.alone:
             return
         self.logger.log(logging.INFO if up else logging.WARNING, "bus is %s: %s", "up" if up else "down", words(why))
-        self._others.reached(up, self._was_up)
-        if up and self._was_up:
+        self._others.reached(up, again)
+        if up and again:
             self._spawn(self.histories.catch_up())
-        self._was_up = self._was_up or up
 
     def process_ended(self, origin: int) -> None:
         """Take note that another process has ended; see `Receiver`."""
@@ -458,7 +455,7 @@ class Hub:
 
     def prepared(self, topic: str, envelope: Envelope, position: Position | None) -> Prepared:
         """Return what is sent to subscribers of a message."""
-        rule = self._known.get(topic) or self.rules.of(topic)
+        rule = self.rules.known[topic]
         mark = (topic, envelope.key) if rule.conflate else None
         prepared = Prepared(envelope.payload, envelope.text, None, mark)
         return prepared if self.encode is None else self.encoded(topic, prepared, position, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -66,17 +67,32 @@ def check_name(name: object) -> str:
     return name
 
 
+class _Known(dict[str, Rule]):
+    """The rules of names that were asked for lately; those of another are found, and kept, when it is asked for."""
+
+    def __init__(self, find: Callable[[str], Rule]) -> None:
+        self._find = find
+
+    def __missing__(self, name: str) -> Rule:
+        rule = self._find(name)
+        if len(self) >= _CACHED:
+            self.clear()
+        self[name] = rule
+        return rule
+
+
 class Rules:
     """The rules of topics: an exact name goes before prefixes, and a longer prefix before a shorter one.
 
     Attributes:
-        known: what `of` has returned for names lately; the same dict for ever.
+        known: the rules of each topic, by its name: ``rules.known[name]`` is `of` without a call of Python for a name
+            that was asked for lately.
     """
 
     def __init__(self) -> None:
         self._exact: dict[str, Rule] = {}
         self._prefixes: list[tuple[str, Rule]] = []  # the longest first
-        self.known: dict[str, Rule] = {}
+        self.known: dict[str, Rule] = _Known(self._find)
         self._default = Rule()
 
     def add(self, pattern: str, rule: Rule) -> None:
@@ -102,14 +118,15 @@ class Rules:
         self.known.clear()
 
     def of(self, name: str) -> Rule:
-        """Return the rules of a topic."""
-        rule = self.known.get(name)
-        if rule is None:
-            check_name(name)
-            rule = self._exact.get(name) or next(
-                (rule for prefix, rule in self._prefixes if name.startswith(prefix)), self._default
-            )
-            if len(self.known) >= _CACHED:
-                self.known.clear()
-            self.known[name] = rule
-        return rule
+        """Return the rules of a topic.
+
+        Raises:
+            ValueError, TypeError: the name is not valid.
+        """
+        return self.known[name]
+
+    def _find(self, name: str) -> Rule:
+        check_name(name)
+        return self._exact.get(name) or next(
+            (rule for prefix, rule in self._prefixes if name.startswith(prefix)), self._default
+        )
