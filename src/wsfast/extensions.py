@@ -44,7 +44,8 @@ ExtensionParameter: TypeAlias = tuple[str, str | None]
 
 _Header: TypeAlias = tuple[str, Sequence[ExtensionParameter]]
 
-_RSV1: Final = 0x40
+RSV1: Final = 0x40
+"""The bit that permessage-deflate uses (RFC 7692, 6), in the first byte of a frame."""
 _RSV2: Final = 0x20
 _RSV3: Final = 0x10
 _ALL: Final = 0x70
@@ -208,7 +209,7 @@ def check_factories(extensions: Iterable[Any] | None, method: str) -> tuple[Any,
 
 def _bits(thing: Any) -> int:
     """Return the bits of a frame, or those that an extension says it uses."""
-    return _RSV1 * bool(thing.rsv1) | _RSV2 * bool(thing.rsv2) | _RSV3 * bool(thing.rsv3)
+    return RSV1 * bool(thing.rsv1) | _RSV2 * bool(thing.rsv2) | _RSV3 * bool(thing.rsv3)
 
 
 def _checked(extension: Any, factory: Any, method: str) -> Any:
@@ -227,7 +228,7 @@ def accept(
     Args:
         factories: those of `ServerExtensionFactory`.
         offers: all extensions that the client offers, others among them.
-        reserved: bits that are taken: 0x40 for RSV1, with permessage-deflate.
+        reserved: bits that are taken: `RSV1`, with permessage-deflate.
 
     Returns:
         What to answer, and the extensions.
@@ -260,7 +261,7 @@ def confirm(factories: Sequence[Any], answers: Sequence[_Header], reserved: int 
     Args:
         factories: those of `ClientExtensionFactory`.
         answers: the extensions in the server's response, in its order.
-        reserved: bits that are taken: 0x40 for RSV1, with permessage-deflate.
+        reserved: bits that are taken: `RSV1`, with permessage-deflate.
 
     Raises:
         NegotiationError: the server chose what was not offered, or what does not go together; the connection must fail.
@@ -404,7 +405,7 @@ class Chain:
             length, at = _length(view)
             end = at + length
             first = view[0]
-            self.frame(first & 0x0F, view[at:end], fin=bool(first & 0x80), rsv1=bool(first & _RSV1))
+            self.frame(first & 0x0F, view[at:end], fin=bool(first & 0x80), rsv1=bool(first & RSV1))
             view = view[end:]
 
     def _key(self) -> bytes | None:
@@ -416,7 +417,7 @@ class Chain:
             for extension in self.extensions:
                 frame = self._returned(extension.encode(frame), extension, "encode")
             bits = _bits(frame)
-            wrong = bits & ~(self._reserved | _RSV1 * rsv1)
+            wrong = bits & ~(self._reserved | RSV1 * rsv1)
             if wrong:
                 raise ValueError(f"encode() set the reserved bits 0x{wrong:02x}, which no extension says it uses")
             encoded = encode_frame(frame.opcode, frame.data, fin=frame.fin, mask=self._key())
@@ -503,7 +504,7 @@ class Chain:
             raise PayloadTooBig(f"message has {self._size + length} bytes or more, the limit is {self._max_size}")
         if len(data) < at + 4 * masked + length:
             return None
-        wrong = first & _ALL & ~(self._reserved | _RSV1 * (self.compression is not None))
+        wrong = first & _ALL & ~(self._reserved | RSV1 * (self.compression is not None))
         if wrong:
             raise ProtocolError(f"reserved bits 0x{wrong:02x} set in a frame with opcode 0x{opcode:x}")
         payload = bytes(memoryview(data)[at + 4 * masked : at + 4 * masked + length])
@@ -520,12 +521,12 @@ class Chain:
 
     def _decoded(self, first: int, payload: bytes, room: int | None) -> bytes:
         opcode = first & 0x0F
-        bits = (bool(first & bit) for bit in (_RSV1, _RSV2, _RSV3))
+        bits = (bool(first & bit) for bit in (RSV1, _RSV2, _RSV3))
         frame = self._make(_OPCODES[opcode], payload, bool(first & 0x80), *bits)
         for extension in reversed(self.extensions):
             frame = self._returned(extension.decode(frame, max_size=room), extension, "decode")
         left = _bits(frame)
-        if left & ~(_RSV1 * (self.compression is not None)):
+        if left & ~(RSV1 * (self.compression is not None)):
             # RFC 6455, 5.2: reserved bits "MUST be 0 unless an extension is negotiated that defines meanings for
             # non-zero values".
             raise ProtocolError(f"reserved bits 0x{left:02x} set in a frame with opcode 0x{opcode:x}")

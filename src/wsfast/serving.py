@@ -20,7 +20,7 @@ from .codes import CloseCause
 from .deflate.negotiate import accept as accept_compression
 from .escape import show
 from .exceptions import HandshakeRefused, InvalidState, NegotiationError
-from .extensions import Chain, ServerExtensionFactory
+from .extensions import RSV1, Chain, ServerExtensionFactory
 from .extensions import accept as accept_extensions
 from .handshake import Origins, Request, Response, accept_response, check_request, refuse
 from .handshake import select_subprotocol as first_registered
@@ -56,7 +56,6 @@ __all__ = [
 
 _B = TypeVar("_B")
 
-_RSV1: Final = 0x40  # the bit of frames that permessage-deflate uses (RFC 7692, 6)
 
 STOPPING: Final = "The server is stopping"
 """The body of a refusal while the server is stopping."""
@@ -492,7 +491,7 @@ def negotiate(limits: Limits, offers: Sequence[Any]) -> tuple[str | None, PerMes
     agreed = accept_compression(compression, offers)
     if factories:
         # RFC 6455, 9.1: frames pass through them in the order of this answer, permessage-deflate first.
-        answers, extensions = accept_extensions(factories, offers, 0 if agreed is None else _RSV1)
+        answers, extensions = accept_extensions(factories, offers, 0 if agreed is None else RSV1)
         if extensions:
             context = None if agreed is None else agreed[1]
             return build_extensions([*(() if agreed is None else (agreed[0],)), *answers]), Chain(extensions, context)

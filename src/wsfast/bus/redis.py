@@ -56,6 +56,8 @@ _KEEP: Final = 86_400
 _SLOTS: Final = 16_384
 _NOWHERE: Final = Position("0", 0)
 """The place in a history that was never begun."""
+_KNOWN: Final = 200_000
+"""Topics whose channels and commands are kept ready."""
 _MESSAGES: Final = (b"message", b"smessage")
 
 _STORE_SCRIPT: Final = b"""
@@ -601,7 +603,7 @@ class RedisBus(Bus):
         """Return a topic's channel. Its braces say to a cluster what belongs together."""
         name = self._channels.get(topic)
         if name is None:
-            if len(self._channels) > 200_000:
+            if len(self._channels) > _KNOWN:
                 self._channels.clear()
             name = self._channels[topic] = f"{self._prefix}:{{{topic}}}".encode()
         return name
@@ -610,7 +612,7 @@ class RedisBus(Bus):
         """Return how the command begins that publishes to a topic: all but the size of what is published."""
         head = self._heads.get(topic)
         if head is None:
-            if len(self._heads) > 200_000:
+            if len(self._heads) > _KNOWN:
                 self._heads.clear()
             command, channel = self.publish_command, self.channel(topic)
             head = self._heads[topic] = b"*3\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$" % (

@@ -13,7 +13,7 @@ from .._version import __version__
 from ..deflate.context import PerMessageDeflate
 from ..deflate.negotiate import EXTENSION, Deflate, confirm, offer
 from ..exceptions import InvalidHandshake, InvalidStatus, NegotiationError, RedirectError
-from ..extensions import Chain, ClientExtensionFactory
+from ..extensions import RSV1, Chain, ClientExtensionFactory
 from ..extensions import confirm as confirm_extensions
 from ..handshake import URI, Agreement, ClientHandshake, HeadLimits, Request, Response, parse_uri
 from ..limits import LimitOptions, take_limits
@@ -38,7 +38,6 @@ __all__ = [
 
 USER_AGENT: Final = f"Python/{sys.version_info[0]}.{sys.version_info[1]} wsfast/{__version__}"
 """The default value of User-Agent."""
-_RSV1: Final = 0x40  # the bit of frames that permessage-deflate uses (RFC 7692, 6)
 BODY_PATIENCE: Final = 2.0
 """Seconds to wait for the body of a refusal; after that, the error shows the part that came."""
 
@@ -179,7 +178,7 @@ class ClientSettings:
         if packed and chosen[0] is not packed[0]:
             # RFC 6455, 9.1: it says in which order the extensions work, and this one compresses whole messages.
             raise NegotiationError(f"server chose {EXTENSION} behind another extension, expected it first")
-        return Chain(confirm_extensions(self._extensions, own, _RSV1 if packed else 0), compression)
+        return Chain(confirm_extensions(self._extensions, own, RSV1 if packed else 0), compression)
 
     def _judge(
         self, handshake: ClientHandshake, response: Response
