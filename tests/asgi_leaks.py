@@ -16,13 +16,13 @@ import tracemalloc
 from typing import Any
 
 from fastapi import FastAPI, WebSocket
-from shared import until
 
 if __package__:
     sys.path.insert(0, os.path.dirname(__file__))
 
 from asgi_helpers import WAYS, Running, running
 from raw import close, text
+from shared import until
 
 import wsfast.uvicorn
 from wsfast.asgi import of

@@ -28,12 +28,11 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from shared import echo
-
 if __package__:
     sys.path.insert(0, os.path.dirname(__file__))
 
 from certificates import make_certificates
+from shared import echo
 
 import wsfast
 from wsfast.codec import encode_frame

@@ -247,6 +247,31 @@ def test_commands_can_be_parsed(path: Path, capsys: pytest.CaptureFixture[str]) 
         assert capsys.readouterr().err == "", f"{name_of(path)}: {' '.join(words)}"
 
 
+_BEGINS = """
+import importlib, importlib.util, pathlib, sys
+path, folders = [*sys.path], tuple(str(pathlib.Path(name).resolve()) for name in ("tests", "benchmarks"))
+for name in sys.argv[1:]:
+    sys.path[:] = path  # as at the start of `python -m`, which knows the project's folder and no other
+    for known, module in [*sys.modules.items()]:
+        if (getattr(module, "__file__", None) or "").startswith(folders):
+            del sys.modules[known]
+    main = f"{name}.__main__"
+    importlib.import_module(main if importlib.util.find_spec(name).submodule_search_locations else name)
+"""
+
+
+def test_commands_of_the_tests_and_benchmarks_begin() -> None:
+    """Pytest finds what is beside a test; a command finds it only where the module adds the folder first."""
+    pages = [*LINKED, *ROOT.glob("tests/**/*.py")]
+    found = {name for page in pages for name in re.findall(r"python -m ((?:tests|benchmarks)\.\w+)", page.read_text())}
+    assert len(found) > 15
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environ["PYTHONPATH"] = str(Path(wsfast.__file__).parent.parent)
+    command = [sys.executable, "-c", _BEGINS, *sorted(found)]
+    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 # --- Links ---------------------------------------------------------------------------------------------------
 
 LINKED = sorted({*PAGES, *ROOT.glob("*.md"), *(ROOT / "tests").rglob("README.md"), ROOT / "benchmarks" / "README.md"})
