@@ -64,6 +64,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--codec", choices=["cython", "python", "both"], default="both", help="default: both")
     parser.add_argument("--loop", choices=["asyncio", "uvloop"], default="asyncio", help="default: asyncio")
     parser.add_argument("--listener", action="store_true", help="check the server's callback form, not its coroutines")
+    parser.add_argument("--tls", action="store_true", help="over TLS, with certificates made for the run")
     parser.add_argument("--cases", default="", metavar="LIST", help="comma list of ids, groups, globs: 1,6.4,'9.1.*'")
     parser.add_argument("--quick", action="store_true", help="leave out groups 9, 12 and 13")
     parser.add_argument("--jobs", type=int, default=min(os.cpu_count() or 1, 4), metavar="N", help="fuzzers at once")
@@ -95,10 +96,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def targets(args: argparse.Namespace) -> list[Target]:
     if args.command is not None:
-        return [Target(args.side, command=args.command)]
+        return [Target(args.side, command=args.command, tls=args.tls)]
     sides = ["server", "client"] if args.side == "both" else [args.side]
     codecs = ["cython", "python"] if args.codec == "both" else [args.codec]
-    return [Target(side, codec, args.loop, args.listener) for side, codec in itertools.product(sides, codecs)]
+    return [
+        Target(side, codec, args.loop, args.listener, tls=args.tls) for side, codec in itertools.product(sides, codecs)
+    ]
 
 
 def caption(args: argparse.Namespace) -> str:
@@ -110,7 +113,7 @@ def caption(args: argparse.Namespace) -> str:
 
         what += f" {wsfast.__version__}"
     words = ["python -m tests.autobahn", args.side, "--loop", args.loop]
-    words += ["--codec", args.codec] * (args.codec != "both") + ["--listener"] * args.listener
+    words += ["--codec", args.codec] * (args.codec != "both") + ["--listener"] * args.listener + ["--tls"] * args.tls
     words += ["--quick"] * args.quick + ["--cases", shlex.quote(args.cases)] * bool(args.cases)
     made = f"`{' '.join(words)}`" if not args.command else "`python -m tests.autobahn`"
     return (

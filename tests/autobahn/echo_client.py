@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import contextlib
 import logging
+import ssl
 import sys
 import traceback
 
@@ -19,14 +20,18 @@ AGENT = "wsfast"
 async def main(args: argparse.Namespace) -> None:
     if args.codec and args.codec != wsfast.codec.IMPLEMENTATION:
         sys.exit(f"the codec is {wsfast.codec.IMPLEMENTATION}, not {args.codec}: is the extension built?")
-    async with wsfast.connect(f"{args.url}/getCaseCount") as ws:
+    context = ssl.create_default_context(cafile=args.tls) if args.tls else None
+    async with wsfast.connect(f"{args.url}/getCaseCount", ssl=context) as ws:
         cases = int(await ws.recv())
     compression = None if args.compression == "none" else args.compression
     failed = False
     for case in range(1, cases + 1):
         try:
             async with wsfast.connect(
-                f"{args.url}/runCase?case={case}&agent={AGENT}", max_size=MAX_SIZE, compression=compression
+                f"{args.url}/runCase?case={case}&agent={AGENT}",
+                ssl=context,
+                max_size=MAX_SIZE,
+                compression=compression,
             ) as ws:
                 with contextlib.suppress(wsfast.ConnectionClosed):
                     async for message in ws:
@@ -35,7 +40,7 @@ async def main(args: argparse.Namespace) -> None:
             # One broken case is not to hide the others.
             traceback.print_exc()
             failed = True
-    async with wsfast.connect(f"{args.url}/updateReports?agent={AGENT}"):
+    async with wsfast.connect(f"{args.url}/updateReports?agent={AGENT}", ssl=context):
         pass
     if failed:
         sys.exit(1)
@@ -47,6 +52,7 @@ if __name__ == "__main__":
     parser.add_argument("--loop", choices=["asyncio", "uvloop"], default="asyncio")
     parser.add_argument("--codec", choices=["cython", "python"], help="refuse to run with another")
     parser.add_argument("--compression", choices=["none", "deflate"], default="none", help="deflate for groups 12, 13")
+    parser.add_argument("--tls", metavar="FILE", help="the authority whose certificates are trusted, for a wss:// URL")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     loop_factory = None

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import ssl
 import sys
 
 import wsfast
@@ -36,13 +37,17 @@ async def main(args: argparse.Namespace) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     compression = None if args.compression == "none" else args.compression
     # Unsent echoes are bounded by the pause in reading from a peer that does not read.
+    context = None
+    if args.tls:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(args.tls)
     server = wsfast.Server(max_size=MAX_SIZE, max_buffered=None, compression=compression)
     if args.listener:
         server.register_listener(None, Echo)
     else:
         server.register_handler(None, echo)
     async with server:
-        await server.start("127.0.0.1", args.port)
+        await server.start("127.0.0.1", args.port, ssl=context)
         await stop.wait()
 
 
@@ -53,6 +58,7 @@ if __name__ == "__main__":
     parser.add_argument("--codec", choices=["cython", "python"], help="refuse to run with another")
     parser.add_argument("--compression", choices=["none", "deflate"], default="none", help="deflate for groups 12, 13")
     parser.add_argument("--listener", action="store_true", help="the callback form, not the coroutine")
+    parser.add_argument("--tls", metavar="FILE", help="TLS, with the certificate and key of this file")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     loop_factory = None

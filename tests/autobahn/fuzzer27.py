@@ -36,7 +36,17 @@ def keep_to_loopback():
             raise ValueError("not the loopback address: %r" % (host,))
         return connect(LOOPBACK, port, *args, **kwargs)
 
+    def listen_local_tls(port, factory, context, backlog=50, interface=""):
+        return listen_tls(port, factory, context, backlog, LOOPBACK)
+
+    def connect_local_tls(host, port, *args, **kwargs):
+        if host != LOOPBACK:
+            raise ValueError("not the loopback address: %r" % (host,))
+        return connect_tls(LOOPBACK, port, *args, **kwargs)
+
+    listen_tls, connect_tls = reactor.listenSSL, reactor.connectSSL
     reactor.listenTCP, reactor.connectTCP = listen_local, connect_local
+    reactor.listenSSL, reactor.connectSSL = listen_local_tls, connect_local_tls
 
 
 def tell_results(reports):

@@ -29,19 +29,34 @@ class Target:
     loop: str = ""
     listener: bool = False
     command: str = ""
+    tls: bool = False
 
     @property
     def label(self) -> str:
         if self.command:
-            return f"{self.side} by command"
-        return ", ".join([self.side, self.codec, self.loop] + ["listener"] * self.listener)
+            return f"{self.side} by command" + ", TLS" * self.tls
+        return ", ".join([self.side, self.codec, self.loop] + ["listener"] * self.listener + ["TLS"] * self.tls)
 
-    def argv(self, port: int, deflate: bool) -> list[str]:
-        url = f"ws://127.0.0.1:{port}"
+    def url(self, port: int) -> str:
+        """Return the URL of what listens, the server or the fuzzer."""
+        # The certificate names this address; the suite's client checks none.
+        return f"{'wss' if self.tls else 'ws'}://127.0.0.1:{port}"
+
+    def argv(self, port: int, deflate: bool, certificates: Path) -> list[str]:
+        """Return the command of what is checked.
+
+        Args:
+            port: on which it, or the fuzzer, listens.
+            deflate: whether to agree to compression.
+            certificates: the folder of the server's and the authority's, for TLS.
+        """
+        url = self.url(port)
         if self.command:
             return [word.replace("{port}", str(port)).replace("{url}", url) for word in shlex.split(self.command)]
         argv = [sys.executable, str(HERE / f"echo_{self.side}.py"), str(port) if self.side == "server" else url]
         argv += ["--loop", self.loop, "--codec", self.codec, "--compression", "deflate" if deflate else "none"]
+        if self.tls:
+            argv += ["--tls", str(certificates / ("server.pem" if self.side == "server" else "authority.pem"))]
         return argv + ["--listener"] * self.listener
 
     def environ(self) -> dict[str, str]:
@@ -109,17 +124,25 @@ class Runner:
             directory = self.out / f"{name}-{number}"
             directory.mkdir(parents=True)
             port = free_port()
-            url = f"ws://127.0.0.1:{port}"
+            url = target.url(port)
+            certificates = self.out / "certificates"
+            if target.tls and not certificates.exists():
+                from tests.certificates import make_certificates  # needs `cryptography`
+
+                certificates.mkdir()
+                make_certificates(certificates)
             spec: dict[str, object] = {"outdir": str(directory / "pages"), "reports": self.pages, "cases": cases}
             if target.side == "server":
                 mode, spec["servers"] = "fuzzingclient", [{"agent": "wsfast", "url": url}]
             else:
                 mode, spec["url"] = "fuzzingserver", url
+                if target.tls:
+                    spec["key"] = spec["cert"] = str(certificates / "server.pem")
             (directory / "spec.json").write_text(json.dumps(spec))
             fuzzer = [str(self.python27), "-u", str(FUZZER), mode, str(directory / "spec.json")]
             known = len(outcome.problems)
             with (directory / "target.log").open("wb") as log, (directory / "fuzzer.log").open("wb") as fuzzer_log:
-                pair = _Pair(target, cases, port, target.argv(port, deflate), fuzzer, log, fuzzer_log)
+                pair = _Pair(target, cases, port, target.argv(port, deflate, certificates), fuzzer, log, fuzzer_log)
                 status = await (self._server if target.side == "server" else self._client)(pair, outcome)
             said = (directory / "target.log").read_text("utf-8", "replace")
             if status:
