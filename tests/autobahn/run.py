@@ -127,7 +127,8 @@ class Runner:
             url = target.url(port)
             certificates = self.out / "certificates"
             if target.tls and not certificates.exists():
-                from tests.certificates import make_certificates  # needs `cryptography`
+                sys.path.insert(0, str(HERE.parent))
+                from certificates import make_certificates  # needs `cryptography`
 
                 certificates.mkdir()
                 make_certificates(certificates)

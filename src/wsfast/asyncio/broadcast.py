@@ -181,11 +181,31 @@ class Prepared:
         return True
 
     def put(self, channel: ConnectionProtocol) -> None:
-        """Send it to a connection that is open and has no message in fragments under way, whatever is unsent."""
+        """Send it to a connection that is open and has no message in fragments under way, whatever is unsent.
+
+        Raises:
+            ConcurrencyError: a connection in threads has begun one meanwhile.
+        """
         connection = channel.connection
-        payload, frame, compressed = self.payload, self.frame, False
-        size = len(payload)
-        compression: Any = connection.compression
+        if connection.outgoing is None:
+            channel.write_shared(self)  # a connection in threads chooses the encoding under its lock
+            return
+        payload, frame, compressed = self.encoded(connection.compression)
+        if connection.side is _SERVER and connection.outgoing is connection.encoder:
+            channel.write_encoded(frame)
+        else:
+            channel.settle_gathered()
+            connection.send_prepared((self.opcode, payload, compressed))
+            channel.count_sent()
+            channel.written()
+
+    def encoded(self, compression: Any) -> tuple[bytes, bytes, bool]:
+        """Return what a connection is to send next: payload, a server's frame, and whether they are compressed.
+
+        Args:
+            compression: the connection's `PerMessageDeflate`, which counts on it that this is sent; or None.
+        """
+        size = len(self.payload)
         if compression is not None and (
             compression.should_compress(size) if self._compress is None else self._compress
         ):
@@ -196,16 +216,9 @@ class Prepared:
             left = len(packed[0])
             compression.judge(size, left)
             if left < size or not compression.parameters.threshold:
-                payload, frame = packed
-                compressed = True
                 compression.note_shared()
-        if connection.side is _SERVER and connection.outgoing is connection.encoder:
-            channel.write_encoded(frame)
-        else:
-            channel.settle_gathered()
-            connection.send_prepared((self.opcode, payload, compressed))
-            channel.count_sent()
-            channel.written()
+                return *packed, True
+        return self.payload, self.frame, False
 
     def _pack(self, key: Any) -> tuple[bytes, bytes]:
         """Make the compressed payload for a class of connections, and its frame."""

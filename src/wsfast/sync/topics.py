@@ -13,7 +13,7 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from wsfast.connection import Side, State
+from wsfast.connection import State
 from wsfast.exceptions import ConcurrencyError, InvalidState
 from wsfast.topics import Published, Topics
 from wsfast.topics.sink import Sink as BaseSink
@@ -21,6 +21,7 @@ from wsfast.topics.thread import LoopOf, check_topics
 from wsfast.topics.topics import hub_of
 
 if TYPE_CHECKING:
+    from wsfast.asyncio.broadcast import Prepared
     from wsfast.bus import Position
     from wsfast.events import BytesLike
 
@@ -183,17 +184,12 @@ class Bridge:
 class Sink(BaseSink):
     """Where a connection's messages from topics go: what `Topics` sees of it, in the loop's thread.
 
-    They are sent uncompressed, whatever was agreed on: a context of compression is its sender's.
-
     Args:
         ws: the connection.
         turn: what the topics' event loop has for its connections.
     """
 
-    side: Final = Side.SERVER
-    compression: Final = None
-    outgoing: Final = None
-    encoder: Final = None  # the same: what has whole frames pass through extensions is the connection's own
+    outgoing: Final = None  # `write_shared` is told the message, not the frame
 
     ws: WebSocket
 
@@ -210,7 +206,12 @@ class Sink(BaseSink):
 
     @property
     def in_message(self) -> bool:
-        return self.ws._connection.in_message
+        return self.ws._connection.in_message or self.ws._packing
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether another message is under way in fragments, or is being compressed."""
+        return self.ws._sender is not None or self.in_message
 
     def closed_error(self) -> Exception:
         return self.ws._connection.closed_error()
@@ -228,15 +229,17 @@ class Sink(BaseSink):
 
     def send_gathered(self, frames: bytes, count: int, cork: bool = False) -> bool:
         """Write whole messages; False if that is not the plain case."""
+        if self.ws._connection.compression is not None:
+            return False
         return self.ws._write_encoded(frames, within=self.limits.write_limit)
 
-    def write_encoded(self, frame: bytes) -> None:
+    def write_shared(self, message: Prepared) -> None:
         """Write a message, whatever is unsent.
 
         Raises:
-            ConcurrencyError: another is under way in fragments.
+            ConcurrencyError: another is under way in fragments, or is being compressed.
         """
-        if not self.ws._write_encoded(frame, within=None) and self.state is State.OPEN:
+        if not self.ws._write_shared(message) and self.state is State.OPEN:
             raise ConcurrencyError("sending a fragmented message")
 
 

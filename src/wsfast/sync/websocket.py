@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import socket
     import ssl
 
+    from wsfast.asyncio.broadcast import Prepared
     from wsfast.bus import Position
 
     from .topics import Bridge, Sink
@@ -452,6 +453,20 @@ class WebSocket(Shell):
             self._flush()
             return True
 
+    def _write_shared(self, message: Prepared) -> bool:
+        """Write a whole message whose encodings are shared by many connections, whatever is unsent.
+
+        Returns:
+            Whether it was; False if it is not open, or if another message is sent in fragments or being compressed.
+        """
+        with self._lock:
+            connection = self._connection
+            if connection.state is not State.OPEN or self._over or connection.in_message or self._packing:
+                return False
+            connection.outgoing.encoded(message.encoded(connection.compression)[1])
+            self._flush()
+            return True
+
     # --- Topics -------------------------------------------------------------------------------------------
 
     def subscribe(self, topic: str, *, info: str | None = None, wait: bool = True) -> None:
@@ -564,7 +579,8 @@ class WebSocket(Shell):
         try:
             # RFC 6455, 5.5.1: "An endpoint MAY delay sending a Close frame until its current message is sent".
             try:
-                self._packing = True
+                with self._lock:
+                    self._packing = True  # from now on, nobody else touches the compressor
                 prepared = connection.prepare_message(message, text, compress)
                 with self._lock:
                     connection.send_prepared(prepared)

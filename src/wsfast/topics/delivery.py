@@ -156,10 +156,17 @@ class Delivery:
                 while extra.held and channel.connection.state is _OPEN:
                     held, extra.held = extra.held, []
                     extra.held_size = 0
-                    for message in held:
-                        message.put(channel)
+                    for i, message in enumerate(held):
+                        try:
+                            message.put(channel)
+                        except ConcurrencyError:  # another thread has begun a message
+                            extra.held = held[i:]
+                            extra.held_size = sum(len(message.payload) for message in extra.held)
+                            await self._jobs.sleep(_BUSY)
+                            break
                         self.deliveries += 1
-                    await channel.outbox.drain()
+                    else:
+                        await channel.outbox.drain()
         except ConnectionClosed:
             pass
         finally:

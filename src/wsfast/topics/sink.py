@@ -16,7 +16,8 @@ __all__ = ["Sink"]
 class Sink:
     """Where a connection's messages from topics go.
 
-    A subclass has `connection`, `outbox`, `write_paused`, `has_room`, `send_gathered` and `write_encoded`.
+    A subclass has `connection`, `outbox`, `write_paused`, `has_room`, `send_gathered`, and `write_encoded` or
+    `write_shared`.
 
     Args:
         ws: the connection, which is open.
