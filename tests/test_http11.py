@@ -30,6 +30,7 @@ from wsfast.handshake.http11 import (
     refuse,
     text_response,
 )
+from wsfast.http import Headers, HeadersView
 
 GET = b"GET / HTTP/1.1\r\nHost: h\r\n"
 SAMPLE = (  # RFC 6455, 1.2
@@ -475,6 +476,14 @@ def test_copies(how: Callable[[Any], Any]) -> None:
     assert request.headers
     again = how(request)
     assert (type(again), again.raw, again.headers) == (Request, SAMPLE, request.headers)
+    headers = how(request.headers)
+    assert (type(headers), headers, repr(headers)) == (HeadersView, request.headers, repr(request.headers))
+    assert [*headers.raw_items()] == [*request.headers.raw_items()]
+    changed = headers.copy()
+    changed.add("X", "y")
+    assert ([*changed.raw_items()], type(changed)) == ([*request.headers.raw_items(), ("X", "y")], Headers)
+    assert type(changed.copy()) is Headers
+    assert "X" not in request.headers
     response = text_response(404, "hello", {"X": "y"})
     twin = how(response)
     assert twin.serialize() == response.serialize()

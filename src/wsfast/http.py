@@ -177,15 +177,33 @@ class Headers(CIMultiDict[str]):
     raw_items = _raw_items
     __repr__ = _repr
 
+    def copy(self) -> Headers:
+        """Return a copy."""
+        return Headers(self)
+
 
 class HeadersView(CIMultiDictProxy[str]):
-    """Headers that cannot be changed: a `multidict.CIMultiDictProxy`, with `get_all` and `raw_items` besides."""
+    """Headers that cannot be changed: a `multidict.CIMultiDictProxy`, with `get_all` and `raw_items` besides.
+
+    They can be pickled, and copied by `copy.copy` and `copy.deepcopy`, as multidict's own cannot.
+    """
 
     __slots__ = ()
 
     get_all = _get_all
     raw_items = _raw_items
     __repr__ = _repr
+
+    def copy(self) -> Headers:
+        """Return a copy that can be changed."""
+        return Headers(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:  # type: ignore[override]
+        return _view, ([*self.items()],)
+
+
+def _view(items: Iterable[tuple[str, str]]) -> HeadersView:
+    return HeadersView(Headers(items))
 
 
 def parse_headers(raw: bytes) -> Headers:
