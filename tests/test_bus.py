@@ -293,6 +293,34 @@ async def test_the_outbox() -> None:
     assert box.bytes == len(box) == 0
 
 
+async def test_what_is_sent_once_more_is_no_less_sure_than_before() -> None:
+    """A history may be lost again while what was lost with it is on its way."""
+    box = Outbox(max_bytes=100, max_seconds=10, remember=5)
+    first, second = (box.add("t", b"1", 1, 1.0, now=0.0) for _ in range(2))
+    box.take(5)
+    box.confirm(Position("e", 1), now=9.0)
+    box.interrupted("lost")
+    # However long it takes until it is back: it is that what was confirmed just before the end was not seen by all.
+    box.expire(now=19.0)
+    with pytest.raises(BusUnavailable, match="taken nothing"):
+        await second
+    assert box.lost_history(now=30.0) == 1
+    box.expire(now=39.0)
+    assert box.take(5) == [first]
+    box.interrupted("lost again")
+    assert box.take(5) == [first]
+    assert await first == ("e", 1)
+    box.confirm(Position("f", 1), now=39.0)
+    box.expire(now=45.0)
+    assert box.lost_history(now=45.0) == box.bytes == 0
+    # What its sender was told to have failed is not sent again.
+    third = box.add("t", b"3", 1, 1.0, now=50.0)
+    assert box.take(5) == [third]
+    box.expire(now=60.0)
+    box.interrupted("lost")
+    assert not box.take(5)
+
+
 def test_an_outbox_of_very_many_is_sorted_out_in_a_linear_number_of_steps() -> None:
     box = Outbox(max_bytes=10**9)
     count = 100_000  # a quadratic number of steps would take minutes

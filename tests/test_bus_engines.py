@@ -12,6 +12,7 @@ from engines import ENGINES, REDISES, Engine, bus, engine, fixtures, maker, two
 from shared import until
 
 from wsfast.bus import Position
+from wsfast.bus.outbox import Outbox
 from wsfast.exceptions import BusUnavailable
 from wsfast.testing.bus import CHECKS, Process
 
@@ -104,9 +105,12 @@ async def test_a_password(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["redis", "nats"])
-async def test_where_nothing_listens(scheme: str) -> None:
+async def test_where_nothing_listens(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Outbox.__init__, "__defaults__", (1048576, 0.1, 5.0))  # it takes 10 s
     process = Process(bus(f"{scheme}://127.0.0.1:1"))
     await process.bus.start(process, process.origin)
+    with pytest.raises(BusUnavailable, match=r"taken nothing for 0\.1 s"):
+        await process.bus.store("t", b"", 1, 1.0)
     with pytest.raises(BusUnavailable):
         await process.bus.publish("t", b"")
     with pytest.raises(BusUnavailable):

@@ -282,6 +282,7 @@ class LocalBus(Bus):
         waiting = [peer.connecting for peer in self._peers.values() if peer.connecting is not None]
         if waiting:
             await asyncio.wait(waiting, timeout=_PATIENCE)
+        self._outbox.begin(self._loop)
         self._ticked = self._loop.time()
         self._ticking = self._loop.call_later(_TICK, self._tick)
 
@@ -295,7 +296,7 @@ class LocalBus(Bus):
             await asyncio.sleep(0.005)
         self._closed = True
         self._topics.clear()
-        self._outbox.fail("the bus was closed")
+        self._outbox.end("the bus was closed")
         if self._ticking is not None:
             self._ticking.cancel()
         if self._server is not None:
@@ -334,7 +335,6 @@ class LocalBus(Bus):
     def _tick(self) -> None:
         now = self._loop.time()
         self._ticking = self._loop.call_later(_TICK, self._tick)
-        self._outbox.expire(now)
         if self._store is not None:
             self._store.sweep(now)
         elif self._keeper is None:

@@ -199,6 +199,7 @@ class NatsBus(Bus):
         self._receiver = receiver
         self._loop = asyncio.get_running_loop()
         self._down, self._wake = asyncio.Event(), asyncio.Event()
+        self._outbox.begin(self._loop)
         self._task = self._loop.create_task(self._live())
 
     async def close(self) -> None:
@@ -212,7 +213,7 @@ class NatsBus(Bus):
         assert self._task is not None
         self._task.cancel()
         await asyncio.wait([self._task])
-        self._outbox.fail("the bus was closed")
+        self._outbox.end("the bus was closed")
 
     async def _live(self) -> None:
         """Connect, stay connected, and connect again."""
@@ -283,7 +284,6 @@ class NatsBus(Bus):
                 if now - looked > 4 * _BEAT:
                     heard = now  # this program was held up itself: what was sent to it may be unread still
                 looked = now
-                self._outbox.expire(now)
                 if client.stats["in_msgs"] != seen:
                     seen, heard = client.stats["in_msgs"], now
                 if asked is not None and asked.done():

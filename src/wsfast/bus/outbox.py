@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Generator
-from typing import Any
+from typing import Any, Final
 
 from ..exceptions import BusUnavailable
 from .interface import Position
 
 __all__ = ["Entry", "Outbox", "given_up"]
+
+_LOOK: Final = 0.25
+"""Seconds between two looks for what has waited for too long."""
 
 
 class Entry:
@@ -40,6 +43,11 @@ class Entry:
     def done(self) -> bool:
         """Whether it was taken or given up."""
         return self._done
+
+    @property
+    def given_up(self) -> bool:
+        """Whether it was given up, which whoever awaited it was told."""
+        return self._error is not None
 
     def finish(self, position: Position | None = None, error: Exception | None = None) -> None:
         """Note that it was taken, or given up; only the first time counts."""
@@ -91,6 +99,20 @@ class Outbox:
         self._sent: deque[Entry] = deque()
         self._recent: deque[tuple[float, Entry]] = deque()
         self._recent_bytes = 0
+        self._held = False  # since an interruption, until something is confirmed: what was confirmed before is kept
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Give up what has waited for too long, from now on until `end`, whether the bus can be reached or not."""
+        self._timer = loop.call_later(_LOOK, self.begin, loop)
+        self.expire(loop.time())
+
+    def end(self, why: str) -> None:
+        """Give up all, for good."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self.fail(why)
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -143,6 +165,7 @@ class Outbox:
         else:
             entry.finish(position)
         if entry.size:
+            self._held = False
             self._recent.append((now, entry))
             self._recent_bytes += len(entry.data)
             self._forget(now)
@@ -157,9 +180,10 @@ class Outbox:
     def interrupted(self, why: str) -> None:
         """Note that nobody knows what became of what was sent: send it again if it has a history, else give it up."""
         error = BusUnavailable(why)
+        self._held = True
         again = []
         for entry in self._sent:
-            if entry.size and not entry.done:
+            if entry.size and not entry.given_up:  # it may have been confirmed before its history was lost
                 again.append(entry)
             else:
                 self.bytes -= len(entry.data)
@@ -191,6 +215,8 @@ class Outbox:
         self._recent = kept
         self._recent_bytes = sum(len(entry.data) for _, entry in self._recent)
         self.bytes += sum(len(entry.data) for entry in again)
+        for entry in again:
+            entry.due = now + self.max_seconds
         self._waiting.extendleft(reversed(again))
         return len(again)
 
@@ -217,6 +243,8 @@ class Outbox:
         self.bytes = 0
 
     def _forget(self, now: float) -> None:
+        if self._held:
+            return
         recent = self._recent
         while recent and (recent[0][0] + self._remember <= now or self._recent_bytes > self.max_bytes):
             self._recent_bytes -= len(recent.popleft()[1].data)

@@ -203,6 +203,7 @@ class _Node:
         self._pinged = 0.0
         self._looked = 0.0
         self._turn_began = 0.0  # when `pump` was scheduled
+        self.outbox.begin(self._loop)
         self.task: asyncio.Task[None] = self._loop.create_task(self._live())
 
     # --- The connections ------------------------------------------------------------------------------------
@@ -216,7 +217,7 @@ class _Node:
                     await self._connect()
             except Exception as exc:  # what a server that talks nonsense makes redis-py or `_prepare` raise, too
                 self._drop()
-                self._bus.node_changed(self, told(exc))
+                self._bus.node_changed(self, self._why or told(exc))
                 await pauses.wait()
                 continue
             if self.closed:
@@ -288,7 +289,6 @@ class _Node:
                     await self._down.wait()
             now = self._loop.time()
             late, self._looked = now - self._looked > 4 * _BEAT, now
-            self.outbox.expire(now)
             if now - self._pinged >= _PING:
                 self._pinged = now
                 self._replies.append(False)
@@ -305,7 +305,7 @@ class _Node:
         if link is self._command or link is self._subscriber:
             self._why = self._why or why
             self._down.set()
-            self._fail_calls()
+            self._drop()  # what the other connection says from here on would be taken for answers to something else
 
     def _drop(self) -> None:
         self.up = False
@@ -497,7 +497,7 @@ class _Node:
         await asyncio.wait([self.task])
         self._why = "the bus was closed"
         self._drop()
-        self.outbox.fail("the bus was closed")
+        self.outbox.end("the bus was closed")
 
 
 class RedisBus(Bus):
