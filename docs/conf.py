@@ -7,12 +7,14 @@ browser, and furo works on phones, in the dark and without JavaScript.
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "src"))
 # The Python twins have the same names and texts as the extensions, and signatures that can be read.
 os.environ["WSFAST_PURE_PYTHON"] = "1"
+
+from pygments.lexers.special import TextLexer  # noqa: E402
+from sphinx.highlighting import lexers  # noqa: E402
 
 import wsfast  # noqa: E402
 
@@ -42,10 +44,14 @@ napoleon_use_rtype = False
 napoleon_custom_sections = [("Attributes", "params_style")]
 python_maximum_signature_line_length = 88
 
+# Pygments does not know it; such a block has no colours.
+lexers["haproxy"] = TextLexer()
+
 html_theme = "furo"
 html_title = f"wsfast {version}"
 html_static_path = ["_static"]
 html_css_files = ["wsfast.css"]
+html_js_files = ["wsfast.js"]
 html_theme_options = {
     "light_css_variables": {"color-brand-primary": "#0b6e4f", "color-brand-content": "#0b6e4f"},
     "dark_css_variables": {"color-brand-primary": "#4cc38a", "color-brand-content": "#4cc38a"},
@@ -56,16 +62,3 @@ copybutton_prompt_text = "$ "
 
 linkcheck_timeout = 20
 linkcheck_ignore = [r"https?://(127\.0\.0\.1|localhost|example\.com|chat\.example\.com)"]
-
-
-def _only_pages_that_exist(app: object, docname: str, source: list[str]) -> None:
-    """Leave out of the first page's navigation what this checkout does not have."""
-    if docname == "index":
-        wanted = ("deploying", "asgi", "topics", "peers")
-        gone = {name for name in wanted if not (ROOT / "docs" / f"{name}.md").exists()}
-        source[0] = "\n".join(line for line in source[0].split("\n") if line not in gone)
-
-
-def setup(app: Any) -> None:
-    """Called by Sphinx."""
-    app.connect("source-read", _only_pages_that_exist)

@@ -125,7 +125,20 @@ def test_a_lost_connection_is_another_status() -> None:
         done = client("--no-close", f"ws://127.0.0.1:{port}")
     assert done.stdout == b"x\n"
     assert done.returncode == 4
-    assert b"connection lost" in done.stderr
+    assert done.stderr == b"wsfast: connection lost: no close frame received; no close frame sent\n"
+
+
+def test_a_server_that_breaks_the_protocol_is_told_by_what() -> None:
+    def script(peer: Peer) -> None:
+        peer.accept()
+        peer.sock.sendall(b"\xff\x00")
+        peer.until_end()
+
+    with scripted(script) as port:
+        done = client("--no-close", f"ws://127.0.0.1:{port}")
+    assert done.returncode == 4
+    assert b"peer broke the protocol" in done.stderr
+    assert b"reserved bits" in done.stderr
 
 
 def test_what_a_refusal_says_is_safe() -> None:

@@ -255,7 +255,7 @@ def _verdict(ws: WebSocket) -> tuple[int, str]:
     if ws.close_cause is CloseCause.LOCAL:
         return 0, "closed"
     if code == 1006:
-        return 4, f"connection lost: {ws.close_cause}"
+        return 4, str(ws.close_exc)
     status = 0 if code in (1000, 1001, 1005) else 3
     return status, f"closed by the server with {Close(code or 1005, reason)}"
 

@@ -1,0 +1,10 @@
+// What scrolls can be scrolled by the keyboard: code and tables that are wider than the page.
+"use strict";
+function reachable() {
+  for (const box of document.querySelectorAll("pre, .table-wrapper")) {
+    if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
+    else box.removeAttribute("tabindex");
+  }
+}
+addEventListener("load", reachable);
+addEventListener("resize", reachable);
