@@ -345,7 +345,7 @@ REFUSED: dict[str, list[tuple[bytes, int, str]]] = {
         (GET + b"\r\r\n", 400, "header"),
     ],
     "3 what is not HTTP/1.1": [
-        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400, "first line"),  # a TLS ClientHello
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400, "as TLS begins"),  # a ClientHello
         (b"\x80\x2e\x01\x00\x02", 400, "first line"),  # SSL 2
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400, "HTTP/2"),
         (b"SSH-2.0-OpenSSH_9.6\r\n", 400, "request line"),
@@ -893,7 +893,7 @@ def test_body_limit(size: int) -> None:
         (b"ICY 200 OK\r\n\r\n", "status line"),
         (b"\r\n\r\n", "status line"),
         (SAMPLE, "status line"),
-        (b"\x15\x03\x01\x00\x02\x02", "first line"),  # a TLS alert
+        (b"\x15\x03\x01\x00\x02\x02", "as TLS begins"),  # a TLS alert
         (b"\x81\x05hello", "first line"),
         (b"HTTP/1.1 101 X\nA: b\n\n", "first line"),
         (b"HTTP/1.1 101 X\r\nA : b\r\n\r\n", "header"),

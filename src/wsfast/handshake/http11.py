@@ -38,6 +38,9 @@ __all__ = [
     "text_response",
 ]
 
+_TLS = (b"\x15", b"\x16")
+"""The first byte of TLS, of an alert or a ClientHello (RFC 8446, 5.1), which HTTP can not begin with."""
+
 MAX_LINE = 8192
 """The longest line of a head by default, in bytes without its CR LF."""
 MAX_HEAD = 16384
@@ -216,6 +219,9 @@ class _HeadParser:
         self._fail(414, f"Request line of more than {limit}", f"expected a first line of at most {limit}")
 
     def _fail_byte(self, line: bytes, rest: bytes) -> NoReturn:
+        if not line and not self._in_head and rest[:1] in _TLS:
+            text = f"expected HTTP, got {rest[:1]!r}, as TLS begins: one side speaks ws://, the other wss://"
+            self._fail(400, "TLS where HTTP is spoken", text, rest[:1])
         what = "a header" if self._in_head else "the first line"
         bad = rest if rest[:1] == b"\r" else rest[:1]
         after = _show_header(line) if self._in_head else _show_line(line)
