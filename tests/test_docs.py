@@ -231,8 +231,7 @@ def test_what_the_code_of_a_page_uses_is_on_the_page(path: Path) -> None:
             (programs if alone else pieces).append(text)
     for source in ["\n".join(pieces), *programs]:
         done = subprocess.run(
-            [sys.executable, "-m", "ruff", "check", "--quiet", "--isolated", "--select=F821"]
-            + ["--output-format=concise", "--stdin-filename=page.ipynb.py", "-"],
+            [sys.executable, *"-m ruff check --quiet --isolated --select=F821 --output-format=concise".split(), "-"],
             input=source,
             capture_output=True,
             text=True,
