@@ -10,6 +10,7 @@ import ssl
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from certificates import Certificates, make_certificates
@@ -159,6 +160,7 @@ async def test_a_proxy_as_the_page_configures_it(proxy: str, tmp_path: Path, cer
         return ws.respond(200, "OK\n") if request.path == "/healthz" else None
 
     async def tell(ws: wsfast.WebSocket) -> None:
+        assert ws.request is not None
         await ws.send(f"{ws.remote_address[0]} {ws.request.path} {ws.request.headers['Host'].partition(':')[0]}")
         async for message in ws:
             if message == "close":
@@ -176,7 +178,7 @@ async def test_a_proxy_as_the_page_configures_it(proxy: str, tmp_path: Path, cer
     ) as server:
         port = free_port()
         arguments = configure(tmp_path, port, server.sockets[0].getsockname()[1], str(certificates.server))
-        options = {"ssl": context, "local_addr": ("127.0.0.2", 0), "max_size": 2**21}
+        options: dict[str, Any] = {"ssl": context, "local_addr": ("127.0.0.2", 0), "max_size": 2**21}
         async with running(name, arguments, tmp_path, port, context), asyncio.timeout(60):
             uri = f"wss://localhost:{port}/rooms/1?name=Ad%61"
             async with wsfast.connect(uri, subprotocols=["chat.v2"], origin="https://a.example", **options) as ws:

@@ -221,17 +221,21 @@ def test_no_code_hides_as_an_indented_paragraph() -> None:
             assert re.match(r" *([-*]|\d+\.) |  ", before), f"{name_of(path)}: {line}"
 
 
+RUFF = [sys.executable, "-m", "ruff", "check", "--quiet", "--isolated"]
+
+
 @pytest.mark.parametrize("path", WITH_CODE, ids=name_of)
 def test_what_the_code_of_a_page_uses_is_on_the_page(path: Path) -> None:
     """A reader does not have what the comments with tests import and define."""
-    pieces, programs = [], []
+    pieces: list[str] = []
+    programs: list[str] = []
     for language, text in blocks(path, "python"):
         if language == "python":
             alone = "asyncio.run(" in text or re.match(r"# [\w/]+\.py\b", text)
             (programs if alone else pieces).append(text)
     for source in ["\n".join(pieces), *programs]:
         done = subprocess.run(
-            [sys.executable, *"-m ruff check --quiet --isolated --select=F821 --output-format=concise".split(), "-"],
+            [*RUFF, "--select=F821", "--output-format=concise", "-"],
             input=source,
             capture_output=True,
             text=True,
