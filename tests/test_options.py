@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import inspect
+import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -162,3 +166,84 @@ def test_a_default_is_the_same_wherever_it_stands() -> None:
         both = {name for name in told if name in known}
         assert len(both) > 20
         assert {name: told[name] for name in both} == {name: known[name] for name in both}
+
+
+# --- Numbers that C does not hold, or that the system would take for others ------------------------------------
+
+
+async def unused(ws: Any) -> None:
+    """Serve nobody."""
+
+
+def start_on_asyncio(**listen: Any) -> None:
+    async def main() -> None:
+        async with wsfast.Server() as server:
+            try:
+                await server.start(**{"host": "127.0.0.1", "port": 0, **listen})
+            finally:
+                assert bool(server.sockets) == (listen == {"backlog": 2**63})
+
+    asyncio.run(main())
+
+
+def start_in_threads(**listen: Any) -> None:
+    wsfast.sync.serve(print, **{"host": "127.0.0.1", "port": 0, **listen}).shutdown()
+
+
+def start_on_trio(**listen: Any) -> None:
+    trio = pytest.importorskip("trio", reason="needs trio")
+    import wsfast.trio
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            serve = partial(wsfast.trio.serve, unused, **{"host": "127.0.0.1", "port": 0, **listen})
+            server = await nursery.start(serve)
+            await server.shutdown()
+
+    try:
+        trio.run(main)
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from None
+
+
+@pytest.mark.parametrize("start", [start_on_asyncio, start_in_threads, start_on_trio])
+def test_where_a_server_listens(start: Callable[..., None]) -> None:
+    start(backlog=2**63)  # as much as the system likes
+    wrong: dict[str, tuple[object, ...]] = {
+        "backlog": (-1, 0.5, "x", None, True),
+        "port": (-1, 65536, 99999, 2**63, 10**30, 1.5, True, b"80"),
+        "host": (7, b"h", ["127.0.0.1", 7]),
+    }
+    for name, values in wrong.items():
+        for value in values:
+            with pytest.raises((TypeError, ValueError), match=rf"^{name} must be "):
+                start(**{name: value})
+
+
+def test_how_a_client_connects() -> None:
+    trio = pytest.importorskip("wsfast.trio", reason="needs trio")
+    numbers: tuple[object, ...] = (-1, math.nan, "x", True, [])
+    wrong: dict[str, tuple[object, ...]] = {
+        "port": (-1, 65536, 2**63, 1.5, "x", True, b"80"),
+        "happy_eyeballs_delay": numbers,
+        "interleave": (-1, 2**63, 1.5, "x", True),
+        **{
+            f"{way}ssl_{what}_timeout": (*numbers, 0, math.inf)
+            for way in ("", "proxy_")
+            for what in ("handshake", "shutdown")
+        },
+    }
+    connects: list[Any] = [wsfast.connect, wsfast.sync.connect, trio.connect]
+    for connect in connects:
+        for name, values in wrong.items():
+            for value in values:
+                with pytest.raises((TypeError, ValueError), match=name) as info:
+                    connect("wss://h/", **{name: value})
+                assert "must be" in str(info.value) or "unexpected keyword" in str(info.value)
+    for options in (
+        {"port": "80"},
+        {"happy_eyeballs_delay": None},
+        {"happy_eyeballs_delay": math.inf},
+        {"interleave": 0},
+    ):
+        wsfast.connect("wss://h/", **options)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import functools
 import os
 import ssl as ssl_module
-from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
+from collections.abc import Mapping
+from math import inf
+from sys import maxsize
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypedDict
 
 from ..handshake.http11 import HeadLimits
 from ..handshake.uri import URI
@@ -141,6 +144,7 @@ class Route:
         head_limits: HeadLimits = HeadLimits(),  # noqa: B008 - it cannot be changed
     ) -> None:
         refuse_unknown("connect()", options, self.known, _OTHERS)
+        _check(options)
         if proxy is False:
             proxy = None
         if isinstance(proxy, str):
@@ -209,6 +213,44 @@ class Route:
             as_context(self._ssl, "ssl")
         elif self._ssl is not None and self._ssl is not False:
             raise ValueError("ssl does not go with a ws:// URI: use wss://")
+
+
+def _check(options: Mapping[str, Any]) -> None:
+    """Check numbers now; they are used when a name has several addresses, or when TLS begins, if ever.
+
+    Raises:
+        TypeError, ValueError: one is of another type, or out of its range.
+    """
+    for name in _SECONDS & options.keys():
+        value = options[name]
+        if value is None:
+            continue
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            raise TypeError(f"{name} must be a number of seconds or None, got {type(value).__name__}")
+        if not (value >= 0 if name == "happy_eyeballs_delay" else 0 < value < inf):
+            kind = "a number" if name == "happy_eyeballs_delay" else "a positive number"
+            raise ValueError(f"{name} must be {kind} of seconds or None, got {value}")
+    for name, most in (("port", 65535), ("interleave", maxsize)):
+        value = options.get(name)
+        if value is None:
+            continue
+        if name == "port" and isinstance(value, str) and value.isascii() and value.isdecimal():
+            value = int(value)
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise TypeError(f"{name} must be int or None, got {type(value).__name__}")
+        if not 0 <= value <= most:
+            raise ValueError(f"{name} must be from 0 to {most}, got {value}")
+
+
+_SECONDS: Final = frozenset(
+    {
+        "happy_eyeballs_delay",
+        "proxy_ssl_handshake_timeout",
+        "proxy_ssl_shutdown_timeout",
+        "ssl_handshake_timeout",
+        "ssl_shutdown_timeout",
+    }
+)
 
 
 def _at_least_60(timeout: float | None) -> float:

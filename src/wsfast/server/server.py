@@ -33,7 +33,7 @@ from ..options import connection_class, refuse_unknown
 from ..serving import BaseServer, check_context, tell_end
 from ..session import Overflow
 from ..shell import COUNTED
-from ..transport.binding import BACKLOG
+from ..transport.binding import BACKLOG, check_address, check_backlog
 from ..transport.timers import CoarseTimer
 from ..transport.tls import TLSTransport, buffer_of
 from .accepting import ServerOpening
@@ -414,6 +414,8 @@ class Server(BaseServer):
         """
         check_listen("start()", listen, LISTEN)
         check_threads(threads)
+        check_address(host, port)
+        backlog = check_backlog(backlog)
         self._attach()
         if threads > 1 and path is None and sock is None and hasattr(socket_module, "SO_REUSEPORT"):
             listen.setdefault("reuse_port", True)

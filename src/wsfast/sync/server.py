@@ -32,7 +32,17 @@ from wsfast.serving import (
     used_topics,
 )
 from wsfast.session import LINGER
-from wsfast.transport.binding import BACKLOG, EXHAUSTED, PAUSE, BindOptions, Refusals, SocketFile, bind, part_listen
+from wsfast.transport.binding import (
+    BACKLOG,
+    EXHAUSTED,
+    PAUSE,
+    BindOptions,
+    Refusals,
+    SocketFile,
+    bind,
+    check_backlog,
+    part_listen,
+)
 
 from .link import Deadline, Link
 from .websocket import WebSocket
@@ -698,7 +708,7 @@ def serve(
         create_connection=connection_class(create_connection, WebSocket),
         **{"max_connections": 1000, **rest},
     )
-    backlog = listen.pop("backlog", BACKLOG)
+    backlog = check_backlog(listen.pop("backlog", BACKLOG))
     server._listen(*bind(host, port, sock, path, listen), backlog)
     if server.topics is not None:
         from .topics import Bridge  # with asyncio, which is not needed without

@@ -7,7 +7,7 @@ import os
 import socket
 import stat
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, TypedDict
 
@@ -23,6 +23,8 @@ __all__ = [
     "bind_another",
     "bind_tcp",
     "bind_unix",
+    "check_address",
+    "check_backlog",
     "part_listen",
 ]
 
@@ -208,6 +210,39 @@ def bind_unix(path: str | bytes) -> socket.socket:
     return sock
 
 
+def check_backlog(backlog: object) -> int:
+    """Return the option `backlog` as the system takes it; a number that C does not hold is none that it would reach.
+
+    Raises:
+        TypeError, ValueError: it is not an int of at least 0.
+    """
+    if not isinstance(backlog, int) or isinstance(backlog, bool):
+        raise TypeError(f"backlog must be int, got {type(backlog).__name__}")
+    if backlog < 0:
+        raise ValueError(f"backlog must be at least 0, got {backlog}")
+    return min(backlog, 0x7FFFFFFF)
+
+
+def check_address(host: object, port: object) -> None:
+    """Check a host and a port to listen on: what is out of range, the system would take for another number.
+
+    Raises:
+        TypeError, ValueError: one is of another type, or the port out of its range.
+    """
+    if host is not None and not isinstance(host, str):
+        if not isinstance(host, Collection) or isinstance(host, (bytes, bytearray)):
+            raise TypeError(f"host must be str, a sequence of them, or None, got {type(host).__name__}")
+        for one in host:
+            if one is not None and not isinstance(one, str):
+                raise TypeError(f"host must be str, a sequence of them, or None, got one of {type(one).__name__}")
+    if port is None or isinstance(port, str):
+        return
+    if not isinstance(port, int) or isinstance(port, bool):
+        raise TypeError(f"port must be int, the name of a service, or None, got {type(port).__name__}")
+    if not 0 <= port <= 65535:
+        raise ValueError(f"port must be from 0 to 65535, got {port}")
+
+
 def bind(
     host: str | Sequence[str] | None,
     port: int | None,
@@ -244,6 +279,7 @@ def bind(
         if not hasattr(socket, "AF_UNIX"):
             raise OSError("this system has no Unix sockets")
         return [bind_unix(name)], SocketFile(name)
+    check_address(host, port)
     family, flags = options.pop("family", socket.AF_UNSPEC), options.pop("flags", socket.AI_PASSIVE)
     # Windows lets several processes have a port if this is set.
     options.setdefault("reuse_address", sys.platform != "win32")

@@ -38,6 +38,7 @@ from wsfast.transport.binding import (
     Refusals,
     SocketFile,
     bind,
+    check_backlog,
     part_listen,
 )
 
@@ -525,7 +526,7 @@ async def serve(
         create_connection=connection_class(create_connection, WebSocket),
         **rest,
     )
-    backlog = listen.pop("backlog", BACKLOG)
+    backlog = check_backlog(listen.pop("backlog", BACKLOG))
     sockets, file = await trio.to_thread.run_sync(bind, host, port, sock, path, listen)
     await server._run(sockets, file, backlog, task_status)
 
