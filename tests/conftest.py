@@ -12,12 +12,18 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import hypothesis
 import pytest
 
 from wsfast._built import EXTENSIONS
 
 if TYPE_CHECKING:
     from certificates import Certificates
+
+
+# On a machine that is busy, to make an example or to run it may take any time.
+hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("busy")
 
 
 def pytest_configure(config: pytest.Config) -> None:

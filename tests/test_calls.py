@@ -21,6 +21,7 @@ from shared import HeldCompression, until
 
 import wsfast
 from wsfast import ConcurrencyError, ConnectionClosedError, ConnectionClosedOK, Deflate, State
+from wsfast.asyncio.streams import Writer
 
 pytestmark = pytest.mark.anyio
 
@@ -465,7 +466,7 @@ async def test_a_close_waits_for_no_fragments_that_may_never_come() -> None:
 # --- Sending while this side closes -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("call", ["send", "bytearray", "fragments", "ping", "pong"])
+@pytest.mark.parametrize("call", ["send", "bytearray", "fragments", "ping", "pong", "flush", "write"])
 async def test_who_sends_while_this_side_closes_learns_how_it_ended(call: str) -> None:
     """As in websockets: it waits for the end, and raises ConnectionClosedOK where that was a good one."""
     calls: dict[str, Callable[[wsfast.WebSocket], Any]] = {
@@ -474,13 +475,18 @@ async def test_who_sends_while_this_side_closes_learns_how_it_ended(call: str) -
         "fragments": lambda ws: ws.send(["x", "y"]),
         "ping": lambda ws: ws.ping(),
         "pong": lambda ws: ws.pong(),
+        "flush": lambda ws: writer.flush(),
+        "write": lambda ws: writer.write(bytes(100_000)),
     }
     async with pair() as (client, _):
+        writer = Writer(client)
+        await writer.write(b"something")
         client.close_nowait()
         assert client.state.name == "CLOSING"
-        with pytest.raises(ConnectionClosedOK):
-            await calls[call](client)
-        assert client.state is State.CLOSED
+        for _ in range(2):
+            with pytest.raises(ConnectionClosedOK):
+                await calls[call](client)
+            assert client.state is State.CLOSED
 
 
 async def test_who_sends_while_this_side_closes_learns_of_a_bad_end() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -215,3 +216,120 @@ def test_unix_connect_wants_a_path_or_a_socket(package: Any) -> None:
         package.unix_connect()
     with pytest.raises(ValueError, match="expected either path or sock"):
         package.unix_connect("path", sock=object())
+
+
+# --- Messages in fragments -------------------------------------------------------------------------------------------
+
+
+def closing_between(client: Callable[..., Any], kept: list[Any], then: Callable[[], Any]) -> Any:
+    """Make two pieces of a message; between them this side begins to close. Call `then` for the second."""
+
+    def thread_pieces() -> Iterator[str]:
+        yield "x"
+        closing = threading.Thread(target=kept[0].close)
+        closing.start()
+        while kept[0].state is wsfast.State.OPEN:
+            time.sleep(0.001)
+        yield then()
+        closing.join()
+
+    async def pieces() -> AsyncIterator[str]:
+        yield "x"
+        if client is on_trio:
+            trio.lowlevel.spawn_system_task(kept[0].close)
+        else:
+            closing = asyncio.ensure_future(kept[0].close())
+        while kept[0].state is wsfast.State.OPEN:
+            await (trio if client is on_trio else asyncio).sleep(0.001)
+        yield then()
+        if client is on_asyncio:
+            await closing
+
+    return thread_pieces() if client is in_threads else pieces()
+
+
+@clients
+def test_who_sends_fragments_while_this_side_closes_learns_how_it_ended(client: Callable[..., Any]) -> None:
+    """It waits for the end, as who sends a whole message does."""
+    second = threading.Event()
+
+    def script(peer: Peer) -> None:
+        peer.accept()
+        came = b""
+        while b"\x88\x82" not in came:
+            came += peer.sock.recv(1000)
+        second.wait(PATIENCE)
+        peer.sock.sendall(encode_frame(8, b"\x03\xe8"))
+
+    def then() -> str:
+        second.set()
+        return "y"
+
+    kept: list[Any] = []
+    with scripted(script) as port, pytest.raises(wsfast.ConnectionClosedOK):
+        client(f"ws://127.0.0.1:{port}", "send", closing_between(client, kept, then), kept=kept)
+    assert kept[0].state is wsfast.State.CLOSED
+
+
+@clients
+@pytest.mark.parametrize("begun", [False, True])
+def test_pieces_that_end_with_another_connection(client: Callable[..., Any], begun: bool) -> None:
+    """What the pieces raise is raised, though it is a ConnectionClosed: that of the connection they come from."""
+    other = wsfast.ConnectionClosedError(None, None)
+
+    def thread_pieces() -> Iterator[str]:
+        if begun:
+            yield "x"
+        raise other
+
+    async def pieces() -> AsyncIterator[str]:
+        for piece in thread_pieces():
+            yield piece
+
+    def script(peer: Peer) -> None:
+        peer.accept()
+        peer.until_end()
+
+    kept: list[Any] = []
+    with scripted(script) as port, pytest.raises(wsfast.ConnectionClosedError) as caught:
+        made = thread_pieces() if client is in_threads else pieces()
+        client(f"ws://127.0.0.1:{port}", "send", made, kept=kept, close_timeout=0.1)
+    assert caught.value is other
+
+
+@clients
+def test_no_pieces_on_a_closed_connection(client: Callable[..., Any]) -> None:
+    asked: list[str] = []
+
+    def thread_pieces() -> Iterator[str]:
+        asked.append("x")
+        yield "x"
+
+    async def pieces() -> AsyncIterator[str]:
+        asked.append("x")
+        yield "x"
+
+    def script(peer: Peer) -> None:
+        peer.accept()
+        peer.sock.sendall(encode_frame(8, b"\x03\xe8"))
+        peer.sock.recv(1000)
+
+    async def late(connection: Any, message: Any) -> None:
+        async with connection as ws:
+            await ws.wait_closed()
+            await ws.send(message)
+
+    with scripted(script) as port:
+        uri = f"ws://127.0.0.1:{port}"
+        messages: list[Any] = [[], thread_pieces() if client is in_threads else pieces()]
+        for message in messages:
+            with pytest.raises(wsfast.ConnectionClosedOK):
+                if client is on_asyncio:
+                    asyncio.run(late(wsfast.connect(uri), message))
+                elif client is on_trio:
+                    trio.run(late, wsfast.trio.connect(uri), message)
+                else:
+                    with wsfast.sync.connect(uri) as ws:
+                        ws.wait_closed()
+                        ws.send(message)
+    assert not asked

@@ -289,6 +289,19 @@ class Outbox:
             if not late:
                 self.leave()
 
+    async def send_step(self, data: str | BytesLike, *, fin: bool, text: bool | None, compress: bool | None) -> None:
+        """Send the next fragment of a message, and wait while too much is unsent.
+
+        Raises:
+            ConnectionClosed: the connection is closed. On one that is closing this waits for the end, to tell how it
+                was.
+            TypeError, UnicodeError: those of `Connection.send_fragment`.
+        """
+        if self._channel.connection.state is not State.OPEN:
+            await self.check_open()
+        self.send_fragment(data, fin=fin, text=text, compress=compress)
+        await self.drain()
+
     def send_fragment(self, data: str | BytesLike, *, fin: bool, text: bool | None, compress: bool | None) -> None:
         """Send the next fragment of a message."""
         channel = self._channel

@@ -6,6 +6,7 @@ import asyncio
 import sys
 from typing import TYPE_CHECKING
 
+from ..connection import State
 from ..events import BytesLike, Fragment
 from ..exceptions import InvalidState
 from .channel import PAUSED_HELD
@@ -216,8 +217,8 @@ class Writer:
 
     async def _send(self, *, fin: bool) -> None:
         channel = self._ws._open_channel()
-        if channel.gated:
-            async with channel.outbox.turn():
+        if channel.gated or channel.connection.state is not State.OPEN:
+            async with channel.outbox.turn():  # which waits for the end of a connection that is closing
                 if self._buffer or self._started:  # else another task's call has sent it meanwhile
                     self._ws._send_piece(self._take(fin=fin), fin=fin, text=self._text)
         else:

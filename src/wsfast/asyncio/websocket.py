@@ -317,11 +317,9 @@ class WebSocket(Facts, Endpoint):
                 async for piece in pieces:
                     check(piece)
                     # At once, as the next piece may be long in coming; so an empty fragment ends the message.
-                    channel.outbox.send_fragment(piece, fin=False, text=text, compress=compress)
-                    await channel.outbox.drain()
+                    await channel.outbox.send_step(piece, fin=False, text=text, compress=compress)
                 if check.kind is not None:
-                    channel.outbox.send_fragment(check.kind(), fin=True, text=text, compress=compress)
-                    await channel.outbox.drain()
+                    await channel.outbox.send_step(check.kind(), fin=True, text=text, compress=compress)
             except BaseException:
                 # A message that was begun can neither be finished nor taken back (RFC 6455, 5.4).
                 if channel.connection.in_message:

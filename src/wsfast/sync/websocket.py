@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, overload
 
 from wsfast.assembly import Assembler, Decoded, PieceCheck, check_pieces, converted, is_whole
 from wsfast.codes import CloseCause, CloseCode
@@ -391,29 +391,25 @@ class WebSocket(Shell):
             TypeError: the message is of another type, or of several.
             UnicodeError: it is no text.
         """
-        try:
-            self._send(message, text, compress)
-        except ConnectionClosed:
-            error = self._final_error()
-            raise error from error.__cause__
-        self._drain()
-
-    def _send(
-        self, message: str | BytesLike | Iterable[str | BytesLike], text: bool | None, compress: bool | None
-    ) -> None:
         whole = is_whole(message)
         self._check_sender()
         with self._gate:
             if whole:
-                with self._brief:
-                    self._send_whole(message, text, compress)  # type: ignore[arg-type]
-                return
-            try:
-                with self._brief:
-                    self._sender = threading.get_ident()
-                self._send_fragments(message, text, compress)  # type: ignore[arg-type]
-            finally:
-                self._sender = None
+                try:
+                    with self._brief:
+                        self._send_whole(message, text, compress)  # type: ignore[arg-type]
+                except ConnectionClosed:
+                    self._raise_final()
+            else:
+                if self._connection.state is not State.OPEN:
+                    self._raise_final()
+                try:
+                    with self._brief:
+                        self._sender = threading.get_ident()
+                    self._send_fragments(message, text, compress)  # type: ignore[arg-type]
+                finally:
+                    self._sender = None
+        self._drain()
 
     def _offer(self, message: str | bytes, text: bool | None, compress: bool | None) -> None:
         """Send a message without waiting for the peer: for `broadcast`.
@@ -563,6 +559,10 @@ class WebSocket(Shell):
                 self._finished.wait()
             return self._connection.closed_error()
 
+    def _raise_final(self) -> NoReturn:
+        error = self._final_error()
+        raise error from error.__cause__
+
     def _check_sender(self) -> None:
         if self._sender == threading.get_ident():
             raise ConcurrencyError("send() was called by the iterable whose items are being sent")
@@ -618,9 +618,12 @@ class WebSocket(Shell):
             raise
 
     def _send_fragment(self, data: str | BytesLike, fin: bool, text: bool | None, compress: bool | None) -> None:
-        with self._lock:
-            self._connection.send_fragment(data, fin, text=text, compress=compress)
-            self._flush()
+        try:
+            with self._lock:
+                self._connection.send_fragment(data, fin, text=text, compress=compress)
+                self._flush()
+        except ConnectionClosed:
+            self._raise_final()
 
     def _drain(self) -> None:
         """Wait until less than a quarter of `write_limit` is unsent."""

@@ -25,7 +25,6 @@ from wsfast.events import BytesLike, Fragment
 from wsfast.exceptions import (
     ONE_RECEIVER,
     ConcurrencyError,
-    ConnectionClosed,
     ConnectionClosedOK,
     InvalidState,
 )
@@ -339,23 +338,30 @@ class WebSocket(Shell):
         pieces = message if isinstance(message, AsyncIterable) else None if is_whole(message) else _Each(message)  # type: ignore[arg-type]
         if self._sender is trio.lowlevel.current_task():
             raise ConcurrencyError("send() was called by the iterable whose items are being sent")
-        try:
-            async with self._gate:
-                if pieces is None:
-                    await self._wait_for_room()
-                    self._settle_gathered()
-                    connection.send_message(message, text=text, compress=compress)  # type: ignore[arg-type]
-                    self._messages_sent += 1
-                    self._flush()
-                    return
-                self._sender = trio.lowlevel.current_task()
-                try:
-                    await self._send_fragments(pieces, text, compress)
-                finally:
-                    self._sender = None
-        except ConnectionClosed:
+        async with self._gate:
+            await self._wait_for_room()
+            await self._check_open()
+            self._settle_gathered()
+            if pieces is None:
+                connection.send_message(message, text=text, compress=compress)  # type: ignore[arg-type]
+                self._messages_sent += 1
+                self._flush()
+                return
+            self._sender = trio.lowlevel.current_task()
+            try:
+                await self._send_fragments(pieces, text, compress)
+            finally:
+                self._sender = None
+
+    async def _check_open(self) -> None:
+        """Return if the connection is open.
+
+        Raises:
+            ConnectionClosed: it is not. On one that is closing this waits for the end, to tell how it was.
+        """
+        if self._connection.state is not State.OPEN:
             await self._wait_for_end()
-            error = connection.closed_error()
+            error = self._connection.closed_error()
             raise error from error.__cause__
 
     async def _send_fragments(
@@ -363,16 +369,16 @@ class WebSocket(Shell):
     ) -> None:
         connection = self._connection
         check = PieceCheck()
-        await self._wait_for_room()
-        self._settle_gathered()
         try:
             async for piece in pieces:
                 check(piece)
+                await self._check_open()
                 # At once, as the next piece may be long in coming; so an empty fragment ends the message.
                 connection.send_fragment(piece, False, text=text, compress=compress)
                 self._flush()
                 await self._wait_for_room()
             if check.kind is not None:
+                await self._check_open()
                 connection.send_fragment(check.kind(), True, text=text, compress=compress)
                 self._messages_sent += 1
                 self._flush()
