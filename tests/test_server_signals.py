@@ -132,6 +132,36 @@ async def test_signals_are_handled_as_before_afterwards(number: signal.Signals |
     assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == [mine, mine]
 
 
+async def test_a_signal_is_for_all_servers_of_a_loop(handlers: list[Any]) -> None:
+    """An event loop has one handler for a signal: the second server must not take it from the first."""
+
+    def mine(*args: object) -> None:
+        raise AssertionError
+
+    signal.signal(signal.SIGTERM, mine)
+    servers, serving = [], []
+    for _ in range(4):
+        server = wsfast.Server()
+        server.register_handler(None, lambda ws: ws.wait_closed())
+        servers.append(server)
+        serving.append(asyncio.create_task(server.serve_forever("127.0.0.1", 0, signals=True)))
+        await until(server.is_serving)
+    for ends_early in (serving[0], serving[3]):
+        ends_early.cancel()
+        await asyncio.wait([ends_early], timeout=10)
+    os.kill(os.getpid(), signal.SIGTERM)
+    await until(lambda: servers[1].closing)
+    late = wsfast.Server()
+    late.register_handler(None, lambda ws: ws.wait_closed())
+    serving.append(asyncio.create_task(late.serve_forever("127.0.0.1", 0, signals=True)))
+    await until(late.is_serving)
+    assert signal.getsignal(signal.SIGTERM) not in (mine, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGTERM)
+    done, _ = await asyncio.wait(serving, timeout=10)
+    assert len(done) == len(serving)
+    assert signal.getsignal(signal.SIGTERM) == mine
+
+
 async def test_the_loops_own_handler_is_not_put_back_without_the_loop(handlers: list[Any]) -> None:
     """It would do nothing: the signal would be without any effect."""
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, print)
