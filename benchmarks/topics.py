@@ -1,5 +1,7 @@
 """CPU of topics: ``python -m benchmarks.topics`` for deliveries, ``--bus local`` or ``--bus redis://...`` for buses.
 
+``--bus bare`` is what the same bytes take on Unix streams with no bus: the least that this machine can do.
+
 ``--fed redis://...`` has another process publish at a `--rate`, and this one deliver to all connections; printed is how
 long messages took from the publisher's call until a client in a third process had read them.
 
@@ -276,8 +278,69 @@ class _Count:
         pass
 
 
+class _Bare(Bus):
+    """The measure of the machine: messages with their lengths on Unix streams, counted; no topics, and nothing else."""
+
+    def __init__(self, directory: str) -> None:
+        self._path = os.path.join(directory, "bare.sock")
+        self._out: list[bytes] = []
+        self._streams: list[asyncio.Transport] = []
+
+    async def start(self, receiver: Any, origin: int) -> None:
+        bus = self
+        self._loop = asyncio.get_running_loop()
+
+        class Stream(asyncio.Protocol):
+            rest = b""
+
+            def connection_made(self, transport: Any) -> None:
+                bus._streams.append(transport)
+
+            def data_received(self, data: bytes) -> None:
+                data, at = self.rest + data, 0
+                while len(data) - at >= 4 and len(data) - at >= 4 + (size := int.from_bytes(data[at : at + 4])):
+                    receiver.received("t", data[at + 4 : at + 4 + size], None)
+                    at += 4 + size
+                self.rest = data[at:]
+
+            def connection_lost(self, exc: Exception | None) -> None:
+                bus._streams.clear()
+
+        if os.path.exists(self._path):
+            await self._loop.create_unix_connection(Stream, self._path)
+        else:
+            await self._loop.create_unix_server(Stream, self._path)
+        receiver.state_changed(True, "")
+
+    def publish(self, topic: str, data: bytes) -> Any:
+        if not self._out:
+            self._loop.call_soon(self._flush)
+        self._out.append(len(data).to_bytes(4) + data)
+
+    def _flush(self) -> None:
+        out, self._out = b"".join(self._out), []
+        for stream in self._streams:
+            stream.write(out)
+
+    async def settled(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+    def subscribe(self, topic: str) -> None:
+        pass
+
+    unsubscribe = subscribe
+
+    def store(self, *args: Any) -> Any:
+        raise NotImplementedError
+
+    read = store
+
+
 def _bus(text: str, directory: str) -> Bus:
-    return LocalBus(directory) if text == "local" else RedisBus(text)
+    return _Bare(directory) if text == "bare" else LocalBus(directory) if text == "local" else RedisBus(text)
 
 
 async def receive(args: argparse.Namespace) -> None:
@@ -311,7 +374,7 @@ async def buses(args: argparse.Namespace) -> None:
             start = time.process_time()
             for _ in range(args.messages // batch):
                 await asyncio.sleep(0)
-                await asyncio.sleep(0.0003 if batch == 1 else 0.0005)
+                await asyncio.sleep(args.pause)
             turns = (time.process_time() - start) / args.messages
             command = [sys.executable, "-m", "benchmarks.topics", "--bus", args.bus, "--receive", directory]
             command += ["--loop", args.loop, "--messages", str(args.messages)]
@@ -325,7 +388,7 @@ async def buses(args: argparse.Namespace) -> None:
                 for _ in range(batch):
                     bus.publish("t", payload)
                 await asyncio.sleep(0)
-                await asyncio.sleep(0.0003 if batch == 1 else 0.0005)
+                await asyncio.sleep(args.pause)
             published = (time.process_time() - start) / args.messages
             bus.publish("end", b"")
             received = []
@@ -410,6 +473,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3)
     parser.add_argument("--feed", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--messages", type=int, default=20_000)
+    parser.add_argument("--pause", type=float, default=0.0005, help="seconds between two batches to a bus")
     parser.add_argument("--receive", dest="directory", help=argparse.SUPPRESS)
     parser.add_argument("--sink", nargs=4, help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -15,8 +15,10 @@ import os
 import stat
 import sys
 import tempfile
+from bisect import insort
 from collections.abc import Awaitable
 from pathlib import Path
+from operator import attrgetter
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Final
 
@@ -78,6 +80,7 @@ _PATIENCE: Final = 5.0
 _PING: Final = 1.0
 _SILENCE: Final = 2.4
 """Seconds of silence after which a process hangs; it is looked at each quarter of a second."""
+_origin: Final = attrgetter("origin")
 _NOBODY_ASKED: Final = 0
 """The id of a question whose answer is a sign of life only."""
 
@@ -190,11 +193,15 @@ class _Peer(asyncio.Protocol):
 
     def send(self, frame: bytes, *, may_miss: bool = False) -> None:
         """Queue a frame until the end of the turn; `may_miss` drops it where too much waits already."""
+        bus = self._bus
+        if bus._gathered:
+            bus._share_out()
         if may_miss and self.stuck:
             self.lost += 1
             return
         self.out.append(frame)
-        self._bus._dirty(self)
+        if len(self.out) == 1:
+            bus._dirty(self)
 
     def flush(self) -> None:
         if self.transport is not None and self.out:
@@ -229,10 +236,13 @@ class LocalBus(Bus):
         self._closed = False
         self._loop: asyncio.AbstractEventLoop
         self._topics: dict[bytes, str] = {}  # that are subscribed to, by their names in frames
-        self._interested: dict[str, list[_Peer]] = {}
+        self._interested: dict[str, list[_Peer]] = {}  # ordered by origin, so that the same have equal lists
         self._peers: dict[int, _Peer] = {}
         self._streams: set[_Stream] = set()
         self._waiting_dirty: list[_Peer] = []
+        self._flushing = False  # at the end of this turn
+        self._together: list[_Peer] | None = None  # a list in `_interested`: those whom `_gathered` is for
+        self._gathered: list[bytes] = []  # messages published one behind the other, which go to all of `_together`
         self._origin = 0
         self._server: asyncio.AbstractServer | None = None
         self._path: Path | None = None
@@ -295,6 +305,7 @@ class LocalBus(Bus):
             self._pump()
             await asyncio.sleep(0.005)
         self._closed = True
+        self._share_out()
         self._topics.clear()
         self._outbox.end("the bus was closed")
         if self._ticking is not None:
@@ -397,15 +408,43 @@ class LocalBus(Bus):
             peer.connecting = None
 
     def _dirty(self, peer: _Peer) -> None:
-        if len(peer.out) == 1:
-            if not self._waiting_dirty:
-                self._loop.call_soon(self._flush)
-            self._waiting_dirty.append(peer)
+        """Note that a process has something to be sent, which it had not before."""
+        self._waiting_dirty.append(peer)
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
+        self._flushing = False
+        self._share_out()
         peers, self._waiting_dirty = self._waiting_dirty, []
         for peer in peers:
             peer.flush()
+
+    def _gather_for(self, peers: list[_Peer]) -> None:
+        """Have what is published from now on be gathered for some others."""
+        if self._gathered:
+            self._share_out()
+        self._together = peers
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def _share_out(self) -> None:
+        """Queue what was published for those whom it was gathered for."""
+        gathered, peers = self._gathered, self._together
+        self._together = None
+        if not gathered or peers is None:
+            return
+        self._gathered = []
+        frames = gathered[0] if len(gathered) == 1 else b"".join(gathered)
+        for peer in peers:
+            if peer.stuck:
+                peer.lost += len(gathered)
+                continue
+            peer.out.append(frames)
+            if len(peer.out) == 1:
+                self._dirty(peer)
 
     def _peer_ended(self, peer: _Peer) -> None:
         if self._peers.get(peer.origin) is not peer:
@@ -438,6 +477,7 @@ class LocalBus(Bus):
         self._receiver.process_ended(stream.origin)
 
     def _lose_interest(self, peer: _Peer, topic: str) -> None:
+        self._share_out()
         peers = self._interested.get(topic)
         if peers is not None and peer in peers:
             peers.remove(peer)
@@ -538,8 +578,9 @@ class LocalBus(Bus):
             return  # its end is known already
         if kind == _F_SUBSCRIBE:
             if topic not in peer.topics:
+                self._share_out()
                 peer.topics.add(topic)
-                self._interested.setdefault(topic, []).append(peer)
+                insort(self._interested.setdefault(topic, []), peer, key=_origin)
         elif kind == _F_UNSUBSCRIBE:
             peer.topics.discard(topic)
             self._lose_interest(peer, topic)
@@ -638,14 +679,9 @@ class LocalBus(Bus):
         peers = self._interested.get(topic)
         if peers:
             frame = make(MESSAGE, topic, data)
-            for peer in peers:
-                if peer.stuck:
-                    peer.lost += 1
-                    continue
-                out = peer.out
-                out.append(frame)
-                if len(out) == 1:
-                    self._dirty(peer)
+            if peers is not self._together and peers != self._together:
+                self._gather_for(peers)
+            self._gathered.append(frame)
         return _DONE
 
     def store(self, topic: str, data: bytes, size: int, ttl: float) -> Awaitable[Position]:
