@@ -282,7 +282,7 @@ class _Bare(Bus):
     """The measure of the machine: messages with their lengths on Unix streams, counted; no topics, and nothing else."""
 
     def __init__(self, directory: str) -> None:
-        self._path = os.path.join(directory, "bare.sock")
+        self._path = f"{directory}/bare.sock"
         self._out: list[bytes] = []
         self._streams: list[asyncio.Transport] = []
 
@@ -306,9 +306,9 @@ class _Bare(Bus):
             def connection_lost(self, exc: Exception | None) -> None:
                 bus._streams.clear()
 
-        if os.path.exists(self._path):
+        try:
             await self._loop.create_unix_connection(Stream, self._path)
-        else:
+        except FileNotFoundError:
             await self._loop.create_unix_server(Stream, self._path)
         receiver.state_changed(True, "")
 
@@ -336,7 +336,8 @@ class _Bare(Bus):
     def store(self, *args: Any) -> Any:
         raise NotImplementedError
 
-    read = store
+    async def read(self, *args: Any) -> Any:
+        raise NotImplementedError
 
 
 def _bus(text: str, directory: str) -> Bus:

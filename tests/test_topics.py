@@ -446,6 +446,32 @@ async def test_a_slow_peer_keeps_nobody_waiting(overflow: Any, caplog: pytest.Lo
                 assert len(told) == (overflow == "error")
 
 
+@pytest.mark.parametrize("how", ["send_nowait", "broadcast", "publish", "publish with presence"])
+async def test_all_ways_of_sending_leave_off_at_the_same_byte(how: str) -> None:
+    """A peer that is behind gets what `max_buffered` has room for, whoever sends it."""
+    limit, size = 300_000, 5000
+    topics = wsfast.Topics()
+    topics.configure("p.*", presence=True)
+    async with world(topics, overflow="drop", max_buffered=limit, stop_timeout=1) as w:
+        topic = "p.1" if "presence" in how else "room"
+        sock, ws = await slow_client(w, topic)
+        with sock:
+            for _ in range(5000):
+                before = ws.buffered_amount
+                match how:
+                    case "send_nowait":
+                        ws.send_nowait(bytes(size))
+                    case "broadcast":
+                        wsfast.broadcast([ws], bytes(size))
+                    case _:
+                        w.server.publish(topic, bytes(size))
+                await asyncio.sleep(0)
+                if before > limit // 2 and ws.buffered_amount <= before:
+                    break
+            # One more would have passed the limit, for which heads of frames do not count.
+            assert limit - size < ws.buffered_amount <= limit + 4
+
+
 async def test_a_slow_peer_gets_the_newest() -> None:
     topics = wsfast.Topics()
     topics.configure("price.*", conflate=True)

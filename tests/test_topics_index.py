@@ -38,8 +38,9 @@ class Turn:
 class Sink:
     """A connection that notes what it is given."""
 
-    def __init__(self, plain: bool = True) -> None:
+    def __init__(self, plain: bool = True, behind: bool = False) -> None:
         self.plain = plain
+        self.behind = behind
         self.writes: list[tuple[bytes, int, bool]] = []
         self.failed: list[BaseException] = []
         self.raises: BaseException | None = None
@@ -50,6 +51,11 @@ class Sink:
         if self.plain:
             self.writes.append((frames, count, cork))
         return self.plain
+
+    def send_behind(self, frames: bytes, count: int) -> bool:
+        if self.behind:
+            self.writes.append((frames, count, True))
+        return self.behind
 
     def transport_failed(self, exc: BaseException) -> None:
         self.failed.append(exc)
@@ -80,8 +86,8 @@ class World:
         self.slow.append((member, [message.frame for message in messages]))
         member.sink.writes.append((b"".join(message.frame for message in messages), len(messages), True))
 
-    def member(self, *topics: str, plain: bool = True) -> Any:
-        member = self.twin.Member(self.index, Sink(plain))
+    def member(self, *topics: str, plain: bool = True, behind: bool = False) -> Any:
+        member = self.twin.Member(self.index, Sink(plain, behind))
         for topic in topics:
             assert self.index.subscribe(member, topic)
         return member
@@ -197,6 +203,29 @@ def test_what_is_not_plain_goes_the_slow_way(world: World) -> None:
     assert world.index.deliveries == 2
 
 
+def test_one_that_is_behind_goes_the_slow_way_where_that_matters(world: World) -> None:
+    """Where a message may be left out for a newer one, or something of the connection's own is to be looked at."""
+    world.index.subscribe(watching := world.member(plain=False, behind=True), "price", True)
+    behind, busy = (world.member("a", plain=False, behind=True) for _ in range(2))
+    busy.extra = object()
+    for member in (behind, busy):
+        world.index.subscribe(member, "price", True)
+    world.index.subscribe(watching, "a")
+    world.publish("a", b"1")
+    world.publish("a", b"2")
+    world.turn.end()
+    assert behind.sink.writes == watching.sink.writes == [(b"12", 2, True)]
+    assert world.slow == [(busy, [b"1", b"2"])]
+    assert (world.index.deliveries, world.index.writes) == (4, 2)
+    world.slow.clear()
+    world.publish("a", b"3")
+    world.publish("price", b"4", key="x")
+    world.turn.end()
+    assert sorted(world.slow, key=lambda one: [watching, behind, busy].index(one[0])) == [
+        (member, [b"3", b"4"]) for member in (watching, behind, busy)
+    ]
+
+
 def test_one_that_fails_does_not_keep_it_from_the_others(world: World) -> None:
     members = [world.member("a") for _ in range(3)]
     error = OSError("gone")
@@ -295,7 +324,9 @@ def test_as_a_model_says(twin: ModuleType, seed: int, monkeypatch: pytest.Monkey
     monkeypatch.setattr(twin, "perf_counter", perf_counter)
     world = World(twin)
     topics = [f"t{i}" for i in range(rng.choice([1, 3, 12]))]
-    members = [world.member(plain=rng.random() < 0.8) for _ in range(rng.choice([3, 40, 200]))]
+    members = [
+        world.member(plain=rng.random() < 0.8, behind=rng.random() < 0.5) for _ in range(rng.choice([3, 40, 200]))
+    ]
     expected: dict[int, list[bytes]] = {i: [] for i in range(len(members))}
     subscribed: dict[int, set[str]] = {i: set() for i in range(len(members))}
     number = 0
@@ -324,7 +355,7 @@ def test_as_a_model_says(twin: ModuleType, seed: int, monkeypatch: pytest.Monkey
         else:
             members[i].leave()
             subscribed[i].clear()
-            members[i] = world.member(plain=rng.random() < 0.8)
+            members[i] = world.member(plain=rng.random() < 0.8, behind=rng.random() < 0.5)
             expected[i] = []
     while world.turn.calls:
         world.turn.end()

@@ -478,6 +478,7 @@ cdef class Channel(Receiver):
     cdef int _overhead
     cdef int _most
     cdef Py_ssize_t _easy
+    cdef Py_ssize_t _max_buffered
     cdef public Py_ssize_t thread_size
     cdef readonly uint64_t messages_received
     cdef readonly uint64_t messages_sent
@@ -508,6 +509,7 @@ cdef class Channel(Receiver):
         self._most = INT_MAX
         # A character takes up to four bytes.
         self._easy = PY_SSIZE_T_MAX if max_buffered is None else max(0, (max_buffered - write_limit) // 4)
+        self._max_buffered = PY_SSIZE_T_MAX if max_buffered is None else max_buffered
         self.thread_size = PY_SSIZE_T_MAX
         self.receiving = True
 
@@ -815,6 +817,23 @@ cdef class Channel(Receiver):
             self._put(frames)
         return True
 
+    def send_behind(self, bytes frames not None, Py_ssize_t count):
+        """Do as `send_gathered`, by the end of the turn, also for a peer that is behind."""
+        if not self.sendable or self._encoder._mask or not self._may_wait(PyBytes_GET_SIZE(frames)):
+            return False
+        self.messages_sent += count
+        self._encoder._share(frames)
+        self._written()
+        return True
+
+    cdef bint _may_wait(self, Py_ssize_t n) except -1:
+        """Tell whether so many bytes more may wait for the peer to take them."""
+        cdef Py_ssize_t unsent
+        if self._max_buffered == PY_SSIZE_T_MAX:
+            return True
+        unsent = self._link._buffered if self._link is not None else self.transport.get_write_buffer_size()
+        return unsent + <Py_ssize_t>self._encoder._used <= self._max_buffered - n
+
     cdef int _write(self, object data) except -1:
         self._before_sending()
         if not self.sendable:
@@ -1029,7 +1048,9 @@ cdef class Endpoint:
         if channel is None:
             return False
         channel.turn._check(channel._corked)
-        if not channel.sendable or channel._encoder._mask or not channel._has_room(len(frame)):
+        if not channel.sendable or channel._encoder._mask:
+            return False
+        if not channel._has_room(PyBytes_GET_SIZE(frame)) and not channel._may_wait(PyBytes_GET_SIZE(frame)):
             return False
         channel._write_encoded(frame)
         return True

@@ -162,6 +162,7 @@ class Channel:
         "_encoder",
         "_events",
         "_marks",
+        "_max_buffered",
         "_queue",
         "_receiver",
         "_terminal",
@@ -269,6 +270,7 @@ class Channel:
         self.use_marks(Marks.of(read_limit))
         # So many characters, of up to four bytes each, are below max_buffered whatever the transport has unsent.
         self._easy = sys.maxsize if max_buffered is None else max(0, (max_buffered - write_limit) // 4)
+        self._max_buffered = sys.maxsize if max_buffered is None else max_buffered
         self.receiving = True
         self.thread_size = sys.maxsize
         self._turn_start = 0  # of this turn, in bytes sent
@@ -544,6 +546,24 @@ class Channel:
             self._put(frames)
         return True
 
+    def send_behind(self, frames: bytes, count: int) -> bool:
+        """Do as `send_gathered`, by the end of the turn, also for a peer that is behind.
+
+        Returns:
+            False, and nothing is sent, where it is not the plain case for another reason, or `max_buffered` would be
+            passed.
+        """
+        if not self.sendable or self._encoder._mask or not self._may_wait(len(frames)):
+            return False
+        self.messages_sent += count
+        self._encoder.encoded(frames)
+        self.written()
+        return True
+
+    def _may_wait(self, n: int) -> bool:
+        """Tell whether so many bytes more may wait for the peer to take them."""
+        return self.buffered <= self._max_buffered - n
+
     def write(self, data: str | BytesLike) -> None:
         """Encode a message and see to it that it goes out."""
         self.settle_gathered()
@@ -715,7 +735,9 @@ class Endpoint:
         if channel is None:
             return False
         channel.turn.check_thread()
-        if not channel.sendable or channel._encoder._mask or not channel.has_room(len(frame)):
+        if not channel.sendable or channel._encoder._mask:
+            return False
+        if not channel.has_room(len(frame)) and not channel._may_wait(len(frame)):
             return False
         channel.write_encoded(frame)
         return True

@@ -17,8 +17,8 @@ import sys
 import tempfile
 from bisect import insort
 from collections.abc import Awaitable
-from pathlib import Path
 from operator import attrgetter
+from pathlib import Path
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Final
 

@@ -474,6 +474,7 @@ cdef class Index:
         cdef Item *grown
         cdef bytes frames
         cdef list messages
+        cdef bint keyed = False  # some are of a topic that conflates
         if seen >= self._sequence or sink is None:
             return 0
         member._seen = self._sequence
@@ -482,6 +483,7 @@ cdef class Index:
                 return 0
             first = only
             topics = 1
+            keyed = only.conflates
             total = only._used - only._find(seen)
         else:
             for i in range(member.size):
@@ -489,6 +491,7 @@ cdef class Index:
                 if topic._used and topic._items[topic._used - 1].number >= seen:
                     total += topic._used - topic._find(seen)
                     topics += 1
+                    keyed |= topic.conflates
                     if first is None:
                         first = topic
         if not total:
@@ -521,7 +524,9 @@ cdef class Index:
                 qsort(self._merged, total, sizeof(Item), &_by_number)
             frames = _joined(self._merged, total)
         try:
-            if sink.send_gathered(frames, total, cork):
+            if sink.send_gathered(frames, total, cork) or (
+                not keyed and member.extra is None and sink.send_behind(frames, total)
+            ):
                 self.deliveries += total
                 self.writes += 1
             else:

@@ -84,7 +84,8 @@ class Member:
 
     Args:
         index: the index that it belongs to.
-        sink: where its frames go: an object with `send_gathered` and `transport_failed`, as `Channel` is.
+        sink: where its frames go: an object with `send_gathered`, `send_behind` and `transport_failed`, as `Channel`
+            is.
 
     Attributes:
         index, sink: the arguments; `sink` is None once the connection has ended.
@@ -329,7 +330,8 @@ class Index:
         if seen >= self._sequence or sink is None:
             return
         member._seen = self._sequence
-        topics = [topic for topic in ([only] if only is not None else member._topics) if topic.pending]
+        topics = [only] if only is not None else member._topics
+        topics = [topic for topic in topics if topic.pending and next(reversed(topic.pending)) >= seen]
         if len(topics) == 1 and next(iter(topics[0].pending)) >= seen:
             messages = list(topics[0].pending.values())
             frames, count = topics[0]._join(), len(messages)
@@ -342,7 +344,12 @@ class Index:
             messages = [shared for _, shared in items]
             frames, count = b"".join([shared.frame for shared in messages]), len(messages)
         try:
-            if sink.send_gathered(frames, count, cork):
+            if sink.send_gathered(frames, count, cork) or (
+                # Nothing is to be left out or held, so that it does not matter that the peer is behind.
+                not any(topic.conflates for topic in topics)
+                and member.extra is None
+                and sink.send_behind(frames, count)
+            ):
                 self.deliveries += count
                 self.writes += 1
             else:

@@ -52,6 +52,10 @@ class Sink:
             raise BufferFull(f"{unsent} bytes are unsent, the limit is {limit} (max_buffered)")
         return True
 
+    def send_behind(self, frames: bytes, count: int) -> bool:
+        """Leave a peer that is behind to `may_buffer`, message by message."""
+        return False
+
     def transport_failed(self, exc: BaseException) -> None:
         """Drop the connection after an error of this program's own."""
         self.logger.error("a connection failed while it was written to", exc_info=exc)
