@@ -176,6 +176,15 @@ def test_headers_are_in_order_in_lower_case_and_without_white_space_around_value
     assert [one[0] is other[0] for one, other in zip(pairs, again, strict=True)].count(True) == 4
     assert pairs[2][1] is again[2][1]
     assert pairs[5][1] is again[5][1]
+    assert [one is other for one, other in zip(pairs, again, strict=True)] == [
+        True,
+        False,
+        True,
+        False,
+        False,
+        True,
+        False,
+    ]
 
 
 @pytest.mark.parametrize("module", ["conversation", "scope"])

@@ -151,7 +151,8 @@ def test_pairs_in_lower_case() -> None:
     head = b"GET / HTTP/1.1\r\nHost: \t h \r\nX-Y:a\r\nABCXYZ-abc_~: b: c\xe4\r\nempty:\r\nHost: again\r\n\r\n"
     known = {b"host": b"host", b"a": b"a"}
     for twin in (_head_py, _head):
-        pairs = twin.lower_pairs(head, known)
+        last = {b"abcxyz-abc_~": (b"abcxyz-abc_~", b"b: c"), b"host": (known[b"host"], b"")}
+        pairs = twin.lower_pairs(head, known, last)
         assert pairs == [
             (b"host", b"h"),
             (b"x-y", b"a"),
@@ -161,10 +162,18 @@ def test_pairs_in_lower_case() -> None:
         ]
         assert pairs[0][0] is known[b"host"]
         assert pairs[1][1] is known[b"a"]
-        assert twin.lower_pairs(b"GET / HTTP/1.1\r\n\r\n", known) == []
+        assert last == {b"abcxyz-abc_~": pairs[2], b"host": pairs[4]}
+        again = twin.lower_pairs(head.replace(b" h ", b"again"), known, last)
+        assert again[0] is again[4] is pairs[4]
+        assert again[2] is pairs[2]
+        # Neither a name that is not there, nor a long value, is kept.
+        long = twin.lower_pairs(b"GET / HTTP/1.1\r\nHost:%b\r\nX-Y:a\r\n\r\n" % (b"a" * 257), known, last)
+        assert long == [(b"host", b"a" * 257), (b"x-y", b"a")]
+        assert last == {b"abcxyz-abc_~": pairs[2], b"host": pairs[4]}
+        assert twin.lower_pairs(b"GET / HTTP/1.1\r\n\r\n", known, last) == []
         # No peer's: what is not well-formed is read all the same, and not beyond its end.
-        assert twin.lower_pairs(b"GET / HTTP/1.1\r\na b\r\n", known) == []
-        assert twin.lower_pairs(b"GET", known) == []
+        assert twin.lower_pairs(b"GET / HTTP/1.1\r\na b\r\n", known, last) == []
+        assert twin.lower_pairs(b"GET", known, last) == []
 
 
 def test_request_keeps_nothing_but_bytes() -> None:

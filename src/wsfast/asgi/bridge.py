@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias, cast
 
 from ..asyncio.channel import EventEndpoint, Turn
 from ..asyncio.protocol import ConnectionProtocol, turn_of
-from ..asyncio.websocket import WebSocket, addresses_of
+from ..asyncio.websocket import Known, WebSocket, addresses_of
 from ..codes import CloseCause, CloseCode
 from ..connection import Side, State
 from ..exceptions import ConnectionClosed, HandshakeRefused
@@ -124,6 +124,9 @@ class Host:
         self.fresh_context = fresh_context
         self.topics: Topics | None = topics
         self.tasks: set[asyncio.Task[None]] = set()
+        # Where the last client connected to, which most others do too: one object for all of them.
+        self.local: Any = None
+        self.server: Address | None = None
         self._moving: OrderedDict[BridgeProtocol, None] = OrderedDict()  # in the order in which they were opened
         self._mover: asyncio.Handle | None = None
 
@@ -155,7 +158,7 @@ class Host:
         else:
             task = self.loop.create_task(bridge.run())
         self.tasks.add(task)
-        task.add_done_callback(bridge.task_done)
+        task.add_done_callback(bridge.task_done, context=self.context)
         return task
 
     def move_later(self, protocol: BridgeProtocol) -> None:
@@ -292,15 +295,17 @@ class Bridge(EventEndpoint):
             self._respond(refusal(503))
             return
         self._upgrade, self._early = upgrade, trailing
-        known = addresses_of(transport)
-        self.ws = WebSocket(request, peer=known)
+        remote, local, _ = addresses_of(transport)
+        if local != host.local:
+            host.local, host.server = local, _address(local)
+        self.ws = WebSocket(request, peer=Known(remote, host.local))
         self.conversation.offers = upgrade.subprotocols
         self.scope = websocket_scope(
             request,
             upgrade.subprotocols,
             scheme="wss" if transport.get_extra_info("sslcontext") else "ws",
-            client=_address(known.remote),
-            server=_address(known.local),
+            client=_address(remote),
+            server=host.server,
             root_path=host.root_path,
             version=host.version,
             state=host.state,

@@ -51,9 +51,29 @@ _KNOWN: Final = {
 }
 
 
+# What one client after the other sends alike is one object too. No name of what may be a secret is here.
+_LAST: Final = {
+    name: (_KNOWN[name], b"")
+    for name in (
+        b"accept-encoding",
+        b"accept-language",
+        b"cache-control",
+        b"connection",
+        b"host",
+        b"origin",
+        b"pragma",
+        b"sec-websocket-extensions",
+        b"sec-websocket-version",
+        b"upgrade",
+        b"user-agent",
+        b"x-forwarded-proto",
+    )
+}
+
+
 def header_pairs(request: Request) -> list[tuple[bytes, bytes]]:
     """Return the headers of a request as ASGI has them: in order, names in lower case."""
-    return lower_pairs(request.raw, _KNOWN)
+    return lower_pairs(request.raw, _KNOWN, _LAST)
 
 
 def websocket_scope(

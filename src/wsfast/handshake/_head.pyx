@@ -8,9 +8,10 @@ import re
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_CheckExact, PyUnicode_DecodeLatin1
 from libc.stdint cimport uint8_t
+from libc.string cimport memcmp
 
 from ..http import TCHAR
-from ._head_py import NAMES, find_fields
+from ._head_py import MAX_LAST, NAMES, find_fields
 from ._head_py import lower_pairs as _pairs_of_any
 
 __all__ = ["find_fields", "find_key", "lower_pairs", "take_head"]
@@ -33,6 +34,7 @@ cdef enum:
 
 
 cdef uint8_t _kinds[256]
+cdef Py_ssize_t _max_last = MAX_LAST
 cdef tuple _names = NAMES
 cdef tuple _lower_names = tuple([name.lower().encode() for name in NAMES])
 cdef int _i
@@ -174,7 +176,7 @@ def find_key(dict fields not None):
     return _find_key(fields)
 
 
-def lower_pairs(bytes head not None, dict known not None):
+def lower_pairs(bytes head not None, dict known not None, dict last not None):
     """Return the headers of a well-formed head, in order, names in lower case."""
     cdef const uint8_t *begin = <const uint8_t *>PyBytes_AS_STRING(head)
     cdef const uint8_t *end = begin + PyBytes_GET_SIZE(head)
@@ -183,30 +185,44 @@ def lower_pairs(bytes head not None, dict known not None):
     cdef const uint8_t *stop
     cdef list pairs = []
     cdef bytes name, value
+    cdef tuple pair
+    cdef Py_ssize_t n
     while not _begins(at, end, b"\r\n"):
         if at == end:
-            return _pairs_of_any(head, known)  # it is not well-formed
+            return _pairs_of_any(head, known, last)  # it is not well-formed
         at += 1
     at += 2
     while not _begins(at, end, b"\r\n"):
         start = at
         at = _skip(at, end, TOKEN)
         if not _begins(at, end, b":"):
-            return _pairs_of_any(head, known)
+            return _pairs_of_any(head, known, last)
         name = PyBytes_FromStringAndSize(<const char *>start, at - start)
         _lower(<uint8_t *>PyBytes_AS_STRING(name), at - start)
         start = at + 1
         at = stop = _skip(start, end, VALUE)
         if not _begins(at, end, b"\r\n"):
-            return _pairs_of_any(head, known)
+            return _pairs_of_any(head, known, last)
         at += 2
         while start < stop and start[0] in (9, 32):
             start += 1
         while stop > start and stop[-1] in (9, 32):
             stop -= 1
-        value = PyBytes_FromStringAndSize(<const char *>start, stop - start)
-        pairs.append((known.get(name, name), known.get(value, value)))
+        pair, n = last.get(name), stop - start
+        if pair is None:
+            value = PyBytes_FromStringAndSize(<const char *>start, n)
+            pair = (known.get(name, name), known.get(value, value))
+        elif not _equals(pair[1], start, n):
+            value = PyBytes_FromStringAndSize(<const char *>start, n)
+            pair = (pair[0], known.get(value, value))
+            if n <= _max_last:
+                last[name] = pair
+        pairs.append(pair)
     return pairs
+
+
+cdef bint _equals(bytes value, const uint8_t *start, Py_ssize_t n) noexcept:
+    return PyBytes_GET_SIZE(value) == n and memcmp(PyBytes_AS_STRING(value), start, n) == 0
 
 
 cdef void _lower(uint8_t *at, Py_ssize_t n) noexcept:

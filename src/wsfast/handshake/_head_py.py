@@ -34,6 +34,8 @@ _FIELDS = re.compile(rf"\n({'|'.join(NAMES)}):[\t ]*+([^\r]*+)", re.ASCII | re.I
 _WHOLE = re.compile(rf"GET /[!\"$-~]*+ HTTP/1\.1\r\n(?:{TCHAR}++:[\t -~\x80-\xff]*+\r\n)*\r\n".encode("latin-1"))
 
 
+MAX_LAST: Final = 256
+"""Bytes of a value that `lower_pairs` keeps for the next head."""
 PLAIN_HOST: Final = re.compile(r"[0-9A-Za-z\-.]++(?::[0-9]{1,4})?")
 """Most values of Host; not an IPv6 address, nor one with an escaped character."""
 KEY: Final = re.compile(r"[0-9A-Za-z+/]{22}==")
@@ -89,16 +91,27 @@ def find_key(fields: dict[str, str]) -> str | None:
     return key if PLAIN_HOST.fullmatch(host) is not None and KEY.fullmatch(key) is not None else None
 
 
-def lower_pairs(head: bytes, known: dict[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+def lower_pairs(
+    head: bytes, known: dict[bytes, bytes], last: dict[bytes, tuple[bytes, bytes]]
+) -> list[tuple[bytes, bytes]]:
     """Return the headers of a well-formed head, in order, names in lower case.
 
     Args:
         head: of a request or a response.
         known: what is to be returned in place of an equal name, in lower case, or value: one object for all.
+        last: by name, in lower case, the last header that was returned, to be returned again where an equal one comes.
+            It is kept up to date for the names that are there, except for values of more than `MAX_LAST` bytes.
     """
     pairs = []
     for line in head.split(b"\r\n")[1:-2]:
         name, _, value = line.partition(b":")
         name, value = name.lower(), value.strip(b" \t")
-        pairs.append((known.get(name, name), known.get(value, value)))
+        pair = last.get(name)
+        if pair is None:
+            pair = known.get(name, name), known.get(value, value)
+        elif pair[1] != value:
+            pair = pair[0], known.get(value, value)
+            if len(value) <= MAX_LAST:
+                last[name] = pair
+        pairs.append(pair)
     return pairs
