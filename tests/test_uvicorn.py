@@ -546,6 +546,37 @@ async def test_a_peer_that_leaves_before_it_is_accepted(way: dict[str, Any], cap
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
+@pytest.mark.parametrize("then", ["accept", "return"])
+async def test_a_peer_that_leaves_before_it_is_accepted_is_no_error_though_nobody_was_told(
+    way: dict[str, Any], then: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    raised: list[BaseException] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        (protocol,) = run.state.connections
+        transport = protocol.bridge.transport
+        while not transport.is_closing():
+            await asyncio.sleep(0)
+        assert protocol.bridge.transport is not None  # `connection_lost` comes in the next turn
+        if then == "accept":
+            try:
+                await send({"type": "websocket.accept"})
+            except OSError as exc:
+                raised.append(exc)
+                raise
+
+    async with running(app, **way) as run:
+        client = await run.open()
+        client.writer.write(request())
+        await until(lambda: run.state.tasks)
+        client.abort()
+        await until(lambda: not run.state.tasks)
+    assert len(raised) == (then == "accept")
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING or "WebSocket" in record.msg]
+
+
 async def test_send_after_the_end_raises_oserror(way: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
     raised: list[BaseException] = []
 

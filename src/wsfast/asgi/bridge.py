@@ -409,6 +409,7 @@ class Bridge(EventEndpoint):
         try:
             assert self.scope is not None
             result = await self.host.app(self.scope, self.receive, self.send)
+            self._note_loss()
             if result is not None:
                 logger.error("ASGI callable should return None, but returned '%s'.", result)
             elif conversation.phase is _CONNECTING and not conversation.gone:
@@ -416,6 +417,7 @@ class Bridge(EventEndpoint):
             else:
                 failed = False
         except BaseException as exc:
+            self._note_loss()
             if self._stopping is not None and isinstance(exc, asyncio.CancelledError):
                 pass
             elif self._has_peer_gone() and _is_end(exc):
@@ -435,6 +437,11 @@ class Bridge(EventEndpoint):
         if self._task is task:  # it was cancelled before it began
             self._task = None
             self._leave(True)
+
+    def _note_loss(self) -> None:
+        """Note that the peer has left before it was accepted; loops call `connection_lost` in a later turn."""
+        if self.conversation.phase < _OPEN and (self.transport is None or self.transport.is_closing()):
+            self.conversation.disconnect(_ABNORMAL_CLOSURE)
 
     def _has_peer_gone(self) -> bool:
         return self.conversation.gone or (self._opened and self.protocol.connection.state is not _STATE_OPEN)
@@ -495,8 +502,7 @@ class Bridge(EventEndpoint):
                 self.protocol.settle()  # the peer's Close frame may have been kept back
             if self.protocol.connection.state is not _STATE_OPEN:
                 raise ClientDisconnected("the connection has ended")
-        elif conversation.phase < _OPEN and (self.transport is None or self.transport.is_closing()):
-            raise ClientDisconnected("the connection has ended")
+        self._note_loss()
         action = conversation.take(event)
         if isinstance(action, Close):
             self.protocol.start_close(action.code, action.reason, CloseCause.LOCAL)
