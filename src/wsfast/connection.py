@@ -19,7 +19,7 @@ import codecs
 import sys
 from collections.abc import Callable
 from enum import Enum, IntEnum
-from typing import Final, NoReturn, Protocol, TypeAlias
+from typing import Any, Final, NoReturn, Protocol, TypeAlias
 
 from .closing import cause_of_close, cause_of_failure, encode_close, ended_well, shorten_reason
 from .codec import Decoder, Encoder
@@ -55,7 +55,8 @@ class State(IntEnum):
 class Input(Enum):
     """What can happen to a connection: the first six come from the peer, the others from this program."""
 
-    __hash__ = object.__hash__  # Enum's own is Python code, and each event looks its input up
+    # Enum's own is Python code, and each event looks its input up.
+    __hash__: Callable[[Any], int] = object.__hash__  # type: ignore[assignment]
 
     MESSAGE = "message"
     PING = "ping"
@@ -70,7 +71,7 @@ class Input(Enum):
 class Action(Enum):
     """What a connection does in answer to an `Input`."""
 
-    __hash__ = object.__hash__
+    __hash__: Callable[[Any], int] = object.__hash__  # type: ignore[assignment]
 
     DELIVER = "hand it to the application"
     ANSWER = "answer with a pong, and hand it to the application"

@@ -175,7 +175,9 @@ class Headers(CIMultiDict[str]):
 
     get_all = _get_all
     raw_items = _raw_items
-    __repr__ = _repr
+
+    def __repr__(self) -> str:
+        return _repr(self)
 
     def copy(self) -> Headers:
         """Return a copy."""
@@ -192,7 +194,9 @@ class HeadersView(CIMultiDictProxy[str]):
 
     get_all = _get_all
     raw_items = _raw_items
-    __repr__ = _repr
+
+    def __repr__(self) -> str:
+        return _repr(self)
 
     def copy(self) -> Headers:
         """Return a copy that can be changed."""

@@ -171,7 +171,7 @@ class BaseServer:
         elif proxy_protocol:
             self._proxies = Networks(proxy_protocol, "proxy_protocol")
         self.max_connections = max_connections
-        self.stop_timeout = None if stop_timeout is None else min(stop_timeout, LONGEST)
+        self.stop_timeout: float | None = None if stop_timeout is None else min(stop_timeout, LONGEST)
         self.response_headers: dict[str, str] | None = None if response_headers is None else dict(response_headers)
         self.server_header = server_header
         self._check_response_headers()

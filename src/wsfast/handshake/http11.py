@@ -259,7 +259,8 @@ class RequestParser(_HeadParser):
         try:
             taken = take_request(data, self._limits) if self._buffer is None else None
             if taken is not None:
-                request, self.trailing = taken
+                request, trailing = taken
+                self.trailing = trailing
             else:
                 head = self._feed_lines(data)
                 if head is None:

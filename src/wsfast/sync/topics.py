@@ -195,8 +195,8 @@ class Sink(BaseSink):
 
     def __init__(self, ws: WebSocket, turn: Any) -> None:
         super().__init__(ws, turn)
-        self.connection = self
-        self.outbox = _Outbox(self)
+        self.connection: Sink = self
+        self.outbox: _Outbox = _Outbox(self)
 
     # --- As a connection
 

@@ -86,10 +86,10 @@ class Hub:
         self.max_topics: int = max_topics
         self.max_subscriptions: int = max_subscriptions
         self.logger: Any = logging.getLogger("wsfast.topics") if logger is None else logger
-        self.rules = Rules()
+        self.rules: Rules = Rules()
         self.origin: int = secrets.randbits(63) | 1
-        self.presence = Presence(self.origin)
-        self.reports = Reports(hooks, self.logger)
+        self.presence: Presence = Presence(self.origin)
+        self.reports: Reports = Reports(hooks, self.logger)
         self.running: bool = False
         self.closed: bool = False
         self.dropped: int = 0
@@ -104,7 +104,9 @@ class Hub:
         self._sealer = Sealer(max_size, key)
         self._outgoing = Outgoing()
         self._incoming = Incoming()
-        self.histories = Histories(self._bus, self._incoming, self.reports, self.opened, self._deliver, self._spawn)
+        self.histories: Histories = Histories(
+            self._bus, self._incoming, self.reports, self.opened, self._deliver, self._spawn
+        )
         self._others: Others
         self._inbox: Inbox
         self._life = threading.Lock()  # held while somebody begins or ends to use it

@@ -227,8 +227,8 @@ class Part:
         self.users: int = 0
         self.publishes: int = 0
         self.recovered: int = 0
-        self.delivery = Delivery(hub.logger, site)
-        self.index = Index(site.turn, self.delivery.slow, self._emptied, self._left)
+        self.delivery: Delivery = Delivery(hub.logger, site)
+        self.index: Index = Index(site.turn, self.delivery.slow, self._emptied, self._left)
         self.delivery.index = self.index
         self.hub: Hub = hub
 
@@ -417,6 +417,8 @@ class Part:
 class Home(Part):
     """The part on the event loop that the topics run on."""
 
+    publishes: int
+
     async def run(self, make: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
         """Run a coroutine function, which is at home here."""
         return await make()
@@ -465,6 +467,8 @@ class Far(Part):
     Attributes:
         mine: who published a message with a history, and so does not get it, by the numbers of `Token`.
     """
+
+    publishes: int
 
     def __init__(self, hub: Hub, site: Site, home: AsyncioSite) -> None:
         super().__init__(hub, site)

@@ -65,6 +65,8 @@ class TLSTransport(TLSPipe, asyncio.BufferedProtocol):
 
     __slots__ = ("_accepted", "_done", "_error", "_full", "_linger", "_loop", "_tell_always", "_told_end")
 
+    nests: bool
+
     def __init__(
         self,
         app: asyncio.BaseProtocol,

@@ -24,7 +24,9 @@ from wsfast.topics.thread import LoopOf
 from wsfast.topics.topics import hub_of
 
 if TYPE_CHECKING:
+    from wsfast.connection import Connection
     from wsfast.topics.hub import Hub
+    from wsfast.topics.index import Member
 
     from .websocket import WebSocket
 
@@ -63,7 +65,7 @@ class TrioSite:
     """The run of trio of this thread, as the site of a part of `Topics`."""
 
     def __init__(self) -> None:
-        self.token = trio.lowlevel.current_trio_token()
+        self.token: trio.lowlevel.TrioToken = trio.lowlevel.current_trio_token()
         self.turn: Any = _Turn(self.token)
 
     def tell(self, call: Callable[..., object], *args: Any) -> bool:
@@ -166,11 +168,12 @@ class Sink(BaseSink):
     """
 
     ws: WebSocket
+    member: Member | None
 
     def __init__(self, ws: WebSocket, turn: Any) -> None:
         super().__init__(ws, turn)
-        self.connection = ws._connection
-        self.outbox = _Outbox(ws)
+        self.connection: Connection = ws._connection
+        self.outbox: _Outbox = _Outbox(ws)
 
     def settle_gathered(self) -> None:
         """Put what was published to this connection's topics ahead of what it sends next."""

@@ -69,6 +69,8 @@ class ConnectionClosed(native.ConnectionClosed):
         cause: see `wsfast.ConnectionClosed`.
     """
 
+    args: tuple[Any, ...]
+
     def __init__(
         self,
         rcvd: Close | None,

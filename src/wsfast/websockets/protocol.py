@@ -81,6 +81,9 @@ class Machine(connection.Connection):
 
     __slots__ = ()
 
+    close_rcvd: events.Close | None
+    rcvd_then_sent: bool | None
+
     def handle(self, event: events.Event) -> bool:
         """Do what an event of the decoder asks for; return whether it is for the application."""
         wanted = super().handle(event)
