@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from shared import until
 import wsfast
 from wsfast.bus import LocalBus
 from wsfast.testing.bus import Process
+from wsfast.topics.envelope import BadEnvelope, Sealer
+from wsfast.topics.numbers import Outgoing
+from wsfast.topics.presence import Presence, Present
 from wsfast.topics.topics import hub_of
 
 PROCESS = """
@@ -91,3 +95,85 @@ async def _seconds_after_a_loss(directory: Path) -> float:
 def test_within_4_s_of_the_loss_of_a_host(tmp_path: Path) -> None:
     """It takes as long as it takes: silence is what tells."""
     assert 2.5 < asyncio.run(_seconds_after_a_loss(tmp_path / "bus")) <= 4.1
+
+
+# --- Reports of many, sans-IO ---------------------------------------------------------------------------------------
+
+
+def _told(presence: Presence, messages: list[dict[str, Any]]) -> tuple[list[bool], list[tuple[str, Present, bool]]]:
+    """Have a process hear what another, 7, tells; return whether something was missing each time, and what happened."""
+    missing, happened = [], []
+    for message in messages:
+        behind, moved = presence.take_in(7, json.loads(json.dumps(message)))
+        missing.append(behind)
+        happened += moved
+    return missing, happened
+
+
+def test_many_are_told_in_parts_and_nothing_changes_between_them() -> None:
+    """Nobody leaves, and comes again, because somebody else asked who is there."""
+    there, here = Presence(7), Presence(1)
+    for number in range(1200):
+        there.come("room", f"id{number}", "x" * (number % 5) or None)
+    there.changes()
+    parts = there.all()
+    assert len(parts) > 2
+    for part in parts[:-1]:
+        assert _told(here, [part]) == ([False], [])
+    missing, happened = _told(here, parts[-1:])
+    assert missing == [False]
+    assert [came for _, _, came in happened] == [True] * 1200
+    assert here.present("room") == there.present("room")
+    assert _told(here, parts) == ([False] * len(parts), [])
+    assert not here.is_behind(7, there.version)
+    # Somebody left, which is found by comparison.
+    there.go("room", "id700")
+    there.changes()
+    _, happened = _told(here, there.all())
+    assert [(present.id, came) for _, present, came in happened] == [("id700", False)]
+
+
+def test_a_part_that_was_lost_is_asked_for() -> None:
+    there, here = Presence(7), Presence(1)
+    for number in range(1200):
+        there.come("room", f"id{number}", None)
+    there.changes()
+    parts = there.all()
+    for lost in range(len(parts) - 1):
+        missing, happened = _told(here, parts[:lost] + parts[lost + 1 :])
+        assert missing[-1]
+        assert here.is_behind(7, there.version)
+        assert happened == here.present("room") == []
+    # The last one, which nothing follows, is missed at the next sign of life.
+    assert _told(here, parts[:-1]) == ([False] * (len(parts) - 1), [])
+    assert here.is_behind(7, there.version)
+    there.come("room", "new", None)
+    assert _told(here, there.changes()) == ([True], [])
+    assert _told(here, parts[-1:])[0] == [True]
+    assert here.forget(7) == []
+    for nonsense in ({"part": 1}, {"part": 0, "parts": 0}, {"part": -1, "parts": 1}, {"part": 0.0, "parts": 1}):
+        with pytest.raises(ValueError, match="a part of a presence"):
+            here.take_in(7, {"presence": 1, "all": [], **nonsense})
+
+
+def test_reports_are_taken_whatever_the_limit_of_messages_is() -> None:
+    """Neither a small `max_size` nor the 1 MiB of an engine keeps processes from telling each other who is there."""
+    sealer = Sealer(max_size=1)
+    there, here = Presence(7), Presence(1)
+    for number in range(600):
+        there.come("t" * 200, f"{number:0100}", "\x01" * 1024)  # JSON takes six bytes for each
+    there.changes()
+    numbers = Outgoing()
+    for number in range(2000):
+        numbers.next(f"{number:0200}", 0.0)
+    for content in (*there.all(), *numbers.tails(1.0)):
+        sealed = sealer.seal_control(7, content)
+        assert len(sealed) < 524_288
+        origin, content = sealer.open_control(sealed)
+        if "presence" in content:
+            assert here.take_in(origin, content)[0] is False
+    assert here.present("t" * 200) == there.present("t" * 200)
+    with pytest.raises(BadEnvelope, match="more than the limit of 1048576"):
+        sealer.open_control(sealer.seal_control(7, {"x": "y" * 1_048_576}))
+    with pytest.raises(BadEnvelope, match=r"more than the limit of 1$"):
+        sealer.open("t", sealer.seal("t", 1, 1, bytes(600), text=False, first=True, key=None))

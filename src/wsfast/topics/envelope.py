@@ -23,6 +23,8 @@ _KEYED: Final = 0x08
 _SIGNED: Final = 0x10
 _UNKNOWN: Final = ~(_TEXT | _CONTROL | _FIRST | _KEYED | _SIGNED)
 _MAC_SIZE: Final = 16
+_MAX_CONTROL: Final = 1_048_576
+"""Bytes of a report to other processes, at most; those that are made have a fourth of it."""
 
 _unpack: Final = _HEAD.unpack_from
 _new: Final = tuple.__new__
@@ -108,7 +110,7 @@ class Sealer:
         Raises:
             BadEnvelope: the bytes are not an envelope, the signature is missing or wrong, or the message is too large.
         """
-        flags, origin, number, body = self._open(topic, data)
+        flags, origin, number, body = self._open(topic, data, self._most)
         if flags & _CONTROL:
             raise BadEnvelope("a process' word to the others in a topic")
         key = None
@@ -137,7 +139,7 @@ class Sealer:
         Raises:
             BadEnvelope: as `open`.
         """
-        flags, origin, _, body = self._open(CONTROL, data)
+        flags, origin, _, body = self._open(CONTROL, data, _MAX_CONTROL)
         if not flags & _CONTROL:
             raise BadEnvelope("a message where processes talk")
         try:
@@ -148,11 +150,12 @@ class Sealer:
             raise BadEnvelope("its content is not an object")
         return origin, content
 
-    def _open(self, topic: str, data: bytes) -> tuple[int, int, int, bytes]:
-        if not _SIZE <= len(data) <= self._most:
+    def _open(self, topic: str, data: bytes, most: int) -> tuple[int, int, int, bytes]:
+        if not _SIZE <= len(data) <= most:
             if len(data) < _SIZE:
                 raise BadEnvelope(f"{len(data)} bytes are no envelope")
-            raise BadEnvelope(f"{len(data)} bytes are more than the limit of {self._max_size}")
+            limit = self._max_size if most == self._most else most
+            raise BadEnvelope(f"{len(data)} bytes are more than the limit of {limit}")
         version, flags, origin, number = _unpack(data)
         if version != _VERSION:
             raise BadEnvelope(f"version {version}, not {_VERSION}")

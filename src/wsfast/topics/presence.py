@@ -14,6 +14,10 @@ from .rules import is_name
 __all__ = ["MAX_INFO", "Presence", "Present"]
 
 _CHUNK: Final = 500
+"""Entries of one report, at most."""
+_CHUNK_SIZE: Final = 262_144
+"""Bytes of JSON that the entries of one report take, at most: some engines carry no more than 1 MiB."""
+_MAX_PARTS: Final = 100_000
 _MAX_ID: Final = 100
 MAX_INFO: Final = 1024
 """The most bytes of an `info`."""
@@ -45,6 +49,7 @@ class Presence:
         self._topics: dict[str, dict[str, tuple[int, str | None]]] = {}
         self._of: dict[int, dict[tuple[str, str], None]] = {}
         self._versions: dict[int, int] = {}
+        self._parts: dict[int, _Parts] = {}  # of reports of all that have not come to their end
         self._changes: list[list[Any]] = []
 
     def present(self, topic: str) -> list[Present]:
@@ -73,9 +78,9 @@ class Presence:
         messages = []
         with self._lock:
             changes, self._changes = self._changes, []
-            for i in range(0, len(changes), _CHUNK):
+            for chunk in _chunks(changes):
                 self.version += 1
-                messages.append({"presence": self.version, "changes": changes[i : i + _CHUNK]})
+                messages.append({"presence": self.version, "changes": chunk})
         return messages
 
     def all(self) -> list[dict[str, Any]]:
@@ -83,7 +88,7 @@ class Presence:
         with self._lock:
             version = self.version
             mine = [[topic, id_, self._topics[topic][id_][1]] for topic, id_ in self._of.get(self._origin, ())]
-        chunks = [mine[i : i + _CHUNK] for i in range(0, len(mine), _CHUNK)] or [[]]
+        chunks = _chunks(mine) or [[]]
         return [{"presence": version, "all": chunk, "part": i, "parts": len(chunks)} for i, chunk in enumerate(chunks)]
 
     # --- Others' --------------------------------------------------------------------------------------------
@@ -113,19 +118,8 @@ class Presence:
     ) -> tuple[bool, list[tuple[str, Present, bool]]]:
         happened: list[tuple[str, Present, bool]] = []
         if "all" in content:
-            entries = [self._checked(entry, 3) for entry in self._list(content["all"])]
-            if content.get("part") == 0:
-                kept = {(topic, id_) for topic, id_, _ in entries}
-                if content.get("parts") == 1:
-                    for topic, id_ in [pair for pair in self._of.get(origin, ()) if pair not in kept]:
-                        self._left(origin, topic, id_, happened)
-                else:
-                    for topic, id_ in list(self._of.get(origin, ())):
-                        self._left(origin, topic, id_, happened)
-            for topic, id_, info in entries:
-                self._came(origin, topic, id_, info, happened)
-            self._versions[origin] = version
-            return False, happened
+            return self._take_part(origin, content, version, happened), happened
+        self._parts.pop(origin, None)
         known = self._versions.get(origin, 0)
         if version <= known:
             return False, happened
@@ -141,6 +135,32 @@ class Presence:
         self._versions[origin] = version
         return False, happened
 
+    def _take_part(
+        self, origin: int, content: dict[str, Any], version: int, happened: list[tuple[str, Present, bool]]
+    ) -> bool:
+        """Take in a part of a report of all; tell whether one is missing. Nothing changes before the last has come."""
+        entries = [self._checked(entry, 3) for entry in self._list(content["all"])]
+        part, parts = content.get("part"), content.get("parts")
+        if type(part) is not int or type(parts) is not int or not 0 <= part < parts <= _MAX_PARTS:
+            raise ValueError("a part of a presence must have a number, below that of all parts")
+        gathered = self._parts.pop(origin, None)
+        if part == 0:
+            gathered = _Parts(version)
+        elif gathered is None or gathered.version != version or gathered.next != part:
+            return True
+        gathered.next += 1
+        for topic, id_, info in entries:
+            gathered.present[topic, id_] = info
+        if gathered.next < parts:
+            self._parts[origin] = gathered
+            return False
+        for topic, id_ in [pair for pair in self._of.get(origin, ()) if pair not in gathered.present]:
+            self._left(origin, topic, id_, happened)
+        for (topic, id_), info in gathered.present.items():
+            self._came(origin, topic, id_, info, happened)
+        self._versions[origin] = version
+        return False
+
     def forget(self, origin: int) -> list[tuple[str, Present, bool]]:
         """Remove everybody of a process that has ended; return who left which topic."""
         happened: list[tuple[str, Present, bool]] = []
@@ -148,6 +168,7 @@ class Presence:
             for topic, id_ in list(self._of.get(origin, ())):
                 self._left(origin, topic, id_, happened)
             self._versions.pop(origin, None)
+            self._parts.pop(origin, None)
         return happened
 
     @staticmethod
@@ -194,6 +215,32 @@ class Presence:
         if not self._topics[topic]:
             del self._topics[topic]
         return Present(id_, info)
+
+
+class _Parts:
+    """What has come of a report of all that another process has present."""
+
+    __slots__ = ("next", "present", "version")
+
+    def __init__(self, version: int) -> None:
+        self.version = version
+        self.next = 0  # the part that is expected
+        self.present: dict[tuple[str, str], str | None] = {}
+
+
+def _chunks(entries: list[list[Any]]) -> list[list[list[Any]]]:
+    """Cut entries into lists for one report each."""
+    chunks: list[list[list[Any]]] = []
+    room = 0
+    for entry in entries:
+        # JSON takes up to six bytes for a character.
+        size = 6 * sum(len(text) for text in entry if text is not None) + 32
+        if not chunks or size > room or len(chunks[-1]) == _CHUNK:
+            chunks.append([])
+            room = _CHUNK_SIZE
+        chunks[-1].append(entry)
+        room -= size
+    return chunks
 
 
 def _is_text(value: Any, most: int) -> bool:
