@@ -9,6 +9,7 @@ import logging
 import pickle
 import socket
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from client_helpers import url_of
 from shared import until
 
 import wsfast
-from wsfast.bus import MemoryBus, Position
+from wsfast.bus import LocalBus, MemoryBus, Position
 from wsfast.topics.envelope import BadEnvelope, Sealer
 from wsfast.topics.rules import Rules
 
@@ -401,6 +402,68 @@ def test_the_longest_prefix_counts() -> None:
     rules.add("a.b.c", "exact")
     assert [rules.of(name) for name in ("a.x", "a.b.x", "a.b.c")] == ["short", "long", "exact"]
     assert rules.of("b").history is None
+
+
+# --- Starts that fail ---------------------------------------------------------------------------------------------
+
+
+async def test_a_start_that_failed_is_none(tmp_path: Path) -> None:
+    """It fails again as long as its cause is there, and nobody serves without the bus unawares."""
+    tmp_path.chmod(0o755)  # noqa: ASYNC240
+    topics = wsfast.Topics(LocalBus(tmp_path))
+    server = wsfast.Server(topics=topics)
+    for _ in range(2):
+        with pytest.raises(PermissionError, match="chmod 700"):
+            await server.start("127.0.0.1", 0)
+        assert not server.sockets
+        assert topics.health == "closed"
+        with pytest.raises(wsfast.InvalidState, match="not started"):
+            topics.publish("a", "b")
+    (tmp_path / ("x" * 100)).mkdir(mode=0o700)
+    for _ in range(2):
+        with pytest.raises(OSError, match="too long"):
+            await wsfast.Topics(LocalBus(tmp_path / ("x" * 100))).start()
+    tmp_path.chmod(0o700)  # noqa: ASYNC240
+    async with server, wsfast.Topics(LocalBus(tmp_path)) as other:
+        await server.start("127.0.0.1", 0)
+        assert topics.health == other.health == "up"
+
+
+async def test_a_bus_is_not_shared_by_topics() -> None:
+    bus = LocalBus()
+    async with wsfast.Topics(bus) as topics:
+        other = wsfast.Topics(bus)
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="the bus runs already"):
+                await other.start()
+        await other.close()
+        assert not bus._closed
+        assert (topics.health, other.health) == ("up", "closed")
+
+
+@pytest.mark.parametrize("by_a_server", [True, False])
+async def test_a_start_that_was_cancelled_leaves_nothing(by_a_server: bool) -> None:
+    """The first start waits for the bus to be up, which it never is here."""
+
+    class Bus(MemoryBus):
+        async def start(self, receiver: Any, origin: int) -> None:
+            self.running = True
+
+        async def close(self) -> None:
+            self.running = False
+
+    bus = Bus()
+    topics = wsfast.Topics(bus)
+    server = wsfast.Server(topics=topics)
+    starting = asyncio.ensure_future(server.start("127.0.0.1", 0) if by_a_server else topics.start())
+    await until(lambda: getattr(bus, "running", False))
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert not bus.running
+    assert topics.health == "closed"
+    server.close()
+    await server.wait_closed()
 
 
 # --- Slow peers ---------------------------------------------------------------------------------------------------

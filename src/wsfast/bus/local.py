@@ -280,7 +280,11 @@ class LocalBus(Bus):
         self._receiver = receiver
         self._origin = origin
         self._path = directory / f"{origin:016x}.sock"
-        self._server = await self._loop.create_unix_server(lambda: _Stream(self), self._path)
+        try:
+            self._server = await self._loop.create_unix_server(lambda: _Stream(self), self._path)
+        except Exception:  # the path is too long, or cannot be written to
+            self._receiver = None
+            raise
         self._lock = os.open(directory / "keeper.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._try_keeping()
         for name in os.listdir(directory):

@@ -421,7 +421,11 @@ class Server(BaseServer):
             listen.setdefault("reuse_port", True)
         if self.topics is not None and not self._topics_started:
             self._topics_started = True
-            await self.topics.start()
+            try:
+                await self.topics.start()
+            except BaseException:
+                self._topics_started = False
+                raise
         factory: Callable[[], asyncio.BaseProtocol] = self._new_protocol
         check_context(ssl)
         if ssl is not None:

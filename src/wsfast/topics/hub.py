@@ -127,12 +127,19 @@ class Hub:
         if not self.begin(loop, lambda: AsyncioSite(loop)):
             return
         self.running = True
-        await self._bus.start(self, self.origin)
-        if not self.alone:
-            self._others.begin()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_FIRST):
-                    await self._was_up.wait()
+        try:
+            await self._bus.start(self, self.origin)
+            if not self.alone:
+                self._others.begin()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_FIRST):
+                        await self._was_up.wait()
+        except Exception:
+            self._unsettle()  # the bus does not run, or not for these topics
+            raise
+        except BaseException:
+            await self.close(loop)  # it was cancelled, and nobody would end what runs already
+            raise
 
     def begin(self, key: object, site: Callable[[], Site]) -> bool:
         """Count one more who uses it on an event loop, in that loop's thread; tell whether that is the first of all.
@@ -178,6 +185,13 @@ class Hub:
             self.reports,
         )
         return home
+
+    def _unsettle(self) -> None:
+        """Be as before the first start, because that has failed."""
+        with self._life:
+            self.running = False
+            self.loop = self.home = None
+            self.parts.clear()
 
     async def close(self, key: object) -> None:
         """End its use on an event loop, in that loop's thread; the last who used it ends all.
