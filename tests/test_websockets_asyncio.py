@@ -732,4 +732,4 @@ async def test_a_block_that_raises_closes_with_1011() -> None:
             pass
         async for _ in connect(uri):
             break
-    assert codes == [1011, 1000, 1000]
+    assert codes == [1011, 1000, 1011]

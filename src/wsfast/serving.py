@@ -378,6 +378,14 @@ class BaseServer:
         """Tell the log that an opening handshake took longer than `open_timeout`."""
         self.logger.info("connection from %s refused: its opening handshake took too long", format_address(peer))
 
+    def _tell_listening(self, address: Any) -> None:
+        """Tell the log of an address that the server listens on; a face may have other words."""
+        self.logger.info("listening on %s", format_address(address))
+
+    def _tell_end(self, connection: Connection, ws: Any) -> None:
+        """Tell the log how a connection ended; a face may have other words."""
+        tell_end(self.logger, connection, ws)
+
     def _tell_failure(self, ws: Any, exc: BaseException) -> None:
         """Tell the log that a handler raised; a face may tell it elsewhere."""
         self.logger.error("handler for subprotocol %r raised", ws.subprotocol, exc_info=exc)
@@ -458,7 +466,7 @@ class CountingServer(BaseServer):
             for name, count in ws.counters.items():
                 self._closed_totals[name] += count
             self._causes[cause] = self._causes.get(cause, 0) + 1
-        tell_end(self.logger, ws._connection, ws)
+        self._tell_end(ws._connection, ws)
 
 
 async def finish_answer(steps: Answering, awaited: Awaitable[Any] | None = None) -> Accepted | Response:

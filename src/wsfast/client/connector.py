@@ -16,7 +16,6 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from functools import partial
 from types import AsyncGeneratorType, TracebackType
 from typing import Any, Generic, Literal, TypeVar, Unpack, cast
 
@@ -79,10 +78,11 @@ class Closing:
     `asyncio.run` waits for asynchronous generators (`shutdown_asyncgens`), so this class runs one.
 
     Args:
-        close: closes the connection and waits for its end; it may be called while it is closing.
+        close: closes the connection and waits for its end; it may be called while it is closing. Its argument tells
+            whether the block was left by an exception, or given up.
     """
 
-    def __init__(self, close: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, close: Callable[[bool], Awaitable[None]]) -> None:
         self._close = close
         self._end = cast("AsyncGeneratorType[None, None]", self._wait())
 
@@ -90,7 +90,7 @@ class Closing:
         try:
             yield
         finally:
-            await self._close()
+            await self._close(True)
 
     async def __aenter__(self) -> None:
         await anext(self._end)
@@ -98,7 +98,7 @@ class Closing:
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self._close()
+        await self._close(kind is not None)
         if not self._end.ag_running:  # in `shutdown_asyncgens`
             await self._end.aclose()
 
@@ -296,7 +296,7 @@ class _Connector(ClientSettings, Generic[_T]):
                 delay = attempts.failed(exc)
             else:
                 opened = loop.time()
-                async with Closing(partial(ws._leave, failed=False)):
+                async with Closing(lambda _, ws=ws: ws._leave(failed=False)):
                     try:
                         yield shaped
                     finally:

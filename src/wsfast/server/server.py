@@ -28,9 +28,8 @@ from ..exceptions import ENDS_PROGRAM, InvalidState
 from ..extensions import Chain, ServerExtensionFactory
 from ..handshake import Origins, Request
 from ..handshake.http11 import MAX_HEAD, MAX_HEADERS, MAX_LINE
-from ..handshake.uri import format_address
 from ..options import connection_class, refuse_unknown
-from ..serving import BaseServer, check_context, tell_end
+from ..serving import BaseServer, check_context
 from ..session import Overflow
 from ..shell import COUNTED
 from ..transport.binding import BACKLOG, check_address, check_backlog
@@ -455,7 +454,7 @@ class Server(BaseServer):
             await self._crew.listen(threads, listening.sockets, ssl=ssl, backlog=backlog, start_serving=serving)
         if self._crew is None or self._own_crew is not None:
             for bound in listening.sockets:
-                self.logger.info("listening on %s", format_address(bound.getsockname()))
+                self._tell_listening(bound.getsockname())
         return self
 
     def _has_room(self) -> bool:
@@ -901,7 +900,7 @@ class Server(BaseServer):
             if self.closing:
                 protocol.start_close(CloseCode.GOING_AWAY, "", CloseCause.STOP)
             else:
-                self.logger.warning("handler for subprotocol %r was cancelled", protocol.ws.subprotocol)
+                self._tell_cancelled(protocol.ws)
                 protocol.start_close(CloseCode.INTERNAL_ERROR, "", CloseCause.HANDLER_ERROR)
         else:
             exc = task.exception()
@@ -911,6 +910,10 @@ class Server(BaseServer):
                 protocol.finish_handler()
         protocol.discard()
         self._forget(protocol)
+
+    def _tell_cancelled(self, ws: WebSocket) -> None:
+        """Tell the log that a handler was cancelled though the server goes on; a face may be silent."""
+        self.logger.warning("handler for subprotocol %r was cancelled", ws.subprotocol)
 
     def _handler_failed(self, protocol: ConnectionProtocol, exc: BaseException) -> None:
         """Close a connection with 1011 because its handler raised; log it once."""
@@ -937,7 +940,7 @@ class Server(BaseServer):
         totals.pings_sent += session.pings_sent
         cause = protocol.connection.cause or CloseCause.LOST
         self._causes[cause] = self._causes.get(cause, 0) + 1
-        tell_end(self.logger, protocol.connection, protocol.ws)
+        self._tell_end(protocol.connection, protocol.ws)
         self._forget(protocol)
 
     def _forget(self, protocol: ConnectionProtocol) -> None:

@@ -350,7 +350,7 @@ class Server(CountingServer):
             self._accepting.add(threading.current_thread())
         try:
             for sock in self._sockets:
-                self.logger.info("listening on %s", format_address(sock.getsockname()))
+                self._tell_listening(sock.getsockname())
             _Acceptor(self).run()
         finally:
             with self._lock:

@@ -18,7 +18,6 @@ from wsfast.connection import Side, State
 from wsfast.exceptions import ConnectionClosed, HandshakeRefused, is_only
 from wsfast.handshake import Request, RequestParser, Response, refuse
 from wsfast.handshake.forwarded import Proxied, read_proxied
-from wsfast.handshake.uri import format_address
 from wsfast.options import connection_class, refuse_unknown
 from wsfast.serving import (
     STOPPING,
@@ -223,7 +222,7 @@ class Server(CountingServer):
             refusals = Refusals(self.logger)
             listeners = [_Listener(one, refusals) for one in self._listeners()]
             for sock in self._sockets:
-                self.logger.info("listening on %s", format_address(sock.getsockname()))
+                self._tell_listening(sock.getsockname())
             async with trio.open_nursery() as handling:
                 self._handling = handling.cancel_scope
                 with self._accepting:

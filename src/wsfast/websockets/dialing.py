@@ -16,10 +16,11 @@ from wsfast.session import Marks
 
 from .client import ClientProtocol
 from .datastructures import Headers, HeadersLike
-from .exceptions import InvalidStatus, SecurityError
+from .exceptions import InvalidHandshake, InvalidStatus, SecurityError
 from .extensions.permessage_deflate import enable_client_permessage_deflate, only_deflate
 from .frames import Frame
-from .headers import validate_subprotocols
+from .headers import check_upgrade, validate_subprotocols
+from .http11 import Response
 from .proxy import parse_proxy
 from .translate import translate
 from .typing import LoggerLike
@@ -28,6 +29,7 @@ from .uri import WebSocketURI, parse_uri
 __all__ = ["MAX_REDIRECTS", "Dialing", "MaxQueue", "Retries", "WriteLimit", "chain", "limits", "marks"]
 
 MAX_REDIRECTS = int(os.environ.get("WEBSOCKETS_MAX_REDIRECTS", "10"))
+MAX_FRAGMENTS = int(os.environ.get("WEBSOCKETS_MAX_FRAGMENTS", "4096"))
 
 MaxQueue = int | tuple[int | None, int | None] | None
 WriteLimit = int | tuple[int, int | None]
@@ -79,6 +81,7 @@ def limits(
         "max_size": max_size[0] if isinstance(max_size, tuple) else max_size,
         "read_limit": 65536,  # of what comes within the opening handshake: for messages, `marks` are used
         "write_limit": max(write_high, 1),
+        "max_fragments": MAX_FRAGMENTS,
         "max_buffered": None,
         **others,
     }
@@ -200,6 +203,25 @@ class Dialing:
             return None
         self._agreed = extensions
         return chain(extensions, self.logger)
+
+    def _told_as(self, exc: BaseException) -> BaseException:
+        """Return what websockets raises in the place of an exception of wsfast's; see `translate`.
+
+        A response that was judged by wsfast is judged again: which header is looked at first differs.
+        """
+        made = translate(exc)
+        response = getattr(exc, "response", None)
+        if response is None or response.status_code != 101 or not isinstance(exc, native.InvalidHandshake):
+            return made
+        answer = Response.of(response)
+        try:
+            check_upgrade(answer.headers)
+            if isinstance(exc, native.NegotiationError):
+                self._protocol().process_extensions(answer.headers)
+        except InvalidHandshake as judged:
+            judged.response = answer  # type: ignore[assignment]
+            return judged.with_traceback(exc.__traceback__)
+        return made
 
     def _redirected(self, uri: handshake.URI, exc: native.InvalidStatus, followed: int) -> handshake.URI | None:
         status = translate(exc)

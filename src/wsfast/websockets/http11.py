@@ -8,6 +8,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Generator
+from email.utils import formatdate
 from http import HTTPStatus
 
 from multidict import MultiMapping
@@ -110,7 +111,8 @@ class Request:
     @classmethod
     def of(cls, request: handshake.Request) -> Request:
         """Make one of wsfast's."""
-        return cls(request.path, _headers(request.headers), request.method)
+        protocol = "HTTP/1.0" if request.raw.split(b"\r\n", 1)[0].endswith(b" HTTP/1.0") else "HTTP/1.1"
+        return cls(request.path, _headers(request.headers), request.method, protocol)
 
 
 @dataclasses.dataclass
@@ -276,7 +278,14 @@ def _show(data: bytes | bytearray) -> str:
 
 def plain_response(status: HTTPStatus | int, text: str) -> Response:
     """Make a response of plain text that ends the connection."""
-    return Response.of(handshake.text_response(int(HTTPStatus(status)), text))
+    status = HTTPStatus(status)
+    body = text.encode()
+    headers = Headers()
+    headers["Date"] = formatdate(usegmt=True)
+    headers["Connection"] = "close"
+    headers["Content-Length"] = str(len(body))
+    headers["Content-Type"] = "text/plain; charset=utf-8"
+    return Response(status.value, status.phrase, headers, body)
 
 
 def _headers(items: MultiMapping[str]) -> Headers:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from wsfast import connection, events
 from wsfast.closing import ended_well
 from wsfast.codes import CloseCause
+from wsfast.exceptions import PeerError
 from wsfast.http import shown
 
 from .exceptions import (
@@ -21,6 +22,7 @@ from .exceptions import (
     PayloadTooBig,
     ProtocolError,
 )
+from .failures import reworded
 from .frames import BINARY, CLOSE, CONT, PING, PONG, TEXT, Close, CloseCode, Frame, Opcode
 from .http11 import Request, Response
 from .streams import StreamReader
@@ -86,7 +88,7 @@ class Machine(connection.Connection):
 
     def handle(self, event: events.Event) -> bool:
         """Do what an event of the decoder asks for; return whether it is for the application."""
-        wanted = super().handle(event)
+        wanted = super().handle(reworded(event) if isinstance(event, PeerError) else event)
         if self.in_message and self.rcvd_then_sent is False:
             # To close within a message of one's own is to fail the connection. RFC 6455, 7.1.7: an endpoint "MUST NOT
             # continue to attempt to process data (including a responding Close frame) from the remote endpoint".
@@ -101,9 +103,14 @@ class Machine(connection.Connection):
         made = ConnectionClosedOK if self.closed_ok else ConnectionClosedError
         native = super().closed_error()
         error = made(rcvd, sent, ordered, native.cause)
-        error.__cause__ = native.__cause__
-        if rcvd is None and error.__cause__ is None and native.cause is CloseCause.LOST:
-            error.__cause__ = EOFError("unexpected end of stream")
+        cause = native.__cause__
+        # What `reworded` made has the exception of websockets' as its cause; so has a failure of an extension.
+        error.__cause__ = cause.__cause__ or cause if isinstance(cause, PeerError) else cause
+        if rcvd is None and error.__cause__ is None:
+            if native.cause is CloseCause.LOST:
+                error.__cause__ = EOFError("unexpected end of stream")
+            elif native.cause is CloseCause.KEEPALIVE:
+                error.__cause__ = TimeoutError("timed out while closing connection")
         return error
 
 

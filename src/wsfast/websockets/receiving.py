@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
+from email.utils import formatdate
+from functools import lru_cache
 from typing import Any
 
 from wsfast import handshake
 from wsfast.deflate.negotiate import Deflate
 from wsfast.escape import show, words
 from wsfast.exceptions import HandshakeRefused, NegotiationError
+from wsfast.handshake.uri import format_address
+from wsfast.serving import Accepted
 
 from .dialing import chain, limits
 from .extensions.permessage_deflate import enable_server_permessage_deflate, only_deflate
 from .headers import validate_subprotocols
-from .http11 import Response
+from .http11 import Request, Response, plain_response
 from .server import ServerProtocol
 from .typing import LoggerLike, Subprotocol
 
@@ -22,6 +27,7 @@ __all__ = ["OneHandler", "Receiving", "Terms"]
 
 _SILENCE = handshake.Response(400)
 """Stands for no answer."""
+_SEE_LOG = "Failed to open a WebSocket connection.\nSee server log for more information.\n"
 
 
 class OneHandler(dict[str | None, Any]):
@@ -106,10 +112,12 @@ class Receiving:
     """How a server of `websockets` judges requests; a class puts it in front of wsfast's own server."""
 
     _terms: Terms
+    server_header: str | None
 
     def receive_by(self, terms: Terms) -> dict[str, Any]:
         """Judge requests by what `serve` was told; return the hooks and the logger for wsfast's server."""
         self._terms = terms
+        self._request_made_with = {name: value for name, value in terms.made_with.items() if name != "subprotocols"}
         return {
             "origins": terms.origins,
             "process_request": None if terms.process_request is None else self._before,
@@ -119,38 +127,121 @@ class Receiving:
             "logger": terms.logger,
         }
 
-    def _unreadable(self, exc: HandshakeRefused, peer: Any) -> handshake.Response:
-        """Tell the log of a request that cannot be read, and return the answer: none to what is no HTTP at all."""
-        if exc.line is None:
-            answer: handshake.Response = super()._unreadable(exc, peer)  # type: ignore[misc]
-            return answer
-        self._tell_no_request(ValueError(f"invalid HTTP request line: {words(exc.line.decode('latin-1'))}"))
-        return _SILENCE
+    # --- What the log is told: websockets' lines, and no others at INFO
 
-    def _serialize(self, response: handshake.Response, request: handshake.Request | None) -> tuple[int, bytes]:
-        if response is _SILENCE:
-            return 400, b""
-        serialized: tuple[int, bytes] = super()._serialize(response, request)  # type: ignore[misc]
-        return serialized
+    def _tell_listening(self, address: Any) -> None:
+        self._terms.logger.info("server listening on %s", format_address(address))
+
+    def _tell_end(self, connection: Any, ws: Any) -> None:
+        self._info(ws, "connection closed")
+
+    def _tell_open(self, ws: Any) -> None:
+        self._info(ws, "connection open")
+
+    def _info(self, ws: Any, told: str, *args: Any) -> None:
+        if self._terms.logger.isEnabledFor(logging.INFO):  # else a connection need not make its logger
+            ws.logger.info(told, *args)
 
     def _tell_early_end(self, peer: Any, request: handshake.Request | None, why: str) -> None:
         super()._tell_early_end(peer, request, why)  # type: ignore[misc]
         self._tell_nothing_came(request)
 
     def _tell_late(self, peer: Any, request: handshake.Request | None) -> None:
-        super()._tell_late(peer, request)  # type: ignore[misc]
         self._tell_nothing_came(request)
 
     def _tell_nothing_came(self, request: handshake.Request | None) -> None:
         if request is None:
             self._tell_no_request(EOFError("connection closed while reading HTTP request line"))
+        else:
+            self._terms.logger.info("connection closed")
 
     def _tell_no_request(self, exc: Exception) -> None:
         self._terms.logger.debug("! no valid HTTP request", exc_info=exc)
+        self._terms.logger.info("connection closed")
 
     def _tell_failure(self, ws: Any, exc: BaseException) -> None:
-        """Tell the log that a handler raised."""
         ws.logger.error("connection handler failed", exc_info=exc)
+
+    # --- The answer to a request
+
+    def _answer(self, ws: Any, request: handshake.Request, peer: Any, refused: Any = None) -> Any:
+        answer = yield from super()._answer(ws, request, peer, refused)  # type: ignore[misc]
+        return self._tell_refused(ws, answer)
+
+    def _answer_at_once(self, ws: Any, request: handshake.Request, peer: Any) -> Any:
+        return self._tell_refused(ws, super()._answer_at_once(ws, request, peer))  # type: ignore[misc]
+
+    def _tell_refused(self, ws: Any, answer: Any) -> Any:
+        """Tell the log of an answer that refuses, and return it."""
+        if isinstance(answer, handshake.Response):
+            told = "connection rejected (%d %s)" if ws.protocol.accept_called else "HTTP response sent (%d %s)"
+            self._info(ws, told, answer.status_code, show(answer.reason_phrase, 100)[1:-1])
+            self._info(ws, "connection closed")
+        return answer
+
+    def _accept(self, ws: Any, request: handshake.Request) -> Accepted:
+        """Judge a request; where it is refused, by websockets' status, headers and text."""
+        ws.protocol.accept_called = True
+        try:
+            accepted: Accepted = super()._accept(ws, request)  # type: ignore[misc]
+        except HandshakeRefused as exc:
+            if self._terms.logger.isEnabledFor(logging.DEBUG):
+                ws.logger.debug("! %s", exc)
+            raise HandshakeRefused(str(exc), self._refusal(ws, request, exc)) from exc
+        return accepted._replace(head=_dated(accepted.head))
+
+    def _refusal(self, ws: Any, request: handshake.Request, exc: HandshakeRefused) -> handshake.Response:
+        if exc.response.status_code == 503:
+            text = "Server is shutting down.\n"
+            return self._served_by(ws.protocol.reject(503, text)).native()
+        if isinstance(exc.__cause__, NegotiationError):
+            cause = exc.__cause__  # by `_choose_subprotocol`, which has asked the program
+            ws.protocol.handshake_exc = cause
+            return self._served_by(ws.protocol._refused(cause)).native()
+        judge = ServerProtocol(**self._request_made_with)
+        judge.debug = False
+        answer = judge.accept(Request.of(request))
+        if answer.status_code == 101:  # wsfast is stricter
+            ws.protocol.handshake_exc = exc
+            told = exc.response.body.decode("utf-8", "replace").strip().rstrip(".")
+            text = f"Failed to open a WebSocket connection: {told}.\n"
+            answer = ws.protocol.reject(exc.response.status_code, text)
+        else:
+            ws.protocol.handshake_exc = judge.handshake_exc
+        return self._served_by(answer).native()
+
+    def _served_by(self, response: Response) -> Response:
+        if self.server_header is not None:
+            response.headers["Server"] = self.server_header
+        return response
+
+    def _refused(self, exc: HandshakeRefused, peer: Any) -> handshake.Response:
+        """Return the answer to a request that is refused; what the log is told, `_told` tells."""
+        return exc.response
+
+    def _unreadable(self, exc: HandshakeRefused, peer: Any) -> handshake.Response:
+        """Tell the log of a request that cannot be read, and return the answer: none to what is no HTTP at all."""
+        if exc.line is None:
+            self._terms.logger.debug("! %s", exc)
+            self._terms.logger.info("HTTP response sent (%d)", exc.response.status_code)
+            self._terms.logger.info("connection closed")
+            return exc.response
+        self._tell_no_request(ValueError(f"invalid HTTP request line: {words(exc.line.decode('latin-1'))}"))
+        return _SILENCE
+
+    def _failed(self, exc: BaseException) -> handshake.Response:
+        self._terms.logger.error("opening handshake failed", exc_info=exc)
+        return self._served_by(plain_response(500, _SEE_LOG)).native()
+
+    def _response_anew(self, request: handshake.Request, subprotocol: str | None) -> handshake.Response:
+        made: handshake.Response = super()._response_anew(request, subprotocol)  # type: ignore[misc]
+        return handshake.Response.from_head(_dated(made.serialize()))
+
+    def _serialize(self, response: handshake.Response, request: handshake.Request | None) -> tuple[int, bytes]:
+        if response is _SILENCE:
+            return 400, b""
+        serialized: tuple[int, bytes] = super()._serialize(response, request)  # type: ignore[misc]
+        return serialized
 
     def _described(self) -> ServerProtocol:
         return ServerProtocol(**self._terms.made_with)
@@ -175,7 +266,7 @@ class Receiving:
 
         def then(answer: Response | None) -> handshake.Response | None:
             if answer is not None:
-                return answer.native()
+                return self._served_by(_checked(answer, "process_request")).native()
             now = ws.request.path, list(ws.request.headers.raw_items())
             if now != seen:
                 request.rewrite(*now)
@@ -190,7 +281,7 @@ class Receiving:
 
         def then(answer: Response | None) -> handshake.Response:
             if answer is not None:
-                ws.response = answer
+                ws.response = _checked(answer, "process_response")
             made: handshake.Response = ws.response.native()
             return made
 
@@ -204,8 +295,8 @@ class Receiving:
         def failed(exc: Exception) -> handshake.Response:
             ws.protocol.handshake_exc = exc
             ws.logger.error("%s failed", name, exc_info=exc)
-            text = "Failed to open a WebSocket connection.\nSee server log for more information.\n"
-            return handshake.text_response(500, text)
+            answer = plain_response(500, _SEE_LOG)
+            return (self._served_by(answer) if name == "process_request" else answer).native()
 
         async def later(answer: Awaitable[Any]) -> Any:
             try:
@@ -238,6 +329,21 @@ class Receiving:
                     return name
             raise NegotiationError(f"invalid subprotocol; expected one of {', '.join(available)}")
         except NegotiationError as exc:
-            ws.protocol.handshake_exc = exc
-            text = f"Failed to open a WebSocket connection: {exc}.\n"
-            raise HandshakeRefused(show(str(exc), 200), handshake.text_response(400, text)) from exc
+            raise HandshakeRefused(show(str(exc), 200), handshake.Response(400)) from exc
+
+
+def _checked(answer: object, hook: str) -> Response:
+    if not isinstance(answer, Response):
+        raise TypeError(f"{hook} must return a Response or None, got {type(answer).__name__}")
+    return answer
+
+
+def _dated(head: bytes) -> bytes:
+    """Put the header Date behind the first line of a response."""
+    line, rest = head.split(b"\r\n", 1)
+    return b"%s\r\n%s\r\n%s" % (line, _date_line(int(time.monotonic())), rest)
+
+
+@lru_cache(maxsize=1)
+def _date_line(second: int) -> bytes:
+    return b"Date: " + formatdate(usegmt=True).encode()

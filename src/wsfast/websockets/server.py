@@ -6,7 +6,6 @@ import re
 import warnings
 from collections.abc import Callable, Generator, Sequence
 from email.utils import formatdate
-from http import HTTPStatus
 from typing import Any
 
 from wsfast.escape import without_query
@@ -26,7 +25,7 @@ from .exceptions import (
 )
 from .extensions.base import Extension, ServerExtensionFactory
 from .headers import build_extension, check_key, parse_extension, parse_subprotocol
-from .http11 import Request, Response
+from .http11 import Request, Response, plain_response
 from .imports import lazy_import
 from .protocol import CONNECTING, OPEN, SERVER, Protocol, State, log_headers
 from .typing import ExtensionHeader, LoggerLike, Origin, StatusLike, Subprotocol
@@ -211,17 +210,7 @@ class ServerProtocol(Protocol):
             status: the status code.
             text: the body.
         """
-        status = HTTPStatus(status)
-        body = text.encode()
-        headers = Headers(
-            [
-                ("Date", formatdate(usegmt=True)),
-                ("Connection", "close"),
-                ("Content-Length", str(len(body))),
-                ("Content-Type", "text/plain; charset=utf-8"),
-            ]
-        )
-        return Response(status.value, status.phrase, headers, body)
+        return plain_response(status, text)
 
     def send_response(self, response: Response) -> None:
         """Send a response; the connection is open with 101, and ends with any other status."""

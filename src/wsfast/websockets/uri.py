@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from urllib.parse import quote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from wsfast import exceptions as native
 from wsfast import handshake
@@ -12,8 +12,6 @@ from wsfast.handshake.uri import mask
 from .exceptions import InvalidURI
 
 __all__ = ["WebSocketURI", "parse_uri"]
-
-_SAFE = ":/?#[]@!$&'()*+,;="
 
 
 @dataclasses.dataclass
@@ -66,10 +64,10 @@ def parse_uri(uri: str) -> WebSocketURI:
         raise InvalidURI(exc.uri, _WORDS.get(exc.message.partition(",")[0], exc.message)) from None
     parts = urlsplit(uri)
     username, password = parts.username, parts.password
-    if username is not None and password is None:
-        raise InvalidURI(mask(uri), "username provided without password")
-    if username is not None and password is not None and not uri.isascii():
-        username, password = quote(username, safe=_SAFE), quote(password, safe=_SAFE)
+    if username is not None:
+        if password is None:
+            raise InvalidURI(mask(uri), "username provided without password")
+        username, password = unquote(username, errors="strict"), unquote(password, errors="strict")
     return WebSocketURI(parsed.secure, parsed.host, parsed.port, parsed.path, parsed.query, username, password)
 
 

@@ -15,7 +15,6 @@ from ..datastructures import HeadersLike
 from ..dialing import MAX_REDIRECTS, Dialing, MaxQueue, Retries, WriteLimit
 from ..extensions.base import ClientExtensionFactory
 from ..http11 import USER_AGENT
-from ..translate import translate
 from ..typing import LoggerLike, Origin, PathLike, Subprotocol
 from .connection import Connection
 
@@ -126,7 +125,7 @@ class connect(Dialing, connector.connect):  # noqa: N801
                 raise
             raise TimeoutError("timed out during opening handshake") from exc
         except Exception as exc:
-            made = translate(exc)
+            made = self._told_as(exc)
             if made is exc:
                 raise
             raise made from made.__cause__
@@ -164,7 +163,7 @@ class connect(Dialing, connector.connect):  # noqa: N801
         retries = Retries(self.process_exception, self.reconnect_delays, self.logger)
         while True:
             try:
-                async with self as connection, connector.Closing(connection.close):
+                async with self as connection, connector.Closing(connection._leave_block):
                     yield connection
             except Exception as exc:
                 await asyncio.sleep(retries.failed(exc))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from wsfast import connection as native
@@ -12,6 +12,7 @@ from wsfast.asyncio import broadcast as sending
 from wsfast.asyncio.protocol import ConnectionProtocol, turn_of
 from wsfast.asyncio.websocket import WebSocket
 from wsfast.codes import CloseCause, CloseCode
+from wsfast.exceptions import ConnectionClosedOK
 from wsfast.session import Limits
 from wsfast.transport.timers import CoarseTimer
 
@@ -94,6 +95,11 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
 
     # --- What it is ---------------------------------------------------------------------------------------
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "recv" in cls.__dict__ and "__aiter__" not in cls.__dict__:
+            cls.__aiter__ = _each  # type: ignore[assignment,method-assign] # which calls that `recv`, as in websockets
+
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
         """The event loop that it runs on."""
@@ -113,6 +119,28 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
             return None
         anew = getattr(self._open_channel().host, "_response_anew", None)  # of servers
         return None if anew is None else anew(self._native_request, self.subprotocol)
+
+    async def recv(self, decode: bool | None = None) -> Any:
+        """Receive the next message; see `wsfast.WebSocket.recv`.
+
+        Args:
+            decode: True for `str`, False for `bytes` always.
+
+        Raises:
+            ConnectionClosed: as there; with ``decode=True`` a binary message that is not UTF-8 closes the connection
+                with 1007, as in websockets.
+            ConcurrencyError: another task receives.
+        """
+        if decode is not True:
+            return await self._receive(decode)
+        try:
+            return await self._receive(decode)
+        except UnicodeDecodeError as exc:
+            channel = self._open_channel()
+            channel.connection.lose(exc)
+            self._fail(CloseCode.INVALID_DATA, f"{exc.reason} at position {exc.start}")
+            await channel.wait_closed()
+            raise channel.connection.closed_error() from exc
 
     def recv_streaming(self, decode: bool | None = None) -> Any:
         """Receive one message in pieces; see `wsfast.WebSocket.recv_streaming`.
@@ -145,6 +173,9 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
             code, reason = CloseCode.INTERNAL_ERROR, "close during fragmented message"
         await super().close(code, reason)
 
+    async def _leave_block(self, failed: bool) -> None:
+        await self.close(CloseCode.INTERNAL_ERROR if failed else CloseCode.NORMAL_CLOSURE)
+
     def _fail(self, code: int, reason: str) -> None:
         self._open_channel().start_close(code, reason, CloseCause.LOCAL)
 
@@ -173,6 +204,14 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
         protocol = ConnectionProtocol(turn_of(asyncio.get_running_loop()))
         protocol.open(host, side, self, transport)
         transport.set_protocol(protocol)
+
+
+async def _each(ws: Any) -> AsyncIterator[Any]:
+    try:
+        while True:
+            yield await ws.recv()
+    except ConnectionClosedOK:
+        return
 
 
 def broadcast(

@@ -100,7 +100,7 @@ class Server(Receiving, native.Server):
         **options: Any,
     ) -> None:
         super().__init__(stop_timeout=None, **self.receive_by(terms), **options)
-        self._served = handler
+        self._served = handler if create_connection is ServerConnection else within_block(handler)
         self._listen = listen
         self._create_connection = create_connection
         self._started = False
@@ -125,6 +125,13 @@ class Server(Receiving, native.Server):
     def _registration(self, name: str | None) -> native._Registration:
         return native._Registration(handler=self._served)  # type: ignore[arg-type]
 
+    def _connection_opened(self, protocol: ConnectionProtocol) -> None:
+        super()._connection_opened(protocol)
+        self._tell_open(protocol.ws)
+
+    def _tell_cancelled(self, ws: Any) -> None:
+        """Nothing: websockets does not."""
+
     def _handler_failed(self, protocol: ConnectionProtocol, exc: BaseException) -> None:
         """Close a connection with 1011 because its handler raised; log it."""
         self._tell_failure(protocol.ws, exc)
@@ -148,9 +155,14 @@ class Server(Receiving, native.Server):
             code: the close code to send.
             reason: the close reason to send.
         """
-        if not self.closing:
-            self.logger.info("server closing")
+        if self.closing:
+            return  # only the first call counts
+        self.logger.info("server closing")
         super().close(code, reason, close_connections=close_connections)
+
+    async def _stop(self, *args: Any) -> None:
+        await super()._stop(*args)
+        self.logger.info("server closed")
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
         """Return the event loop that it runs on."""
@@ -184,6 +196,16 @@ class Server(Receiving, native.Server):
     ) -> None:
         self.close()
         await self.wait_closed()
+
+
+def within_block(handler: Handler) -> Handler:
+    """Make a handler run in its connection's ``async with`` block, for a class of a program's own that overrides it."""
+
+    async def run(ws: ServerConnection) -> None:
+        async with ws:
+            await handler(ws)
+
+    return run
 
 
 def serve(

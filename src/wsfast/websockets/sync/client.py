@@ -21,7 +21,6 @@ from ..datastructures import HeadersLike
 from ..dialing import MAX_REDIRECTS, Dialing, MaxQueue, Retries
 from ..extensions.base import ClientExtensionFactory
 from ..http11 import USER_AGENT
-from ..translate import translate
 from ..typing import LoggerLike, Origin, PathLike, Subprotocol
 from .connection import Connection, Opening
 
@@ -144,7 +143,7 @@ class reconnect(Dialing, native._Connector):  # noqa: N801
                 raise
             raise TimeoutError("timed out while waiting for handshake response") from exc
         except Exception as exc:
-            made = translate(exc)
+            made = self._told_as(exc)
             if made is exc:
                 raise
             raise made from made.__cause__
@@ -153,7 +152,8 @@ class reconnect(Dialing, native._Connector):  # noqa: N801
         if hasattr(self, "connection"):
             raise RuntimeError("connect() isn't reentrant")
         self.connection: ClientConnection = self.connect()
-        return self.connection
+        entered: ClientConnection = self.connection.__enter__()
+        return entered
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
         try:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from wsfast import connection as native
 from wsfast import handshake
-from wsfast.codes import CloseCause
-from wsfast.exceptions import ConcurrencyError, ConnectionClosed
+from wsfast.codes import CloseCause, CloseCode
+from wsfast.exceptions import ConcurrencyError, ConnectionClosed, ConnectionClosedOK
 from wsfast.session import Limits
 from wsfast.sync.broadcast import broadcast_each
 from wsfast.sync.link import Link
@@ -86,6 +86,11 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
             side = native.Side.SERVER if protocol.side is SERVER else native.Side.CLIENT
             self._open(side, _NO_RESPONSE, None, None, b"")
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "recv" in cls.__dict__ and "__iter__" not in cls.__dict__:
+            cls.__iter__ = _each  # type: ignore[method-assign] # which calls that `recv`, as in websockets
+
     @property
     def socket(self) -> Any:
         """The connection's socket, to look at; with TLS it has the methods of an `ssl.SSLSocket` that tell of that."""
@@ -115,11 +120,18 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
 
         Raises:
             ConcurrencyError: another thread receives.
-            ConnectionClosed, TimeoutError, UnicodeDecodeError: as there.
+            ConnectionClosed: as there; with ``decode=True`` a binary message that is not UTF-8 closes the connection
+                with 1007, as in websockets.
+            TimeoutError: as there.
         """
         self._enter_receiver("recv")
         try:
             return super().recv(timeout, decode)
+        except UnicodeDecodeError as exc:
+            self._connection.lose(exc)
+            self._fail(CloseCode.INVALID_DATA, f"{exc.reason} at position {exc.start}")
+            self.wait_closed()
+            raise self._connection.closed_error() from exc
         finally:
             self._receiver = None
 
@@ -190,7 +202,7 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
         """
         if self._opened:
             if self._connection.in_message:
-                code, reason = 1011, "close during fragmented message"
+                code, reason = CloseCode.INTERNAL_ERROR, "close during fragmented message"
             super().close(code, reason)
 
 
@@ -256,6 +268,14 @@ _OF_TLS = frozenset(
         "version",
     }
 )
+
+
+def _each(ws: Any) -> Iterator[Any]:
+    try:
+        while True:
+            yield ws.recv()
+    except ConnectionClosedOK:
+        return
 
 
 def broadcast(

@@ -114,12 +114,16 @@ class Server(Receiving, native.Server):
             **terms.limits,
             **self.receive_by(terms),
         )
-        self._registered = OneHandler(handler)
+        self._registered = OneHandler(handler if create_connection is ServerConnection else within_block(handler))
 
     def _new_connection(
         self, link: Link, limits: Limits, *, request: handshake.Request, logger: Any
     ) -> ServerConnection:
         return self._make(Opening(link, limits, request), self._described(), self, **self._terms.settings)
+
+    def _connection_opened(self, ws: Any) -> None:
+        super()._connection_opened(ws)
+        self._tell_open(ws)
 
     @property
     def connections(self) -> set[ServerConnection]:  # type: ignore[override]
@@ -139,6 +143,17 @@ class Server(Receiving, native.Server):
         if not self.closing:
             self.logger.info("server closing")
         super().shutdown(close_connections, code, reason)
+        self.logger.info("server closed")
+
+
+def within_block(handler: Handler) -> Handler:
+    """Make a handler run in its connection's ``with`` block, for a class of a program's own that overrides it."""
+
+    def run(ws: ServerConnection) -> None:
+        with ws:
+            handler(ws)
+
+    return run
 
 
 def serve(

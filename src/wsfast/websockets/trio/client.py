@@ -20,7 +20,6 @@ from ..datastructures import HeadersLike
 from ..dialing import MAX_REDIRECTS, Dialing, MaxQueue, Retries
 from ..extensions.base import ClientExtensionFactory
 from ..http11 import USER_AGENT
-from ..translate import translate
 from ..typing import LoggerLike, Origin, PathLike, Subprotocol
 from .connection import Connection, Opening
 
@@ -131,7 +130,7 @@ class connect(Dialing, native.connect):  # noqa: N801
         except ssl_module.SSLError as exc:
             raise trio.BrokenResourceError from exc  # as trio's own TLS has it
         except Exception as exc:
-            made = translate(exc)
+            made = self._told_as(exc)
             if made is exc:
                 raise
             raise made from made.__cause__
@@ -161,10 +160,12 @@ class connect(Dialing, native.connect):  # noqa: N801
                 connection = await self._connect()
                 # Not in a nursery: it could not be left in order when the loop is left by `break`.
                 trio.lowlevel.spawn_system_task(connection._work)
+                code = CloseCode.INTERNAL_ERROR  # for a loop that is left
                 try:
-                    yield connection
+                    yield await connection.__aenter__()
+                    code = CloseCode.NORMAL_CLOSURE
                 finally:
-                    await connection._leave(CloseCode.NORMAL_CLOSURE, CloseCause.LOCAL)
+                    await connection._leave(code, CloseCause.LOCAL)
             except Exception as exc:
                 await trio.sleep(retries.failed(exc))
             else:

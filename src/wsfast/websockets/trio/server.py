@@ -124,7 +124,7 @@ class Server(Receiving, native.Server):
             **terms.limits,
             **self.receive_by(terms),
         )
-        self._registered = OneHandler(handler)
+        self._registered = OneHandler(handler if create_connection is ServerConnection else within_block(handler))
 
     def _new_connection(
         self,
@@ -140,6 +140,10 @@ class Server(Receiving, native.Server):
 
     def _listeners(self) -> list[trio.SocketListener]:
         return self.listeners
+
+    def _connection_opened(self, ws: Any) -> None:
+        super()._connection_opened(ws)
+        self._tell_open(ws)
 
     @property
     def connections(self) -> set[ServerConnection]:  # type: ignore[override]
@@ -159,6 +163,7 @@ class Server(Receiving, native.Server):
         if not self.closing:
             self.logger.info("server closing")
         await self.shutdown(close_connections, code, reason)
+        self.logger.info("server closed")
 
     async def __aenter__(self) -> Self:
         return self
@@ -167,6 +172,16 @@ class Server(Receiving, native.Server):
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         await self.aclose()
+
+
+def within_block(handler: Handler) -> Handler:
+    """Make a handler run in its connection's ``async with`` block, for a class of a program's own that overrides it."""
+
+    async def run(ws: ServerConnection) -> None:
+        async with ws:
+            await handler(ws)
+
+    return run
 
 
 async def serve(
