@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +12,7 @@ from urllib.parse import urljoin
 
 from wsfast import exceptions as native
 from wsfast import handshake
+from wsfast.escape import without_query, words
 from wsfast.extensions import Chain
 from wsfast.session import Marks
 
@@ -21,6 +23,7 @@ from .extensions.permessage_deflate import enable_client_permessage_deflate, onl
 from .frames import Frame
 from .headers import check_upgrade, validate_subprotocols
 from .http11 import Response
+from .protocol import Protocol, log_headers
 from .proxy import parse_proxy
 from .translate import translate
 from .typing import LoggerLike
@@ -87,12 +90,44 @@ def limits(
     }
 
 
-def chain(extensions: Sequence[Any], logger: Any) -> Chain:
+class Shown:
+    """Stands among the extensions of a connection whose log wants DEBUG, and tells it of each frame.
+
+    Args:
+        protocol: that of the connection; None as long as there is none.
+        logger: what is told as long as there is none.
+    """
+
+    def __init__(self, protocol: Protocol | None, logger: Any) -> None:
+        self.protocol = protocol
+        self._logger = logger
+
+    def _tell(self, text: str, frame: Frame) -> Frame:
+        ws = None if self.protocol is None else self.protocol._websocket
+        (self._logger if ws is None else ws.logger).debug(text, frame)
+        return frame
+
+    def encode(self, frame: Frame) -> Frame:
+        """Tell of a frame that is sent."""
+        return self._tell("> %s", frame)
+
+    def decode(self, frame: Frame, *, max_size: int | None = None) -> Frame:
+        """Tell of a frame that came."""
+        return self._tell("< %s", frame)
+
+
+def chain(extensions: Sequence[Any], logger: Any, shown: Shown | None = None) -> Chain:
     """Make what applies extensions to the frames of a connection, permessage-deflate among them, in their order.
 
     Which bits of frames they use, those of `websockets` do not say: they may use any.
+
+    Args:
+        extensions: in the order in which frames that are sent pass through them.
+        logger: told of what they raise and must not.
+        shown: sees the frames as the program does.
     """
-    return Chain(extensions, frame_type=Frame, reserved=0x70, logger=logger)
+    seen = extensions if shown is None else [shown, *extensions]
+    return Chain(seen, frame_type=Frame, reserved=0x70 if extensions else 0, logger=logger)
 
 
 class Dialing:
@@ -106,6 +141,7 @@ class Dialing:
     _known_headers: list[tuple[str, str]] | None = None
     _compression: Any
     _agreed: list[Any] | None = None  # extensions of the connection that is being made
+    _shown: Shown | None = None  # what tells of its frames, if there is any
 
     def prepare(
         self,
@@ -170,6 +206,8 @@ class Dialing:
 
     def _protocol(self) -> ClientProtocol:
         protocol = ClientProtocol(self.ws_uri, **self._made_with)
+        if self._shown is not None:
+            self._shown.protocol, self._shown = protocol, None
         if self._agreed is not None:
             protocol.extensions, self._agreed = self._agreed, None
         return protocol
@@ -195,14 +233,26 @@ class Dialing:
 
     def _confirm(self, chosen: Any) -> Any:
         """Judge the extensions that the server chose, and return what applies them."""
-        if self._compression is not None or not self._made_with["extensions"]:
+        debug = self.logger.isEnabledFor(logging.DEBUG)
+        if not debug and (self._compression is not None or not self._made_with["extensions"]):
             return super()._confirm(chosen)  # type: ignore[misc]
         self._agreed = None
         extensions = self._protocol()._confirm_extensions(chosen)
-        if not extensions:
+        if not extensions and not debug:
             return None
         self._agreed = extensions
-        return chain(extensions, self.logger)
+        self._shown = Shown(None, self.logger) if debug else None
+        return chain(extensions, self.logger, self._shown)
+
+    def _judge(self, opening: Any, response: handshake.Response) -> Any:
+        """Judge a response, and tell a log that wants DEBUG of it."""
+        if self.logger.isEnabledFor(logging.DEBUG):
+            request = opening.request
+            self.logger.debug("> GET %s HTTP/1.1", without_query(request.path))
+            log_headers(self.logger, ">", Headers(request.headers.items()))
+            self.logger.debug("< HTTP/1.1 %d %s", response.status_code, words(response.reason_phrase))
+            log_headers(self.logger, "<", Headers(response.headers.items()))
+        return super()._judge(opening, response)  # type: ignore[misc]
 
     def _told_as(self, exc: BaseException) -> BaseException:
         """Return what websockets raises in the place of an exception of wsfast's; see `translate`.

@@ -11,15 +11,17 @@ from typing import Any
 
 from wsfast import handshake
 from wsfast.deflate.negotiate import Deflate
-from wsfast.escape import show, words
+from wsfast.escape import show, without_query, words
 from wsfast.exceptions import HandshakeRefused, NegotiationError
 from wsfast.handshake.uri import format_address
 from wsfast.serving import Accepted
 
-from .dialing import chain, limits
+from .datastructures import Headers
+from .dialing import Shown, chain, limits
 from .extensions.permessage_deflate import enable_server_permessage_deflate, only_deflate
 from .headers import validate_subprotocols
 from .http11 import Request, Response, plain_response
+from .protocol import log_headers
 from .server import ServerProtocol
 from .typing import LoggerLike, Subprotocol
 
@@ -165,17 +167,30 @@ class Receiving:
     # --- The answer to a request
 
     def _answer(self, ws: Any, request: handshake.Request, peer: Any, refused: Any = None) -> Any:
+        self._tell_request(ws, request)
         answer = yield from super()._answer(ws, request, peer, refused)  # type: ignore[misc]
         return self._tell_refused(ws, answer)
 
     def _answer_at_once(self, ws: Any, request: handshake.Request, peer: Any) -> Any:
+        self._tell_request(ws, request)
         return self._tell_refused(ws, super()._answer_at_once(ws, request, peer))  # type: ignore[misc]
+
+    def _tell_request(self, ws: Any, request: handshake.Request) -> None:
+        if ws.protocol.debug:
+            ws.logger.debug("< %s %s HTTP/1.1", request.method, without_query(request.path))
+            log_headers(ws.logger, "<", ws.request.headers)
 
     def _tell_refused(self, ws: Any, answer: Any) -> Any:
         """Tell the log of an answer that refuses, and return it."""
+        if ws.protocol.debug:
+            response = answer if isinstance(answer, handshake.Response) else handshake.Response.from_head(answer.head)
+            ws.logger.debug("> HTTP/1.1 %d %s", response.status_code, words(response.reason_phrase))
+            log_headers(ws.logger, ">", Headers(response.headers.items()))
+            if response.status_code == 101:
+                ws.logger.debug("= connection is OPEN")
         if isinstance(answer, handshake.Response):
             told = "connection rejected (%d %s)" if ws.protocol.accept_called else "HTTP response sent (%d %s)"
-            self._info(ws, told, answer.status_code, show(answer.reason_phrase, 100)[1:-1])
+            self._info(ws, told, answer.status_code, words(answer.reason_phrase))
             self._info(ws, "connection closed")
         return answer
 
@@ -249,15 +264,15 @@ class Receiving:
     def _negotiate(self, ws: Any, offers: Sequence[Any]) -> tuple[str | None, Any]:
         """Choose among the extensions that a client offered."""
         protocol: ServerProtocol = ws.protocol
-        if self._terms.compression is not None or not protocol.available_extensions:
+        if not protocol.debug and (self._terms.compression is not None or not protocol.available_extensions):
             agreed: tuple[str | None, Any] = super()._negotiate(ws, offers)  # type: ignore[misc]
             return agreed
-        # There are others than permessage-deflate.
+        # There are others than permessage-deflate, or each frame is to be told.
         header, extensions = protocol._choose_extensions(offers)
-        if not extensions:
+        if not extensions and not protocol.debug:
             return None, None
         protocol.extensions = extensions
-        return header, chain(extensions, ws.logger)
+        return header, chain(extensions, ws.logger, Shown(protocol, None) if protocol.debug else None)
 
     def _before(self, ws: Any, request: handshake.Request) -> Any:
         hook = self._terms.process_request
