@@ -11,10 +11,12 @@ from functools import partial
 from typing import Any
 
 import pytest
+import trio
 
 import wsfast
 import wsfast.bus
 import wsfast.sync
+import wsfast.trio
 
 
 @pytest.mark.parametrize("connect", [wsfast.connect, wsfast.sync.connect], ids=["asyncio", "sync"])
@@ -247,3 +249,72 @@ def test_how_a_client_connects() -> None:
         {"interleave": 0},
     ):
         wsfast.connect("wss://h/", **options)
+
+
+# --- Other wrong values
+
+WRONG: dict[str, list[Any]] = {
+    "bearer_token": [5, b"x"],
+    "family": ["x", 2**63, True],
+    "flags": ["x", 2**63],
+    "local_addr": [5, "x", (1, 2, 3)],
+    "logger": ["x", 5],
+    "nursery": [5],
+    "origin": [5, b"x"],
+    "path": [5],
+    "process_exception": [5, "x"],
+    "process_response": [5],
+    "proto": ["x", 2**63],
+    "reconnect_delays": [5, "x"],
+    "server_header": [5, b"x"],
+    "server_hostname": [5],
+    "sock": [5, "x"],
+    "source_address": [5],
+    "stream": [5],
+    "address": [5, (1, 2, 3)],
+    "user_agent_header": [5, b"x"],
+}
+_CLIENTS = "bearer_token logger origin process_response server_hostname sock user_agent_header"
+_SERVERS = "family flags logger path process_response server_header sock"
+_LOOPS = "process_exception reconnect_delays"
+CALLS: dict[str, tuple[Any, str]] = {
+    "connect": (wsfast.connect, f"{_CLIENTS} {_LOOPS} family flags local_addr proto"),
+    "sync.connect": (wsfast.sync.connect, f"{_CLIENTS} address family local_addr source_address"),
+    "trio.connect": (wsfast.trio.connect, f"{_CLIENTS} {_LOOPS} nursery stream"),
+    "Server": (wsfast.Server, "logger process_response server_header"),
+    "serve": (wsfast.serve, _SERVERS),
+    "sync.serve": (wsfast.sync.serve, _SERVERS),
+    "trio.serve": (wsfast.trio.serve, _SERVERS),
+}
+
+
+async def _handler(ws: Any) -> None:
+    """Do nothing."""
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("call", "name"), [(call, name) for call, (_, names) in CALLS.items() for name in names.split()]
+)
+async def test_a_wrong_value_is_refused_by_the_name_of_its_option(call: str, name: str) -> None:
+    """What it would meet is deep in the system, or in a library, whose error names no option."""
+    make = CALLS[call][0]
+    for value in WRONG[name]:
+        options = {} if name in ("sock", "path") else {"host": "127.0.0.1", "port": 0}
+        with pytest.raises((TypeError, ValueError), match=rf"\b(local_addr|)?{name}\b.* got ") as caught:
+            if call == "trio.serve":
+                await on_trio(make, {**options, name: value})
+            elif call.endswith("serve"):
+                made = make(_handler, **{**options, name: value})
+                if call == "serve":
+                    await made
+            elif call == "Server":
+                make(**{name: value})
+            else:
+                made = make("ws://127.0.0.1:1/", **{name: value})
+        assert "object" not in str(caught.value)
+
+
+async def on_trio(make: Any, options: dict[str, Any]) -> None:
+    """Have trio call it, in a thread."""
+    await asyncio.to_thread(trio.run, partial(make, _handler, **options))

@@ -293,6 +293,11 @@ class Decoder:
         return held if self._extensions is None else held + self._extensions.held
 
     @property
+    def in_message(self) -> bool:
+        """Whether a message has begun to come, and its last frame has not; without a meaning behind a failure."""
+        return self._opcode != 0
+
+    @property
     def pending(self) -> bool:
         """Whether `max_events` stopped the last call, so that ``feed(b"")`` may go on; it may return nothing yet."""
         return self._stopped

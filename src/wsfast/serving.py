@@ -29,6 +29,7 @@ from .handshake.headers import build_extensions
 from .handshake.uri import format_address
 from .http import is_token
 from .limits import LimitOptions, take_limits
+from .options import check_values
 from .session import LONGEST
 from .shell import COUNTED
 
@@ -131,6 +132,7 @@ class BaseServer:
         logger: logging.Logger | logging.LoggerAdapter[Any] | None = None,
         **limits: Any,
     ) -> None:
+        check_values({"server_header": server_header, "logger": logger})
         for name, hook in (
             ("process_request", process_request),
             ("process_response", process_response),

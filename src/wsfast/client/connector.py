@@ -34,7 +34,7 @@ from ..exceptions import InvalidStatus
 from ..extensions import ClientExtensionFactory, check_factories
 from ..handshake import URI, ClientHandshake, Request, Response
 from ..handshake.http11 import MAX_HEAD, MAX_HEADERS, MAX_LINE, HeadLimits
-from ..options import connection_class
+from ..options import check_values, connection_class
 from ..session import Limits, Overflow
 from ..transport.loops import PerLoop
 from ..transport.timers import CoarseTimer
@@ -141,6 +141,7 @@ class _Connector(ClientSettings, Generic[_T]):
         logger: logging.Logger | logging.LoggerAdapter[Any] | None = None,
         **options: Unpack[PathOptions],
     ) -> None:
+        check_values({"process_exception": process_exception, "reconnect_delays": reconnect_delays})
         self._limits = Limits(
             max_size=max_size,
             max_fragments=max_fragments,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..codes import CloseCause
 from ..connection import State
 from ..exceptions import InvalidMessage, InvalidStatus, ProxyError
+from ..options import check_values
 
 __all__ = ["Attempts", "backoff", "describe", "process_exception", "was_lost"]
 
@@ -99,6 +100,7 @@ class Attempts:
         *,
         one_time: bool = False,
     ) -> None:
+        check_values({"process_exception": process_exception, "reconnect_delays": delays})
         self._process_exception = process_exception
         self._make_delays = delays
         self._logger = logger

@@ -17,6 +17,7 @@ from ..extensions import RSV1, Chain, ClientExtensionFactory
 from ..extensions import confirm as confirm_extensions
 from ..handshake import URI, Agreement, ClientHandshake, HeadLimits, Request, Response, parse_uri
 from ..limits import LimitOptions, take_limits
+from ..options import check_values
 from .redirect import REDIRECTS, hop, origin_of, resolve, shown
 from .route import Route
 
@@ -119,6 +120,8 @@ class ClientSettings:
         options: Mapping[str, Any],
     ) -> None:
         self.uri = uri
+        texts = {"origin": origin, "user_agent_header": user_agent_header, "bearer_token": bearer_token}
+        check_values({**texts, "logger": logger, **options})
         if not isinstance(max_redirects, int) or max_redirects < 0:
             raise ValueError(f"max_redirects must be an int of at least 0, got {max_redirects!r}")
         if process_response is not None and (not callable(process_response) or iscoroutinefunction(process_response)):

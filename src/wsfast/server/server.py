@@ -28,7 +28,7 @@ from ..exceptions import ENDS_PROGRAM, InvalidState
 from ..extensions import Chain, ServerExtensionFactory
 from ..handshake import Origins, Request
 from ..handshake.http11 import MAX_HEAD, MAX_HEADERS, MAX_LINE
-from ..options import connection_class, refuse_unknown
+from ..options import check_values, connection_class, refuse_unknown
 from ..serving import BaseServer, check_context
 from ..session import Overflow
 from ..shell import COUNTED
@@ -415,6 +415,7 @@ class Server(BaseServer):
         check_threads(threads)
         check_address(host, port)
         backlog = check_backlog(backlog)
+        check_values({"path": path, "sock": sock, **listen})
         self._attach()
         if threads > 1 and path is None and sock is None and hasattr(socket_module, "SO_REUSEPORT"):
             listen.setdefault("reuse_port", True)

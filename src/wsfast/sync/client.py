@@ -14,7 +14,7 @@ from wsfast.dial.reconnect import process_exception as default_process_exception
 from wsfast.dial.settings import BODY_PATIENCE, ClientOptions, ClientSettings, Hops, part_settings
 from wsfast.exceptions import InvalidStatus
 from wsfast.handshake import URI, ClientHandshake, HeadLimits, Response, ResponseParser
-from wsfast.options import connection_class
+from wsfast.options import check_values, connection_class
 from wsfast.session import Limits
 
 from .dial import SyncDialer
@@ -174,6 +174,7 @@ def connect(uri: str, **options: Unpack[PathOptions]) -> WebSocket:
     """
     given: dict[str, Any] = dict(options)
     # As `socket.create_connection` names them, whose options websockets takes.
+    check_values(given)
     if (address := given.pop("address", None)) is not None:
         given["host"], given["port"] = address
     if (source := given.pop("source_address", None)) is not None:

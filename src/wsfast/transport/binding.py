@@ -11,6 +11,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, TypedDict
 
+from ..options import check_values
+
 __all__ = [
     "BACKLOG",
     "EXHAUSTED",
@@ -81,6 +83,7 @@ class Refusals:
 def part_listen(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Part the options of a server into those for listening, as `bind` takes them, and the others."""
     listen = {name: value for name, value in options.items() if name in BindOptions.__annotations__}
+    check_values(listen)
     return listen, {name: value for name, value in options.items() if name not in listen}
 
 
@@ -263,6 +266,7 @@ def bind(
         OSError: the address is not to be had.
         ValueError, TypeError: an argument is wrong; the text names it.
     """
+    check_values({"sock": sock, "path": path, **options})
     ways = [name for name, given in (("sock", sock), ("path", path)) if given is not None]
     if host is not None or port is not None:
         ways.append("host and port")

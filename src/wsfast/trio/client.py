@@ -17,7 +17,7 @@ from wsfast.dial.reconnect import Attempts, backoff, process_exception, was_lost
 from wsfast.dial.settings import BODY_PATIENCE, ClientOptions, ClientSettings, Hops, part_settings
 from wsfast.exceptions import InvalidStatus
 from wsfast.handshake import URI, ClientHandshake, Response, ResponseParser
-from wsfast.options import connection_class
+from wsfast.options import check_values, connection_class
 
 from .dial import TrioDialer
 from .stream import CHUNK, as_os_error, close_now
@@ -129,6 +129,13 @@ class connect(ClientSettings):  # noqa: N801
         reconnect_delays: Callable[[], Iterator[float]] = backoff,
         **options: Unpack[ConnectOptions],
     ) -> None:
+        check_values({"process_exception": process_exception, "reconnect_delays": reconnect_delays})
+        for name, what, methods in (
+            ("nursery", nursery, ("start_soon", "cancel_scope")),
+            ("stream", stream, ("send_all", "receive_some")),
+        ):
+            if what is not None and not all(hasattr(what, method) for method in methods):
+                raise TypeError(f"{name} must be a trio {name} or None, got {type(what).__name__}")
         given: dict[str, Any] = dict(options)
         if stream is not None:
             given |= {"stream": stream, "proxy": None}

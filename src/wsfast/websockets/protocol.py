@@ -88,6 +88,10 @@ class Machine(connection.Connection):
 
     def handle(self, event: events.Event) -> bool:
         """Do what an event of the decoder asks for; return whether it is for the application."""
+        if isinstance(event, events.Close) and self.decoder.in_message and self.state is connection.State.OPEN:
+            wanted = super().handle(ProtocolError("incomplete fragmented message"))
+            self.close_rcvd, self.rcvd_then_sent = event, True
+            return wanted
         wanted = super().handle(reworded(event) if isinstance(event, PeerError) else event)
         if self.in_message and self.rcvd_then_sent is False:
             # To close within a message of one's own is to fail the connection. RFC 6455, 7.1.7: an endpoint "MUST NOT

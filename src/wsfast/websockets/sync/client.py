@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 from wsfast.handshake import HeadLimits, Request
+from wsfast.options import check_values
 from wsfast.session import Limits
 from wsfast.sync import client as native
 from wsfast.sync.link import Link
@@ -94,6 +95,7 @@ class reconnect(Dialing, native._Connector):  # noqa: N801
             ssl = kwargs.pop("ssl_context")
             warnings.warn("ssl_context was renamed to ssl", DeprecationWarning, stacklevel=2)
         kwargs.pop("timeout", None)  # `open_timeout` is for all of it
+        check_values(kwargs)
         address = kwargs.pop("address", None)
         if address is not None:
             kwargs["host"], kwargs["port"] = address

@@ -1,0 +1,526 @@
+"""What users of websockets can see is the same on `wsfast.websockets`: both do it here, and are compared."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import re
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from typing import Any
+
+import pytest
+import trio
+from raw import request
+from sync_helpers import in_thread
+from vectors import BINARY, CLOSE, CONT, PING, TEXT, frame
+
+from wsfast.handshake import accept_response
+
+BOTH = "websockets", "wsfast.websockets"
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """What is compared here does not depend on the event loop."""
+    return "asyncio"
+
+
+def part(base: str, name: str) -> Any:
+    return importlib.import_module(f"{base}.{name}")
+
+
+@contextmanager
+def told(level: int = logging.INFO) -> Iterator[list[str]]:
+    """Gather what the loggers of websockets are told, without what differs from run to run."""
+    lines: list[str] = []
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            text = re.sub(r"127\.0\.0\.1:\d+", "ADDRESS", record.getMessage())
+            exc = record.exc_info[1] if record.exc_info else None
+            lines.append(f"{record.name} {record.levelname} {text}" + ("" if exc is None else f" {exc!r}"))
+
+    logger, handler = logging.getLogger("websockets"), Handler()
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(level)
+    try:
+        yield lines
+    finally:
+        logger.setLevel(before)
+        logger.removeHandler(handler)
+
+
+def plain(answer: bytes) -> bytes:
+    """Return an answer without the time, and the name of the library."""
+    return re.sub(rb"(?<=Date: )[^\r]*|(?<=Server: )[^\r]*", b"", answer)
+
+
+def asked(port: int, data: bytes) -> bytes:
+    """Send a server a request, and return all that it answers, of an open connection up to its Close frame."""
+    answer = b""
+    with socket.create_connection(("127.0.0.1", port), 10) as sock:
+        sock.sendall(data)
+        while chunk := sock.recv(65536):
+            answer += chunk
+            if answer.startswith(b"HTTP/1.1 101") and len(answer.partition(b"\r\n\r\n")[2]) >= 4:
+                break
+    return plain(answer)
+
+
+GOOD = request()
+REQUESTS = {
+    "good": GOOD,
+    "subprotocols": request("a, b"),
+    "compression": request(headers={"Sec-WebSocket-Extensions": "permessage-deflate; client_max_window_bits"}),
+    "no websocket": b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+    "another upgrade": GOOD.replace(b"Upgrade: websocket", b"Upgrade: h2c"),
+    "no upgrade": GOOD.replace(b"Connection: Upgrade", b"Connection: close"),
+    "method": GOOD.replace(b"GET", b"POST"),
+    "protocol": b"GET / HTTP/1.0\r\nHost: x\r\n\r\n",
+    "no key": re.sub(rb"Sec-WebSocket-Key:.*\r\n", b"", GOOD),
+    "short key": GOOD.replace(b"dGhl", b""),
+    "version": GOOD.replace(b"Version: 13", b"Version: 12"),
+    "origin": request(headers={"Origin": "http://evil.invalid"}),
+    "allowed origin": request(headers={"Origin": "http://good.invalid"}),
+}
+
+
+def asyncio_port(base: str, ask: Callable[[int], bytes], handler: Any, options: dict[str, Any]) -> bytes:
+    async def main() -> bytes:
+        async with part(base, "asyncio.server").serve(handler, "127.0.0.1", 0, **options) as server:
+            return await asyncio.to_thread(ask, server.sockets[0].getsockname()[1])
+
+    return asyncio.run(main())
+
+
+def sync_port(base: str, ask: Callable[[int], bytes], handler: Any, options: dict[str, Any]) -> bytes:
+    def run(ws: Any) -> None:
+        handler(ws).send(None) if asyncio.iscoroutinefunction(handler) else handler(ws)
+
+    with part(base, "sync.server").serve(run, "127.0.0.1", 0, **options) as server:
+        thread = in_thread(server.serve_forever)
+        answer = ask(server.socket.getsockname()[1])
+        server.shutdown()
+        thread.join()
+    return answer
+
+
+def trio_port(base: str, ask: Callable[[int], bytes], handler: Any, options: dict[str, Any]) -> bytes:
+    async def main() -> bytes:
+        async with trio.open_nursery() as nursery:
+            serve = partial(part(base, "trio.server").serve, handler, 0, host="127.0.0.1", **options)
+            server = await nursery.start(serve)
+            answer: bytes = await trio.to_thread.run_sync(ask, server.listeners[0].socket.getsockname()[1])
+            await server.aclose()
+            return answer
+
+    return trio.run(main)
+
+
+SHELLS = {"asyncio": asyncio_port, "threads": sync_port, "trio": trio_port}
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("name", REQUESTS)
+def test_answers_and_what_the_log_is_told(name: str, shell: str) -> None:
+    seen = []
+    for base in BOTH:
+        done = []
+
+        async def handler(ws: Any, done: list[Any] = done) -> None:
+            done.append(ws.request.path)
+            done.append(ws.response.headers.get("Sec-WebSocket-Extensions"))
+
+        with told() as lines:
+            answer = SHELLS[shell](
+                base, partial(asked, data=REQUESTS[name]), handler, {"origins": [None, "http://good.invalid"]}
+            )
+        # When the end of a connection is told, and when that of its server, is a matter of chance.
+        seen.append((answer, done, sorted(line for line in lines if "server clos" not in line)))
+    assert seen[0] == seen[1]
+
+
+def _raise(*args: Any) -> Any:
+    raise ZeroDivisionError
+
+
+def _refuse(base: str) -> Any:
+    def select(ws: Any, names: Any) -> Any:
+        raise part(base, "exceptions").NegotiationError("none of these")
+
+    return select
+
+
+def _response(base: str) -> Any:
+    http11, headers = part(base, "http11"), part(base, "datastructures").Headers
+    return lambda ws, request, response: http11.Response(418, "Short", headers({"Content-Length": "1"}), b"x")
+
+
+def _teapot(ws: Any, request: Any) -> Any:
+    return ws.respond(418, "short\n")
+
+
+HOOKS: dict[str, Callable[[str], dict[str, Any]]] = {
+    "process_request responds": lambda base: {"process_request": _teapot},
+    "process_request raises": lambda base: {"process_request": _raise},
+    "process_response raises": lambda base: {"process_response": _raise},
+    "select_subprotocol raises": lambda base: {"select_subprotocol": _raise},
+    "select_subprotocol refuses": lambda base: {"select_subprotocol": _refuse(base)},
+    "select_subprotocol chooses": lambda base: {"select_subprotocol": lambda ws, names: names[-1]},
+    "no such subprotocol": lambda base: {"subprotocols": ["q"]},
+    "no header": lambda base: {"server_header": None, "process_request": _teapot},
+}
+
+
+@pytest.mark.parametrize("name", HOOKS)
+def test_hooks(name: str) -> None:
+    async def handler(ws: Any) -> None:
+        """Return at once."""
+
+    seen = []
+    for base in BOTH:
+        with told() as lines:
+            answer = asyncio_port(base, partial(asked, data=request("a, b")), handler, HOOKS[name](base))
+        seen.append((answer, sorted(line for line in lines if "server clos" not in line)))
+    assert seen[0] == seen[1]
+
+
+@pytest.mark.parametrize("hook", ["process_request", "process_response"])
+def test_a_hook_that_returns_something_else_is_told_what_it_may(hook: str) -> None:
+    async def handler(ws: Any) -> None:
+        """Return at once."""
+
+    with told() as lines:
+        answer = asyncio_port(BOTH[1], partial(asked, data=GOOD), handler, {hook: lambda *args: "no"})
+    assert answer.startswith(b"HTTP/1.1 500 ")
+    wanted = f"TypeError('{hook} must return a Response or None, got str')"
+    assert [line for line in lines if "ERROR" in line] == [f"websockets.server ERROR {hook} failed {wanted}"]
+
+
+# --- What a peer does wrong ---------------------------------------------------------------------------------
+
+FRAMES = {
+    "reserved bits": frame(TEXT, b"x", rsv=4),
+    "opcode": frame(3, b"x"),
+    "continuation": frame(CONT, b"x"),
+    "masked": frame(TEXT, b"x", key=b"mask"),
+    "long ping": frame(PING, b"x" * 126),
+    "ping in fragments": frame(PING, b"x", fin=False),
+    "close of one byte": frame(CLOSE, b"x"),
+    "close with 1005": frame(CLOSE, b"\x03\xed"),
+    "message in message": frame(TEXT, b"x", fin=False) + frame(TEXT, b"x"),
+    "close in message": frame(TEXT, b"x", fin=False) + frame(CLOSE, b"\x03\xe8"),
+    "too big": frame(TEXT, b"x" * 300),
+    "too many fragments": frame(TEXT, b"x", fin=False) + frame(CONT, b"", fin=False) * 4096,
+    "code of its own": frame(CLOSE, b"\x0f\xa0why"),
+    "nothing": frame(CLOSE),
+    "end": b"",
+}
+
+
+@asynccontextmanager
+async def answering(
+    script: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[Any]],
+) -> AsyncIterator[str]:
+    """Accept the opening handshakes of clients, and do what a script says."""
+
+    async def run(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        found = re.search(rb"(?i)sec-websocket-key: *(\S+)", head)
+        assert found
+        writer.write(accept_response(found[1].decode()))
+        await script(reader, writer)
+        writer.close()
+
+    async with await asyncio.start_server(run, "127.0.0.1", 0) as server:
+        yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+
+
+async def read_close(reader: asyncio.StreamReader) -> bytes:
+    """Read frames that a client sends, up to its Close frame; return what that says."""
+    while True:
+        first, second = await reader.readexactly(2)
+        key = await reader.readexactly(4)
+        payload = await reader.readexactly(second & 127)
+        if first & 15 == CLOSE:
+            return bytes(byte ^ key[i % 4] for i, byte in enumerate(payload))
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("name", FRAMES)
+async def test_what_a_peer_does_wrong(name: str) -> None:
+    seen = []
+    for base in BOTH:
+        sent = asyncio.get_running_loop().create_future()
+
+        async def script(reader: Any, writer: Any, sent: asyncio.Future[bytes] = sent) -> None:
+            writer.write(FRAMES[name])
+            if name == "end":
+                sent.set_result(b"")
+            else:
+                sent.set_result(await read_close(reader))
+
+        connect = part(base, "asyncio.client").connect
+        async with asyncio.timeout(20), answering(script) as uri:
+            async with connect(uri, max_size=128, compression=None) as ws:
+                with pytest.raises(part(base, "exceptions").ConnectionClosed) as caught:
+                    await ws.recv()
+            exc, cause = caught.value, caught.value.__cause__
+            told = type(exc).__name__, str(exc), exc.rcvd_then_sent, type(cause).__name__, str(cause), ws.close_code
+            seen.append((await sent, told))
+    assert seen[0] == seen[1]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("payload", [TEXT, BINARY])
+async def test_what_is_no_text(payload: int) -> None:
+    """Text that is not UTF-8, and binary messages that are to be text, are the peer's fault."""
+    for base in BOTH:
+
+        async def script(reader: Any, writer: Any) -> None:
+            writer.write(frame(payload, b"a\xff"))
+            assert (await read_close(reader))[:2] == b"\x03\xef"
+
+        connect = part(base, "asyncio.client").connect
+        async with asyncio.timeout(20), answering(script) as uri, connect(uri) as ws:
+            with pytest.raises(part(base, "exceptions").ConnectionClosedError) as caught:
+                await ws.recv(decode=True)
+            assert isinstance(caught.value.__cause__, UnicodeDecodeError)
+            assert caught.value.__cause__.start == 1
+            assert caught.value.sent is not None
+            assert caught.value.sent.code == 1007
+
+
+# --- How a connection is left -------------------------------------------------------------------------------
+
+
+async def _break(connect: Any) -> None:
+    async for _ in connect:
+        break
+
+
+async def _return(connect: Any) -> None:
+    async for _ in connect:
+        return
+
+
+async def _raise_in_loop(connect: Any) -> None:
+    async for _ in connect:
+        raise KeyError
+
+
+async def _continue(connect: Any) -> None:
+    n = 0
+    async for ws in connect:
+        n += 1
+        if n == 2:
+            await ws.close(4000)
+            break
+
+
+async def _raise_in_block(connect: Any) -> None:
+    async with connect:
+        raise KeyError
+
+
+async def _cancel(connect: Any) -> None:
+    async with connect as ws:
+        asyncio.current_task().cancel()  # type: ignore[union-attr]
+        await ws.recv()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("leave", [_break, _return, _raise_in_loop, _continue, _raise_in_block, _cancel])
+async def test_what_a_connection_that_is_left_is_closed_with(leave: Any) -> None:
+    seen = []
+    for base in BOTH:
+        codes: asyncio.Queue[int] = asyncio.Queue()
+
+        async def script(reader: Any, writer: Any, codes: asyncio.Queue[int] = codes) -> None:
+            said = await read_close(reader)
+            writer.write(frame(CLOSE, said))
+            codes.put_nowait(int.from_bytes(said[:2], "big"))
+
+        async with asyncio.timeout(20), answering(script) as uri:
+            task = asyncio.create_task(leave(part(base, "asyncio.client").connect(uri)))
+            await asyncio.gather(task, return_exceptions=True)
+            del task
+            seen.append([await codes.get() for _ in range(2 if leave is _continue else 1)])
+    assert seen[0] == seen[1]
+
+
+async def _returns(ws: Any) -> None:
+    """Return at once."""
+
+
+async def _raises(ws: Any) -> None:
+    raise KeyError
+
+
+async def _is_cancelled(ws: Any) -> None:
+    asyncio.current_task().cancel()  # type: ignore[union-attr]
+    await ws.recv()
+
+
+async def _closes(ws: Any) -> None:
+    await ws.close(4000, "why")
+    await ws.recv()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("handler", [_returns, _raises, _is_cancelled, _closes])
+async def test_how_a_handler_ends(handler: Any) -> None:
+    seen = []
+    for base in BOTH:
+        with told() as lines:
+            serve, connect = part(base, "asyncio.server").serve, part(base, "asyncio.client").connect
+            async with asyncio.timeout(20), serve(handler, "127.0.0.1", 0) as server:
+                ws = await connect(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
+                await ws.wait_closed()
+        seen.append((ws.close_code, ws.close_reason, sorted(lines)))
+    assert seen[0] == seen[1]
+
+
+@pytest.mark.anyio
+async def test_only_the_first_close_of_a_server_counts() -> None:
+    seen = []
+    for base in BOTH:
+        serve, connect = part(base, "asyncio.server").serve, part(base, "asyncio.client").connect
+
+        async def handler(ws: Any) -> None:
+            async for message in ws:
+                await ws.send(message)
+
+        async with asyncio.timeout(20), serve(handler, "127.0.0.1", 0) as server:
+            ws = await connect(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
+            server.close(close_connections=False)
+            server.close()
+            await ws.send("on")
+            seen.append([await ws.recv(), len(server.connections)])
+            await ws.close()
+    assert seen[0] == seen[1] == ["on", 1]
+
+
+# --- Classes of a program's own -----------------------------------------------------------------------------
+
+
+def _own(base: type[Any], seen: list[str], side: str) -> type[Any]:
+    class Own(base):  # type: ignore[misc]
+        async def __aenter__(self) -> Any:
+            seen.append(f"{side} enters")
+            return await super().__aenter__()
+
+        async def __aexit__(self, *args: object) -> None:
+            seen.append(f"{side} exits by {args[0] and args[0].__name__}")
+            await super().__aexit__(*args)
+
+        async def recv(self, *args: Any) -> Any:
+            seen.append(f"{side} receives")
+            return await super().recv(*args)
+
+    return Own
+
+
+@pytest.mark.anyio
+async def test_methods_of_a_class_of_ones_own_are_called() -> None:
+    seen = []
+    for base in BOTH:
+        called: list[str] = []
+        server_class = _own(part(base, "asyncio.server").ServerConnection, called, "server")
+        client_class = _own(part(base, "asyncio.client").ClientConnection, called, "client")
+
+        async def handler(ws: Any) -> None:
+            async for message in ws:
+                await ws.send(message)
+
+        serve, connect = part(base, "asyncio.server").serve, part(base, "asyncio.client").connect
+        async with asyncio.timeout(20), serve(handler, "127.0.0.1", 0, create_connection=server_class) as server:
+            uri = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+            async with connect(uri, create_connection=client_class) as ws:
+                await ws.send("x")
+                assert await anext(aiter(ws)) == "x"
+            async for ws in connect(uri, create_connection=client_class):
+                await ws.close()
+                break
+        seen.append(sorted(called))
+    assert seen[0] == seen[1]
+
+
+def test_methods_of_a_class_of_ones_own_are_called_in_threads() -> None:
+    seen = []
+    for base in BOTH:
+        called: list[str] = []
+
+        def made(kind: type[Any], side: str, called: list[str] = called) -> type[Any]:
+            class Own(kind):  # type: ignore[misc]
+                def __enter__(self) -> Any:
+                    called.append(f"{side} enters")
+                    return super().__enter__()
+
+                def __exit__(self, *args: object) -> None:
+                    called.append(f"{side} exits by {args[0] and args[0].__name__}")
+                    super().__exit__(*args)
+
+                def recv(self, *args: Any, **kwargs: Any) -> Any:
+                    called.append(f"{side} receives")
+                    return super().recv(*args, **kwargs)
+
+            return Own
+
+        def handler(ws: Any) -> None:
+            for message in ws:
+                ws.send(message)
+
+        server_class = made(part(base, "sync.server").ServerConnection, "server")
+        with part(base, "sync.server").serve(handler, "127.0.0.1", 0, create_connection=server_class) as server:
+            thread = in_thread(server.serve_forever)
+            uri = f"ws://127.0.0.1:{server.socket.getsockname()[1]}/"
+            client = part(base, "sync.client")
+            own = made(client.ClientConnection, "client")
+            with client.reconnect(uri, create_connection=own) as ws:
+                ws.send("x")
+                assert next(iter(ws)) == "x"
+            server.shutdown()
+            thread.join()
+        seen.append(sorted(called))
+    assert seen[0] == seen[1]
+
+
+# --- The log at DEBUG ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("compression", [None, "deflate"])
+async def test_each_frame_is_told(compression: str | None) -> None:
+    seen = []
+    for base in BOTH:
+
+        async def handler(ws: Any) -> None:
+            async for message in ws:
+                await ws.send(message)
+
+        with told(logging.DEBUG) as lines:
+            serve, connect = part(base, "asyncio.server").serve, part(base, "asyncio.client").connect
+            async with asyncio.timeout(20), serve(handler, "127.0.0.1", 0, compression=compression) as server:
+                uri = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+                async with connect(uri, compression=compression) as ws:
+                    await ws.send("hello")
+                    await ws.recv()
+                    await ws.send([b"\xff", b"x" * 100])
+                    await ws.recv()
+                    await (await ws.ping("ping"))
+        told_of = "TEXT|BINARY|CONT|PING|PONG|CLOSE|GET|HTTP/1.1|Connection:|Sec-WebSocket-[VEP]"
+        frames = [line for line in lines if re.search(rf"DEBUG [<>] ({told_of})", line)]
+        seen.append(
+            {
+                name: [one for one in frames if one.startswith(name)]
+                for name in ("websockets.client", "websockets.server")
+            }
+        )
+    assert seen[0] == seen[1]
+    assert len(seen[0]["websockets.client"]) > 12
