@@ -16,6 +16,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from functools import partial
 from types import AsyncGeneratorType, TracebackType
 from typing import Any, Generic, Literal, TypeVar, Unpack, cast
 
@@ -101,6 +102,11 @@ class Closing:
         await self._close(kind is not None)
         if not self._end.ag_running:  # in `shutdown_asyncgens`
             await self._end.aclose()
+
+
+async def _leave(ws: WebSocket, failed: bool) -> None:
+    """Close at the end of a round of `async for`, however it was left."""
+    await ws._leave(failed=False)
 
 
 class _Connector(ClientSettings, Generic[_T]):
@@ -297,7 +303,7 @@ class _Connector(ClientSettings, Generic[_T]):
                 delay = attempts.failed(exc)
             else:
                 opened = loop.time()
-                async with Closing(lambda _, ws=ws: ws._leave(failed=False)):
+                async with Closing(partial(_leave, ws)):
                     try:
                         yield shaped
                     finally:

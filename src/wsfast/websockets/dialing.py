@@ -20,7 +20,7 @@ from .client import ClientProtocol
 from .datastructures import Headers, HeadersLike
 from .exceptions import InvalidHandshake, InvalidStatus, SecurityError
 from .extensions.permessage_deflate import enable_client_permessage_deflate, only_deflate
-from .frames import Frame
+from .frames import Frame, Opcode
 from .headers import check_upgrade, validate_subprotocols
 from .http11 import Response
 from .protocol import Protocol, log_headers
@@ -40,6 +40,7 @@ WriteLimit = int | tuple[int, int | None]
 _SECRETS = frozenset({"authorization", "cookie", "proxy-authorization"})
 # What the handshake says anyway; some programs say it once more.
 _SAID = {"upgrade": "websocket", "connection": "upgrade", "sec-websocket-version": "13"}
+_SILENT = logging.Logger("websockets.client", logging.CRITICAL + 1)
 _NO_LIMIT = 2**62
 _COUNTED = 16
 _ROOM = 4096
@@ -102,18 +103,21 @@ class Shown:
         self.protocol = protocol
         self._logger = logger
 
-    def _tell(self, text: str, frame: Frame) -> Frame:
+    def _tell(self, text: str, *args: object) -> None:
         ws = None if self.protocol is None else self.protocol._websocket
-        (self._logger if ws is None else ws.logger).debug(text, frame)
-        return frame
+        (self._logger if ws is None else ws.logger).debug(text, *args)
 
     def encode(self, frame: Frame) -> Frame:
         """Tell of a frame that is sent."""
-        return self._tell("> %s", frame)
+        self._tell("> %s", frame)
+        if frame.opcode is Opcode.CLOSE:
+            self._tell("= connection is CLOSING")
+        return frame
 
     def decode(self, frame: Frame, *, max_size: int | None = None) -> Frame:
         """Tell of a frame that came."""
-        return self._tell("< %s", frame)
+        self._tell("< %s", frame)
+        return frame
 
 
 def chain(extensions: Sequence[Any], logger: Any, shown: Shown | None = None) -> Chain:
@@ -184,7 +188,7 @@ class Dialing:
             "max_size": max_size,
             "logger": logger,
         }
-        self.logger: Any = self._protocol().logger
+        self.logger: Any = logging.getLogger("websockets.client") if logger is None else logger
         self._times = times
         self._sizes = sizes
         self._most_redirects = max_redirects
@@ -205,7 +209,10 @@ class Dialing:
         }
 
     def _protocol(self) -> ClientProtocol:
-        protocol = ClientProtocol(self.ws_uri, **self._made_with)
+        # Which would tell the log of its state; `_judge` does that, and once.
+        protocol = ClientProtocol(self.ws_uri, **(self._made_with | {"logger": _SILENT}))
+        protocol.logger = self.logger
+        protocol.debug = self.logger.isEnabledFor(logging.DEBUG)
         if self._shown is not None:
             self._shown.protocol, self._shown = protocol, None
         if self._agreed is not None:
@@ -246,13 +253,18 @@ class Dialing:
 
     def _judge(self, opening: Any, response: handshake.Response) -> Any:
         """Judge a response, and tell a log that wants DEBUG of it."""
-        if self.logger.isEnabledFor(logging.DEBUG):
+        debug = self.logger.isEnabledFor(logging.DEBUG)
+        if debug:
             request = opening.request
+            self.logger.debug("= connection is CONNECTING")
             self.logger.debug("> GET %s HTTP/1.1", without_query(request.path))
             log_headers(self.logger, ">", Headers(request.headers.items()))
             self.logger.debug("< HTTP/1.1 %d %s", response.status_code, words(response.reason_phrase))
             log_headers(self.logger, "<", Headers(response.headers.items()))
-        return super()._judge(opening, response)  # type: ignore[misc]
+        judged = super()._judge(opening, response)  # type: ignore[misc]
+        if debug:
+            self.logger.debug("= connection is OPEN")
+        return judged
 
     def _told_as(self, exc: BaseException) -> BaseException:
         """Return what websockets raises in the place of an exception of wsfast's; see `translate`.
