@@ -514,17 +514,14 @@ async def test_each_frame_is_told(compression: str | None) -> None:
                     await ws.send([b"\xff", b"x" * 100])
                     await ws.recv()
                     await (await ws.ping("ping"))
-        told_of = (
-            "TEXT|BINARY|CONT|PING|PONG|CLOSE|GET|HTTP/1.1|Connection:|Sec-WebSocket-[VEP]|connection is (?!CLOSED)"
+        wanted = re.compile(
+            r"(websockets\.\w+) DEBUG [<>=] "
+            r"(TEXT|BINARY|CONT|PING|PONG|CLOSE|GET|HTTP/1.1|Connection:|Sec-WebSocket-[VEP]|connection is (?!CLOSED))"
         )
-        frames = [
-            line for line in lines if re.search(rf"DEBUG [<>=] (TEXT|BINARY|CONT|PING|PONG|CLOSE|{headers})", line)
-        ]
-        seen.append(
-            {
-                name: [one for one in frames if one.startswith(name)]
-                for name in ("websockets.client", "websockets.server")
-            }
-        )
+        sides: dict[str, list[str]] = {"websockets.client": [], "websockets.server": []}
+        for line in lines:
+            if (found := wanted.match(line)) is not None:
+                sides[found[1]].append(line)
+        seen.append(sides)
     assert seen[0] == seen[1]
     assert len(seen[0]["websockets.client"]) > 12
