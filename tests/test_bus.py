@@ -259,6 +259,17 @@ async def test_a_history_of_large_messages_is_read_in_parts(
                 await taken
 
 
+async def test_a_turn_may_store_much(make_local: Callable[[], Bus]) -> None:
+    """What waits is bounded by 1 MiB while it cannot go on, not while all is well."""
+    async with processes(make_local, 2) as made:
+        for process in made:
+            stored = [process.bus.store("h", bytes(65_536), 100, 60.0) for _ in range(50)]
+            for one in stored:
+                await one
+            assert process.bus.counters["outbox"] == 0
+        assert (await made[0].bus.read("h", None, 1)).position.offset == 100
+
+
 # --- What buses have in common --------------------------------------------------------------------------------------
 
 

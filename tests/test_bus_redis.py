@@ -199,6 +199,24 @@ async def test_a_restart_from_an_old_snapshot_is_a_new_epoch(tmp_path: Path) -> 
             assert (await one.bus.store("h", b"5", 100, 60.0)).epoch != before.epoch
 
 
+@pytest.mark.parametrize("query", ["?protocol=3", "?decode_responses=true&health_check_interval=1&client_name=a"])
+async def test_options_that_other_programs_want(query: str, shared: Engine) -> None:
+    """A URL may be shared with programs that speak RESP3, or want text; what comes is the same."""
+    made = [Process(RedisBus(shared.url + query, prefix="options")) for _ in range(2)]
+    for process in made:
+        await process.bus.start(process, process.origin)
+    await until(lambda: all(process.up for process in made))
+    one, other = made
+    await other.join("t", "h")
+    await one.bus.publish("t", b"1")
+    place = await one.bus.store("h", b"2", 100, 60.0)
+    await until(lambda: other.messages and other.stored)
+    assert other.messages == [("t", b"1")]
+    assert (await other.bus.read("h", None)).messages == [(place, b"2")]
+    for process in made:
+        await process.bus.close()
+
+
 async def test_scripts_that_were_flushed(own: Engine) -> None:
     async with two(own) as (one, other):
         await other.join("h")

@@ -26,6 +26,7 @@ from .._built import IMPLEMENTATION, unusable
 from ..exceptions import BusUnavailable
 from ..options import named_options
 from .interface import Bus, Position, Reading, Receiver, Stored
+from .lost import DOWN_BYTES, UP_BYTES
 from .memory import Taken
 from .outbox import Outbox, given_up
 from .store import Store
@@ -251,7 +252,7 @@ class LocalBus(Bus):
         self._keeper: int | None = None  # the origin of the keeper, if it is known
         self._epoch = 0  # of the keeper
         self._last_epoch = 0
-        self._outbox = Outbox()
+        self._outbox = Outbox(max_bytes=DOWN_BYTES)
         self._pumping = False
         self._ticking: asyncio.TimerHandle | None = None
         self._ticked = self._pinged = 0.0
@@ -513,6 +514,7 @@ class LocalBus(Bus):
             self._keeper_ended()
         self._keeper = origin
         self._epoch = epoch
+        self._outbox.max_bytes = UP_BYTES
         if self._last_epoch not in (0, epoch):
             self._reconnects += 1
             self._outbox.lost_history(self._loop.time())
@@ -522,6 +524,7 @@ class LocalBus(Bus):
 
     def _keeper_ended(self) -> None:
         self._keeper = None
+        self._outbox.max_bytes = DOWN_BYTES
         self._outbox.interrupted("the process that keeps the histories has ended")
         error = BusUnavailable("the process that keeps the histories has ended")
         for future in self._reads.values():

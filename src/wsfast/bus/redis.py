@@ -109,7 +109,8 @@ def _connection(options: dict[str, Any], timeout: float) -> Any:
     Raises:
         TypeError: an option is unknown to it.
     """
-    arguments = {"protocol": 2, "socket_connect_timeout": timeout, "socket_timeout": timeout, **options}
+    # What is sent and read here is RESP2, whatever the options, or a URL that other programs share, ask for.
+    arguments = {"socket_connect_timeout": timeout, "socket_timeout": timeout, **options, "protocol": 2}
     return arguments.pop("connection_class", redis_connection.Connection)(**arguments)
 
 
@@ -434,7 +435,7 @@ class _Node:
     def _refused(self, error: Exception) -> None:
         text = words(error)
         if text.startswith(
-            ("NOSCRIPT", "READONLY", "MOVED", "ASK", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "UNBLOCKED")
+            ("NOSCRIPT", "READONLY", "MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "UNBLOCKED")
         ):
             # It is not the engine that it was: look again, and try again what can be.
             self._bus.moved()
