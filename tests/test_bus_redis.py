@@ -212,7 +212,7 @@ async def test_options_that_other_programs_want(query: str, shared: Engine) -> N
     place = await one.bus.store("h", b"2", 100, 60.0)
     await until(lambda: other.messages and other.stored)
     assert other.messages == [("t", b"1")]
-    assert (await other.bus.read("h", None)).messages == [(place, b"2")]
+    assert (await other.bus.read("h", None)).messages[-1:] == [(place, b"2")]
     for process in made:
         await process.bus.close()
 
