@@ -141,9 +141,12 @@ class Prepared:
         key: object = None,
     ) -> None:
         self._compress = compress
-        if isinstance(message, str):
-            self.opcode: Opcode = _BINARY if text is False else _TEXT
-            self.payload: bytes = message.encode()
+        if type(message) is bytes and not text:  # as nearly all that other processes send
+            self.payload: bytes = message
+            self.opcode: Opcode = _BINARY
+        elif isinstance(message, str):
+            self.opcode = _BINARY if text is False else _TEXT
+            self.payload = message.encode()
         else:
             if type(message) is bytes:
                 self.payload = message
