@@ -316,6 +316,92 @@ async def _echo(ws: Any) -> None:
         await ws.send(message)
 
 
+async def _echo_events(scope: Any, receive: Any, send: Any) -> None:
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (event := await receive())["type"] == "websocket.receive":
+        await send({"type": "websocket.send", "bytes": event["bytes"]})
+
+
+def _serve_asgi() -> tuple[Any, list[Any], Callable[[int], None]]:
+    """Serve an ASGI application on a loop; return the address, the protocols that are made, and what runs turns."""
+    from wsfast.asgi import BridgeProtocol, Host
+    from wsfast.session import Limits
+
+    loop = asyncio.new_event_loop()
+    host = Host(_echo_events, Limits(ping_interval=None), loop, logging.getLogger("benchmarks.instructions"))
+    protocols: list[Any] = []
+
+    def make() -> Any:
+        protocols.append(BridgeProtocol(host))
+        return protocols[-1]
+
+    def turns(count: int) -> None:
+        for _ in repeat(None, count):
+            loop.call_soon(loop.stop)
+            loop.run_forever()
+
+    server = loop.run_until_complete(loop.create_server(make, "127.0.0.1", 0))
+    return server.sockets[0].getsockname(), protocols, turns
+
+
+def _open_asgi(address: Any, turns: Callable[[int], None]) -> socket.socket:
+    peer = socket.socket()
+    peer.connect(address)
+    peer.send(_OPENING)
+    turns(6)
+    assert peer.recv(1000).startswith(b"HTTP/1.1 101 ")
+    return peer
+
+
+def _echo_asgi(at_once: int) -> Case:
+    def prepare() -> tuple[Callable[[], object], int]:
+        from wsfast._codec import encode_frame
+
+        address, protocols, turns = _serve_asgi()
+        peer = _open_asgi(address, turns)
+        message = _sized(BINARY, 64)
+        frames, answers = encode_frame(2, message, mask=KEY) * at_once, encode_frame(2, message) * at_once
+        for _ in range(4):  # with the third read the connection goes on on wsfast's own transport
+            peer.send(frames)
+            turns(3)
+            assert peer.recv(len(answers) + 1) == answers
+        send, receive, ready, size = peer.send, peer.recv, protocols[0].transport._read_ready, len(answers)
+
+        def call() -> None:
+            for _ in repeat(None, BATCH // 2 // at_once):
+                send(frames)
+                ready()
+                receive(size)
+
+        return call, BATCH // 2
+
+    return prepare
+
+
+def _connection_asgi() -> tuple[Callable[[], object], int]:
+    from wsfast._codec import encode_frame
+
+    address, protocols, turns = _serve_asgi()
+    message = _sized(BINARY, 64)
+    frame, answer = encode_frame(2, message, mask=KEY), encode_frame(2, message)
+    close, closed = encode_frame(8, b"\x03\xe8", mask=KEY), encode_frame(8, b"\x03\xe8")
+
+    def call() -> None:
+        for _ in repeat(None, 10):
+            peer = _open_asgi(address, turns)
+            peer.send(frame)
+            turns(3)
+            assert peer.recv(100) == answer
+            peer.send(close)
+            turns(3)
+            assert peer.recv(100) == closed
+            peer.close()
+            protocols.clear()
+
+    return call, 10
+
+
 def _broadcast() -> tuple[Callable[[], object], int]:
     loop = asyncio.new_event_loop()
     opened = _open(loop, BATCH)
@@ -585,6 +671,9 @@ CASES: dict[str, Case] = {
     "echo 64 B by a handler of wsfast.websockets, on a socket": partial(_echo_handler, drop_in=True),
     "connection with one echo by a listener": _connection(None),
     "connection with one echo by a handler": _connection(_echo),
+    "echo 64 B by an ASGI application, on a socket": _echo_asgi(1),
+    "echo 64 B by an ASGI application, 50 at once": _echo_asgi(50),
+    "connection with one echo by an ASGI application": _connection_asgi,
     "broadcast 64 B, each delivery": _broadcast,
     "broadcast 64 B, each delivery, on a socket": _broadcast_on_sockets,
     "publish 64 B, no subscriber, no bus": _publish(0, bus=False),

@@ -1275,16 +1275,19 @@ cdef class EventEndpoint:
         if channel is None or type(event) is not dict or channel.write_paused:
             return self.send_rare(event)
         channel.turn._check(channel._corked)
-        if (<dict>event).get("type") != _SEND or (<dict>event).get("compress") is not None:
+        if (<dict>event).get("type") != _SEND:
             return self.send_rare(event)
         data = (<dict>event).get("bytes")
-        text = (<dict>event).get("text")
-        if data is None:
-            if type(text) is not str:
+        if type(data) is not bytes or len(<dict>event) > 2:  # else it has nothing but its type and its bytes
+            if len(<dict>event) > 2 and (<dict>event).get("compress") is not None:
                 return self.send_rare(event)
-            data = text
-        elif text is not None or type(data) is not bytes:
-            return self.send_rare(event)
+            text = (<dict>event).get("text")
+            if data is None:
+                if type(text) is not str:
+                    return self.send_rare(event)
+                data = text
+            elif text is not None or type(data) is not bytes:
+                return self.send_rare(event)
         if channel.sendable:
             channel._write(data)
         elif channel.packs and channel._pack(data, None, channel.thread_size):
