@@ -12,13 +12,14 @@ import select
 import socket
 import sys
 import termios
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from polled import FEW, crowd
 from shared import until
 
 from wsfast.transport import _socket, _socket_py
@@ -26,10 +27,17 @@ from wsfast.transport import _socket, _socket_py
 pytestmark = [pytest.mark.anyio, pytest.mark.readers("wsfast's own transport cannot be used there")]
 
 
-@pytest.fixture(params=["_socket", "_socket_py"], ids=["cython", "python"])
-def twin(request: pytest.FixtureRequest) -> ModuleType:
-    """Each twin. A missing extension is an error, never a skip."""
-    return importlib.import_module(f"wsfast.transport.{request.param}")
+_beside = 0
+"""How many connections there are beside those of a test."""
+
+
+@pytest.fixture(params=[("_socket", 0), ("_socket", FEW), ("_socket_py", 0)], ids=["cython", "polled", "python"])
+def twin(request: pytest.FixtureRequest) -> Iterator[ModuleType]:
+    """Each twin, the one in Cython also as one of many. A missing extension is an error, never a skip."""
+    global _beside
+    name, _beside = request.param
+    yield importlib.import_module(f"wsfast.transport.{name}")
+    _beside = 0
 
 
 class App(asyncio.Protocol):
@@ -90,10 +98,11 @@ async def joined(
 ) -> AsyncIterator[tuple[Any, socket.socket]]:
     """Run a transport, and give it and the other end, which blocks; at the end the protocol was told of it once."""
     ours, theirs = pair()
-    transport = twin.SocketTransport(asyncio.get_running_loop(), ours, app, **options)
-    transport.begin()
+    loop = asyncio.get_running_loop()
     theirs.settimeout(10)
-    with theirs:
+    with crowd(loop, _beside), theirs:
+        transport = twin.SocketTransport(loop, ours, app, **options)
+        transport.begin()
         yield transport, theirs
         transport.abort()
         async with asyncio.timeout(10):

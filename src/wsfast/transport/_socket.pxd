@@ -12,6 +12,29 @@ cdef class Receiver:
 cdef Receiver as_receiver(object protocol)
 
 
+cdef class Watcher:
+    cdef object _loop  # a weak reference
+    cdef object _poller  # a weak reference; None while it polls none
+    cdef int _apart  # how many transports the loop watches itself
+
+    cdef bint _poll(self, SocketTransport transport) except -1
+    cdef Poller _polling(self)
+    cdef int _poll_no_more(self, SocketTransport transport) except -1
+
+
+cdef class Poller:
+    cdef Watcher _watcher
+    cdef list _transports  # by descriptor; None for those which are not polled
+    cdef int _epoll
+    cdef int _polled  # how many it polls
+    cdef object __weakref__
+
+    cdef bint _take(self, SocketTransport transport) except -1
+    cdef int _drop(self, SocketTransport transport) except -1
+    cdef int _end_if_unused(self) except -1
+    cdef int _call(self, SocketTransport transport) except -1
+
+
 cdef class SocketTransport:
     cdef object _loop
     cdef object _protocol
@@ -19,6 +42,8 @@ cdef class SocketTransport:
     cdef object _owner  # a socket that is to be closed with this one
     cdef object _socket  # what `get_extra_info` handed out
     cdef object _pieces  # a list of what waits to be sent, or None
+    cdef Watcher _watcher  # of the loop; None before it was read
+    cdef object _context  # in which the poller calls; None while it does not
     cdef Py_ssize_t _offset  # of the first of them, what was sent
     cdef readonly Py_ssize_t _buffered
     cdef Py_ssize_t _high

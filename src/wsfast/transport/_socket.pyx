@@ -5,6 +5,7 @@ What is different here is only:
 * The system is called directly, and `recv` fills what a `Receiver` lends without a call of Python in between.
 * A large message is sent by sendmsg(2) from where it is.
 * A socket that was accepted becomes an object of Python only if somebody asks for it.
+* Many connections of a loop share one epoll (`_poller.pxi`).
 """
 
 import asyncio
@@ -103,6 +104,9 @@ cdef class Receiver:
     cdef int _write_gathered(self) except -1:
         """Write what was gathered for the end of the turn: somebody else writes to the transport, or ends it."""
         return 0
+
+
+include "_poller.pxi"
 
 
 cdef dict _plain_types = {}  # whether the type of a Receiver leaves `get_buffer` and `buffer_updated` as they are
@@ -236,16 +240,26 @@ cdef class SocketTransport:
         return self._protocol
 
     def _watch(self):
-        cdef _Reader reader = _Reader.__new__(_Reader)
-        reader._transport = self
-        self._loop.add_reader(self._fd, reader)
+        cdef _Reader reader
+        if self._watcher is None:
+            self._watcher = _watcher_of(self._loop)
+        if not self._watcher._poll(self):
+            reader = _Reader.__new__(_Reader)
+            reader._transport = self
+            self._loop.add_reader(self._fd, reader)
+            self._watcher._apart += 1
         self._registered = True
 
     cdef int _stop_reading(self) except -1:
         if self._registered:
             self._registered = False
-            if not self._loop.is_closed():
-                self._loop.remove_reader(self._fd)
+            if self._context is not None:
+                self._context = None
+                self._watcher._poll_no_more(self)
+            else:
+                self._watcher._apart -= 1
+                if not self._loop.is_closed():
+                    self._loop.remove_reader(self._fd)
         return 0
 
     cdef int _stop_writing(self) except -1:
@@ -692,7 +706,7 @@ cdef class SocketTransport:
             protocol.connection_lost(exc)
         finally:
             self._end_socket()
-            self._protocol = self._receiver = self._loop = None
+            self._protocol = self._receiver = self._loop = self._watcher = None
 
     def _end_socket(self):
         cdef int fd = self._fd
