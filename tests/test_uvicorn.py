@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import gc
 import inspect
+import itertools
 import logging
 import pickle
 import re
@@ -25,6 +26,7 @@ from vectors import PONG, frame
 import wsfast.uvicorn
 from wsfast import Deflate
 from wsfast.asgi import ClientDisconnected, Host, broadcast, of
+from wsfast.asgi.conversation import message_of
 from wsfast.uvicorn.protocol import Options, limits_of
 
 pytestmark = pytest.mark.anyio
@@ -486,6 +488,42 @@ async def test_what_cannot_be_sent_is_an_error(event: Event, error: str) -> None
         assert await client.receive_message() == b"here"
     assert len(raised) == 1
     assert error in raised[0]
+
+
+async def test_an_event_means_the_same_whatever_else_is_in_it() -> None:
+    """The hot path looks at no more keys than it must; `message_of` at all."""
+    nothing = object()
+    values: dict[str, list[object]] = {
+        "text": [nothing, None, "a", b"a", 5],
+        "bytes": [nothing, None, b"b", "b", bytearray(b"c"), memoryview(b"d"), 5],
+        "compress": [nothing, None, True, False, 1],
+        "more": [nothing, 1],
+    }
+    events: list[Event] = []
+    for chosen in itertools.product(*values.values()):
+        given = {name: value for name, value in zip(values, chosen, strict=True) if value is not nothing}
+        events.append({"type": "websocket.send", **given})
+    sent: list[object] = []
+    wrong: list[Event] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await accept(receive, send)
+        for event in events:
+            try:
+                data = message_of(event).data
+            except (TypeError, ValueError) as exc:
+                with pytest.raises(type(exc), match=re.escape(str(exc))):
+                    await send(event)
+                wrong.append(event)
+            else:
+                await send(event)
+                sent.append(data if isinstance(data, str) else bytes(data))
+
+    async with running(app) as run, await run.connect() as client:
+        received = [await client.receive_message() for _ in range(64)]
+        await client.end()
+    assert received == sent
+    assert len(sent) + len(wrong) == len(events) == 350
 
 
 async def test_the_peers_close_is_told_after_its_messages(way: dict[str, Any]) -> None:
