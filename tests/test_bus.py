@@ -7,6 +7,7 @@ import contextlib
 import importlib
 import math
 import os
+import random
 from collections.abc import Callable
 from pathlib import Path
 from struct import Struct
@@ -257,6 +258,27 @@ async def test_a_history_of_large_messages_is_read_in_parts(
         for taken in (other.bus.publish("hello", bytes(1001)), other.bus.store("h", bytes(1001), 10, 60.0)):
             with pytest.raises(BusUnavailable, match="a message has 1001 bytes, the limit is 1000"):
                 await taken
+
+
+async def test_what_goes_to_different_others_keeps_its_order(make_local: Callable[[], Bus]) -> None:
+    """What some get is gathered for all of them, and what one of them gets alone comes in between."""
+    async with processes(make_local, 3) as (one, both, some):
+        await both.join("a", "b", "c")
+        await some.join("a", "c")
+        sent = []
+        for number in range(200):
+            topic = random.choice("abc")
+            data = b"%d" % number * random.choice([1, 1, 1, 20_000])
+            sent.append((topic, data))
+            await asyncio.sleep(0) if number % 7 == 0 else None
+            one.bus.publish(topic, data)
+            if number % 50 == 49:
+                one.bus.subscribe(f"t{number}")  # which is told to them between two messages
+        await one.bus.close()  # which sends what the last turn has published
+        await until(lambda: len(both.messages) == len(sent))
+        await until(lambda: len(some.messages) == sum(topic != "b" for topic, _ in sent))
+        assert both.messages == sent
+        assert some.messages == [(topic, data) for topic, data in sent if topic != "b"]
 
 
 async def test_a_turn_may_store_much(make_local: Callable[[], Bus]) -> None:

@@ -421,19 +421,24 @@ class LocalBus(Bus):
 
     def _flush(self) -> None:
         self._flushing = False
-        self._share_out()
-        peers, self._waiting_dirty = self._waiting_dirty, []
-        for peer in peers:
-            peer.flush()
-
-    def _gather_for(self, peers: list[_Peer]) -> None:
-        """Have what is published from now on be gathered for some others."""
-        if self._gathered:
-            self._share_out()
-        self._together = peers
-        if not self._flushing:
-            self._flushing = True
-            self._loop.call_soon(self._flush)
+        gathered, together = self._gathered, self._together
+        self._together = None
+        if gathered and together is not None:
+            # As `_share_out` does, but for whom nothing else waits, it is written at once.
+            self._gathered = []
+            frames = gathered[0] if len(gathered) == 1 else b"".join(gathered)
+            for peer in together:
+                transport = peer.transport
+                if peer.stuck:
+                    peer.lost += len(gathered)
+                elif peer.out or transport is None:
+                    peer.out.append(frames)
+                else:
+                    transport.write(frames)
+        if self._waiting_dirty:
+            peers, self._waiting_dirty = self._waiting_dirty, []
+            for peer in peers:
+                peer.flush()
 
     def _share_out(self) -> None:
         """Queue what was published for those whom it was gathered for."""
@@ -686,8 +691,14 @@ class LocalBus(Bus):
         peers = self._interested.get(topic)
         if peers:
             frame = make(MESSAGE, topic, data)
-            if peers is not self._together and peers != self._together:
-                self._gather_for(peers)
+            together = self._together
+            if peers is not together and peers != together:
+                if together is not None:
+                    self._share_out()
+                self._together = peers
+                if not self._flushing:
+                    self._flushing = True
+                    self._loop.call_soon(self._flush)
             self._gathered.append(frame)
         return _DONE
 
