@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsfast.exceptions import InvalidHeaderFormat, show
+from wsfast.exceptions import InvalidHeader, InvalidHeaderFormat, show
 from wsfast.handshake import headers as h
 from wsfast.http import check_header
 
@@ -269,3 +269,25 @@ def test_bearer() -> None:
 )
 def test_show(value: str | bytes, shown: str) -> None:
     assert show(value) == shown
+
+
+def test_a_header_of_another_type_is_told() -> None:
+    for name, value in (("X", []), ("X", {}), ([], "y"), ("X", bytearray(b"y"))):
+        with pytest.raises(TypeError, match="as str, got"):
+            h.header_line(name, value)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "Bearer QWxhZGRpbjpvcGVuIHNlc2FtZQ==",
+        "Basics QWxhZGRpbjpvcGVuIHNlc2FtZQ==",
+        "Basic QWxhZGRp.bjpvcGVuIHNlc2FtZQ==",
+        "Basic QWxhZGRp~bjpvcGVuIHNlc2FtZQ==",
+        "Basic QWxhZGRpbjpv-cGVuIHNlc2FtZQ==",
+    ],
+)
+def test_credentials_are_those_of_basic_and_nothing_else(value: str) -> None:
+    """Not a token that happens to be the same, nor one with characters between that base64 does not have."""
+    with pytest.raises(InvalidHeader):
+        h.parse_authorization_basic(value)

@@ -320,6 +320,15 @@ def test_a_pong_is_under_way_until_the_peer_took_its_last_byte() -> None:
     assert connection.encoder.take() == b"\x8a\x014"
 
 
+def test_an_interval_that_is_taken_away() -> None:
+    """There is no further ping then, and no deadline that is always due."""
+    session = make(ping_interval=1, ping_timeout=None)
+    session.limits = Limits(ping_interval=None)
+    assert session.on_time(START + 1) is Do.NOTHING
+    assert session.deadline is None
+    assert not sent(session)
+
+
 def test_too_early_is_no_time() -> None:
     """Whatever `on_time` waits for, it does nothing before, and not half of it either."""
     session = make(ping_interval=20, ping_timeout=15)
@@ -552,6 +561,25 @@ def test_how_long_a_peer_may_go_on_after_the_end(close_timeout: float | None, un
         assert session.deadline == (None if close_timeout is None else START + close_timeout)
     else:
         assert session.deadline == START + min(1 + LINGER, close_timeout or inf)
+
+
+@SIDES
+def test_a_peer_that_stays_after_both_close_frames_spoils_nothing(side: Side) -> None:
+    """The server ends the transport, and drops a client that stays; where a client must, something was lost."""
+    session = make(side, close_timeout=10)
+    session.receive_data(frame(session, CLOSE, b"\x03\xe8"), START)
+    session.sending_ended(START)
+    clock = Clock(session)
+    clock.run(20)
+    assert clock.done[-1][1] is Do.DROP
+    ended_late = None if side is Side.SERVER else TimeoutError
+    assert type(session.connection.lost) is (ended_late or type(None))
+    broken = OSError("broken")
+    session = make(side, close_timeout=10)
+    session.close(START, 1000, "", CloseCause.LOCAL)
+    session.connection.lost = broken
+    Clock(session).run(20)
+    assert session.connection.lost is broken, "the first cause stays"
 
 
 @SIDES
@@ -827,3 +855,19 @@ def test_after_the_end_no_consumer_is_waited_for() -> None:
     session.keep_back(START)
     session.close(START, 1000, "", CloseCause.LOCAL)
     assert session.deadline == START + 10  # this side's Close frame says that it waits for the peer alone
+
+
+def test_what_to_do_is_told_apart() -> None:
+    """Each is more than those before it: of several, a shell is told the most."""
+    assert [do.name for do in sorted(Do)] == ["NOTHING", "FLUSH", "SETTLE", "DRAINED", "END", "DROP"]
+
+
+def test_defaults() -> None:
+    """As they are documented: docs/limits.md."""
+    limits = Limits()
+    assert (limits.max_size, limits.max_fragments) == (1024 * 1024, None)
+    assert (limits.read_limit, limits.write_limit) == (65536, 65536)
+    assert (limits.max_buffered, limits.overflow) == (4 * 1024 * 1024, "error")
+    assert (limits.open_timeout, limits.close_timeout) == (10, 10)
+    assert (limits.ping_interval, limits.ping_timeout) == (20, 20)
+    assert (limits.compression, limits.extensions) == (None, None)
