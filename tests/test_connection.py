@@ -17,6 +17,7 @@ from wsfast.exceptions import (
     ConnectionClosed,
     ConnectionClosedError,
     ConnectionClosedOK,
+    ExtensionError,
     InvalidPayload,
     InvalidState,
     PayloadTooBig,
@@ -420,6 +421,7 @@ def test_close_check() -> None:
 def test_why_this_side_fails_a_connection() -> None:
     """Whose fault it is: a limit of this program's is no rule that the peer broke."""
     assert cause_of_failure(PayloadTooBig("")) is CloseCause.TOO_BIG
+    assert cause_of_failure(ExtensionError("")) is CloseCause.HANDLER_ERROR
     assert cause_of_failure(InvalidPayload("")) is CloseCause.PROTOCOL_ERROR
     assert cause_of_failure(ProtocolError("")) is CloseCause.PROTOCOL_ERROR
 
