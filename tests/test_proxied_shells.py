@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+import sync_helpers
 from certificates import Certificates
 from sync_helpers import PATIENCE, in_thread, until
 from test_proxied import LINE, SIGNATURE, V4, V6
@@ -43,6 +44,16 @@ def in_threads(hook: Callable[..., Any] | None, options: dict[str, Any]) -> Iter
         yield server, server.socket.getsockname()
         server.shutdown()
         thread.join(PATIENCE)
+
+
+def on_asyncio(hook: Callable[..., Any] | None, options: dict[str, Any]) -> Iterator[tuple[Any, Any]]:
+    async def handler(ws: wsfast.WebSocket) -> None:
+        await ws.send(told(ws))
+        async for message in ws:
+            await ws.send(message)
+
+    with sync_helpers.running(handler, process_request=hook, **options) as running:
+        yield running.server, running.server.sockets[0].getsockname()
 
 
 def on_trio(hook: Callable[..., Any] | None, options: dict[str, Any]) -> Iterator[tuple[Any, Any]]:
@@ -189,3 +200,40 @@ def test_what_is_counted(serving: Any) -> None:
         assert (counters["opened"], counters["messages_sent"], counters["handshakes"]) == (1, 1, 0)
         assert 'wsfast_refused_total{status="403"} 2' in wsfast.metrics.render(server)
     assert set(counters) == set(wsfast.Server().counters)
+
+
+# --- What the program brings -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shell", [on_asyncio, in_threads, on_trio])
+@pytest.mark.parametrize("what", ["class", "OSError", "status", "no status"])
+def test_what_fails_before_the_answer_is_answered(shell: Any, what: str, caplog: pytest.LogCaptureFixture) -> None:
+    """By 500, and told to the log: a class of connections of the program's own, and a response that a hook spoilt."""
+    options: dict[str, Any] = {}
+    if what in ("class", "OSError"):
+        package = {on_asyncio: "asyncio", in_threads: "sync", on_trio: "trio"}[shell]
+        base = pytest.importorskip(f"wsfast.{package}.websocket", reason="needs trio").WebSocket
+
+        def fail(self: Any, *args: Any, **kwargs: Any) -> None:
+            raise LookupError("no such thing") if what == "class" else FileNotFoundError("no such thing")
+
+        options["create_connection"] = type("Failing", (base,), {"__init__": fail})
+    else:
+
+        def spoil(ws: Any, request: wsfast.Request, response: wsfast.Response) -> None:
+            response.status_code = 101.5 if what == "status" else True  # type: ignore[assignment]
+
+        options["process_response"] = spoil
+    with contextlib.contextmanager(shell)(None, options) as (server, address):
+        for _ in range(2):
+            with socket.create_connection(address, timeout=PATIENCE) as sock:
+                sock.sendall(REQUEST % b"")
+                came = b""
+                while data := sock.recv(65536):
+                    came += data
+            assert came.startswith(b"HTTP/1.1 500 ")
+            assert b"no such thing" not in came
+        until(lambda: server.counters["refused"] == {500: 2})
+    failed = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert [record.getMessage() for record in failed] == ["opening handshake failed: a hook raised"] * 2
+    assert all(record.exc_info for record in failed)

@@ -308,7 +308,7 @@ class Response:
 
     Raises:
         ValueError: if the code is out of range, or the phrase or a header has a character that it must not have.
-        TypeError: if `headers` are something else, or one of them is no `str`.
+        TypeError: if the code is no `int`, or `headers` are something else, or one of them is no `str`.
     """
 
     __slots__ = ("body", "headers", "reason_phrase", "status_code")
@@ -320,8 +320,6 @@ class Response:
         headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
         body: bytes = b"",
     ) -> None:
-        if not 100 <= status_code <= 599:
-            raise ValueError(f"expected a status code from 100 to 599, got {status_code}")
         if reason_phrase is None:
             try:
                 reason_phrase = HTTPStatus(status_code).phrase
@@ -338,6 +336,10 @@ class Response:
         self._check()
 
     def _check(self) -> None:
+        if not isinstance(self.status_code, int) or isinstance(self.status_code, bool):
+            raise TypeError(f"expected a status code as int, got {type(self.status_code).__name__}")
+        if not 100 <= self.status_code <= 599:
+            raise ValueError(f"expected a status code from 100 to 599, got {self.status_code}")
         check_header("reason-phrase", self.reason_phrase)
         for name, value in self.headers.items():
             check_header(name, value)
@@ -359,7 +361,8 @@ class Response:
             with_body: False for the answer to HEAD, whose Content-Length is that of the body it leaves out.
 
         Raises:
-            ValueError: if a header that was added has a character that it must not have.
+            ValueError, TypeError: if a header that was added has a character that it must not have, or the code was made
+                another than it may be.
         """
         self._check()
         lines = [f"HTTP/1.1 {self.status_code} {self.reason_phrase}"]

@@ -403,7 +403,7 @@ class BaseServer:
         with_body = request is None or request.method != "HEAD"
         try:
             data = response.serialize(with_body=with_body)
-        except ValueError as exc:  # a hook added a header that must not be
+        except (ValueError, TypeError) as exc:  # a hook added a header that must not be
             response = self._failed(exc)
             data = response.serialize(with_body=with_body)
         return response.status_code, data

@@ -147,12 +147,16 @@ class _Served:
                 if not data:
                     raise ConnectionResetError("the client ended it")
                 request = parser.feed(data)
-            ws = server._create_connection(link, server.limits, request=request, logger=server.logger)
-            ws._bridge = server._bridge
-            client = server._forwarded_from(request, peer)
-            if client is not None or (proxied is not None and proxied.source is not None):
-                peer = client or peer
-                ws._come_from(peer, None if proxied is None else proxied.destination)
+            try:
+                ws = server._create_connection(link, server.limits, request=request, logger=server.logger)
+                ws._bridge = server._bridge
+                client = server._forwarded_from(request, peer)
+                if client is not None or (proxied is not None and proxied.source is not None):
+                    peer = client or peer
+                    ws._come_from(peer, None if proxied is None else proxied.destination)
+            except Exception as exc:  # of the program's class
+                self._answer(server._failed(exc), request)
+                return
             answer: Accepted | Response = run_to_end(finish_answer(server._answer(ws, request, lambda: peer)))
             deadline.left()
         except HandshakeRefused as exc:

@@ -313,13 +313,19 @@ class Server(CountingServer):
                     if not data:
                         raise ConnectionResetError("the client ended it")
                     request = parser.feed(data)
-                ws = self._create_connection(transport, self.limits, stream=stream, request=request, logger=self.logger)
-                ws._bridge = self._bridge
-                client = self._forwarded_from(request, peer)
-                if client is not None or (proxied is not None and proxied.source is not None):
-                    peer = client or peer
-                    ws._come_from(peer, None if proxied is None else proxied.destination)
-                answer = await finish_answer(self._answer(ws, request, lambda: peer))
+                try:
+                    ws = self._create_connection(
+                        transport, self.limits, stream=stream, request=request, logger=self.logger
+                    )
+                    ws._bridge = self._bridge
+                    client = self._forwarded_from(request, peer)
+                    if client is not None or (proxied is not None and proxied.source is not None):
+                        peer = client or peer
+                        ws._come_from(peer, None if proxied is None else proxied.destination)
+                except Exception as exc:  # of the program's class
+                    answer = self._failed(exc)
+                else:
+                    answer = await finish_answer(self._answer(ws, request, lambda: peer))
                 if self.closing or isinstance(answer, Response):
                     await trio.lowlevel.checkpoint_if_cancelled()
                 else:
