@@ -340,7 +340,8 @@ class WebSocket(Shell):
             raise ConcurrencyError("send() was called by the iterable whose items are being sent")
         async with self._gate:
             await self._wait_for_room()
-            await self._check_open()
+            if connection.state is not State.OPEN:
+                await self._check_open()
             self._settle_gathered()
             if pieces is None:
                 connection.send_message(message, text=text, compress=compress)  # type: ignore[arg-type]
