@@ -101,6 +101,8 @@ def test_window_bits_are_checked(name: str) -> None:
         ({"executor_threshold": -1}, ValueError, "executor_threshold must be at least 0, or None, got -1"),
         ({"idle": -0.1}, ValueError, "idle must be at least 0 seconds, or None, got -0.1"),
         ({"idle": float("nan")}, ValueError, "idle must be at least 0 seconds, or None, got nan"),
+        ({"idle": "60"}, TypeError, "idle must be a number of seconds or None, got str"),
+        ({"idle": True}, TypeError, "idle must be a number of seconds or None, got bool"),
         ({"backend": "gzip"}, ValueError, "backend must be one of .*, got 'gzip'"),
         ({"budget": 1 << 20}, TypeError, "budget must be a DeflateBudget or None, got 1048576"),
     ],

@@ -399,7 +399,8 @@ def test_tls(certs: Certificates) -> None:
 @pytest.mark.parametrize(
     ("options", "kind", "text"),
     [
-        ({"port": 0, "sock": object()}, ValueError, "one address"),
+        ({"port": 0, "path": "/nowhere"}, ValueError, "one address"),
+        ({"sock": object()}, TypeError, "sock"),
         ({"port": None}, ValueError, "one address"),
         ({"max_connections": 0}, ValueError, "max_connections"),
         ({"max_connections": "1"}, TypeError, "max_connections"),

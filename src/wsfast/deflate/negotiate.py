@@ -83,6 +83,8 @@ class Deflate:
         _check_int("mem_level", self.mem_level, 1, 9)
         _check_int("threshold", self.threshold, 0)
         _check_int("executor_threshold", self.executor_threshold, 0, optional=True)
+        if self.idle is not None and (not isinstance(self.idle, (int, float)) or isinstance(self.idle, bool)):
+            raise TypeError(f"idle must be a number of seconds or None, got {type(self.idle).__name__}")
         if self.idle is not None and not self.idle >= 0:
             raise ValueError(f"idle must be at least 0 seconds, or None, got {self.idle}")
         if self.budget is not None and not isinstance(self.budget, DeflateBudget):
