@@ -361,8 +361,8 @@ class Response:
             with_body: False for the answer to HEAD, whose Content-Length is that of the body it leaves out.
 
         Raises:
-            ValueError, TypeError: if a header that was added has a character that it must not have, or the code is
-                none any more.
+            ValueError, TypeError: if a header that was added has a character that it must not have, or the status
+                code was changed to something that is not valid.
         """
         self._check()
         lines = [f"HTTP/1.1 {self.status_code} {self.reason_phrase}"]

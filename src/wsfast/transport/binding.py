@@ -214,7 +214,7 @@ def bind_unix(path: str | bytes) -> socket.socket:
 
 
 def check_backlog(backlog: object) -> int:
-    """Return the option `backlog` as the system takes it; a number that C does not hold is none that it would reach.
+    """Check the option `backlog`; return it, clamped to what the system's integer holds.
 
     Raises:
         TypeError, ValueError: it is not an int of at least 0.
@@ -227,7 +227,7 @@ def check_backlog(backlog: object) -> int:
 
 
 def check_address(host: object, port: object) -> None:
-    """Check a host and a port to listen on: what is out of range, the system would take for another number.
+    """Check a host and a port to listen on; the system would take a port that is out of range for another one.
 
     Raises:
         TypeError, ValueError: one is of another type, or the port out of its range.
