@@ -270,6 +270,20 @@ def test_json_unfolds(page: Page) -> None:
     page.click("pretty")
     page.type("text", "[12345678901234567890, 1.50, 1e999, -0, 7]", Keys.ENTER)
     assert page.received(4)[3][1] == "[ 5 items ]12345678901234567890" + "1.50" + "1e999" + "-0" + "7"
+    page.fill("text", r'{"b": 1, "2": {}, "1": [], "b": "\u00e9\"\u202e", "__proto__": true, "": null}')
+    page.click("send-text")
+    assert page.received(5)[4][1] == (
+        '{ 6 keys }"b": 1"2": { 0 keys }"1": [ 0 items ]"b": "é\\"\\u202e"' + '"__proto__": true"": null'
+    )
+    page.fill("text", "\x1b[2J\u200b a\u200db\tc\nd \u202eexe")
+    page.click("send-text")
+    assert page.received(6)[5][1] == "\\u001b[2J\\u200b a\u200db\tc\nd \\u202eexe"
+
+
+def test_a_port_is_one_of_this_machine(page: Page, server: Serve) -> None:
+    page.fill("url", f" {server.port} ")
+    page.connect("echo")
+    assert page.value("url") == f"ws://127.0.0.1:{server.port}/"
 
 
 def test_binary_is_typed_and_shown_in_hexadecimal(page: Page) -> None:
