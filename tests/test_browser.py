@@ -609,6 +609,29 @@ def test_axe_finds_no_violation(page: Page, width: int, scheme: str) -> None:
         page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
 
+def test_a_change_of_size_does_not_stop_the_log_from_following(page: Page) -> None:
+    metrics = {"height": 700, "deviceScaleFactor": 1, "mobile": False}
+    try:
+        page.connect("echo")
+        page.fill("times", "40")
+        page.type("text", "long " * 60, Keys.ENTER)
+        page.wait(lambda: len(page.lines("received")) == 40)
+        page.fill("times", "1")
+        for count, width in enumerate((500, 1200, 390, 1000), 41):
+            page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": width, **metrics})
+            page.wait(lambda width=width: page.driver.execute_script("return innerWidth") == width)
+            page.type("text", "x", Keys.ENTER)
+            page.wait(lambda count=count: len(page.lines("received")) == count)
+            page.wait(
+                lambda: page.driver.execute_script(
+                    "return scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < 2"
+                )
+            )
+        assert not page.driver.find_element(By.ID, "jump").is_displayed()
+    finally:
+        page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
 def test_on_a_phone_the_composer_stays_at_the_bottom(page: Page) -> None:
     metrics = {"width": 390, "height": 700, "deviceScaleFactor": 2, "mobile": True}
     page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)

@@ -28,15 +28,6 @@ CODEC = (
     "tests/test_codec_limits.py",
     "tests/test_codec_half_made.py",
 )
-THREADS = (
-    "tests/test_codec_threads.py",
-    "tests/test_threads.py",
-    "tests/test_server_threads.py",
-    "tests/test_websocket.py",
-    "tests/test_broadcast.py",
-    "tests/test_topics.py",
-)
-"""What a build without a GIL runs; not all that the other tests need can be had there."""
 PURE = (
     *(
         "tests/test_codec_decode.py",
@@ -83,7 +74,6 @@ def run_tests(
         folder = Path(temporary)
         source = copy_sources(folder / "source")
         pure = interpreter.implementation != "cpython"
-        few = few or interpreter.free_threaded
         home = (keep or folder) / f"venv-{interpreter.name}"
         python = make_environment(interpreter, home, *(FEW if few or pure else ()))
         (folder / "wheel").mkdir()
@@ -99,10 +89,11 @@ def run_tests(
             raise SystemExit(f"{interpreter}: expected the wheel in {home}, got {' '.join(said)}")
         chosen: list[str] = arguments
         if not arguments and (quick or few or pure):
-            chosen = [*CODEC, *(THREADS if interpreter.free_threaded else () if few else USUAL)]
+            chosen = [*CODEC, *(() if few else USUAL)]
             if pure:
                 chosen = [*PURE]
-        environ = environment()
+        # Some of what the tests use does not declare that it can do without a GIL, and would switch it on.
+        environ = environment(**({"PYTHON_GIL": "0"} if interpreter.free_threaded else {}))
         if pure:  # there is no wheel of what makes certificates
             other = next(each for each in find() if each.implementation == "cpython" and not each.free_threaded)
             certificates = folder / "certificates"
