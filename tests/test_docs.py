@@ -402,6 +402,15 @@ def test_it_builds_without_a_warning(tmp_path: Path) -> None:
 # --- The figures --------------------------------------------------------------------------------------------
 
 
+def test_a_run_of_all_scenarios_measures_every_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT))
+    from benchmarks.compare.scenarios import SCENARIOS, TARGETS
+
+    peers = {scenario.name: set(scenario.peers) for scenario in SCENARIOS.values()}
+    for target in TARGETS:
+        assert {target.ours, *target.peers} <= peers[target.scenario], target
+
+
 def test_the_figures_of_readme_and_docs_are_written_by_one_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
