@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import http.client
 import json
 import re
@@ -617,16 +618,16 @@ def test_a_change_of_size_does_not_stop_the_log_from_following(page: Page) -> No
         page.type("text", "long " * 60, Keys.ENTER)
         page.wait(lambda: len(page.lines("received")) == 40)
         page.fill("times", "1")
-        for count, width in enumerate((500, 1200, 390, 1000), 41):
+        count = 40
+        for width in (500, 1200, 390, 1000):
             page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": width, **metrics})
-            page.wait(lambda width=width: page.driver.execute_script("return innerWidth") == width)
             page.type("text", "x", Keys.ENTER)
-            page.wait(lambda count=count: len(page.lines("received")) == count)
-            page.wait(
-                lambda: page.driver.execute_script(
-                    "return scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < 2"
-                )
+            count += 1
+            script = (
+                "return innerWidth == arguments[0] && document.querySelectorAll('#log .received').length == arguments[1]"
+                " && scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < 2"
             )
+            page.wait(functools.partial(page.driver.execute_script, script, width, count))
         assert not page.driver.find_element(By.ID, "jump").is_displayed()
     finally:
         page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
