@@ -624,7 +624,8 @@ def test_a_change_of_size_does_not_stop_the_log_from_following(page: Page) -> No
             page.type("text", "x", Keys.ENTER)
             count += 1
             script = (
-                "return innerWidth == arguments[0] && document.querySelectorAll('#log .received').length == arguments[1]"
+                "return innerWidth == arguments[0]"
+                " && document.querySelectorAll('#log .received').length == arguments[1]"
                 " && scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < 2"
             )
             page.wait(functools.partial(page.driver.execute_script, script, width, count))
