@@ -141,6 +141,14 @@ def test_a_server_that_breaks_the_protocol_is_told_by_what() -> None:
     assert b"reserved bits" in done.stderr
 
 
+def test_tls_to_a_port_without_it() -> None:
+    with running() as served:
+        done = client(served.uri.replace("ws://", "wss://"))
+    assert done.returncode == 1
+    assert b"expected TLS, got something else" in done.stderr
+    assert b"ws://" in done.stderr
+
+
 def test_what_a_refusal_says_is_safe() -> None:
     def script(peer: Peer) -> None:
         peer.read_head()

@@ -10,7 +10,7 @@ import socket
 import ssl
 import sys
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from wsfast.client.connector import connect
 from wsfast.exceptions import InvalidHandshake, InvalidStatus, InvalidURI, WebSocketError
@@ -59,6 +59,10 @@ def discard_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+_NO_TLS: Final = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG", "HTTP_REQUEST")
+"""What OpenSSL calls the answer of a server that does not speak TLS; which, depends on its version."""
+
+
 def tell_failure(args: argparse.Namespace, exc: BaseException) -> None:
     """Tell the user, on stderr, where it could not be connected to, and why."""
     host = re.split("[/?]", args.uri.partition("://")[2], maxsplit=1)[0].rpartition("@")[2]
@@ -71,6 +75,8 @@ def explain(exc: BaseException) -> str:
     if isinstance(exc, OSError) and exc.errno is not None and exc.strerror:
         # asyncio: "[Errno 111] Connect call failed ('127.0.0.1', 1)"; of several addresses, one after the other.
         text = exc.strerror if isinstance(exc, (socket.gaierror, ssl.SSLError)) else os.strerror(exc.errno)
+    if isinstance(exc, ssl.SSLError) and exc.reason in _NO_TLS:
+        text = f"expected TLS, got something else ({exc.reason}): is the port one for ws://?"
     if not isinstance(exc, (WebSocketError, OSError, ValueError)):
         text = f"{type(exc).__name__}: {text}"
     if isinstance(exc, InvalidStatus):
