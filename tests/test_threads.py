@@ -76,7 +76,7 @@ def test_what_each_loop_has_is_made_and_dropped_in_many_threads() -> None:
     of_each: PerLoop[list[Any]] = PerLoop(lambda loop: [loop])
 
     def work(number: int) -> None:
-        for _ in range(400):
+        for _ in range(100):
             loop: Any = Loop()
             made = of_each.of(loop)
             assert made == [loop]
