@@ -155,6 +155,10 @@ def test_the_old_client_and_server() -> None:
             async with client.connect(f"ws://127.0.0.1:{port}/p", extra_headers={"X-A": "a"}) as ws:
                 assert await ws.recv() == "/p /p True a"
                 assert ws.response_headers["X-C"] == "2"
+                assert (ws.is_client, ws.origin) == (True, None)
+                assert [type(one).__name__ for one in ws.extensions] == ["PerMessageDeflate"]
+                with pytest.warns(DeprecationWarning, match="^(use remote_address|don.t use secure)"):
+                    assert (ws.host, ws.port, ws.secure) == ("127.0.0.1", port, False)
                 await ws.wait_closed()
                 assert ws.closed
             with pytest.raises(exceptions.InvalidStatusCode) as caught:
@@ -163,6 +167,7 @@ def test_the_old_client_and_server() -> None:
             assert caught.value.headers["X-B"] == "1"
 
         async def greet(ws: Any) -> None:
+            assert ws.server.websockets == {ws}
             await ws.send(ws.username)
 
         protected = auth.basic_auth_protocol_factory(realm="r", credentials=("a", "b"))

@@ -34,6 +34,8 @@ PROGRAMS = {
     "uvicorn": ["uvicorn"],
     "deepgram": ["deepgram-sdk"],
     "ocpp": ["ocpp", "websockets"],
+    "cdp": ["cdp-use"],
+    "genai": ["google-genai"],
 }
 """The programs, each with what pip installs for it."""
 

@@ -145,6 +145,11 @@ class Server(Receiving, native.Server):
         """The connections that are open, as a new set."""
         return {ws for ws in cast(set[ServerConnection], super().connections) if ws.state is OPEN}
 
+    @property
+    def websockets(self) -> set[ServerConnection]:
+        """What the servers of ``websockets.legacy`` call `connections`."""
+        return self.connections
+
     def close(  # type: ignore[override]
         self, close_connections: bool = True, code: CloseCode | int = CloseCode.GOING_AWAY, reason: str = ""
     ) -> None:

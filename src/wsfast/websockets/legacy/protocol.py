@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
+from typing import Any
+
 from wsfast.codes import CloseCode
 
 from ..asyncio.connection import Connection, broadcast
+from ..protocol import CLIENT
 
 __all__ = ["WebSocketCommonProtocol", "broadcast"]
 
@@ -38,6 +42,45 @@ class WebSocketCommonProtocol(Connection):
         else:
             self._fail(code, reason)
             channel.flush()  # who calls this may close the transport next
+
+    @property
+    def is_client(self) -> bool:
+        """Whether this is the client's side."""
+        return self.protocol.side is CLIENT
+
+    @property
+    def host(self) -> str | None:
+        """Deprecated: the server's address."""
+        return self._of_server(0)  # type: ignore[no-any-return]
+
+    @property
+    def port(self) -> int | None:
+        """Deprecated: the server's port."""
+        return self._of_server(1)  # type: ignore[no-any-return]
+
+    def _of_server(self, part: int) -> Any:
+        name = "remote_address" if self.is_client else "local_address"
+        old = "port" if part else "host"
+        warnings.warn(f"use {name}[{part}] instead of {old}", DeprecationWarning, stacklevel=3)
+        address = getattr(self, name)
+        return None if address is None else address[part]
+
+    @property
+    def secure(self) -> bool:
+        """Deprecated: whether there is TLS."""
+        warnings.warn("don't use secure", DeprecationWarning, stacklevel=2)
+        return self.ssl_object is not None
+
+    @property
+    def origin(self) -> str | None:
+        """The value of Origin, if the client sent one."""
+        origin: str | None = self.request.headers.get("Origin")
+        return origin
+
+    @property
+    def extensions(self) -> list[Any]:
+        """The extensions that were agreed on."""
+        return self.protocol.extensions
 
     @property
     def path(self) -> str:
