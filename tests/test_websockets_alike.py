@@ -372,6 +372,11 @@ async def _closes(ws: Any) -> None:
     await ws.recv()
 
 
+async def _closes_on_trio(ws: Any) -> None:
+    await ws.aclose(4000, "why")
+    await ws.recv()
+
+
 @pytest.mark.anyio
 @pytest.mark.parametrize("handler", [_returns, _raises, _is_cancelled, _closes])
 async def test_how_a_handler_ends(handler: Any) -> None:
@@ -383,6 +388,51 @@ async def test_how_a_handler_ends(handler: Any) -> None:
                 ws = await connect(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
                 await ws.wait_closed()
         seen.append((ws.close_code, ws.close_reason, sorted(lines)))
+    assert seen[0] == seen[1]
+
+
+@pytest.mark.parametrize("how", ["returns", "raises", "learns of the end"])
+def test_how_a_handler_ends_in_threads(how: str) -> None:
+    def handler(ws: Any) -> None:
+        if how == "raises":
+            raise KeyError
+        if how == "learns of the end":
+            ws.close(4000, "why")
+            ws.recv()
+
+    seen = []
+    for base in BOTH:
+        with told() as lines, part(base, "sync.server").serve(handler, "127.0.0.1", 0) as server:
+            thread = in_thread(server.serve_forever)
+            uri = f"ws://127.0.0.1:{server.socket.getsockname()[1]}/"
+            ended = part(base, "exceptions").ConnectionClosed
+            with part(base, "sync.client").connect(uri) as ws, pytest.raises(ended) as caught:
+                ws.recv()
+            server.shutdown()
+            thread.join()
+        seen.append((str(caught.value), sorted(lines)))
+    assert seen[0] == seen[1]
+
+
+@pytest.mark.parametrize("handler", [_returns, _raises, _closes_on_trio])
+def test_how_a_handler_ends_on_trio(handler: Any) -> None:
+    seen = []
+    for base in BOTH:
+
+        async def main(base: str = base) -> str:
+            async with trio.open_nursery() as nursery:
+                serve = partial(part(base, "trio.server").serve, handler, 0, host="127.0.0.1")
+                server = await nursery.start(serve)
+                uri = f"ws://127.0.0.1:{server.listeners[0].socket.getsockname()[1]}/"
+                async with part(base, "trio.client").connect(uri) as ws:
+                    with pytest.raises(part(base, "exceptions").ConnectionClosed) as caught:
+                        await ws.recv()
+                await server.aclose()
+                return str(caught.value)
+
+        with told() as lines:
+            text = trio.run(main)
+        seen.append((text, sorted(lines)))
     assert seen[0] == seen[1]
 
 

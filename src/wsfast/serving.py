@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, S
 from functools import partial
 from inspect import isawaitable
 from math import inf
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, TypeAlias, TypeVar
 
 from .codes import CloseCause
 from .deflate.negotiate import accept as accept_compression
@@ -114,6 +114,9 @@ class BaseServer:
     Raises:
         ValueError, TypeError: one of them is wrong; the text names it.
     """
+
+    _tells_closed: ClassVar[bool] = False
+    """Whether the log is told of a handler that raises `ConnectionClosed` because its connection has ended."""
 
     def __init__(
         self,

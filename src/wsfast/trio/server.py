@@ -402,7 +402,9 @@ class Server(CountingServer):
             except BaseException as exc:
                 errors, others = _parted(exc)
                 if errors is not None and (
-                    ws._connection.state is State.OPEN or not is_only(errors, (ConnectionClosed, StreamBroken))
+                    ws._connection.state is State.OPEN
+                    or self._tells_closed
+                    or not is_only(errors, (ConnectionClosed, StreamBroken))
                 ):
                     self._tell_failure(ws, errors)
                 if others is not None:

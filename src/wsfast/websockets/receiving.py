@@ -113,6 +113,7 @@ class Terms:
 class Receiving:
     """How a server of `websockets` judges requests; a class puts it in front of wsfast's own server."""
 
+    _tells_closed = True
     _terms: Terms
     server_header: str | None
 

@@ -127,6 +127,8 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
         self._enter_receiver("recv")
         try:
             return super().recv(timeout, decode)
+        except TimeoutError:
+            raise TimeoutError(f"timed out in {timeout:.1f}s") from None
         except UnicodeDecodeError as exc:
             self._connection.lose(exc)
             self._fail(CloseCode.INVALID_DATA, f"{exc.reason} at position {exc.start}")

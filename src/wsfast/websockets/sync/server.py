@@ -140,8 +140,7 @@ class Server(Receiving, native.Server):
             code: the close code to send.
             reason: the close reason to send.
         """
-        if not self.closing:
-            self.logger.info("server closing")
+        self.logger.info("server closing")
         super().shutdown(close_connections, code, reason)
         self.logger.info("server closed")
 

@@ -160,8 +160,7 @@ class Server(Receiving, native.Server):
             code: the close code to send.
             reason: the close reason to send.
         """
-        if not self.closing:
-            self.logger.info("server closing")
+        self.logger.info("server closing")
         await self.shutdown(close_connections, code, reason)
         self.logger.info("server closed")
 
