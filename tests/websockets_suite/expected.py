@@ -83,6 +83,7 @@ EXPECTED = {
         "test_parse_proxy_user_info": _USERINFO,
         "test_parse_valid_proxies": _USERINFO,
     },
+    "test_uri": {"test_parse_user_info": _USERINFO, "test_parse_valid_uris": _USERINFO},
     "test_http11": {
         "test_parse_body_with_chunked_transfer_encoding_and_chunk_way_too_large": _TEXT,
         "test_parse_body_with_content_length_and_body_way_too_large": _TEXT,

@@ -234,7 +234,8 @@ class _Served:
         except BaseException as exc:
             # That the connection has ended, or its writing has failed, is no fault of the handler's.
             is_open = ws._connection.state is State.OPEN and ws._link.broken is None
-            if is_open or server._tells_closed or not isinstance(exc, ConnectionClosed):
+            tells = is_open or (server._tells_closed and ws._link.broken is None)
+            if tells or not isinstance(exc, ConnectionClosed):
                 server._tell_failure(ws, exc)
         finally:
             ws._leave(code, cause)
