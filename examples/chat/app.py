@@ -71,4 +71,8 @@ async def chat(ws: wsfast.WebSocket) -> None:
         return
     await ws.send(json.dumps(who(topic)))
     async for message in ws:
-        await server.publish(topic, json.dumps({"name": name, "text": str(message)[:1000]}))
+        try:
+            await server.publish(topic, json.dumps({"name": name, "text": str(message)[:1000]}))
+        except wsfast.BusUnavailable:
+            await ws.close(wsfast.CloseCode.TRY_AGAIN_LATER, "what was said could not be stored")
+            return
