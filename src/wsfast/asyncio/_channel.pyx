@@ -829,6 +829,8 @@ cdef class Channel(Receiver):
     cdef bint _may_wait(self, Py_ssize_t n) except -1:
         """Tell whether so many bytes more may wait for the peer to take them."""
         cdef Py_ssize_t unsent
+        if self.transport is None:
+            return False
         if self._max_buffered == PY_SSIZE_T_MAX:
             return True
         unsent = self._link._buffered if self._link is not None else self.transport.get_write_buffer_size()

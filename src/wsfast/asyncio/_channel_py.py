@@ -562,7 +562,7 @@ class Channel:
 
     def _may_wait(self, n: int) -> bool:
         """Tell whether so many bytes more may wait for the peer to take them."""
-        return self.buffered <= self._max_buffered - n
+        return self.transport is not None and self.buffered <= self._max_buffered - n
 
     def write(self, data: str | BytesLike) -> None:
         """Encode a message and see to it that it goes out."""
