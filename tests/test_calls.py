@@ -351,6 +351,31 @@ async def test_what_was_sent_before_a_close_arrives_though_a_thread_compresses_i
             await server.recv()
 
 
+@pytest.mark.parametrize("first", ["large " * 100_000, ["slow ", "frag", "ments"]], ids=["compressed", "fragments"])
+@pytest.mark.parametrize(
+    "behind", ["small", "large " * 100_000, ["frag", "ments"]], ids=["small", "large", "fragments"]
+)
+async def test_who_closes_behind_what_was_sent_does_not_overtake_those_in_line(first: Any, behind: Any) -> None:
+    """The turn is the next one's already, whose task has not run yet."""
+    async with pair(compression=Deflate(executor_threshold=1000)) as (client, server):
+
+        async def slowly() -> AsyncIterator[str]:
+            for piece in first:
+                await asyncio.sleep(0)
+                yield piece
+
+        async def send_and_close() -> None:
+            await client.send(first if isinstance(first, str) else slowly())
+            await client.close()
+
+        closing = asyncio.create_task(send_and_close())
+        sending = asyncio.create_task(client.send(behind))
+        assert [await server.recv(), await server.recv()] == ["".join(first), "".join(behind)]
+        await asyncio.gather(closing, sending)
+        with pytest.raises(ConnectionClosedOK):
+            await server.recv()
+
+
 @pytest.mark.parametrize("ending", ["the handler returns", "close_nowait", "the handler raises", "the server stops"])
 async def test_whatever_closes_comes_after_what_a_thread_compresses(ending: str) -> None:
     large = "large " * 100_000

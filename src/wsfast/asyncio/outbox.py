@@ -109,13 +109,14 @@ class Outbox:
         busy: whether a message in several steps is under way, so that other tasks have to wait in line.
     """
 
-    __slots__ = ("_channel", "_closing", "_compressing", "_drain", "_kept", "_line", "_steps", "busy")
+    __slots__ = ("_called", "_channel", "_closing", "_compressing", "_drain", "_kept", "_line", "_steps", "busy")
 
     def __init__(self, channel: ConnectionProtocol) -> None:
         self._channel = channel
         self._line = Waiters()  # the tasks that wait for their turn
         self._drain = Waiters()
         self._steps = 0
+        self._called = False  # the turn is somebody's in line who has not run yet
         self._compressing = False  # in a thread
         self._closing = False  # behind that
         self._kept: Close | None = None  # the peer's, which is answered behind that
@@ -153,6 +154,7 @@ class Outbox:
         """Wait until those that came before are done; from then on `busy` is this task's, until it calls `leave`."""
         if self.busy:
             await self._line.wait(self.leave)
+            self._called = False
         else:
             self._channel.settle_gathered()  # what was published before goes out before
             self.busy = True
@@ -160,7 +162,8 @@ class Outbox:
 
     def leave(self) -> None:
         """Let the next in line send."""
-        if not self._line.release_one():
+        self._called = self._line.release_one()
+        if not self._called:
             self.busy = False
             self._channel.derive()
 
@@ -259,11 +262,11 @@ class Outbox:
     def put_off(self, close: Callable[[], None]) -> bool:
         """Have a close begin behind the message that a thread compresses, and those in line; False if there is none.
 
-        They were sent before. It waits for half of `close_timeout` at most, so that the peer has the other half: the
+        They were sent before, the one whose turn it is too, though its task has not run yet. It waits for half of `close_timeout` at most, so that the peer has the other half: the
         next piece of a message in fragments may never come. Where a close is put off already, this one is without
         effect.
         """
-        if not self._compressing:
+        if not (self._compressing or self._called):
             return False
         if not self._closing:
             self._closing = True
@@ -281,8 +284,10 @@ class Outbox:
         if timer is not None:
             timer.cancel()
         late = turn.cancelled()
-        if not late and turn.exception() is not None:
-            return  # the connection has ended
+        if not late:
+            if turn.exception() is not None:
+                return  # the connection has ended
+            self._called = False
         try:
             close()
         finally:
