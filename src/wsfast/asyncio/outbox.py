@@ -262,9 +262,9 @@ class Outbox:
     def put_off(self, close: Callable[[], None]) -> bool:
         """Have a close begin behind the message that a thread compresses, and those in line; False if there is none.
 
-        They were sent before, the one whose turn it is too, though its task has not run yet. It waits for half of `close_timeout` at most, so that the peer has the other half: the
-        next piece of a message in fragments may never come. Where a close is put off already, this one is without
-        effect.
+        They were sent before, the one whose turn it is too, though its task has not run yet. The close waits for half
+        of `close_timeout` at most, so that the peer has the other half: the next piece of a message in fragments may
+        never come. Where a close is put off already, this one is without effect.
         """
         if not (self._compressing or self._called):
             return False
