@@ -10,6 +10,7 @@ import logging
 import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -154,7 +155,7 @@ async def test_headers() -> None:
         ({"additional_headers": ["X: y"]}, TypeError, "pairs"),
         ({"additional_headers": [("X", "y", "z")]}, TypeError, "pairs"),
         ({"additional_headers": {"X": None}}, TypeError, "X as str, got NoneType"),
-        ({"bearer_token": b"abc"}, TypeError, "bearer token as str, got bytes"),
+        ({"bearer_token": b"abc"}, TypeError, "bearer_token must be a str or None, got bytes"),
         ({"origin": "a\nb"}, ValueError, "control characters"),
         ({"bearer_token": "a b"}, ValueError, "bearer token"),
         ({"compression": "gzip"}, ValueError, "compression"),
@@ -164,7 +165,11 @@ async def test_headers() -> None:
         ({"ssl": True}, ValueError, "ws://"),
         ({"path": "/socket"}, ValueError, "path goes with unix=True"),
         ({"unix": True}, ValueError, "either path or sock"),
-        ({"unix": True, "path": "/socket", "sock": object()}, ValueError, "either path or sock"),
+        (
+            {"unix": True, "path": "/socket", "sock": SimpleNamespace(getsockname=tuple)},
+            ValueError,
+            "either path or sock",
+        ),
         ({"proxy": "ftp://x"}, wsfast.InvalidProxy, "scheme"),
         ({"proxy": "http://"}, wsfast.InvalidProxy, "host"),
         ({"proxy": "http://x:0"}, wsfast.InvalidProxy, "port"),

@@ -18,6 +18,7 @@ import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -1415,7 +1416,7 @@ def test_nobody_listens() -> None:
         ({"subprotocols": "chat"}, TypeError),
         ({"path": "/socket"}, ValueError),
         ({"unix": True}, ValueError),
-        ({"unix": True, "path": "/socket", "sock": object()}, ValueError),
+        ({"unix": True, "path": "/socket", "sock": SimpleNamespace(getsockname=tuple)}, ValueError),
     ],
 )
 def test_wrong_arguments(options: dict[str, Any], error: type[Exception]) -> None:
