@@ -158,7 +158,7 @@ def test_a_wheel_without_extensions(tmp_path: Path) -> None:
     with zipfile.ZipFile(pure) as archive:
         names = archive.namelist()
         archive.extractall(tmp_path / "installed")
-    assert not [name for name in names if name.endswith((".so", ".pyd", ".c", ".h", ".pyx", ".pxd"))]
+    assert not [name for name in names if name.endswith((".so", ".pyd", ".c", ".h", ".pyx", ".pxd", ".pxi"))]
     for value in ("", "0", "1"):
         environment = {"PYTHONPATH": str(tmp_path / "installed"), "WSFAST_PURE_PYTHON": value}
         assert run(sys.executable, "-c", "import wsfast; print(wsfast.IMPLEMENTATION)", **environment) == "python\n"
@@ -190,7 +190,10 @@ def test_the_sdist(sdist: Path) -> None:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {"LICENSE", "README.md", "CHANGELOG.md", "pyproject.toml", "setup.py", "docs/design.md"} <= names
     assert {f"src/wsfast/{name}.pyx" for name in EXTENSIONS} <= names
-    others = {f"src/wsfast/{name}" for name in ("_codec.pxd", "_codec_bytes.h", "_codec_utf8.h", "cli/page.html")}
+    others = {
+        f"src/wsfast/{name}"
+        for name in ("_codec.pxd", "transport/_poller.pxi", "_codec_bytes.h", "_codec_utf8.h", "cli/page.html")
+    }
     assert others <= names
     assert {"tests/conftest.py", "tests/node/package.json", "examples/server_echo.py"} <= names
     for path in (ROOT / "src/wsfast").rglob("*.py"):
@@ -210,7 +213,7 @@ def test_the_wheel(wheel: Path) -> None:
     assert {"wsfast/py.typed", "wsfast/cli/page.html", "wsfast/_codec_py.py"} <= names
     for path in (ROOT / "src/wsfast").rglob("*.py"):
         assert str(path.relative_to(ROOT / "src")) in names
-    assert not [name for name in names if name.endswith((".c", ".h", ".pyx", ".pxd", ".pyc"))]
+    assert not [name for name in names if name.endswith((".c", ".h", ".pyx", ".pxd", ".pxi", ".pyc"))]
     assert {name.partition("/")[0] for name in names} == {"wsfast", f"wsfast-{wsfast.__version__}.dist-info"}
     assert any(name.endswith("/LICENSE") for name in names)
     assert "License-Expression: Apache-2.0" in metadata

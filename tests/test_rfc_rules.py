@@ -45,7 +45,7 @@ def test_every_quoted_rule_has_tests_that_name_its_section() -> None:
     quoted = {
         (path.relative_to(SOURCES).as_posix(), section)
         for path in SOURCES.rglob("*")
-        if path.suffix in (".py", ".pyx", ".pxd", ".h")
+        if path.suffix in (".py", ".pyx", ".pxd", ".pxi", ".h")
         for section in quoted_rules(path.read_text())
     }
     assert len({section for _, section in quoted}) > 15

@@ -82,7 +82,7 @@ def _digest(*paths: Path) -> str:
 
 def _sources() -> list[Path]:
     """List what wsfast is built from, generated files left out."""
-    kept = (".py", ".pyx", ".pxd", ".pyi", ".h", ".html", ".typed")
+    kept = (".py", ".pyx", ".pxd", ".pxi", ".pyi", ".h", ".html", ".typed")
     found = [path for path in (ROOT / "src").rglob("*") if path.suffix in kept or path.name == "py.typed"]
     names = ("setup.py", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in")
     found += [path for name in names if (path := ROOT / name).exists()]
