@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .connection import Connection
     from .deflate.context import PerMessageDeflate
     from .handshake import HeadLimits
+    from .handshake.forwarded import Proxied
     from .session import Limits
     from .shell import Shell
 
@@ -250,6 +251,14 @@ class BaseServer:
         if self.forwarded is None or peer not in self.forwarded:
             return None
         return forwarded_for(request.headers, self.forwarded)
+
+    def _place(self, ws: Shell, request: Request, peer: Any, proxied: Proxied | None) -> Any:
+        """Have a connection come from where the proxies in front of it tell, if they do; return that address."""
+        client = self._forwarded_from(request, peer)
+        if client is not None or (proxied is not None and proxied.source is not None):
+            peer = client or peer
+            ws._come_from(peer, None if proxied is None else proxied.destination)
+        return peer
 
     def _tell_no_header(self, exc: ValueError, peer: object) -> None:
         """Tell the log that a trusted proxy did not begin with a valid header of the PROXY protocol."""

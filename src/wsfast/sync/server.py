@@ -150,10 +150,7 @@ class _Served:
             try:
                 ws = server._create_connection(link, server.limits, request=request, logger=server.logger)
                 ws._bridge = server._bridge
-                client = server._forwarded_from(request, peer)
-                if client is not None or (proxied is not None and proxied.source is not None):
-                    peer = client or peer
-                    ws._come_from(peer, None if proxied is None else proxied.destination)
+                peer = server._place(ws, request, peer, proxied)
             except Exception as exc:  # of the program's class
                 self._answer(server._failed(exc), request)
                 return

@@ -318,10 +318,7 @@ class Server(CountingServer):
                         transport, self.limits, stream=stream, request=request, logger=self.logger
                     )
                     ws._bridge = self._bridge
-                    client = self._forwarded_from(request, peer)
-                    if client is not None or (proxied is not None and proxied.source is not None):
-                        peer = client or peer
-                        ws._come_from(peer, None if proxied is None else proxied.destination)
+                    peer = self._place(ws, request, peer, proxied)
                 except Exception as exc:  # of the program's class
                     answer = self._failed(exc)
                 else:
