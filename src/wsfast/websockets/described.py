@@ -1,4 +1,4 @@
-"""`Described`: what a connection tells of itself in `websockets`, the same on asyncio and in threads."""
+"""`Described`: what a connection tells of itself in `websockets`, the same on asyncio, in threads and on trio."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import dataclasses
 import logging
 import sys
 import uuid
+from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from wsfast import connection as native
 from wsfast import handshake
+from wsfast.codes import CloseCode
+from wsfast.exceptions import ConnectionClosedOK
 from wsfast.shell import Pieces
 
 from .exceptions import ConnectionClosed
@@ -54,6 +57,22 @@ class Acknowledgement:
         return self._waiter.is_set()  # type: ignore[no-any-return]
 
 
+async def _each(ws: Any) -> AsyncIterator[Any]:
+    try:
+        while True:
+            yield await ws.recv()
+    except ConnectionClosedOK:
+        return
+
+
+def _each_in_threads(ws: Any) -> Iterator[Any]:
+    try:
+        while True:
+            yield ws.recv()
+    except ConnectionClosedOK:
+        return
+
+
 def _time(name: str, doc: str) -> Any:
     """Make a property of a time in seconds that may be set while the connection is open."""
     slot = f"_{name}"
@@ -79,6 +98,8 @@ class Described:
 
         def _known_session(self) -> Session | None: ...
 
+        def _fail(self, code: int, reason: str) -> None: ...
+
     else:  # with which it would have no attributes for type checkers
         __slots__ = ()
 
@@ -88,6 +109,15 @@ class Described:
     _native_response: handshake.Response | bytes | None
     _known_response: Response | None
     _adapter: logging.LoggerAdapter[Any] | None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "recv" not in cls.__dict__ or Described in cls.__bases__:
+            return
+        # The `recv` is a program's own: iteration calls it, as in websockets.
+        for name, each in (("__aiter__", _each), ("__iter__", _each_in_threads)):
+            if name not in cls.__dict__ and hasattr(cls, name):
+                setattr(cls, name, each)
 
     def describe(self, protocol: Protocol) -> None:
         """Begin; called before the other's constructor."""
@@ -106,6 +136,12 @@ class Described:
     @property
     def _machine(self) -> native.Connection | None:
         raise NotImplementedError  # pragma: no cover - each subclass has its own
+
+    def _lose_text(self, exc: UnicodeDecodeError) -> None:
+        """Close because a message that is to be text is not UTF-8."""
+        connection: Any = self._machine
+        connection.lose(exc)
+        self._fail(CloseCode.INVALID_DATA, f"{exc.reason} at position {exc.start}")
 
     @property
     def id(self) -> uuid.UUID:

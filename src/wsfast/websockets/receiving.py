@@ -25,7 +25,7 @@ from .protocol import log_headers
 from .server import ServerProtocol
 from .typing import LoggerLike, Subprotocol
 
-__all__ = ["OneHandler", "Receiving", "Terms"]
+__all__ = ["OneHandler", "Receiving", "Terms", "within_block"]
 
 _SILENCE = handshake.Response(400)
 """Stands for no answer."""
@@ -346,6 +346,16 @@ class Receiving:
             raise NegotiationError(f"invalid subprotocol; expected one of {', '.join(available)}")
         except NegotiationError as exc:
             raise HandshakeRefused(show(str(exc), 200), handshake.Response(400)) from exc
+
+
+def within_block(handler: Callable[[Any], Awaitable[object]]) -> Callable[[Any], Awaitable[object]]:
+    """Make a handler run in its connection's ``async with`` block, for a class of a program's own that overrides it."""
+
+    async def run(ws: Any) -> None:
+        async with ws:
+            await handler(ws)
+
+    return run
 
 
 def _checked(answer: object, hook: str) -> Response:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from wsfast import connection as native
@@ -12,7 +12,6 @@ from wsfast.asyncio import broadcast as sending
 from wsfast.asyncio.protocol import ConnectionProtocol, turn_of
 from wsfast.asyncio.websocket import WebSocket
 from wsfast.codes import CloseCause, CloseCode
-from wsfast.exceptions import ConnectionClosedOK
 from wsfast.session import Limits
 from wsfast.transport.timers import CoarseTimer
 
@@ -95,11 +94,6 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
 
     # --- What it is ---------------------------------------------------------------------------------------
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if "recv" in cls.__dict__ and "__aiter__" not in cls.__dict__:
-            cls.__aiter__ = _each  # type: ignore[assignment,method-assign] # which calls that `recv`, as in websockets
-
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
         """The event loop that it runs on."""
@@ -136,11 +130,9 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
         try:
             return await self._receive(decode)
         except UnicodeDecodeError as exc:
-            channel = self._open_channel()
-            channel.connection.lose(exc)
-            self._fail(CloseCode.INVALID_DATA, f"{exc.reason} at position {exc.start}")
-            await channel.wait_closed()
-            raise channel.connection.closed_error() from exc
+            self._lose_text(exc)
+            await self.wait_closed()
+            raise self._open_channel().connection.closed_error() from exc
 
     def recv_streaming(self, decode: bool | None = None) -> Any:
         """Receive one message in pieces; see `wsfast.WebSocket.recv_streaming`.
@@ -204,14 +196,6 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
         protocol = ConnectionProtocol(turn_of(asyncio.get_running_loop()))
         protocol.open(host, side, self, transport)
         transport.set_protocol(protocol)
-
-
-async def _each(ws: Any) -> AsyncIterator[Any]:
-    try:
-        while True:
-            yield await ws.recv()
-    except ConnectionClosedOK:
-        return
 
 
 def broadcast(

@@ -18,7 +18,7 @@ from ..dialing import MaxQueue, WriteLimit
 from ..extensions.base import ServerExtensionFactory
 from ..http11 import SERVER, Request, Response, plain_response
 from ..protocol import OPEN
-from ..receiving import Receiving, Terms
+from ..receiving import Receiving, Terms, within_block
 from ..server import ServerProtocol
 from ..typing import LoggerLike, Origin, PathLike, StatusLike, Subprotocol
 from .connection import Connection, broadcast
@@ -201,16 +201,6 @@ class Server(Receiving, native.Server):
     ) -> None:
         self.close()
         await self.wait_closed()
-
-
-def within_block(handler: Handler) -> Handler:
-    """Make a handler run in its connection's ``async with`` block, for a class of a program's own that overrides it."""
-
-    async def run(ws: ServerConnection) -> None:
-        async with ws:
-            await handler(ws)
-
-    return run
 
 
 def serve(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from wsfast import connection as native
 from wsfast import handshake
 from wsfast.codes import CloseCause, CloseCode
-from wsfast.exceptions import ConcurrencyError, ConnectionClosed, ConnectionClosedOK
+from wsfast.exceptions import ConcurrencyError, ConnectionClosed
 from wsfast.session import Limits
 from wsfast.sync.broadcast import broadcast_each
 from wsfast.sync.link import Link
@@ -86,11 +86,6 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
             side = native.Side.SERVER if protocol.side is SERVER else native.Side.CLIENT
             self._open(side, _NO_RESPONSE, None, None, b"")
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if "recv" in cls.__dict__ and "__iter__" not in cls.__dict__:
-            cls.__iter__ = _each  # type: ignore[method-assign] # which calls that `recv`, as in websockets
-
     @property
     def socket(self) -> Any:
         """The connection's socket, to look at; with TLS it has the methods of an `ssl.SSLSocket` that tell of that."""
@@ -130,8 +125,7 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
         except TimeoutError:
             raise TimeoutError(f"timed out in {timeout:.1f}s") from None
         except UnicodeDecodeError as exc:
-            self._connection.lose(exc)
-            self._fail(CloseCode.INVALID_DATA, f"{exc.reason} at position {exc.start}")
+            self._lose_text(exc)
             self.wait_closed()
             raise self._connection.closed_error() from exc
         finally:
@@ -270,14 +264,6 @@ _OF_TLS = frozenset(
         "version",
     }
 )
-
-
-def _each(ws: Any) -> Iterator[Any]:
-    try:
-        while True:
-            yield ws.recv()
-    except ConnectionClosedOK:
-        return
 
 
 def broadcast(

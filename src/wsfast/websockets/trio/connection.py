@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 from math import inf
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
@@ -12,7 +12,7 @@ import trio
 from wsfast import connection as native
 from wsfast import handshake
 from wsfast.codes import CloseCause, CloseCode
-from wsfast.exceptions import CallerError, ConcurrencyError, ConnectionClosed, ConnectionClosedOK, ExtensionError
+from wsfast.exceptions import CallerError, ConcurrencyError, ConnectionClosed, ExtensionError
 from wsfast.session import Limits
 from wsfast.trio.stream import Transport
 from wsfast.trio.websocket import PingWaiter, WebSocket
@@ -95,11 +95,6 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
             self._open(side, _NO_RESPONSE, None, None, b"")
             nursery.start_soon(self._work)
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if "recv" in cls.__dict__ and "__aiter__" not in cls.__dict__:
-            cls.__aiter__ = _each  # type: ignore[assignment,method-assign] # which calls that `recv`, as in websockets
-
     @property
     def stream(self) -> trio.abc.Stream:
         """The stream, with TLS if there is any; its bytes are the connection's."""
@@ -123,8 +118,7 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
         try:
             return await super().recv(decode)
         except UnicodeDecodeError as exc:
-            self._connection.lose(exc)
-            self._fail(CloseCode.INVALID_DATA, f"{exc.reason} at position {exc.start}")
+            self._lose_text(exc)
             await self.wait_closed()
             raise self._connection.closed_error() from exc
 
@@ -209,14 +203,6 @@ class _Acknowledgement(Acknowledgement):
             if trio.current_effective_deadline() == inf:
                 raise
             await trio.sleep_forever()
-
-
-async def _each(ws: Any) -> AsyncIterator[Any]:
-    try:
-        while True:
-            yield await ws.recv()
-    except ConnectionClosedOK:
-        return
 
 
 async def broadcast(

@@ -23,7 +23,7 @@ from ..extensions.base import ServerExtensionFactory
 from ..frames import CloseCode
 from ..http11 import SERVER, Request, Response, plain_response
 from ..protocol import OPEN
-from ..receiving import OneHandler, Receiving, Terms
+from ..receiving import OneHandler, Receiving, Terms, within_block
 from ..server import ServerProtocol
 from ..typing import LoggerLike, Origin, StatusLike, Subprotocol
 from .connection import Connection, Opening, broadcast
@@ -171,16 +171,6 @@ class Server(Receiving, native.Server):
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         await self.aclose()
-
-
-def within_block(handler: Handler) -> Handler:
-    """Make a handler run in its connection's ``async with`` block, for a class of a program's own that overrides it."""
-
-    async def run(ws: ServerConnection) -> None:
-        async with ws:
-            await handler(ws)
-
-    return run
 
 
 async def serve(
