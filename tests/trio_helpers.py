@@ -67,8 +67,10 @@ async def half(**options: Any) -> AsyncIterator[tuple[wsfast.trio.WebSocket, tri
     ws = connection(near, Side.CLIENT, **options)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ws._work)
-        yield ws, far
-        ws.abort()
+        try:
+            yield ws, far
+        finally:
+            ws.abort()
 
 
 @asynccontextmanager
@@ -79,9 +81,11 @@ async def pair(**options: Any) -> AsyncIterator[tuple[wsfast.trio.WebSocket, wsf
     async with trio.open_nursery() as nursery:
         nursery.start_soon(client._work)
         nursery.start_soon(server._work)
-        yield client, server
-        client.abort()
-        server.abort()
+        try:
+            yield client, server
+        finally:
+            client.abort()
+            server.abort()
 
 
 @asynccontextmanager

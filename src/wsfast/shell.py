@@ -12,9 +12,11 @@ import http
 import logging
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any, ClassVar, Final
 
 from .assembly import Decoded
+from .closing import encode_close
 from .codes import CloseCause, CloseCode
 from .connection import Compression, Connection, Side, State
 from .events import Close, Event, Fragment
@@ -141,6 +143,7 @@ class Shell(Facts):
         self._kept: Event | None = None  # a Close frame or a failure behind messages that are not answered yet
         self._discarding = False  # what comes before the peer's Close frame is dropped
         self._over = False  # the transport has ended, or is to
+        self._close_at: float | None = None  # when a close that waits behind what was sent before is done at the latest
         self._messages_received = 0
         self._messages_sent = 0
 
@@ -252,6 +255,22 @@ class Shell(Facts):
         """No frames follow either way: wake who waits, and end the transport if that is this side's duty."""
         raise NotImplementedError  # pragma: no cover
 
+    def _put_off(self, close: Callable[[], None], at: float | None) -> bool:
+        """Have a close done behind those who called `send` before; False if there are none.
+
+        Where one waits already, this one is without effect. A message in fragments of which some may have been sent is
+        not waited for: its next piece may never come.
+
+        Args:
+            close: does it.
+            at: when it is done at the latest, for `_close_at`; None for no limit.
+        """
+        raise NotImplementedError  # pragma: no cover
+
+    def _close_late(self) -> None:
+        """Have the close done that waits: it has waited long enough."""
+        raise NotImplementedError  # pragma: no cover
+
     def _end(self) -> None:
         """End the transport, and wake everybody."""
         raise NotImplementedError  # pragma: no cover
@@ -327,18 +346,44 @@ class Shell(Facts):
         self._session.settled()
         return self._session.handle(event, self._now())
 
-    def _start_close(self, code: int, reason: str, cause: CloseCause) -> bool:
-        """Start the closing handshake; False if it was started or ended before."""
+    def _start_close(self, code: int, reason: str, cause: CloseCause, *, at_once: bool = False) -> None:
+        """Start the closing handshake, unless it was started or the connection has ended.
+
+        It starts behind the messages for which `send` was called before, but waits for them for half of
+        `close_timeout` at most, so that the peer has the other half.
+
+        Args:
+            code, reason: what the Close frame says.
+            cause: why.
+            at_once: whatever others are sending.
+
+        Raises:
+            ValueError, TypeError: those of `encode_close`.
+        """
         # What the peer sent last comes first, though it was kept back: then the connection is closing already.
         self._obey(self._hand_in())
+        if not at_once and self._connection.state is State.OPEN:
+            encode_close(code, reason)  # raises now, if it does
+            now, timeout = self._now(), self._limits.close_timeout
+            close = partial(self._close_now, code, reason, cause, since=now)
+            if self._put_off(close, None if timeout is None else now + timeout / 2):
+                return
+        self._close_now(code, reason, cause)
+
+    def _close_now(self, code: int, reason: str, cause: CloseCause, *, since: float | None = None) -> None:
+        """Start the closing handshake, whatever others are sending."""
         now = self._now()
-        do = self._session.close(now, code, reason, cause)
+        do = self._session.close(now, code, reason, cause, since=since)
         if do is Do.NOTHING:
-            return False
+            return
         if self._paused:
             self._session.keep_back(now)
         self._obey(do)
-        return True
+
+    def _deadline(self) -> float | None:
+        """Return when `_tell_time` is to be called, or None."""
+        deadline, close_at = self._session.deadline, self._close_at
+        return deadline if close_at is None else close_at if deadline is None else min(deadline, close_at)
 
     def _discard(self) -> None:
         """Drop what comes before the peer's Close frame: nobody takes it any more."""
@@ -348,6 +393,8 @@ class Shell(Facts):
 
     def _tell_time(self) -> Do:
         """Ask the session what is due."""
+        if self._close_at is not None and self._now() >= self._close_at:
+            self._close_late()
         session = self._session
         self._count_unsent()
         session.unsent += unacknowledged(self._socket())

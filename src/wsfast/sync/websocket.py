@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, Self, overload
 
 from wsfast.assembly import Assembler, Decoded, PieceCheck, check_pieces, converted, is_whole
 from wsfast.codes import CloseCause, CloseCode
@@ -90,6 +90,13 @@ class PingWaiter:
         self._ws._answered.notify_all()
 
 
+class _Behind(NamedTuple):
+    """A close that waits for calls that send."""
+
+    calls: list[object]
+    close: Callable[[], None]
+
+
 class WebSocket(Shell):
     """One WebSocket connection, for programs without an event loop; every method may be called by any thread.
 
@@ -127,6 +134,8 @@ class WebSocket(Shell):
         self._gate = threading.Lock()  # held while a message is sent, so that fragments are not mixed
         self._brief = threading.Lock()  # held while a whole message is sent, never for long: `broadcast` takes it
         self._packing = False  # a message is compressed: set under `_brief`
+        self._calls: dict[object, int] = {}  # each call that sends and is not done with it, and its thread
+        self._behind: _Behind | None = None  # a close that waits for some of them: set under `_lock`
         self._sender: int | None = None  # the thread that has the gate for a message in fragments: set under `_brief`
         self._turnstile = threading.RLock()  # held while a message is received
         self._queue: SimpleQueue[str | bytes | Fragment | None] = SimpleQueue()  # None ends it
@@ -393,23 +402,41 @@ class WebSocket(Shell):
         """
         whole = is_whole(message)
         self._check_sender()
-        with self._gate:
-            if whole:
-                try:
-                    with self._brief:
-                        self._send_whole(message, text, compress)  # type: ignore[arg-type]
-                except ConnectionClosed:
-                    self._raise_final()
-            else:
-                if self._connection.state is not State.OPEN:
-                    self._raise_final()
-                try:
-                    with self._brief:
-                        self._sender = threading.get_ident()
-                    self._send_fragments(message, text, compress)  # type: ignore[arg-type]
-                finally:
-                    self._sender = None
+        call = object()
+        try:
+            self._calls[call] = threading.get_ident()
+            with self._gate:
+                if whole:
+                    try:
+                        with self._brief:
+                            self._send_whole(message, text, compress)  # type: ignore[arg-type]
+                    except ConnectionClosed:
+                        del self._calls[call]  # in case that a close waits for this one
+                        self._go_on_closing()
+                        self._raise_final()
+                else:
+                    if self._connection.state is not State.OPEN:
+                        del self._calls[call]
+                        self._go_on_closing()
+                        self._raise_final()
+                    try:
+                        with self._brief:
+                            self._sender = threading.get_ident()
+                        self._send_fragments(message, text, compress)  # type: ignore[arg-type]
+                    finally:
+                        self._sender = None
+        finally:
+            try:
+                self._calls.pop(call, None)  # here, since Ctrl-C can come where a method begins
+            finally:
+                self._go_on_closing()
         self._drain()
+
+    def _go_on_closing(self) -> None:
+        """Have the close done that waits, if this call was the last that it waits for."""
+        if self._behind is not None:
+            with self._lock:
+                self._close_in_turn()
 
     def _offer(self, message: str | bytes, text: bool | None, compress: bool | None) -> None:
         """Send a message without waiting for the peer: for `broadcast`.
@@ -421,13 +448,21 @@ class WebSocket(Shell):
         """
         if self._connection.state is not State.OPEN:
             raise self._connection.closed_error()
-        with self._brief:
-            if self._sender is not None:
-                raise ConcurrencyError("sending a fragmented message")
-            unsent = self._link.unsent
-            if unsent > self._limits.write_limit:
-                raise BufferFull(f"{unsent} bytes are unsent, more than write_limit={self._limits.write_limit}")
-            self._send_whole(message, text, compress)
+        call = object()
+        try:
+            self._calls[call] = threading.get_ident()
+            with self._brief:
+                if self._sender is not None:
+                    raise ConcurrencyError("sending a fragmented message")
+                unsent = self._link.unsent
+                if unsent > self._limits.write_limit:
+                    raise BufferFull(f"{unsent} bytes are unsent, more than write_limit={self._limits.write_limit}")
+                self._send_whole(message, text, compress)
+        finally:
+            try:
+                self._calls.pop(call, None)  # here, since Ctrl-C can come where a method begins
+            finally:
+                self._go_on_closing()
 
     def _write_encoded(self, frames: bytes, within: int | None) -> bool:
         """Write whole messages that were encoded for many connections.
@@ -700,6 +735,9 @@ class WebSocket(Shell):
     def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
         """Close the connection with the closing handshake and wait for its end, for at most `close_timeout`.
 
+        What other threads called `send` for before goes out first, if that takes no longer than half of that time. Only
+        a message in fragments that was begun is cut off: its next piece may never come.
+
         On a connection that is closed or closing already it only waits. What the peer sent before its own
         Close frame can still be received after, up to `read_limit`: where that is not enough, the rest is dropped,
         unless another thread receives it within a second. If the wait is interrupted, by Ctrl-C, the connection is
@@ -747,7 +785,8 @@ class WebSocket(Shell):
     def _give_up(self, code: int, reason: str, cause: CloseCause) -> None:
         """Start the closing handshake because a message cannot be sent whole."""
         try:
-            self._begin_close(code, reason, cause)
+            with self._lock:
+                self._start_close(code, reason, cause, at_once=True)
         except BaseException:
             self.abort()
             raise
@@ -768,11 +807,35 @@ class WebSocket(Shell):
         with self._lock:
             self._abort(cause)
 
-    def _start_close(self, code: int, reason: str, cause: CloseCause) -> bool:
-        began = super()._start_close(code, reason, cause)
-        if began:
-            self._link.wake()  # there is a deadline now
-        return began
+    def _start_close(self, code: int, reason: str, cause: CloseCause, *, at_once: bool = False) -> None:
+        super()._start_close(code, reason, cause, at_once=at_once)
+        self._link.wake()  # there is a deadline now
+
+    def _put_off(self, close: Callable[[], None], at: float | None) -> bool:
+        if self._behind is None:
+            if self._connection.in_message or self._sender is not None or self._link.broken is not None:
+                return False
+            me = threading.get_ident()  # a signal's handler, maybe, which keeps the call from going on
+            calls = [call for call, thread in self._calls.copy().items() if thread != me]
+            if not calls:
+                return False
+            self._close_at = at
+            self._behind = _Behind(calls, close)
+            self._close_in_turn()  # they may all have ended before they could see that a close waits
+        return True
+
+    def _close_in_turn(self) -> None:
+        """Do the work of `_go_on_closing`; the lock is held."""
+        behind = self._behind
+        if behind is not None and not any(call in self._calls for call in behind.calls):
+            self._close_late()
+
+    def _close_late(self) -> None:
+        if self._behind is not None:
+            # In this order: who is interrupted between the two can do it again, and the thread does so.
+            self._behind.close()
+            self._behind = self._close_at = None
+            self._link.wake()
 
     def _abort(self, cause: CloseCause | None) -> None:
         """End the transport; the lock is held."""
@@ -790,6 +853,7 @@ class WebSocket(Shell):
         To call it again does no harm: Ctrl-C may have come in the middle.
         """
         self._over = True
+        self._behind = self._close_at = None
         connection = self._connection
         self._hand_in()
         self._session.receive_eof()
@@ -847,7 +911,7 @@ class WebSocket(Shell):
 
     def _on_time(self) -> None:
         """Have the session do what is due."""
-        deadline = self._session.deadline
+        deadline = self._deadline()
         if deadline is not None and time.monotonic() >= deadline:
             self._obey(self._tell_time())
 
@@ -882,7 +946,7 @@ class WebSocket(Shell):
                 self._writable.notify_all()
                 self._answered.notify_all()
                 self._session.receive_end(time.monotonic())
-            deadline = self._session.deadline
+            deadline = self._deadline()
             timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
             ready = read and (broken or self._pending)
         readable = ready or self._link.wait(read, write, timeout)

@@ -236,7 +236,7 @@ class _Outbox:
     @contextlib.asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
         """Wait until no other message is under way, and keep others from sending one."""
-        async with self._ws._gate:
-            if self._ws._connection.state is not State.OPEN:
+        async with self._ws._line.turn() as mine:
+            if not mine:
                 raise self._ws._connection.closed_error()
             yield

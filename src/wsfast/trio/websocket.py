@@ -4,15 +4,19 @@ Three tasks move the bytes of each connection: one receives, one sends, one does
 They are in a nursery that the connection was given, and shielded: that a scope around them is cancelled must not cut a
 frame in two. Whoever gave the nursery ends them by closing the connection, for which `close_timeout` is the limit.
 
-Only the task that sends writes to the stream. `send` puts a whole message into the encoder, between two checkpoints; so
-it is sent whole or not at all, whenever its caller is cancelled.
+Only the task that sends writes to the stream. `send` puts a whole message into the encoder in one step; so it is sent
+whole or not at all, whenever its caller is cancelled. In which order that happens is the business of `Line`.
+
+Ctrl-C is not let into the middle of a step, by trio's `enable_ki_protection`: it comes out of the main task's next
+checkpoint.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias, overload
 
@@ -33,6 +37,7 @@ from wsfast.handshake import Request, Response
 from wsfast.session import LINGER, Do, Limits
 from wsfast.shell import Pieces, Shell
 
+from .line import Line
 from .stream import CHUNK, Transport, close_now
 
 if TYPE_CHECKING:
@@ -125,8 +130,8 @@ class WebSocket(Shell):
         self._receivers, self._senders = trio.lowlevel.ParkingLot(), trio.lowlevel.ParkingLot()
         self._writer, self._reader = trio.lowlevel.ParkingLot(), trio.lowlevel.ParkingLot()
         self._finished = trio.Event()  # the stream is closed
-        self._gate = trio.StrictFIFOLock()  # held while a message is sent, so that fragments are not mixed
-        self._sender: trio.lowlevel.Task | None = None  # who has the gate for a message in fragments
+        self._line = Line(self)  # whose turn it is to send
+        self._sender: trio.lowlevel.Task | None = None  # who has it, for a message in fragments
         self._workers = trio.CancelScope()
         self._writing = trio.CancelScope()
         self._timer = trio.CancelScope()
@@ -210,6 +215,7 @@ class WebSocket(Shell):
     @overload
     async def recv(self, decode: bool | None = None) -> str | bytes: ...
 
+    @trio.lowlevel.enable_ki_protection
     async def recv(self, decode: bool | None = None) -> str | bytes:
         """Receive the next message.
 
@@ -242,6 +248,7 @@ class WebSocket(Shell):
         if self._receiving:
             raise ConcurrencyError(ONE_RECEIVER.format(call))
 
+    @trio.lowlevel.enable_ki_protection
     async def _next(self) -> str | bytes | Fragment:
         """Wait for the next thing in the queue and take it; from the end of the wait on there is no checkpoint."""
         self._owing = False
@@ -296,6 +303,7 @@ class WebSocket(Shell):
         if self._connection.decoder.held and not self._over:
             self._received(b"")
 
+    @trio.lowlevel.enable_ki_protection
     async def _next_piece(self) -> str | bytes | Fragment:
         await trio.lowlevel.checkpoint()
         if self._assembler.holding:
@@ -333,26 +341,33 @@ class WebSocket(Shell):
             TypeError: the message is of another type, or of several.
             UnicodeError: the message is not text.
         """
-        connection = self._connection
+        self._connection  # noqa: B018 - raises if it is not open yet
         check_pieces(message)
         pieces = message if isinstance(message, AsyncIterable) else None if is_whole(message) else _Each(message)  # type: ignore[arg-type]
         if self._sender is trio.lowlevel.current_task():
             raise ConcurrencyError("send() was called by the iterable whose items are being sent")
-        async with self._gate:
-            await self._wait_for_room()
-            if connection.state is not State.OPEN:
-                await self._check_open()
-            self._settle_gathered()
-            if pieces is None:
-                connection.send_message(message, text=text, compress=compress)  # type: ignore[arg-type]
-                self._messages_sent += 1
-                self._flush()
+        if pieces is None:
+            if await self._line.send(partial(self._send_whole, message, text, compress)):  # type: ignore[arg-type]
                 return
-            self._sender = trio.lowlevel.current_task()
-            try:
-                await self._send_fragments(pieces, text, compress)
-            finally:
-                self._sender = None
+        else:
+            async with self._line.turn() as mine:
+                if mine:
+                    self._sender = trio.lowlevel.current_task()
+                    try:
+                        self._settle_gathered()
+                        await self._send_fragments(pieces, text, compress)
+                    finally:
+                        self._sender = None
+                    return
+        await self._check_open()
+
+    @trio.lowlevel.enable_ki_protection
+    def _send_whole(self, message: str | BytesLike, text: bool | None, compress: bool | None) -> Literal[True]:
+        self._settle_gathered()
+        self._connection.send_message(message, text=text, compress=compress)
+        self._messages_sent += 1
+        self._flush()
+        return True
 
     async def _check_open(self) -> None:
         """Return if the connection is open.
@@ -361,6 +376,7 @@ class WebSocket(Shell):
             ConnectionClosed: it is not. On one that is closing this waits for the end, to tell how it was.
         """
         if self._connection.state is not State.OPEN:
+            await trio.lowlevel.checkpoint()
             await self._wait_for_end()
             error = self._connection.closed_error()
             raise error from error.__cause__
@@ -386,7 +402,7 @@ class WebSocket(Shell):
         except BaseException:
             # A message that was begun can neither be finished nor taken back (RFC 6455, 5.4).
             if connection.in_message:
-                self._start_close(*self._unfinished)
+                self._start_close(*self._unfinished, at_once=True)
             raise
         finally:
             if isinstance(pieces, AsyncGenerator):
@@ -423,7 +439,9 @@ class WebSocket(Shell):
             self._full = False
             self._session.congest(trio.current_time(), congested=False)  # the writer is at work, and sends the pong
             self._senders.unpark_all()
+            self._line.go_on()
 
+    @trio.lowlevel.enable_ki_protection
     async def ping(self, data: str | BytesLike | None = None, *, ack_on_close: bool = False) -> PingWaiter:
         """Send a Ping frame.
 
@@ -442,14 +460,16 @@ class WebSocket(Shell):
             ValueError: `data` is too long.
         """
         connection = self._connection
-        await trio.lowlevel.checkpoint()
-        if connection.state is not State.OPEN:
-            await self._wait_for_end()
-            raise connection.closed_error()
-        waiter = PingWaiter(connection, ack_on_close)
-        self._obey(self._session.ping(trio.current_time(), data, waiter._done))
-        return waiter
+        await trio.lowlevel.checkpoint_if_cancelled()
+        await self._check_open()
+        try:
+            waiter = PingWaiter(connection, ack_on_close)
+            self._obey(self._session.ping(trio.current_time(), data, waiter._done))
+            return waiter
+        finally:
+            await trio.lowlevel.cancel_shielded_checkpoint()
 
+    @trio.lowlevel.enable_ki_protection
     async def pong(self, data: str | BytesLike = b"") -> None:
         """Send an unsolicited Pong frame: a heartbeat that asks for no answer (RFC 6455, 5.5.3).
 
@@ -458,12 +478,13 @@ class WebSocket(Shell):
             ValueError: `data` has more than 125 bytes.
         """
         connection = self._connection
-        await trio.lowlevel.checkpoint()
-        if connection.state is not State.OPEN:
-            await self._wait_for_end()
-            raise connection.closed_error()
-        connection.send_pong(data.encode() if isinstance(data, str) else data)
-        self._flush()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        await self._check_open()
+        try:
+            connection.send_pong(data.encode() if isinstance(data, str) else data)
+            self._flush()
+        finally:
+            await trio.lowlevel.cancel_shielded_checkpoint()
 
     # --- Topics -------------------------------------------------------------------------------------------
 
@@ -560,13 +581,26 @@ class WebSocket(Shell):
 
     # --- Closing ------------------------------------------------------------------------------------------
 
-    def _start_close(self, code: int, reason: str, cause: CloseCause) -> bool:
+    @trio.lowlevel.enable_ki_protection
+    def _start_close(self, code: int, reason: str, cause: CloseCause, *, at_once: bool = False) -> None:
         if self._opened:
             self._settle_gathered()
-        return super()._start_close(code, reason, cause)
+        super()._start_close(code, reason, cause, at_once=at_once)
+
+    def _put_off(self, close: Callable[[], None], at: float | None) -> bool:
+        behind = self._line.put_off(close, at)
+        if behind:
+            self._reschedule()
+        return behind
+
+    def _close_late(self) -> None:
+        self._line.close_late()
 
     async def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
         """Close the connection with the closing handshake and wait for its end, for about `close_timeout` at most.
+
+        What other tasks called `send` for before goes out first, whatever is unsent already; messages in fragments, if
+        that takes no longer than half of that time. Only one that was begun is cut off: its next piece may never come.
 
         On a connection that is closed or closing already it only waits. What the peer sent before its own
         Close frame can still be received after, up to `read_limit`. It begins before its first checkpoint: if it is
@@ -639,6 +673,7 @@ class WebSocket(Shell):
             connection.compression.close()
         self._put_end()
         self._senders.unpark_all()
+        self._line.end()
         self._reader.unpark_all()
         self._writer.unpark_all()
         self._writing.deadline = trio.current_time() + patience
@@ -672,6 +707,7 @@ class WebSocket(Shell):
     def _drained(self, do: Do) -> None:
         self._put_end()
         self._senders.unpark_all()
+        self._line.end()
         if self._paused:
             self._unpause()
         if do is Do.END:
@@ -679,7 +715,7 @@ class WebSocket(Shell):
             self._writer.unpark_all()
 
     def _reschedule(self) -> None:
-        deadline = self._session.deadline
+        deadline = self._deadline()
         self._timer.deadline = inf if deadline is None else deadline
 
     def _received(self, data: bytes | bytearray) -> None:
@@ -687,6 +723,7 @@ class WebSocket(Shell):
 
     # --- The tasks --------------------------------------------------------------------------------------------
 
+    @trio.lowlevel.enable_ki_protection
     async def _work(self) -> None:
         """Move the bytes until the connection has ended; it raises nothing, and cannot be cancelled."""
         with trio.CancelScope(shield=True):
@@ -706,6 +743,7 @@ class WebSocket(Shell):
                 await close_now(self._stream)
                 self._finished.set()
 
+    @trio.lowlevel.enable_ki_protection
     async def _read(self) -> None:
         connection = self._connection
         try:
@@ -731,6 +769,7 @@ class WebSocket(Shell):
             self._session.receive_end(now)
             self._end(max((self._session.drop_at or now + LINGER) - now, _PARTING))
 
+    @trio.lowlevel.enable_ki_protection
     async def _write(self) -> None:
         encoder = self._connection.encoder
         with self._writing:
@@ -760,6 +799,7 @@ class WebSocket(Shell):
             while not (self._over or self._ending):
                 await self._writer.park()
 
+    @trio.lowlevel.enable_ki_protection
     async def _keep_time(self) -> None:
         while not self._over:
             with trio.CancelScope() as self._timer:
