@@ -89,6 +89,11 @@ def _sources() -> list[Path]:
     return sorted(path for path in found if ".egg-info" not in str(path))
 
 
+def _build() -> str:
+    """Tell one build of an interpreter from another of the same version, which may run the same code a third slower."""
+    return hashlib.sha256(f"{sys.version} {sys.base_prefix}".encode()).hexdigest()[:8]
+
+
 def _make_venv(directory: Path, upgrade: bool, say: Callable[[str], None]) -> str:
     python = directory / "bin/python"
     if not python.exists():
@@ -183,7 +188,8 @@ def _make_uws(directory: Path, python: str, variables: dict[str, str]) -> str:
 _VERSIONS = """
 import importlib.metadata as m, json, platform, ssl, sys
 names = "wsfast uvloop picows websockets aiohttp aiofastnet httptools multidict isal socketify".split()
-found = {"Python": platform.python_version(), "OpenSSL of Python": ssl.OPENSSL_VERSION}
+built = f"{platform.python_compiler()}, {platform.python_build()[1]}"
+found = {"Python": platform.python_version(), "built with": built, "OpenSSL of Python": ssl.OPENSSL_VERSION}
 for n in names:
     try: found[n] = m.version(n)
     except m.PackageNotFoundError: pass
@@ -242,7 +248,7 @@ def prepare(
     variables = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
     variables["PYTHONSAFEPATH"] = "1"  # no file in the current directory may shadow a package
     if python is None:
-        directory = base / f"venv-{sys.version_info.major}.{sys.version_info.minor}"
+        directory = base / f"venv-{sys.version_info.major}.{sys.version_info.minor}-{_build()}"
         python = _make_venv(directory, upgrade, say)
         if need_wsfast:
             _install_wsfast(directory, python, say)
