@@ -50,7 +50,7 @@ def take(bytes data not None, dict topics not None, received, other):
         kind, named = head[4], head[5]
         if size > _MAX_FRAME or named > size:
             raise ValueError(f"a frame of {size} bytes")
-        if end - at - _HEAD_SIZE < size:
+        if end - at - _HEAD_SIZE < <Py_ssize_t>size:
             break
         at += _HEAD_SIZE + <Py_ssize_t>size
         name = PyBytes_FromStringAndSize(<const char *>head + _HEAD_SIZE, named)
