@@ -301,7 +301,7 @@ async def test_authorize() -> None:
         with pytest.raises(TypeError, match="authorize must return True or False, got str"):
             ours.subscribe("maybe")
         assert (ours.topics, asked) == ({"yes"}, ["yes", "no", "maybe"])
-    async with world(wsfast.Topics(authorize=later)) as w:  # type: ignore[arg-type]
+    async with world(wsfast.Topics(authorize=lambda ws, topic: later(ws, topic))) as w:  # type: ignore[arg-type, return-value]
         _, ours = await w.client()
         with pytest.raises(TypeError, match="authorize must return True or False, got coroutine"):
             ours.subscribe("yes")
@@ -367,6 +367,21 @@ async def test_wrong_arguments() -> None:
         wsfast.Topics(max_topics=0)
     with pytest.raises(ValueError, match="1 to 64 bytes"):
         wsfast.Topics(key=b"")
+
+    async def later(*_: object) -> None:
+        raise AssertionError("nobody awaits it")
+
+    make: Any = wsfast.Topics
+    for name in ("authorize", "encode", "on_gap", "on_presence"):
+        with pytest.raises(TypeError, match=f"{name} must be callable, got int"):
+            make(**{name: 5})
+        with pytest.raises(TypeError, match=f"{name} must be a plain function, which is not awaited, got <function"):
+            make(**{name: later})
+    encoding: wsfast.Topics = make(encode=lambda *_: later())
+    async with world(encoding) as w:
+        (await w.client())[1].subscribe("a")
+        with pytest.raises(TypeError, match="encode must return str or bytes, got coroutine"):
+            w.server.publish("a", "1")
     topics = wsfast.Topics()
     with pytest.raises(ValueError, match="conflate"):
         topics.configure("a", history=wsfast.History(), conflate=True)
@@ -553,6 +568,40 @@ async def test_a_slow_peer_gets_the_newest() -> None:
             async with asyncio.timeout(10):
                 while b"a01999" * 200 not in received or b"b01999" * 200 not in received:
                     received = received[-10_000:] + await loop.sock_recv(sock, 65536)
+
+
+@pytest.mark.parametrize("overflow", ["error", "drop", "close"])
+async def test_keys_without_end_are_held_within_the_limit(overflow: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """What is held for a peer that is behind counts as unsent."""
+    topics = wsfast.Topics()
+    topics.configure("price.*", conflate=True)
+    async with world(topics, overflow=overflow, max_buffered=300_000, stop_timeout=1) as w:
+        sock, slow = await slow_client(w, "price.x")
+        with sock, caplog.at_level(logging.WARNING):
+            for number in range(3000):
+                w.server.publish("price.x", bytes(1000), key=f"{number}")
+                w.server.publish("price.x", b"%05d" % number * 200, key="one")
+                await asyncio.sleep(0)
+                if slow.close_cause is not None:
+                    break
+            told = [record for record in caplog.records if "a publish skipped" in record.getMessage()]
+            extra = slow._channel.member.extra
+            if overflow == "close":
+                assert slow.close_cause is wsfast.CloseCause.OVERFLOW
+                assert extra is None or extra.newest is None
+                return
+            assert len(told) == (overflow == "error")
+            held = sum(len(message.payload) for message in extra.newest.values())
+            assert extra.newest_size == held
+            assert 200_000 < held + slow.buffered_amount <= 300_000 + 4
+            assert w.topics.counters["dropped"] > 1000
+            # There was room for the one that takes the place of another, and it is the newest.
+            assert extra.newest["price.x", "one"].payload[:5] == b"02999"
+            loop, received = asyncio.get_running_loop(), b""
+            async with asyncio.timeout(10):
+                while b"02999" * 200 not in received:
+                    received = received[-10_000:] + await loop.sock_recv(sock, 65536)
+                await until(lambda: extra.newest is None and not extra.newest_size)
 
 
 # --- History ------------------------------------------------------------------------------------------------------

@@ -232,6 +232,48 @@ async def test_a_history_recovers_what_was_missed_while_the_bus_was_down() -> No
         assert gaps == [Gap("room.a", 100)]
 
 
+@pytest.mark.usefixtures("quick")
+async def test_hooks_may_do_anything(caplog: pytest.LogCaptureFixture) -> None:
+    """They publish, subscribe, unsubscribe, raise, and return a coroutine, within what called them."""
+    async with two_worlds() as (net, one, two, _):
+        client, ours = await two.client()
+        told: list[Gap] = []
+
+        def on_gap(gap: Gap) -> None:
+            told.append(gap)
+            two.topics.publish("said", f"lost {gap.missed} in {gap.topic}")
+            for topic in ("plain", "room.1"):
+                ours.unsubscribe(topic)
+            for topic in ("plain", "room.1", "live.1"):
+                ours.subscribe(topic)
+            raise LookupError("of the hook's own")
+
+        async def later(*_: object) -> None:
+            raise AssertionError("nobody awaits it")
+
+        two.topics.on_gap = on_gap
+        two.topics.on_presence = lambda *_: later()
+        for topic in ("said", "plain", "room.1"):
+            await ours.subscribe(topic)
+        one.server.publish("plain", "1")
+        net.lose = lambda topic, data, to: data.endswith(b"lost")
+        one.server.publish("plain", "lost")
+        one.server.publish("plain", "2")
+        assert await take(client, 3) == ["1", "lost 1 in plain", "2"]
+        # Who subscribes anew while a history is read gets what comes from then on.
+        await hub_of(two.topics).settled("room.1")
+        for number in range(150):
+            await one.server.publish("room.1", f"{number} lost")
+        await one.server.publish("room.1", "newest")
+        await until(lambda: len(told) == 2)
+        await one.server.publish("room.1", "end")
+        assert await take(client, 2) == ["lost 51 in room.1", "end"]
+        assert told == [Gap("plain", 1), Gap("room.1", 51)]
+    messages = [record.getMessage() for record in caplog.records if record.exc_info]
+    assert messages.count("on_gap raised") == 2
+    assert messages.count("on_presence raised") == len(messages) - 2 >= 1
+
+
 async def test_a_history_that_begins_anew_is_no_loss() -> None:
     """Whatever histories were forgotten since somebody subscribed, nothing is told that was not."""
     async with two_worlds() as (net, one, two, gaps):
@@ -416,8 +458,52 @@ def test_tails_of_what_is_tried_again_wait() -> None:
     outgoing.next("h", 0.0, settles=True)
     assert outgoing.tails(1.0)[0]["of"] == []
     assert outgoing.tails(13.0)[0]["of"] == []  # what was sent after the mark has not settled
-    assert outgoing.tails(26.0)[0]["of"] == [["h", 0, 1, 26000]]
+    assert outgoing.tails(26.0)[0]["of"] == [["h", 0, 1, 26000, 26000]]
     assert outgoing.tails(40.0)[0]["of"] == []
+
+
+@pytest.mark.parametrize("settles", [False, True], ids=["plain", "history"])
+def test_what_was_published_before_a_subscription_is_no_loss(settles: bool) -> None:
+    """Neither where a process is heard of for the first time, nor where its last messages settle much later."""
+    outgoing, incoming = Outgoing(), Incoming()
+
+    def published(*times: float) -> None:
+        for now in times:
+            outgoing.next("t", now, settles=settles)
+
+    def told(until: float) -> list[Gap]:
+        gaps = []
+        for now in range(int(told_until[0]) + 1, int(until) + 1):
+            for content in outgoing.tails(float(now)):
+                incoming.tail(1, content["tail"], content["of"], now + 0.01)
+            gaps += incoming.check(float(now))
+        told_until[0] = until
+        return gaps
+
+    told_until = [10.0]
+    published(10.1, 10.2)
+    incoming.join("t", 10.3)
+    assert told(40) == []
+    published(40.5)  # and lost: it was there long enough to know how many
+    assert told(70) == [Gap("t", 1)]
+    incoming.leave("t")
+    published(70.1)
+    incoming.join("t", 70.2)
+    published(70.8)  # and lost: how many were before it, nobody knows
+    assert told(100) == [Gap("t", None)]
+    published(100.3, 100.4)
+    assert told(130) == [Gap("t", 2)]
+
+
+def test_a_process_whose_first_messages_were_lost_is_told_of() -> None:
+    outgoing, incoming = Outgoing(), Incoming()
+    incoming.join("t", 0.0)
+    for now in (10.1, 10.2):
+        outgoing.next("t", now)
+    incoming.accept("t", 1, *outgoing.next("t", 10.3))
+    (content,) = outgoing.tails(11.0)
+    incoming.tail(1, content["tail"], content["of"], 11.0)
+    assert incoming.check(12.0) == [Gap("t", 2)]
 
 
 def test_a_message_that_is_late_is_no_loss() -> None:
@@ -425,12 +511,12 @@ def test_a_message_that_is_late_is_no_loss() -> None:
     incoming.join("a", 0.0)
     incoming.heard(1, 0.0)
     incoming.accept("a", 1, 1, True)
-    assert not incoming.tail(1, 1, [["a", 0, 3, 0]], 10.0)
+    assert not incoming.tail(1, 1, [["a", 0, 3, 0, 0]], 10.0)
     assert incoming.accept("a", 1, 2, False) == 0
     assert incoming.accept("a", 1, 3, False) == 0
     assert incoming.check(20.0) == []
     assert incoming.tail(1, 3, [], 21.0)  # tail 2 is missing
-    assert not incoming.tail(1, 4, [["a", 3, 5, 0]], 22.0)
+    assert not incoming.tail(1, 4, [["a", 3, 5, 0, 0]], 22.0)
     assert incoming.check(22.5) == []
     assert incoming.check(24.0) == [Gap("a", 2)]
     assert incoming.check(25.0) == []

@@ -481,8 +481,12 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         if self.connection.compression is not None and size_of(message) >= _LARGE_PACKED:
             self.turn_full = True  # little may have come out of it, but it took its time
 
-    def may_buffer(self, message: str | BytesLike) -> bool:
+    def may_buffer(self, message: str | BytesLike, held: int = 0) -> bool:
         """Apply the policy of `send_nowait` to a message that might be too much; False drops it.
+
+        Args:
+            message: the message.
+            held: how many bytes are unsent besides those that the transport has been given.
 
         Raises:
             BufferFull: the policy is "error".
@@ -492,7 +496,8 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         if self.connection.state is not _OPEN:
             raise self.connection.closed_error()
         limit = limits.max_buffered
-        if limit is None or self.buffered + (size := size_of(message)) <= limit:
+        unsent = self.buffered + held
+        if limit is None or unsent + (size := size_of(message)) <= limit:
             return True
         if limits.overflow == "close":
             self._close_now(CloseCode.TRY_AGAIN_LATER, "too much is unsent", CloseCause.OVERFLOW)
@@ -501,7 +506,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
             self.room.owe()
         if limits.overflow == "drop":
             return False
-        raise BufferFull(f"{self.buffered} bytes are unsent, {size} more would pass the limit of {limits.max_buffered}")
+        raise BufferFull(f"{unsent} bytes are unsent, {size} more would pass the limit of {limit}")
 
     # --- What the transport calls, beside `get_buffer` and `buffer_updated` ------------------------------------
 

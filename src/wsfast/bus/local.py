@@ -74,6 +74,8 @@ _MAX_MESSAGE: Final = MAX_FRAME - _PAGE - 65_536
 _MAX_TTL: Final = 1e9
 _MAX_UNSENT: Final = 16_777_216
 """Bytes that may wait for a process that does not read; it misses what comes then, and learns that it did."""
+_BACKLOG: Final = 4096
+"""Processes that may wait for one that hangs, to be met: more than `wsfast.run` starts."""
 _BATCH: Final = 256
 _TICK: Final = 0.25
 _PATIENCE: Final = 5.0
@@ -167,7 +169,7 @@ class _Peer(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.connecting: asyncio.Task[None] | None = None
         self.stuck = False
-        self.later: dict[str | int, bytes] = {}  # what it is told once it is not stuck any more
+        self.later: dict[str | int, bytes] = {}  # what it is told once it is not stuck any more, by what it is about
         self.heard = bus._loop.time()
         self.hangs = False
 
@@ -185,12 +187,11 @@ class _Peer(asyncio.Protocol):
             self.send(frame)
 
     def tell(self, about: str | int, frame: bytes) -> None:
-        """Queue a frame; while it is stuck, only the newest about the same matters."""
-        if self.stuck:
-            self.later.pop(about, None)
-            self.later[about] = frame
-        else:
+        """Queue a frame; while it is stuck, of what is about the same only what it does not know already."""
+        if not self.stuck:
             self.send(frame)
+        elif isinstance(about, int) or self.later.pop(about, None) is None:
+            self.later[about] = frame  # else it takes back what it was not told yet
 
     def send(self, frame: bytes, *, may_miss: bool = False) -> None:
         """Queue a frame until the end of the turn; `may_miss` drops it where too much waits already."""
@@ -282,7 +283,7 @@ class LocalBus(Bus):
         self._origin = origin
         self._path = directory / f"{origin:016x}.sock"
         try:
-            self._server = await self._loop.create_unix_server(lambda: _Stream(self), self._path)
+            self._server = await self._loop.create_unix_server(lambda: _Stream(self), self._path, backlog=_BACKLOG)
         except Exception:  # the path is too long, or cannot be written to
             self._receiver = None
             raise
@@ -650,16 +651,17 @@ class LocalBus(Bus):
         name = topic.encode()
         if name not in self._topics:
             self._topics[name] = topic
-            self._to_all(topic, make(_F_SUBSCRIBE, topic, b""))
+            self._tell_all(topic, _F_SUBSCRIBE)
 
     def unsubscribe(self, topic: str) -> None:
         """Stop asking for the messages of a topic."""
         if self._topics.pop(topic.encode(), None) is not None:
-            self._to_all(topic, make(_F_UNSUBSCRIBE, topic, b""))
+            self._tell_all(topic, _F_UNSUBSCRIBE)
 
-    def _to_all(self, about: str | int, frame: bytes) -> None:
+    def _tell_all(self, topic: str, kind: int) -> None:
+        frame = make(kind, topic, b"")
         for peer in self._peers.values():
-            peer.tell(about, frame)
+            peer.tell(topic, frame)
 
     async def settled(self) -> None:
         """Wait until the others know what was subscribed to; those that hang will, when they go on."""
@@ -673,7 +675,10 @@ class LocalBus(Bus):
         future: asyncio.Future[None] = self._loop.create_future()
         self._syncs[self._ids] = (future, waited_for)
         id_ = self._ids
-        self._to_all(id_, make(_F_SYNC, "", _ID.pack(id_)))
+        frame = make(_F_SYNC, "", _ID.pack(id_))
+        asked = [self._peers[origin] for origin in waited_for]
+        for peer in asked:
+            peer.tell(id_, frame)
         try:
             async with asyncio.timeout(_PATIENCE):
                 await future
@@ -681,6 +686,8 @@ class LocalBus(Bus):
             raise BusUnavailable("another process on the local bus does not answer") from None
         finally:
             self._syncs.pop(id_, None)
+            for peer in asked:
+                peer.later.pop(id_, None)
 
     def publish(self, topic: str, data: bytes) -> Awaitable[None]:
         """Send a message to the others that subscribed."""

@@ -45,10 +45,11 @@ class Extra:
         held: messages that wait for the end of another message, which takes several steps.
         held_size: the bytes of `held`.
         newest: messages of topics that conflate, by their keys; they wait until the connection is no longer behind.
+        newest_size: the bytes of `newest`.
         warned: whether it was logged that the connection is behind.
     """
 
-    __slots__ = ("held", "held_size", "id", "newest", "present", "warned")
+    __slots__ = ("held", "held_size", "id", "newest", "newest_size", "present", "warned")
 
     def __init__(self) -> None:
         self.id: str = ""
@@ -56,6 +57,7 @@ class Extra:
         self.held: list[Prepared] | None = None
         self.held_size: int = 0
         self.newest: dict[Any, Prepared] | None = None
+        self.newest_size: int = 0
         self.warned: bool = False
 
 
@@ -98,6 +100,7 @@ class Delivery:
         if extra.held:
             self.dropped += len(extra.held)
         extra.held = extra.newest = None
+        extra.newest_size = 0
 
     def slow(self, member: Member, messages: list[Prepared]) -> None:
         """Send messages, or hold them, or drop them as the connection's policy says."""
@@ -123,13 +126,15 @@ class Delivery:
             elif channel.connection.state is _OPEN:
                 self.dropped += 1
         except (BufferFull, ExtensionError) as exc:
-            self.dropped += 1
-            extra = self.extra(member)
-            if not extra.warned:
-                extra.warned = True
-                channel.host.logger.warning("a publish skipped %a: %s", channel.ws.remote_address, exc)
+            self._skipped(self.extra(member), channel, exc)
         except ConcurrencyError:
             self._hold(member, channel, [message])
+
+    def _skipped(self, extra: Extra, channel: Any, exc: Exception) -> None:
+        self.dropped += 1
+        if not extra.warned:
+            extra.warned = True
+            channel.host.logger.warning("a publish skipped %a: %s", channel.ws.remote_address, exc)
 
     # --- A message in several steps is under way --------------------------------------------------------------
 
@@ -178,19 +183,36 @@ class Delivery:
 
     def _keep_newest(self, member: Member, channel: Any, message: Prepared) -> None:
         extra = self.extra(member)
+        if extra.newest is not None:
+            before = extra.newest.pop(message.key, None)
+            if before is not None:
+                extra.newest_size -= len(before.payload)
+                self.conflated += 1
+        try:
+            # What is held is unsent as well: without a limit, keys without end would be memory without end.
+            if not channel.may_buffer(message.payload, extra.newest_size):
+                self.dropped += 1
+                return
+        except BufferFull as exc:
+            self._skipped(extra, channel, exc)
+            return
+        except ConnectionClosed:  # closed by the policy "close"
+            extra.newest, extra.newest_size = None, 0
+            return
         if extra.newest is None:
             extra.newest = {}
             self._spawn(self._send_newest, member, channel, extra)
-        if extra.newest.pop(message.key, None) is not None:
-            self.conflated += 1
         extra.newest[message.key] = message
+        extra.newest_size += len(message.payload)
 
     async def _send_newest(self, member: Member, channel: Any, extra: Extra) -> None:
         try:
             while extra.newest:
                 await channel.outbox.drain()
                 while extra.newest and not channel.write_paused and not channel.is_sending:
-                    self._send(member, channel, extra.newest.pop(next(iter(extra.newest))))
+                    message = extra.newest.pop(next(iter(extra.newest)))
+                    extra.newest_size -= len(message.payload)
+                    self._send(member, channel, message)
                 if extra.newest and channel.is_sending:
                     async with channel.outbox.turn():
                         pass
@@ -199,6 +221,7 @@ class Delivery:
             pass
         finally:
             extra.newest = None
+            extra.newest_size = 0
 
     def _spawn(self, send: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
         key = object()

@@ -180,6 +180,8 @@ class Histories:
             # A new epoch whose first message is there: what was lost of the old one, if anything, the tails tell.
         followed.position = reading.position if not reading.messages else before
         for stored in reading.messages:
+            if self._followed.get(topic) is not followed:
+                return  # a hook has unsubscribed; if it has subscribed again, it gets what comes from then on
             followed.position = stored.position
             envelope = self._opened(topic, stored.data)
             if envelope is None:

@@ -383,6 +383,8 @@ class Hub:
             message = prepared.payload.decode()
         made = self.encode(topic, message, position)
         if not isinstance(made, (str, bytes)):
+            if asyncio.iscoroutine(made):
+                made.close()
             raise TypeError(f"encode must return str or bytes, got {type(made).__name__}")
         return Prepared(made, None, compress, prepared.key)
 

@@ -43,23 +43,32 @@ class Gap(NamedTuple):
     """Whether they were, or will be, delivered from the topic's history after all."""
 
 
+class _Mark(NamedTuple):
+    """Where a counter stood at a time."""
+
+    number: int
+    used: float
+    """When the number was given."""
+    at: float
+    """A time at which it was still the latest."""
+
+
 class _Counter:
-    __slots__ = ("marked", "marked_at", "number", "settles", "told", "used")
+    __slots__ = ("mark", "number", "settles", "told", "used")
 
     def __init__(self, number: int, settles: bool, now: float) -> None:
         self.number = number
-        self.told = number  # the number that the last tail reported
-        self.used = now
+        self.used = now  # when that was given
         self.settles = settles
-        self.marked = number  # where it stood at a time, after which what was sent until then has settled
-        self.marked_at = now
+        self.told = _Mark(number, now, now)  # what the last tail reported
+        self.mark = self.told  # where it stood at a time, after which what was sent until then has settled
 
-    def reached(self, now: float) -> int:
-        """Return the number up to which messages have arrived by now, or never will."""
+    def reached(self, now: float) -> _Mark:
+        """Return how far messages have arrived by now, or never will."""
         if not self.settles:
-            return self.number
-        if self.marked_at + _SETTLES <= now:
-            settled, self.marked, self.marked_at = self.marked, self.number, now
+            return _Mark(self.number, self.used, now)
+        if self.mark.at + _SETTLES <= now:
+            settled, self.mark = self.mark, _Mark(self.number, self.used, now)
             return settled
         return self.told
 
@@ -87,6 +96,9 @@ class Outgoing:
             counter = self._counters[topic] = _Counter(self._floor, settles, now)
             if len(self._counters) > _MAX_TOPICS:
                 self._forget(next(iter(self._counters)))
+        told = counter.told
+        if counter.number == told[0]:
+            counter.told = _Mark(told[0], told[1], now)
         counter.number += 1
         counter.used = now
         if topic not in self._touched:
@@ -113,18 +125,18 @@ class Outgoing:
             known = self._counters.get(topic)
             if known is None:
                 continue
+            told = known.told
             if whole:
-                reached = known.told if known.settles else known.number
+                reached = told if known.settles else _Mark(known.number, known.used, now)
             else:
                 reached = known.reached(now)
-                if reached < known.number:
+                if reached.number < known.number:
                     unsettled[topic] = None
-                if known.settles and reached == known.told:
+                if known.settles and reached.number == told.number:
                     continue
-            entries.append([topic, known.told, reached, max(0, round((now - known.used) * 1000))])
-            if not whole:
                 known.told = reached
                 self._counters.move_to_end(topic)
+            entries.append([topic, told.number, reached.number, _ago(now, reached.used), _ago(now, told.at)])
         if not whole:
             self._touched = unsettled
         chunks = [entries[i : i + _CHUNK] for i in range(0, len(entries), _CHUNK)] or [[]]
@@ -134,13 +146,17 @@ class Outgoing:
         self._floor = max(self._floor, self._counters.pop(topic).number)
 
 
+def _ago(now: float, then: float) -> int:
+    """Return how many milliseconds have passed."""
+    return max(0, round((now - then) * 1000))
+
+
 class _Origin:
-    __slots__ = ("before", "heard", "tail")
+    __slots__ = ("heard", "tail")
 
     def __init__(self, now: float) -> None:
         self.heard = now
         self.tail = 0  # the number of its last tail
-        self.before = now  # when that came
 
 
 class Incoming:
@@ -247,8 +263,8 @@ class Incoming:
         Args:
             origin: the process.
             number: of the tail, 0 for one that was asked for or goes on.
-            entries: for each topic its name, the number at the process' tail before, the number now, and how many
-                milliseconds ago its latest message was.
+            entries: for each topic its name, the number that the process' tail before has told, the number that is
+                told now, and how many milliseconds ago that was given, and the one of before was still the latest.
             now: the time.
 
         Returns:
@@ -261,28 +277,27 @@ class Incoming:
         if known is None:
             known = self._origins[origin] = _Origin(now)
             known.tail = number - 1 if number else 0
-        previous = known.before
         missing = number > known.tail + 1
         if number:
             known.tail = number
-            known.before = now
         for entry in entries:
-            if not isinstance(entry, list) or len(entry) != 4 or not isinstance(entry[0], str):
-                raise ValueError("an entry of a tail must be a list of a topic and three numbers")
-            topic, told, reached, age = entry
-            if not all(type(value) is int and 0 <= value < 1 << 63 for value in (told, reached, age)):
-                raise ValueError("an entry of a tail must be a list of a topic and three numbers")
-            self._compare(topic, origin, told if number else None, reached, age / 1000, previous, now)
+            if not isinstance(entry, list) or len(entry) != 5 or not isinstance(entry[0], str):
+                raise ValueError("an entry of a tail must be a list of a topic and four numbers")
+            topic, *numbers = entry
+            if not all(type(value) is int and 0 <= value < 1 << 63 for value in numbers):
+                raise ValueError("an entry of a tail must be a list of a topic and four numbers")
+            told, reached, age, ago = numbers
+            self._compare(topic, origin, told if number else None, reached, now - age / 1000, now - ago / 1000, now)
         return missing
 
     def _compare(
-        self, topic: str, origin: int, told: int | None, reached: int, age: float, previous: float, now: float
+        self, topic: str, origin: int, told: int | None, reached: int, reached_at: float, told_at: float, now: float
     ) -> None:
         latest = self._latest.get(topic)
         if latest is None:
             return
         since = self._since[topic] + _SLACK
-        long_enough = told is not None and since < previous
+        long_enough = told is not None and since < told_at
         unsure = self._unsure.pop((topic, origin), None)
         if unsure is not None and long_enough and told is not None and unsure > told:
             self._suspects.append((now, topic, origin, -1, unsure - told))
@@ -290,7 +305,7 @@ class Incoming:
         if before is None:
             if long_enough and told is not None:
                 self._suspects.append((now, topic, origin, reached, reached - told))
-            elif since < now - age:
+            elif since < reached_at:
                 self._suspects.append((now, topic, origin, reached, None))
         elif before < reached:
             self._suspects.append((now, topic, origin, reached, reached - before))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol
 
 from ..escape import words
@@ -45,12 +45,7 @@ class Reports:
         """Tell of a loss."""
         self.gaps += 1
         self.quietly("gap", "messages were lost in %a: %s", gap.topic, gap.missed or "an unknown number")
-        hook = self._hooks.on_gap
-        if hook is not None:
-            try:
-                hook(gap)
-            except Exception as exc:
-                self._logger.error("on_gap raised", exc_info=exc)
+        self._call("on_gap", self._hooks.on_gap, gap)
 
     def refuse(self, topic: str, exc: ValueError) -> None:
         """Tell that bytes from the bus were not a message that may be delivered."""
@@ -59,12 +54,18 @@ class Reports:
 
     def moved(self, topic: str, present: Present, came: bool) -> None:
         """Tell that somebody came (True) or left (False)."""
-        hook = self._hooks.on_presence
-        if hook is not None:
-            try:
-                hook(topic, present, came)
-            except Exception as exc:
-                self._logger.error("on_presence raised", exc_info=exc)
+        self._call("on_presence", self._hooks.on_presence, topic, present, came)
+
+    def _call(self, name: str, hook: Callable[..., object] | None, *args: object) -> None:
+        if hook is None:
+            return
+        try:
+            made = hook(*args)
+            if isinstance(made, Coroutine):
+                made.close()
+                raise TypeError(f"{name} must be a plain function: nothing awaits its coroutine")
+        except Exception as exc:
+            self._logger.error("%s raised", name, exc_info=exc)
 
     def quietly(self, kind: str, text: str, *args: object) -> None:
         """Log a line, but not more than one of its kind in a second; the next tells how many were not."""

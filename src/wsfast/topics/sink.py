@@ -41,13 +41,17 @@ class Sink:
         """Whether another message is under way in fragments."""
         return self.ws._sender is not None or self.ws._connection.in_message
 
-    def may_buffer(self, payload: bytes) -> bool:
+    def may_buffer(self, payload: bytes, held: int = 0) -> bool:
         """Tell whether a message may be sent to a peer that is behind.
+
+        Args:
+            payload: the message.
+            held: how many bytes are unsent besides those that the connection has been given.
 
         Raises:
             BufferFull: too much is unsent.
         """
-        limit, unsent = self.limits.max_buffered, self.ws.buffered_amount
+        limit, unsent = self.limits.max_buffered, self.ws.buffered_amount + held
         if limit is not None and unsent + len(payload) > limit:
             raise BufferFull(f"{unsent} bytes are unsent, the limit is {limit} (max_buffered)")
         return True

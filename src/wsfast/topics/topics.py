@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Self
 
 from ..bus.interface import Bus, Position
@@ -91,6 +92,8 @@ class Topics:
         for name, hook in hooks.items():
             if hook is not None and not callable(hook):
                 raise TypeError(f"{name} must be callable, got {type(hook).__name__}")
+            if iscoroutinefunction(hook):
+                raise TypeError(f"{name} must be a plain function, which is not awaited, got {hook!r}")
         limits = {"max_topics": max_topics, "max_subscriptions": max_subscriptions, "max_size": max_size}
         for name, value in limits.items():
             if not isinstance(value, int) or isinstance(value, bool):
