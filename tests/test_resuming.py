@@ -1,7 +1,7 @@
 """Tasks that are resumed by a message: nobody can tell how. Exceptions, contexts, debug mode, nested loops.
 
-With the extensions, on wsfast's own transport and a stock event loop, a task that waits in `recv` is resumed from the
-transport's callback; else by the loop. What is tested here holds either way.
+With the extensions, on wsfast's own transport or a stock loop's, and a stock event loop, a task that waits in `recv` is
+resumed from the transport's callback; else by the loop. What is tested here holds either way.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ import pytest
 import uvloop
 
 import wsfast
+from wsfast.asgi import BridgeProtocol, Host
+from wsfast.session import Limits
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.SelectorEventLoop,
@@ -275,6 +277,52 @@ else:
     command = [sys.executable, "-W", "ignore", "-c", program, loop]
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, timeout=15, check=False)
     assert done.returncode == 5
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_on_the_loops_own_transport(tls: bool, loop: str, certs: Any) -> None:
+    """An application has its context and is the current task; KeyboardInterrupt ends the loop, which can go on."""
+    reported: list[dict[str, Any]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        task = asyncio.current_task()
+        await receive()
+        await send({"type": "websocket.accept"})
+        USER.set(scope["path"])
+        while (event := await receive())["type"] == "websocket.receive":
+            assert asyncio.current_task() is task
+            if event["text"] == "end":
+                raise KeyboardInterrupt
+            await send({"type": "websocket.send", "text": USER.get()})
+
+    made = LOOPS[loop]()
+    made.set_exception_handler(lambda _, context: reported.append(context))
+    host = Host(app, Limits(), made, logging.getLogger("wsfast.test"))
+
+    async def main(*messages: str) -> None:
+        contexts = (certs.server_context(), certs.client_context()) if tls else (None, None)
+        server = await made.create_server(lambda: BridgeProtocol(host), "127.0.0.1", 0, ssl=contexts[0])
+        uri = f"ws{'s' if tls else ''}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with (
+            wsfast.connect(uri + "/one", ssl=contexts[1]) as one,
+            wsfast.connect(uri + "/two", ssl=contexts[1]) as two,
+        ):
+            for message in messages:  # with the third read, it is wsfast's own transport, if there is no TLS
+                for name, ws in (("/one", one), ("/two", two)):
+                    await ws.send(message)
+                    assert await asyncio.wait_for(ws.recv(), 20) == name
+        server.close()
+
+    try:
+        for messages in (["end"], ["?", "end"]):
+            with pytest.raises(KeyboardInterrupt):
+                made.run_until_complete(main(*messages))
+        made.run_until_complete(main("?", "?", "?"))
+    finally:
+        made.close()
+    # But for the tasks of `main`, which the loop's end has left behind.
+    assert not [context for context in reported if "transport" in context or "protocol" in context]
 
 
 # --- Contexts, the current task, debug mode ---------------------------------------------------------------

@@ -33,7 +33,7 @@ from ..transport._socket cimport Receiver, SocketTransport
 from ..connection import State
 from ..events import Fragment
 from ..exceptions import ENDS_PROGRAM, ONE_RECEIVER, ConcurrencyError, InvalidState
-from ..transport.loops import OtherThread, may_nest, write_parts
+from ..transport.loops import OtherThread, is_stock_transport, may_nest, write_parts
 
 __all__ = ["Channel", "Endpoint", "EventEndpoint", "Turn"]
 
@@ -372,6 +372,11 @@ cdef class Receive:
             future.add_done_callback(wakeup, context=context)
             future.set_result(None)
             return 0
+        except ENDS_PROGRAM as exc:
+            if channel._hands_on:
+                raise
+            # uvloop's transports would take it for a fault of the connection.
+            channel.turn.loop.call_soon(_raise, exc)
         finally:
             channel.turn._resuming = False
         if channel._receiver is None:
@@ -381,6 +386,10 @@ cdef class Receive:
             channel._wakeup = wakeup
             channel._context = context
         return 0
+
+
+def _raise(exc):
+    raise exc
 
 
 cdef int _receive_send(PyObject *receive, PyObject *value, PyObject **result) except PYGEN_ERROR:
@@ -453,7 +462,8 @@ cdef class Channel(Receiver):
     cdef object _future  # what a task that receives waits for; it serves again and again, and is not done
     cdef object _wakeup  # of the task that was resumed from it and waits for it again, and the task's context
     cdef object _context
-    cdef bint _resumes  # whether the transport hands on what is raised in its callback, to the loop and whoever runs it
+    cdef bint _resumes  # whether the transport is one from whose callbacks tasks are resumed
+    cdef bint _hands_on  # whether it hands on what is raised in its callback, to the loop and whoever runs it
     cdef SocketTransport _link  # the transport, if it is one of wsfast
     cdef readonly int paused
     cdef public int moves
@@ -526,7 +536,8 @@ cdef class Channel(Receiver):
         self.transport = transport
         self._link = transport if isinstance(transport, SocketTransport) else None
         # One of wsfast, and TLS above it, does.
-        self._resumes = self._link is not None or isinstance(getattr(transport, "transport", None), SocketTransport)
+        self._hands_on = self._link is not None or isinstance(getattr(transport, "transport", None), SocketTransport)
+        self._resumes = self._hands_on or is_stock_transport(type(transport))
 
     def derive_flags(self, bint gated):
         """Derive what may be sent and received from state, transport and compression."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
-__all__ = ["OtherThread", "PerLoop", "end_in_steps", "may_nest", "write_parts"]
+__all__ = ["OtherThread", "PerLoop", "end_in_steps", "is_plain_socket", "is_stock_transport", "may_nest", "write_parts"]
 
 _T = TypeVar("_T")
 
@@ -50,6 +50,32 @@ def may_nest(kind: type[asyncio.AbstractEventLoop]) -> bool:
     """
     step = getattr(kind, "_run_once", None)
     return kind.__module__ != "uvloop" and getattr(step, "__module__", None) != "asyncio.base_events"
+
+
+_PLAIN: Final = frozenset(
+    {
+        ("asyncio.selector_events", "_SelectorSocketTransport"),
+        ("uvloop.loop", "TCPTransport"),
+        ("uvloop.loop", "UnixTransport"),
+    }
+)
+_TLS: Final = frozenset({("asyncio.sslproto", "_SSLProtocolTransport"), ("uvloop.loop", "_SSLProtocolTransport")})
+_stock: dict[type, bool] = {}  # whether there is TLS, of those that are asyncio's or uvloop's
+
+
+def is_stock_transport(kind: type) -> bool:
+    """Tell whether a class of transports is asyncio's or uvloop's own for a stream socket, with TLS or without."""
+    if kind not in _stock:
+        name = kind.__module__, kind.__name__
+        if name not in _PLAIN and name not in _TLS:
+            return False
+        _stock[kind] = name in _TLS
+    return True
+
+
+def is_plain_socket(kind: type) -> bool:
+    """Tell whether a class of transports is asyncio's or uvloop's own for a stream socket without TLS."""
+    return is_stock_transport(kind) and not _stock[kind]
 
 
 def _pauses(kind: type) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .._built import IMPLEMENTATION, unusable
+from .loops import is_plain_socket
 
 if TYPE_CHECKING or IMPLEMENTATION == "python" or os.name == "nt":
     from ._socket_py import Addresses, SocketTransport, accept, nothing_unread_at
@@ -30,15 +31,6 @@ __all__ = [
     "take_over",
 ]
 
-_LOOPS_OWN = frozenset(
-    {
-        ("asyncio.selector_events", "_SelectorSocketTransport"),
-        ("uvloop.loop", "TCPTransport"),
-        ("uvloop.loop", "UnixTransport"),
-    }
-)
-"""The transports of event loops that are no more than a stream socket, without TLS."""
-_loops_own: dict[type, bool] = {}
 _has_readers: dict[type[asyncio.AbstractEventLoop], bool] = {}
 
 
@@ -110,11 +102,7 @@ async def look_up(loop: asyncio.AbstractEventLoop, host: str | None, port: int |
 
 def can_take_over(loop: asyncio.AbstractEventLoop, transport: asyncio.BaseTransport) -> bool:
     """Tell whether a transport is one that `take_over` knows: a loop's own for a stream socket, without TLS."""
-    kind = type(transport)
-    own = _loops_own.get(kind)
-    if own is None:
-        own = _loops_own[kind] = (kind.__module__, kind.__name__) in _LOOPS_OWN
-    return own and has_readers(loop)
+    return is_plain_socket(type(transport)) and has_readers(loop)
 
 
 def nothing_unread(transport: asyncio.BaseTransport) -> bool:
