@@ -237,3 +237,50 @@ def test_what_fails_before_the_answer_is_answered(shell: Any, what: str, caplog:
     failed = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert [record.getMessage() for record in failed] == ["opening handshake failed: a hook raised"] * 2
     assert all(record.exc_info for record in failed)
+
+
+# --- What the log is told of a peer's Close frame ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shell", [on_asyncio, in_threads, on_trio], ids=["asyncio", "threads", "trio"])
+def test_the_log_says_with_what_a_peer_closed(shell: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """One line at INFO, escaped, for what the handler sees as `ConnectionClosedError`; none where it ended well."""
+    caplog.set_level(logging.DEBUG, "wsfast.server")
+    closes = [
+        (1002, "bad\r\nmask \x1b[31m\u2028", "peer rejected our data: the peer sent 1002 (PROTOCOL_ERROR) '"),
+        (1007, "", "peer rejected our data: the peer sent 1007 (INVALID_DATA)"),
+        (1008, "x" * 123, "closed by peer: the peer sent 1008 (POLICY_VIOLATION) '" + "x" * 123 + "'"),
+        (1011, "", "closed by peer: the peer sent 1011 (INTERNAL_ERROR)"),
+        (4000, "", "closed by peer: the peer sent 4000"),
+        (1000, "", None),
+        (1001, "", None),
+    ]
+    expected = [text for *_, text in closes if text is not None]
+    with contextlib.contextmanager(shell)(None, {}) as (server, address):
+        for code, reason, _ in closes:
+            with wsfast.sync.connect(f"ws://127.0.0.1:{address[1]}/") as ws:
+                ws.recv(PATIENCE)
+                ws.close(code, reason)
+        until(lambda: sum(server.counters["causes"].values()) == len(closes))
+    told = [record for record in caplog.records if "connection from" in record.getMessage()]
+    assert [record.levelname for record in told] == ["INFO"] * len(expected)
+    for record, text in zip(told, expected, strict=True):
+        line = record.getMessage()
+        assert text in line and line.isascii() and line.isprintable() and record.exc_info is None
+
+
+@pytest.mark.parametrize("code, line", [(4000, None), (1000, None), (1011, "closed by us: the peer sent 1011")])
+def test_the_log_says_with_what_a_peer_answered(code: int, line: str | None, caplog: pytest.LogCaptureFixture) -> None:
+    """A Close frame that answers this side's is told only where it says something else, and is no good end."""
+    caplog.set_level(logging.DEBUG, "wsfast.server")
+
+    async def handler(ws: wsfast.WebSocket) -> None:
+        await ws.close(1000 if code == 1011 else code)
+
+    with sync_helpers.running(handler) as running:
+        with dial(running.server.sockets[0].getsockname(), REQUEST % b"") as sock:
+            assert sock.makefile("rb").read(4)
+            sock.sendall(b"\x88\x82\0\0\0\0" + code.to_bytes(2, "big"))
+            until(lambda: bool(running.server.counters["causes"]))
+    told = [record.getMessage() for record in caplog.records if "connection from" in record.getMessage()]
+    assert (len(told) == 1 and line in told[0]) if line else not told

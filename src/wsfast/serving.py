@@ -16,9 +16,10 @@ from inspect import isawaitable
 from math import inf
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, TypeAlias, TypeVar
 
+from .closing import OK_CLOSE_CODES
 from .codes import CloseCause
 from .deflate.negotiate import accept as accept_compression
-from .escape import show
+from .escape import show, words
 from .exceptions import HandshakeRefused, InvalidState, NegotiationError
 from .extensions import RSV1, Chain, ServerExtensionFactory
 from .extensions import accept as accept_extensions
@@ -607,10 +608,16 @@ def tell_end(logger: Any, connection: Connection, ws: Any, untimely: int = loggi
     Args:
         logger: where to.
         connection, ws: the connection.
-        untimely: the level of the line about one that was lost, or whose peer did not answer in time.
+        untimely: the level of the line about one that was lost, or whose peer did not answer in time, or that it
+            closed with a code that says that something is wrong.
     """
     cause = connection.cause or _LOST
     if connection.failure is not None:
         logger.info("connection from %s failed: %s", format_address(ws.remote_address), connection.failure)
     elif cause in _UNTIMELY:
         logger.log(untimely, "connection from %s: %s", format_address(ws.remote_address), cause.value)
+    elif (rcvd := connection.close_rcvd) is not None and rcvd.code not in OK_CLOSE_CODES:
+        sent = connection.close_sent
+        if connection.rcvd_then_sent or sent is None or sent.code != rcvd.code:  # else it echoes this side's
+            told = "connection from %s: %s: the peer sent %s"
+            logger.log(untimely, told, format_address(ws.remote_address), cause.value, words(rcvd))
