@@ -16,6 +16,7 @@ import trio
 import wsfast
 import wsfast.bus
 import wsfast.sync
+import wsfast.testing
 import wsfast.trio
 
 
@@ -213,8 +214,8 @@ def test_where_a_server_listens(start: Callable[..., None]) -> None:
     start(backlog=2**63)  # as much as the system likes
     wrong: dict[str, tuple[object, ...]] = {
         "backlog": (-1, 0.5, "x", None, True),
-        "port": (-1, 65536, 99999, 2**63, 10**30, 1.5, True, b"80"),
-        "host": (7, b"h", ["127.0.0.1", 7]),
+        "port": (-1, 65536, 99999, 2**63, 10**30, 1.5, True, b"80", "\ud800", "80\n"),
+        "host": (7, b"h", ["127.0.0.1", 7], "h\n", "\ud800"),
     }
     for name, values in wrong.items():
         for value in values:
@@ -318,3 +319,30 @@ async def test_a_wrong_value_is_refused_by_the_name_of_its_option(call: str, nam
 async def on_trio(make: Any, options: dict[str, Any]) -> None:
     """Have trio call it, in a thread."""
     await asyncio.to_thread(trio.run, partial(make, _handler, **options))
+
+
+# --- What stands beside servers and clients
+
+NETWORK: dict[str, list[Any]] = {
+    "latency": ["x", None, True, [], -1, math.nan, math.inf],
+    "bandwidth": ["x", True, [], 0, -1, math.nan, math.inf],
+    "chunk_size": ["x", True, 1.5, 0, -1],
+    "window": ["x", None, True, 1.5, 0, -1, math.nan],
+}
+BESIDE: dict[str, tuple[Any, dict[str, list[Any]]]] = {
+    "testing.pair": (wsfast.testing.pair, {**NETWORK, "server_options": ["x", 5, ()], "max_sizee": [5]}),
+    "testing.Pipe": (partial(wsfast.testing.Pipe, None), NETWORK),
+    "DeflateBudget": (wsfast.DeflateBudget, {"nbytes": ["x", None, 1.5, True, -1]}),
+    "LocalBus": (wsfast.bus.LocalBus, {"directory": [5, b"x", []], "directry": [5]}),
+    "RedisBus": (wsfast.bus.RedisBus, {"url": [5, b"redis://h", None, []]}),
+    "NatsBus": (wsfast.bus.NatsBus, {"servers": [5, None, [5], b"x", []]}),
+}
+
+
+@pytest.mark.parametrize("call", BESIDE)
+def test_a_wrong_value_beside_servers_and_clients_is_refused_by_its_name(call: str) -> None:
+    make, wrong = BESIDE[call]
+    for name, values in wrong.items():
+        for value in values:
+            with pytest.raises((TypeError, ValueError), match=rf"^(.* argument '{name}'|{name} must )"):
+                make(**{name: value})

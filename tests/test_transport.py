@@ -285,6 +285,29 @@ async def test_a_frame_costs_the_same_however_much_waits(twin: ModuleType) -> No
         assert data == bytes(8_000_000) + b"x" * 64 * 60_000
 
 
+async def test_more_may_wait_than_memory_holds() -> None:
+    """The same object several times: counted right, and no call is given more than it takes, on 32 bits too."""
+    app, piece = App(), bytes(1 << 26)
+    async with joined(_socket, app) as (transport, theirs):
+        for _ in range(40):
+            transport.write(piece)
+        assert (40 << 26) - (1 << 25) < transport.get_write_buffer_size() < 40 << 26
+        assert app.told == ["made", "pause"]
+        await read(theirs, 1 << 25)
+        assert not transport.is_closing()
+        assert (39 << 26) < transport.get_write_buffer_size() < (40 << 26) - (1 << 25)
+
+
+async def test_a_call_is_given_no_more_than_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `_socket.h` does in C."""
+    monkeypatch.setattr(_socket_py, "MOST_SENT", 100_000)
+    data = [bytes([n]) * 70_000 for n in range(1, 100)]
+    async with joined(_socket_py, App()) as (transport, theirs):
+        for piece in data:
+            transport.write(piece)
+        assert await read(theirs, 70_000 * len(data)) == b"".join(data)
+
+
 async def test_the_end_comes_after_what_waits(twin: ModuleType) -> None:
     for end in ("close", "write_eof"):
         app = App()

@@ -580,7 +580,7 @@ def handlers_of(handler: Any, subprotocols: Sequence[str] | None) -> dict[str | 
         if not handler:
             raise ValueError("expected a handler for at least one subprotocol, got an empty mapping")
         return dict(handler)
-    if subprotocols is not None and (isinstance(subprotocols, str) or not isinstance(subprotocols, Iterable)):
+    if subprotocols is not None and (isinstance(subprotocols, (str, bytes)) or not isinstance(subprotocols, Iterable)):
         raise TypeError(f"expected subprotocols as a list of strings, got {type(subprotocols).__name__}")
     return dict.fromkeys([None, *(subprotocols or ())], handler)
 

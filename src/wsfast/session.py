@@ -137,8 +137,9 @@ class Limits:
                 raise TypeError(f"{name} must be int{' or None' * name.startswith('max')}, got {type(value).__name__}")
             if value < 1:
                 raise ValueError(f"{name} must be positive, got {value}")
-            # The most that C holds; a limit that high is never reached.
-            object.__setattr__(self, name, min(value, 0x7FFFFFFF if name == "write_limit" else sys.maxsize))
+            # The most that C holds; a limit that high is never reached. What is held may pass `read_limit` by one read.
+            most = {"write_limit": 0x7FFFFFFF, "read_limit": sys.maxsize // 2}.get(name, sys.maxsize)
+            object.__setattr__(self, name, min(value, most))
         for name in ("open_timeout", "ping_interval", "ping_timeout", "close_timeout"):
             value = getattr(self, name)
             if value is None:

@@ -839,13 +839,13 @@ cdef class Channel(Receiver):
 
     cdef bint _may_wait(self, Py_ssize_t n) except -1:
         """Tell whether so many bytes more may wait for the peer to take them."""
-        cdef Py_ssize_t unsent
+        cdef long long unsent
         if self.transport is None:
             return False
         if self._max_buffered == PY_SSIZE_T_MAX:
             return True
         unsent = self._link._buffered if self._link is not None else self.transport.get_write_buffer_size()
-        return unsent + <Py_ssize_t>self._encoder._used <= self._max_buffered - n
+        return unsent + <long long>self._encoder._used <= <long long>self._max_buffered - n
 
     cdef int _write(self, object data) except -1:
         self._before_sending()

@@ -231,6 +231,8 @@ class LocalBus(Bus):
     def __init__(self, directory: str | os.PathLike[str] | None = None, *, max_history: int = 268_435_456) -> None:
         if sys.platform == "win32":  # pragma: no cover - the tests run on Linux
             raise NotImplementedError("LocalBus needs Unix sockets")
+        if directory is not None and not isinstance(directory, (str, os.PathLike)):
+            raise TypeError(f"directory must be a path or None, got {type(directory).__name__}")
         given = os.environ.get("WSFAST_BUS_DIRECTORY") if directory is None else os.fspath(directory)
         self._given = given
         self._max_history = max_history

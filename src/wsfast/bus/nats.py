@@ -19,7 +19,7 @@ import random
 import re
 import secrets
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -145,6 +145,8 @@ class NatsBus(Bus):
             raise TypeError(f"replicas must be int, got {type(replicas).__name__}")
         if not 1 <= replicas <= 5:
             raise ValueError(f"replicas must be from 1 to 5, got {replicas}")
+        if not isinstance(servers, Iterable):
+            raise TypeError(f"servers must be str or a sequence of them, got {type(servers).__name__}")
         given = [servers] if isinstance(servers, str) else list(servers)
         for server in given:
             if not isinstance(server, str) or not re.match(r"(nats|tls|ws|wss)://[^/]", server):

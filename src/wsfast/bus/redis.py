@@ -536,6 +536,8 @@ class RedisBus(Bus):
             raise ValueError("sentinels and service go together")
         if cluster and sentinels is not None:
             raise ValueError("a cluster has no sentinels")
+        if not isinstance(url, str):
+            raise TypeError(f"url must be str, got {type(url).__name__}")
         self._options = {**_parse(url), **options}
         if cluster and self._options.get("db"):
             raise ValueError("a cluster has no databases")

@@ -110,12 +110,14 @@ class DeflateBudget:
         nbytes: the budget, at least 0.
 
     Raises:
-        ValueError: it is negative.
+        ValueError, TypeError: it is negative, or no int.
     """
 
     __slots__ = ("_lock", "nbytes", "used")
 
     def __init__(self, nbytes: int) -> None:
+        if not isinstance(nbytes, int) or isinstance(nbytes, bool):
+            raise TypeError(f"nbytes must be int, got {type(nbytes).__name__}")
         if nbytes < 0:
             raise ValueError(f"nbytes must be at least 0, got {nbytes}")
         # Reentrant: a garbage collection while it is held may run finalizers, which release bytes too.

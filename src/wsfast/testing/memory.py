@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
+from math import inf
 from typing import Any, Final, Literal, TypeAlias, cast
 
-__all__ = ["MemoryTransport", "Pipe", "Side"]
+__all__ = ["MemoryTransport", "Pipe", "Side", "check_network"]
 
 Side: TypeAlias = Literal["client", "server"]
 """An end of a pipe."""
@@ -210,6 +211,28 @@ class MemoryTransport(asyncio.Transport):
         self._protocol.connection_lost(exc)
 
 
+def check_network(latency: object, bandwidth: object, chunk_size: object, window: object) -> None:
+    """Check what a `Pipe` is told; errors are those of it."""
+    if not callable(latency):
+        if isinstance(latency, bool) or not isinstance(latency, (int, float)):
+            raise TypeError(f"latency must be a number of seconds or callable, got {type(latency).__name__}")
+        if not 0 <= latency < inf:
+            raise ValueError(f"latency must be at least 0 seconds, got {latency}")
+    if bandwidth is not None:
+        if isinstance(bandwidth, bool) or not isinstance(bandwidth, (int, float)):
+            raise TypeError(f"bandwidth must be a number of bytes a second or None, got {type(bandwidth).__name__}")
+        if not 0 < bandwidth < inf:
+            raise ValueError(f"bandwidth must be a positive number of bytes a second, got {bandwidth}")
+    for name, value in (("chunk_size", chunk_size), ("window", window)):
+        if value is None and name == "chunk_size":
+            continue
+        if isinstance(value, bool) or not isinstance(value, int):
+            kind = "int or None" if name == "chunk_size" else "int"
+            raise TypeError(f"{name} must be {kind}, got {type(value).__name__}")
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1 byte, got {value}")
+
+
 class _Flight:
     """What is on its way in one direction."""
 
@@ -241,7 +264,7 @@ class Pipe:
         latency, bandwidth, chunk_size, window: as given; they can be set at any time, for what is sent from then on.
 
     Raises:
-        ValueError: one of them is out of range.
+        ValueError, TypeError: one of them is out of range, or of another type; the text names it.
     """
 
     def __init__(
@@ -253,14 +276,7 @@ class Pipe:
         chunk_size: int | None = None,
         window: int = 65536,
     ) -> None:
-        if not callable(latency) and not latency >= 0:
-            raise ValueError(f"latency must be at least 0 seconds, got {latency}")
-        if bandwidth is not None and not bandwidth > 0:
-            raise ValueError(f"bandwidth must be a positive number of bytes a second, got {bandwidth}")
-        if chunk_size is not None and chunk_size < 1:
-            raise ValueError(f"chunk_size must be at least 1 byte, got {chunk_size}")
-        if window < 1:
-            raise ValueError(f"window must be at least 1 byte, got {window}")
+        check_network(latency, bandwidth, chunk_size, window)
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop() if loop is None else loop
         self.latency = latency
         self.bandwidth = bandwidth

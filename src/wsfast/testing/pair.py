@@ -13,7 +13,7 @@ The opening handshake, the frames and the closing handshake are the real ones.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Final, Unpack, cast
 
@@ -27,7 +27,7 @@ from ..handshake.uri import URI
 from ..server.accepting import ServerOpening
 from ..server.options import Handler, ServerOptions
 from ..server.server import Server
-from .memory import Pipe
+from .memory import Pipe, check_network
 
 __all__ = ["Pair", "pair"]
 
@@ -105,6 +105,9 @@ class pair:  # noqa: N801
         window: int = 65536,
         **client_options: Unpack[ConnectOptions],
     ) -> None:
+        check_network(latency, bandwidth, chunk_size, window)
+        if server_options is not None and not isinstance(server_options, Mapping):
+            raise TypeError(f"server_options must be a mapping or None, got {type(server_options).__name__}")
         client_options.setdefault("proxy", None)
         self._connector = connect(uri, **client_options)
         self._own = not isinstance(server, Server)

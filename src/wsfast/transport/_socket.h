@@ -63,12 +63,15 @@ static inline Py_ssize_t wsf_recv(int fd, char *data, Py_ssize_t n)
     return got;
 }
 
+/* Some systems refuse more than an int holds at once, in one piece or in all, instead of taking a part of it. */
+enum { WSF_MOST_SENT = 1 << 30 };
+
 /* `last`: the socket is closed right afterwards, and the FIN goes in the same segment. */
 static inline Py_ssize_t wsf_send(int fd, const char *data, Py_ssize_t n, int last)
 {
     Py_ssize_t sent;
     do {
-        sent = send(fd, data, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT | (last ? MSG_MORE : 0));
+        sent = send(fd, data, n < WSF_MOST_SENT ? (size_t)n : WSF_MOST_SENT, MSG_NOSIGNAL | MSG_DONTWAIT | (last ? MSG_MORE : 0));
     } while (sent < 0 && errno == EINTR);
     return sent;
 }
@@ -77,6 +80,15 @@ static inline Py_ssize_t wsf_sendv(int fd, wsf_part *parts, int count)
 {
     struct msghdr message;
     Py_ssize_t sent;
+    size_t left = WSF_MOST_SENT;
+    int i;
+    for (i = 0; i < count; i++) {
+        if (parts[i].iov_len >= left) {
+            parts[i].iov_len = left;
+            count = i + 1;
+        }
+        left -= parts[i].iov_len;
+    }
     memset(&message, 0, sizeof message);
     message.msg_iov = parts;
     message.msg_iovlen = count;

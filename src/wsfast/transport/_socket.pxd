@@ -45,7 +45,7 @@ cdef class SocketTransport:
     cdef Watcher _watcher  # of the loop; None before it was read
     cdef object _context  # in which the poller calls; None while it does not
     cdef Py_ssize_t _offset  # of the first of them, what was sent
-    cdef readonly Py_ssize_t _buffered
+    cdef readonly long long _buffered  # an object that waits several times may be more than memory holds
     cdef Py_ssize_t _high
     cdef Py_ssize_t _low
     cdef int _fd

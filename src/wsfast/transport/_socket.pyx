@@ -457,7 +457,7 @@ cdef class SocketTransport:
             parts[1].iov_base = <void *>data
             parts[1].iov_len = m
             sent = wsf_sendv(self._fd, parts, 2)
-            if sent == n + m:
+            if sent - n == m:
                 return 0
             if sent < 0:
                 if not wsf_later(errno):

@@ -41,6 +41,8 @@ PARTS: Final = 64
 """Pieces that one call sends."""
 MOST: Final = 0x7FFFFFFF
 """Of a limit."""
+MOST_SENT: Final = 1 << 30
+"""Bytes that one call sends: some systems refuse more than an int holds, instead of taking a part of it."""
 
 NOBODY: Final = frozenset(
     getattr(errno, name, -1)
@@ -60,6 +62,15 @@ NOBODY: Final = frozenset(
     )
 )
 """Errors of `accept` that are those of the one connection, which has ended by now; accept(2) has the list."""
+
+
+def _cut(views: list[memoryview], left: int) -> None:
+    """Cut a list of views to so many bytes in all."""
+    for k, view in enumerate(views):
+        if len(view) >= left:
+            views[k:] = [view[:left]]
+            return
+        left -= len(view)
 
 
 class Receiver:
@@ -352,7 +363,7 @@ class SocketTransport:
         view = memoryview(data).cast("B")
         if not self._buffered:
             try:
-                sent = self._sock.send(view)
+                sent = self._sock.send(view[:MOST_SENT])
             except OSError as exc:
                 if exc.errno not in LATER:
                     self._write_failed(exc)
@@ -417,6 +428,7 @@ class SocketTransport:
         sizes = [len(part) for part in parts]
         views = [memoryview(part) for part in parts]
         views[0] = views[0][self._offset :]
+        _cut(views, MOST_SENT)
         try:
             sent = self._sock.sendmsg(views)
         except OSError as exc:

@@ -238,6 +238,10 @@ def check_address(host: object, port: object) -> None:
         for one in host:
             if one is not None and not isinstance(one, str):
                 raise TypeError(f"host must be str, a sequence of them, or None, got one of {type(one).__name__}")
+    for name, value in (("host", host), ("port", port)):
+        for one in (value,) if isinstance(value, str) or not isinstance(value, Collection) else value:
+            if isinstance(one, str) and not one.isprintable():
+                raise ValueError(f"{name} must be without control characters, got {one!a}")
     if port is None or isinstance(port, str):
         return
     if not isinstance(port, int) or isinstance(port, bool):
