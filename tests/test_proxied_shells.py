@@ -284,3 +284,54 @@ def test_the_log_says_with_what_a_peer_answered(code: int, line: str | None, cap
             until(lambda: bool(running.server.counters["causes"]))
     told = [record.getMessage() for record in caplog.records if "connection from" in record.getMessage()]
     assert (len(told) == 1 and line in told[0]) if line else not told
+
+
+class _Broken(logging.Filter):
+    """A part of the program's own log that fails at each line."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[str] = []
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        self.told.append(f"{record.module}: {record.msg}")
+        raise RuntimeError("the log is broken")
+
+
+@pytest.mark.parametrize("shell", [on_asyncio, in_threads, on_trio], ids=["asyncio", "threads", "trio"])
+def test_a_log_that_fails_takes_nothing_with_it(shell: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    """A peer causes most lines: none of them may end a server, or keep it from counting and letting go of anything."""
+    broken = _Broken()
+    logger = logging.Logger("broken", logging.DEBUG)
+    logger.addFilter(broken)
+
+    def hook(ws: Any, request: Any) -> None:
+        if request.path == "/fail":
+            raise KeyError("a hook")
+
+    with contextlib.contextmanager(shell)(hook, {"logger": logger, "open_timeout": 0.5}) as (server, address):
+        lost, violating, rejecting = (dial(address, REQUEST % b"") for _ in range(3))
+        for sock, data in ((lost, b""), (violating, b"\xff\xff"), (rejecting, b"\x88\x82\0\0\0\0\x03\xea")):
+            with sock:
+                assert sock.recv(12) == b"HTTP/1.1 101"
+                sock.sendall(data)
+                sock.shutdown(socket.SHUT_WR)
+                while sock.recv(4096):
+                    pass
+        refusals = (b"rubbish\r\n\r\n", b"400"), (b"GET / HTTP/1.1\r\nHost: h\r\n\r\n", b"426")
+        for request, status in (*refusals, (REQUEST.replace(b"GET /", b"GET /fail") % b"", b"500")):
+            with dial(address, request) as sock:
+                assert sock.recv(12) == b"HTTP/1.1 " + status
+        with dial(address, b"GET / HT"):
+            pass
+        with dial(address, b"GET / HT") as sock:
+            assert sock.recv(12) in (b"", b"HTTP/1.1 408")  # too late
+        with wsfast.sync.connect(f"ws://127.0.0.1:{address[1]}/") as ws:
+            ws.send("still there")
+            assert [ws.recv(PATIENCE), ws.recv(PATIENCE)][1] == "still there"
+        until(lambda: sum(server.counters["causes"].values()) == 4 and not server.counters["handshakes"])
+        assert server.counters["refused"].items() >= {400: 1, 426: 1, 500: 1}.items()
+        assert not server.counters["connections"]
+    assert len(broken.told) >= 7
+    assert not [line for line in broken.told if line.startswith("telling: ")]  # each names where it was told
+    assert capfd.readouterr().err.count("RuntimeError: the log is broken") == len(broken.told)

@@ -21,6 +21,7 @@ from .codec import apply_mask, encode_frame
 from .codes import Opcode
 from .escape import show
 from .exceptions import ExtensionError, NegotiationError, PayloadTooBig, PeerError, ProtocolError
+from .telling import tell
 
 if TYPE_CHECKING:
     from .codec import Encoder
@@ -391,7 +392,7 @@ class Chain:
             encoded = self._encoded(opcode, data, fin, rsv1)
         except ExtensionError as exc:
             cause = exc.__cause__
-            self._logger.error("an extension failed on a control frame with opcode 0x%x", opcode, exc_info=cause)
+            tell(self._logger.error, "an extension failed on a control frame with opcode 0x%x", opcode, exc_info=cause)
             if opcode != _CLOSE:
                 return
             # What it says was for the extensions to hide, it may be; that the connection closes must be said.
@@ -471,7 +472,7 @@ class Chain:
         except PeerError as exc:
             self._fail(exc)
         except Exception as exc:
-            self._logger.error("an extension failed on a frame that came", exc_info=exc)
+            tell(self._logger.error, "an extension failed on a frame that came", exc_info=exc)
             failure = ExtensionError("an extension failed")
             failure.__cause__ = exc.with_traceback(None)  # whose frames would keep what they hold
             self._fail(failure)

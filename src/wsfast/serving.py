@@ -33,6 +33,7 @@ from .limits import LimitOptions, take_limits
 from .options import check_values
 from .session import LONGEST
 from .shell import COUNTED
+from .telling import tell
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -263,7 +264,7 @@ class BaseServer:
 
     def _tell_no_header(self, exc: ValueError, peer: object) -> None:
         """Tell the log that a trusted proxy did not begin with a valid header of the PROXY protocol."""
-        self.logger.info("connection from %s refused: %s", format_address(peer), exc)
+        tell(self.logger.info, "connection from %s refused: %s", format_address(peer), exc)
 
     # --- Room for connections -----------------------------------------------------------------------------
 
@@ -272,7 +273,7 @@ class BaseServer:
         full = self.max_connections is not None and count >= self.max_connections
         if full and not self._told_full:
             told = "connections are refused: there are %d, as many as max_connections allows"
-            self.logger.warning(told, self.max_connections)
+            tell(self.logger.warning, told, self.max_connections)
         self._told_full = full
         return full
 
@@ -335,7 +336,7 @@ class BaseServer:
                 response = yield response
             if isinstance(response, Response):
                 told = "connection from %s: process_request answered %r with %d"
-                self.logger.debug(told, format_address(peer()), request, response.status_code)
+                tell(self.logger.debug, told, format_address(peer()), request, response.status_code)
                 return response
             if response is not None:
                 raise TypeError(f"process_request must return None or a Response, got {type(response).__name__}")
@@ -377,7 +378,7 @@ class BaseServer:
 
     def _refused(self, exc: HandshakeRefused, peer: Any) -> Response:
         """Tell the log of a refusal, and return the response that tells the client."""
-        self.logger.info("connection from %s refused: %s", format_address(peer), exc)
+        tell(self.logger.info, "connection from %s refused: %s", format_address(peer), exc)
         return exc.response
 
     def _unreadable(self, exc: HandshakeRefused, peer: Any) -> Response:
@@ -387,15 +388,15 @@ class BaseServer:
     def _tell_early_end(self, peer: Any, request: Request | None, why: str) -> None:
         """Tell the log that a client has gone before its opening handshake was finished; `why` may be empty."""
         told = "connection from %s ended before its opening handshake%s"
-        self.logger.debug(told, format_address(peer), f": {show(why, 200)}" if why else "")
+        tell(self.logger.debug, told, format_address(peer), f": {show(why, 200)}" if why else "")
 
     def _tell_late(self, peer: Any, request: Request | None) -> None:
         """Tell the log that an opening handshake took longer than `open_timeout`."""
-        self.logger.info("connection from %s refused: its opening handshake took too long", format_address(peer))
+        tell(self.logger.info, "connection from %s refused: its opening handshake took too long", format_address(peer))
 
     def _tell_listening(self, address: Any) -> None:
         """Tell the log of an address that the server listens on; a face may have other words."""
-        self.logger.info("listening on %s", format_address(address))
+        tell(self.logger.info, "listening on %s", format_address(address))
 
     def _tell_end(self, connection: Connection, ws: Any) -> None:
         """Tell the log how a connection ended; a face may have other words."""
@@ -403,11 +404,11 @@ class BaseServer:
 
     def _tell_failure(self, ws: Any, exc: BaseException) -> None:
         """Tell the log that a handler raised; a face may tell it elsewhere."""
-        self.logger.error("handler for subprotocol %r raised", ws.subprotocol, exc_info=exc)
+        tell(self.logger.error, "handler for subprotocol %r raised", ws.subprotocol, exc_info=exc)
 
     def _failed(self, exc: BaseException) -> Response:
         """Tell the log that a hook has failed, and return the response that does not tell the client why."""
-        self.logger.error("opening handshake failed: a hook raised", exc_info=exc)
+        tell(self.logger.error, "opening handshake failed: a hook raised", exc_info=exc)
         return refuse(500, "The server failed to answer the request").response
 
     def _serialize(self, response: Response, request: Request | None) -> tuple[int, bytes]:
@@ -613,11 +614,11 @@ def tell_end(logger: Any, connection: Connection, ws: Any, untimely: int = loggi
     """
     cause = connection.cause or _LOST
     if connection.failure is not None:
-        logger.info("connection from %s failed: %s", format_address(ws.remote_address), connection.failure)
+        tell(logger.info, "connection from %s failed: %s", format_address(ws.remote_address), connection.failure)
     elif cause in _UNTIMELY:
-        logger.log(untimely, "connection from %s: %s", format_address(ws.remote_address), cause.value)
+        tell(logger.log, untimely, "connection from %s: %s", format_address(ws.remote_address), cause.value)
     elif (rcvd := connection.close_rcvd) is not None and rcvd.code not in OK_CLOSE_CODES:
         sent = connection.close_sent
         if connection.rcvd_then_sent or sent is None or sent.code != rcvd.code:  # else it echoes this side's
             told = "connection from %s: %s: the peer sent %s"
-            logger.log(untimely, told, format_address(ws.remote_address), cause.value, words(rcvd))
+            tell(logger.log, untimely, told, format_address(ws.remote_address), cause.value, words(rcvd))

@@ -24,6 +24,7 @@ from ..handshake.http11 import HeadLimits, take_request
 from ..handshake.uri import format_address
 from ..serving import accepting_response, negotiate, tell_end
 from ..session import LINGER, Limits
+from ..telling import tell
 from ..transport.loops import end_in_steps
 from ..transport.sockets import can_take_over, nothing_unread, take_over
 from ..transport.timers import CoarseTimer
@@ -149,7 +150,7 @@ class Host:
             where = "%s:%d" % client if client else ""  # noqa: UP031 - as uvicorn does
             # uvicorn shows the query, which often holds a token.
             target = scope["raw_path"].decode("latin-1") + ("?..." if scope["query_string"] else "")
-            self.logger.info('%s - "WebSocket %s" %s', where, target, outcome)
+            tell(self.logger.info, '%s - "WebSocket %s" %s', where, target, outcome)
 
     def run(self, bridge: Bridge) -> asyncio.Task[None]:
         """Run the application for one connection."""
@@ -277,8 +278,11 @@ class Bridge(EventEndpoint):
         except HandshakeRefused as exc:
             self.asked, self._parser = True, None
             self.conversation.phase = _CLOSED
-            self.host.logger.info(
-                "connection from %s refused: %s", format_address(transport.get_extra_info("peername")), exc
+            tell(
+                self.host.logger.info,
+                "connection from %s refused: %s",
+                format_address(transport.get_extra_info("peername")),
+                exc,
             )
             self._write(exc.response.serialize(), last=True)
             return
@@ -290,7 +294,7 @@ class Bridge(EventEndpoint):
         assert transport is not None
         self.asked, self._parser = True, None
         if host.is_full():
-            host.logger.warning("Exceeded concurrency limit.")
+            tell(host.logger.warning, "Exceeded concurrency limit.")
             self.conversation.phase = _CLOSED
             self._respond(refusal(503))
             return
@@ -411,9 +415,9 @@ class Bridge(EventEndpoint):
             result = await self.host.app(self.scope, self.receive, self.send)
             self._note_loss()
             if result is not None:
-                logger.error("ASGI callable should return None, but returned '%s'.", result)
+                tell(logger.error, "ASGI callable should return None, but returned '%s'.", result)
             elif conversation.phase is _CONNECTING and not conversation.gone:
-                logger.error("ASGI callable returned without completing handshake.")
+                tell(logger.error, "ASGI callable returned without completing handshake.")
             else:
                 failed = False
         except BaseException as exc:
@@ -421,9 +425,9 @@ class Bridge(EventEndpoint):
             if self._stopping is not None and isinstance(exc, asyncio.CancelledError):
                 pass
             elif self._has_peer_gone() and _is_end(exc):
-                logger.debug("ASGI application ended with its connection: %r", exc)
+                tell(logger.debug, "ASGI application ended with its connection: %r", exc)
             else:
-                logger.error("Exception in ASGI application\n", exc_info=exc)
+                tell(logger.error, "Exception in ASGI application\n", exc_info=exc)
             # SystemExit ends one connection, not the server, as with uvicorn's own classes.
             if isinstance(exc, (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt)):
                 raise

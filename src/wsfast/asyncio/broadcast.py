@@ -13,6 +13,7 @@ from ..connection import Side, State
 from ..events import BytesLike
 from ..exceptions import SKIPPED, ConcurrencyError, ConnectionClosed, Skipped
 from ..handshake.uri import format_address
+from ..telling import tell
 from ..transport.loops import OtherThread
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def _send_there(connections: list[WebSocket], shared: Prepared) -> None:
 
 
 def _tell_skipped(ws: WebSocket, exc: Exception) -> None:
-    ws._channel.host.logger.warning("broadcast skipped %s: %s", format_address(ws.remote_address), exc)
+    tell(ws._channel.host.logger.warning, "broadcast skipped %s: %s", format_address(ws.remote_address), exc)
 
 
 def _send_here(

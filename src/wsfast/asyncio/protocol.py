@@ -23,6 +23,7 @@ from ..events import BytesLike, Close, Event, Fragment
 from ..exceptions import ENDS_PROGRAM, BufferFull, ConcurrencyError, ConnectionClosed, PeerError, is_only
 from ..extensions import Chain
 from ..session import Do, Limits, Session
+from ..telling import tell
 from ..transport.loops import PerLoop
 from ..transport.timers import CoarseTimer
 from ..transport.unacknowledged import unacknowledged_by
@@ -396,14 +397,14 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         if self.connection.state is not _OPEN and is_only(exc, (ConnectionClosed, asyncio.IncompleteReadError)):
             return
         if not isinstance(exc, ENDS_PROGRAM):
-            self.host.logger.error("handler for subprotocol %r raised", self.ws.subprotocol, exc_info=exc)
+            tell(self.host.logger.error, "handler for subprotocol %r raised", self.ws.subprotocol, exc_info=exc)
         self.start_close(CloseCode.INTERNAL_ERROR, "", CloseCause.HANDLER_ERROR)
         self.discard()
 
     def transport_failed(self, exc: BaseException) -> None:
         """Drop the connection because its transport, or what handled its bytes, raised, which it must not."""
         self.abort(CloseCause.LOST, exc)
-        self.host.logger.debug("connection dropped: %r", exc)
+        tell(self.host.logger.debug, "connection dropped: %r", exc)
 
     # --- Messages in pieces -------------------------------------------------------------------------------------
 
@@ -599,6 +600,6 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
             except ENDS_PROGRAM:
                 raise
             except BaseException as exc_:
-                self.host.logger.error("on_close for subprotocol %r raised", ws.subprotocol, exc_info=exc_)
+                tell(self.host.logger.error, "on_close for subprotocol %r raised", ws.subprotocol, exc_info=exc_)
         if self._end is not None:
             self._end.release()

@@ -37,6 +37,7 @@ from ..handshake import URI, ClientHandshake, Request, Response
 from ..handshake.http11 import MAX_HEAD, MAX_HEADERS, MAX_LINE, HeadLimits
 from ..options import check_values, connection_class
 from ..session import Limits, Overflow
+from ..telling import tell
 from ..transport.loops import PerLoop
 from ..transport.timers import CoarseTimer
 from .opening import ClientOpening
@@ -61,12 +62,12 @@ class _Client:
         self.timer = timer
 
     def _connection_opened(self, protocol: ConnectionProtocol) -> None:
-        self.logger.debug("connection to %a is open", protocol.ws.remote_address)
+        tell(self.logger.debug, "connection to %a is open", protocol.ws.remote_address)
 
     def _connection_closed(self, protocol: ConnectionProtocol) -> None:
         failure = protocol.connection.failure
         cause = protocol.connection.cause or CloseCause.LOST
-        self.logger.debug("connection to %a: %s", protocol.ws.remote_address, failure or cause.value)
+        tell(self.logger.debug, "connection to %a: %s", protocol.ws.remote_address, failure or cause.value)
         # Both refer to each other: now they are freed as soon as the program lets go of the WebSocket.
         del protocol.ws
 

@@ -11,6 +11,7 @@ from ..codes import CloseCause
 from ..connection import State
 from ..exceptions import InvalidMessage, InvalidStatus, ProxyError
 from ..options import check_values
+from ..telling import tell
 
 __all__ = ["Attempts", "backoff", "describe", "process_exception", "was_lost"]
 
@@ -141,5 +142,5 @@ class Attempts:
             self._delays = iter(self._make_delays())
         delay = next(self._delays, None)
         if delay is not None:
-            self._logger.info("connecting again in %.1f s: %s", delay, failure)
+            tell(self._logger.info, "connecting again in %.1f s: %s", delay, failure)
         return delay

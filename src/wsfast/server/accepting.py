@@ -17,6 +17,7 @@ from ..handshake.forwarded import Address, Networks
 from ..handshake.http11 import take_request
 from ..serving import STOPPING, Accepted, Answering, finish_answer
 from ..session import LINGER
+from ..telling import tell
 from ..transport.loops import end_in_steps
 from ..transport.sockets import SocketTransport
 
@@ -311,7 +312,7 @@ class ServerOpening:
             raise
         except BaseException as exc:
             # The 101 may be sent already: after any error, the connection must not stay open without an owner.
-            server.logger.error("a connection could not be opened", exc_info=exc)
+            tell(server.logger.error, "a connection could not be opened", exc_info=exc)
             if not server._knows(protocol):
                 protocol.opening = self  # whose `connection_lost` is called at the end
                 self.has_place = True

@@ -12,6 +12,7 @@ from asyncio.trsock import TransportSocket
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from ..telling import tell
 from ..transport.binding import EXHAUSTED, PAUSE, Refusals, SocketFile, bind_tcp, bind_unix
 from ..transport.sockets import accept, has_readers, look_up
 
@@ -140,7 +141,7 @@ class Listening:
 
     def _broken(self, sock: socket.socket, exc: OSError) -> None:
         """Forget a socket that no longer listens, because the program closed it or shut it down."""
-        self._logger.error("no connections are accepted any more on %r: %s", sock, exc)
+        tell(self._logger.error, "no connections are accepted any more on %r: %s", sock, exc)
         self._watched.discard(sock)
         self._loop.remove_reader(sock)
 

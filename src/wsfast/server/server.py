@@ -32,6 +32,7 @@ from ..options import check_values, connection_class, refuse_unknown
 from ..serving import BaseServer, check_context
 from ..session import Overflow
 from ..shell import COUNTED
+from ..telling import tell
 from ..transport.binding import BACKLOG, check_address, check_backlog
 from ..transport.timers import CoarseTimer
 from ..transport.tls import TLSTransport, buffer_of
@@ -763,7 +764,9 @@ class Server(BaseServer):
             protocol.abort(CloseCause.STOP)
         if not await self._settled(timeout * 0.2):
             left = sum(protocol.task is not None for protocol in self._connections)
-            self.logger.error("%d handlers are still running %s s after the server was told to stop", left, timeout)
+            tell(
+                self.logger.error, "%d handlers are still running %s s after the server was told to stop", left, timeout
+            )
 
     async def _tell_connections(self, code: int, reason: str, drain: float) -> None:
         """Begin to close all connections, over `drain` seconds in random order, or at once when `_hurry` is set."""
@@ -914,7 +917,7 @@ class Server(BaseServer):
 
     def _tell_cancelled(self, ws: WebSocket) -> None:
         """Tell the log that a handler was cancelled though the server goes on; a face may be silent."""
-        self.logger.warning("handler for subprotocol %r was cancelled", ws.subprotocol)
+        tell(self.logger.warning, "handler for subprotocol %r was cancelled", ws.subprotocol)
 
     def _handler_failed(self, protocol: ConnectionProtocol, exc: BaseException) -> None:
         """Close a connection with 1011 because its handler raised; log it once."""

@@ -10,6 +10,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from ..telling import tell
 from ..transport.binding import bind_another
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ class Crew:
             raise failure  # ends the program, as it would have from a handler of this loop
         elif failure is not None:
             # With one loop, the program would have ended; nobody would notice that a server goes on with fewer threads.
-            part.logger.error("the server is closed because one of its threads has failed", exc_info=failure)
+            tell(part.logger.error, "the server is closed because one of its threads has failed", exc_info=failure)
             self.failure = self.failure or failure
             self.parts[0].close()
 
@@ -186,7 +187,7 @@ class Crew:
             await asyncio.wait(ends, timeout=None if timeout is None else timeout + _PATIENCE)
         left = sum(not ended.done() for ended in ends)
         if left:
-            self.parts[0].logger.error("%d threads are still running after the server was told to stop", left)
+            tell(self.parts[0].logger.error, "%d threads are still running after the server was told to stop", left)
 
 
 def _settle(future: asyncio.Future[None]) -> None:

@@ -9,6 +9,7 @@ from wsfast.events import BytesLike
 from wsfast.exceptions import SKIPPED, ConnectionClosed, Skipped
 from wsfast.handshake.uri import format_address
 
+from ..telling import tell
 from .websocket import WebSocket
 
 __all__ = ["broadcast"]
@@ -45,7 +46,7 @@ def broadcast(
         if raise_exceptions:
             failures.append(exc)
         else:
-            ws.logger.warning("broadcast skipped %s: %s", format_address(ws.remote_address), exc)
+            tell(ws.logger.warning, "broadcast skipped %s: %s", format_address(ws.remote_address), exc)
     if failures:
         raise ExceptionGroup("broadcast skipped connections", failures)
 

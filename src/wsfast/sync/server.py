@@ -44,6 +44,7 @@ from wsfast.transport.binding import (
     part_listen,
 )
 
+from ..telling import tell
 from .link import Deadline, Link
 from .websocket import WebSocket
 
@@ -120,7 +121,7 @@ class _Served:
             if self.ws is not None:
                 self._handle(self.ws)
         except Exception as exc:
-            self._server.logger.error("a connection's thread failed", exc_info=exc)
+            tell(self._server.logger.error, "a connection's thread failed", exc_info=exc)
         finally:
             if self.ws is None:
                 self._link.close()
@@ -398,7 +399,7 @@ class Server(CountingServer):
                 one.drop()
             if not self._wait(self._is_idle, end, 0.0):
                 told = "%d handlers are still running %s s after the server was told to stop"
-                self.logger.error(told, len(self._others()), self.stop_timeout)
+                tell(self.logger.error, told, len(self._others()), self.stop_timeout)
 
         with self._lock:
             bridge, self._bridge = self._bridge, None
@@ -580,7 +581,7 @@ class _Acceptor:
                 if exc.errno in EXHAUSTED:
                     self._pause(exc)
                 elif listening.fileno() == -1 or not _listens(listening):
-                    server.logger.error("no connections are accepted any more on %r: %s", listening, exc)
+                    tell(server.logger.error, "no connections are accepted any more on %r: %s", listening, exc)
                     self._selector.unregister(listening)
                 # Else it is the connection that has failed, which Linux tells here.
                 return
@@ -591,7 +592,7 @@ class _Acceptor:
                 if exc.errno is None or exc.errno in EXHAUSTED:
                     self._pause(exc)
                     return
-                server.logger.debug("connection from %s ended at once: %s", format_address(peer), exc)
+                tell(server.logger.debug, "connection from %s ended at once: %s", format_address(peer), exc)
         self._refusals.accepted(time.monotonic())
 
     def _pause(self, exc: OSError) -> None:

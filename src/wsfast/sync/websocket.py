@@ -29,6 +29,7 @@ from wsfast.handshake import Request, Response
 from wsfast.session import LONGEST, Do, Limits
 from wsfast.shell import Shell
 
+from ..telling import tell
 from .link import Link
 
 if TYPE_CHECKING:
@@ -928,7 +929,7 @@ class WebSocket(Shell):
             while self._turn():
                 pass
         except Exception as exc:
-            self.logger.error("the connection's thread failed", exc_info=exc)
+            tell(self.logger.error, "the connection's thread failed", exc_info=exc)
         finally:
             with self._lock:
                 self._end()
@@ -978,7 +979,7 @@ class WebSocket(Shell):
         try:
             data = self._link.read()
         except OSError as exc:
-            self.logger.debug("connection lost: %r", exc)
+            tell(self.logger.debug, "connection lost: %r", exc)
             self._connection.lose(exc)
             return False
         if data is None:

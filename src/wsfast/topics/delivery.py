@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ..connection import State
 from ..exceptions import BufferFull, ConcurrencyError, ConnectionClosed, ExtensionError
+from ..telling import tell
 
 if TYPE_CHECKING:
     from ..asyncio.broadcast import Prepared
@@ -134,7 +135,7 @@ class Delivery:
         self.dropped += 1
         if not extra.warned:
             extra.warned = True
-            channel.host.logger.warning("a publish skipped %a: %s", channel.ws.remote_address, exc)
+            tell(channel.host.logger.warning, "a publish skipped %a: %s", channel.ws.remote_address, exc)
 
     # --- A message in several steps is under way --------------------------------------------------------------
 
@@ -232,7 +233,7 @@ class Delivery:
             try:
                 await send(*args)
             except Exception as exc:
-                self._logger.error("a delivery failed", exc_info=exc)
+                tell(self._logger.error, "a delivery failed", exc_info=exc)
             finally:
                 ended = True
                 self._running.pop(key, None)

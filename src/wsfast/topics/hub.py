@@ -23,6 +23,7 @@ from ..codes import Opcode
 from ..escape import words
 from ..events import BytesLike
 from ..exceptions import InvalidState
+from ..telling import tell
 from ..transport.loops import OtherThread
 from .envelope import CONTROL, BadEnvelope, Envelope, Sealer
 from .histories import Histories, Published
@@ -268,7 +269,7 @@ class Hub:
     def _spawned(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
-            self.logger.error("topics: an internal task failed", exc_info=task.exception())
+            tell(self.logger.error, "topics: an internal task failed", exc_info=task.exception())
 
     # --- Subscriptions --------------------------------------------------------------------------------------
 
@@ -454,7 +455,8 @@ class Hub:
             self._was_up.set()
         if self.alone:
             return
-        self.logger.log(logging.INFO if up else logging.WARNING, "bus is %s: %s", "up" if up else "down", words(why))
+        level = logging.INFO if up else logging.WARNING
+        tell(self.logger.log, level, "bus is %s: %s", "up" if up else "down", words(why))
         self._others.reached(up, again)
         if up and again:
             self._spawn(self.histories.catch_up())
@@ -487,7 +489,7 @@ class Hub:
         try:
             prepared = self.prepared(topic, envelope, position)
         except Exception as exc:
-            self.logger.error("encode raised for a message of %r", topic, exc_info=exc)
+            tell(self.logger.error, "encode raised for a message of %r", topic, exc_info=exc)
             return
         token, member = (but, None) if isinstance(but, Token) else (None, but)
         self.index.publish(topic, prepared, member)

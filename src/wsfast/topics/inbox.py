@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from ..telling import tell
+
 if TYPE_CHECKING:
     import asyncio
 
@@ -63,4 +65,4 @@ class Inbox:
         try:
             call(*arguments)
         except Exception as exc:
-            self._logger.error("topics: a call of another thread failed", exc_info=exc)
+            tell(self._logger.error, "topics: a call of another thread failed", exc_info=exc)

@@ -21,6 +21,7 @@ from ..bus.memory import Taken
 from ..bus.outbox import given_up
 from ..connection import State
 from ..exceptions import ConcurrencyError, InvalidState, NotAuthorized, NotRecovered, TooManySubscriptions
+from ..telling import tell
 from ..transport.loops import OtherThread
 from .delivery import Delivery, Jobs
 from .index import Index, Member
@@ -628,7 +629,7 @@ class Far(Part):
                 try:
                     index.publish(topic, shared, but)
                 except Exception as exc:
-                    self.hub.logger.error("topics: a message of another thread failed", exc_info=exc)
+                    tell(self.hub.logger.error, "topics: a message of another thread failed", exc_info=exc)
 
 
 class _Nothing:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol
 
 from ..escape import words
+from ..telling import tell
 from .numbers import Gap
 from .presence import Present
 
@@ -65,7 +66,7 @@ class Reports:
                 made.close()
                 raise TypeError(f"{name} must be a plain function: nothing awaits its coroutine")
         except Exception as exc:
-            self._logger.error("%s raised", name, exc_info=exc)
+            tell(self._logger.error, "%s raised", name, exc_info=exc)
 
     def quietly(self, kind: str, text: str, *args: object) -> None:
         """Log a line, but not more than one of its kind in a second; the next tells how many were not."""
@@ -76,4 +77,4 @@ class Reports:
             return
         self._quiet[kind] = (now, 0)
         more = f" (and {left_out} more before)" if left_out else ""
-        self._logger.warning(text + more, *args)
+        tell(self._logger.warning, text + more, *args)

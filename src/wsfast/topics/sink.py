@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..exceptions import BufferFull
+from ..telling import tell
 
 if TYPE_CHECKING:
     from ..session import Limits
@@ -62,5 +63,5 @@ class Sink:
 
     def transport_failed(self, exc: BaseException) -> None:
         """Drop the connection after an error of this program's own."""
-        self.logger.error("a connection failed while it was written to", exc_info=exc)
+        tell(self.logger.error, "a connection failed while it was written to", exc_info=exc)
         self.ws.abort()

@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Any, Final, TypedDict
 
 from ..options import check_values
+from ..telling import tell
 
 __all__ = [
     "BACKLOG",
@@ -71,13 +72,13 @@ class Refusals:
         """
         if self._since is None:
             self._since = now
-            self._logger.error("no connections are accepted for now: %s", exc)
+            tell(self._logger.error, "no connections are accepted for now: %s", exc)
 
     def accepted(self, now: float) -> None:
         """Note that a connection was accepted."""
         if self._since is not None:
             seconds, self._since = now - self._since, None
-            self._logger.warning("connections are accepted again, after %.0f s", seconds)
+            tell(self._logger.warning, "connections are accepted again, after %.0f s", seconds)
 
 
 def part_listen(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -19,6 +19,7 @@ from wsfast.exceptions import InvalidStatus
 from wsfast.handshake import URI, ClientHandshake, Response, ResponseParser
 from wsfast.options import check_values, connection_class
 
+from ..telling import tell
 from .dial import TrioDialer
 from .stream import CHUNK, as_os_error, close_now
 from .websocket import WebSocket
@@ -225,7 +226,7 @@ class connect(ClientSettings):  # noqa: N801
             try:
                 await stream.send_all(handshake.request.raw)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-                self._logger.debug("the request was not sent: %r", exc)  # the response may tell why
+                tell(self._logger.debug, "the request was not sent: %r", exc)  # the response may tell why
             response = await _receive(stream, parser, scope)
             agreement, compression = self._judge(handshake, response)
             ws = self._websocket_type(

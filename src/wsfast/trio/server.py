@@ -41,6 +41,7 @@ from wsfast.transport.binding import (
     part_listen,
 )
 
+from ..telling import tell
 from .bytestream import StreamBroken
 from .stream import CHUNK, Transport, close_now, secure
 from .websocket import WebSocket
@@ -161,7 +162,7 @@ class Server(CountingServer):
             for ws in self._others():
                 if ws is not None:
                     ws._abort(CloseCause.STOP)
-            self.logger.error("handlers were still running %s s after the server was told to stop", timeout)
+            tell(self.logger.error, "handlers were still running %s s after the server was told to stop", timeout)
 
     # --- Topics
 
@@ -269,7 +270,7 @@ class Server(CountingServer):
             if ws is not None:
                 await self._handle(ws)
         except Exception as exc:
-            self.logger.error("a connection's task failed", exc_info=exc)
+            tell(self.logger.error, "a connection's task failed", exc_info=exc)
         finally:
             await close_now(transport)
             known = self._served.pop(task)

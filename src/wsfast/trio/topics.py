@@ -23,6 +23,8 @@ from wsfast.topics.sink import Sink as BaseSink
 from wsfast.topics.thread import LoopOf
 from wsfast.topics.topics import hub_of
 
+from ..telling import tell
+
 if TYPE_CHECKING:
     from wsfast.connection import Connection
     from wsfast.topics.hub import Hub
@@ -50,7 +52,7 @@ def _guarded(call: Callable[..., object], args: tuple[Any, ...]) -> None:
     try:
         call(*args)
     except Exception as exc:
-        _logger.error("topics: a call failed", exc_info=exc)
+        tell(_logger.error, "topics: a call failed", exc_info=exc)
 
 
 class _Turn:

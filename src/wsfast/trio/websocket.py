@@ -37,6 +37,7 @@ from wsfast.handshake import Request, Response
 from wsfast.session import LINGER, Do, Limits
 from wsfast.shell import Pieces, Shell
 
+from ..telling import tell
 from .line import Line
 from .stream import CHUNK, Transport, close_now
 
@@ -737,7 +738,7 @@ class WebSocket(Shell):
                 if self._ending and not self._over:
                     await self._part()
             except Exception as exc:
-                self.logger.error("the connection's task failed", exc_info=exc)
+                tell(self.logger.error, "the connection's task failed", exc_info=exc)
             finally:
                 self._end()
                 await close_now(self._stream)
@@ -760,7 +761,7 @@ class WebSocket(Shell):
                         break
                     self._received(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-            self.logger.debug("connection lost: %r", exc.__cause__ or exc)
+            tell(self.logger.debug, "connection lost: %r", exc.__cause__ or exc)
             self._connection.lose(exc)
             self._end()
         else:
@@ -827,7 +828,7 @@ class WebSocket(Shell):
             try:
                 await self._stream.aclose()
             except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-                self.logger.debug("the connection did not end well: %r", exc)
+                tell(self.logger.debug, "the connection did not end well: %r", exc)
 
 
 class _Each:

@@ -16,6 +16,7 @@ from ..handshake.headers import header_line
 from ..handshake.uri import format_address
 from ..options import refuse_unknown
 from ..session import Limits, Overflow
+from ..telling import tell
 
 if TYPE_CHECKING:
     from uvicorn.config import Config
@@ -176,7 +177,8 @@ class Protocol(BridgeProtocol):
         before: Any = self if get_protocol is None else get_protocol()
         if before is not self and are_responses_due(before):
             self.opening: Any = _Unanswered(self, before)
-            self.bridge.host.logger.info(
+            tell(
+                self.bridge.host.logger.info,
                 "connection from %s: a request for a WebSocket came in one go with others, and is not answered; "
                 "--http wsfast.uvicorn:HTTP answers it after them",
                 format_address(transport.get_extra_info("peername")),

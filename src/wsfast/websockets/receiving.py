@@ -16,6 +16,7 @@ from wsfast.exceptions import HandshakeRefused, NegotiationError
 from wsfast.handshake.uri import format_address
 from wsfast.serving import Accepted
 
+from ..telling import tell
 from .datastructures import Headers
 from .dialing import Shown, chain, limits
 from .extensions.permessage_deflate import enable_server_permessage_deflate, only_deflate
@@ -133,7 +134,7 @@ class Receiving:
     # --- What the log is told: websockets' lines, and no others at INFO
 
     def _tell_listening(self, address: Any) -> None:
-        self._terms.logger.info("server listening on %s", format_address(address))
+        tell(self._terms.logger.info, "server listening on %s", format_address(address))
 
     def _tell_end(self, connection: Any, ws: Any) -> None:
         self._info(ws, "connection closed")
@@ -143,7 +144,7 @@ class Receiving:
 
     def _info(self, ws: Any, told: str, *args: Any) -> None:
         if self._terms.logger.isEnabledFor(logging.INFO):  # else a connection need not make its logger
-            ws.logger.info(told, *args)
+            tell(ws.logger.info, told, *args)
 
     def _tell_early_end(self, peer: Any, request: handshake.Request | None, why: str) -> None:
         super()._tell_early_end(peer, request, why)  # type: ignore[misc]
@@ -156,14 +157,14 @@ class Receiving:
         if request is None:
             self._tell_no_request(EOFError("connection closed while reading HTTP request line"))
         else:
-            self._terms.logger.info("connection closed")
+            tell(self._terms.logger.info, "connection closed")
 
     def _tell_no_request(self, exc: Exception) -> None:
-        self._terms.logger.debug("! no valid HTTP request", exc_info=exc)
-        self._terms.logger.info("connection closed")
+        tell(self._terms.logger.debug, "! no valid HTTP request", exc_info=exc)
+        tell(self._terms.logger.info, "connection closed")
 
     def _tell_failure(self, ws: Any, exc: BaseException) -> None:
-        ws.logger.error("connection handler failed", exc_info=exc)
+        tell(ws.logger.error, "connection handler failed", exc_info=exc)
 
     # --- The answer to a request
 
@@ -178,17 +179,17 @@ class Receiving:
 
     def _tell_request(self, ws: Any, request: handshake.Request) -> None:
         if ws.protocol.debug:
-            ws.logger.debug("< %s %s HTTP/1.1", request.method, without_query(request.path))
+            tell(ws.logger.debug, "< %s %s HTTP/1.1", request.method, without_query(request.path))
             log_headers(ws.logger, "<", ws.request.headers)
 
     def _tell_refused(self, ws: Any, answer: Any) -> Any:
         """Tell the log of an answer that refuses, and return it."""
         if ws.protocol.debug:
             response = answer if isinstance(answer, handshake.Response) else handshake.Response.from_head(answer.head)
-            ws.logger.debug("> HTTP/1.1 %d %s", response.status_code, words(response.reason_phrase))
+            tell(ws.logger.debug, "> HTTP/1.1 %d %s", response.status_code, words(response.reason_phrase))
             log_headers(ws.logger, ">", Headers(response.headers.items()))
             if response.status_code == 101:
-                ws.logger.debug("= connection is OPEN")
+                tell(ws.logger.debug, "= connection is OPEN")
         if isinstance(answer, handshake.Response):
             told = "connection rejected (%d %s)" if ws.protocol.accept_called else "HTTP response sent (%d %s)"
             self._info(ws, told, answer.status_code, words(answer.reason_phrase))
@@ -202,7 +203,7 @@ class Receiving:
             accepted: Accepted = super()._accept(ws, request)  # type: ignore[misc]
         except HandshakeRefused as exc:
             if self._terms.logger.isEnabledFor(logging.DEBUG):
-                ws.logger.debug("! %s", exc)
+                tell(ws.logger.debug, "! %s", exc)
             raise HandshakeRefused(str(exc), self._refusal(ws, request, exc)) from exc
         return accepted._replace(head=_dated(accepted.head))
 
@@ -238,15 +239,15 @@ class Receiving:
     def _unreadable(self, exc: HandshakeRefused, peer: Any) -> handshake.Response:
         """Tell the log of a request that cannot be read, and return the answer: none to what is no HTTP at all."""
         if exc.line is None:
-            self._terms.logger.debug("! %s", exc)
-            self._terms.logger.info("HTTP response sent (%d)", exc.response.status_code)
-            self._terms.logger.info("connection closed")
+            tell(self._terms.logger.debug, "! %s", exc)
+            tell(self._terms.logger.info, "HTTP response sent (%d)", exc.response.status_code)
+            tell(self._terms.logger.info, "connection closed")
             return exc.response
         self._tell_no_request(ValueError(f"invalid HTTP request line: {words(exc.line.decode('latin-1'))}"))
         return _SILENCE
 
     def _failed(self, exc: BaseException) -> handshake.Response:
-        self._terms.logger.error("opening handshake failed", exc_info=exc)
+        tell(self._terms.logger.error, "opening handshake failed", exc_info=exc)
         return self._served_by(plain_response(500, _SEE_LOG)).native()
 
     def _response_anew(self, request: handshake.Request, subprotocol: str | None) -> handshake.Response:
@@ -310,7 +311,7 @@ class Receiving:
 
         def failed(exc: Exception) -> handshake.Response:
             ws.protocol.handshake_exc = exc
-            ws.logger.error("%s failed", name, exc_info=exc)
+            tell(ws.logger.error, "%s failed", name, exc_info=exc)
             answer = plain_response(500, _SEE_LOG)
             return (self._served_by(answer) if name == "process_request" else answer).native()
 
