@@ -277,11 +277,10 @@ def test_the_log_says_with_what_a_peer_answered(code: int, line: str | None, cap
     async def handler(ws: wsfast.WebSocket) -> None:
         await ws.close(1000 if code == 1011 else code)
 
-    with sync_helpers.running(handler) as running:
-        with dial(running.server.sockets[0].getsockname(), REQUEST % b"") as sock:
-            assert sock.makefile("rb").read(4)
-            sock.sendall(b"\x88\x82\0\0\0\0" + code.to_bytes(2, "big"))
-            until(lambda: bool(running.server.counters["causes"]))
+    with sync_helpers.running(handler) as running, dial(running.server.sockets[0].getsockname(), REQUEST % b"") as sock:
+        assert sock.makefile("rb").read(4)
+        sock.sendall(b"\x88\x82\0\0\0\0" + code.to_bytes(2, "big"))
+        until(lambda: bool(running.server.counters["causes"]))
     told = [record.getMessage() for record in caplog.records if "connection from" in record.getMessage()]
     assert (len(told) == 1 and line in told[0]) if line else not told
 
