@@ -266,10 +266,13 @@ def test_the_log_says_with_what_a_peer_closed(shell: Any, caplog: pytest.LogCapt
     assert [record.levelname for record in told] == ["INFO"] * len(expected)
     for record, text in zip(told, expected, strict=True):
         line = record.getMessage()
-        assert text in line and line.isascii() and line.isprintable() and record.exc_info is None
+        assert text in line
+        assert line.isascii()
+        assert line.isprintable()
+        assert record.exc_info is None
 
 
-@pytest.mark.parametrize("code, line", [(4000, None), (1000, None), (1011, "closed by us: the peer sent 1011")])
+@pytest.mark.parametrize(("code", "line"), [(4000, None), (1000, None), (1011, "closed by us: the peer sent 1011")])
 def test_the_log_says_with_what_a_peer_answered(code: int, line: str | None, caplog: pytest.LogCaptureFixture) -> None:
     """A Close frame that answers this side's is told only where it says something else, and is no good end."""
     caplog.set_level(logging.DEBUG, "wsfast.server")
