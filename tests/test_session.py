@@ -469,6 +469,24 @@ def test_a_pong_answers_the_pings_before_it() -> None:
     assert trips[3:] == [("d", None)]
 
 
+def test_who_is_told_of_a_pong_may_end_the_session() -> None:
+    """Each of the others is told once, and that no pong came."""
+    session = make()
+    trips: list[tuple[str, float | None]] = []
+
+    def noting(name: str) -> Callable[[float | None], None]:
+        def note(trip: float | None) -> None:
+            trips.append((name, trip))
+            session.abort()
+
+        return note
+
+    for name in "abc":
+        session.ping(START, name, noting(name))
+    session.receive_data(frame(session, PONG, b"b"), START + 1)
+    assert trips == [("a", 1), ("b", None), ("c", None)]
+
+
 def test_a_ping_that_cannot_be_sent_is_not_in_the_ledger() -> None:
     session = make()
     with pytest.raises(ValueError, match="125"):

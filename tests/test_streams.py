@@ -529,6 +529,44 @@ async def test_each_direction_ends_by_itself(text: bool) -> None:
             assert received == b"".join(b"LINE %d\n" % number for number in range(100))
 
 
+async def test_the_end_of_a_direction_can_be_cancelled_and_sent_again() -> None:
+    """A call that was cancelled in line has sent nothing; the next one does, and nothing can be written in between."""
+    server = wsfast.Server()
+
+    @server.stream_handler(None, half_close=True)
+    async def count(reader: wsfast.Reader, writer: wsfast.Writer) -> None:
+        size = 0
+        while data := await reader.read():
+            size += len(data)
+        await writer.write(b"%d" % size)
+        await writer.write_eof()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b"ab"
+        begun.set()
+        await go_on.wait()
+        yield b"c"
+
+    begun, go_on = asyncio.Event(), asyncio.Event()
+    async with server, asyncio.timeout(20):
+        await server.start("127.0.0.1", 0)
+        uri = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        async with wsfast.connect_stream(uri, half_close=True) as (reader, writer):
+            sending = asyncio.create_task(writer.ws.send(slowly()))
+            await begun.wait()
+            ending = asyncio.create_task(writer.write_eof())
+            await asyncio.sleep(0)
+            ending.cancel()
+            await asyncio.wait([ending])
+            assert ending.cancelled()
+            with pytest.raises(wsfast.InvalidState, match="after write_eof"):
+                await writer.write(b"more")
+            go_on.set()
+            await sending
+            await writer.write_eof()
+            assert [await reader.read(), await reader.read()] == [b"3", b""]
+
+
 async def test_without_the_option_an_empty_message_is_nothing() -> None:
     server = wsfast.Server()
     taken: list[bytes] = []

@@ -137,9 +137,8 @@ class Limits:
                 raise TypeError(f"{name} must be int{' or None' * name.startswith('max')}, got {type(value).__name__}")
             if value < 1:
                 raise ValueError(f"{name} must be positive, got {value}")
-            # The most that C holds; a limit that high is never reached. What is held may pass `read_limit` by one read.
-            most = {"write_limit": 0x7FFFFFFF, "read_limit": sys.maxsize // 2}.get(name, sys.maxsize)
-            object.__setattr__(self, name, min(value, most))
+            # The most that C holds; a limit that high is never reached.
+            object.__setattr__(self, name, min(value, 0x7FFFFFFF if name == "write_limit" else sys.maxsize))
         for name in ("open_timeout", "ping_interval", "ping_timeout", "close_timeout"):
             value = getattr(self, name)
             if value is None:
@@ -524,7 +523,7 @@ class Session:
             return
         # RFC 6455, 5.5.3: a peer "MAY elect to send a Pong frame for only the most recently processed Ping frame", so
         # that it answers the earlier ones, too.
-        while payload in self._pings:
+        while self._pings is not None and payload in self._pings:  # `on_pong` may have ended the session
             on_pong, sent = self._pings.pop(next(iter(self._pings)))
             self.latency = now - sent
             if on_pong is not None:

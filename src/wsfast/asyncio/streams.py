@@ -130,13 +130,13 @@ class Writer:
         half_close: whether an empty message is the end of a direction.
     """
 
-    __slots__ = ("_buffer", "_ended", "_half_close", "_size", "_started", "_text", "_ws")
+    __slots__ = ("_buffer", "_ended", "_eof_sent", "_half_close", "_size", "_started", "_text", "_ws")
 
     def __init__(self, ws: WebSocket, *, text: bool = False, half_close: bool = False) -> None:
         self._ws = ws
         self._text = text
         self._half_close = half_close
-        self._ended = False
+        self._ended = self._eof_sent = False
         self._buffer: list[bytes] = []
         self._size = 0
         self._started = False
@@ -200,9 +200,10 @@ class Writer:
         if not self._half_close:
             raise InvalidState("write_eof() needs half_close=True at both ends: RFC 6455 has no half-close")
         await self.flush()
-        if not self._ended:
-            self._ended = True
+        self._ended = True
+        if not self._eof_sent:  # though a call was cancelled before it sent it; who has come to the end ignores another
             await self._ws.send("" if self._text else b"")
+            self._eof_sent = True
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Flush, and close the connection with the closing handshake."""
