@@ -277,6 +277,9 @@ class _Count:
     def process_ended(self, origin: int) -> None:
         pass
 
+    def missed(self, topics: Any) -> None:
+        pass
+
 
 class _Bare(Bus):
     """The measure of the machine: messages with their lengths on Unix streams, counted; no topics, and nothing else."""

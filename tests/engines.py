@@ -11,9 +11,10 @@ import signal
 import socket
 import subprocess
 import time
+from binascii import crc_hqx
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -186,3 +187,100 @@ async def two(running: Engine) -> AsyncIterator[tuple[Process, Process]]:
     """Run two processes of one application."""
     async with processes(maker(running), 2) as (one, other):
         yield one, other
+
+
+class Cluster:
+    """Three masters of Redis that share the slots, run until the block ends.
+
+    Args:
+        directory: where they keep their files.
+
+    Attributes:
+        nodes: the masters, and what was started besides.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.nodes: list[Engine] = []
+        self._directory = directory
+
+    def __enter__(self) -> Self:
+        try:
+            for number in range(3):
+                made = self.add()
+                first, last = number * 16384 // 3, (number + 1) * 16384 // 3 - 1
+                self._tell(made, "CLUSTER", "ADDSLOTSRANGE", str(first), str(last))
+                self._tell(made, "CLUSTER", "SET-CONFIG-EPOCH", str(number + 1))
+            end = time.monotonic() + 30
+            while not all(b"cluster_state:ok" in made.ask("CLUSTER", "INFO") for made in self.nodes):
+                assert time.monotonic() < end
+                time.sleep(0.05)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for made in self.nodes:
+            made.stop()
+
+    @staticmethod
+    def _tell(node: Engine, *words: str) -> bytes:
+        answer = node.ask(*words)
+        assert not answer.startswith(b"-"), (words, answer)
+        return answer
+
+    def add(self) -> Engine:
+        """Start one more node, which meets the first."""
+        directory = self._directory / f"{len(self.nodes)}"
+        directory.mkdir()
+        gossip = str(free_port())
+        options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-port", gossip)
+        made = Engine(find(REDISES[0]), directory, *options, "--repl-diskless-sync-delay", "0")
+        self.nodes.append(made)
+        made.start()
+        if len(self.nodes) > 1:
+            self._tell(self.nodes[0], "CLUSTER", "MEET", "127.0.0.1", str(made.port), gossip)
+        return made
+
+    def id(self, node: Engine) -> str:
+        """Return a node's name in the cluster."""
+        return self._tell(node, "CLUSTER", "MYID").split(b"\r\n")[1].decode()
+
+    @staticmethod
+    def slot(topic: str) -> int:
+        """Return a topic's slot."""
+        return crc_hqx(topic.encode(), 0) % 16384
+
+    def owner(self, topic: str) -> Engine:
+        """Return the node that serves a topic, by what the nodes say of themselves."""
+        slot = self.slot(topic)
+        for node in self.nodes:
+            if node.process is None or node.process.poll() is not None:
+                continue
+            lines = self._tell(node, "CLUSTER", "NODES").decode().splitlines()
+            words = next(line.split() for line in lines if "myself" in line)
+            ranges = (part.partition("-") for part in words[8:] if not part.startswith("["))
+            if "master" in words[2] and any(int(first) <= slot <= int(last or first) for first, _, last in ranges):
+                return node
+        raise AssertionError(f"nobody serves slot {slot}")
+
+    def begin_to_move(self, topic: str, target: Engine) -> None:
+        """Begin to move a topic's slot to another node; its keys stay where they are."""
+        source, slot = self.owner(topic), str(self.slot(topic))
+        self._tell(target, "CLUSTER", "SETSLOT", slot, "IMPORTING", self.id(source))
+        self._tell(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", self.id(target))
+        self._moving = source, target
+
+    def move_key(self, topic: str) -> bool:
+        """Move one key of a slot that moves; return False if there is none left."""
+        source, target = self._moving
+        keys = self._tell(source, "CLUSTER", "GETKEYSINSLOT", str(self.slot(topic)), "1").split(b"\r\n")
+        if len(keys) > 3:
+            self._tell(source, "MIGRATE", "127.0.0.1", str(target.port), keys[2].decode(), "0", "5000")
+        return len(keys) > 3
+
+    def end_moving(self, topic: str) -> None:
+        """Give a slot that moves to its new node."""
+        source, target = self._moving
+        for node in (target, source, *self.nodes):
+            self._tell(node, "CLUSTER", "SETSLOT", str(self.slot(topic)), "NODE", self.id(target))

@@ -242,6 +242,7 @@ class Silent(FileBus):
         class Quiet:
             received = receiver.received
             process_ended = receiver.process_ended
+            missed = receiver.missed
 
             @staticmethod
             def state_changed(up: bool, why: str) -> None:

@@ -12,7 +12,7 @@ limit how many; what it cannot take fails with `BusUnavailable`, and is never cu
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from typing import NamedTuple, Protocol
 
 __all__ = ["Bus", "Position", "Reading", "Receiver", "Stored"]
@@ -89,6 +89,9 @@ class Receiver(Protocol):
         A bus is down until it says that it is up, which it may do while it is started. What it may have lost while it
         was down is looked for when it is up again: histories are read, and processes tell each other their numbers.
         """
+
+    def missed(self, topics: Iterable[str]) -> None:
+        """Take note that messages of some topics may have been missed while the bus was up; histories are read."""
 
     def process_ended(self, origin: int) -> None:
         """Take note that another process has surely ended; a bus that cannot know never calls this."""

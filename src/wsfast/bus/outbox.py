@@ -24,9 +24,10 @@ class Entry:
         size, ttl: those of its history; size 0 for a message that has none.
         due: the time after which it is given up.
         position: its place in the history, once it is known.
+        asking: whether a node of a cluster is to take it though it does not have the slot yet.
     """
 
-    __slots__ = ("_done", "_error", "_waiters", "data", "due", "position", "size", "topic", "ttl")
+    __slots__ = ("_done", "_error", "_waiters", "asking", "data", "due", "position", "size", "topic", "ttl")
 
     def __init__(self, topic: str, data: bytes, size: int, ttl: float, due: float) -> None:
         self.topic: str = topic
@@ -35,6 +36,7 @@ class Entry:
         self.ttl: float = ttl
         self.due: float = due
         self.position: Position | None = None
+        self.asking: bool = False
         self._done = False
         self._error: Exception | None = None
         self._waiters: list[asyncio.Future[None]] | None = None
@@ -171,11 +173,49 @@ class Outbox:
             self._forget(now)
         return entry
 
-    def refuse(self, error: Exception) -> None:
+    def refuse(self, error: Exception) -> Entry:
         """Note that the oldest that was sent was refused."""
+        entry = self.take_back()
+        entry.finish(error=error)
+        return entry
+
+    def take_back(self) -> Entry:
+        """Return the oldest that was sent, which was not taken and goes another way."""
         entry = self._sent.popleft()
         self.bytes -= len(entry.data)
-        entry.finish(error=error)
+        return entry
+
+    def put(self, entry: Entry) -> None:
+        """Take in a message that comes from another outbox."""
+        self.bytes += len(entry.data)
+        self._waiting.append(entry)
+
+    def pending(self) -> set[str]:
+        """Return the topics of messages with a history that wait or are under way."""
+        return {entry.topic for entry in (*self._sent, *self._waiting) if entry.size}
+
+    def count_sent(self, topic: str) -> int:
+        """Return how many of a topic were sent and not confirmed."""
+        return sum(entry.topic == topic for entry in self._sent)
+
+    def withdraw(self, topic: str) -> list[Entry]:
+        """Return what waits of a topic, which goes another way."""
+        taken = [entry for entry in self._waiting if entry.topic == topic]
+        if taken:
+            self._waiting = deque(entry for entry in self._waiting if entry.topic != topic)
+            self.bytes -= sum(len(entry.data) for entry in taken)
+        return taken
+
+    def evacuate(self, why: str, now: float) -> dict[str, list[Entry]]:
+        """Return, by topic, what is to be sent again with a history, since this outbox ends; give up the rest."""
+        self.interrupted(why)
+        self.lost_history(now)
+        found: dict[str, list[Entry]] = {}
+        for entry in self._waiting:
+            found.setdefault(entry.topic, []).append(entry)
+        self._waiting.clear()
+        self.bytes = 0
+        return found
 
     def interrupted(self, why: str) -> None:
         """Note that nobody knows what became of what was sent: send it again if it has a history, else give it up."""

@@ -16,7 +16,8 @@ import contextlib
 import inspect
 import re
 import secrets
-from collections import deque
+from binascii import crc_hqx
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final, TypeAlias
 
@@ -24,9 +25,10 @@ from ..escape import words
 from ..exceptions import BusUnavailable
 from ..handshake.uri import mask
 from ..options import refuse_unknown
+from .detours import Detours
 from .interface import Bus, Position, Reading, Receiver, Stored
 from .lost import DOWN_BYTES, UP_BYTES, Pauses, told
-from .outbox import Outbox, given_up
+from .outbox import Entry, Outbox, given_up
 
 try:
     import hiredis
@@ -60,11 +62,18 @@ _KNOWN: Final = 200_000
 """Topics whose channels and commands are kept ready."""
 _MESSAGES: Final = (b"message", b"smessage")
 
+_REDIRECTIONS: Final = ("MOVED ", "ASK ", "TRYAGAIN")
+_ASKING: Final = b"*1\r\n$6\r\nASKING\r\n"
+_GUEST: Final = 60.0
+"""Seconds for which a node is kept that messages were sent to, and that has no slots of the map."""
+
 _STORE_SCRIPT: Final = b"""
 local offset = redis.call('HINCRBY', KEYS[2], 'o', 1)
 local m = redis.call('HMGET', KEYS[2], 'e', 'r')
 local epoch = m[1]
-if not epoch or m[2] ~= ARGV[4] then
+if epoch and m[2] and m[2] ~= ARGV[4] and string.find(ARGV[8], m[2], 1, true) then
+  redis.call('HSET', KEYS[2], 'r', ARGV[4])
+elseif not epoch or m[2] ~= ARGV[4] then
   redis.call('DEL', KEYS[1])
   epoch = ARGV[3]
   offset = 1
@@ -73,12 +82,13 @@ end
 redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[2], offset .. '-0', 'd', ARGV[1])
 redis.call('PEXPIRE', KEYS[1], ARGV[5])
 redis.call('PEXPIRE', KEYS[2], ARGV[6])
-redis.call(ARGV[7], KEYS[3], 'h' .. epoch .. ':' .. offset .. ':' .. ARGV[1])
+redis.call(ARGV[7], ARGV[9], 'h' .. epoch .. ':' .. offset .. ':' .. ARGV[1])
 return {epoch, offset}
 """
 _READ_SCRIPT: Final = b"""
 local m = redis.call('HMGET', KEYS[2], 'e', 'o', 'r')
-if not m[1] or m[3] ~= ARGV[1] then return {'', 0, 0, {}} end
+if not m[1] or not m[3] then return {'', 0, 0, {}} end
+if m[3] ~= ARGV[1] and not string.find(ARGV[5], m[3], 1, true) then return {'', 0, 0, {}} end
 local after = '(' .. ARGV[3] .. '-0'
 if ARGV[2] ~= m[1] then after = '-' end
 local first = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)
@@ -86,6 +96,10 @@ local oldest = m[2] + 1
 if first[1] then oldest = string.match(first[1][1], '^%d+') end
 return {m[1], m[2], tonumber(oldest), redis.call('XRANGE', KEYS[1], after, '+', 'COUNT', ARGV[4])}
 """
+
+
+class _RedirectedError(Exception):
+    """The slot is moving, or has moved; the text is what the node said."""
 
 
 class _EngineError(Exception):
@@ -180,8 +194,10 @@ class _Link(asyncio.Protocol):
 class _Node:
     """One server of the engine, and what is sent to it."""
 
-    def __init__(self, bus: RedisBus, options: dict[str, Any] | None) -> None:
+    def __init__(self, bus: RedisBus, options: dict[str, Any] | None, name: str = "") -> None:
         self._bus = bus
+        self._name = name
+        self._leaving: Counter[bytes] = Counter()  # channels, as often as it is to answer that they were left
         self._loop = asyncio.get_running_loop()
         self.options = options
         self.outbox: Outbox = Outbox(max_bytes=DOWN_BYTES)
@@ -229,6 +245,7 @@ class _Node:
             self._drop()
             self.outbox.max_bytes = DOWN_BYTES
             self.outbox.interrupted(f"the engine was lost: {self._why}")
+            self._bus.node_lost(self)
             self._bus.node_changed(self, self._why)
 
     async def _connect(self) -> None:
@@ -240,6 +257,7 @@ class _Node:
         self._pongs.clear()
         self._out.clear()
         self._sub_out.clear()
+        self._leaving.clear()
         command = _Link(self._replied, self._link_lost)
         self._command = command
         await command.open(options, time)
@@ -259,6 +277,7 @@ class _Node:
         if self._last_token:
             self.reconnects += 1
         self._last_token = self._run_token
+        self._bus.tokens[self._name] = self._run_token
         self.up = True
         self.outbox.max_bytes = UP_BYTES
         self._bus.node_changed(self, "connected")
@@ -340,6 +359,13 @@ class _Node:
         if self.up and len(self.outbox):
             out, head_of = self._out, self._bus.head_of
             entries = self.outbox.take_all()
+            if self._bus.detours:
+                for entry in entries:
+                    if entry.asking:
+                        out.append(_ASKING)
+                        self._replies.append(False)
+                    self._append(entry)
+                entries.clear()
             self._replies.extend([None] * len(entries))
             for entry in entries:
                 if not entry.size:
@@ -354,15 +380,32 @@ class _Node:
             out, self._sub_out = self._sub_out, []
             subscriber.transport.write(out[0] if len(out) == 1 else b"".join(out))
 
+    def _append(self, entry: Any) -> None:
+        """Send a message, and await the answer."""
+        self._replies.append(None)
+        if entry.size:
+            self._out.append(_pack(self._store_command(entry)))
+        else:
+            self._out.append(_pack((self._bus.publish_command, self._bus.channel(entry.topic), b"m" + entry.data)))
+
     def _store_command(self, entry: Any) -> tuple[bytes, ...]:
         bus = self._bus
+        # The channel is no key: it would count as one that is missing while a slot moves.
         stream, meta = bus.keys(entry.topic)
         ttl = round(entry.ttl * 1000)
         return (
-            *(b"EVALSHA", self._store_sha, b"3", stream, meta, bus.channel(entry.topic)),
+            *(b"EVALSHA", self._store_sha, b"2", stream, meta),
             *(entry.data, b"%d" % entry.size, secrets.token_hex(8).encode(), self._run_token),
             *(b"%d" % ttl, b"%d" % max(10 * ttl, 1000 * _KEEP), bus.publish_command),
+            *(bus.trusted(self._name), bus.channel(entry.topic)),
         )
+
+    def tell(self, topic: str, data: bytes) -> None:
+        """Publish something beside the outbox, if that can be done now."""
+        if self.up:
+            self._out.append(_pack((self._bus.publish_command, self._bus.channel(topic), data)))
+            self._replies.append(False)
+            self._schedule()
 
     def add(self, topic: str, data: bytes, size: int, ttl: float) -> Awaitable[Any]:
         """Queue a message."""
@@ -372,12 +415,20 @@ class _Node:
             self._turn_began = self._loop.time()
         return self.outbox.add(topic, data, size, ttl, self._turn_began)
 
-    def call(self, *words: bytes) -> Awaitable[Any]:
-        """Send a command; the awaitable's result is the answer."""
+    def call(self, *words: bytes, asking: bool = False) -> Awaitable[Any]:
+        """Send a command; the awaitable's result is the answer.
+
+        Args:
+            words: the command.
+            asking: whether a slot is meant that the node does not have yet.
+        """
         future: asyncio.Future[Any] = self._loop.create_future()
         if self._command is None or self._command.transport is None:
             future.set_exception(BusUnavailable("the engine is not connected"))
             return future
+        if asking:
+            self._replies.append(False)
+            self._out.append(_ASKING)
         self._replies.append(future)
         self._out.append(_pack(words))
         self._schedule()
@@ -390,6 +441,8 @@ class _Node:
             names.append(self._bus.channel(topic))
             (self.topics.add if on else self.topics.discard)(topic)
         if names and self._subscriber is not None:
+            if not on:
+                self._leaving.update(names)
             word = self._bus.subscribe_command if on else self._bus.unsubscribe_command
             self._sub_out.append(_pack((word, *names)))
             self._schedule()
@@ -411,39 +464,51 @@ class _Node:
     # --- Receiving ------------------------------------------------------------------------------------------
 
     def _replied(self, get: _Next) -> None:
-        confirm = self.outbox.confirm
+        confirm, detours = self.outbox.confirm, self._bus.detours
         while (reply := get()) is not False:
             if not self._replies:
                 return  # the answer to a command that was given up
             waiting = self._replies.popleft()
             if waiting is None:
                 if type(reply) is int:  # to how many it was published; the time does not matter then
-                    confirm(None, 0.0)
+                    entry = confirm(None, 0.0)
                 elif isinstance(reply, Exception):
                     self._refused(reply)
+                    continue
                 elif isinstance(reply, list):
-                    confirm(_position(reply), self._loop.time())
+                    entry = confirm(_position(reply), self._loop.time())
+                    if entry.asking:
+                        self._bus.told_by(self, entry)
                 else:
-                    confirm(None, 0.0)
+                    entry = confirm(None, 0.0)
+                if detours:
+                    detours.taken(self, entry)
             elif waiting is not False and not waiting.done():
                 if isinstance(reply, Exception):
-                    waiting.set_exception(BusUnavailable(f"the engine refused: {words(reply)}"))
+                    text = words(reply)
+                    moved = self._bus.detours is not None and text.startswith(_REDIRECTIONS)
+                    error = _RedirectedError(text) if moved else BusUnavailable(f"the engine refused: {text}")
+                    waiting.set_exception(error)
                     waiting.exception()
                 else:
                     waiting.set_result(reply)
 
     def _refused(self, error: Exception) -> None:
-        text = words(error)
-        if text.startswith(
-            ("NOSCRIPT", "READONLY", "MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "UNBLOCKED")
-        ):
+        text, detours = words(error), self._bus.detours
+        if detours is not None and text.startswith(_REDIRECTIONS):
+            self._bus.redirected(text)
+            detours.refused(self, self.outbox.take_back(), text)
+            return
+        if text.startswith(("NOSCRIPT", "READONLY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "UNBLOCKED")):
             # It is not the engine that it was: look again, and try again what can be.
             self._bus.moved()
             if self._command is not None:
                 self._replies.appendleft(None)
                 self._command.close(text)
             return
-        self.outbox.refuse(BusUnavailable(f"the engine refused: {text}"))
+        entry = self.outbox.refuse(BusUnavailable(f"the engine refused: {text}"))
+        if detours:
+            detours.taken(self, entry)
 
     def _pushed(self, get: _Next) -> None:
         self._bus.received(get, self._told)
@@ -452,28 +517,42 @@ class _Node:
         """Take in what the engine said on the connection for subscriptions, and is no message."""
         if type(reply) is not list or not reply:
             if isinstance(reply, Exception) and self._subscriber is not None:
+                text = words(reply)
+                if self._bus.detours is not None and text.startswith("MOVED "):
+                    self._bus.not_listening(text)
+                    return
                 self._bus.moved()
-                self._subscriber.close(words(reply))
+                self._subscriber.close(text)
             elif self._pongs:  # in RESP2, PONG is plain before the first subscription
                 self._pong()
             return
         if reply[0] == b"pong" and self._pongs:
             self._pong()
+        elif reply[0] == b"sunsubscribe" and len(reply) == 3 and type(reply[1]) is bytes:
+            if self._leaving[reply[1]] > 0:
+                self._leaving[reply[1]] -= 1
+            else:  # it has given the slot away
+                self._bus.left_out(reply[1])
 
     def _pong(self) -> None:
         future = self._pongs.popleft()
         if future is not None and not future.done():
             future.set_result(None)
 
-    async def read(self, topic: str, after: Position | None, limit: int) -> Reading:
-        """Read a history."""
+    async def read(self, topic: str, after: Position | None, limit: int, asking: bool = False) -> Reading:
+        """Read a history.
+
+        Raises:
+            _RedirectedError: another node has it.
+        """
         stream, meta = self._bus.keys(topic)
         epoch, offset = (b"", 0) if after is None else (after.epoch.encode(), after.offset)
         try:
             async with asyncio.timeout(_PATIENCE):
                 found = await self.call(
                     *(b"EVALSHA", self._read_sha, b"2", stream, meta),
-                    *(self._run_token, epoch, b"%d" % offset, b"%d" % limit),
+                    *(self._run_token, epoch, b"%d" % offset, b"%d" % limit, self._bus.trusted(self._name)),
+                    asking=asking,
                 )
         except TimeoutError:
             raise BusUnavailable("the engine does not answer") from None
@@ -564,6 +643,14 @@ class RedisBus(Bus):
         self._receiver: Receiver | None = None
         self._nodes: dict[str, _Node] = {}
         self._slots: list[_Node] = []
+        self._mapped: set[str] = set()  # the nodes that have slots
+        self._guests: dict[str, float] = {}  # other nodes, and until when they are kept
+        self._listened: list[_Node] = []  # as `_slots`, when topics were subscribed to by it
+        self._unsure: set[int] = set()  # slots whose subscriptions are not in force
+        self.detours: Detours | None = None  # of a cluster
+        self.tokens: dict[str, bytes] = {}  # which lives of nodes are known
+        self._catching: set[asyncio.Task[None]] = set()
+        self._reconnects = 0  # of nodes that have left the cluster
         self._topics: set[str] = set()
         self._closed = False
         self._up = False
@@ -582,6 +669,7 @@ class RedisBus(Bus):
             self._sentinel = _new_sentinel(self._sentinels, socket_timeout=1.0, **named)
         if self._cluster:
             self._look = asyncio.Event()
+            self.detours = Detours(self._loop, self)
             self._mapping = self._loop.create_task(self._map())
         else:
             self._nodes[""] = _Node(self, None)
@@ -595,6 +683,10 @@ class RedisBus(Bus):
             self._mapping.cancel()
             self._look.set()
             await asyncio.wait([self._mapping])
+        for task in self._catching:
+            task.cancel()
+        if self.detours is not None:
+            self.detours.end("the bus was closed")
         await asyncio.gather(*(node.close() for node in self._nodes.values()))
         if self._sentinel is not None:
             for client in self._sentinel.sentinels:
@@ -646,19 +738,72 @@ class RedisBus(Bus):
             return
         if not node.up:
             self.moved()
-        up = (
-            bool(self._nodes)
-            and all(one.up for one in self._nodes.values())
-            and (not self._cluster or bool(self._slots))
-        )
+        up = bool(self._slots) if self._cluster else bool(self._nodes)
+        up = up and all(one.up for name, one in self._nodes.items() if not self._cluster or name in self._mapped)
         if up != self._up:
             self._up = up
             self._receiver.state_changed(up, why)
+
+    def node_lost(self, node: _Node) -> None:
+        """Take note that a node was lost, and its outbox holds what it had not taken."""
+        if self.detours:
+            self.detours.lost(node)
 
     def moved(self) -> None:
         """Have the cluster's map looked at again."""
         if self._mapping is not None:
             self._look.set()
+
+    def redirected(self, text: str) -> None:
+        """Take note of what a node has refused something with."""
+        self.moved()
+        match text.split():
+            case ["MOVED", slot, name, *_] if slot.isdigit() and int(slot) < len(self._slots) and name in self._nodes:
+                self._slots[int(slot)] = self._nodes[name]
+
+    def not_listening(self, text: str) -> None:
+        """Take note that a node has refused a subscription because it does not have the slot."""
+        self.redirected(text)
+        slot = text.split()[1]
+        if slot.isdigit():
+            self._unsure.add(int(slot))
+
+    def left_out(self, channel: bytes) -> None:
+        """Take note that a node has ended a subscription because it has given the slot away."""
+        topic = self._names.get(channel)
+        if topic is not None:
+            self.moved()
+            self._unsure.add(_slot_of(topic))
+
+    def trusted(self, name: str) -> bytes:
+        """Return the lives of the other nodes: what came from one that lives when its slot moved has lost nothing."""
+        return b",".join(token for other, token in self.tokens.items() if other != name)
+
+    def told_by(self, node: _Node, entry: Entry) -> None:
+        """Publish where the subscribers are what was stored at a node that the slot is moving to."""
+        owner, position = self.owner(entry.topic), entry.position
+        if owner is not None and owner is not node and position is not None:
+            owner.tell(entry.topic, b"h%b:%d:%b" % (position.epoch.encode(), position.offset, entry.data))
+
+    def owner(self, topic: str) -> _Node | None:
+        """Return the node that has a topic's slot, as far as is known; None if that is not known."""
+        return self._node_of(topic) if self._slots else None
+
+    def named(self, address: str) -> _Node | None:
+        """Return the node at an address; one that is new is connected to, and kept for a while."""
+        if self._closed:
+            return None
+        if address not in self._mapped:
+            self._guests[address] = self._loop.time() + _GUEST
+        if address not in self._nodes:
+            host, _, port = address.rpartition(":")
+            if not port.isdigit():
+                return None
+            self._nodes[address] = _Node(self, self._options_for(host, int(port)), address)
+        return self._nodes[address]
+
+    def _options_for(self, host: str, port: int) -> dict[str, Any]:
+        return {**self._options, "host": host or str(self._options.get("host", "127.0.0.1")), "port": port}
 
     async def _map(self) -> None:
         """Keep the map of a cluster: which node has which slots."""
@@ -674,10 +819,10 @@ class RedisBus(Bus):
                 await asyncio.sleep(pause)
                 continue
             pause = _FIRST_PAUSE
+            await asyncio.sleep(_PAUSE)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(10):
                     await self._look.wait()
-            await asyncio.sleep(_PAUSE)
 
     async def _ask_for_slots(self) -> list[Any]:
         failure: Exception = _EngineError("no node of the cluster answers")
@@ -704,34 +849,73 @@ class RedisBus(Bus):
         table: list[str] = [""] * _SLOTS
         for first, last, master, *_ in slots:
             host, port = master[0] or b"", master[1]
-            name = f"{host.decode() if isinstance(host, bytes) else host}:{port}"
-            host_text = name.rpartition(":")[0] or str(self._options.get("host", "127.0.0.1"))
-            wanted[name] = {**self._options, "host": host_text, "port": port}
+            host = host.decode() if isinstance(host, bytes) else str(host)
+            name = f"{host}:{port}"
+            wanted[name] = self._options_for(host, port)
             table[first : last + 1] = [name] * (last - first + 1)
         for name, options in wanted.items():
             if name not in self._nodes:
-                self._nodes[name] = _Node(self, options)
-        before = self._slots
+                self._nodes[name] = _Node(self, options, name)
         self._slots = [self._nodes[name] for name in table]
-        if before != self._slots:
-            for topic in self._topics:
-                node = self._node_of(topic)
-                for other in self._nodes.values():
-                    if other is not node and topic in other.topics:
-                        other.listen([topic], on=False)
-                if topic not in node.topics:
-                    node.listen([topic], on=True)
-        for name in [name for name in self._nodes if name not in wanted]:
-            gone = self._nodes.pop(name)
-            await gone.close()
+        self._mapped = set(wanted)
+        now = self._loop.time()
+        self._guests = {name: until for name, until in self._guests.items() if until > now and name not in wanted}
+        gone = {name: node for name, node in self._nodes.items() if name not in wanted and name not in self._guests}
+        self._listen_anew()
+        self._send_elsewhere(gone)
+        for node in gone.values():
+            await node.close()
         for node in self._nodes.values():
             self.node_changed(node, "the cluster has changed")
             break
 
+    def _listen_anew(self) -> None:
+        """Subscribe where the slots are now."""
+        before, self._listened = self._listened, self._slots.copy()
+        unsure, self._unsure = self._unsure, set()
+        if before == self._slots and not unsure:
+            return
+        moved = []
+        for topic in self._topics:
+            slot = _slot_of(topic)
+            node = self._slots[slot]
+            if before and before[slot] is node and slot not in unsure:
+                continue
+            for other in self._nodes.values():
+                if other is not node and topic in other.topics:
+                    other.listen([topic], on=False)
+            node.listen([topic], on=True)
+            moved.append(topic)
+        if before and moved:
+            task = self._loop.create_task(self._catch_up(moved))
+            self._catching.add(task)
+            task.add_done_callback(self._catching.discard)
+
+    async def _catch_up(self, topics: list[str]) -> None:
+        """Have histories read whose subscriptions were interrupted."""
+        with contextlib.suppress(BusUnavailable):
+            await self.settled()
+        if self._receiver is not None and not self._closed:
+            self._receiver.missed(topics)
+
+    def _send_elsewhere(self, gone: dict[str, _Node]) -> None:
+        """Have messages with a history go to the nodes that have their slots now."""
+        assert self.detours is not None
+        for name, node in gone.items():
+            del self._nodes[name]
+            self.tokens.pop(name, None)
+            self._reconnects += node.reconnects + 1
+            for topic, entries in node.outbox.evacuate("the node has left the cluster", self._loop.time()).items():
+                self.detours.evacuated(node, topic, entries)
+        for node in list(self._nodes.values()):
+            for topic in node.outbox.pending():
+                if self._node_of(topic) is not node and topic not in self.detours:
+                    self.detours.begin(node, topic)
+
     def _node_of(self, topic: str) -> _Node:
         if not self._cluster:
             return self._nodes[""]
-        return self._slots[_crc16(topic.encode()) % _SLOTS]
+        return self._slots[_slot_of(topic)]
 
     # --- What `Topics` calls --------------------------------------------------------------------------------
 
@@ -793,12 +977,22 @@ class RedisBus(Bus):
         """Wait until the engine has done what was asked for."""
         if not self._up:
             raise BusUnavailable("the engine is not connected")
-        await asyncio.gather(*(node.settled() for node in self._nodes.values()))
+        end = self._loop.time() + _PATIENCE
+        while True:
+            nodes = [node for name, node in self._nodes.items() if not self._cluster or name in self._mapped]
+            await asyncio.gather(*(node.settled() for node in nodes))
+            if not self._unsure:
+                return
+            if self._loop.time() > end:
+                raise BusUnavailable("slots of the cluster are moving")
+            await asyncio.sleep(_FIRST_PAUSE)  # the map is looked at
 
     def publish(self, topic: str, data: bytes) -> Awaitable[None]:
         """Publish a message."""
         if self._closed or not self._nodes or (self._cluster and not self._slots):
             return given_up("the bus was closed" if self._closed else "the engine is not connected")
+        if self.detours and topic in self.detours:
+            return self.detours.add(topic, data, 0, 0.0)
         node = self._node_of(topic)
         if not node.up:
             return given_up("the engine is not connected")
@@ -808,24 +1002,41 @@ class RedisBus(Bus):
         """Store a message in a topic's history, and publish it."""
         if self._closed or not self._nodes or (self._cluster and not self._slots):
             return given_up("the bus was closed" if self._closed else "the engine is not connected")
+        if self.detours and topic in self.detours:
+            return self.detours.add(topic, data, size, ttl)
         return self._node_of(topic).add(topic, data, size, ttl)
 
     async def read(self, topic: str, after: Position | None, limit: int = 1000) -> Reading:
         """Read a history."""
-        if self._closed or not self._nodes or (self._cluster and not self._slots):
-            raise BusUnavailable("the bus was closed" if self._closed else "the engine is not connected")
-        node = self._node_of(topic)
-        if not node.up:
-            raise BusUnavailable("the engine is not connected")
-        return await node.read(topic, after, limit)
+        end, address = self._loop.time() + _PATIENCE, ""
+        while True:
+            if self._closed or not self._nodes or (self._cluster and not self._slots):
+                raise BusUnavailable("the bus was closed" if self._closed else "the engine is not connected")
+            node = self.named(address) if address else self._node_of(topic)
+            if node is not None and (node.up or not address):
+                if not node.up:
+                    raise BusUnavailable("the engine is not connected")
+                try:
+                    return await node.read(topic, after, limit, bool(address))
+                except _RedirectedError as exc:
+                    text = str(exc)
+                self.redirected(text)
+                word, *rest = text.split()
+                again = word == "ASK" and not address and len(rest) > 1
+                address = rest[1] if word == "ASK" and len(rest) > 1 else address if word == "TRYAGAIN" else ""
+                if again:
+                    continue
+            if self._loop.time() > end:
+                raise BusUnavailable("a slot of the cluster is moving")
+            await asyncio.sleep(_FIRST_PAUSE)
 
     @property
     def counters(self) -> dict[str, int]:
         """Totals: ``reconnects``, and the bytes in the ``outbox``."""
         nodes = self._nodes.values()
         return {
-            "reconnects": sum(node.reconnects for node in nodes),
-            "outbox": sum(node.outbox.bytes for node in nodes),
+            "reconnects": self._reconnects + sum(node.reconnects for node in nodes),
+            "outbox": sum(node.outbox.bytes for node in nodes) + (self.detours.bytes if self.detours else 0),
         }
 
 
@@ -846,12 +1057,6 @@ def _parse_info(answer: Any) -> dict[str, str]:
     return {name: value for name, _, value in (line.strip().partition(":") for line in text.splitlines())}
 
 
-def _crc16(data: bytes) -> int:
-    """Return the checksum by which a cluster spreads its keys (CRC16, XMODEM)."""
-    crc = 0
-    for byte in data:
-        crc ^= byte << 8
-        for _ in range(8):
-            crc = (crc << 1) ^ 0x1021 if crc & 0x8000 else crc << 1
-        crc &= 0xFFFF
-    return crc
+def _slot_of(topic: str) -> int:
+    """Return the slot that a cluster has a topic in (CRC16, XMODEM)."""
+    return crc_hqx(topic.encode(), 0) % _SLOTS

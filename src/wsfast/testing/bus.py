@@ -17,7 +17,7 @@ import asyncio
 import contextlib
 import gc
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Final, TypeAlias
 
 from ..bus.interface import Bus, Position
@@ -40,6 +40,7 @@ class Process:
         stored: what was received with one: topic, data and position.
         up: whether the bus is up.
         states: what the bus said of that, in order.
+        missing: the topics of which the bus said that messages may have been missed.
         ended: the processes that the bus said have ended.
         answer: what is called with each message, its topic and data, before it is noted.
         faults: what it called as it must not.
@@ -52,6 +53,7 @@ class Process:
         self.stored: list[tuple[str, bytes, Position]] = []
         self.up: bool = False
         self.states: list[bool] = []
+        self.missing: list[str] = []
         self.ended: list[int] = []
         self.answer: Callable[[str, bytes], object] | None = None
         self.faults: list[AssertionError] = []
@@ -77,6 +79,11 @@ class Process:
         self._check(isinstance(why, str) and why, "state_changed to say why", why)
         self.up = up
         self.states.append(up)
+
+    def missed(self, topics: Iterable[str]) -> None:
+        """Take note that messages may have been missed."""
+        self._check_loop("missed")
+        self.missing.extend(topics)
 
     def process_ended(self, origin: int) -> None:
         """Note the end of another."""

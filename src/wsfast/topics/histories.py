@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ..exceptions import BusUnavailable, NotRecovered
@@ -122,9 +122,10 @@ class Histories:
         if accepted is not None:
             self._deliver(topic, envelope, position)
 
-    async def catch_up(self) -> None:
-        """After an interruption: see that nothing is missing in any history."""
-        waiting = list(self._followed.items())
+    async def catch_up(self, topics: Iterable[str] | None = None) -> None:
+        """After an interruption: see that nothing is missing in the histories of some topics; by default in any."""
+        names = self._followed if topics is None else topics
+        waiting = [(topic, self._followed[topic]) for topic in names if topic in self._followed]
         for i in range(0, len(waiting), _CATCHING):
             tasks = []
             for topic, followed in waiting[i : i + _CATCHING]:

@@ -12,7 +12,7 @@ import logging
 import secrets
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from ..asyncio.broadcast import Prepared
@@ -460,6 +460,11 @@ class Hub:
         self._others.reached(up, again)
         if up and again:
             self._spawn(self.histories.catch_up())
+
+    def missed(self, topics: Iterable[str]) -> None:
+        """Take note that messages of some topics may have been missed; see `Receiver`."""
+        if self.running and self._up:
+            self._spawn(self.histories.catch_up(topics))
 
     def process_ended(self, origin: int) -> None:
         """Take note that another process has ended; see `Receiver`."""

@@ -436,6 +436,9 @@ class _Nobody:
     def state_changed(self, up: bool, why: str) -> None:
         """Nobody asks."""
 
+    def missed(self, topics: Any) -> None:
+        """It wants nothing."""
+
     def process_ended(self, origin: int) -> None:
         """Nobody asks."""
 
