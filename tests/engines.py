@@ -251,18 +251,19 @@ class Cluster:
         """Return a topic's slot."""
         return crc_hqx(topic.encode(), 0) % 16384
 
+    def serves(self, node: Engine, slot: int | None = None) -> bool:
+        """Tell whether a node has a slot, by what it says of itself; by default any."""
+        if node.process is None or node.process.poll() is not None:
+            return False
+        lines = self._tell(node, "CLUSTER", "NODES").decode().splitlines()
+        words = next(line.split() for line in lines if "myself" in line)
+        ranges = [part.partition("-") for part in words[8:] if not part.startswith("[")]
+        here = any(slot is None or int(first) <= slot <= int(last or first) for first, _, last in ranges)
+        return "master" in words[2] and here
+
     def owner(self, topic: str) -> Engine:
-        """Return the node that serves a topic, by what the nodes say of themselves."""
-        slot = self.slot(topic)
-        for node in self.nodes:
-            if node.process is None or node.process.poll() is not None:
-                continue
-            lines = self._tell(node, "CLUSTER", "NODES").decode().splitlines()
-            words = next(line.split() for line in lines if "myself" in line)
-            ranges = (part.partition("-") for part in words[8:] if not part.startswith("["))
-            if "master" in words[2] and any(int(first) <= slot <= int(last or first) for first, _, last in ranges):
-                return node
-        raise AssertionError(f"nobody serves slot {slot}")
+        """Return the node that serves a topic."""
+        return next(node for node in self.nodes if self.serves(node, self.slot(topic)))
 
     def begin_to_move(self, topic: str, target: Engine) -> None:
         """Begin to move a topic's slot to another node; its keys stay where they are."""

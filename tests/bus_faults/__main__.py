@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from engines import Engine, find
 
 from .scenarios import SCENARIOS
+from .topologies import TOPOLOGIES
 
 
 def main() -> None:
@@ -22,18 +23,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bus_faults", description="Buses under faults, for minutes.")
     parser.add_argument("--times", type=int, default=20, help="how often each fault happens (default: 20)")
     parser.add_argument(
-        "--engine", default="redis-server", help="or valkey-server, nats-server (default: redis-server)"
+        "--engine",
+        default="redis-server",
+        help="or valkey-server, nats-server, and of redis-server a cluster, or sentinels (default: redis-server)",
     )
     parser.add_argument("--only", default="", help="scenarios whose names have this in them")
     parser.add_argument("--uvloop", action="store_true")
     args = parser.parse_args()
     logging.disable(logging.CRITICAL)
     failed = 0
-    for name, scenario in SCENARIOS.items():
+    server = "redis-server" if args.engine in TOPOLOGIES else args.engine
+    for name, scenario in TOPOLOGIES.get(args.engine, SCENARIOS).items():
         if args.only not in name or ("nats" in args.engine and "cut" in name):
             continue
         with tempfile.TemporaryDirectory() as directory:
-            engine = Engine(find(args.engine), Path(directory))
+            engine = Engine(find(server), Path(directory))
             engine.start()
             start = time.monotonic()
             try:

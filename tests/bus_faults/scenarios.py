@@ -15,7 +15,7 @@ from wsfast.bus import LocalBus, NatsBus, RedisBus
 
 from .account import Account, accounts
 
-__all__ = ["SCENARIOS", "Outcome"]
+__all__ = ["SCENARIOS", "Outcome", "with_history", "without_history"]
 
 Outcome = dict[str, float]
 
@@ -41,7 +41,8 @@ async def _kill_again_and_again(engine: Any, times: int, pause: float, fault: st
             engine.ask("CLIENT", "KILL", "TYPE", random.choice(["normal", "pubsub"]))
 
 
-async def _with_history(account: Account, fault: Awaitable[None], seconds: float) -> Outcome:
+async def with_history(account: Account, fault: Awaitable[None], seconds: float) -> Outcome:
+    """Publish while a fault happens: nothing may be lost."""
     publishing = asyncio.ensure_future(account.publish(seconds, 200, wait=True))
     await fault
     await publishing
@@ -60,7 +61,8 @@ async def _with_history(account: Account, fault: Awaitable[None], seconds: float
     }
 
 
-async def _without_history(account: Account, fault: Awaitable[None], seconds: float) -> Outcome:
+async def without_history(account: Account, fault: Awaitable[None], seconds: float) -> Outcome:
+    """Publish while a fault happens: what is lost must be told."""
     publishing = asyncio.ensure_future(account.publish(seconds, 200, wait=False))
     await fault
     await publishing
@@ -94,7 +96,7 @@ def _scenario(fault: str, *, history: bool) -> Callable[[Any, int], Coroutine[An
         seconds = times * {"kill": 1.6, "hang": 5.0, "cut": 1.0}[fault] + 1
         async with accounts(_bus(engine), 3, 5, history=history) as account:
             faults = _kill_again_and_again(engine, times, pause, fault)
-            return await (_with_history if history else _without_history)(account, faults, seconds)
+            return await (with_history if history else without_history)(account, faults, seconds)
 
     return run
 
@@ -112,7 +114,7 @@ async def local_processes_come_and_go(engine: Any, times: int) -> Outcome:
                         await asyncio.sleep(random.uniform(0, 0.2))
                         del other
 
-            return await _with_history(account, come_and_go(), times * 0.6 + 1)
+            return await with_history(account, come_and_go(), times * 0.6 + 1)
 
 
 SCENARIOS: dict[str, Callable[[Any, int], Coroutine[Any, Any, Outcome]]] = {
