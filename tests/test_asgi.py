@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,27 @@ def test_every_event_in_every_phase(phase: Phase, kind: str) -> None:
         conversation.disconnect(1006)
         with pytest.raises(ClientDisconnected):
             take(conversation, kind)
+
+
+ODD = [None, True, 1, -1, 1005, 99999, 1.5, "x", "\ud800", b"x", "x" * 200, [], [None], [("a", "b")], [(b"a b", b"c")]]
+
+
+@pytest.mark.parametrize("phase", [Phase.CONNECTING, Phase.DENYING, Phase.OPEN])
+def test_what_an_application_sends_is_taken_or_changes_nothing(phase: Phase) -> None:
+    """One that stood as closed after an error would never be closed."""
+    keys = ("code", "reason", "text", "bytes", "compress", "subprotocol", "headers", "status", "body", "more_body")
+    for kind, key, value in itertools.product(TABLE[phase], keys, ODD):
+        conversation = reached(phase)
+        try:
+            take(conversation, kind, **{key: value})
+        except (TypeError, ValueError, RuntimeError):
+            assert (conversation.phase, conversation.end) == (phase, None), (kind, key, value)
+
+
+def test_a_close_without_a_code() -> None:
+    conversation = reached(Phase.OPEN)
+    assert take(conversation, "websocket.close", code=None) == (None, "")
+    assert conversation.end == {"type": "websocket.disconnect", "code": 1005, "reason": ""}
 
 
 def test_the_error_says_what_was_expected() -> None:

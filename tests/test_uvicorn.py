@@ -424,6 +424,42 @@ async def test_an_application_that_fails_closes_with_1011(
     assert not run.state.tasks
 
 
+async def test_accepting_fails(way: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    """By an extension of the program's own: the application learns it, and the client gets an answer."""
+    raised: list[Exception] = []
+
+    class Faulty:
+        name = "faulty"
+
+        def process_request_params(self, params: Any, accepted_extensions: Any) -> Any:
+            raise KeyError("faulty")
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await accept(receive, send)
+        except KeyError as exc:
+            raised.append(exc)
+            raise
+
+    kind = wsfast.uvicorn.configure(extensions=[Faulty()])
+    async with running(app, **{**way, "ws": kind}) as run:
+        client = await run.open()
+        await client.handshake(headers={"Sec-WebSocket-Extensions": "faulty"})
+        assert (client.status, client.body) == (500, b"Internal Server Error")
+    assert len(raised) == 1
+    assert [record.levelname for record in caplog.records if record.levelno >= logging.WARNING] == ["ERROR"]
+
+
+async def test_the_servers_own_headers_are_malformed(caplog: pytest.LogCaptureFixture) -> None:
+    async with running(echo, headers=[("X A", "b")]) as run:
+        client = await run.open()
+        client.send(request())
+        await client.receive_eof()
+    errors = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+    assert len(errors) == 2
+    assert "a header's name" in errors[1]
+
+
 async def test_the_application_closes_with_code_and_reason(way: dict[str, Any]) -> None:
     seen: list[Event] = []
 

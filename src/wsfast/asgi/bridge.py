@@ -323,12 +323,17 @@ class Bridge(EventEndpoint):
         host, transport, upgrade = self.host, self.transport, self._upgrade
         assert transport is not None
         extension = compression = None
-        if upgrade.extensions:
-            extension, compression = negotiate(host.limits, upgrade.extensions)
+        try:
+            if upgrade.extensions:
+                extension, compression = negotiate(host.limits, upgrade.extensions)
+            head = accept_response(
+                upgrade.key, accepted.subprotocol, extension, accepted.headers or None, lines=host.header_lines()
+            )
+        except BaseException:
+            self.conversation.phase = _CONNECTING  # an extension of the program's own has failed
+            raise
+        self._log("[accepted]")
         self.ws.subprotocol = accepted.subprotocol
-        head = accept_response(
-            upgrade.key, accepted.subprotocol, extension, accepted.headers or None, lines=host.header_lines()
-        )
         early, self._early = self._early, b""
         if not transport.is_reading():
             transport.resume_reading()
@@ -455,7 +460,11 @@ class Bridge(EventEndpoint):
         if action is None:
             pass
         elif isinstance(action, Answer):
-            self._respond(action)
+            try:
+                self._respond(action)
+            except ValueError as exc:  # of the server's own headers
+                self.host.logger.error("a WebSocket is not answered: %s", exc)
+                self.on_deadline()
         elif isinstance(action, Close):
             cause = CloseCause.HANDLER_ERROR if failed else CloseCause.LOCAL
             self.protocol.start_close(action.code, action.reason, cause)
@@ -512,7 +521,6 @@ class Bridge(EventEndpoint):
             self.protocol.start_close(action.code, action.reason, CloseCause.LOCAL)
             self.protocol.end_receiving()
         elif isinstance(action, Accept):
-            self._log("[accepted]")
             self._open(action)
         elif isinstance(action, Start):
             self._log(action.status)

@@ -102,7 +102,8 @@ class Message(NamedTuple):
 class Close(NamedTuple):
     """Start the closing handshake."""
 
-    code: int
+    code: int | None
+    """None for a Close frame without one."""
     reason: str
 
 
@@ -255,7 +256,7 @@ class Conversation:
         self._close(code, reason)
         return Close(code, reason)
 
-    def _close(self, code: int, reason: str | None = None) -> None:
+    def _close(self, code: int | None, reason: str | None = None) -> None:
         self.phase = _CLOSED
         self._end(code, reason)
 
@@ -266,9 +267,9 @@ class Conversation:
         self.gone = True
         self._end(code, reason)
 
-    def _end(self, code: int, reason: str | None) -> None:
+    def _end(self, code: int | None, reason: str | None) -> None:
         if self.end is None:
-            self.end = {"type": "websocket.disconnect", "code": int(code)}
+            self.end = {"type": "websocket.disconnect", "code": 1005 if code is None else int(code)}
             if reason is not None:
                 self.end["reason"] = reason
 
