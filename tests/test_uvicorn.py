@@ -441,7 +441,7 @@ async def test_accepting_fails(way: dict[str, Any], caplog: pytest.LogCaptureFix
             raised.append(exc)
             raise
 
-    kind = wsfast.uvicorn.configure(extensions=[Faulty()])
+    kind = wsfast.uvicorn.configure(extensions=[Faulty()])  # type: ignore[list-item]
     async with running(app, **{**way, "ws": kind}) as run:
         client = await run.open()
         await client.handshake(headers={"Sec-WebSocket-Extensions": "faulty"})
