@@ -14,16 +14,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import wsfast
 from wsfast.sync import connect
+from wsfast.workers import supervisor as supervisors
 from wsfast.workers import systemd
 from wsfast.workers.reload import Watch
 from wsfast.workers.settings import Settings
-from wsfast.workers.supervisor import Supervisor, _Slot, open_sockets
+from wsfast.workers.supervisor import Supervisor, _Slot, _Worker, open_sockets
 from wsfast.workers.target import TargetError, load
 
 PROGRAM = """
@@ -134,11 +136,15 @@ def program(tmp_path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def running(program: Path, *arguments: str, target: str = "app:server", **environment: str) -> Iterator[Running]:
+def running(
+    program: Path, *arguments: str, target: str = "app:server", stdout: Any = None, **environment: str
+) -> Iterator[Running]:
     command = [sys.executable, "-m", "wsfast", "run", target, "--port", "0", "--directory", str(program.parent)]
     # A program that is changed within a second, to one of the same length, would be taken from its compiled form.
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **environment}
-    process = subprocess.Popen([*command, *arguments], stderr=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(
+        [*command, *arguments], stderr=subprocess.PIPE, stdout=stdout, text=True, env=environment
+    )
     made = Running(process)
     try:
         yield made
@@ -405,6 +411,93 @@ def settings_for(directory: Path, **more: Any) -> Settings:
     usual = {"target": "app:server", "workers": 1, "host": "127.0.0.1", "port": 0, "unix": None, "certfile": None}
     usual |= {"keyfile": None, "uvloop": False, "reload": False, "directory": str(directory), "stop_timeout": 30.0}
     return Settings(**{**usual, "hang_timeout": 30.0, "log_level": "info", **more})
+
+
+async def _replace_by_one_that_ends_at_once(supervisor: Supervisor, slot: _Slot) -> None:
+    supervisor._done = asyncio.Event()
+    with socket.socket() as life:
+        slot.worker = old = _Worker(slot, Process(1), life)  # type: ignore[arg-type]
+
+        def start(slot: _Slot) -> _Worker:
+            new = _Worker(slot, Process(2), life)  # type: ignore[arg-type]
+            new.ready.set()
+            new.ended.set()  # both are known before anybody is woken up
+            return new
+
+        supervisor._start = start  # type: ignore[method-assign]
+        assert not await supervisor._replace(slot)
+        assert slot.worker is old
+        assert not old.told_to_end
+
+
+class Process:
+    """What stands for one that was started."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.killed = 0
+
+    def kill(self) -> None:
+        self.killed += 1
+
+
+def test_a_new_worker_that_ends_at_once_replaces_nothing(tmp_path: Path) -> None:
+    asyncio.run(_replace_by_one_that_ends_at_once(Supervisor(settings_for(tmp_path)), _Slot(1, [])))
+
+
+def test_a_supervisor_that_was_held_up_kills_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All processes of a container may be stopped for a while: nobody has given a sign of life meanwhile."""
+    clock = [1000.0]
+    monkeypatch.setattr(supervisors, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(supervisors, "_TICK", 0.0)
+    asyncio.run(_hold_up(Supervisor(settings_for(tmp_path)), clock))
+
+
+async def _hold_up(supervisor: Supervisor, clock: list[float]) -> None:
+    process = Process(1)
+    with socket.socket() as life:
+        worker = _Worker(_Slot(1, []), process, life)  # type: ignore[arg-type]
+        worker.ready.set()
+        supervisor._workers.append(worker)
+        ticking = asyncio.create_task(supervisor._tick())
+        for seconds in (0, 3600, 0.9, 3600):
+            clock[0] += seconds
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert process.killed == 0
+        worker.heard -= 31  # it hangs, while this process runs
+        for _ in range(5):
+            await asyncio.sleep(0)
+        ticking.cancel()
+    assert process.killed == 1
+
+
+def test_a_port_is_not_shared_with_a_program_that_was_started_before(tmp_path: Path) -> None:
+    first = open_sockets(settings_for(tmp_path, workers=2))
+    try:
+        port = first[0][0].getsockname()[1]
+        for workers in (1, 2):
+            with pytest.raises(OSError, match="Address already in use"):
+                open_sockets(settings_for(tmp_path, workers=workers, port=port))
+    finally:
+        for sock in [sock for slot in first for sock in slot]:
+            sock.close()
+    for sock in [sock for slot in open_sockets(settings_for(tmp_path, workers=2, port=port)) for sock in slot]:
+        sock.close()
+
+
+def test_a_program_that_is_told_to_end_while_it_starts(program: Path) -> None:
+    program.write_text(
+        PROGRAM
+        + "\nimport asyncio\nasync def make_never():\n    print('!', flush=True)\n    await asyncio.sleep(1000)\n"
+    )
+    with running(program, target="app:make_never", stdout=subprocess.PIPE) as run:
+        assert run.process.stdout is not None
+        assert run.process.stdout.readline() == "!\n"
+        assert run.end() == 0
+        run.process.stdout.close()
+        assert "exit status 0" in run.log
+        assert "Traceback" not in run.log
 
 
 def test_a_unix_socket(program: Path, tmp_path: Path) -> None:

@@ -40,6 +40,8 @@ _LASTED: Final = 10.0
 """Seconds after which the end of a worker is not held against the next one."""
 _TICK: Final = 0.1
 _LOOK: Final = 0.5
+_HELD_UP: Final = 1.0
+"""Seconds that this process must have been held up for, as by ``docker pause``, so that it matters."""
 
 _logger = logging.getLogger("wsfast.workers")
 
@@ -59,24 +61,48 @@ def open_sockets(settings: Settings) -> list[list[socket.socket]]:
         settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE, proto=socket.IPPROTO_TCP
     )
     slots: list[list[socket.socket]] = [[] for _ in range(settings.workers)]
-    port = settings.port
-    for family, kind, protocol, _, address in dict.fromkeys(infos):
+    try:
+        _bind(slots, settings, [(family, kind, protocol, address) for family, kind, protocol, _, address in infos])
+        # Listen only now, so that nobody connects to a socket that is never served.
         for slot in slots:
-            sock = socket.socket(family, kind, protocol)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if settings.workers > 1:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            sock.bind((address[0], port, *address[2:]))
-            port = sock.getsockname()[1]  # with port 0, all get the one that the first got
-            slot.append(sock)
-    # Listen only now, so that nobody connects to a socket that is never served.
-    for slot in slots:
-        for sock in slot:
-            sock.listen(_BACKLOG)
-            sock.setblocking(False)
+            for sock in slot:
+                sock.listen(_BACKLOG)
+                sock.setblocking(False)
+    except OSError:
+        for sock in [sock for slot in slots for sock in slot]:
+            sock.close()
+        raise
     return slots
+
+
+def _bind(slots: list[list[socket.socket]], settings: Settings, addresses: list[tuple[Any, Any, Any, Any]]) -> None:
+    """Put a socket for each address into each slot."""
+    shared = settings.workers > 1
+    port = settings.port
+    for address in dict.fromkeys(addresses):
+        if shared and port:
+            # With SO_REUSEPORT alone, it would share the port with another program of this user's, started before.
+            _bound(address, port, shared=False).close()
+        for slot in slots:
+            sock = _bound(address, port, shared=shared)
+            slot.append(sock)
+            port = sock.getsockname()[1]  # with port 0, all get the one that the first got
+
+
+def _bound(address: tuple[Any, Any, Any, Any], port: int, *, shared: bool) -> socket.socket:
+    family, kind, protocol, place = address
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((place[0], port, *place[2:]))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 def _unix_socket(path: str) -> socket.socket:
@@ -320,8 +346,11 @@ class Supervisor:
         slot.due = time.monotonic() + slot.pause * random.uniform(0.8, 1)
 
     async def _tick(self) -> None:
+        before = time.monotonic()
         while True:
             now = time.monotonic()
+            self._forgive(now - before - _TICK)
+            before = now
             for slot in self._slots:
                 if slot.worker is None and slot.due <= now and not self._stopping:
                     slot.worker = self._start(slot)
@@ -337,6 +366,15 @@ class Supervisor:
                     _logger.error("worker %d was not ready within %d s, and is killed", worker.slot.number, _READY)
                     worker.kill()
             await asyncio.sleep(_TICK)
+
+    def _forgive(self, held_up: float) -> None:
+        """Count seconds for which this process did not run against nobody: all were stopped, or signs are unread."""
+        if held_up > _HELD_UP:
+            for worker in self._workers:
+                worker.started += held_up
+                worker.heard += held_up
+                if worker.told_to_end:
+                    worker.told_to_end += held_up
 
     # --- What it is told --------------------------------------------------------------------------------------
 
@@ -398,7 +436,7 @@ class Supervisor:
         finally:
             ready.cancel()
             ended.cancel()
-        if not new.ready.is_set():
+        if not new.ready.is_set() or new.ended.is_set():
             _logger.error("the new worker %d does not start: the old ones go on", slot.number)
             return False
         old = slot.worker

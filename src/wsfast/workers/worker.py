@@ -107,6 +107,8 @@ async def _work(settings: Settings, sockets: list[socket.socket], supervisor: so
 async def serve(target: Any, settings: Settings, sockets: list[socket.socket], stop: asyncio.Event, ready: Any) -> None:
     """Serve a program on sockets that listen, until `stop` is set; then let it end in order.
 
+    A program that is still starting then is cancelled.
+
     Args:
         target: a `Server`, an ASGI application, or what makes one.
         settings: how to serve.
@@ -117,6 +119,31 @@ async def serve(target: Any, settings: Settings, sockets: list[socket.socket], s
     Raises:
         TargetError: the target is none of these.
     """
+    started = False
+
+    def begun() -> None:
+        nonlocal started
+        started = True
+        ready()
+
+    serving = asyncio.ensure_future(_serve(target, settings, sockets, stop, begun))
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if not started and serving.cancel():
+            await asyncio.wait((serving,))
+            if serving.cancelled():
+                return
+        await serving
+    finally:
+        stopping.cancel()
+        if serving.cancel():
+            await asyncio.wait((serving,))
+
+
+async def _serve(
+    target: Any, settings: Settings, sockets: list[socket.socket], stop: asyncio.Event, ready: Any
+) -> None:
     program = await resolve(target)
     if not isinstance(program, Server):
         try:
