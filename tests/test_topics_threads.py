@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -14,6 +15,7 @@ from shared import until
 
 import wsfast
 from wsfast.bus import LocalBus
+from wsfast.topics.part import AsyncioSite, _answer
 from wsfast.topics.topics import hub_of
 
 pytestmark = pytest.mark.anyio
@@ -141,6 +143,17 @@ async def test_each_publisher_keeps_its_order() -> None:
             for thread, number in (message.split() for message in came):
                 by_thread.setdefault(thread, []).append(int(number))
             assert [*by_thread.values()] == [list(range(300))] * 2
+
+
+async def test_what_was_handed_on_comes_before_the_answer() -> None:
+    """Also where the other thread was so quick that nobody has to wait for it."""
+    loop = asyncio.get_running_loop()
+    site, came = AsyncioSite(loop), list[str]()
+    future: concurrent.futures.Future[str] = concurrent.futures.Future()
+    site.tell(came.append, "message")
+    future.set_result("answer")
+    came.append(await _answer(loop, future, site))
+    assert came == ["message", "answer"]
 
 
 async def test_history_is_in_one_order_everywhere() -> None:

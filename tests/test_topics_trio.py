@@ -120,17 +120,26 @@ def test_order_of_calls() -> None:
 
     async def handler(ws: WebSocket) -> None:
         await ws.subscribe("t")
+        await ws.subscribe("room.1")
         for number in range(200):
-            if number % 3:
-                servers[0].publish("t", str(number))
-            else:
-                await ws.send(str(number))
+            text = str(number)
+            match number % 7:
+                case 0 | 3:
+                    await ws.send(text)
+                case 2:
+                    await ws.send([text[:1], text[1:]])
+                case 4:
+                    await servers[0].publish("room.1", text)
+                case _:
+                    servers[0].publish("t", text)
         servers[0].publish("t", "last")
 
     servers: list[Server] = []
 
     async def main() -> None:
-        async with running(wsfast.Topics(), handler) as (server, client):
+        topics = wsfast.Topics()
+        topics.configure("room.*", history=wsfast.History(100, 60))
+        async with running(topics, handler) as (server, client):
             servers.append(server)
             ws = await client()
             assert [message async for message in ws] == [*(str(number) for number in range(200)), "last"]

@@ -198,9 +198,12 @@ def _begin(
 async def _answer(home: asyncio.AbstractEventLoop, future: concurrent.futures.Future[_T], site: Site) -> _T:
     """Wait for what runs on another event loop; it is cancelled there if this is."""
     try:
-        while not future.done():
+        while True:
+            # Also if it is done already: what was handed on to this loop before comes before the answer.
             await site.wait_for(future, _LOOK)
-            if not future.done() and home.is_closed():
+            if future.done():
+                break
+            if home.is_closed():
                 raise InvalidState("the topics are closed")
     finally:
         if not future.done() and not future.cancel():

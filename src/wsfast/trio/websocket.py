@@ -353,9 +353,9 @@ class WebSocket(Shell):
         else:
             async with self._line.turn() as mine:
                 if mine:
+                    self._settle_gathered()  # ahead of the message, and not held until its end
                     self._sender = trio.lowlevel.current_task()
                     try:
-                        self._settle_gathered()
                         await self._send_fragments(pieces, text, compress)
                     finally:
                         self._sender = None
