@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import trio
 from raw import request
-from sync_helpers import in_thread
+from sync_helpers import Peer, in_thread, scripted
 from vectors import BINARY, CLOSE, CONT, PING, TEXT, frame
 
 from wsfast.handshake import accept_response
@@ -575,3 +575,100 @@ async def test_each_frame_is_told(compression: str | None) -> None:
         seen.append(sides)
     assert seen[0] == seen[1]
     assert len(seen[0]["websockets.client"]) > 12
+
+
+# --- What is agreed on of permessage-deflate
+
+OFFERS = [
+    "",
+    "server_max_window_bits=8",
+    'server_max_window_bits="8"',
+    "server_max_window_bits=9",
+    "server_max_window_bits=15",
+    "server_max_window_bits",
+    "server_max_window_bits=08",
+    "client_max_window_bits",
+    "client_max_window_bits=8",
+    "client_max_window_bits=15",
+    "client_max_window_bits=8; server_max_window_bits=8",
+    "server_max_window_bits=8, permessage-deflate",
+    "server_no_context_takeover; client_no_context_takeover",
+    "client_max_window_bits; client_max_window_bits",
+    "unknown=1",
+    "unknown, permessage-deflate; client_max_window_bits=10",
+]
+OF_SERVERS: list[dict[str, Any] | None] = [
+    None,
+    {},
+    {"server_max_window_bits": 10},
+    {"client_max_window_bits": 8},
+    {"server_max_window_bits": 9, "client_max_window_bits": 9, "require_client_max_window_bits": True},
+    {"server_no_context_takeover": True, "client_no_context_takeover": True},
+    {"compress_settings": {"strategy": 2, "level": 9}},
+]
+OF_CLIENTS: list[dict[str, Any] | None] = [
+    None,
+    {},
+    {"server_max_window_bits": 8},
+    {"server_max_window_bits": 15},
+    {"client_max_window_bits": 10},
+    {"client_max_window_bits": None},
+    {"server_no_context_takeover": True, "client_no_context_takeover": True},
+]
+
+
+def _with_deflate(base: str, name: str, settings: dict[str, Any] | None) -> dict[str, Any]:
+    if settings is None:
+        return {}
+    factory = getattr(part(base, "extensions.permessage_deflate"), name)
+    return {"extensions": [factory(**settings)], "compression": None}
+
+
+@pytest.mark.parametrize("settings", OF_SERVERS, ids=repr)
+def test_what_a_server_answers_to_offers_of_compression(settings: dict[str, Any] | None) -> None:
+    async def leave(ws: Any) -> None:
+        pass
+
+    def ask_all(port: int) -> bytes:
+        extension = "Sec-WebSocket-Extensions"
+        requests = [request(headers={extension: f"permessage-deflate; {offer}".rstrip("; ")}) for offer in OFFERS]
+        return b"".join(asked(port, each) for each in requests)
+
+    answers = [
+        asyncio_port(base, ask_all, leave, _with_deflate(base, "ServerPerMessageDeflateFactory", settings))
+        for base in BOTH
+    ]
+    assert answers[0].count(b"HTTP/1.1 101") == len(OFFERS)
+    assert answers[1] == answers[0]
+
+
+@pytest.mark.parametrize("settings", OF_CLIENTS, ids=repr)
+def test_what_a_client_offers_of_compression_and_takes(settings: dict[str, Any] | None) -> None:
+    """Sent and read by hand: the response to each of the offers, as if it were one."""
+
+    def judge(base: str) -> list[str]:
+        seen = []
+        with scripted(answer) as port:
+            for chosen in [None, *OFFERS]:
+                answers.append(chosen)
+                connect = part(base, "sync.client").connect
+                options = _with_deflate(base, "ClientPerMessageDeflateFactory", settings)
+                try:
+                    with connect(f"ws://127.0.0.1:{port}/", **options) as ws:
+                        seen.append(f"{ws.request.headers['Sec-WebSocket-Extensions']} -> {ws.protocol.extensions}")
+                except part(base, "exceptions").InvalidHandshake as exc:
+                    seen.append(f"{type(exc).__name__}: {exc}")
+        return seen
+
+    answers: list[str | None] = []
+
+    def answer(peer: Peer) -> None:
+        chosen = answers[-1]
+        header = [] if chosen is None else [f"Sec-WebSocket-Extensions: permessage-deflate; {chosen}".rstrip("; ")]
+        peer.accept(*header)
+        peer.sock.sendall(frame(CLOSE, b"\x03\xe8"))
+        peer.sock.shutdown(socket.SHUT_WR)
+        peer.until_end()
+
+    theirs, ours = map(judge, BOTH)
+    assert ours == theirs

@@ -357,7 +357,12 @@ class BaseServer:
         return _accepted((head, subprotocol, compression))
 
     def _negotiate(self, ws: Any, offers: Sequence[Any]) -> tuple[str | None, PerMessageDeflate | Chain | None]:
-        """Choose among the extensions that a client offered; a face may do it in another way."""
+        """Choose among the extensions that a client offered; a face may do it in another way.
+
+        Args:
+            ws: the connection; None where its response is built again.
+            offers: what was offered.
+        """
         return negotiate(self.limits, offers)
 
     def _review(self, ws: Any, request: Request, answer: Accepted | Response) -> Answering:
@@ -424,7 +429,8 @@ class BaseServer:
 
     def _response_anew(self, request: Request, subprotocol: str | None) -> Response:
         """Build the 101 of a connection again; only without `process_response`, which may have changed it."""
-        return accepting_response(request, subprotocol, self.limits, self.response_headers, server=self.server_header)
+        choose = partial(self._negotiate, None)
+        return accepting_response(request, subprotocol, choose, self.response_headers, server=self.server_header)
 
 
 class CountingServer(BaseServer):
@@ -527,18 +533,21 @@ def negotiate(limits: Limits, offers: Sequence[Any]) -> tuple[str | None, PerMes
 def accepting_response(
     request: Request,
     subprotocol: str | None,
-    limits: Limits,
+    choose: Callable[[Sequence[Any]], tuple[str | None, object]],
     headers: Mapping[str, str] | None = None,
     *,
     server: str | None = None,
     lines: bytes = b"",
 ) -> Response:
-    """Build the 101 that accepted a request again; `headers`, `server` and `lines` are those of `accept_response`.
+    """Build the 101 that accepted a request again.
+
+    `choose` chooses among the offered extensions, as `negotiate` does; `headers`, `server` and `lines` are those of
+    `accept_response`.
 
     Where extensions of a program's own were chosen from it cannot be: they would be asked again, and may say more now.
     """
     upgrade = check_request(Request(request.raw))
-    extension, _ = negotiate(limits, upgrade.extensions)
+    extension, _ = choose(upgrade.extensions)
     return Response.from_head(accept_response(upgrade.key, subprotocol, extension, headers, server=server, lines=lines))
 
 

@@ -10,6 +10,7 @@ import asyncio
 import contextvars
 import logging
 from collections import OrderedDict
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias, cast
 
@@ -137,7 +138,8 @@ class Host:
 
     def _response_anew(self, request: Request, subprotocol: str | None) -> Response:
         """Build the 101 of a connection again: its Date, and what else `header_lines` has, are those of now."""
-        return accepting_response(request, subprotocol, self.limits, lines=self.header_lines())
+        choose = partial(negotiate, self.limits)
+        return accepting_response(request, subprotocol, choose, lines=self.header_lines())
 
     def is_full(self) -> bool:
         """Tell whether no more connections are to be taken: they get 503."""

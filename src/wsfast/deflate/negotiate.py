@@ -16,7 +16,7 @@ from ..exceptions import NegotiationError
 from .backends import choose
 from .context import DeflateBudget, Parameters, PerMessageDeflate
 
-__all__ = ["EXTENSION", "Deflate", "Extension", "accept", "as_deflate", "confirm", "offer"]
+__all__ = ["EXTENSION", "Deflate", "Extension", "accept", "agree", "as_deflate", "confirm", "offer"]
 
 EXTENSION = "permessage-deflate"
 """The name of the extension (RFC 7692, 7)."""
@@ -179,6 +179,17 @@ def _parameters(deflate: Deflate, takeover: bool, bits: int, peer_takeover: bool
         compress=compress,
         inflate=inflate,
     )
+
+
+def agree(deflate: Deflate, *, takeover: bool, bits: int, peer_takeover: bool, peer_bits: int) -> PerMessageDeflate:
+    """Make what does the work of parameters that were negotiated elsewhere.
+
+    Args:
+        deflate: the configuration.
+        takeover, bits: context takeover and window bits of this side's compressor.
+        peer_takeover, peer_bits: those of the peer's.
+    """
+    return PerMessageDeflate(_parameters(deflate, takeover, bits, peer_takeover, peer_bits), None)
 
 
 def accept(deflate: Deflate | None, offers: Sequence[Extension]) -> tuple[Extension, PerMessageDeflate] | None:

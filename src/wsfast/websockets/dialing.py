@@ -19,6 +19,7 @@ from wsfast.session import Marks
 from .client import ClientProtocol
 from .datastructures import Headers, HeadersLike
 from .exceptions import InvalidHandshake, InvalidStatus, SecurityError
+from .extensions import permessage_deflate
 from .extensions.permessage_deflate import enable_client_permessage_deflate, only_deflate
 from .frames import Frame, Opcode
 from .headers import check_upgrade, validate_subprotocols
@@ -234,17 +235,15 @@ class Dialing:
 
     def _offer(self) -> Any:
         """Return the extensions to offer."""
-        if self._compression is not None or not self._made_with["extensions"]:
-            return super()._offer()  # type: ignore[misc]
-        return [(factory.name, factory.get_request_params()) for factory in self._made_with["extensions"]]
+        return [(factory.name, factory.get_request_params()) for factory in self._made_with["extensions"] or ()]
 
     def _confirm(self, chosen: Any) -> Any:
         """Judge the extensions that the server chose, and return what applies them."""
         debug = self.logger.isEnabledFor(logging.DEBUG)
-        if not debug and (self._compression is not None or not self._made_with["extensions"]):
-            return super()._confirm(chosen)  # type: ignore[misc]
         self._agreed = None
         extensions = self._protocol()._confirm_extensions(chosen)
+        if not debug and self._compression is not None:
+            return permessage_deflate.native(self._compression, extensions)
         if not extensions and not debug:
             return None
         self._agreed = extensions

@@ -19,7 +19,7 @@ from wsfast.serving import Accepted
 from ..telling import tell
 from .datastructures import Headers
 from .dialing import Shown, chain, limits
-from .extensions.permessage_deflate import enable_server_permessage_deflate, only_deflate
+from .extensions.permessage_deflate import enable_server_permessage_deflate, native, only_deflate
 from .headers import validate_subprotocols
 from .http11 import Request, Response, plain_response
 from .protocol import log_headers
@@ -264,13 +264,12 @@ class Receiving:
         return ServerProtocol(**self._terms.made_with)
 
     def _negotiate(self, ws: Any, offers: Sequence[Any]) -> tuple[str | None, Any]:
-        """Choose among the extensions that a client offered."""
-        protocol: ServerProtocol = ws.protocol
-        if not protocol.debug and (self._terms.compression is not None or not protocol.available_extensions):
-            agreed: tuple[str | None, Any] = super()._negotiate(ws, offers)  # type: ignore[misc]
-            return agreed
-        # There are others than permessage-deflate, or each frame is to be told.
+        """Choose among the extensions that a client offered; `ws` is None where it is done again, for the response."""
+        protocol: ServerProtocol = self._described() if ws is None else ws.protocol
         header, extensions = protocol._choose_extensions(offers)
+        if not protocol.debug and self._terms.compression is not None:
+            return header, native(self._terms.compression, extensions)
+        # There are others than permessage-deflate, or each frame is to be told.
         if not extensions and not protocol.debug:
             return None, None
         protocol.extensions = extensions

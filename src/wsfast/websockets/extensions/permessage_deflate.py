@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from wsfast import deflate
+from wsfast.deflate.negotiate import agree
 
 from ..exceptions import (
     DuplicateParameter,
@@ -183,13 +184,6 @@ _KNOWN = (
 _BITS = {str(bits) for bits in range(8, 16)}
 
 
-def _settings(settings: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Turn keyword arguments of `zlib.compressobj` into those of `Deflate`."""
-    names = {"level": "level", "memLevel": "mem_level"}
-    unknown = set(settings or ()) - set(names)
-    if unknown:
-        raise ValueError(f"compress_settings may have level and memLevel, got {', '.join(sorted(unknown))} too")
-    return {names[name]: value for name, value in (settings or {}).items()}
 
 
 def _check_bits(name: str, bits: int | None, least: int) -> None:
@@ -222,17 +216,13 @@ class _Factory:
         self.client_max_window_bits = client_max_window_bits
         self.compress_settings = compress_settings
 
-    def deflate(self) -> deflate.Deflate:
-        """Return the settings as `wsfast.Deflate`."""
-        # True lets the server ask, as None does for `Deflate`.
-        client_bits = None if self.client_max_window_bits is True else self.client_max_window_bits
-        return deflate.Deflate(
-            server_max_window_bits=self.server_max_window_bits,
-            client_max_window_bits=client_bits,
-            server_no_context_takeover=self.server_no_context_takeover,
-            client_no_context_takeover=self.client_no_context_takeover,
-            **_settings(self.compress_settings),
-        )
+    def deflate(self) -> deflate.Deflate | None:
+        """Return the settings that are not negotiated as `wsfast.Deflate`, or None if it does not know one of them."""
+        names = {"level": "level", "memLevel": "mem_level"}
+        try:
+            return deflate.Deflate(**{names[name]: value for name, value in (self.compress_settings or {}).items()})
+        except (KeyError, TypeError, ValueError):
+            return None
 
 
 class ClientPerMessageDeflateFactory(_Factory, ClientExtensionFactory):
@@ -387,9 +377,27 @@ def enable_server_permessage_deflate(
 
 
 def only_deflate(extensions: Sequence[object] | None) -> deflate.Deflate | None:
-    """Return the settings of permessage-deflate if it is the only extension, or None."""
+    """Return the settings of permessage-deflate if it is the only extension, and wsfast's own can do it; else None."""
     factories: list[Any] = list(extensions or ())
     if len(factories) == 1 and type(factories[0]) in (ClientPerMessageDeflateFactory, ServerPerMessageDeflateFactory):
-        made: deflate.Deflate = factories[0].deflate()
+        made: deflate.Deflate | None = factories[0].deflate()
         return made
+    return None
+
+
+def native(settings: deflate.Deflate, agreed: Sequence[Any]) -> deflate.PerMessageDeflate | None:
+    """Return what does the work of the `PerMessageDeflate` that was agreed on, if one was, whole messages at a time.
+
+    Args:
+        settings: what `only_deflate` returned.
+        agreed: the extensions that were agreed on: permessage-deflate, or none.
+    """
+    for one in agreed:
+        return agree(
+            settings,
+            takeover=not one.local_no_context_takeover,
+            bits=one.local_max_window_bits,
+            peer_takeover=not one.remote_no_context_takeover,
+            peer_bits=one.remote_max_window_bits,
+        )
     return None
