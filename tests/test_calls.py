@@ -17,6 +17,7 @@ from typing import Any
 from unittest.mock import AsyncMock, create_autospec
 
 import pytest
+from certificates import Certificates
 from shared import HeldCompression, until
 
 import wsfast
@@ -29,8 +30,12 @@ LAZY = ["send", "recv", "ping", "pong", "close", "wait_closed"]
 
 
 @asynccontextmanager
-async def pair(**options: Any) -> AsyncIterator[tuple[wsfast.WebSocket, wsfast.WebSocket]]:
-    """Open a connection over a real socket: the client's end and the server's."""
+async def pair(
+    certs: Certificates | None = None, **options: Any
+) -> AsyncIterator[tuple[wsfast.WebSocket, wsfast.WebSocket]]:
+    """Open a connection over a real socket, with TLS if there are certificates: the client's end and the server's."""
+    tls = None if certs is None else certs.client_context()
+    options["ssl"] = None if certs is None else certs.server_context()
     opened: asyncio.Future[wsfast.WebSocket] = asyncio.get_running_loop().create_future()
     over = asyncio.Event()
 
@@ -41,7 +46,8 @@ async def pair(**options: Any) -> AsyncIterator[tuple[wsfast.WebSocket, wsfast.W
     async with asyncio.timeout(30), wsfast.serve(handler, "127.0.0.1", 0, stop_timeout=1, **options) as server:
         port = server.sockets[0].getsockname()[1]
         known = {name: options[name] for name in ("compression", "close_timeout") if name in options}
-        async with wsfast.connect(f"ws://127.0.0.1:{port}/", max_size=None, **known) as client:
+        scheme = "ws" if tls is None else "wss"
+        async with wsfast.connect(f"{scheme}://127.0.0.1:{port}/", max_size=None, ssl=tls, **known) as client:
             yield client, await opened
             over.set()
 
@@ -543,3 +549,31 @@ async def test_attributes_of_the_program() -> None:
                 ws.user  # type: ignore[attr-defined]  # noqa: B018
         await until(lambda: seen)
     assert seen == ["ada"]
+
+
+# --- A sending side that the program ends -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
+@pytest.mark.parametrize("compression", [None, "deflate"])
+@pytest.mark.parametrize("call", ["send", "send_nowait", "fragments", "flush", "ping"])
+async def test_what_cannot_be_sent_any_more_is_not_said_to_be(
+    call: str, compression: Any, secure: bool, certs: Certificates
+) -> None:
+    calls: dict[str, Callable[[wsfast.WebSocket], Any]] = {
+        "send": lambda ws: ws.send("x"),
+        "send_nowait": lambda ws: ws.send_nowait("x"),
+        "fragments": lambda ws: ws.send(["x", "y"]),
+        "flush": lambda ws: writer.flush(),
+        "ping": lambda ws: ws.ping(),
+    }
+    async with pair(certs if secure else None, compression=compression) as (client, _):
+        assert client.transport is not None
+        writer = Writer(client)
+        await writer.write(b"something")
+        client.transport.write_eof()
+        with pytest.raises(ConnectionClosedError) as caught:
+            await calls[call](client)
+        assert repr(caught.value.__cause__) == "RuntimeError('Cannot call write() after write_eof()')"
+        await client.wait_closed()
+        assert client.state is State.CLOSED

@@ -577,6 +577,46 @@ async def test_each_frame_is_told(compression: str | None) -> None:
     assert len(seen[0]["websockets.client"]) > 12
 
 
+# --- A sending side that the program ends
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda ws: ws.send("x"),
+        lambda ws: ws.send("x" * 100_000),
+        lambda ws: ws.send(["a", "b"]),
+        lambda ws: ws.ping(),
+        lambda ws: ws.pong(),
+        lambda ws: ws.recv(),
+        lambda ws: ws.close(),
+    ],
+    ids=["send", "large", "fragments", "ping", "pong", "recv", "close"],
+)
+async def test_a_sending_side_that_was_ended(call: Any) -> None:
+    """The call that would send raises, not the one after it."""
+    outcomes = []
+    for base in BOTH:
+        outcome: list[str] = []
+        outcomes.append(outcome)
+
+        async def handler(ws: Any) -> None:
+            outcome.extend([message async for message in ws])  # noqa: B023
+
+        async with part(base, "asyncio.server").serve(handler, "127.0.0.1", 0) as server:
+            ws = await part(base, "asyncio.client").connect(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
+            ws.transport.write_eof()
+            for _ in range(2):
+                try:
+                    await call(ws)
+                except part(base, "exceptions").ConnectionClosedError as exc:
+                    outcome.append(f"{exc} {exc.__cause__!r} {ws.state.name} {ws.close_code}")
+            await ws.close()
+            outcome.append(f"{ws.close_code} {ws.state.name}")
+    assert outcomes[1] == outcomes[0]
+
+
 # --- What is agreed on of permessage-deflate
 
 OFFERS = [

@@ -145,6 +145,12 @@ class Outbox:
             ConnectionClosed: it is not. On one that is closing this waits for the end, to tell how it was.
         """
         channel = self._channel
+        if channel.cut:
+            try:
+                channel.check_sending()
+            except ConnectionClosed:
+                await channel.wait_closed()
+                raise
         if channel.connection.state is State.CLOSING:
             await channel.wait_closed()
         if channel.connection.state is not State.OPEN:
@@ -310,6 +316,8 @@ class Outbox:
     def send_fragment(self, data: str | BytesLike, *, fin: bool, text: bool | None, compress: bool | None) -> None:
         """Send the next fragment of a message."""
         channel = self._channel
+        if channel.cut:
+            channel.check_sending()
         channel.settle_gathered()
         channel.connection.send_fragment(data, fin, text=text, compress=compress)
         channel.derive()

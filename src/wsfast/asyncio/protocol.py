@@ -107,6 +107,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         "_outbox",
         "_room",
         "_scheduled",
+        "cut",
         "due",
         "host",
         "listener",
@@ -119,6 +120,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
     def __init__(self, turn: Turn, opening: Opening | None = None) -> None:
         self.begin(turn, opening)
         self.listener: Listener | None = None
+        self.cut: bool = False  # the program has ended the sending side of the transport by itself
 
     def open(
         self,
@@ -223,7 +225,24 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
     def derive(self) -> None:
         """Derive the hot path's flags from state, transport, outbox and compression; called when one changes."""
         outbox = self._outbox
-        self.derive_flags(outbox is not None and outbox.busy)
+        self.derive_flags(self.cut or (outbox is not None and outbox.busy))
+
+    def sending_ended(self) -> None:
+        """Note that the sending side of the transport was ended; the transport calls it."""
+        if self.connection is not None and self.connection.state is _OPEN:
+            # Not by this connection: what is sent from now on would be lost.
+            self.cut = True
+            self.derive()
+
+    def check_sending(self) -> None:
+        """Drop the connection if the program has ended the sending side of its transport, since it sends now.
+
+        Raises:
+            ConnectionClosed: it has.
+        """
+        if self.cut and self.connection.state is _OPEN:
+            self.abort(CloseCause.LOCAL, RuntimeError("Cannot call write() after write_eof()"))
+            raise self.connection.closed_error()
 
     def obey(self, do: Do) -> None:
         """Do what the session says."""
@@ -468,6 +487,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
 
     def send_rare(self, data: str | BytesLike) -> None:
         """Send a message at once where the hot path does not: with compression, during another message, or not open."""
+        self.check_sending()
         if self.gated and not self.connection.in_message:
             # A thread may be compressing it.
             raise ConcurrencyError("send_nowait() was called while send() is at work on a message in several steps")
@@ -496,6 +516,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         limits = self.host.limits
         if self.connection.state is not _OPEN:
             raise self.connection.closed_error()
+        self.check_sending()
         limit = limits.max_buffered
         unsent = self.buffered + held
         if limit is None or unsent + (size := size_of(message)) <= limit:

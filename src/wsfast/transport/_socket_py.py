@@ -487,6 +487,9 @@ class SocketTransport:
         self._eof = True
         if not self._buffered:
             self._end_sending()
+        sending_ended = getattr(self._protocol, "sending_ended", None)
+        if sending_ended is not None:
+            sending_ended()
 
     def _end_sending(self) -> None:
         assert self._sock is not None

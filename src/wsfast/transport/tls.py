@@ -278,6 +278,12 @@ class TLSTransport(TLSPipe, asyncio.BufferedProtocol):
         if self.transport is not None:
             self.transport.write_eof()
 
+    def sending_ended(self) -> None:
+        """Tell the protocol above that the sending side was ended."""
+        sending_ended = getattr(self.app, "sending_ended", None)
+        if sending_ended is not None:
+            sending_ended()
+
     def close(self) -> None:
         """End the connection once all is sent."""
         self._end_sending()
