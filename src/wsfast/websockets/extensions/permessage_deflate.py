@@ -184,8 +184,6 @@ _KNOWN = (
 _BITS = {str(bits) for bits in range(8, 16)}
 
 
-
-
 def _check_bits(name: str, bits: int | None, least: int) -> None:
     if bits is not None and bits is not True and not least <= bits <= 15:
         raise ValueError(f"{name} must be between {least} and 15")
