@@ -251,6 +251,24 @@ async def test_subscriptions_do_not_pile_up_for_a_process_that_hangs(make_local:
         assert one.messages == [("kept", b"1"), ("again", b"1")]
 
 
+async def test_a_process_that_hung_is_told_what_it_missed(make_local: Callable[[], Bus]) -> None:
+    async with processes(make_local, 2) as (keeper, other):
+        await other.join("h", "t")
+        (peer,) = keeper.bus._peers.values()  # type: ignore[attr-defined]
+        peer.resume_writing()
+        peer.pause_writing()
+        await keeper.bus.store("h", b"1", 10, 60.0)
+        peer.resume_writing()
+        await until(lambda: other.missing)
+        assert sorted(other.missing) == ["h", "hello", "t"]
+        assert other.stored == []
+        peer.pause_writing()
+        peer.resume_writing()
+        await keeper.bus.publish("t", b"2")
+        await until(lambda: other.messages)
+        assert len(other.missing) == 3
+
+
 async def test_a_history_of_large_messages_is_read_in_parts(
     make_local: Callable[[], Bus], monkeypatch: pytest.MonkeyPatch
 ) -> None:

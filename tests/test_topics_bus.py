@@ -495,6 +495,28 @@ def test_what_was_published_before_a_subscription_is_no_loss(settles: bool) -> N
     assert told(130) == [Gap("t", 2)]
 
 
+@pytest.mark.usefixtures("quick")
+async def test_what_a_tail_misses_of_a_history_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told to be lost only if it is not there either."""
+    monkeypatch.setattr("wsfast.topics.numbers._SETTLES", 0.1)
+    async with two_worlds() as (net, one, two, gaps):
+        client, ours = await two.client()
+        await ours.subscribe("room.1")
+        await one.server.publish("room.1", "1")
+        assert await take(client, 1) == ["1"]
+        net.lose = lambda topic, data, to: data.endswith(b"lost")
+        await one.server.publish("room.1", "the last, lost")
+        assert await take(client, 1) == ["the last, lost"]
+        await asyncio.sleep(0.3)
+        assert (gaps, two.topics.counters["recovered"]) == ([], 1)
+        store = net.store
+        net.store = Store()  # as of an engine that has begun anew without it
+        await one.server.publish("room.1", "gone, lost")
+        net.store = store
+        await until(lambda: gaps)
+        assert gaps == [Gap("room.1", 1)]
+
+
 def test_a_process_whose_first_messages_were_lost_is_told_of() -> None:
     outgoing, incoming = Outgoing(), Incoming()
     incoming.join("t", 0.0)

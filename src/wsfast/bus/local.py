@@ -66,6 +66,7 @@ _F_STORED: Final = 9
 _F_HISTORY: Final = 10
 _F_READ: Final = 11
 _F_READING: Final = 12
+_F_MISSED: Final = 13
 
 _PAGE: Final = 16_777_216
 """Bytes of messages from which on no more are put into one frame."""
@@ -165,7 +166,8 @@ class _Peer(asyncio.Protocol):
         self.origin = origin
         self.topics: set[str] = set()
         self.out: list[bytes] = []
-        self.lost = 0
+        self.lost = 0  # messages that it missed
+        self.told_lost = 0  # how many of them it knows of
         self.transport: asyncio.Transport | None = None
         self.connecting: asyncio.Task[None] | None = None
         self.stuck = False
@@ -185,6 +187,9 @@ class _Peer(asyncio.Protocol):
         later, self.later = self.later, {}
         for frame in later.values():
             self.send(frame)
+        if self.lost != self.told_lost:
+            self.told_lost = self.lost
+            self.send(make(_F_MISSED, "", b""))
 
     def tell(self, about: str | int, frame: bytes) -> None:
         """Queue a frame; while it is stuck, of what is about the same only what it does not know already."""
@@ -587,6 +592,9 @@ class LocalBus(Bus):
             return
         if kind == _F_READING:
             self._take_reading(body)
+            return
+        if kind == _F_MISSED:
+            receiver.missed(list(self._topics.values()))
             return
         peer = self._peers.get(stream.origin)
         if peer is None:

@@ -84,7 +84,7 @@ class Histories:
     def join(self, topic: str, now: float) -> None:
         """Begin to follow a topic."""
         self._followed[topic] = followed = _Followed()
-        self._incoming.join(topic, now)
+        self._incoming.join(topic, now, kept=True)
         self._bus.subscribe(topic)
         followed.task = self._spawn(self._catch_up(topic, followed))
 

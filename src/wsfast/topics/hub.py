@@ -184,6 +184,7 @@ class Hub:
             self._incoming,
             self.presence,
             self.reports,
+            self.missed,
         )
         return home
 

@@ -169,21 +169,27 @@ class Incoming:
     def __init__(self) -> None:
         self.duplicates: int = 0
         self._since: dict[str, float] = {}
+        self._kept: set[str] = set()  # topics with a history: what did not come can be read
+        self._doubtful: set[str] = set()
         self._latest: dict[str, dict[int, int]] = {}
         self._unsure: dict[tuple[str, int], int] = {}  # the number before the first that came
-        self._suspects: list[tuple[float, str, int, int, int | None]] = []
+        self._suspects: list[tuple[float, str, int, int, int | None]] = []  # see `check`
+        self._read: set[tuple[str, int, int]] = set()  # suspects whose histories are read
         self._origins: dict[int, _Origin] = {}
         self._strangers: set[int] = set()  # processes that are remembered, and were not alive at the last sweep
         self._swept = 0.0
 
-    def join(self, topic: str, now: float) -> None:
-        """Note that this process has subscribed to a topic."""
+    def join(self, topic: str, now: float, *, kept: bool = False) -> None:
+        """Note that this process has subscribed to a topic; `kept` says that it has a history."""
         self._since[topic] = now
         self._latest[topic] = {}
+        if kept:
+            self._kept.add(topic)
 
     def leave(self, topic: str) -> None:
         """Note that this process has unsubscribed from a topic."""
         self._since.pop(topic, None)
+        self._kept.discard(topic)
         for origin in self._latest.pop(topic, ()):
             self._unsure.pop((topic, origin), None)
 
@@ -310,14 +316,25 @@ class Incoming:
         elif before < reached:
             self._suspects.append((now, topic, origin, reached, reached - before))
 
+    def doubtful(self) -> set[str]:
+        """Return the topics whose histories are to be read before something counts as lost, once each."""
+        topics, self._doubtful = self._doubtful, set()
+        return topics
+
     def check(self, now: float) -> list[Gap]:
-        """Return what is known to be lost by now: tails spoke of it, and it has not come since."""
+        """Return what is known to be lost by now: tails spoke of it, and it has not come since.
+
+        In a topic with a history it is not there either; see `doubtful`.
+        """
         gaps = []
         left = []
+        asked, self._read = self._read, set()
         for suspect in self._suspects:
             noted, topic, origin, reached, missed = suspect
             if noted + _PATIENCE > now:
                 left.append(suspect)
+                if (topic, origin, reached) in asked:
+                    self._read.add((topic, origin, reached))
                 continue
             latest = self._latest.get(topic)
             if latest is None:
@@ -328,6 +345,11 @@ class Incoming:
             before = latest.get(origin)
             if before is not None and before >= reached:
                 continue  # it was under way, or was told by the number of a later one
+            if topic in self._kept and (topic, origin, reached) not in asked:
+                self._read.add((topic, origin, reached))
+                self._doubtful.add(topic)
+                left.append((now, topic, origin, reached, missed))
+                continue
             if before is not None:
                 missed = reached - before
             latest[origin] = reached

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from .envelope import CONTROL, BadEnvelope, Sealer
@@ -36,6 +36,7 @@ class Others:
         outgoing, incoming: the numbers of its own messages, and of the others'.
         presence: who is present.
         reports: how the user is told.
+        missed: called with the topics whose histories are to be read.
 
     Attributes:
         lag: seconds of the last round trip over the bus; 0 where it does not return what was sent.
@@ -51,6 +52,7 @@ class Others:
         incoming: Incoming,
         presence: Presence,
         reports: Reports,
+        missed: Callable[[Iterable[str]], None],
     ) -> None:
         self.lag: float = 0.0
         self._loop = loop
@@ -61,6 +63,7 @@ class Others:
         self._incoming = incoming
         self._presence = presence
         self._reports = reports
+        self._missed = missed
         self._up = False
         self._running = True
         self._beating: asyncio.TimerHandle | None = None
@@ -171,6 +174,9 @@ class Others:
         self._incoming.sweep(now)
         for gap in self._incoming.check(now):
             self._reports.lost(gap)
+        doubtful = self._incoming.doubtful()
+        if doubtful:
+            self._missed(doubtful)
 
     def _tell_presence(self) -> None:
         self._telling = False
