@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import enum
 import json
 import logging
 import pickle
@@ -265,6 +266,35 @@ async def test_names(name: str) -> None:
                 call(name)
         with pytest.raises(TypeError, match="a topic's name must be str"):
             ours.subscribe(name.encode())  # type: ignore[arg-type]
+
+
+async def test_names_of_a_class_that_derives_from_str() -> None:
+    """As `StrEnum`, and as an older enumeration, whose `str` is something else."""
+
+    class Room(enum.StrEnum):
+        LOBBY = "room.lobby"
+
+    class Old(str, enum.Enum):  # noqa: UP042
+        LOBBY = "room.lobby"
+
+    topics = wsfast.Topics(LocalBus())
+    topics.configure("room.*", history=wsfast.History(), presence=True)
+    async with world(topics) as w:
+        ws, ours = await w.client()
+        for name in (Room.LOBBY, Old.LOBBY):
+            await ours.subscribe(name, info="me")
+            assert ours.topics == {"room.lobby"}
+            assert [present.info for present in topics.present(name)] == ["me"]
+            await w.server.publish(name, "all")
+            await ours.publish(name, "others")
+            assert [one.message async for one in topics.history(name)][-2:] == ["all", "others"]
+            assert await take(ws, 1) == ["all"]
+            assert ours.unsubscribe(name)
+            assert ours.topics == set()
+        assert await ours.recover(Room.LOBBY, None) == 4
+        assert await take(ws, 4) == ["all", "others"] * 2
+        ours.unsubscribe("room.lobby")
+        assert topics.counters["topics"] == 0
 
 
 async def test_limits() -> None:

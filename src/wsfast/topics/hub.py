@@ -34,7 +34,7 @@ from .others import Others
 from .part import MAX_MINE, TOTALS, AsyncioSite, Far, Home, Part, Posted, Site, Token
 from .presence import Presence, Present
 from .reports import Hooks, Reports
-from .rules import History, Rule, Rules
+from .rules import History, Rule, Rules, check_name
 
 if TYPE_CHECKING:
     from ..asyncio.websocket import WebSocket
@@ -322,6 +322,8 @@ class Hub:
         part: Part,
     ) -> Awaitable[Position | None]:
         """Send a message to all but one, in the thread of a part; the rest is as for `Topics.publish`."""
+        if type(topic) is not str:
+            topic = check_name(topic)
         rule = self.rules.known[topic]
         if key is not None:
             if not isinstance(key, str):
@@ -394,6 +396,7 @@ class Hub:
 
     async def history(self, part: Part, topic: str, since: Position | str | None) -> AsyncIterator[Published]:
         """Iterate over what is kept of a topic, in the thread of a part; the rest is as for `Topics.history`."""
+        topic = check_name(topic)
         position = self.checked_since(topic, since)
         seen: dict[int, int] = {}
         while True:

@@ -283,6 +283,8 @@ class Part:
     def subscribe(self, ws: Any, topic: str, info: str | None) -> Awaitable[None]:
         """Subscribe a connection; return what waits until that is in force everywhere."""
         hub = self.hub
+        if type(topic) is not str:
+            topic = check_name(topic)
         rule = hub.rules.of(topic)
         if info is not None:
             if not isinstance(info, str):
@@ -334,7 +336,7 @@ class Part:
 
     def unsubscribe(self, ws: Any, topic: str) -> bool:
         """End a subscription; tell whether there was one."""
-        check_name(topic)
+        topic = check_name(topic)
         channel: Any = ws._open_channel()
         self.check(channel)
         member = channel.member
@@ -369,6 +371,7 @@ class Part:
 
     async def recover(self, ws: Any, topic: str, position: Position | None, info: str | None) -> int:
         """Send a connection what it missed, and subscribe it."""
+        topic = check_name(topic)
         channel: Any = ws._open_channel()
         self.check(channel)
         if channel.member is not None and channel.member.has(topic):

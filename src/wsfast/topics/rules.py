@@ -55,7 +55,7 @@ def is_name(name: object) -> bool:
 
 
 def check_name(name: object) -> str:
-    """Return a topic's name, checked.
+    """Return a topic's name, checked; one of a class that derives from `str`, such as `StrEnum`, as `str`.
 
     Raises:
         ValueError, TypeError: it is not a valid name.
@@ -64,7 +64,7 @@ def check_name(name: object) -> str:
         raise TypeError(f"a topic's name must be str, got {type(name).__name__}")
     if not _NAME.match(name):
         raise ValueError(f"a topic's name must have 1 to 200 of A-Z a-z 0-9 _ . : @ / -, got {name[:250]!a}")
-    return name
+    return name if type(name) is str else str.__str__(name)
 
 
 class _Known(dict[str, Rule]):
