@@ -128,6 +128,26 @@ def test_a_lost_connection_is_another_status() -> None:
     assert done.stderr == b"wsfast: connection lost: no close frame received; no close frame sent\n"
 
 
+def test_a_silent_server_is_waited_for_as_long_as_was_said() -> None:
+    """It is told what is waited for, and for how long."""
+
+    def script(peer: Peer) -> None:
+        peer.accept()
+        while peer.sock.recv(4096):
+            pass
+
+    with scripted(script) as port:
+        began = time.monotonic()
+        done = client("--close-timeout", "1.2", "--linger", "0", f"ws://127.0.0.1:{port}", data="x\n")
+        took = time.monotonic() - began
+    assert done.returncode == 4
+    assert done.stderr.decode().splitlines() == [
+        "wsfast: waiting for the server to answer a ping, for 1.2 s at most (--close-timeout); Ctrl-C ends this",
+        "wsfast: the server was silent: no close frame received, connection dropped",
+    ]
+    assert took < 10, "not the ten seconds that a ping and a Close frame each have otherwise"
+
+
 def test_a_server_that_breaks_the_protocol_is_told_by_what() -> None:
     def script(peer: Peer) -> None:
         peer.accept()

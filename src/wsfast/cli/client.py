@@ -6,7 +6,9 @@ typed, with the time, JSON in lines of its own. A line that begins with a slash 
 
 In a pipe, each line of standard input is sent as a message and each message is written as a line; with ``--binary`` the
 input is sent as it comes, in binary messages, and messages are written as they are. At the end of input the connection
-is closed once the server has seen everything and has been silent for ``--linger`` seconds.
+is closed once the server has seen everything and has been silent for ``--linger`` seconds. The server shows that it has
+seen everything by answering a ping that is sent behind the last message; one that does not answer is waited for
+``--close-timeout`` seconds, and stderr says so.
 
 The exit status:
 
@@ -67,8 +69,9 @@ _PRETTY: Final = 100_000
 _KEPT: Final = 1000
 """Messages that are kept for ``/save``."""
 _KEPT_BYTES: Final = 64 * 1048576
-_BARRIER: Final = 10.0
-"""Seconds that the server has, after the end of input, to answer the ping behind the last message."""
+_TOLD_AFTER: Final = 1.0
+"""Seconds at the end after which stderr says what is waited for; a server that did not answer the ping has as many to
+close."""
 
 _EPILOG: Final = """exit status:
   0    closed by this side, or by the server with 1000, 1001 or no code
@@ -113,6 +116,13 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
         default=1.0,
         metavar="SECONDS",
         help="after the end of a piped input, close when nothing was received for so long (default: 1)",
+    )
+    group.add_argument(
+        "--close-timeout",
+        type=positive,
+        default=10.0,
+        metavar="SECONDS",
+        help="at the end, drop the connection when the server has not answered for so long (default: 10)",
     )
     group.add_argument(
         "--answers",
@@ -209,7 +219,7 @@ def _indented(text: str) -> list[str]:
 
 async def _talk(args: argparse.Namespace, options: dict[str, Any], make_screen: Callable[[], Screen] | None) -> int:
     try:
-        ws = await connect(args.uri, **options)
+        ws = await connect(args.uri, close_timeout=args.close_timeout, **options)
     except (WebSocketError, OSError, ValueError, ImportError) as exc:
         tell_failure(args, exc)
         return 1
@@ -217,7 +227,15 @@ async def _talk(args: argparse.Namespace, options: dict[str, Any], make_screen: 
     opened = f"connected to {args.uri.partition('://')[2].rpartition('@')[2]}{agreed}"
     pinging = None
     interrupted = False
+    answered = closed = True
     screen = None
+
+    def tell(text: str) -> None:
+        if screen is None:
+            complain(text)
+        else:
+            screen.show(f"* {escape(text)}", 2)
+
     try:
         if make_screen is not None:
             screen = make_screen()
@@ -227,7 +245,7 @@ async def _talk(args: argparse.Namespace, options: dict[str, Any], make_screen: 
         if args.ping is not None:
             pinging = asyncio.ensure_future(_ping(ws, args.ping, screen))
         if screen is None:
-            await _filter(ws, args)
+            answered = await _filter(ws, args)
         else:
             await _Conversation(ws, screen, args).run()
     except asyncio.CancelledError:
@@ -236,17 +254,37 @@ async def _talk(args: argparse.Namespace, options: dict[str, Any], make_screen: 
     except ConnectionClosed:
         pass
     finally:
-        if screen is not None:
-            screen.end()
         if pinging is not None:
             pinging.cancel()
-        await ws.close()
-    status, text = _verdict(ws)
+        try:
+            closed = await _close(ws, args.close_timeout if answered and not interrupted else _TOLD_AFTER, tell)
+        finally:
+            if screen is not None:
+                screen.end()
+    status, text = _verdict(ws) if closed else (4, "the server was silent: no close frame received, connection dropped")
     if screen is not None:
         print(f"* {escape(text)}", flush=True)
     elif status or args.verbose:
         complain(text)
     return 130 if interrupted else status
+
+
+async def _close(ws: WebSocket, timeout: float, tell: Callable[[str], None]) -> bool:
+    """Close the connection, and drop it when the server has not closed for so many seconds; tell what takes long.
+
+    Returns:
+        False if it had to be dropped.
+    """
+    closing = asyncio.ensure_future(ws.close())
+    await asyncio.wait([closing], timeout=min(timeout, _TOLD_AFTER))
+    if not closing.done() and timeout > _TOLD_AFTER:
+        tell(f"waiting for the server to close, for {timeout:g} s at most (--close-timeout); Ctrl-C ends this")
+        await asyncio.wait([closing], timeout=timeout - _TOLD_AFTER)
+    closed = closing.done()
+    if not closed and ws.transport is not None:
+        ws.transport.abort()
+    await closing
+    return closed
 
 
 def _verdict(ws: WebSocket) -> tuple[int, str]:
@@ -412,10 +450,15 @@ async def _until_one_ends(*coroutines: Any) -> None:
             raise result
 
 
-async def _filter(ws: WebSocket, args: argparse.Namespace) -> None:
-    """Send the input, write what is received, and close when both are at their end."""
+async def _filter(ws: WebSocket, args: argparse.Namespace) -> bool:
+    """Send the input and write what is received, until both are at their end.
+
+    Returns:
+        False if the server did not answer the ping behind the last message.
+    """
     loop = asyncio.get_running_loop()
     heard = loop.time()
+    answered = True
 
     async def receive() -> None:
         nonlocal heard
@@ -434,12 +477,19 @@ async def _filter(ws: WebSocket, args: argparse.Namespace) -> None:
         await (ws.wait_closed() if args.no_close or args.answers else linger())
 
     async def linger() -> None:
-        nonlocal heard
+        nonlocal heard, answered
         # The pong tells that all before it has reached the server, however slow the way; then it is the server's turn.
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_BARRIER):
-                await (await ws.ping())
-        heard = max(heard, loop.time())
+        pong = asyncio.ensure_future(await ws.ping())
+        await asyncio.wait([pong], timeout=min(args.close_timeout, _TOLD_AFTER))
+        if not pong.done() and args.close_timeout > _TOLD_AFTER:
+            complain(
+                f"waiting for the server to answer a ping, for {args.close_timeout:g} s at most (--close-timeout);"
+                " Ctrl-C ends this"
+            )
+            await asyncio.wait([pong], timeout=args.close_timeout - _TOLD_AFTER)
+        answered = pong.done()
+        if answered:
+            heard = loop.time()
         while True:
             left = heard + args.linger - loop.time()
             if left <= 0:
@@ -447,3 +497,4 @@ async def _filter(ws: WebSocket, args: argparse.Namespace) -> None:
             await asyncio.sleep(left)
 
     await _until_one_ends(receive(), send())
+    return answered
