@@ -211,6 +211,14 @@ def test_beside_an_earlier_run(capsys: pytest.CaptureFixture[str], tmp_path: Pat
         assert re.search(r"messages/s +[\d,]+ -> +[\d,]+ +[+-][\d.]+%", shown)
         assert "under load   p50 " in shown
         assert "  <= " in shown
+        assert "connections" not in shown, "nothing was measured in another way"
+        assert (
+            main(["bench", "--duration", "0.1", "--connections", "2", "--json", "--compare", str(file), served.uri])
+            == 0
+        )
+        written = capsys.readouterr()
+        assert json.loads(written.out)["throughput"]["connections"] == 2, "standard output is JSON and nothing else"
+        assert re.search(r"connections +1 -> 2\n", written.err)
         file.write_text("[]")
         for path, why in [(str(file), "has no results"), ("/nonexistent", "No such file")]:
             assert main(["bench", "--compare", path, served.uri]) == 1

@@ -542,6 +542,17 @@ def test_what_is_neither_a_command_nor_an_address(
     assert "\x1b" not in told
 
 
+@pytest.mark.parametrize("command", ["--help", "connect --help", "serve --help", "run --help", "bench --help"])
+def test_help_fits_80_columns(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as caught:
+        main(command.split())
+    assert caught.value.code == 0
+    assert [line for line in capsys.readouterr().out.splitlines() if len(line) > 80] == []
+
+
 def test_no_arguments_at_all(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
     assert "serve" in capsys.readouterr().err

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 import wsfast
+from wsfast.cli import main
 from wsfast.sync import connect
 from wsfast.workers import supervisor as supervisors
 from wsfast.workers import systemd
@@ -554,9 +555,34 @@ def test_wrong_arguments() -> None:
     for options in ({"workers": 0}, {"port": 70_000}, {"stop_timeout": 0}, {"log_level": "loud"}, {"keyfile": "k"}):
         with pytest.raises(ValueError, match=next(iter(options))):
             wsfast.run("app:server", **options)
+    with pytest.raises(ValueError, match="directory must name an existing directory, got '/nonexistent'"):
+        wsfast.run("app:server", directory="/nonexistent")
     with pytest.raises(TypeError, match="workers must be int"):
         wsfast.run("app:server", workers="2")  # type: ignore[arg-type]
     settings = Settings(target="a:b", unix="/x", workers=3)
     assert Settings.load(settings.dump()) == settings
     with pytest.raises(TargetError, match="module:attribute"):
         load("os")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "told"),
+    [
+        (["--unix", "/x", "--port", "1"], 2, "--unix goes without --host and --port"),
+        (["--unix", "/x", "--host", "a"], 2, "--unix goes without --host and --port"),
+        (["--keyfile", "/x"], 2, "--keyfile goes with --certfile"),
+        (["--stop-timeout", "inf"], 2, "expected a number greater than 0, got 'inf'"),
+        (["--directory", "/nonexistent"], 2, "directory must name an existing directory, got '/nonexistent'"),
+        (["--certfile", "/nonexistent"], 1, "cannot use the certificate /nonexistent: No such file or directory"),
+        (["--certfile", __file__], 1, f"cannot use the certificate {__file__}: "),
+    ],
+)
+def test_wrong_arguments_of_the_command(
+    arguments: list[str], status: int, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        found = main(["run", "app:server", *arguments])
+    except SystemExit as exc:
+        found = exc.code  # type: ignore[assignment]
+    assert found == status
+    assert told in capsys.readouterr().err

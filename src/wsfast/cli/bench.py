@@ -23,7 +23,7 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from wsfast.asyncio.websocket import WebSocket
 from wsfast.client.connector import connect
@@ -37,6 +37,7 @@ from .options import (
     dumb_terminal,
     escape,
     explain,
+    fill,
     natural,
     positive,
     tell_failure,
@@ -64,10 +65,12 @@ _BEHIND: Final = 0.001
 _EPILOG: Final = """examples:
   python -m wsfast bench ws://localhost:8765/
   python -m wsfast bench --connections 100 --rate 20000 ws://localhost:8765/
-  python -m wsfast bench --size 64:90,16384:10 --json ws://localhost:8765/ > before.json
-  python -m wsfast bench --size 64:90,16384:10 --compare before.json ws://localhost:8765/
-  python -m wsfast bench --message '{"op": "get"}' --any-answer --require 'p99<5ms' ws://localhost:8765/
-  python -m wsfast bench --subscribe '{"subscribe": "ticks"}' --connections 1000 --ramp 10 ws://localhost:8765/
+  python -m wsfast bench --size 64:9,16384:1 --json ws://localhost:8765/ > old
+  python -m wsfast bench --size 64:9,16384:1 --compare old ws://localhost:8765/
+  python -m wsfast bench --message '{"op": "get"}' --any-answer \\
+      --require 'p99<5ms' ws://localhost:8765/
+  python -m wsfast bench --subscribe '{"subscribe": "ticks"}' \\
+      --connections 1000 --ramp 10 ws://localhost:8765/
 """
 
 
@@ -76,9 +79,11 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "bench",
         help="measure round trip, throughput and latency under load of a server",
-        description="Measure an echo server, such as python -m wsfast serve: first the round trip, one message at a"
-        " time; then with many on their way. Every answer is checked. With --any-answer, measure a server that answers"
-        " each message with another; with --subscribe, count what a server sends.",
+        description=fill(
+            "Measure an echo server, such as python -m wsfast serve: first the round trip, one message at a time; then"
+            " with many on their way. Every answer is checked. With --any-answer, measure a server that answers each"
+            " message with another; with --subscribe, count what a server sends."
+        ),
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -255,7 +260,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print(args, results)
     if earlier is not None:
-        _print_change(earlier, results)
+        _print_change(earlier, results, sys.stderr if args.json else sys.stdout)
     broken = _not_met(args.require or [], results)
     for told in broken:
         complain(told)
@@ -762,9 +767,20 @@ def _drawn(bars: list[tuple[float, int]]) -> list[str]:
     return [f"  <= {_duration(bound):>8}  {'#' * math.ceil(40 * count / most):<40}  {count:,}" for bound, count in bars]
 
 
-def _print_change(earlier: dict[str, Any], results: dict[str, Any]) -> None:
-    """Print each figure beside that of an earlier run."""
-    print("\nbeside the earlier run:")
+def _print_change(earlier: dict[str, Any], results: dict[str, Any], file: TextIO) -> None:
+    """Print each figure beside that of an earlier run, and first what was measured in another way."""
+    print("\nbeside the earlier run:", file=file)
+    for part, key, name in [
+        (None, "uri", "URI"),
+        (None, "codec", "codec"),
+        (None, "size", "size"),
+        ("throughput", "connections", "connections"),
+        ("throughput", "window", "window"),
+        ("throughput", "rate", "rate"),
+    ]:
+        before, now = (escape(str((each if part is None else each[part]).get(key))) for each in (earlier, results))
+        if before != now:
+            print(f"  {name:<20} {before} -> {now}", file=file)
     for part, key, name in [
         ("round_trip", "median_us", "round trip, median"),
         ("throughput", "messages_per_second", "messages/s"),
@@ -775,4 +791,4 @@ def _print_change(earlier: dict[str, Any], results: dict[str, Any]) -> None:
         before, now = (each.get(part, {}).get(key) for each in (earlier, results))
         if isinstance(before, (int, float)) and isinstance(now, (int, float)) and before > 0:
             shown = [f"{x:,.0f}" if key.endswith("second") else _duration(x / 1e6) for x in (before, now)]
-            print(f"  {name:<20} {shown[0]:>10} -> {shown[1]:>10}   {now / before - 1:+.1%}")
+            print(f"  {name:<20} {shown[0]:>10} -> {shown[1]:>10}   {now / before - 1:+.1%}", file=file)

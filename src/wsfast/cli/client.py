@@ -47,6 +47,7 @@ from .options import (
     connection_options,
     discard_output,
     escape,
+    fill,
     natural,
     positive,
     tell_failure,
@@ -85,7 +86,8 @@ examples:
   python -m wsfast wss://example.com/chat
   echo hi | python -m wsfast ws://localhost:8765
   echo '{"question": 42}' | python -m wsfast --answers 1 ws://localhost:8765
-  echo '{"subscribe": "ticks"}' | python -m wsfast --no-close ws://localhost:8765 | jq .
+  echo '{"subscribe": "ticks"}' |
+    python -m wsfast --no-close ws://localhost:8765 | jq .
 """
 
 
@@ -95,8 +97,10 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
         NAME,
         aliases=["client"],
         help="talk to a server; the command's name can be left out: python -m wsfast ws://…",
-        description="Talk to a server. In a terminal, lines that are typed are sent, and messages are printed above. In"
-        " a pipe, lines of the input are sent, and messages are written as lines.",
+        description=fill(
+            "Talk to a server. In a terminal, lines that are typed are sent, and messages are printed above. In a pipe,"
+            " lines of the input are sent, and messages are written as lines."
+        ),
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

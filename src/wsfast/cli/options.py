@@ -6,9 +6,11 @@ import argparse
 import math
 import os
 import re
+import shutil
 import socket
 import ssl
 import sys
+import textwrap
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
@@ -25,6 +27,7 @@ __all__ = [
     "dumb_terminal",
     "escape",
     "explain",
+    "fill",
     "looks_like_address",
     "natural",
     "positive",
@@ -90,6 +93,11 @@ def explain(exc: BaseException) -> str:
     return text
 
 
+def fill(text: str) -> str:
+    """Wrap a description for a help whose examples are not to be wrapped, as `argparse` wraps others."""
+    return textwrap.fill(text, max(11, shutil.get_terminal_size().columns - 2))
+
+
 def positive(text: str) -> float:
     """Parse a number of seconds, or of anything else, that is greater than 0."""
     number = _number(text)
@@ -108,9 +116,10 @@ def natural(text: str) -> float:
 
 def _number(text: str) -> float:
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
         return math.nan
+    return number if math.isfinite(number) else math.nan
 
 
 def whole(what: str, least: int, most: int | None = None) -> Callable[[str], int]:

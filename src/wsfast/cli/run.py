@@ -25,9 +25,9 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--workers", type=whole("a number of processes", 1, 1024), default=1, metavar="N", help="(default: 1)"
     )
-    parser.add_argument("--host", default="127.0.0.1", metavar="NAME", help="where to listen (default: 127.0.0.1)")
+    parser.add_argument("--host", metavar="NAME", help="where to listen (default: 127.0.0.1)")
     parser.add_argument(
-        "--port", type=whole("a port", 0, 65535), default=8765, metavar="N", help="0 for any free one (default: 8765)"
+        "--port", type=whole("a port", 0, 65535), metavar="N", help="0 for any free one (default: 8765)"
     )
     parser.add_argument("--unix", metavar="PATH", help="listen on a Unix socket instead")
     parser.add_argument("--certfile", metavar="PATH", help="certificate chain in PEM, for wss://")
@@ -55,9 +55,14 @@ def run(args: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM; return the exit status."""
     from ..workers import run as run_workers
 
+    if args.unix is not None and (args.host is not None or args.port is not None):
+        args.parser.error("--unix goes without --host and --port")
     if args.keyfile is not None and args.certfile is None:
         args.parser.error("--keyfile goes with --certfile")
     options = {name: value for name, value in vars(args).items() if name not in ("command", "run", "parser", "target")}
+    for name in ("host", "port"):
+        if options[name] is None:
+            del options[name]
     try:
         run_workers(args.target, **options)
     except ValueError as exc:

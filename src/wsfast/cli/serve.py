@@ -13,7 +13,6 @@ import logging
 import os
 import re
 import socket
-import ssl
 import stat
 import sys
 import time
@@ -32,9 +31,11 @@ from ..handshake import Request, Response
 from ..handshake.uri import format_address
 from ..server import Server
 from ..server.signals import stopping_on_signals
+from ..workers.settings import load_certificate
 from .options import escape, whole
 
 if TYPE_CHECKING:
+    import ssl
     from argparse import _SubParsersAction
 
 __all__ = ["add_parser", "run"]
@@ -319,13 +320,10 @@ async def _listening(starting: Coroutine[Any, Any, Any], where: str) -> None:
 
 
 def _context(certfile: str, keyfile: str | None) -> ssl.SSLContext:
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
-        context.load_cert_chain(certfile, keyfile)
-    except (OSError, ValueError) as exc:  # ssl.SSLError is an OSError
-        names = certfile if keyfile is None else f"{certfile} with {keyfile}"
-        raise _UnusableError(f"cannot use the certificate {names}: {getattr(exc, 'strerror', None) or exc}") from None
-    return context
+        return load_certificate(certfile, keyfile)
+    except OSError as exc:
+        raise _UnusableError(str(exc)) from None
 
 
 def _reachable(sock: socket.socket) -> str:

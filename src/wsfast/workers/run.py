@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 from ..options import named_options
-from .settings import Settings
+from .settings import Settings, load_certificate
 
 __all__ = ["run"]
 
@@ -74,6 +74,14 @@ def run(
         hang_timeout=hang_timeout,
         log_level=log_level,
     )
+    if not os.path.isdir(settings.directory):
+        raise ValueError(f"directory must name an existing directory, got {settings.directory!r}")
+    if settings.certfile is not None:
+        try:
+            load_certificate(settings.certfile, settings.keyfile)  # workers do it again: this is to say it once
+        except OSError as exc:
+            print(f"wsfast: {exc}", file=sys.stderr)
+            sys.exit(1)
     if isinstance(target, str):
         if not target.partition(":")[2]:
             raise ValueError(f"expected the target as module:attribute, such as app:server, got {target!r}")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import ssl
 from math import inf
 from typing import Final
 
-__all__ = ["BUS_DIRECTORY", "Settings"]
+__all__ = ["BUS_DIRECTORY", "Settings", "load_certificate"]
 
 BUS_DIRECTORY: Final = "WSFAST_BUS_DIRECTORY"
 """The variable of the environment by which workers learn where `LocalBus` meets."""
@@ -68,3 +69,22 @@ class Settings:
     def load(cls, text: str) -> Settings:
         """Read what `dump` made."""
         return cls(**json.loads(text))
+
+
+def load_certificate(certfile: str, keyfile: str | None) -> ssl.SSLContext:
+    """Return the context of a server with a certificate.
+
+    Args:
+        certfile: the certificate's chain in PEM.
+        keyfile: its key in PEM; None if that is in `certfile`.
+
+    Raises:
+        OSError: they cannot be read, are not PEM, or do not belong together; the text names the files.
+    """
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(certfile, keyfile)
+    except (OSError, ValueError) as exc:  # ssl.SSLError is an OSError
+        names = certfile if keyfile is None else f"{certfile} with {keyfile}"
+        raise OSError(f"cannot use the certificate {names}: {getattr(exc, 'strerror', None) or exc}") from None
+    return context

@@ -9,13 +9,12 @@ import logging
 import os
 import signal
 import socket
-import ssl
 import sys
 from collections.abc import Coroutine
 from typing import Any, Final
 
 from ..server import Server
-from .settings import Settings
+from .settings import Settings, load_certificate
 from .target import TargetError, load, resolve
 
 __all__ = ["main", "serve"]
@@ -41,7 +40,7 @@ def main() -> None:
         except TargetError as exc:
             _logger.error("%s", exc)
             sys.exit(3)
-        except (OSError, ssl.SSLError) as exc:
+        except OSError as exc:
             _logger.error("cannot serve: %s", exc)
             sys.exit(3)
 
@@ -153,10 +152,7 @@ async def _serve(
         tls = {} if settings.certfile is None else {"ssl_certfile": settings.certfile, "ssl_keyfile": settings.keyfile}
         await serve_asgi(program, sockets, stop=stop, started=ready, **tls)
         return
-    context = None
-    if settings.certfile is not None:
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(settings.certfile, settings.keyfile)
+    context = None if settings.certfile is None else load_certificate(settings.certfile, settings.keyfile)
     for sock in sockets:
         await program.start(sock=sock, ssl=context)
     ready()
