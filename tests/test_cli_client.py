@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import pty
 import signal
@@ -324,6 +325,21 @@ def test_a_reader_that_leaves(server: Running) -> None:
         process.stdout.close()
         process.stdin.write(b"two\n")
         process.stdin.flush()
+        assert process.wait(PATIENCE) == 0
+        assert process.stderr.read() == b""
+
+
+def test_a_reader_that_leaves_while_much_is_sent(server: Running) -> None:
+    """The server, which does not get rid of its echoes, does not get to the Close frame: it is not waited for."""
+    with start(server.uri) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        with contextlib.suppress(BrokenPipeError):
+            for _ in range(100):
+                process.stdin.write(b"x" * 65536 + b"\n")
+                process.stdin.flush()
         assert process.wait(PATIENCE) == 0
         assert process.stderr.read() == b""
 

@@ -231,7 +231,8 @@ async def _talk(args: argparse.Namespace, options: dict[str, Any], make_screen: 
     opened = f"connected to {args.uri.partition('://')[2].rpartition('@')[2]}{agreed}"
     pinging = None
     interrupted = False
-    answered = closed = True
+    closed = True
+    patience: float = args.close_timeout
     screen = None
 
     def tell(text: str) -> None:
@@ -249,19 +250,24 @@ async def _talk(args: argparse.Namespace, options: dict[str, Any], make_screen: 
         if args.ping is not None:
             pinging = asyncio.ensure_future(_ping(ws, args.ping, screen))
         if screen is None:
-            answered = await _filter(ws, args)
+            if not await _filter(ws, args):
+                patience = _TOLD_AFTER
         else:
             await _Conversation(ws, screen, args).run()
     except asyncio.CancelledError:
         # asyncio.Runner makes it of Ctrl-C.
         interrupted = screen is None
+        patience = _TOLD_AFTER
+    except BrokenPipeError:
+        patience = _TOLD_AFTER  # who read our output has gone: nobody waits for anything
+        raise
     except ConnectionClosed:
         pass
     finally:
         if pinging is not None:
             pinging.cancel()
         try:
-            closed = await _close(ws, args.close_timeout if answered and not interrupted else _TOLD_AFTER, tell)
+            closed = await _close(ws, patience, tell)
         finally:
             if screen is not None:
                 screen.end()
