@@ -36,12 +36,12 @@ RECEIVE_SIZE: Final = 65536
 """Bytes of the receive buffer that a decoder makes for itself if it is given none."""
 
 MOST_INFLATED: Final = 65536
-"""Bytes that one call may inflate, and a message more, where `max_events` bounds what it does."""
+"""With `max_events`, a call stops after the message that brings what it has inflated to so many bytes."""
 
 _CONTROL: Final = 0x8
 _OPCODES: Final = {int(opcode) for opcode in Opcode}
 _LONGEST: Final = 2**63 - 1
-"""The longest frame that RFC 6455, 5.2 knows; a limit above it is none."""
+"""The longest frame that RFC 6455, 5.2 can express; a higher limit limits nothing."""
 
 
 def apply_mask(data: BytesLike, mask: BytesLike, out: bytearray | memoryview | None = None) -> bytes | None:
@@ -262,7 +262,7 @@ class Decoder:
         self._fin = False
         self._mask = b""
         self._remaining = 0
-        # The message that is being assembled; opcode 0 while there is none:
+        # The message that is being assembled; its opcode is 0 between messages:
         self._opcode = 0
         self._compressed = False
         self._fragments = 0
@@ -294,7 +294,7 @@ class Decoder:
 
     @property
     def in_message(self) -> bool:
-        """Whether a message has begun to come, and its last frame has not; without a meaning behind a failure."""
+        """Whether a message has begun to arrive and its last frame has not; meaningless after a failure."""
         return self._opcode != 0
 
     @property
@@ -550,7 +550,7 @@ class Decoder:
     def _emit(self, events: list[Event]) -> bool:
         """In streaming mode, deliver what has arrived of a message, up to its last whole character.
 
-        That never exceeds `max_events`: what fills the list is the piece itself, or leaves no piece behind.
+        That never exceeds `max_events`: either the piece is the event that fills the list, or no piece is left to emit.
         """
         ready = self._checked if self._opcode == Opcode.TEXT else len(self._message)
         if not ready or not (self._streaming or self._emitted):

@@ -25,10 +25,10 @@ Event: TypeAlias = Union[str, bytes, "Ping", "Pong", Close, "Fragment", PeerErro
 
 
 class Extensions(Protocol):
-    """What a decoder needs of extensions that stand between it and the network; `extensions.Chain` is one."""
+    """The interface of extensions that stand between a decoder and the network; `extensions.Chain` implements it."""
 
     failure: PeerError | None
-    """What ends it all, behind the frames that `receive` has returned; None if nothing does."""
+    """The error that follows the frames that `receive` has returned; None if there is none."""
     pending: bool
     """Whether `receive` may return more without having been given more."""
 
@@ -38,7 +38,7 @@ class Extensions(Protocol):
         ...
 
     def receive(self, data: bytes, most: int, /) -> bytes:
-        """Take in what came; return frames without extensions, whole ones, and no more once they cost `most` bytes."""
+        """Take in received bytes; return whole frames with the extensions undone, up to about `most` bytes of them."""
         ...
 
 
@@ -57,7 +57,7 @@ class Pong(NamedTuple):
 class Fragment(NamedTuple):
     """A piece of a message, in streaming mode (RFC 6455, 5.4).
 
-    The pieces follow the stream as it arrives, not the frames: a frame may come in several pieces.
+    A piece is what has just arrived: one frame may come in several pieces.
     The last piece of a message has `final` set and may be empty.
     """
 

@@ -1,6 +1,6 @@
 """A request and a response of an opening handshake, as values (RFC 9110, RFC 9112).
 
-They are to the handshake what the events are to frames. How they are parsed stands in `handshake.http11`.
+`handshake.http11` parses them.
 """
 
 from __future__ import annotations
@@ -45,17 +45,17 @@ def is_token(value: str) -> bool:
 
 
 def check_token(what: str, value: str) -> str:
-    """Return `value`, given by the caller, if it is a token (RFC 9110, 5.6.2).
+    """Return `value`, which the caller gave, if it is a token (RFC 9110, 5.6.2).
 
-    The error's text does not hold it: a subprotocol may be a secret, since browsers can send one nowhere else.
+    The error's text does not show the value: a subprotocol may be a secret, since browsers can send one nowhere else.
 
     Args:
-        what: what it is, for the error's text.
+        what: what the value is, for the error's text.
         value: what was given.
 
     Raises:
-        TypeError: if it is no `str`.
-        ValueError: if it is no token.
+        TypeError: the value is not a `str`.
+        ValueError: the value is not a token.
     """
     if not isinstance(value, str):
         raise TypeError(f"expected {what} as str, got {type(value).__name__}")
@@ -66,7 +66,7 @@ def check_token(what: str, value: str) -> str:
 
 
 def why_no_token(value: str) -> str | None:
-    """Tell why a string is no token, without the string; None if it is one."""
+    """Tell why a string is not a token, without showing the string; None if it is one."""
     match = _TOKEN.match(value)
     end = match.end() if match else 0
     if end == len(value):
@@ -77,14 +77,15 @@ def why_no_token(value: str) -> str | None:
 def check_header(name: str, value: str) -> None:
     """Check a header that the caller gives, so that it cannot smuggle another one.
 
-    The error's text holds neither: the value may be a secret, and stand in the place of the name.
+    The error's text shows neither the name nor the value: a value may be a secret, and may have been put in the name's
+    place.
 
     Args:
         name: must be a token.
         value: printable ASCII, Latin-1, spaces and tabs; no CR, LF, NUL or other control character.
 
     Raises:
-        TypeError: if one is no `str`.
+        TypeError: if one is not a `str`.
         ValueError: if one has a character that it must not have.
     """
     if isinstance(name, str):
@@ -142,8 +143,8 @@ _SHOWN = frozenset(
 def shown(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     """Return headers as a log or a repr may show them: with ``...`` for a value that may be a credential.
 
-    Whatever is not known to hold none may: programs have names of their own for tokens, and browsers can send one only
-    as a subprotocol.
+    Only headers that are known to carry no credential are shown: programs have names of their own for tokens, and
+    browsers can send one only as a subprotocol.
     """
     return [(name, value if name.lower() in _SHOWN else "...") for name, value in headers]
 
@@ -165,10 +166,10 @@ def _raw_items(self: MultiMapping[str]) -> Iterator[tuple[str, str]]:
 
 
 class Headers(CIMultiDict[str]):
-    """Headers: a `multidict.CIMultiDict`, with `get_all` and `raw_items` besides, as `websockets` names them.
+    """Headers: a `multidict.CIMultiDict` that also has `get_all` and `raw_items`, as in `websockets`.
 
-    Names are without case. ``headers[name]`` is the first value of a repeated header, and setting it replaces all;
-    `add` adds one.
+    The case of names does not matter. ``headers[name]`` is the first value of a repeated header, and setting it
+    replaces all; `add` adds one.
     """
 
     __slots__ = ()
@@ -185,9 +186,9 @@ class Headers(CIMultiDict[str]):
 
 
 class HeadersView(CIMultiDictProxy[str]):
-    """Headers that cannot be changed: a `multidict.CIMultiDictProxy`, with `get_all` and `raw_items` besides.
+    """Headers that cannot be changed: a `multidict.CIMultiDictProxy` that also has `get_all` and `raw_items`.
 
-    They can be pickled, and copied by `copy.copy` and `copy.deepcopy`, as multidict's own cannot.
+    Unlike multidict's own they can be pickled, and copied by `copy.copy` and `copy.deepcopy`.
     """
 
     __slots__ = ()
@@ -358,7 +359,7 @@ class Response:
         closes a connection that does not become a WebSocket.
 
         Args:
-            with_body: False for the answer to HEAD, whose Content-Length is that of the body it leaves out.
+            with_body: False for the answer to HEAD: the body is left out, and Content-Length still tells its length.
 
         Raises:
             ValueError, TypeError: if a header that was added has a character that it must not have, or the status

@@ -6,8 +6,7 @@ does three things:
 
 * it hands in what happens, and obeys the `Do` that the call returns;
 * it calls `on_time` when `deadline` has come, and looks at `deadline` again after each call;
-* it tells how many bytes were received, sent and not taken (`received`, `sent`, `unsent`), before `on_time` at the
-  latest.
+* it sets how many bytes were received, sent and not taken (`received`, `sent`, `unsent`), before it calls `on_time`.
 
 Rules, each in one place:
 
@@ -15,10 +14,12 @@ Rules, each in one place:
   one for `ping_timeout` from a ping on, the peer is lost. While this program does not read (`deaf`), nothing is held
   against the peer.
 * From this side's call of `close` on, the peer has `close_timeout` to answer the Close frame and to end the transport;
-  whatever comes meanwhile makes it no longer.
-* A Close frame or a failure that came behind messages may be kept back until these are answered, for `GRACE` at most.
-* To a peer that is behind (`congest`) one pong at a time is under way, for the latest ping: a peer that reads slowly
-  but steadily sees that this side lives, and one that reads nothing cannot pile them up.
+  nothing that it sends meanwhile extends that time.
+* A Close frame or a failure that came behind messages may be kept back until the handler has answered them, for `GRACE`
+  at most.
+* A peer that does not keep up with reading (`congest`) is sent one pong at a time, for its latest ping: a peer that
+reads
+  slowly but steadily sees that this side lives, and pongs cannot pile up for one that reads nothing.
 * The side that ends the transport ends its sending side first and reads on for `LINGER`: to close a socket with unread
   bytes would reset it, and a reset can destroy the Close frame on its way.
 """
@@ -59,12 +60,12 @@ __all__ = [
 ]
 
 GRACE: Final = 1.0
-"""Seconds for which the consumer of messages is waited for: to answer what came before a Close frame or a failure, and,
-while this side closes, to take what came before the peer's Close frame."""
+"""Seconds that the consumer of messages has to answer those that came before a Close frame or a failure, and, while
+this side closes, to take those that came before the peer's Close frame."""
 LINGER: Final = 2.0
 """Seconds for which the peer may go on sending after this side has ended its sending side, before it is dropped."""
 LONGEST: Final = 1e9
-"""The most seconds that a time is taken for, some 30 years: what systems and event loops take is bounded, too."""
+"""Longer times, of some 30 years, count as this one: systems and event loops cannot take any number of seconds."""
 MAX_EVENTS: Final = 256
 """Messages, pings and pongs of one connection that are handled before others have a turn."""
 MAX_PINGS: Final = 64
@@ -79,30 +80,30 @@ _LOOK: Final = 0.5
 _BREATH: Final = 0.05
 """The least number of seconds between two keepalive pings: an interval of 0 must not keep a processor busy."""
 OVERHEAD: Final = 64
-"""Bytes that a held message counts for beside its own, unless a channel counts otherwise."""
+"""Bytes that a held message counts for beyond its own size, unless a channel counts otherwise."""
 
 
 class Marks(NamedTuple):
-    """When reading is paused because the consumer is behind, and when it goes on, in bytes of what is held."""
+    """The amounts of held data at which reading is paused because the consumer is behind, and resumed."""
 
     high: int
     """Above it, reading is paused."""
     low: int
-    """From it on downwards, reading goes on."""
+    """At it and below, reading is resumed."""
     overhead: int = OVERHEAD
-    """What a message counts for beside its own bytes."""
+    """Bytes that a message counts for beyond its own size."""
     most: int = 0x7FFFFFFF
-    """What a message counts for at most; 1 counts messages, and not their bytes."""
+    """The most that a message counts for; with 1, messages are counted instead of bytes."""
 
     @classmethod
     def of(cls, read_limit: int) -> Marks:
-        """Make those of a connection: it reads on once a quarter of `read_limit` is left."""
+        """Return those for a `read_limit`: reading is resumed at a quarter of it."""
         return cls(read_limit, read_limit // 4)
 
     def weight(self, message: str | bytes | Fragment) -> int:
         """Return what a received message counts for while it is held.
 
-        A character of text counts for one byte: to know more would take a look at each.
+        A character of text counts for one byte: counting its bytes would take a pass over the text.
         """
         return min(len(message.data if isinstance(message, Fragment) else message) + self.overhead, self.most)
 
@@ -156,7 +157,7 @@ class Limits:
 
 
 class Do(IntEnum):
-    """What a shell is to do after a call of a `Session`; each but NOTHING and DROP includes FLUSH."""
+    """What the shell must do after a call of a `Session`; all but NOTHING and DROP include FLUSH."""
 
     NOTHING = 0
     """Nothing."""
@@ -290,7 +291,7 @@ class Session:
         return first
 
     def on_time(self, now: float) -> Do:
-        """Do what is due. Called too early, it does nothing; called too late, it does it once."""
+        """Do what is due: nothing if this is called too early, and each thing once if it is called late."""
         if self.drop_at is not None and now >= self.drop_at:
             self.drop_at = None
             connection = self.connection

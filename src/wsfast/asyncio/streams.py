@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Reader", "Writer"]
 
 _FRAGMENT = 65536
-"""Bytes written without a flush that are sent as a fragment, not held."""
+"""Bytes written without a flush that are held at most; then they are sent as a fragment."""
 
 
 class Reader(asyncio.StreamReader):
@@ -76,10 +76,10 @@ class Reader(asyncio.StreamReader):
             self._channel.unpause(PAUSED_HELD)
 
     async def read(self, n: int = -1) -> bytes:
-        """Read what there is, but at least one byte; wait for it if need be.
+        """Read what has arrived, but at least one byte: wait for it if nothing has.
 
         Args:
-            n: the most bytes to return; -1 for all there is.
+            n: the most bytes to return; -1 for all that has arrived.
 
         Returns:
             ``b""`` only at the end, or if `n` is 0.
@@ -175,7 +175,7 @@ class Writer:
             await self._send(fin=False)
 
     async def flush(self) -> None:
-        """Send what was written as one message, and wait until the peer takes it up; without effect if nothing was.
+        """Send what was written as one message, and wait until the peer takes it; do nothing if nothing was written.
 
         Raises:
             ConnectionClosed: the connection is closed.

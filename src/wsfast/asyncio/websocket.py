@@ -37,7 +37,7 @@ _OF_SESSION: Final = frozenset({"pings_received", "pings_sent"})
 
 
 class Known(NamedTuple):
-    """What is known of the two ends of a connection, apart from its transport."""
+    """The addresses of a connection, kept apart from its transport."""
 
     remote: Any
     """The peer's address, None on a Unix socket."""
@@ -128,7 +128,7 @@ class WebSocket(Facts, Endpoint):
 
     @property
     def logger(self) -> logging.LoggerAdapter[Any]:
-        """A new adapter of its server's, or client's, logger; it adds this connection to records as ``websocket``."""
+        """A new adapter of the server's or client's logger, which adds this connection to records as ``websocket``."""
         return logging.LoggerAdapter(self._open_channel().host.logger, {"websocket": self})
 
     def _known_session(self) -> Session | None:
@@ -164,7 +164,7 @@ class WebSocket(Facts, Endpoint):
 
     @property
     def ssl_object(self) -> ssl.SSLObject | ssl.SSLSocket | None:
-        """What tells of TLS: `version`, `cipher`, `getpeercert` for the peer's certificate.
+        """The TLS of the connection: it has `version`, `cipher`, and `getpeercert` for the peer's certificate.
 
         It is there in `process_request` too; None without TLS, and once the connection is closed.
         """
@@ -234,9 +234,9 @@ class WebSocket(Facts, Endpoint):
     def recv_streaming(self, decode: bool | None = None) -> AsyncIterator[str | bytes]:
         """Receive one message in pieces, as they arrive, so that it need not fit into memory.
 
-        The pieces follow the stream as it arrives, not the frames. If the iterator is given up before the end of
-        the message, or cancelled within it, the rest of the message is dropped. `max_size` limits the whole message
-        here too.
+        Each piece is what has just arrived, whatever the sender's frames were. If the iterator is given up before the
+        end of the message, or cancelled within it, the rest of the message is dropped. `max_size` limits the whole
+        message here too.
 
         Args:
             decode: None for `str` from a text message and `bytes` from a binary one; True for `str`, False for `bytes`
@@ -277,8 +277,8 @@ class WebSocket(Facts, Endpoint):
             message: `str` for a text message, bytes-like for a binary one, or an iterable or asynchronous iterable of
                 either, each item being sent as a fragment of one message.
             text: True sends bytes-like, which must be UTF-8, as text; False sends `str` as binary.
-            compress: whether to compress it; None leaves the choice to `compression`. Without effect
-                where the peer did not agree to compression.
+            compress: whether to compress the message; None leaves that to `compression`. Without effect
+                if the peer did not agree to compression.
 
         Raises:
             ConnectionClosed: the connection is closed; where it is closing, this waits for the end to tell how it was.
@@ -365,15 +365,15 @@ class WebSocket(Facts, Endpoint):
     def subscribe(self, topic: str, *, info: str | None = None) -> Awaitable[None]:
         """Subscribe to a topic: what is published to it from now on is sent to the peer, until the connection ends.
 
-        Without effect if it has subscribed already.
+        Without effect if the connection has subscribed already.
 
         Args:
             topic: 1 to 200 of ``A-Z a-z 0-9 _ . : @ / -``.
             info: what others learn of this connection, in a topic with presence; at most 1024 bytes in UTF-8.
 
         Returns:
-            An awaitable, which need not be awaited: it is done when the bus, if there is one, has what other processes
-            publish sent here.
+            An awaitable, which need not be awaited. It is done when the subscription holds in other processes too: the
+            bus, if there is one, brings what they publish.
 
         Raises:
             ValueError, TypeError: `topic` is not a valid name, or `info` is not valid.
@@ -386,22 +386,22 @@ class WebSocket(Facts, Endpoint):
         return self._host_topics().subscribe(self, topic, info)
 
     def unsubscribe(self, topic: str) -> bool:
-        """Unsubscribe from a topic; tell whether it had subscribed. What was published before is sent."""
+        """Unsubscribe from a topic; return False if there was no subscription. What was published before is sent."""
         return self._host_topics().unsubscribe(self, topic)
 
     async def recover(self, topic: str, since: Position | str | None, *, info: str | None = None) -> int:
-        """Send the peer what it missed of a topic with a history, and subscribe; nothing is left out or sent twice.
+        """Send the peer what it missed of a topic with a history, and subscribe, without a gap and without repeating.
 
         Args:
             topic, info: those of `subscribe`.
-            since: the position of the latest message that the peer has, or what `str` made of it; None to send all
-                that is kept.
+            since: the position of the latest message that the peer has, as a `Position` or its `str`; None to send
+                all that is kept.
 
         Returns:
             How many messages it had missed.
 
         Raises:
-            NotRecovered: some of them are not kept any more; it is not subscribed.
+            NotRecovered: some of them are not kept any more; the connection has not been subscribed.
             ValueError, TypeError: as `subscribe`, or the topic has no history, or `since` is not a position.
             BusUnavailable: the history cannot be read now.
             NotAuthorized, TooManySubscriptions, ConnectionClosed, InvalidState: as `subscribe`.
@@ -420,7 +420,7 @@ class WebSocket(Facts, Endpoint):
         """Send a message to all others who subscribed to a topic; `Topics.publish` has arguments and errors.
 
         Raises:
-            ConnectionClosed: the connection is closed, or closing; `Topics.publish` needs none.
+            ConnectionClosed: the connection is closed, or closing; `Topics.publish` needs no connection.
             InvalidState: its server has no topics.
         """
         topics = self._host_topics()
@@ -431,7 +431,7 @@ class WebSocket(Facts, Endpoint):
 
     @property
     def topics(self) -> set[str]:
-        """The topics that it has subscribed to, as a new set."""
+        """The topics that this connection has subscribed to, as a new set."""
         member = None if self._channel is None else self._open_channel().member
         return set() if member is None else set(member.topics)
 
@@ -449,9 +449,8 @@ class WebSocket(Facts, Endpoint):
     async def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
         """Close the connection with the closing handshake and wait for its end, for at most `close_timeout`.
 
-        On a connection that is closed or closing already it only waits. While a thread compresses a message that was
-        sent before, the closing handshake starts behind that one, or after half of `close_timeout`: then `send` of that
-        message raises.
+        On a connection that is closed or closing already it only waits. A message that a thread still compresses goes
+        out first; if that takes longer than half of `close_timeout`, the message's `send` raises instead.
 
         Args:
             code: 1000 to 1003, 1007 to 1014 or 3000 to 4999; 1005 for a Close frame without a code.
@@ -467,7 +466,7 @@ class WebSocket(Facts, Endpoint):
     def close_nowait(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
         """Start the closing handshake and return; arguments and errors are those of `close`.
 
-        Until a message that a thread compresses is sent, `state` stays OPEN.
+        While a message that a thread compresses is not sent yet, `state` stays OPEN.
 
         Raises:
             RuntimeError: this is another thread than the event loop's.
@@ -498,7 +497,7 @@ class WebSocket(Facts, Endpoint):
         await self._own_channel().wait_closed()
 
     def abort(self) -> None:
-        """Drop the connection at once, without a closing handshake; what is unsent is lost.
+        """Drop the connection at once, without a closing handshake; unsent data is lost.
 
         Raises:
             RuntimeError: this is another thread than the event loop's.

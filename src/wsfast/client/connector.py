@@ -73,7 +73,7 @@ class _Client:
 
 
 class Closing:
-    """A block in which a connection is open, and whose end `asyncio.run` waits for.
+    """A generator that lives as long as a connection is open, so that `asyncio.run` waits for the connection's end.
 
     If an `async for` over connections is left by an exception, the event loop makes a task that closes its generator.
     Nobody waits for that task: at the end of a program it would be destroyed while the connection is closing. But
@@ -353,36 +353,38 @@ class connect(_Connector[WebSocket]):  # noqa: N801
             ``socks4a://``, with ``user:password@`` if need be. SOCKS needs python-socks. Default: True.
         process_exception: called by ``async for`` with what an attempt raised; returns None to try again, or the
             exception to raise. Default: `reconnect.process_exception`.
-        reconnect_delays: called by ``async for`` to make the seconds between attempts. Default: `reconnect.backoff`,
-            which never ends. A connection that the server ends within 5 s counts as an attempt that failed. When the
-            delays are used up, the loop ends: it raises what the last attempt raised, or just ends after such a
-            connection.
+        reconnect_delays: called by ``async for``; returns an iterable of the seconds between attempts. Default:
+            `reconnect.backoff`, which never ends. A connection that the server ends within 5 s counts as an attempt
+            that failed. When the delays are used up, the loop ends: it raises what the last attempt raised, or just
+            ends after such a connection.
         max_redirects: how many redirects are followed; 0 to raise `InvalidStatus` for them. Default: 10.
         process_response: called with the `Request` and the `Response` of each opening handshake, also of one that is
-            refused or redirected, before the client acts on it: to look at its headers, or to refuse by an exception,
-            which is raised here. A plain function; default none.
-        create_connection: a subclass of `WebSocket` to make the connections of, with methods of the program's own;
-            if it has an `__init__`, that takes what `WebSocket` takes and passes it on. Default: `WebSocket`.
+            refused or redirected, before the client acts on it. It may look at the headers, and refuses by raising an
+            exception, which the caller of `connect` gets. A plain function; default none.
+        create_connection: the class of the connections: a subclass of `WebSocket` with methods of the program's own.
+            If it has an `__init__`, that takes the arguments of `WebSocket` and passes them on. Default: `WebSocket`.
         open_timeout: seconds for all of it: name lookup, proxy, TLS, redirects and opening handshake. None for no
             limit. Default: 10.
         ping_interval: seconds between keepalive pings, busy or not; None for no keepalive. Default: 20.
-        ping_timeout: seconds after a ping for anything to come; else the connection is closed with 1011. Default: 20.
+        ping_timeout: seconds after a ping in which anything must be received, or the connection is closed with 1011.
+            Default: 20.
         close_timeout: seconds for the server to answer a Close frame, and to end the connection. Default: 10.
         max_line: the most bytes of a line of the response's head. Default: 8 KiB.
         max_head: the most bytes of the response's head in all. Default: 16 KiB.
         max_headers: the most headers of the response. Default: 128.
         max_size: the most bytes of a received message, after decompression; None for no limit. Default: 1 MiB.
         max_fragments: the most frames of a received message; None, the default, for no limit.
-        read_limit: bytes received and not consumed above which reading is paused, until a quarter is left.
-            Each message counts for 64 bytes more than it has. Default: 64 KiB.
-        write_limit: bytes written and not sent above which `send` waits, until a quarter is left. Default: 64 KiB.
-        max_buffered: bytes unsent beyond which `send_nowait` obeys `overflow`; None for no limit. Default: 4 MiB.
+        read_limit: bytes received and not yet consumed; above that, reading is paused until a quarter of it is left.
+            Each message counts as 64 bytes more than its size. Default: 64 KiB.
+        write_limit: bytes written and not yet sent; above that, `send` waits until a quarter of it is left.
+            Default: 64 KiB.
+        max_buffered: unsent bytes above which `send_nowait` obeys `overflow`; None for no limit. Default: 4 MiB.
         overflow: what `send_nowait` then does: ``"error"`` raises `BufferFull`, ``"drop"`` drops the message and
             returns False, ``"close"`` closes the connection with 1013. Default: ``"error"``.
         logger: default: ``logging.getLogger("wsfast.client")``.
         ssl: an `ssl.SSLContext`, for example with a client's certificate. Default, also for True: the certificate is
             verified against the system's authorities.
-        options: what `loop.create_connection` takes besides: `server_hostname`, `sock`, `local_addr`, `family`,
+        options: further arguments of `loop.create_connection`: `server_hostname`, `sock`, `local_addr`, `family`,
             `happy_eyeballs_delay` (default 0.25 s), `host` and `port` to connect
             to another address than the URI's, and so on. `proxy_ssl`, `proxy_server_hostname`, ... are for the TLS to
             the proxy. With ``unix=True`` those of `loop.create_unix_connection`; see `unix_connect`.
@@ -390,11 +392,11 @@ class connect(_Connector[WebSocket]):  # noqa: N801
     Raises:
         InvalidURI, InvalidProxy: `uri` or `proxy` is not valid; raised by the call itself, not by awaiting it.
         ValueError, TypeError: at once: another argument is wrong.
-        OSError: when it connects: the server can not be reached, `ssl.SSLError` included.
+        OSError: when it connects: the server cannot be reached, `ssl.SSLError` included.
         InvalidHandshake: the server's answer does not open the connection; subclasses say why, and have `response`.
         ProxyError: the proxy could not be reached, or refused.
         TimeoutError: `open_timeout` has passed.
-        ImportError: a SOCKS proxy is to be used and python-socks is not installed.
+        ImportError: the proxy is a SOCKS proxy, and python-socks is not installed.
     """
 
     def _shape(self, protocol: ConnectionProtocol) -> WebSocket:

@@ -71,7 +71,7 @@ class StartOptions(TypedDict, total=False):
 
 
 class ListenOptions(StartOptions, total=False):
-    """What `Server.start` takes besides host and port, for type checkers: of `loop.create_server` and its kin."""
+    """The arguments of `Server.start` besides host and port, for type checkers: those of `loop.create_server`."""
 
     path: str | os.PathLike[str] | None
     sock: socket | None
@@ -89,7 +89,7 @@ class NoOptions(TypedDict):
 
 
 LISTEN: Final = frozenset(ListenOptions.__annotations__)
-"""The names of what `Server.start` takes besides host and port."""
+"""The names of the arguments of `Server.start` besides host and port."""
 
 
 def check_listen(call: str, listen: Iterable[str], known: Iterable[str]) -> None:

@@ -72,7 +72,7 @@ __all__ = ["Server"]
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 _MOST_SURPLUS: Final = 64
-"""Connections that are refused at a time because there are too many; others wait to be accepted."""
+"""With `max_connections` reached, so many clients at a time are answered 503; others wait to be accepted."""
 
 
 class _Registration(NamedTuple):
@@ -86,7 +86,7 @@ class _Registration(NamedTuple):
 
 
 class _Totals:
-    """What is counted, of many connections; a dict would take three times as long."""
+    """The sums of many connections' counters; a dict would take three times as long."""
 
     __slots__ = COUNTED
 
@@ -117,22 +117,22 @@ class Server(BaseServer):
         process_request: called as ``process_request(ws, request)`` before the upgrade, plain or async: return None to
             go on, or a `Response` (``ws.respond(200, "OK\\n")``) to answer an ordinary HTTP request. It is asked for
             every well-formed request, also for HEAD, OPTIONS and HTTP/1.0, as health checks send them: look at
-            ``request.method``. What it does not answer and does not ask for a WebSocket gets 405 or 426. A request's
-            body is not read.
+            ``request.method``. A request that it does not answer and that asks for no WebSocket gets 405 or 426. A
+            request's body is not read.
         process_response: called as ``process_response(ws, request, response)`` before any response to a request is
             sent, plain or async. It may change the response's headers and return None, or return another `Response`;
             one with another status than 101 refuses. A response that refused already cannot become a 101.
-        origins: the Origin headers that are accepted, else 403: exact strings, compiled patterns that must match the
-            whole value, None for a client that sends none. Default: any.
+        origins: the Origin headers that are accepted; clients with another get 403. Exact strings, compiled patterns
+            that must match the whole value, and None for clients that send no Origin. Default: any.
         select_subprotocol: called as ``select_subprotocol(ws, offers)`` in place of the choice by the client's
             preference; returns an offered name that is registered, or None for the handler under None. It may raise
             `NegotiationError` to refuse with 400; its text goes to the log only.
-        create_connection: a subclass of `WebSocket` to make the connections of, with methods of the program's own;
-            if it has an `__init__`, that takes what `WebSocket` takes and passes it on. Default: `WebSocket`.
-        proxy_protocol: True where a proxy on this machine (a loopback address, or a Unix socket) begins each connection
-            with a header of the PROXY protocol, version 1 or 2, before TLS if there is any; or the addresses and
-            networks of such proxies, as for `forwarded`. `WebSocket.remote_address` is the client's then. Such a
-            connection without the header is refused; connections from elsewhere are taken as they are.
+        create_connection: the class of the connections: a subclass of `WebSocket` with methods of the program's own.
+            If it has an `__init__`, that takes the arguments of `WebSocket` and passes them on. Default: `WebSocket`.
+        proxy_protocol: True if a proxy on this machine (a loopback address, or a Unix socket) begins each connection
+            with a header of the PROXY protocol, version 1 or 2, before TLS if there is any. For proxies elsewhere,
+            their addresses and networks, as for `forwarded`. `WebSocket.remote_address` is then the client's. A
+            connection from a proxy is refused without the header; connections from elsewhere are taken as they are.
         forwarded: addresses and networks of proxies (``["10.0.0.0/8"]``, and ``"unix"`` for Unix sockets) whose
             Forwarded or X-Forwarded-For headers tell `WebSocket.remote_address`. Anybody can send these headers:
             name no network that others than your proxies connect from. Default: none.
@@ -143,22 +143,22 @@ class Server(BaseServer):
         max_headers: the most headers of a request; beyond it, 431.
         max_size: the most bytes of a received message, after decompression; None for no limit.
         max_fragments: the most frames of a received message; None for no limit.
-        read_limit: bytes received and not consumed above which reading is paused, until a quarter is left.
-            Each message counts for 64 bytes more than it has.
-        write_limit: bytes written and not sent above which `send` waits, until a quarter is left.
+        read_limit: bytes received and not yet consumed; above that, reading is paused until a quarter of it is left.
+            Each message counts as 64 bytes more than its size.
+        write_limit: bytes written and not yet sent; above that, `send` waits until a quarter of it is left.
         max_connections: the most connections at a time, those in their opening handshake and those whose handler has
             not returned among them; None for no limit. Further clients are answered 503 with Retry-After, at most 64
             at a time; the others wait until the system has no room for them either (`backlog`).
-        max_buffered: bytes unsent beyond which `send_nowait` obeys `overflow`; None for no limit.
+        max_buffered: unsent bytes above which `send_nowait` obeys `overflow`; None for no limit.
         overflow: what `send_nowait` then does: ``"error"`` raises `BufferFull`, ``"drop"`` drops the message and
             returns False, ``"close"`` closes the connection with 1013.
         open_timeout: seconds for the opening handshake, TLS included.
         ping_interval: seconds between keepalive pings, busy or not; None for no keepalive.
-        ping_timeout: seconds after a ping for anything to come; else the connection is closed with 1011.
+        ping_timeout: seconds after a ping in which anything must be received, or the connection is closed with 1011.
         close_timeout: seconds for the peer to answer a Close frame.
-        stop_timeout: seconds for `close` to end in: handlers are cancelled when most of it has passed. None waits for
-            handlers however long they take.
-        topics: what its connections can subscribe to, a `Topics`; it starts and stops with the server.
+        stop_timeout: seconds within which a stop ends: handlers are cancelled when most of it has passed. None waits
+            for handlers however long they take.
+        topics: a `Topics`, to which connections can subscribe; it starts and stops with the server.
         response_headers: headers to add to each opening handshake's response.
         server_header: the value of its Server header; None for none.
         logger: default: ``logging.getLogger("wsfast.server")``.
@@ -301,13 +301,13 @@ class Server(BaseServer):
         Returning from it closes the connection with 1000; an exception closes it with 1011 and is logged.
 
         Args:
-            name: the subprotocol, a token (RFC 9110, 5.6.2); None for clients that offer none.
+            name: the subprotocol, a token (RFC 9110, 5.6.2); None for clients that offer no subprotocol.
             handler: called with the `WebSocket`, in a task of its own.
 
         Raises:
             ValueError: the name is registered already, or is not a token.
             TypeError: the name is neither `str` nor None, or the handler cannot serve: it is not callable, takes other
-                arguments, or is, as far as can be told, no coroutine function and returns no awaitable.
+                arguments, or, as far as can be told, returns no awaitable.
         """
         check_handler(handler, "ws")
         self._register(name, handler, _Registration(handler=handler))
@@ -402,8 +402,8 @@ class Server(BaseServer):
             ssl: for wss://, a server's context.
             backlog: connections that the operating system may hold before they are accepted.
             threads: how many event loops accept connections: the running one, and others of its kind, each in a thread
-                of its own, where handlers and hooks run too. It pays on CPython without a GIL; see `docs/threads.md`.
-                The port is bound with `reuse_port` then. Default: 1.
+                of its own, where handlers and hooks run too. More than 1 pays on CPython without a GIL; see
+                `docs/threads.md`. The port is then bound with `reuse_port`. Default: 1.
             listen: with host and port, `family`, `flags`, `reuse_address`, `reuse_port` and `keep_alive` as
                 `loop.create_server` takes them; in any case ``start_serving=False`` to bind only.
 
@@ -521,7 +521,7 @@ class Server(BaseServer):
 
     @property
     def sockets(self) -> tuple[socket, ...]:
-        """The sockets it listens on, of all addresses: ``server.sockets[0].getsockname()[1]`` is the first port."""
+        """The listening sockets, of all addresses: ``server.sockets[0].getsockname()[1]`` is the first port."""
         return tuple(cast("socket", sock) for listening in self._listening for sock in listening.sockets)
 
     @property
@@ -580,8 +580,8 @@ class Server(BaseServer):
         Args:
             host, port, listen: those of `start`.
             signals: True to stop in order, and return, on SIGINT and SIGTERM too; a second signal ends the process at
-                once, as the system does it. Then they are handled as before. Only in the main thread, and not on
-                Windows. Default: False.
+                once, as it does by default. Afterwards the signals are handled as before. Only in the main thread, and
+                not on Windows. Default: False.
             drain: seconds over which `close` spreads the Close frames after a signal; default 0.
 
         Raises:
@@ -614,11 +614,11 @@ class Server(BaseServer):
             await self.wait_closed()
 
     def is_serving(self) -> bool:
-        """Tell whether it accepts connections on any address."""
+        """Tell whether the server accepts connections on any address."""
         return not self.closing and any(listening.is_serving() for listening in self._listening)
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
-        """Return the event loop that it runs on.
+        """Return the event loop that the server runs on.
 
         Raises:
             RuntimeError: it has not listened yet.

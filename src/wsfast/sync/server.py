@@ -693,8 +693,8 @@ def serve(
         topics: what its connections can subscribe to, a `wsfast.Topics`. It runs in a thread of its own, in which its
             hooks are called; servers may share it. If a `wsfast.Server` has started it, it goes on there.
         logger: default: ``logging.getLogger("wsfast.server")``.
-        create_connection: a subclass of `WebSocket` to make the connections of, with methods of the program's own;
-            if it has an `__init__`, that takes what `WebSocket` takes and passes it on. Default: `WebSocket`.
+        create_connection: the class of the connections: a subclass of `WebSocket` with methods of the program's own.
+            If it has an `__init__`, that takes the arguments of `WebSocket` and passes them on. Default: `WebSocket`.
         options: those above without a default in the signature, and `backlog`, the connections that the system may hold
             before they are accepted (default 1024); with host and port, `family`, `flags`, `reuse_address`,
             `reuse_port` and `keep_alive` as `asyncio` takes them.

@@ -1,13 +1,14 @@
 """The index of topics and the gathering of a turn, in plain Python: the readable specification.
 
-A publish is noted with its topic and costs nothing for each member. At the end of the loop's turn each connection that
-has something to get is visited once: the frames of all its topics, in the order of the calls, are one write, and the
-bytes are shared by all that need the same ones. A flush is cut into slices of 5 ms.
+A publish is noted with its topic, at a cost that does not grow with the members. At the end of the loop's turn each
+connection with pending messages is visited once: the frames of all its topics, in the order of the calls, are one
+    write,
+and connections that need the same bytes share them. A flush is cut into slices of 5 ms.
 
 The order of the calls holds between topics and what a connection sends by itself: before that is encoded, the channel
 calls `Member.settle`, which puts what is pending for the connection in front of it.
 
-`_topics.pyx` is its fast reading, with the same names and the same behaviour.
+`_topics.pyx` is its fast twin, with the same names and the same behaviour.
 """
 
 from __future__ import annotations
@@ -117,7 +118,7 @@ class Member:
         return topic is not None and topic in self._topics
 
     def settle(self) -> None:
-        """Put what is pending for it in front of what it sends next."""
+        """Send what is pending for this member before what it sends next."""
         self.index._visit(self, None, True)
 
     def leave(self) -> None:

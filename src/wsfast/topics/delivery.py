@@ -17,7 +17,7 @@ __all__ = ["Delivery", "Extra", "Jobs"]
 
 _OPEN: Final = State.OPEN  # in Python 3.11, to get a member from its class takes a call
 _BUSY: Final = 0.02
-"""Seconds between two looks at a connection on which a `Writer` has begun a message: its end is not signalled."""
+"""Seconds between two looks at a connection on which a `Writer` has begun a message: nothing signals that it ended."""
 
 
 class Job(Protocol):
@@ -38,7 +38,7 @@ class Jobs(Protocol):
 
 
 class Extra:
-    """What only some connections need beside their subscriptions.
+    """State that only some connections need, beside their subscriptions.
 
     Attributes:
         id: the id under which topics with presence show the connection.
@@ -85,19 +85,19 @@ class Delivery:
 
     @staticmethod
     def extra(member: Member) -> Extra:
-        """Return a member's extra, made if there is none."""
+        """Return a member's extra; make one if it has none."""
         if member.extra is None:
             member.extra = Extra()
         extra: Extra = member.extra
         return extra
 
     def close(self) -> None:
-        """Give up what waits."""
+        """Drop the messages that wait."""
         for job in list(self._running.values()):
             job.cancel()
 
     def left(self, extra: Extra) -> None:
-        """Give up what waits for a connection that has ended."""
+        """Drop the messages that wait for a connection that has ended."""
         if extra.held:
             self.dropped += len(extra.held)
         extra.held = extra.newest = None

@@ -1,4 +1,4 @@
-"""What a message looks like on a bus: a versioned envelope, whose every byte is checked when it comes back."""
+"""The format of messages on a bus: a versioned envelope, of which every byte is checked on receipt."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _UNUSUAL: Final = ~(_TEXT | _FIRST)
 _UNKNOWN: Final = ~(_TEXT | _CONTROL | _FIRST | _KEYED | _SIGNED)
 _MAC_SIZE: Final = 16
 _MAX_CONTROL: Final = 1_048_576
-"""Bytes of a report to other processes, at most; those that are made have a fourth of it."""
+"""The most bytes of a report that is taken from other processes; this process sends at most a quarter of it."""
 
 _pack: Final = _HEAD.pack
 _unpack: Final = _HEAD.unpack_from
@@ -122,7 +122,7 @@ class Sealer:
         return self._open_unusual(topic, data)
 
     def _open_unusual(self, topic: str, data: bytes) -> Envelope:
-        """Open an envelope, whatever it is like."""
+        """Open an envelope of either kind."""
         flags, origin, number, body = self._open(topic, data, self._most)
         if flags & _CONTROL:
             raise BadEnvelope("a process' word to the others in a topic")

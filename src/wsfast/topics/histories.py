@@ -1,4 +1,4 @@
-"""Topics with histories, as this process follows and reads them: each message once, in order, none missing untold."""
+"""Topics with histories, as this process follows and reads them: each message once, in order, and losses reported."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Histories", "Published"]
 _CATCHING: Final = 64
 """Histories that are read at once after an interruption."""
 _SETTLED: Final = 10.0
-"""Seconds for which a subscription waits until it is known where its history stands."""
+"""Seconds for which a subscription waits to learn its history's latest position."""
 
 
 class Published(NamedTuple):
@@ -89,13 +89,13 @@ class Histories:
         followed.task = self._spawn(self._catch_up(topic, followed))
 
     def leave(self, topic: str) -> None:
-        """Follow a topic no longer; nothing if it is not followed."""
+        """Stop following a topic; do nothing if it is not followed."""
         followed = self._followed.pop(topic, None)
         if followed is not None and followed.task is not None:
             followed.task.cancel()
 
     async def settled(self, topic: str) -> None:
-        """Wait until it is known where a topic's history stands, if that can be known soon."""
+        """Wait until a topic's latest position is known, but not for long."""
         followed = self._followed.get(topic)
         if followed is not None and followed.position is None and followed.task is not None:
             await asyncio.wait([followed.task], timeout=_SETTLED)
@@ -137,7 +137,7 @@ class Histories:
                 await asyncio.wait(tasks)
 
     async def _catch_up(self, topic: str, followed: _Followed) -> None:
-        """Find out where a history stands, or deliver what is missing from it."""
+        """Find out a history's latest position, or deliver what is missing from it."""
         try:
             while True:
                 try:
@@ -193,7 +193,7 @@ class Histories:
                 self._deliver(topic, envelope, stored.position)
 
     def _fall_behind(self, topic: str, followed: _Followed) -> None:
-        """Have what is missing from a history read."""
+        """Start to read what is missing from a history."""
         followed.behind = True
         if followed.task is None:
             followed.task = self._spawn(self._catch_up(topic, followed))
@@ -207,7 +207,7 @@ class Histories:
         if followed is None or followed.position is None:
             return reading, None
         if followed.position.epoch != reading.position.epoch and followed.task is None:
-            # The history was forgotten, and nothing has come of its next life.
+            # The history was forgotten, and nothing has been published to it since.
             self._fall_behind(topic, followed)
         return reading, followed.position
 

@@ -1,6 +1,6 @@
-"""What is behind `Topics`: the parts of its event loops, publishing, and what comes from the bus.
+"""The implementation behind `Topics`: the parts of its event loops, publishing, and what comes from the bus.
 
-`Topics` is what users call; the parts, and servers in threads and on trio, work with this.
+Users call `Topics`; the parts, and servers in threads and on trio, call `Hub`.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ class Hub:
             raise
 
     def begin(self, key: object, site: Callable[[], Site]) -> bool:
-        """Count one more who uses it on an event loop, in that loop's thread; tell whether that is the first of all.
+        """Count one more user on an event loop, in that loop's thread; tell whether it is the first of all.
 
         Args:
             key: the event loop, or what stands for it in `parts`.
@@ -170,7 +170,7 @@ class Hub:
             return first
 
     def _settle(self, loop: asyncio.AbstractEventLoop, site: Site) -> Part:
-        """Have its home on an event loop."""
+        """Make an event loop the home."""
         self.loop = loop
         self.home = home = Home(self, site)
         self.turn, self.index = site.turn, home.index
@@ -189,14 +189,14 @@ class Hub:
         return home
 
     def _unsettle(self) -> None:
-        """Be as before the first start, because that has failed."""
+        """Undo the first start, which has failed."""
         with self._life:
             self.running = False
             self.loop = self.home = None
             self.parts.clear()
 
     async def close(self, key: object) -> None:
-        """End its use on an event loop, in that loop's thread; the last who used it ends all.
+        """Count one user less on an event loop, in that loop's thread; the last one ends all.
 
         Args:
             key: as for `begin`.
@@ -362,7 +362,7 @@ class Hub:
     def store(
         self, topic: str, prepared: Prepared, history: History, but: Member | Token | None
     ) -> Awaitable[Position]:
-        """Put a message into its topic's history, from where it comes to all, but one, in order."""
+        """Put a message into its topic's history, from which it reaches all but one, in order."""
         assert self.loop is not None
         if len(prepared.payload) > self._max_size:
             return self._too_large(prepared)
@@ -475,7 +475,7 @@ class Hub:
         self._others.forget(origin)
 
     def opened(self, topic: str, data: bytes) -> Envelope | None:
-        """Return the envelope that bytes from the bus are; None, which is told, if they are none."""
+        """Return the envelope that bytes from the bus hold; None, which is logged, if they are not one."""
         try:
             return self._sealer.open(topic, data)
         except BadEnvelope as exc:

@@ -91,17 +91,18 @@ class connect(ClientSettings):  # noqa: N801
         process_response: called with the `Request` and the `Response` of each opening handshake, also of one that is
             refused or redirected, before the client acts on it: to look at its headers, or to refuse by an exception,
             which is raised here. A plain function; default none.
-        create_connection: a subclass of `WebSocket` to make the connections of, with methods of the program's own;
-            if it has an `__init__`, that takes what `WebSocket` takes and passes it on. Default: `WebSocket`.
+        create_connection: the class of the connections: a subclass of `WebSocket` with methods of the program's own.
+            If it has an `__init__`, that takes the arguments of `WebSocket` and passes them on. Default: `WebSocket`.
         open_timeout: seconds for all of it: name lookup, proxy, TLS, redirects and opening handshake. None for no
             limit. Default: 10.
         ping_interval: seconds between keepalive pings, busy or not; None for no keepalive. Default: 20.
-        ping_timeout: seconds after a ping for anything to come; else the connection is closed with 1011. Default: 20.
+        ping_timeout: seconds after a ping in which anything must be received, or the connection is closed with 1011.
+            Default: 20.
         close_timeout: seconds for the server to answer a Close frame, and to end the connection. Default: 10.
         max_size: the most bytes of a received message, after decompression; None for no limit. Default: 1 MiB.
         max_fragments: the most frames of a received message; None, the default, for no limit.
-        read_limit: bytes received and not consumed above which reading is paused, until a quarter is left.
-            Each message counts for 64 bytes more than it has. Default: 64 KiB.
+        read_limit: bytes received and not yet consumed; above that, reading is paused until a quarter of it is left.
+            Each message counts as 64 bytes more than its size. Default: 64 KiB.
         write_limit: bytes unsent above which `send` waits, until a quarter is left. Default: 64 KiB.
         logger: default: ``logging.getLogger("wsfast.client")``.
         options: `max_line`, `max_head` and `max_headers`, which limit the response's head as in `wsfast.connect`;

@@ -512,8 +512,8 @@ async def serve(
         stop_timeout: seconds for `Server.shutdown` to end in; None waits for handlers however long they take.
             Default: 10.
         logger: default: ``logging.getLogger("wsfast.server")``.
-        create_connection: a subclass of `WebSocket` to make the connections of, with methods of the program's own;
-            if it has an `__init__`, that takes what `WebSocket` takes and passes it on. Default: `WebSocket`.
+        create_connection: the class of the connections: a subclass of `WebSocket` with methods of the program's own.
+            If it has an `__init__`, that takes the arguments of `WebSocket` and passes them on. Default: `WebSocket`.
         task_status: told of the `Server` once it listens; for ``nursery.start``.
         options: those above without a default in the signature, and `backlog`, the connections that the system may hold
             before they are accepted (default 1024); with host and port, `family`, `flags`, `reuse_address`,

@@ -1,14 +1,13 @@
-"""`WebSocket` for trio: what `wsfast.trio.connect` gives, and what handlers of `wsfast.trio.serve` get.
+"""`WebSocket` for trio: what `wsfast.trio.connect` returns, and what handlers of `wsfast.trio.serve` receive.
 
 Three tasks move the bytes of each connection: one receives, one sends, one does what the `Session` says when it is due.
-They are in a nursery that the connection was given, and shielded: that a scope around them is cancelled must not cut a
-frame in two. Whoever gave the nursery ends them by closing the connection, for which `close_timeout` is the limit.
+They run in a nursery that the connection was given, and are shielded: cancelling a scope around them must not cut a
+frame in two. Whoever gave the nursery ends them by closing the connection, which takes at most `close_timeout`.
 
-Only the task that sends writes to the stream. `send` puts a whole message into the encoder in one step; so it is sent
-whole or not at all, whenever its caller is cancelled. In which order that happens is the business of `Line`.
+Only the sending task writes to the stream. `send` puts a whole message into the encoder in one step, so the message is
+sent whole or not at all, whenever the caller is cancelled. `Line` keeps the order of the senders.
 
-Ctrl-C is not let into the middle of a step, by trio's `enable_ki_protection`: it comes out of the main task's next
-checkpoint.
+trio's `enable_ki_protection` keeps Ctrl-C out of the middle of a step: it is raised at the main task's next checkpoint.
 """
 
 from __future__ import annotations
@@ -176,7 +175,7 @@ class WebSocket(Shell):
 
     @property
     def ssl_object(self) -> ssl.SSLObject | None:
-        """What tells of TLS: `version`, `cipher`, `getpeercert` for the peer's certificate; None without TLS.
+        """The TLS of the connection: it has `version`, `cipher`, and `getpeercert`; None without TLS.
 
         It is there in a server's hooks too.
         """
@@ -251,7 +250,7 @@ class WebSocket(Shell):
 
     @trio.lowlevel.enable_ki_protection
     async def _next(self) -> str | bytes | Fragment:
-        """Wait for the next thing in the queue and take it; from the end of the wait on there is no checkpoint."""
+        """Wait for the next item in the queue and take it, without a checkpoint after the wait."""
         self._owing = False
         while not self._queue:
             self._obey(self._hand_in())
@@ -277,9 +276,9 @@ class WebSocket(Shell):
     def recv_streaming(self, decode: bool | None = None) -> AsyncIterator[str | bytes]:
         """Receive one message in pieces, as they arrive, so that it need not fit into memory.
 
-        The pieces follow the stream as it arrives, not the frames. If the iterator is given up before the end of the
-        message, or cancelled within it, the rest of the message is dropped. `max_size` limits the whole message here
-        too.
+        Each piece is what has just arrived, whatever the sender's frames were. If the iterator is given up before the
+        end of the message, or cancelled within it, the rest of the message is dropped. `max_size` limits the whole
+        message here too.
 
         Args:
             decode: None for `str` from a text message and `bytes` from a binary one; True for `str`, False for `bytes`
@@ -326,9 +325,8 @@ class WebSocket(Shell):
     async def send(self, message: Message, text: bool | None = None, *, compress: bool | None = None) -> None:
         """Send a message, after waiting while more than `write_limit` bytes are unsent.
 
-        If it is cancelled nothing of the message is sent, and if it returns all of it will be. Only a message in
-        fragments can be begun by then; it can neither be finished nor taken back, so that the connection is closed with
-        1011.
+        If it is cancelled, nothing of the message is sent; if it returns, all of it will be. The exception is a message
+        in fragments that has begun: it can neither be finished nor taken back, so the connection is closed with 1011.
 
         Args:
             message: `str` for a text message, bytes-like for a binary one, or an iterable or asynchronous iterable of
@@ -421,7 +419,7 @@ class WebSocket(Shell):
             await self._senders.park()
 
     def _flush(self) -> None:
-        """Have what the encoder holds be sent."""
+        """Wake the sending task, to send what the encoder holds."""
         if not len(self._connection.encoder):
             return
         self._count()
@@ -492,15 +490,15 @@ class WebSocket(Shell):
     def subscribe(self, topic: str, *, info: str | None = None) -> Awaitable[None]:
         """Subscribe to a topic: what is published to it from now on is sent to the peer, until the connection ends.
 
-        Without effect if it has subscribed already.
+        Without effect if the connection has subscribed already.
 
         Args:
             topic: 1 to 200 of ``A-Z a-z 0-9 _ . : @ / -``.
             info: what others learn of this connection, in a topic with presence; at most 1024 bytes in UTF-8.
 
         Returns:
-            An awaitable, which need not be awaited: it is done when what other threads and processes publish is sent
-            here.
+            An awaitable, which need not be awaited. It is done when the subscription holds in other threads and
+            processes too.
 
         Raises:
             ValueError, TypeError: `topic` is not a valid name, or `info` is not valid.
@@ -513,22 +511,22 @@ class WebSocket(Shell):
         return self._topics_part().subscribe(self, topic, info)
 
     def unsubscribe(self, topic: str) -> bool:
-        """Unsubscribe from a topic; tell whether it had subscribed. What was published before is sent."""
+        """Unsubscribe from a topic; return False if there was no subscription. What was published before is sent."""
         return self._topics_part().unsubscribe(self, topic)
 
     async def recover(self, topic: str, since: Position | str | None, *, info: str | None = None) -> int:
-        """Send the peer what it missed of a topic with a history, and subscribe; nothing is left out or sent twice.
+        """Send the peer what it missed of a topic with a history, and subscribe, without a gap and without repeating.
 
         Args:
             topic, info: those of `subscribe`.
-            since: the position of the latest message that the peer has, or what `str` made of it; None to send all
-                that is kept.
+            since: the position of the latest message that the peer has, as a `Position` or its `str`; None to send
+                all that is kept.
 
         Returns:
             How many messages it had missed.
 
         Raises:
-            NotRecovered: some of them are not kept any more; it is not subscribed.
+            NotRecovered: some of them are not kept any more; the connection has not been subscribed.
             ValueError, TypeError: as `subscribe`, or the topic has no history, or `since` is not a position.
             BusUnavailable: the history cannot be read now.
             NotAuthorized, TooManySubscriptions, ConnectionClosed, InvalidState: as `subscribe`.
@@ -559,7 +557,7 @@ class WebSocket(Shell):
 
     @property
     def topics(self) -> set[str]:
-        """The topics that it has subscribed to, as a new set."""
+        """The topics that this connection has subscribed to, as a new set."""
         return set() if self._sink is None or self._sink.member is None else set(self._sink.member.topics)
 
     def _topics_part(self) -> Part:
@@ -600,12 +598,12 @@ class WebSocket(Shell):
     async def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
         """Close the connection with the closing handshake and wait for its end, for about `close_timeout` at most.
 
-        What other tasks called `send` for before goes out first, whatever is unsent already; messages in fragments, if
-        that takes no longer than half of that time. Only one that was begun is cut off: its next piece may never come.
+        Messages for which other tasks called `send` before go out first. A message in fragments has half of
+        `close_timeout` to end, and is then cut off, since its next piece may never come.
 
         On a connection that is closed or closing already it only waits. What the peer sent before its own
-        Close frame can still be received after, up to `read_limit`. It begins before its first checkpoint: if it is
-        cancelled, the connection goes on closing.
+        Close frame can still be received afterwards, up to `read_limit`. Closing begins before the first checkpoint: if
+        the call is cancelled, the connection goes on closing.
 
         Args:
             code: 1000 to 1003, 1007 to 1014 or 3000 to 4999; 1005 for a Close frame without a code.
@@ -656,12 +654,12 @@ class WebSocket(Shell):
         self._workers.cancel()
 
     def _never_ran(self) -> None:
-        """End what was opened, but has no task, since the response could not be sent."""
+        """End a connection that was opened but has no tasks, because the response could not be sent."""
         self._abort(CloseCause.LOST)
         self._finished.set()
 
     def _end(self, patience: float = _PARTING) -> None:
-        """Note that the transport has ended, or is to, and wake everybody; what is unsent has `patience` seconds."""
+        """Note that the transport has ended, or has to, and wake everybody; unsent bytes get `patience` seconds."""
         if self._over:
             return
         connection = self._connection
@@ -832,7 +830,7 @@ class WebSocket(Shell):
 
 
 class _Each:
-    """The items of an iterable, as an asynchronous iterator; it is no generator, which would have to be closed."""
+    """The items of an iterable, as an asynchronous iterator: not a generator, since that would have to be closed."""
 
     __slots__ = ("_items",)
 
