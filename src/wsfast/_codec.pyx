@@ -1,4 +1,4 @@
-"""The codec of RFC 6455, section 5, in Cython: the fast reading of `_codec_py.py`.
+"""The codec of RFC 6455, section 5, in Cython: the fast twin of `_codec_py.py`.
 
 It owns the bytes of frames and nothing else; `_codec_py.py` is the specification, with the same names,
 signatures, errors and texts, and is where the rules are explained. Here stands only how they are made fast:
@@ -125,8 +125,8 @@ cdef enum:
     RECEIVE_SIZE = 65536
     MOST_INFLATED = 65536
     SPARE_LEAST = 16384
-    SPARE_MOST = 1048576 + 14  # 1 MiB, the usual limit, and the head of its frame
-    HEADER = 64  # bytes of an object beside its content, at most
+    SPARE_MOST = 1048576 + 14  # 1 MiB, the default `max_size`, and the head of its frame
+    HEADER = 64  # the most bytes of an object besides its content
     UNMADE = 2  # of a Decoder's _busy
 
 cdef uint64_t LONGEST = 0x7FFFFFFFFFFFFFFF
@@ -143,10 +143,10 @@ def _choose(most):
 
 # --- Memory that is used again --------------------------------------------------------------------------
 
-# The last large objects that were delivered, sent, or decoded from, whatever the connection. The next large message is
-# received into one to which nobody else refers any more. Without them, the C library gives the pages of a message back
-# to the system as it is freed, and takes each of them anew for the next: for 1 MiB, more work than all the rest.
-# They are the process's, or, without a GIL, the thread's.
+# The large objects that were delivered, sent or decoded from last, on any connection. The next large message is
+# received into one of them to which nobody else refers any more. Without this, the C library returns the pages of each
+# freed message to the system and requests new ones for the next: for 1 MiB, more work than all the rest. Each process
+# has one such store; without a GIL, each thread.
 
 
 @cython.final
@@ -352,7 +352,7 @@ Frames of one side, gathered until they are taken, so that many go out in one wr
 
 Specified in `_codec_py.py`.
 """
-    # What the docstring begins with is how CPython learns the signature of a type in C.
+    # CPython reads the signature of a type in C from the first line of its docstring.
 
     def __cinit__(self):
         self._out = NULL
@@ -545,7 +545,7 @@ cdef inline uint8_t *_exact(object data, Py_ssize_t *n) noexcept:
     if type(data) is bytes:
         n[0] = PyBytes_GET_SIZE(data)
         return <uint8_t *>PyBytes_AS_STRING(data)
-    if type(data) is bytearray and not WSF_FREE_THREADED:  # else another thread could change its size meanwhile
+    if type(data) is bytearray and not WSF_FREE_THREADED:  # without a GIL another thread could resize it meanwhile
         n[0] = PyByteArray_GET_SIZE(data)
         return <uint8_t *>PyByteArray_AS_STRING(data)
     return NULL
@@ -732,7 +732,7 @@ Specified in `_codec_py.py`.
 
     @property
     def in_message(self):
-        """Whether a message has begun to come, and its last frame has not; without a meaning behind a failure."""
+        """Whether a message has begun to arrive and its last frame has not; meaningless after a failure."""
         return self._opcode != 0
 
     @property
@@ -763,15 +763,16 @@ Specified in `_codec_py.py`.
     cdef object _lend(self):
         cdef _Lease lease
         if self._busy:
-            # What would be written to it is being parsed.
+            # This memory is being parsed; nothing may be written to it now.
             self._refuse("get_buffer")
-        # In the middle of a large frame, its own memory is lent, up to its end.
+        # In the middle of a large frame, the memory of its message is lent, up to the end of the frame.
         if (
             self._partial and self._remaining >= 4096 and not self._compressed and self._input == NULL
             and not (self._streaming or self._emitted) and not self._done
         ):
             self._reserve(1, self._remaining)
-            # Who knows of it when it is filled: this decoder and the transport, unless an earlier view was kept.
+            # The references to it when it is filled: this decoder's and the transport's, unless an earlier view was
+            # kept.
             self._lent_message = 2 if wsf_holders(self._message) == 1 else 1
             lease = _Lease.__new__(_Lease)
             lease._owner = self._message
@@ -884,7 +885,8 @@ Specified in `_codec_py.py`.
         except PeerError as failure:
             self._fail(events, failure)
         except BaseException:
-            # A fault of `inflate` or `extensions`, not of the peer: what it was given is lost, so there is no way on.
+            # `inflate` or `extensions` is at fault, not the peer. The data it was given is lost, so decoding cannot go
+            # on.
             self._give_up()
             raise
         finally:
@@ -922,7 +924,7 @@ Specified in `_codec_py.py`.
         if self._done or not left:
             return self._drop_input()
         if self._input != NULL and left >= n - left:
-            # Copied only once it has halved, else a long rest would be copied for each max_events.
+            # The rest is moved only when it has halved: a long one would be copied each time `max_events` stops us.
             self._input_start = self._input_end - left
             return 0
         kept = _new_bytes(left)
@@ -1194,7 +1196,7 @@ Specified in `_codec_py.py`.
         if self._message != NULL and least <= self._room:
             return 0
         most = max(<uint64_t>4096, (4 if least < 16384 else 17) * <uint64_t>least)  # from a read of 64 KiB, 1 MiB
-        # Of 2 GiB that a 32-bit process may have in one piece, only doubling is sure to find memory, if anything is.
+        # A 32-bit process has at most 2 GiB in one piece: there, growing by more than doubling may find no memory.
         most = min(most, min(<uint64_t>PY_SSIZE_T_MAX, max(<uint64_t>PY_SSIZE_T_MAX // 16, 2 * <uint64_t>least)))
         if coming:
             most = min(most, self._used + coming)
@@ -1256,7 +1258,7 @@ Specified in `_codec_py.py`.
             message = PyBytes_Memory(self._message)[:self._used]
         else:
             message = _decode_text(_memory(self._message), self._used, self._length, self._largest)
-        if self._message != NULL and not self._compressed:  # what is inflated would find no use for it
+        if self._message != NULL and not self._compressed:  # inflated data goes elsewhere
             _keep_spare(self._message)
         self._drop_message()
         events.append(Fragment(message, True) if self._streaming or self._emitted else message)

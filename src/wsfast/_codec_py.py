@@ -2,7 +2,7 @@
 
 It owns the bytes of frames: parsing, masking, UTF-8 checking, assembly of fragments, limits, and
 encoding. It knows nothing of handshakes, of the state of a connection, or of input and output.
-`_codec.pyx` is its fast reading, with the same names, signatures, errors and texts; a change to one
+`_codec.pyx` is its fast twin, with the same names, signatures, errors and texts; a change to one
 lands with the other, and `tests/test_codec_parity.py` holds them equal.
 
     0                   1                   2                   3
@@ -381,7 +381,8 @@ class Decoder:
             events.append(failure.with_traceback(None))
             self._done = True
         except BaseException:
-            # A fault of `inflate` or `extensions`, not of the peer: what it was given is lost, so there is no way on.
+            # `inflate` or `extensions` is at fault, not the peer. The data it was given is lost, so decoding cannot go
+            # on.
             self._done = True
             raise
         finally:

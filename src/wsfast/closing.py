@@ -38,7 +38,7 @@ CLOSE_CODE_EXPLANATIONS: Final[dict[int, str]] = {
     CloseCode.BAD_GATEWAY: "bad gateway",
     CloseCode.TLS_HANDSHAKE: "TLS handshake failure [internal]",
 }
-"""What the close codes mean, in words; codes from 3000 on are registered, or of an application's own."""
+"""What the close codes mean, in words; codes from 3000 on are registered, or an application's own."""
 
 OK_CLOSE_CODES: Final = frozenset({CloseCode.NORMAL_CLOSURE, CloseCode.GOING_AWAY, CloseCode.NO_STATUS_RCVD})
 """The close codes of a connection that ended well."""
@@ -55,7 +55,7 @@ _BLAME: Final = frozenset(
 )
 
 
-# The member by itself: to ask the class for it takes CPython 3.11 some 900 instructions.
+# As a global: to get it from its class takes CPython 3.11 some 900 instructions.
 _PEER: Final = CloseCause.PEER
 
 

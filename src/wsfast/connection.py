@@ -1,8 +1,8 @@
 """The state machine of one side of an open connection (RFC 6455, 5 to 8), sans-IO.
 
-Bytes in, events out, bytes to send. No asyncio, no sockets, no clock: whoever moves the bytes tells what
+Bytes in, events out, bytes to send. No asyncio, no sockets, no clock: the shell that moves the bytes hands in what
 arrived and that the transport ended, and asks what to send and whether to end the transport. It can be used
-without the rest of wsfast. The opening handshake comes before and stands in `handshake`.
+without the rest of wsfast. The opening handshake comes before; it is in `handshake`.
 
 The rules, all in `TABLE`:
 
@@ -143,7 +143,7 @@ _INPUT_OF: Final[dict[type, Input]] = {
 }
 
 
-# Members by themselves: to ask the class for one takes CPython 3.11 some 900 instructions.
+# As globals: to get a member from its class takes CPython 3.11 some 900 instructions.
 _CLOSING: Final = State.CLOSING
 _DRAINING: Final = State.DRAINING
 _OPEN: Final = State.OPEN
@@ -206,8 +206,8 @@ class Connection:
         cause: a `CloseCause` once the connection has begun to close, else None.
         failure: the `PeerError` that the peer caused, or None.
         lost: what ended the transport before both Close frames were exchanged, an `OSError` mostly, or None.
-        congested: set it while what was sent is not taken by the peer: pings are then not answered one by one; the
-            latest is answered by `answer_ping` once it is cleared (RFC 6455, 5.5.3).
+        congested: set it while the peer does not take what was sent: pings are then not answered one by one;
+            `answer_ping` answers the latest once this is cleared (RFC 6455, 5.5.3).
     """
 
     __slots__ = (
@@ -284,14 +284,14 @@ class Connection:
         """Record that the transport has ended. It may be called more than once.
 
         Args:
-            exc: what ended it, for `lost`; None if the peer has, or the reason is not known.
+            exc: what ended it, for `lost`; None if the peer ended it, or the reason is not known.
         """
         if exc is not None:
             self.lose(exc)
         self._step(_EOF, None)
 
     def lose(self, exc: BaseException) -> None:
-        """Note what ends the transport, if it is the first, and Close frames were not exchanged both ways before."""
+        """Note the first cause of the transport's end, unless Close frames were exchanged both ways before."""
         if self.lost is None and self.state < _DRAINING:
             self.lost = exc.with_traceback(None)  # whose frames would keep what they hold
 
@@ -320,7 +320,7 @@ class Connection:
             ConnectionClosed: the connection is not open.
             InvalidState: a message in fragments is unfinished.
             TypeError: `data` is neither `str` nor bytes-like.
-            UnicodeError: `data` is no text.
+            UnicodeError: `data` is not text.
             ExtensionError: an extension failed on it; it was not sent.
         """
         self.send_prepared(self.prepare_message(data, text, compress))

@@ -173,7 +173,7 @@ class Do(IntEnum):
     """End the transport at once, after one attempt to send what the encoder holds."""
 
 
-# Members by themselves: to ask the class for one takes CPython 3.11 some 900 instructions.
+# As globals: to get a member from its class takes CPython 3.11 some 900 instructions.
 _CLOSING: Final = State.CLOSING
 _DRAINING: Final = State.DRAINING
 _OPEN: Final = State.OPEN

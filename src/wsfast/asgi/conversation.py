@@ -113,7 +113,7 @@ class Cut(NamedTuple):
 
 Action: TypeAlias = Accept | Start | Answer | Message | Close | Cut
 
-# Members by themselves: to ask the class for one takes CPython 3.11 some 900 instructions.
+# As globals: to get a member from its class takes CPython 3.11 some 900 instructions.
 _CONNECTING: Final = Phase.CONNECTING
 _DENYING: Final = Phase.DENYING
 _OPEN: Final = Phase.OPEN

@@ -1,4 +1,4 @@
-"""The hot path between an asyncio transport and a handler, in Cython: the fast reading of `_channel_py.py`.
+"""The hot path between an asyncio transport and a handler, in Cython: the fast twin of `_channel_py.py`.
 
 It owns the way of a message on an open connection: received bytes to the decoder, messages to whoever
 consumes them, frames into the encoder, and the encoder's bytes to the transport. Everything rare
@@ -82,8 +82,8 @@ cdef enum:
     TURN_PACKED = 256  # what TURN_SENDS is, for messages that may be compressed, which takes longer
     LARGE_PACKED = 65536  # bytes of a message whose compression fills a turn
     SLICE_WRITES = 32  # connections written to at the end of a turn, between two looks at the clock
-    OVERHEAD = 64  # bytes that a held message counts for beside its own
-    QUEUE_SLACK = 64  # places of messages that were taken, which the queue may keep
+    OVERHEAD = 64  # bytes that a held message counts for beyond its own size
+    QUEUE_SLACK = 64  # places of taken messages that the queue may keep
     # Why reading is paused:
     PAUSED_HELD = 1  # the consumer is behind
     PAUSED_PENDING = 2  # the decoder has more events than one turn may handle
@@ -111,7 +111,7 @@ cdef class Turn:
     cdef bint _nests  # what `may_nest` tells, as of then
     cdef unsigned int _version
     cdef bint _resuming  # a task is being resumed from a transport's callback
-    cdef Py_buffer *_view  # of what is below the buffer: held to the end, so that nobody can resize it
+    cdef Py_buffer *_view  # of the object that owns the buffer's memory: held to the end, so that nobody can resize it
 
     def __cinit__(self, loop, buffer):
         self._view = <Py_buffer *>PyMem_Calloc(1, sizeof(Py_buffer))
@@ -220,7 +220,7 @@ def _is_stock(kind):
 
 cdef object _get_running_loop = asyncio._get_running_loop
 cdef object _remove_done_callback = Future.remove_done_callback
-# From Python 3.14 on a Future refers to who waits for it, until the wake-up that it is the argument of.
+# From Python 3.14 on a Future refers to the tasks that wait for it, until their wake-up has been called with it.
 cdef object _discard_from_awaited_by = getattr(asyncio.futures, "future_discard_from_awaited_by", None)
 cdef object _OPEN = State.OPEN
 cdef object _DRAINING = State.DRAINING
@@ -349,7 +349,7 @@ cdef class Receive:
         if wakeup is None or _remove_done_callback(future, wakeup) != 1:
             channel._forget_waiting()
             if future.done():
-                return 0  # cancelled, and the task is to learn it in this turn; what came stays in the queue
+                return 0  # the task was cancelled and learns that in this turn; the message stays in the queue
             callbacks = future._callbacks
             if callbacks is None or len(callbacks) != 1:
                 future.set_result(None)  # nobody waits yet, or not a task
@@ -380,7 +380,7 @@ cdef class Receive:
         finally:
             channel.turn._resuming = False
         if channel._receiver is None:
-            # It does not wait here any more, and might have ended: nothing is kept of it.
+            # The task does not wait here any more and might have ended: keep no reference to it.
             channel._wakeup = channel._context = None
         elif channel._wakeup is None and channel._future is not None:
             channel._wakeup = wakeup
@@ -459,8 +459,8 @@ cdef class Channel(Receiver):
     cdef Py_ssize_t _head
     cdef readonly object on_message
     cdef object _terminal
-    cdef object _future  # what a task that receives waits for; it serves again and again, and is not done
-    cdef object _wakeup  # of the task that was resumed from it and waits for it again, and the task's context
+    cdef object _future  # what a receiving task waits for; it never completes, so it can be used again and again
+    cdef object _wakeup  # wake-up callback of the task that was resumed and waits again, with the task's context
     cdef object _context
     cdef bint _resumes  # whether the transport is one from whose callbacks tasks are resumed
     cdef bint _hands_on  # whether it hands on what is raised in its callback, to the loop and whoever runs it
@@ -479,8 +479,8 @@ cdef class Channel(Receiver):
     cdef public bint packs
     cdef public bint write_paused
     cdef public bint ended
-    cdef int _at  # of `_events`, were delivered
-    cdef list _events  # that are being delivered, or None
+    cdef int _at  # how many of `_events` were delivered
+    cdef list _events  # being delivered, or None
     cdef readonly Turn turn
     cdef readonly Py_ssize_t held
     cdef readonly Py_ssize_t high_water
@@ -568,7 +568,7 @@ cdef class Channel(Receiver):
         if self.opening is None:
             memory = self._decoder._lend()
             if memory is not self.turn.buffer:
-                # The message's own memory: the decoder keeps it where it is until it is filled.
+                # The message's own memory: the decoder does not move it until it is filled.
                 PyObject_GetBuffer(memory, &view, PyBUF_WRITABLE)
                 start = <char *>view.buf
                 size[0] = view.len
@@ -610,7 +610,7 @@ cdef class Channel(Receiver):
 
     def show_held(self):
         """Deliver, in streaming mode, what has come of a message already: its sender may wait for a reaction."""
-        # A transport that is not ours may be receiving into what the decoder lent; then the next read shows it.
+        # Another's transport may be receiving into the memory that the decoder lent; then wait for its next read.
         if self._decoder.held and not self._decoder._stopped and (self._link is not None or not self._decoder._lent):
             self._deliver(self._decoder.feed(b""))
 
@@ -735,7 +735,7 @@ cdef class Channel(Receiver):
                 self._queue = _NO_QUEUE
                 self._head = 0
             elif self._head >= QUEUE_SLACK and self._head * 2 >= len(self._queue):
-                # The queue of a consumer that is always behind is never empty: what was taken is cut off now and then.
+                # The queue of a consumer that is always behind is never empty: cut off the taken part now and then.
                 del self._queue[:self._head]
                 self._head = 0
         self.held -= self._weight(message)
@@ -1031,7 +1031,7 @@ cdef class Iteration:
         if receive is None or wsf_holders(receive) > 2:
             receive = self._latest = self._endpoint._step()
         else:
-            # Nobody else refers to it any more.
+            # No other reference to it is left.
             receive._finished = receive._started = False
         return receive
 
@@ -1198,7 +1198,7 @@ cdef class SendEvent:
             self._rest.close()
 
     def __dealloc__(self):
-        # Not `__del__`, which is called once for each piece of memory, and that serves again and again.
+        # Not `__del__`: Python calls it once for an object's memory, which the freelist uses again and again.
         if not self._begun:
             warn("coroutine 'send' was never awaited", RuntimeWarning)
 
@@ -1291,7 +1291,7 @@ cdef class EventEndpoint:
         if (<dict>event).get("type") != _SEND:
             return self.send_rare(event)
         data = (<dict>event).get("bytes")
-        if type(data) is not bytes or len(<dict>event) > 2:  # else it has nothing but its type and its bytes
+        if type(data) is not bytes or len(<dict>event) > 2:  # the event has more than its type and its bytes
             if len(<dict>event) > 2 and (<dict>event).get("compress") is not None:
                 return self.send_rare(event)
             text = (<dict>event).get("text")

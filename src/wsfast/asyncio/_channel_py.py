@@ -1,13 +1,13 @@
 """The hot path between an asyncio transport and a handler, in plain Python: the readable specification.
 
-It owns the way of a message on an open connection: received bytes to the decoder, messages to whoever consumes
-them, frames into the encoder, and the encoder's bytes to the transport. Everything rare (control frames, closing,
-timers, compression) is left to `protocol.py`, whose class derives from `Channel` and adds the methods
-named in its docstring. `_channel.pyx` is its fast reading, with the same names and the same behaviour.
+It moves the messages of an open connection: received bytes to the decoder, messages to their consumer, frames into the
+encoder, and the encoder's bytes to the transport. Everything rare (control frames, closing, timers, compression) is
+left to `protocol.py`, whose class derives from `Channel` and adds the methods named in the docstring of `Channel`.
+`_channel.pyx` is its fast twin, with the same names and the same behaviour.
 
 Corking: frames that are sent while a batch of received data is handled gather in the encoder and are written once, when
-the batch is done. Frames sent at another time are written at the end of the loop's turn. Either way, 64 KiB are not
-held any longer.
+the batch is done. Frames sent at another time are written at the end of the loop's turn. Either way, they are written
+at once when 64 KiB have gathered.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ __all__ = ["Channel", "Endpoint", "EventEndpoint", "Turn"]
 CORK_SIZE: Final = 65536
 """Bytes gathered that are written without waiting for the end of the turn."""
 TURN_SIZE: Final = 131072
-"""Bytes written in one turn after which a task that sends gives others one. One message of 64 KiB is no reason yet."""
+"""Bytes written in one turn after which a sending task lets others run; more than one message of 64 KiB."""
 MANY_FRAGMENTS: Final = 1024
-"""Fragments of one message from which on each read ends its turn."""
+"""So many fragments into a message, each read ends its turn."""
 TURN_SENDS: Final = 2048
-"""Messages after which a task that sends without end gives others a turn, however small the messages are."""
+"""Messages after which a task that sends without end lets others run, however small the messages are."""
 TURN_PACKED: Final = 256
-"""What `TURN_SENDS` is, for messages that may be compressed, which takes longer."""
+"""`TURN_SENDS` for messages that may be compressed, which takes longer."""
 LARGE_PACKED: Final = 65536
 """Bytes of a message whose compression fills a turn."""
 LARGE: Final = 32768
-"""Bytes of a message that is not copied to be written with others."""
+"""Messages of so many bytes are written by themselves, not copied into one write with others."""
 SLICE: Final = 0.005
 """Seconds that the end of one turn may take before others get one."""
 SLICE_WRITES: Final = 32
@@ -135,7 +135,7 @@ class Channel:
         transport: the asyncio transport, None once it has ended.
         turn: what the loop's connections share.
         member: its subscriptions to topics, with `settle` and `leave`; None if it has none.
-        on_message: what is called with each message; None to queue them for `recv`.
+        on_message: called with each message; None to queue them for `recv`.
         owes: True from when a message is taken until the next is asked for: a reply may still come.
         receiving: whether messages are still delivered.
         sendable: whether a message may be encoded straight away: the connection is open, without compression, and no
@@ -149,7 +149,7 @@ class Channel:
         ended: whether no message will come after those that are queued.
         paused: the reasons why reading is paused, as bits.
         high_water, low_water: the first two of `use_marks`.
-        held: what the messages that are queued count for.
+        held: the bytes that the queued messages count for.
         messages_received, messages_sent, bytes_received, bytes_sent: totals.
     """
 
@@ -268,7 +268,7 @@ class Channel:
         self._events: list[Any] = []  # that are being delivered, `_at` of which were
         self._at = 0
         self.use_marks(Marks.of(read_limit))
-        # So many characters, of up to four bytes each, are below max_buffered whatever the transport has unsent.
+        # So many characters, of up to four bytes each, stay below `max_buffered` however much the transport has unsent.
         self._easy = sys.maxsize if max_buffered is None else max(0, (max_buffered - write_limit) // 4)
         self._max_buffered = sys.maxsize if max_buffered is None else max_buffered
         self.receiving = True
@@ -276,7 +276,7 @@ class Channel:
         self._turn_start = 0  # of this turn, in bytes sent
 
     def use_marks(self, marks: Marks) -> None:
-        """Pause reading by other marks than those of `attach`; to be called before there is a message."""
+        """Pause reading at other marks than those of `attach`; to be called before there is a message."""
         self._marks = marks
         self.high_water, self.low_water = marks.high, marks.low
 
@@ -335,7 +335,7 @@ class Channel:
     def show_held(self) -> None:
         """Deliver, in streaming mode, what has come of a message already: its sender may wait for a reaction."""
         decoder = self._decoder
-        # A transport that is not ours may be receiving into what the decoder lent; then the next read shows it.
+        # Another's transport may be receiving into the memory that the decoder lent; then wait for its next read.
         if decoder.held and not decoder.pending and (isinstance(self.transport, SocketTransport) or not decoder._lent):
             self._deliver(decoder.feed(b""))
 
@@ -346,7 +346,7 @@ class Channel:
             self._deliver(self._decoder.feed(b""))
 
     def _deliver_rest(self) -> None:
-        """Deliver what is being delivered, where a listener runs the loop within itself."""
+        """Go on delivering a batch while a listener of it runs the loop within itself."""
         if self._at < len(self._events):
             self._deliver([])
 
@@ -406,12 +406,12 @@ class Channel:
             self.on_message(event)
         except BaseException as exc:
             self.consumer_failed(exc)
-            # A listener that asks a cancelled Future for its result raises CancelledError: that cancels nothing here.
+            # A listener that asks a cancelled Future for its result raises CancelledError: a fault, not a cancellation.
             if isinstance(exc, ENDS_PROGRAM):
                 raise
 
     def _continue(self) -> None:
-        """Handle the next batch of what one read brought: other connections had a turn in between."""
+        """Handle the next batch of events of one read; other connections had a turn in between."""
         if self.paused != PAUSED_PENDING:
             return
         if self._decoder.pending:
@@ -499,7 +499,7 @@ class Channel:
             self._receiver.set_result(None)
 
     def pause(self, reason: int) -> None:
-        """Stop reading for one more reason; without effect for one that is there already."""
+        """Stop reading for one more reason; without effect if that reason is set already."""
         if not self.paused:
             self.transport_reading(False)
         self.paused |= reason
@@ -530,8 +530,8 @@ class Channel:
             cork: wait for the end of the turn.
 
         Returns:
-            False, and nothing is sent, where that is not the plain case: the connection is not open, compresses, masks,
-            has much unsent or a message in fragments under way.
+            False, with nothing sent, unless this is the plain case: the connection is open, does not compress or mask,
+            has little unsent and no message in fragments under way.
         """
         if not self.sendable or self._encoder._mask or not self.has_room(len(frames)):
             return False
@@ -547,11 +547,11 @@ class Channel:
         return True
 
     def send_behind(self, frames: bytes, count: int) -> bool:
-        """Do as `send_gathered`, by the end of the turn, also for a peer that is behind.
+        """Send as `send_gathered` does, by the end of the turn, and also to a peer that is behind.
 
         Returns:
-            False, and nothing is sent, where it is not the plain case for another reason, or `max_buffered` would be
-            passed.
+            False, with nothing sent, if this is not the plain case for another reason, or `max_buffered` would be
+            exceeded.
         """
         if not self.sendable or self._encoder._mask or not self._may_wait(len(frames)):
             return False
@@ -583,10 +583,10 @@ class Channel:
         Args:
             data: the message.
             compress: True or False to compress it or not; None leaves it to `PerMessageDeflate.should_compress`.
-            limit: bytes from which on it is not compressed here.
+            limit: bytes from which on a message is not compressed here.
 
         Returns:
-            False, and nothing is sent, if it would have to be compressed and is not below `limit`.
+            False, with nothing sent, if the message would have to be compressed and is not below `limit`.
         """
         opcode, payload = (Opcode.TEXT, data.encode()) if isinstance(data, str) else (Opcode.BINARY, data)
         self.settle_gathered()
@@ -604,7 +604,7 @@ class Channel:
         return True
 
     def has_room(self, n: int) -> bool:
-        """Tell whether a message of `n` bytes may surely be sent without waiting; False if that takes a closer look."""
+        """Tell whether a message of `n` bytes may be sent without waiting; False if that is not certain."""
         return (self.sendable or self.packs) and not self.write_paused and len(self._encoder) + n <= self._easy
 
     def write_encoded(self, frame: bytes) -> None:
@@ -632,7 +632,7 @@ class Channel:
             self.turn._add(self)
 
     def next_turn(self) -> Awaitable[None]:
-        """Return an awaitable that lets others have a turn, after which this connection has a new one."""
+        """Return an awaitable that lets others run, and then gives this connection a new turn."""
         self.turn_full = False
         self._turn_start = self.bytes_sent
         return asyncio.sleep(0)
@@ -645,16 +645,16 @@ class Channel:
         self._put(self._encoder.take())
 
     def write_gathered(self) -> None:
-        """Write what was gathered for the end of the turn; called as somebody else writes, or ends the transport."""
+        """Write what was gathered for the end of the turn; called before others write to the transport, or end it."""
         if self.connection is not None:
             self.flush()
 
     def flush_last(self) -> bool:
-        """Write what the encoder holds, after which nothing follows either way.
+        """Write what the encoder holds; nothing follows it either way.
 
         Returns:
-            True if it is sure that the peer sent nothing that was not read; then the transport is to be closed now. In
-            Cython, what was written goes out with the end of the stream, in one segment. False if that is not known.
+            True if it is certain that everything the peer sent was read; then the transport is to be closed now. In
+            Cython, what was written goes out with the end of the stream, in one segment. False if it is not certain.
         """
         self.flush()
         return False
@@ -730,7 +730,7 @@ class Endpoint:
         return self._channel
 
     def _send_encoded(self, frame: bytes) -> bool:
-        """Send a frame made for many connections of servers, if this one may get it as it is; tell whether it did."""
+        """Send a frame that was made for many connections of servers; return False if it does not fit this one."""
         channel = self._channel
         if channel is None:
             return False
@@ -760,7 +760,7 @@ class Endpoint:
         return self._opened()._receive(None, pieces=True)  # type: ignore[no-any-return]
 
     def _send_first(self, message: Any, text: bool | None, compress: bool | None) -> Awaitable[None] | None:
-        """Send a message if that takes one step; return what is to be awaited for the rest, or None."""
+        """Send a message if that takes one step, and return None; else return an awaitable that does the rest."""
         channel = self._opened()
         channel.turn.check_thread()
         if text is not None or not (type(message) is str or type(message) is bytes):
@@ -856,7 +856,7 @@ class EventEndpoint:
 
         Raises:
             ClientDisconnected: the connection has ended; it is an `OSError`.
-            RuntimeError: it is not the time for such an event.
+            RuntimeError: such an event is not allowed now.
             TypeError, ValueError: the event is malformed.
         """
         rest = self._send_first(event)
@@ -864,7 +864,7 @@ class EventEndpoint:
             await rest
 
     def _send_first(self, event: Any) -> Awaitable[None] | None:
-        """Send a message if that takes one step; return what is to be awaited for the rest, or None."""
+        """Send a message if that takes one step, and return None; else return an awaitable that does the rest."""
         channel = self._channel
         if channel is None or type(event) is not dict or channel.write_paused:
             return self.send_rare(event)

@@ -43,20 +43,20 @@ def broadcast(
     parameters, by the call itself. A client masks it for each.
 
     Connections that are not open are skipped. One that is sending another message in fragments is skipped too, with a
-    warning in the log. So is one that has more unsent than its `max_buffered`, if its `overflow` is ``"error"``; under
-    ``"drop"`` it is skipped silently and under ``"close"`` closed with 1013. So a peer that does not read never makes
-    the others wait, nor memory grow without bound.
+    warning in the log. So is one that has more unsent than its `max_buffered`, if its `overflow` is ``"error"``; with
+    ``"drop"`` it is skipped silently, and with ``"close"`` it is closed with 1013. A peer that does not read thus never
+    makes the others wait, nor lets memory grow without bound.
 
-    Call it where an event loop runs. Connections that belong to other loops, as in a server with several threads, are
-    sent to by their own loops a moment later; connections skipped there are logged in any case.
+    Call it in a thread in which an event loop runs. Connections of other loops, as in a server with several threads,
+    get the message from their own loops a moment later; what is skipped there is logged in any case.
 
     Args:
         connections: those to send to.
         message: `str` for a text message, bytes-like for a binary one.
         raise_exceptions: raise what would be logged, in an `ExceptionGroup`, after all were tried. Default: False.
         text: True sends bytes-like, which must be UTF-8, as text; False sends `str` as binary. Default: by type.
-        compress: whether to compress it, where that was agreed on and makes it smaller; None leaves the choice to
-            `compression`.
+        compress: whether to compress the message, where that was agreed on and makes it smaller; None leaves the choice
+            to `compression`.
 
     Raises:
         TypeError: `message` is neither `str` nor bytes-like.
@@ -165,7 +165,7 @@ class Prepared:
         self._packed: dict[Any, tuple[bytes, bytes]] | None = None
 
     def send(self, channel: ConnectionProtocol) -> bool:
-        """Send it to one connection, if that is open; tell whether it did.
+        """Send the message to one connection, if that is open; tell whether it was sent.
 
         Raises:
             ConcurrencyError: a message in fragments is under way there.
@@ -185,7 +185,7 @@ class Prepared:
         return True
 
     def put(self, channel: ConnectionProtocol) -> None:
-        """Send it to a connection that is open and has no message in fragments under way, whatever is unsent.
+        """Send the message to a connection that is open and has no message in fragments under way, whatever is unsent.
 
         Raises:
             ConcurrencyError: a connection in threads has begun one meanwhile.
@@ -207,7 +207,7 @@ class Prepared:
         """Return what a connection is to send next: payload, a server's frame, and whether they are compressed.
 
         Args:
-            compression: the connection's `PerMessageDeflate`, which counts on it that this is sent; or None.
+            compression: the connection's `PerMessageDeflate`, which takes the result for sent; or None.
         """
         size = len(self.payload)
         if compression is not None and (

@@ -53,5 +53,5 @@ class Listener:
     def on_writable(self) -> None:
         """Take note that what was unsent has fallen below a quarter of `write_limit`, after it was above it.
 
-        Between two calls the peer is read, so that a listener may use up the room each time.
+        Messages of the peer are read between two calls, so a listener may fill the buffer at each call.
         """

@@ -1,4 +1,4 @@
-"""The order in which the tasks of one connection send, and their waiting for the peer to take it.
+"""The order in which the tasks of one connection send, and how they wait for the peer to take what is sent.
 
 Most messages never come here: they are encoded in one step by the channel. An `Outbox` is made for a connection when a
 message takes several steps (it is compressed in a thread, or sent in fragments), for a ping or a pong, or when a task
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Outbox", "Waiters", "size_of"]
 
 _TURN_STEPS: Final = 256
-"""Messages and fragments after which a task that sends without waiting gives others a turn."""
+"""Messages and fragments after which a task that sends without having to wait lets others run."""
 
 
 def size_of(message: str | BytesLike) -> int:
@@ -56,7 +56,7 @@ class Waiters:
         return len(self._futures)
 
     def join(self, loop: asyncio.AbstractEventLoop) -> asyncio.Future[None]:
-        """Return a future, last of all, that is done when it is released."""
+        """Join the line at its end; return a future that is done when it is this one's turn."""
         waiter: asyncio.Future[None] = loop.create_future()
         self._futures.append(waiter)
         return waiter
@@ -65,7 +65,8 @@ class Waiters:
         """Wait until released; a task that is cancelled leaves the line at once.
 
         Args:
-            passed_over: called when it was released and cancelled in the same turn, so that it does not go on.
+            passed_over: called if the task was cancelled in the turn in which it was released, so that it does not go
+                on.
         """
         waiter = self.join(asyncio.get_running_loop())
         try:
@@ -84,14 +85,14 @@ class Waiters:
                 yield waiter
 
     def release_one(self) -> bool:
-        """Let the first one go on; False if nobody waits."""
+        """Release the first one; return False if nobody waits."""
         for waiter in self._waiting():
             waiter.set_result(None)
             return True
         return False
 
     def release(self, error: Exception | None = None) -> None:
-        """Let all go on, or raise an exception in each."""
+        """Release all, or raise an exception in each."""
         for waiter in self._waiting():
             if error is None:
                 waiter.set_result(None)
@@ -100,7 +101,7 @@ class Waiters:
 
 
 class Outbox:
-    """What is sent on one connection by tasks that may have to wait, in the order in which they came.
+    """Sends, on one connection, for tasks that may have to wait, in the order in which they came.
 
     Args:
         channel: the connection's protocol.
@@ -204,15 +205,15 @@ class Outbox:
         await self.drain()
 
     def _is_quick(self, message: str | BytesLike, compress: bool | None) -> bool:
-        """Tell whether a message is small enough, or sent uncompressed, so that no thread need compress it."""
+        """Tell whether a message needs no thread to compress it: it is small enough, or sent uncompressed."""
         return compress is False or size_of(message) < self._channel.thread_size
 
     def _compress_in_thread(
         self, message: str | BytesLike, text: bool | None, compress: bool | None
     ) -> asyncio.Future[None]:
-        """Compress a message in a thread and send it; the turn, which is this caller's, ends with that.
+        """Compress a message in a thread and send it; then the caller's turn ends.
 
-        Once begun, it is finished, whatever becomes of the caller: the compressor and the peer must stay in step.
+        Once begun, it is finished even if the caller is cancelled: the compressor and the peer must stay in step.
         """
         channel = self._channel
         loop = channel.loop
@@ -236,7 +237,7 @@ class Outbox:
             channel.count_sent()
             channel.written()
         except asyncio.CancelledError:
-            # The loop is at its end. What the thread has done to the compressor is not known.
+            # The loop is ending. What the thread has done to the compressor is not known.
             channel.start_close(CloseCode.INTERNAL_ERROR, "a message was not finished", CloseCause.LOCAL)
             done.cancel()
         except Exception as exc:
@@ -251,7 +252,7 @@ class Outbox:
             self.leave()
 
     def keep(self, event: Close) -> bool:
-        """Keep the peer's Close frame until the message that a thread compresses was sent; False if there is none."""
+        """Keep the peer's Close frame until the message that a thread compresses was sent; False if no thread does."""
         # RFC 6455, 5.5.1: "An endpoint MAY delay sending a Close frame until its current message is sent".
         if self._compressing and self._channel.connection.state is State.OPEN:
             self._kept = event
@@ -266,11 +267,11 @@ class Outbox:
             self._channel.handle_event(event)
 
     def put_off(self, close: Callable[[], None]) -> bool:
-        """Have a close begin behind the message that a thread compresses, and those in line; False if there is none.
+        """Put a close off until the messages before it are sent; return False if there are none.
 
-        They were sent before, the one whose turn it is too, though its task has not run yet. The close waits for half
-        of `close_timeout` at most, so that the peer has the other half: the next piece of a message in fragments may
-        never come. Where a close is put off already, this one is without effect.
+        Those are the message that a thread compresses, the one whose turn it is even though its task has not run yet,
+        and those in line. The close waits for at most half of `close_timeout`, since the next piece of a message in
+        fragments may never come; the peer has the other half. If a close is put off already, this one has no effect.
         """
         if not (self._compressing or self._called):
             return False
@@ -378,5 +379,5 @@ class Outbox:
     def end(self, error: Exception) -> None:
         """Raise an exception in all tasks that wait: the connection has ended."""
         self._drain.release(error)
-        # Those in line too: the message before theirs may wait for its next piece for ever.
+        # Also in those in line: the message before theirs may wait for its next piece for ever.
         self._line.release(error)

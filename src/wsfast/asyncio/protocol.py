@@ -1,8 +1,8 @@
 """The asyncio protocol of a connection: it moves bytes, obeys the `Session`, and applies backpressure.
 
-`ConnectionProtocol` serves a connection after its opening handshake, on either side. The way of a message is its base
-class, `Channel`; what is here does not happen for each message. What a frame means is decided in `connection`, when
-something has to happen in `session`, and in which order tasks send in `outbox`.
+`ConnectionProtocol` serves a connection after its opening handshake, on either side. Its base class, `Channel`, moves
+the messages; nothing here runs for each message. `connection` decides what a frame means, `session` when something has
+to happen, and `outbox` in which order tasks send.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ if TYPE_CHECKING:
 __all__ = ["ConnectionProtocol", "Host", "Opening", "turn_of"]
 
 _RECEIVE_SIZE: Final = 65536 + 64 if IMPLEMENTATION == "cython" else 16384
-"""What the codec handles in a few milliseconds; in Cython, a message of 64 KiB and its head come in one read."""
+"""Bytes that the codec handles in a few milliseconds; in Cython, a message of 64 KiB and its head fit into one read."""
 _LARGE_PACKED: Final = 65536
 """Bytes of a message whose compression fills a turn."""
 
 
-# Members by themselves: to ask the class for one takes CPython 3.11 some 900 instructions.
+# As globals: to get a member from its class takes CPython 3.11 some 900 instructions.
 _CLOSING: Final = State.CLOSING
 _DRAINING: Final = State.DRAINING
 _OPEN: Final = State.OPEN
@@ -69,7 +69,7 @@ class Host(Protocol):
 
 
 class Opening(Protocol):
-    """What handles a connection's callbacks until it is open."""
+    """Handles the transport's callbacks until the connection is open."""
 
     def connection_made(self, transport: asyncio.BaseTransport, protocol: ConnectionProtocol, /) -> None: ...
 
@@ -279,7 +279,8 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
             return
         session.received = self.bytes_received
         self._count_unsent()
-        # Silence is not the peer's fault while this side has paused reading, unless because the peer takes nothing.
+        # Silence is not the peer's fault while this side has paused reading, unless it paused because the peer does not
+        # take what is sent.
         session.deaf = bool(self.paused & ~PAUSED_WRITING) and not self.write_paused
         do = session.on_time(monotonic())
         if do is _DROP:
@@ -297,7 +298,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
             self.session.unsent = transport.get_write_buffer_size() + unacknowledged_by(transport)
 
     def handle_event(self, event: Event) -> None:
-        """Do what the decoder's event asks for, if it is no message."""
+        """Do what an event of the decoder other than a message asks for."""
         if isinstance(event, Close) and self._outbox is not None and self._outbox.keep(event):
             self.settle_later()
             return
@@ -306,23 +307,23 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         self.obey(self.session.handle(event, monotonic()))
 
     def is_terminal(self, event: Event) -> bool:
-        """Tell whether an event ends what the peer may send, and waits until what came before it is answered."""
+        """Tell whether an event ends what the peer may send, so that the messages before it are answered first."""
         # A listener has answered already, and while this side closes nothing can be answered.
         return self.listener is None and self.connection.state is _OPEN and isinstance(event, (Close, PeerError))
 
     def settle_later(self) -> None:
-        """Wait for the answers to what came before a Close frame or a failure, but not for long."""
+        """Keep a Close frame or a failure back until the messages before it are answered, but not for long."""
         self.session.keep_back(monotonic())
         self._schedule()
 
     def _settle_all(self) -> None:
-        """Handle what was kept back, though a thread compresses: what it makes is not sent then."""
+        """Handle what was kept back, even while a thread compresses a message, which is then not sent."""
         self.settle()
         if self._outbox is not None:
             self._outbox.hand_in()
 
     def _end_grace(self) -> None:
-        """Stop waiting for the consumer, which has neither answered nor taken what came."""
+        """Stop waiting for the consumer, which has neither answered nor taken the messages."""
         self._settle_all()
         if self.paused & PAUSED_HELD and self.connection.state is _CLOSING:
             # The peer's Close frame comes after messages for which there is no room.
@@ -346,7 +347,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         self._close_now(code, reason, cause)
 
     def _close_now(self, code: int | None, reason: str, cause: CloseCause, *, since: float | None = None) -> None:
-        """Start the closing handshake, whatever a thread compresses: that is lost."""
+        """Start the closing handshake now; a message that a thread still compresses is lost."""
         self.settle_gathered()
         do = self.session.close(monotonic(), code, reason, cause, since=since)
         if do is _NOTHING:
@@ -421,17 +422,17 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         self.discard()
 
     def transport_failed(self, exc: BaseException) -> None:
-        """Drop the connection because its transport, or what handled its bytes, raised, which it must not."""
+        """Drop the connection because its transport, or the code behind it, raised, which neither may do."""
         self.abort(CloseCause.LOST, exc)
         tell(self.host.logger.debug, "connection dropped: %r", exc)
 
     # --- Messages in pieces -------------------------------------------------------------------------------------
 
     def handle_fragment(self, event: Fragment) -> object | None:
-        """Return the part of a message's piece that is for the queue, or None."""
+        """Return the part of a piece of a message that is for the queue, or None."""
         if self.streaming:
             return event
-        # A message of which `recv_streaming` saw no piece, or the rest of one that it left.
+        # A message of which `recv_streaming` got no piece, or the rest of one that it gave up.
         if self._assembler is None:
             self._assembler = Assembler()
         return self._assembler.add(event)
@@ -462,14 +463,14 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
 
     @property
     def outbox(self) -> Outbox:
-        """The order in which tasks send that need several steps, or have to wait; made on first use."""
+        """Orders the tasks whose sending takes several steps, or has to wait; made on first use."""
         if self._outbox is None:
             self._outbox = Outbox(self)
         return self._outbox
 
     @property
     def room(self) -> Room:
-        """What tells the listener that it may send again; made on first use."""
+        """Tells the listener that it may send again; made on first use."""
         if self._room is None:
             self._room = Room(self)
         return self._room

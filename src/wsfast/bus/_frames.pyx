@@ -1,4 +1,4 @@
-"""The frames of `LocalBus`, in Cython: the fast reading of `_frames_py.py`, which has the rules."""
+"""The frames of `LocalBus`, in Cython: the fast twin of `_frames_py.py`, which explains the rules."""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint32_t

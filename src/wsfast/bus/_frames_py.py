@@ -1,4 +1,4 @@
-"""The frames of `LocalBus`, in plain Python: the readable specification. `_frames.pyx` is its fast reading.
+"""The frames of `LocalBus`, in plain Python: the readable specification. `_frames.pyx` is its fast twin.
 
 A frame is the number of bytes that follow the first six, in four bytes, the least first; what it is, in one; the number
 of bytes of its topic's name, in one; the name; and what its kind says.

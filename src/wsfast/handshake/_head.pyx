@@ -1,4 +1,4 @@
-"""A request's head that came whole, in Cython: the fast reading of `_head_py.py`, which has the rules.
+"""A request's head that came whole, in Cython: the fast twin of `_head_py.py`, which explains the rules.
 
 Each byte is looked at once, and a `str` is made of the values that the handshake looks at.
 """

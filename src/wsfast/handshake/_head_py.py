@@ -1,7 +1,7 @@
 """A request's head that came whole, in plain Python: the readable specification.
 
 Nearly every opening handshake comes in one read and is in order. It is checked and split here in one go; all others are
-left to `RequestParser`, which goes line by line and finds what is wrong. `_head.pyx` is the fast reading of this file.
+left to `RequestParser`, which goes line by line and finds what is wrong. `_head.pyx` is the fast twin of this file.
 """
 
 from __future__ import annotations

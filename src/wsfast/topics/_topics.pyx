@@ -1,4 +1,4 @@
-"""The index of topics and the gathering of a turn, in Cython: the fast reading of `_topics_py.py`.
+"""The index of topics and the gathering of a turn, in Cython: the fast twin of `_topics_py.py`.
 
 `_topics_py.py` is where the rules are explained; what is different here is only:
 

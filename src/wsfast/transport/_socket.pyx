@@ -1,4 +1,4 @@
-"""A stream socket as an asyncio transport, in Cython: the fast reading of `_socket_py.py`, which has the rules.
+"""A stream socket as an asyncio transport, in Cython: the fast twin of `_socket_py.py`, which explains the rules.
 
 What is different here is only:
 

@@ -2,7 +2,7 @@
 
 The socket belongs to the transport from `accept` or `connect` to the end: nobody else reads from it, writes to it or
 closes it, so that its descriptor is never somebody else's. It works on every loop that has ``add_reader`` and
-``add_writer``. `_socket.pyx` is its fast reading, with the same names and the same behaviour.
+``add_writer``. `_socket.pyx` is its fast twin, with the same names and the same behaviour.
 
 Reading: once for each call of the loop, into the memory that the protocol lends; in Cython again at once while a large
 message is under way.

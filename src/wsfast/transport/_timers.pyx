@@ -1,4 +1,4 @@
-"""Deadlines of many objects, kept in buckets, in Cython: the fast reading of `_timers_py.py`, which has the rules."""
+"""Deadlines of many objects, kept in buckets, in Cython: the fast twin of `_timers_py.py`, which explains the rules."""
 
 from libc.math cimport floor
 

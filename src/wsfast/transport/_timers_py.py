@@ -1,6 +1,6 @@
 """Deadlines of many objects, kept in buckets, in plain Python: the readable specification.
 
-`_timers.pyx` is its fast reading: each connection sets three deadlines, and takes them back, in a life of one message.
+`_timers.pyx` is its fast twin: each connection sets three deadlines, and takes them back, in a life of one message.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The hot path of TLS, in Cython: the fast reading of `_tls_py.py`, where the rules are explained.
+"""The hot path of TLS, in Cython: the fast twin of `_tls_py.py`, where the rules are explained.
 
 What is different here is only:
 

@@ -2,7 +2,7 @@
 
 It owns the way of bytes between a transport, which carries TLS records, and a protocol, which sees what is in
 them; the `ssl` module does the cryptography, in memory. Handshakes, errors and the end are in `tls.py`, whose class
-derives from `TLSPipe`. `_tls.pyx` is its fast reading, with the same names and the same behaviour.
+derives from `TLSPipe`. `_tls.pyx` is its fast twin, with the same names and the same behaviour.
 
 Reading: `ssl` is asked only for records that have come whole, since it tells of others by an exception, which costs as
 much as decrypting a small message. It is given a portion at a time, which takes less memory, and lets the protocol
