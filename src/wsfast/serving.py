@@ -1,7 +1,7 @@
-"""What a server asks of a client, and how it answers an opening handshake, whatever it runs on (RFC 6455, 4.2).
+"""How servers on asyncio, in threads and on trio judge and answer an opening handshake (RFC 6455, 4.2).
 
-It is for servers what `dial.settings` is for clients. Nothing here waits: where a hook returns an awaitable, the shell
-is asked to wait for it, or to refuse to.
+It is for servers what `dial.settings` is for clients. Nothing here waits: if a hook returns an awaitable, the shell is
+asked to await it, or refuses to.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ _UNTIMELY: Final = frozenset({CloseCause.LOST, CloseCause.KEEPALIVE, CloseCause.
 
 
 class ServerOptions(LimitOptions, total=False):
-    """What every server may be told besides its hooks, for type checkers; `wsfast.Server` documents it."""
+    """The options of every server except its hooks, for type checkers; `wsfast.Server` documents them."""
 
     extensions: Sequence[ServerExtensionFactory] | None
     origins: Origins | None
@@ -92,16 +92,16 @@ class Accepted(NamedTuple):
     """The response, to be sent first."""
     subprotocol: str | None
     compression: PerMessageDeflate | Chain | None
-    """What was agreed on: permessage-deflate, or a chain of extensions that it may be part of, or nothing."""
+    """What was negotiated: permessage-deflate, a chain of extensions with or without it, or None."""
 
 
-# What `Accepted` does is written in Python and takes as long as three calls.
+# `Accepted(...)` runs code in Python, which takes as long as three calls.
 _accepted: Callable[[tuple[bytes, str | None, PerMessageDeflate | Chain | None]], Accepted] = partial(
     tuple.__new__, Accepted
 )
 
 Answering: TypeAlias = Generator[Awaitable[Any], Any, Accepted | Response]
-"""The steps of an answer: each asks the shell to wait for what a hook returned, and to send what comes of it."""
+"""The steps of an answer: each yields what a hook returned, for the shell to await and to send the result back."""
 
 
 class BaseServer:
@@ -245,7 +245,7 @@ class BaseServer:
     # --- Proxies in front ---------------------------------------------------------------------------------
 
     def _sends_header(self, peer: object) -> bool:
-        """Tell whether a connection from there begins with a header of the PROXY protocol."""
+        """Tell whether a connection from this peer begins with a header of the PROXY protocol."""
         return self._proxies is not None and peer in self._proxies
 
     def _forwarded_from(self, request: Request, peer: object) -> Address | None:
@@ -255,7 +255,7 @@ class BaseServer:
         return forwarded_for(request.headers, self.forwarded)
 
     def _place(self, ws: Shell, request: Request, peer: Any, proxied: Proxied | None) -> Any:
-        """Have a connection come from where the proxies in front of it tell, if they do; return that address."""
+        """Set a connection's address to what the proxies in front of it tell, if they do; return the address."""
         client = self._forwarded_from(request, peer)
         if client is not None or (proxied is not None and proxied.source is not None):
             peer = client or peer
@@ -292,7 +292,7 @@ class BaseServer:
     def _answer(
         self, ws: Any, request: Request, peer: Callable[[], Any], refused: HandshakeRefused | None = None
     ) -> Answering:
-        """Answer a request: with what the connection is opened with, or with a response after which it is closed.
+        """Answer a request: with an `Accepted`, which opens the connection, or with a response that ends it.
 
         It raises no `Exception`: if a hook does, that is logged, and the answer is 500.
 
@@ -320,7 +320,7 @@ class BaseServer:
             return self._failed(exc)
 
     def _answer_at_once(self, ws: Any, request: Request, peer: Callable[[], Any]) -> Accepted | Response:
-        """Do what `_answer` does, in fewer steps, for a server that `_has_hooks` tells nothing of."""
+        """Do what `_answer` does, in fewer steps, for a server without hooks (`_has_hooks`)."""
         try:
             answer = self._accept(ws, request)
         except HandshakeRefused as exc:
@@ -387,11 +387,11 @@ class BaseServer:
         return exc.response
 
     def _unreadable(self, exc: HandshakeRefused, peer: Any) -> Response:
-        """Tell the log of a request that cannot be read, and return the answer; a face may have another."""
+        """Log a request that cannot be read, and return the answer; a subclass may answer otherwise."""
         return self._refused(exc, peer)
 
     def _tell_early_end(self, peer: Any, request: Request | None, why: str) -> None:
-        """Tell the log that a client has gone before its opening handshake was finished; `why` may be empty."""
+        """Log that a client has gone before its opening handshake was finished; `why` may be empty."""
         told = "connection from %s ended before its opening handshake%s"
         tell(self.logger.debug, told, format_address(peer), f": {show(why, 200)}" if why else "")
 
@@ -404,7 +404,7 @@ class BaseServer:
         tell(self.logger.info, "listening on %s", format_address(address))
 
     def _tell_end(self, connection: Connection, ws: Any) -> None:
-        """Tell the log how a connection ended; a face may have other words."""
+        """Log how a connection ended; a subclass may have other words."""
         tell_end(self.logger, connection, ws)
 
     def _tell_failure(self, ws: Any, exc: BaseException) -> None:
@@ -434,7 +434,7 @@ class BaseServer:
 
 
 class CountingServer(BaseServer):
-    """The common part of servers in threads and on trio: what they count, in whatever thread."""
+    """The common part of servers in threads and on trio: their counters, which any thread may change."""
 
     topics: Any  # a `Topics`, or None
 
@@ -481,7 +481,7 @@ class CountingServer(BaseServer):
             self._counted[ws] = None
 
     def _connection_ended(self, ws: Shell) -> None:
-        """Count a connection that has ended, and whose handler has returned, and tell the log of it."""
+        """Count, and log, a connection that has ended and whose handler has returned."""
         cause = ws._connection.cause or _LOST
         with self._counting:
             self._counted.pop(ws, None)
@@ -492,7 +492,7 @@ class CountingServer(BaseServer):
 
 
 async def finish_answer(steps: Answering, awaited: Awaitable[Any] | None = None) -> Accepted | Response:
-    """Go through the steps of an answer to the end, and wait where they ask for it.
+    """Go through the steps of an answer to the end, and await what they yield.
 
     Args:
         steps: what `BaseServer._answer` returned.
@@ -514,7 +514,7 @@ async def finish_answer(steps: Answering, awaited: Awaitable[Any] | None = None)
 
 
 def negotiate(limits: Limits, offers: Sequence[Any]) -> tuple[str | None, PerMessageDeflate | Chain | None]:
-    """Choose among the extensions that a client offers: the header to answer, and what does the work."""
+    """Choose among the extensions that a client offers; return the header of the answer, and the extensions."""
     compression, factories = limits.compression, limits.extensions
     if not offers or (compression is None and not factories):
         return None, None
@@ -544,7 +544,8 @@ def accepting_response(
     `choose` chooses among the offered extensions, as `negotiate` does; `headers`, `server` and `lines` are those of
     `accept_response`.
 
-    Where extensions of a program's own were chosen from it cannot be: they would be asked again, and may say more now.
+    With extensions of a program's own it cannot be built again: they would be asked once more, and may answer
+    otherwise.
     """
     upgrade = check_request(Request(request.raw))
     extension, _ = choose(upgrade.extensions)
@@ -552,7 +553,7 @@ def accepting_response(
 
 
 def check_context(ssl: object) -> None:
-    """Check that what a server is given for TLS is None or a server's context.
+    """Check that `ssl` of a server is None or a server's context.
 
     Raises:
         ValueError, TypeError: it is not.
@@ -566,7 +567,7 @@ def check_context(ssl: object) -> None:
 
 
 def _checked_origins(origins: Origins) -> Origins:
-    """Return a copy of what a server allows, if it is of the right types; a `str` would be taken letter by letter."""
+    """Return a copy of a list of allowed values, types checked: a `str` would be taken letter by letter."""
     if isinstance(origins, str) or not isinstance(origins, Iterable):
         raise TypeError(f"origins must be a list of str, compiled patterns and None, got {type(origins).__name__}")
     for allowed in origins:
@@ -578,7 +579,7 @@ def _checked_origins(origins: Origins) -> Origins:
 
 
 def handlers_of(handler: Any, subprotocols: Sequence[str] | None) -> dict[str | None, Any]:
-    """Return what serves each subprotocol, of what `serve` is given.
+    """Return the handler of each subprotocol, from the arguments of `serve`.
 
     Raises:
         TypeError: `subprotocols` together with a mapping, or as one `str`.
@@ -596,7 +597,7 @@ def handlers_of(handler: Any, subprotocols: Sequence[str] | None) -> dict[str | 
 
 
 def used_topics(topics: object, bridge: _B | None) -> _B:
-    """Return what a server in threads or on trio uses its topics through.
+    """Return the bridge of a server in threads or on trio to its topics.
 
     Args:
         topics: its topics, or None.

@@ -25,8 +25,8 @@ def broadcast(
 ) -> None:
     """Send a message to several connections, without waiting for any of them.
 
-    Connections that are not open are skipped. So is, with a warning in the log, one that is sending a message in
-    fragments, and one that has more than `write_limit` unsent: a peer that does not read makes nobody wait, and takes
+    Connections that are not open are skipped. With a warning in the log, so are connections that are sending a message
+    in fragments, and those with more than `write_limit` unsent: a peer that does not read makes nobody wait, and takes
     no more memory than `write_limit` and one message.
 
     Args:
@@ -34,7 +34,7 @@ def broadcast(
         message: `str` for a text message, bytes-like for a binary one.
         raise_exceptions: raise what would be logged, in an `ExceptionGroup`, after all were tried. Default: False.
         text: True sends bytes-like, which must be UTF-8, as text; False sends `str` as binary. Default: by type.
-        compress: True or False to compress it or not, where compression was agreed; None leaves it to the size.
+        compress: whether to compress the message, where compression was agreed on; None decides by its size.
 
     Raises:
         TypeError: `message` is neither `str` nor bytes-like.

@@ -41,7 +41,7 @@ class PathOptions(ConnectOptions, total=False):
 
 
 class _Connector(ClientSettings):
-    """One server, and how to connect to it: the settings are those of the client on asyncio."""
+    """One server, and how to connect to it, by the settings of the client on asyncio."""
 
     _dialer: SyncDialer
     _websocket_type: Callable[..., WebSocket] = WebSocket
@@ -122,7 +122,7 @@ def connect(uri: str, **options: Unpack[PathOptions]) -> WebSocket:
 
         ws = connect("wss://example.com/chat")           # the caller closes: ws.close()
 
-    A thread of its own answers pings and keeps the connection alive, whatever the program does.
+    Each connection has a thread that answers pings and keeps it alive, whatever the program does.
 
     Args:
         uri: ws:// or wss://. Its user name and password become Authorization. International host names are fine.
@@ -144,8 +144,8 @@ def connect(uri: str, **options: Unpack[PathOptions]) -> WebSocket:
         proxy_server_hostname: for an https:// proxy, as `server_hostname`.
         max_redirects: how many redirects are followed; 0 to raise `InvalidStatus` for them. Default: 10.
         process_response: called with the `Request` and the `Response` of each opening handshake, also of one that is
-            refused or redirected, before the client acts on it: to look at its headers, or to refuse by an exception,
-            which is raised here. A plain function; default none.
+            refused or redirected, before the client acts on it. It may look at the headers, and refuses by raising an
+            exception, which the caller of `connect` gets. A plain function; default none.
         create_connection: the class of the connections: a subclass of `WebSocket` with methods of the program's own.
             If it has an `__init__`, that takes the arguments of `WebSocket` and passes them on. Default: `WebSocket`.
         open_timeout: seconds for all of it: name lookup, proxy, TLS, redirects and opening handshake. None for no
@@ -168,11 +168,11 @@ def connect(uri: str, **options: Unpack[PathOptions]) -> WebSocket:
     Raises:
         InvalidURI, InvalidProxy: `uri` or `proxy` is not valid.
         ValueError, TypeError: another argument is wrong.
-        OSError: the server can not be reached, `ssl.SSLError` included.
+        OSError: the server cannot be reached, `ssl.SSLError` included.
         InvalidHandshake: the server's answer does not open the connection; subclasses say why, and have `response`.
         ProxyError: the proxy could not be reached, or refused.
         TimeoutError: `open_timeout` has passed.
-        ImportError: a SOCKS proxy is to be used and python-socks is not installed.
+        ImportError: the proxy is a SOCKS proxy, and python-socks is not installed.
     """
     given: dict[str, Any] = dict(options)
     # As `socket.create_connection` names them, whose options websockets takes.
@@ -233,13 +233,14 @@ def reconnect(
         uri: as for `connect`.
         process_exception: called with what an attempt raised; returns None to try again, or the exception to raise.
             Default: `wsfast.reconnect.process_exception`.
-        reconnect_delays: called to make the seconds between attempts. Default: `wsfast.reconnect.backoff`, which never
-            ends. A connection that the server ends within 5 s counts as an attempt that failed. Where the delays end,
-            the loop does: by what the last attempt raised, or, after such a connection, by itself.
+        reconnect_delays: returns an iterable of the seconds between attempts. Default: `wsfast.reconnect.backoff`,
+            which never ends. A connection that the server ends within 5 s counts as an attempt that failed. When the
+            delays are used up, the loop ends: it raises what the last attempt raised, or just ends after such a
+            connection.
         options: those of `connect`, except `sock`.
 
     Raises:
-        TypeError: `sock` is given, which could serve once only; else those of `connect`.
+        TypeError: `sock` is given, which can be used only once; else those of `connect`.
     """
     if options.get("sock") is not None:
         raise TypeError("reconnect() takes no sock: it could be used only once")

@@ -1,4 +1,4 @@
-"""The way from a client without an event loop to a server: what `dial` does on asyncio, with the same options."""
+"""Connecting a client without an event loop to a server: as `dial` does on asyncio, with the same options."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class SyncDialer(Route):
             deadline: for all of it.
 
         Raises:
-            OSError: the server can not be reached, `ssl.SSLError` included.
+            OSError: the server cannot be reached, `ssl.SSLError` included.
             TimeoutError: it took too long.
             InvalidProxy: the proxy's URL is not valid.
             ProxyError: the proxy could not be reached, refused, or did not answer in HTTP.

@@ -1,8 +1,8 @@
 """The byte stream below a connection without an event loop: a socket, and any layers of TLS on it.
 
-The socket never blocks; whoever wants to wait, waits in `wait`, with a deadline. TLS runs in memory (`ssl.MemoryBIO`),
-so that reading and writing need no more than the lock of their caller: an `ssl.SSLSocket` must not be used by two
-threads at once. It also makes TLS to the server through TLS to a proxy a matter of two layers.
+The socket never blocks; to wait, call `wait`, with a deadline. TLS runs in memory (`ssl.MemoryBIO`), so the caller's
+lock is enough to read in one thread and write in another: an `ssl.SSLSocket` must not be used by two threads at once.
+With TLS in memory, TLS to the server through TLS to a proxy is just two layers.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ __all__ = ["Deadline", "Link", "bounded", "open_tcp", "open_unix"]
 
 _RECEIVE: Final = 65536
 _OWN: Final = 65536
-"""Bytes of TLS's own answers (to KeyUpdates, for example) that may pile up while the peer takes none of them."""
+"""The most bytes of TLS's own answers (to KeyUpdates, for example) that may pile up while the peer does not read."""
 
 _AT_ONCE: Final = 86400.0
-"""The most seconds to wait in one go: the system takes no more than 2 ** 31 milliseconds. Who waits, does so again."""
+"""The most seconds to wait in one call, since the system takes at most 2 ** 31 milliseconds. Callers wait again."""
 
 _T = TypeVar("_T")
 
@@ -180,7 +180,7 @@ class Link:
         self.ended: bool = False
         """Whether the sending side was ended, or will be once what is kept was sent."""
         self.sent: int = 0
-        """Bytes that were to be sent so far, as they are on the wire."""
+        """Bytes handed in to be sent so far, as they are on the wire."""
         self.broken: OSError | None = None
         """The error by which writing has failed, if it has."""
         self._events = 0
@@ -215,7 +215,7 @@ class Link:
 
     @property
     def tls(self) -> ssl.SSLObject | None:
-        """What encrypts the bytes of its user, the innermost layer; None without TLS."""
+        """The innermost layer of TLS, which encrypts the user's bytes; None without TLS."""
         return self._layers[-1].object if self._layers else None
 
     def read(self) -> bytes | None:
@@ -246,7 +246,7 @@ class Link:
         return data
 
     def _answer(self) -> None:
-        """Send what TLS has to say itself, as far as the peer takes it."""
+        """Send TLS's own answers, as far as the peer takes them."""
         behind, before = self._held > 0, self.sent
         self._push()
         self._own = self._own + self.sent - before if behind else 0
@@ -254,7 +254,7 @@ class Link:
             raise ConnectionAbortedError("the peer makes TLS say more than it takes")
 
     def write(self, data: bytes) -> None:
-        """Send, or keep what the operating system does not take at once. It never raises: see `broken`."""
+        """Send data, and keep what the operating system does not take at once. It never raises: see `broken`."""
         if self.broken is not None or self.ended:
             return
         if not self._layers:
@@ -504,7 +504,7 @@ class _Attempt(Generic[_T]):
 
 
 def bounded(call: Callable[[], _T], deadline: Deadline, dispose: Callable[[_T], object] | None = None) -> _T:
-    """Call what cannot be given an absolute deadline, in a daemon thread, and wait no longer than the deadline.
+    """Make a call that has no deadline of its own in a daemon thread, and wait for it no longer than the deadline.
 
     Args:
         call: takes no argument.
@@ -547,7 +547,7 @@ def open_tcp(
     family: int = 0,
     local_addr: tuple[str, int] | None = None,
 ) -> socket.socket:
-    """Connect to the first address of a host that answers, as "happy eyeballs" has it (RFC 8305).
+    """Connect to the first address of a host that answers, by "happy eyeballs" (RFC 8305).
 
     The next address is tried when one has failed, or beside it when it has not answered for 250 ms; families alternate.
 

@@ -64,9 +64,9 @@ _Socket: TypeAlias = socket.socket  # a property of `Server` has the module's na
 SelectSubprotocol: TypeAlias = Callable[[WebSocket, Sequence[str]], "str | None"]
 
 _BATCH: Final = 64
-"""Connections that are accepted before it is looked whether the server is to stop."""
+"""Connections that are accepted between two checks whether the server is to stop."""
 _MOST_SURPLUS: Final = 64
-"""Connections that are refused at a time because there are too many; others are dropped."""
+"""With `max_connections` reached, so many clients at a time are answered 503; others are dropped."""
 
 
 class ServeOptions(ServerOptions, BindOptions, total=False):
@@ -319,7 +319,7 @@ class Server(CountingServer):
 
     @property
     def sockets(self) -> tuple[socket.socket, ...]:
-        """The sockets that it listens on, one for each address of `host`; none once it is closed."""
+        """The listening sockets, one for each address of `host`; empty once the server is closed."""
         return tuple(self._sockets)
 
     @property
@@ -418,17 +418,17 @@ class Server(CountingServer):
         compress: bool | None = None,
         wait: bool = True,
     ) -> Position | None:
-        """Send a message to all who subscribed to a topic, in all processes; any thread may.
+        """Send a message to all who subscribed to a topic, in all processes; any thread may call it.
 
         Args:
             topic, message, key, text, compress: those of `Topics.publish`.
-            wait: until the bus has taken it. Default: True.
+            wait: whether to wait until the bus has taken the message. Default: True.
 
         Returns:
             The message's `Position` in a topic with a history, if `wait` is set; else None.
 
         Raises:
-            ValueError, TypeError, UnicodeError: the topic's name, the message or the key is not one.
+            ValueError, TypeError, UnicodeError: the topic's name, the message or the key is not valid.
             InvalidState: the server has no topics, or is closed.
             BusUnavailable: if `wait` is set: other processes may not get it.
         """
@@ -688,10 +688,10 @@ def serve(
         open_timeout, ping_interval, ping_timeout, close_timeout: those of `wsfast.Server`.
         max_connections: the most connections at a time, those in their opening handshake and those whose handler has
             not returned among them; further clients are answered 503. None for no limit. Default: 1000.
-        stop_timeout: seconds for `Server.shutdown` to end in; None waits for handlers however long they take.
+        stop_timeout: seconds within which `Server.shutdown` ends; None waits for handlers however long they take.
             Default: 10.
-        topics: what its connections can subscribe to, a `wsfast.Topics`. It runs in a thread of its own, in which its
-            hooks are called; servers may share it. If a `wsfast.Server` has started it, it goes on there.
+        topics: a `wsfast.Topics`, to which connections can subscribe. It runs in a thread of its own, in which its
+            hooks are called; servers may share it. If a `wsfast.Server` has started it, it goes on running there.
         logger: default: ``logging.getLogger("wsfast.server")``.
         create_connection: the class of the connections: a subclass of `WebSocket` with methods of the program's own.
             If it has an `__init__`, that takes the arguments of `WebSocket` and passes them on. Default: `WebSocket`.

@@ -1,8 +1,8 @@
-"""Topics for servers in threads: a `Topics` belongs to an event loop, which runs in a thread of its own here.
+"""Topics for servers in threads: a `Topics` belongs to an event loop, which here runs in a thread of its own.
 
-A thread that subscribes or publishes has the loop's thread do it, and waits until that is done. Published messages are
-written by the loop's thread too, to each connection under its lock and without waiting; what the system does not take
-at once is left to the connection's own thread.
+A thread that subscribes or publishes asks the loop's thread to do it, and waits until that is done. The loop's thread
+also writes published messages, to each connection under its lock and without waiting; the connection's own thread sends
+what the system does not take at once.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Bridge:
         return self.wait(run)
 
     def wait(self, function: Callable[[], Awaitable[_T]]) -> _T:
-        """Have the loop's thread await something, and wait for it.
+        """Make the loop's thread await something, and wait for the result.
 
         Raises:
             InvalidState: this is the loop's thread, or the loop is closed.
@@ -120,7 +120,7 @@ class Bridge:
     # --- What connections and servers have -------------------------------------------------------------------
 
     def sink(self, ws: WebSocket) -> Sink:
-        """Return where the messages of a connection go."""
+        """Return the sink of a connection's messages."""
         return Sink(ws, self._hub.turn)
 
     def subscribe(self, ws: WebSocket, topic: str, info: str | None, wait: bool) -> None:
@@ -182,7 +182,7 @@ class Bridge:
 
 
 class Sink(BaseSink):
-    """Where a connection's messages from topics go: what `Topics` sees of it, in the loop's thread.
+    """The sink of a connection's messages from topics: what `Topics` sees of it, in the loop's thread.
 
     Args:
         ws: the connection.
@@ -224,7 +224,7 @@ class Sink(BaseSink):
         return self.ws._link.unsent > self.limits.write_limit
 
     def has_room(self, size: int) -> bool:
-        """Tell whether a message may be sent without further thought."""
+        """Tell whether a message may be sent without further checks."""
         return self.state is State.OPEN and not self.is_sending and not self.write_paused
 
     def send_gathered(self, frames: bytes, count: int, cork: bool = False) -> bool:
@@ -244,7 +244,7 @@ class Sink(BaseSink):
 
 
 class _Outbox:
-    """How those wait that send to a connection in steps."""
+    """The waiting of those who send to a connection in several steps."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink

@@ -77,7 +77,9 @@ class PingWaiter:
         """
         ws = self._ws
         with ws._answered:
-            # A pong may be behind what this program has not taken, but who waits for it may be who is to take that.
+            # The pong may be behind messages that this program has not taken, and the waiting thread may be the one to
+            # take
+            # them.
             longest = None if timeout is None else min(timeout, LONGEST)
             ws._answered.wait_for(lambda: self.latency is not None or self._ended or ws._waits, longest)
             if self.latency is None and (self._ended or ws._waits) and not self._ack_on_close:
@@ -92,7 +94,7 @@ class PingWaiter:
 
 
 class _Behind(NamedTuple):
-    """A close that waits for calls that send."""
+    """A close that waits until the sends before it are done."""
 
     calls: list[object]
     close: Callable[[], None]
@@ -190,12 +192,12 @@ class WebSocket(Shell):
 
     @property
     def socket(self) -> socket.socket:
-        """The connection's socket, to look at: TLS and frames are not its own, so nothing may be read or written."""
+        """The connection's socket, to inspect. Do not read or write it: TLS and frames are handled above it."""
         return self._link.sock
 
     @property
     def ssl_object(self) -> ssl.SSLObject | None:
-        """What tells of TLS: `version`, `cipher`, `getpeercert` for the peer's certificate; None without TLS.
+        """The TLS of the connection: it has `version`, `cipher`, and `getpeercert`; None without TLS.
 
         It is there in a server's hooks too.
         """
@@ -250,7 +252,7 @@ class WebSocket(Shell):
             TimeoutError: no message came in time.
             ConnectionClosed: the connection is closed, and no message is left.
             ConcurrencyError: this thread is in `recv_streaming`.
-            UnicodeDecodeError: `decode` is True and the message is no UTF-8.
+            UnicodeDecodeError: `decode` is True and the message is not UTF-8.
         """
         self._check_receiver()
         if timeout is None:
@@ -277,7 +279,7 @@ class WebSocket(Shell):
         """Take the next whole message; the turnstile is held."""
         while True:
             event = self._next(end)
-            # It began to arrive in pieces, for a `recv_streaming` that never saw them, or left them.
+            # The message began to arrive in pieces, for a `recv_streaming` that never got them, or gave them up.
             message = self._assembler.add(event) if isinstance(event, Fragment) else event
             if message is not None:
                 return message
@@ -294,8 +296,8 @@ class WebSocket(Shell):
     def recv_streaming(self, decode: bool | None = None) -> Iterator[str | bytes]:
         """Receive one message in pieces, as they arrive, so that it need not fit into memory.
 
-        The pieces follow the stream as it arrives, not the frames. If the iteration is left before the end of
-        the message, the rest of it is dropped. `max_size` limits the whole message here too. Other threads that
+        Each piece is what has just arrived, whatever the sender's frames were. If the iteration is left before the end
+        of the message, the rest of it is dropped. `max_size` limits the whole message here too. Other threads that
         receive wait until the message is over.
 
         Args:
@@ -305,7 +307,7 @@ class WebSocket(Shell):
         Raises:
             ConnectionClosed: the connection ended before the message or within it.
             ConcurrencyError: this thread is in `recv_streaming` already.
-            UnicodeDecodeError: `decode` is True and the message is no UTF-8.
+            UnicodeDecodeError: `decode` is True and the message is not UTF-8.
         """
         self._check_receiver()
         with self._turnstile:
@@ -393,13 +395,13 @@ class WebSocket(Shell):
             message: `str` for a text message, bytes-like for a binary one, or an iterable of either, whose items are
                 sent as the fragments of one message; other threads that send wait for its end.
             text: True sends bytes-like, which must be UTF-8, as text; False sends `str` as binary.
-            compress: True or False to compress it or not, where compression was agreed; None leaves it to the size.
+            compress: whether to compress the message, where compression was agreed on; None decides by its size.
 
         Raises:
             ConnectionClosed: the connection is closed.
             ConcurrencyError: the iterable sends to the same connection.
             TypeError: the message is of another type, or of several.
-            UnicodeError: it is no text.
+            UnicodeError: the message is not text.
         """
         whole = is_whole(message)
         self._check_sender()
@@ -434,7 +436,7 @@ class WebSocket(Shell):
         self._drain()
 
     def _go_on_closing(self) -> None:
-        """Have the close done that waits, if this call was the last that it waits for."""
+        """Go on with a waiting close, if this call was the last that it waits for."""
         if self._behind is not None:
             with self._lock:
                 self._close_in_turn()
@@ -473,7 +475,8 @@ class WebSocket(Shell):
             within: bytes that may be unsent; None for any number.
 
         Returns:
-            Whether they were; False if it is not open, is sending a message in fragments, or has more unsent.
+            Whether they were written: False if the connection is not open, is sending a message in fragments, or has
+            more unsent.
         """
         with self._lock:
             connection = self._connection
@@ -489,7 +492,9 @@ class WebSocket(Shell):
         """Write a whole message whose encodings are shared by many connections, whatever is unsent.
 
         Returns:
-            Whether it was; False if it is not open, or if another message is sent in fragments or being compressed.
+            Whether it was written: False if the connection is not open, or another message is being sent in fragments
+                or
+            compressed.
         """
         with self._lock:
             connection = self._connection
@@ -504,40 +509,40 @@ class WebSocket(Shell):
     def subscribe(self, topic: str, *, info: str | None = None, wait: bool = True) -> None:
         """Subscribe to a topic: what is published to it from now on is sent to the peer, until the connection ends.
 
-        Without effect if it has subscribed already.
+        Without effect if the connection has subscribed already.
 
         Args:
             topic: 1 to 200 of ``A-Z a-z 0-9 _ . : @ / -``.
             info: what others learn of this connection, in a topic with presence; at most 1024 bytes in UTF-8.
-            wait: until the bus, if there is one, has what other processes publish sent here. Default: True.
+            wait: whether to wait until the subscription holds in other processes too, if there is a bus. Default: True.
 
         Raises:
-            ValueError, TypeError: the name is not one, or `info` is not fit.
+            ValueError, TypeError: `topic` is not a valid name, or `info` is not valid.
             NotAuthorized: the hook `authorize`, which is called in the topics' thread, does not allow it.
             TooManySubscriptions: a limit of `Topics` is reached.
             ConnectionClosed: the connection is closed.
             InvalidState: its server has no topics, or they are closed.
-            BusUnavailable: other processes cannot be reached; it is subscribed, and this process' messages are sent.
+            BusUnavailable: other processes cannot be reached; the connection is subscribed to this process' messages.
         """
         self._topics_bridge().subscribe(self, topic, info, wait)
 
     def unsubscribe(self, topic: str) -> bool:
-        """Unsubscribe from a topic; tell whether it had subscribed. What was published before is sent."""
+        """Unsubscribe from a topic; return False if there was no subscription. What was published before is sent."""
         return self._topics_bridge().unsubscribe(self, topic)
 
     def recover(self, topic: str, since: Position | str | None, *, info: str | None = None) -> int:
-        """Send the peer what it missed of a topic with a history, and subscribe; nothing is left out or sent twice.
+        """Send the peer what it missed of a topic with a history, and subscribe, without a gap and without repeating.
 
         Args:
             topic, info: those of `subscribe`.
-            since: the position of the latest message that the peer has, or what `str` made of it; None to send all
-                that is kept.
+            since: the position of the latest message that the peer has, as a `Position` or its `str`; None to send
+                all that is kept.
 
         Returns:
             How many messages it had missed.
 
         Raises:
-            NotRecovered: some of them are not kept any more; it is not subscribed.
+            NotRecovered: some of them are not kept any more; the connection has not been subscribed.
             ValueError, TypeError: as `subscribe`, or the topic has no history, or `since` is not a position.
             BusUnavailable: the history cannot be read now.
             NotAuthorized, TooManySubscriptions, ConnectionClosed, InvalidState: as `subscribe`.
@@ -558,13 +563,13 @@ class WebSocket(Shell):
 
         Args:
             topic, message, key, text, compress: those of `Topics.publish`.
-            wait: until the bus has taken it. Default: True.
+            wait: whether to wait until the bus has taken the message. Default: True.
 
         Returns:
             The message's `Position` in a topic with a history, if `wait` is set; else None.
 
         Raises:
-            ValueError, TypeError, UnicodeError: the topic's name, the message or the key is not one.
+            ValueError, TypeError, UnicodeError: the topic's name, the message or the key is not valid.
             ConnectionClosed: the connection is closed.
             InvalidState: its server has no topics, or they are closed.
             BusUnavailable: if `wait` is set: other processes may not get it.
@@ -574,7 +579,7 @@ class WebSocket(Shell):
 
     @property
     def topics(self) -> set[str]:
-        """The topics that it has subscribed to, as a new set."""
+        """The topics that this connection has subscribed to, as a new set."""
         return set() if self._bridge is None or self._sink is None else self._bridge.names(self._sink)
 
     def _topics_bridge(self) -> Bridge:
@@ -736,13 +741,12 @@ class WebSocket(Shell):
     def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
         """Close the connection with the closing handshake and wait for its end, for at most `close_timeout`.
 
-        What other threads called `send` for before goes out first, if that takes no longer than half of that time. Only
-        a message in fragments that was begun is cut off: its next piece may never come.
+        Messages for which other threads called `send` before go out first, if that takes no longer than half of
+        `close_timeout`. A message in fragments that has begun is cut off then, since its next piece may never come.
 
         On a connection that is closed or closing already it only waits. What the peer sent before its own
-        Close frame can still be received after, up to `read_limit`: where that is not enough, the rest is dropped,
-        unless another thread receives it within a second. If the wait is interrupted, by Ctrl-C, the connection is
-        dropped.
+        Close frame can still be received afterwards, up to `read_limit`; what exceeds that is dropped, unless another
+        thread receives it within a second. If Ctrl-C interrupts the wait, the connection is dropped.
 
         Args:
             code: 1000 to 1003, 1007 to 1014 or 3000 to 4999; 1005 for a Close frame without a code.
@@ -798,7 +802,7 @@ class WebSocket(Shell):
             self._start_close(code, reason, cause)
 
     def _leave(self, code: int, cause: CloseCause) -> None:
-        """Close because a server's handler has returned: nobody takes any more what comes."""
+        """Close because a server's handler has returned: nobody receives messages any more."""
         with self._lock:
             self._start_close(code, "", cause)
             self._discard()
@@ -851,7 +855,7 @@ class WebSocket(Shell):
     def _end(self) -> None:
         """Note that the transport has ended, and wake everybody; the lock is held. The thread closes the socket.
 
-        To call it again does no harm: Ctrl-C may have come in the middle.
+        It may be called again: Ctrl-C may have interrupted it in the middle.
         """
         self._over = True
         self._behind = self._close_at = None
@@ -942,7 +946,7 @@ class WebSocket(Shell):
             write = self._link.blocked
             broken = self._link.broken is not None
             if broken and not read and not self._waits:
-                # What the system has received already may hold more than there is room for: give the program time.
+                # The system may have received more than there is room for: give the program time.
                 self._waits = True
                 self._writable.notify_all()
                 self._answered.notify_all()
@@ -957,7 +961,8 @@ class WebSocket(Shell):
             if write:
                 self._sent_more()
             if self._pending and not self._paused:
-                # Of what one read brought, so that it is soon done with: time is looked at when the next has been made.
+                # Only part of what one read brought, so that this does not take long; the clock is looked at after each
+                # part.
                 self._received(b"")
                 return True
             if self._link.broken is not None:

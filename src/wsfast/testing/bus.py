@@ -1,4 +1,4 @@
-"""What a bus must do: the tests that an author of one runs.
+"""What a bus must do: tests for authors of a bus.
 
 ::
 
@@ -198,7 +198,7 @@ async def check_subscriptions(make: Make) -> None:
 
 
 async def check_many_topics(make: Make) -> None:
-    """Thousands of topics are no trouble."""
+    """Thousands of topics work as few do."""
     async with processes(make, 2) as (one, two):
         topics = [f"many.{number}" for number in range(5000)]
         await two.join(*topics)
@@ -267,7 +267,7 @@ async def check_histories(make: Make) -> None:
 
 
 async def check_history_limits(make: Make) -> None:
-    """A history keeps its size, and its time; what is gone is said to be."""
+    """A history keeps to its size and its time, and says so when messages are gone."""
     async with processes(make, 2) as (one, two):
         positions = [await one.bus.store("small", b"%d" % number, 10, 60.0) for number in range(500)]
         reading = await two.bus.read("small", None)

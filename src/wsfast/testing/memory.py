@@ -14,7 +14,7 @@ Side: TypeAlias = Literal["client", "server"]
 """An end of a pipe."""
 
 _PIECE: Final = 65536
-"""The most bytes that one delivery has, as one read of a socket has a most."""
+"""The most bytes of one delivery, as one read of a socket has a limit."""
 _SMOOTH: Final = 0.02
 """Seconds that one delivery stands for, at most, where `bandwidth` is limited."""
 _HIGH: Final = 65536
@@ -422,7 +422,7 @@ class Pipe:
             if not target._closing:
                 target._deliver(piece)
             elif piece and target._lost:
-                # Nobody is there to take it, and the sender's system learns that.
+                # Nobody is left to take the data, and the sender's system learns that.
                 end._lose(ConnectionResetError("the peer has closed the connection"))
         except Exception as exc:
             self.loop.call_exception_handler(

@@ -72,15 +72,15 @@ class _PipeDialer(Dialer):
 class pair:  # noqa: N801
     """Connect a client and a server in memory: ``async with pair() as (client, server):``.
 
-    At the end of the block both ends are closed, by the closing handshake if the network still works; nothing is left
-    behind. What was sent to a handler reaches it first, and it gets a second to take it and to end. If the block
-    raises, both ends are dropped at once.
+    At the end of the block both ends are closed, by the closing handshake if the network still works; no task is left
+    behind. A handler first gets what was sent to it, and has a second to take that and to end. If the block raises,
+    both ends are dropped at once.
 
     Args:
         server: a `Server` whose handlers are to be tested, dispatch by subprotocol included; a handler, for a server of
-            its own; or None: then both ends are for the test to use. A `Server` can be used for any number of pairs,
+            its own; or None: then the test uses both ends. A `Server` can be used for any number of pairs,
             and is not closed.
-        uri: what the client asks for; the path can matter to the server. Default: ``ws://server.test/``.
+        uri: the URI that the client asks for; its path can matter to the server. Default: ``ws://server.test/``.
         server_options: for the server that is made when none is given, as for `Server`; default none.
         latency, bandwidth, chunk_size, window: the network's; see `Pipe`.
         client_options: those of `connect`, such as ``subprotocols=["chat"]``.
@@ -165,7 +165,7 @@ class pair:  # noqa: N801
         client, server = self._pair
         client.close_nowait()
         if self._held:
-            # What the test has not received is of no interest any more.
+            # Messages that the test has not received do not matter any more.
             self._protocol.discard()
         _, late = await asyncio.wait(
             [asyncio.ensure_future(client.wait_closed()), asyncio.ensure_future(server.wait_closed())],

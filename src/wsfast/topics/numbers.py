@@ -15,7 +15,7 @@ __all__ = ["Gap", "Incoming", "Outgoing"]
 _IDLE: Final = 600.0
 """Seconds after its last message from which on a topic's counter may be forgotten."""
 _SETTLES: Final = 12.0
-"""Seconds after which a message that is tried again and again has arrived or was given up."""
+"""Seconds after which a message that is sent again and again has arrived or was given up."""
 _MAX_TOPICS: Final = 200_000
 _MAX_ORIGINS: Final = 10_000
 """Processes whose numbers of one topic are remembered."""
@@ -29,18 +29,18 @@ _PATIENCE: Final = 0.9
 
 
 class Gap(NamedTuple):
-    """Messages that this process did not get, so that nobody who is connected to it did; or one of its threads.
+    """Messages that this process, or one of its threads, did not get, and so none of the connections there.
 
-    A loss is reported once for each process that sent the messages, within about two seconds of its next sign of life;
-    what a thread did not get because too much waits for it, within a second.
+    A loss is reported once for each process that sent the messages, within about two seconds of its next sign of life.
+    What a thread did not get because too much waits for it is reported within a second.
     """
 
     topic: str
-    """The topic that they were published to."""
+    """The topic that the messages were published to."""
     missed: int | None
     """How many were lost; None if that is not known."""
     recovered: bool = False
-    """Whether they were, or will be, delivered from the topic's history after all."""
+    """Whether the messages were, or will be, delivered from the topic's history after all."""
 
 
 class _Mark(NamedTuple):

@@ -1,4 +1,4 @@
-"""What this process and the others tell each other: signs of life, the latest numbers, and who is present."""
+"""Reports between this process and the others: signs of life, the latest numbers, and who is present."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Others:
             self._beating = self._loop.call_later(_BEAT, self._beat)
 
     def end(self) -> None:
-        """Take leave."""
+        """Tell the others that this process ends."""
         self._running = False
         if self._bus is not None:
             self._tell({"bye": 1})
@@ -103,7 +103,7 @@ class Others:
                 self._answer("tails")
 
     def forget(self, origin: int) -> None:
-        """Take note that one has ended, or is taken to have."""
+        """Take note that a process has ended, or is taken to have."""
         self._incoming.forget(origin)
         for topic, present, came in self._presence.forget(origin):
             self._reports.moved(topic, present, came)

@@ -1,8 +1,8 @@
 """The part of `Topics` that belongs to one event loop: who subscribed on it, and what goes out to them.
 
-`Topics` runs on the event loop on which it was started first. There its `Home` is, which knows the bus, the histories
-and who is present. Servers on other loops, in other threads, have a `Far` part each: with an index of its own, and a
-queue in each direction, which is emptied at the end of a turn, in order. So a publish is handed to each thread once,
+`Topics` runs on the event loop on which it was started first. Its `Home` is there, which knows the bus, the histories
+and who is present. Servers on other loops, in other threads, have a `Far` part each, with an index of its own and a
+queue in each direction, which is emptied in order at the end of a turn. Thus a publish is handed to each thread once,
 and nothing that happens for each message or connection takes a lock.
 """
 
@@ -40,7 +40,7 @@ _T = TypeVar("_T")
 
 _OPEN: Final = State.OPEN  # in Python 3.11, to get a member from its class takes a call
 _TURN: Final = 256
-"""Publishes of which awaiting one gives others a turn of the loop."""
+"""Of so many publishes that are awaited, one gives others a turn of the loop."""
 _TRIES: Final = 100
 _LOOK: Final = 1.0
 """Seconds between two looks at whether an event loop that is asked for something is there still."""
@@ -244,7 +244,7 @@ class Part:
         counted = (self.publishes, deliveries, index.writes, conflated, delivery.dropped, self.recovered)
         return dict(zip(TOTALS, counted, strict=True))
 
-    # --- What is another thing at home and far from it
+    # --- What differs between home and far parts
 
     async def run(self, make: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
         """Run a coroutine function at home, and return what it does."""

@@ -27,9 +27,9 @@ class Present(NamedTuple):
     """Somebody who is present in a topic: one connection that subscribed to it."""
 
     id: str
-    """Which connection it is, as `WebSocket.id` says."""
+    """The connection's `WebSocket.id`."""
     info: str | None
-    """The `info` that `WebSocket.subscribe` was given."""
+    """The `info` that was given to `WebSocket.subscribe`."""
 
 
 class Presence:

@@ -68,7 +68,7 @@ def check_name(name: object) -> str:
 
 
 class _Known(dict[str, Rule]):
-    """The rules of names that were asked for lately; those of another are found, and kept, when it is asked for."""
+    """The rules of names that were asked for lately; a missing name's rules are looked up, and kept."""
 
     def __init__(self, find: Callable[[str], Rule]) -> None:
         self._find = find

@@ -41,17 +41,17 @@ class Topics:
                 ws.publish("room.1", message)
 
     A server that is given a `Topics` starts and stops it; several servers may share it. Without a server, ``async with
-    topics:`` does. It runs on the event loop on which it was started first, which has to be there until the end;
-    servers on other loops, in other threads, take part. Its methods are called in the thread of any of these loops,
-    with connections of that loop. `authorize` is called there, too; `on_gap`, `on_presence`, and `encode` for what
-    comes from the bus, are called in the thread of the first loop.
+    topics:`` does. It runs on the event loop on which it was started first, which must run until the end; servers on
+    other loops, in other threads, take part. Call its methods in the thread of any of these loops, with connections of
+    that loop. `authorize` is called there, too; `on_gap`, `on_presence`, and `encode` for messages from the bus, are
+    called in the thread of the first loop.
 
     Args:
-        bus: what carries messages to other processes, such as `LocalBus` or `RedisBus`; None for a single process.
-        authorize: called as ``authorize(ws, topic)`` before each subscription by `WebSocket.subscribe`; must return
-            True to allow it, or False. For topics whose names a client chose.
-        encode: called as ``encode(topic, message, position)`` once for each message and process, to make what its
-            subscribers are sent, `str` or `bytes`; `position` is None in topics without a history. Default: the message
+        bus: carries messages to other processes, such as `LocalBus` or `RedisBus`; None for a single process.
+        authorize: called as ``authorize(ws, topic)`` before each subscription by `WebSocket.subscribe`; returns True to
+            allow it, else False. Needed if clients choose the topics' names. Default: every subscription is allowed.
+        encode: called as ``encode(topic, message, position)`` once for each message and process; returns the `str` or
+            `bytes` that subscribers are sent. `position` is None in topics without a history. Default: the message
             itself.
         key: a secret of 1 to 64 bytes, the same in all processes, with which messages on the bus are signed; those with
             a wrong signature are dropped. None for no signatures.
@@ -59,7 +59,7 @@ class Topics:
         max_subscriptions: how many subscriptions there may be in this process; with servers in several threads, each
             of them may exceed it by one.
         max_size: the most bytes of a message that is taken from the bus, or put on it.
-        on_gap: called with a `Gap` when messages of other processes are known to be lost, or a thread did not get some.
+        on_gap: called with a `Gap` when messages of other processes were lost, or a thread did not get some.
         on_presence: called as ``on_presence(topic, present, came)`` when somebody came (True) or left (False), in
             topics with presence; `present` is a `Present`.
         logger: default: ``logging.getLogger("wsfast.topics")``.
@@ -107,16 +107,17 @@ class Topics:
     def configure(
         self, pattern: str, *, history: History | None = None, presence: bool = False, conflate: bool = False
     ) -> None:
-        """Say what holds for a topic, or for all whose names have a prefix; the longest one counts.
+        """Set the rule for a topic, or for all topics whose names have a prefix; the longest prefix counts.
 
-        The same must hold in all processes. To be called before the start.
+        Set the same rules in all processes, before the start.
 
         Args:
-            pattern: a topic's name, or a prefix with ``*`` behind it.
-            history: that messages are kept, numbered and delivered in one order everywhere; None for not.
-            presence: that it is known everywhere who subscribed.
-            conflate: that of the messages with the same key only the newest matters: it takes the place of one that is
-                not sent yet.
+            pattern: a topic's name, or a prefix followed by ``*``.
+            history: keep messages, number them, and deliver them in one order everywhere; None, the default, for no
+                history.
+            presence: let all processes know who has subscribed. Default: False.
+            conflate: of the messages with the same key only the newest matters: it takes the place of one that is not
+                sent yet. Default: False.
 
         Raises:
             ValueError, TypeError: the pattern is not one, has a rule already, or `history` comes with `conflate`.
@@ -134,12 +135,12 @@ class Topics:
         self._hub.rules.add(pattern, Rule(history, presence, conflate))
 
     async def start(self) -> None:
-        """Begin to work, on the running event loop; called once more, only count.
+        """Start on the running event loop; each further call only counts one more user.
 
         It waits until the bus can reach other processes, but for no more than 3 s: then what is published reaches this
         process, `health` says ``"degraded"``, and the bus goes on trying.
 
-        If it runs on another event loop, in another thread, this one takes part.
+        If it runs on another event loop already, in another thread, this loop takes part.
 
         Raises:
             InvalidState: it was closed, or was started on another event loop that does not run any more.
@@ -147,9 +148,9 @@ class Topics:
         await self._hub.start(asyncio.get_running_loop())
 
     async def close(self) -> None:
-        """End, if nobody else who started it still uses it. What is pending is sent.
+        """Stop, unless somebody else who started it still uses it. Pending messages are sent.
 
-        On another event loop than the one that it runs on, only that loop's part ends, unless it is the last.
+        On an event loop that takes part, only that loop's part ends, unless it is the last.
         """
         await self._hub.close(asyncio.get_running_loop())
 
@@ -186,24 +187,24 @@ class Topics:
     ) -> Awaitable[Position | None]:
         """Send a message to all who subscribed to a topic, in all processes.
 
-        It is queued by the call, behind what was sent and published before, and goes out by the end of the loop's
-        turn. What is to be done with a connection that has too much unsent is said by its `overflow`.
+        The call queues the message behind what was sent and published before; it goes out by the end of the loop's
+        turn. A connection with too much unsent is treated as its `overflow` says.
 
         Args:
             topic: the topic's name.
             message: `str` for a text message, bytes-like for a binary one.
-            key: in a topic that conflates, which messages replace each other: those with the same key; at most 200
-                bytes in UTF-8. Default: all of the topic.
+            key: in a topic that conflates, messages with the same key replace each other; at most 200 bytes in UTF-8.
+                Default: all messages of the topic do.
             text: True sends bytes-like, which must be UTF-8, as text; False sends `str` as binary. Default: by type.
-            compress: whether to compress it for this process' connections where that was agreed on; None leaves the
-                choice to `compression`.
+            compress: whether to compress the message for this process' connections, where that was agreed on; None
+                leaves the choice to `compression`.
 
         Returns:
             An awaitable, which need not be awaited: it is done when the bus has taken the message, and its result is
             the message's `Position` in a topic with a history, else None.
 
         Raises:
-            ValueError, TypeError, UnicodeError: the topic's name, the message or the key is not one.
+            ValueError, TypeError, UnicodeError: the topic's name, the message or the key is not valid.
             InvalidState: the topics are not started, or closed.
             RuntimeError: this is another thread than those of its event loops.
             BusUnavailable: by the awaitable: other processes may not get it.
@@ -227,12 +228,12 @@ class Topics:
 
         Args:
             topic: a topic with a history.
-            since: the place after which to begin, or what `str` made of it; None for the oldest that is kept.
+            since: the position after which to begin, as a `Position` or its `str`; None for the oldest that is kept.
 
         Raises:
             NotRecovered: some that came after `since` are not kept any more.
             ValueError, TypeError: the topic has no history, or `since` is not a position.
-            BusUnavailable: it cannot be read.
+            BusUnavailable: the history cannot be read.
         """
         async for published in self._hub.history(self._hub.here(), topic, since):
             yield published
@@ -249,7 +250,7 @@ class Topics:
             topic: a topic with presence.
 
         Raises:
-            ValueError, TypeError: it has none, or its name is not one.
+            ValueError, TypeError: the topic has no presence, or its name is not valid.
         """
         if not self._hub.rules.of(topic).presence:
             raise ValueError(f"{topic!r} has no presence; see Topics.configure")

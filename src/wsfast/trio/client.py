@@ -89,8 +89,8 @@ class connect(ClientSettings):  # noqa: N801
         proxy_server_hostname: for an https:// proxy, as `server_hostname`.
         max_redirects: how many redirects are followed; 0 to raise `InvalidStatus` for them. Default: 10.
         process_response: called with the `Request` and the `Response` of each opening handshake, also of one that is
-            refused or redirected, before the client acts on it: to look at its headers, or to refuse by an exception,
-            which is raised here. A plain function; default none.
+            refused or redirected, before the client acts on it. It may look at the headers, and refuses by raising an
+            exception, which the caller of `connect` gets. A plain function; default none.
         create_connection: the class of the connections: a subclass of `WebSocket` with methods of the program's own.
             If it has an `__init__`, that takes the arguments of `WebSocket` and passes them on. Default: `WebSocket`.
         open_timeout: seconds for all of it: name lookup, proxy, TLS, redirects and opening handshake. None for no
@@ -111,11 +111,11 @@ class connect(ClientSettings):  # noqa: N801
     Raises:
         InvalidURI, InvalidProxy: at once: `uri` or `proxy` is not valid.
         ValueError, TypeError: at once: another argument is wrong.
-        OSError: when it connects: the server can not be reached, `ssl.SSLError` included.
+        OSError: when it connects: the server cannot be reached, `ssl.SSLError` included.
         InvalidHandshake: the server's answer does not open the connection; subclasses say why, and have `response`.
         ProxyError: the proxy could not be reached, or refused.
         TimeoutError: `open_timeout` has passed.
-        ImportError: a SOCKS proxy is to be used and python-socks is not installed.
+        ImportError: the proxy is a SOCKS proxy, and python-socks is not installed.
     """
 
     _dialer: TrioDialer

@@ -80,7 +80,7 @@ class TrioDialer(Route):
             uri: of the server.
 
         Raises:
-            OSError: the server can not be reached, `ssl.SSLError` included.
+            OSError: the server cannot be reached, `ssl.SSLError` included.
             InvalidProxy: the proxy's URL is not valid.
             ProxyError: the proxy could not be reached, refused, or did not answer in HTTP.
             ImportError: python-socks is needed and not installed.

@@ -157,12 +157,12 @@ class Bridge:
         return self._part
 
     def sink(self, ws: WebSocket) -> Sink:
-        """Return where the messages of a connection go."""
+        """Return the sink of a connection's messages."""
         return Sink(ws, self.part().site.turn)
 
 
 class Sink(BaseSink):
-    """Where a connection's messages from topics go: what `Topics` sees of it.
+    """The sink of a connection's messages from topics: what `Topics` sees of it.
 
     Args:
         ws: the connection, which is open.
@@ -194,7 +194,7 @@ class Sink(BaseSink):
         return self.ws._full
 
     def has_room(self, size: int) -> bool:
-        """Tell whether a message may be sent without further thought."""
+        """Tell whether a message may be sent without further checks."""
         return self.connection.state is State.OPEN and not self.is_sending and not self.ws._full and not self.ws._over
 
     def send_gathered(self, frames: bytes, count: int, cork: bool = False) -> bool:
@@ -223,7 +223,7 @@ class Sink(BaseSink):
 
 
 class _Outbox:
-    """How those wait that send to a connection in steps."""
+    """The waiting of those who send to a connection in several steps."""
 
     def __init__(self, ws: WebSocket) -> None:
         self._ws = ws

@@ -237,7 +237,7 @@ class WebSocket(Shell):
         try:
             while True:
                 event = await self._next()
-                # It began to arrive in pieces, for a `recv_streaming` that never saw them, or left them.
+                # The message began to arrive in pieces, for a `recv_streaming` that never got them, or gave them up.
                 message = self._assembler.add(event) if isinstance(event, Fragment) else event
                 if message is not None:
                     return converted(message, decode)
@@ -332,7 +332,7 @@ class WebSocket(Shell):
             message: `str` for a text message, bytes-like for a binary one, or an iterable or asynchronous iterable of
                 either, whose items are sent as the fragments of one message; other tasks that send wait for its end.
             text: True sends bytes-like, which must be UTF-8, as text; False sends `str` as binary.
-            compress: True or False to compress it or not, where compression was agreed; None leaves it to the size.
+            compress: whether to compress the message, where compression was agreed on; None decides by its size.
 
         Raises:
             ConnectionClosed: the connection is closed.
