@@ -1,6 +1,6 @@
 """permessage-deflate (RFC 7692), sans-IO.
 
-`negotiate` agrees on it with the peer, `context` does the work, with one of the libraries that `backends` knows.
+`negotiate` agrees on it with the peer, and `context` compresses and inflates, with one of the libraries in `backends`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Which DEFLATE library does the work: the standard zlib, isal or zlib-ng.
+"""The choice of the DEFLATE library: the standard zlib, isal or zlib-ng.
 
 Measured on the bare objects with 1 KiB JSON messages, context takeover, 12 bits of window, memory level 5, under
 CPython 3.11, zlib 1.2.13, isal 1.9.1, zlib-ng 1.1.0: microseconds of CPU, share of the size that is left, KiB for each
 context in full use.
-``python -m benchmarks.deflate_memory`` prints what comes of it for a whole connection.
+``python -m benchmarks.deflate_memory`` measures whole connections.
 
     compress        us    ratio   KiB      inflate     us     KiB
     isal 1          8.0   0.271   61       isal        7.4    58
@@ -41,7 +41,7 @@ _KIB = 1024
 
 
 class Compressor(Protocol):
-    """What `zlib.compressobj` returns."""
+    """The type of what `zlib.compressobj` returns."""
 
     def compress(self, data: bytes | bytearray | memoryview, /) -> bytes: ...
 
@@ -49,7 +49,7 @@ class Compressor(Protocol):
 
 
 class Decompressor(Protocol):
-    """What `zlib.decompressobj` returns."""
+    """The type of what `zlib.decompressobj` returns."""
 
     @property
     def eof(self) -> bool: ...
@@ -179,7 +179,7 @@ _DEFAULT_MEM_LEVEL = 5
 def choose(
     level: int, bits: int, mem_level: int, *, takeover: bool, peer_takeover: bool, name: str | None = None
 ) -> tuple[Backend, Backend]:
-    """Choose who compresses and who inflates.
+    """Choose the library that compresses and the one that inflates.
 
     Args:
         level: zlib's, 1 to 9.

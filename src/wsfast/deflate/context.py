@@ -7,7 +7,7 @@ What makes it affordable:
   for everybody fits every connection, if the connection's own compressor starts afresh after it;
 - a full flush makes a compressor forget what it saw, so one of them, from a `CompressorPool`, serves any number of
   connections without context takeover;
-- an inflater can not start afresh unless the peer's compressor does, and is never shared: a peer could refer back to
+- an inflater cannot start afresh unless the peer's compressor does, and is never shared: a peer could refer back to
   what another one sent.
 """
 
@@ -131,7 +131,7 @@ class DeflateBudget:
         return f"<DeflateBudget {self.used} of {self.nbytes} bytes used>"
 
     def reserve(self, nbytes: int) -> bool:
-        """Reserve bytes if they are left, and tell. Any thread may call it."""
+        """Reserve bytes if they are left; return whether they were. Any thread may call it."""
         with self._lock:
             if nbytes > self.nbytes - self.used:
                 return False
@@ -239,8 +239,8 @@ class PerMessageDeflate:
         """Tell whether the next message is worth compressing; ask once for each message.
 
         Args:
-            nbytes: the message's size. Below the threshold it is not. Nor is it, for a while, after several messages
-                in a row that did not shrink: every answer counts that pause down. A threshold of 0 is for all messages.
+            nbytes: the message's size. A message below the threshold is not worth it, nor, for a while, one after
+                several that did not shrink: every answer counts that pause down. With a threshold of 0 all are.
         """
         threshold = self.parameters.threshold
         if nbytes < threshold:
@@ -330,10 +330,10 @@ class PerMessageDeflate:
         return p.compress.compressor(p.level, p.bits, p.mem_level)
 
     def judge(self, size: int, left: int) -> None:
-        """Note what became of a message, or of a fragment that is as long as a message worth the trouble.
+        """Note how much a message shrank, or a fragment that is as long as a message worth compressing.
 
-        `compress` and `compress_fragment` do it by themselves. For a message that `shared_key` compressed it is to be
-        called whether or not the result is sent.
+        `compress` and `compress_fragment` call it themselves. Call it for each message that `shared_key` compressed,
+        whether or not the result is sent.
 
         Args:
             size: bytes of the message.

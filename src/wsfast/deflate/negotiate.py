@@ -40,9 +40,9 @@ class Deflate:
 
     Args:
         server_max_window_bits: the server's window is at most 2 ** this, 8 to 15. Default: a server uses 12, a client
-            asks for nothing. Of 8, 9 is made on the wire, which the peer asks for or not: many peers refuse 8.
+            asks for nothing. 8 becomes 9 on the wire unless the peer asks for 8, which many peers refuse.
         client_max_window_bits: the client's window is at most 2 ** this, 8 to 15. Default: a server asks for 12 where
-            the client lets it ask (and for 9 instead of 8, which many clients can not do), a client uses 12 and lets
+            the client lets it ask (and for 9 instead of 8, which many clients cannot do), a client uses 12 and lets
             the server ask for less.
         server_no_context_takeover: the server forgets each message before the next.
         client_no_context_takeover: the client forgets each message before the next.

@@ -1,4 +1,4 @@
-"""The way from a client to a server: addresses, proxies, TLS and reconnecting."""
+"""Connecting a client to a server: addresses, proxies, TLS and reconnecting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The way from a client to a server on asyncio: TCP, Unix sockets, proxies and TLS, up to the opening handshake."""
+"""Connecting to a server on asyncio: TCP, Unix sockets, proxies and TLS, up to the opening handshake."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ class Attempts:
 
     Args:
         process_exception: called with what an attempt raised; returns None to try again, or the exception to raise.
-        delays: called to make the seconds between attempts; where they end, so does the loop.
+        delays: returns an iterable of the seconds between attempts; the loop ends when they are used up.
         logger: gets a line about each delay.
         one_time: whether the settings allow a single connection only, as with `sock`.
     """
@@ -134,7 +134,7 @@ class Attempts:
         if not lost or lasted >= _STABLE:
             self._delays = None
             return 0.0
-        # Else a server that accepts connections and drops them at once would be asked again without a pause.
+        # Otherwise a server that accepts connections and drops them at once would be called again without a pause.
         return self._next(f"the connection ended after {lasted:.1f} s")
 
     def _next(self, failure: str) -> float | None:

@@ -1,4 +1,4 @@
-"""Where a redirect leads, and what may go along (RFC 9110, 10.2.2 and 15.4)."""
+"""Where a redirect leads, and which headers may be sent there (RFC 9110, 10.2.2 and 15.4)."""
 
 from __future__ import annotations
 

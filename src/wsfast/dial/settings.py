@@ -1,4 +1,4 @@
-"""What a client offers in its handshake, and which redirects it follows, on asyncio, in threads and on trio."""
+"""The opening handshakes and redirects of clients on asyncio, in threads and on trio."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class Limits(Protocol):
 
 
 class ClientSettings:
-    """What the clients on asyncio and without an event loop have in common, before they connect.
+    """The settings that clients on asyncio and without an event loop share, checked before they connect.
 
     Args:
         uri, origin, subprotocols, additional_headers, user_agent_header, bearer_token, proxy, max_redirects,
@@ -273,7 +273,7 @@ _SETTINGS: Final = frozenset(ClientSettings.__init__.__kwdefaults__ or ())
 
 
 def part_settings(given: Mapping[str, Any]) -> tuple[SessionLimits, HeadLimits, dict[str, Any]]:
-    """Part the options of a client into its limits, those of heads, and what `ClientSettings` is told besides.
+    """Split the options of a client into limits of connections, limits of heads, and arguments of `ClientSettings`.
 
     Raises:
         ValueError, TypeError: a limit is out of range, or of another type; the text names it.

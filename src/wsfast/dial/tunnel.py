@@ -1,4 +1,4 @@
-"""The way through a proxy on asyncio: HTTP CONNECT (RFC 9110, 9.3.6), and SOCKS by python-socks."""
+"""Connecting through a proxy on asyncio: HTTP CONNECT (RFC 9110, 9.3.6), and SOCKS by python-socks."""
 
 from __future__ import annotations
 

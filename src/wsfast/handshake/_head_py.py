@@ -1,4 +1,4 @@
-"""A request's head that came whole, in plain Python: the readable specification.
+"""Reading a request's head that came whole, in plain Python: the readable specification.
 
 Nearly every opening handshake comes in one read and is in order. It is checked and split here in one go; all others are
 left to `RequestParser`, which goes line by line and finds what is wrong. `_head.pyx` is the fast twin of this file.
@@ -37,7 +37,7 @@ _WHOLE = re.compile(rf"GET /[!\"$-~]*+ HTTP/1\.1\r\n(?:{TCHAR}++:[\t -~\x80-\xff
 MAX_LAST: Final = 256
 """Bytes of a value that `lower_pairs` keeps for the next head."""
 PLAIN_HOST: Final = re.compile(r"[0-9A-Za-z\-.]++(?::[0-9]{1,4})?")
-"""Most values of Host; not an IPv6 address, nor one with an escaped character."""
+"""Matches most values of Host, but no IPv6 address and no escaped character."""
 KEY: Final = re.compile(r"[0-9A-Za-z+/]{22}==")
 """A Sec-WebSocket-Key (RFC 6455, 4.1, item 7, and the ABNF of 4.3): 16 bytes in base64."""
 
@@ -51,8 +51,7 @@ def take_head(data: bytes, max_size: int, max_headers: int) -> tuple[int, dict[s
         max_headers: the most headers.
 
     Returns:
-        Where the head ends, what `find_fields` finds in it, and what `find_key` finds in that; None if it is not such a
-        request.
+        Where the head ends, the result of `find_fields`, and that of `find_key`; None if it is not such a request.
     """
     match = _WHOLE.match(data, 0, max_size)
     if match is None:

@@ -50,7 +50,7 @@ class Upgrade(NamedTuple):
         return f"<Upgrade, {len(self.subprotocols)} subprotocols, {len(self.extensions)} extensions>"
 
 
-# What `Upgrade` does is written in Python and takes as long as three calls.
+# `Upgrade(...)` runs code in Python, which takes as long as three calls.
 _upgrade: Callable[[tuple[str, list[str], list[ExtensionHeader], str | None]], Upgrade] = partial(
     tuple.__new__, Upgrade
 )

@@ -1,7 +1,8 @@
-"""Whom a connection comes from where there is a proxy in front, sans-IO.
+"""The client's address behind a proxy, sans-IO.
 
 A proxy tells it before the connection's first byte, by the PROXY protocol (HAProxy's, versions 1 and 2), or in the
-request's headers: Forwarded (RFC 7239) or X-Forwarded-For. Anybody can say so: it counts only if the peer is trusted.
+request's headers: Forwarded (RFC 7239) or X-Forwarded-For. Anybody can claim an address: it counts only if the peer is
+trusted.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _IP: TypeAlias = IPv4Address | IPv6Address
 _MAX_LINE: Final = 107
 """Bytes of the longest header of version 1, with its CR LF."""
 _MAX_BLOCK: Final = 4096
-"""Bytes that may follow the fixed part of a header of version 2: addresses, and what else the proxy tells."""
+"""Bytes that may follow the fixed part of a header of version 2: addresses, and further values of the proxy's."""
 _SIGNATURE: Final = b"\r\n\r\n\x00\r\nQUIT\n"
 _PORT = re.compile(r"0|[1-9][0-9]{0,4}")
 # RFC 7239, 4: pairs of a token and a token or a quoted string, separated by semicolons, in elements, separated by
@@ -201,7 +202,7 @@ def forwarded_for(headers: CIMultiDictProxy[str], trusted: Networks) -> Address 
 
 
 def _of_forwarded(value: str) -> list[str | None]:
-    """Return the value of "for" in each element of Forwarded; None where there is none, or where it cannot be read."""
+    """Return the value of "for" in each element of Forwarded; None for an element without a valid one."""
     nodes: list[str | None] = []
     position = 0
     node: str | None = None

@@ -50,7 +50,7 @@ _QUOTED_PAIR = re.compile(r"\\(.)")
 _SEPARATORS = re.compile(r"[\t ,]*+")
 _SPACES = re.compile(r"[\t ]*+")
 
-# Values up to this length are parsed once and remembered: browsers send the same few for ever.
+# Values up to this length are parsed once and remembered: browsers send the same few again and again.
 _CACHED_LENGTH = 128
 
 
@@ -58,7 +58,7 @@ def parse_tokens(name: str, value: str) -> list[str]:
     """Parse a comma-separated list of at least one token, such as Connection (RFC 9110, 5.6.1).
 
     Raises:
-        InvalidHeaderFormat: if it is no such list.
+        InvalidHeaderFormat: if it is not such a list.
     """
     return _parse_list(name, value, _TOKEN)
 
@@ -67,7 +67,7 @@ def parse_upgrade(value: str) -> list[str]:
     """Parse the value of Upgrade: protocols, which may have a version (RFC 9110, 7.8).
 
     Raises:
-        InvalidHeaderFormat: if it is no such list.
+        InvalidHeaderFormat: if it is not such a list.
     """
     return _parse_list("Upgrade", value, _PROTOCOL)
 
@@ -94,8 +94,8 @@ def parse_subprotocols(value: str) -> list[str]:
         value: a list of tokens, in the client's order of preference.
 
     Raises:
-        InvalidHeaderFormat: if it is no such list, or names one twice. Its text does not hold them: browsers can send
-            a token nowhere else.
+        InvalidHeaderFormat: if it is not such a list, or names one twice. The error's text does not show the names:
+            they may be tokens, which browsers can send nowhere else.
     """
     return list(_parse_subprotocols_cached(value)) if len(value) <= _CACHED_LENGTH else _parse_subprotocols(value)
 
@@ -274,8 +274,8 @@ def build_www_authenticate_basic(realm: str) -> str:
     """Build a value of WWW-Authenticate (RFC 7617, 2).
 
     Raises:
-        ValueError: if the realm has a character that is no printable ASCII.
-        TypeError: if it is no `str`.
+        ValueError: if the realm has a character that is not printable ASCII.
+        TypeError: if the realm is not a `str`.
     """
     if not isinstance(realm, str):
         raise TypeError(f"expected the realm as str, got {type(realm).__name__}")

@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 _TLS = (b"\x15", b"\x16")
-"""The first byte of TLS, of an alert or a ClientHello (RFC 8446, 5.1), which HTTP can not begin with."""
+"""The first byte of TLS, of an alert or a ClientHello (RFC 8446, 5.1); HTTP cannot begin with it."""
 
 MAX_LINE = 8192
 """The longest line of a head by default, in bytes without its CR LF."""
@@ -250,7 +250,7 @@ class RequestParser(_HeadParser):
 
         Raises:
             HandshakeRefused: if the request is malformed, past a limit, no HTTP/1, or CONNECT; its `response` is the
-                answer to send. The parser is of no more use then.
+                answer to send. The parser cannot be used afterwards.
             InvalidState: if it has returned a request, or failed, before.
         """
         self._check_open()
@@ -328,10 +328,10 @@ class RequestParser(_HeadParser):
 def take_request(data: bytes, limits: HeadLimits) -> tuple[Request, bytes] | None:
     """Return the request, and the bytes behind it, if its head is all there and in order, as most are.
 
-    Else None, which says nothing of what came: a `RequestParser` that is fed with it finds what is missing or wrong.
+    Else return None, whatever the reason: feed the bytes to a `RequestParser`, which finds what is missing or wrong.
     """
     max_line, max_head, max_headers = limits
-    # A head that is no longer than a line may be has no line that is too long.
+    # If the whole head is no longer than `max_line`, no line is too long.
     taken = take_head(data, min(max_line, max_head), max_headers)
     if taken is None:
         return None

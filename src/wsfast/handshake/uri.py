@@ -156,7 +156,7 @@ def mask(uri: str) -> str:
 
 
 def got(shown: str, part: str) -> str:
-    """Return the end of an error's text, which tells what came: if it stands in what is shown, for it may be secret."""
+    """Return the end of an error's text, with what came if the shown URI contains it; else it may be secret."""
     return f", got {part!r}" if part and part.lower() in shown.lower() else ""
 
 

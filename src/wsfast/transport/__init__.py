@@ -1,4 +1,4 @@
-"""What moves the bytes of connections on asyncio: TLS, deadlines, and what is known of the loops' own transports."""
+"""Transports of connections on asyncio: sockets, TLS, deadlines, and the peculiarities of event loops."""
 
 from __future__ import annotations
 

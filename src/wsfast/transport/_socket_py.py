@@ -1,14 +1,14 @@
 """A stream socket as an asyncio transport, in plain Python: the readable specification.
 
 The socket belongs to the transport from `accept` or `connect` to the end: nobody else reads from it, writes to it or
-closes it, so that its descriptor is never somebody else's. It works on every loop that has ``add_reader`` and
-``add_writer``. `_socket.pyx` is its fast twin, with the same names and the same behaviour.
+closes it, so the descriptor cannot come to name another file in the meantime. It works on every loop that has
+``add_reader`` and ``add_writer``. `_socket.pyx` is its fast twin, with the same names and the same behaviour.
 
 Reading: once for each call of the loop, into the memory that the protocol lends; in Cython again at once while a large
 message is under way.
 
-Writing: at once; what the system does not take is kept here, counted, and sent when there is room. When the peer has
-gone, what it sent before is read all the same.
+Writing: at once; bytes that the system does not take are kept here, counted, and sent when there is room. What the peer
+sent before it went is read even when writing fails.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ __all__ = ["Addresses", "Receiver", "SocketTransport", "accept", "nothing_unread
 SCRATCH: Final = 65536
 """Bytes received at a time for a protocol that lends no memory."""
 SHARE: Final = 1048576
-"""Bytes that are read of a peer that has gone."""
+"""The most bytes that are read from a peer that has gone."""
 KEEP: Final = 16384
-"""Bytes from which on what waits is kept as it is, not copied."""
+"""Waiting data of so many bytes is kept as it is, not copied."""
 GATHERED: Final = 65536
-"""Bytes of what waits that are put together."""
+"""Smaller pieces of waiting data are put together, up to so many bytes."""
 PARTS: Final = 64
 """Pieces that one call sends."""
 MOST: Final = 0x7FFFFFFF
@@ -61,7 +61,7 @@ NOBODY: Final = frozenset(
         "ETIMEDOUT",
     )
 )
-"""Errors of `accept` that are those of the one connection, which has ended by now; accept(2) has the list."""
+"""Errors of `accept` that belong to the one connection, which has ended by now; accept(2) has the list."""
 
 
 def _cut(views: list[memoryview], left: int) -> None:
@@ -74,7 +74,7 @@ def _cut(views: list[memoryview], left: int) -> None:
 
 
 class Receiver:
-    """A protocol whose memory is filled without calls of Python; in Python there is none."""
+    """A protocol whose memory is filled without calls of Python; only the Cython twin has such protocols."""
 
     __slots__ = ()
 
@@ -221,7 +221,7 @@ class SocketTransport:
             self._read_rest()
 
     def _read_rest(self) -> None:
-        """Read on though the loop would not call again."""
+        """Arrange to read again, in case the loop does not call again by itself."""
         if not self._may_read() or self._registered:
             return
         n = self._receive()
@@ -298,7 +298,7 @@ class SocketTransport:
             self.close()
 
     def _failed(self, exc: BaseException, message: str) -> None:
-        """Drop the connection because its protocol raised, which it must not."""
+        """Drop the connection because its protocol raised, which a protocol must not do."""
         loop = self._loop
         if loop is None:
             raise exc
@@ -323,7 +323,7 @@ class SocketTransport:
                 self._watch()
 
     def nothing_unread(self) -> bool:
-        """Tell whether it is sure that nothing waits to be read, not even the end."""
+        """Tell whether it is certain that nothing waits to be read, not even the end."""
         if self._sock is None or self._closing:
             return False
         try:
@@ -508,11 +508,11 @@ class SocketTransport:
         return self._buffered
 
     def get_write_buffer_limits(self) -> tuple[int, int]:
-        """Return from how many unsent bytes on the protocol is told to go on and to pause: low and high."""
+        """Return the numbers of unsent bytes, low and high, at which the protocol is told to go on and to pause."""
         return self._low, self._high
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        """Set from how many unsent bytes on the protocol is told to pause, and to go on.
+        """Set the numbers of unsent bytes at which the protocol is told to pause, and to go on.
 
         Args:
             high: 64 KiB by default, or four times `low`; more than 2 GiB is the same as 2 GiB.
@@ -539,7 +539,7 @@ class SocketTransport:
     # --- The end ------------------------------------------------------------------------------------------
 
     def is_closing(self) -> bool:
-        """Tell whether the connection has ended, or will without more being done."""
+        """Tell whether the connection has ended, or is ending."""
         return self._closing or self._broken or self._sock is None
 
     def close(self) -> None:
@@ -610,9 +610,10 @@ class SocketTransport:
         return default
 
     def addresses(self) -> Addresses | None:
-        """Return the addresses of both ends, to be asked for after the end; None if there is more to them.
+        """Return the addresses of both ends, for use after the end.
 
-        There is where they are not of the Internet, or not known.
+        Returns:
+            None if they are not addresses of IPv4 or IPv6, or not known.
         """
         sock = self._sock
         if sock is None or self._peer is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
@@ -624,7 +625,7 @@ class SocketTransport:
 
 
 class _Reader:
-    """What the loop calls when there is something to read; it sees to it that a loop which forgets it is found out.
+    """The callback of `add_reader`; it notices if the loop has dropped it.
 
     libuv calls once for a socket that failed, and never again: what is left in it has to be read all the same.
     """
@@ -646,7 +647,7 @@ class _Reader:
 
 
 def nothing_unread_at(fd: int) -> bool:
-    """Tell whether it is sure that nothing waits to be read from somebody else's socket, not even the end.
+    """Tell whether it is certain that nothing waits to be read from another's socket, not even the end.
 
     Args:
         fd: its descriptor, which does not block.
@@ -680,7 +681,7 @@ def accept(
         False if none waits.
 
     Raises:
-        OSError: the system refuses: it is out of descriptors or memory, or the socket is none that listens.
+        OSError: the system refuses: it is out of descriptors or memory, or the socket does not listen.
     """
     try:
         sock, _ = listening.accept()

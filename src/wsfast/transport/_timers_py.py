@@ -1,6 +1,6 @@
 """Deadlines of many objects, kept in buckets, in plain Python: the readable specification.
 
-`_timers.pyx` is its fast twin: each connection sets three deadlines, and takes them back, in a life of one message.
+`_timers.pyx` is its fast twin: even a connection of one message sets three deadlines, and takes them back.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ COARSEST: Final = 1.0
 
 
 class Timed(Protocol):
-    """What has a deadline: `due` belongs to the timer, `on_deadline` is called when it has passed."""
+    """An object with a deadline: `due` belongs to the timer, which calls `on_deadline` when the deadline has passed."""
 
     due: float
 
@@ -56,7 +56,7 @@ class Deadlines:
         the same object is replaced.
         """
         self.clear(timed)
-        # Kept by when they are due, never by delay: delays are as many as there are calls.
+        # Buckets are kept by due time, not by delay: there are as many different delays as calls.
         width = COARSEST
         while width * 8 >= delay and width > FINEST:
             width /= 2

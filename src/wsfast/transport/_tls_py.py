@@ -1,7 +1,7 @@
 """The hot path of TLS, in plain Python: the readable specification.
 
-It owns the way of bytes between a transport, which carries TLS records, and a protocol, which sees what is in
-them; the `ssl` module does the cryptography, in memory. Handshakes, errors and the end are in `tls.py`, whose class
+It moves bytes between a transport, which carries TLS records, and a protocol, which sees their contents; the `ssl`
+module does the cryptography, in memory. Handshakes, errors and the end are in `tls.py`, whose class
 derives from `TLSPipe`. `_tls.pyx` is its fast twin, with the same names and the same behaviour.
 
 Reading: `ssl` is asked only for records that have come whole, since it tells of others by an exception, which costs as
@@ -39,10 +39,10 @@ OVERHEAD: Final = 32
 SPARE: Final = 18432
 """Bytes of memory for a connection while another one is at work on the shared memory."""
 OWN: Final = 65536
-"""Bytes that the peer may make TLS itself say (answers to its KeyUpdates, for example) while it takes none of it."""
+"""The most bytes of TLS's own answers (to KeyUpdates, for example) that may pile up while the peer does not read."""
 
 NONE: Final = -1
-"""In place of a length: this is no record, and `ssl` may find what is wrong."""
+"""In place of a length: this is not a record; `ssl` finds what is wrong."""
 ANY: Final = 1 << 30
 """In place of a number of records that cannot be known."""
 
@@ -79,10 +79,10 @@ class ReceiveBuffer:
 
 
 class TLSPipe:
-    """One TLS connection's way between its transport and its protocol.
+    """The bytes of one TLS connection, between its transport and its protocol.
 
-    A class that derives from it provides what is rare: `shake_hands`, `read_ended`, `failed`, `stalled`, and
-    `go_on_soon`, which has the loop call `go_on`.
+    A subclass must implement these hooks, which run only on uncommon events: `shake_hands`, `read_ended`, `failed`,
+    `stalled`, and `go_on_soon`, which makes the loop call `go_on`.
 
     Attributes:
         app: the protocol.
@@ -225,7 +225,7 @@ class TLSPipe:
         self._answer()
 
     def go_on(self) -> None:
-        """Hand on what is being handed on, where the protocol runs the loop within itself; what comes later waits."""
+        """Go on delivering a batch while the protocol runs the loop within itself; what comes later waits."""
         if self._pumping and not self.finished:
             self._take_rest()
             self._hand_all_on(False)

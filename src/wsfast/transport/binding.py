@@ -82,7 +82,7 @@ class Refusals:
 
 
 def part_listen(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Part the options of a server into those for listening, as `bind` takes them, and the others."""
+    """Split the options of a server into those for listening, as `bind` takes them, and the others."""
     listen = {name: value for name, value in options.items() if name in BindOptions.__annotations__}
     check_values(listen)
     return listen, {name: value for name, value in options.items() if name not in listen}
@@ -132,7 +132,7 @@ def bind_tcp(
         reuse_address, reuse_port, keep_alive: options of the sockets.
 
     Raises:
-        OSError: an address is not to be had.
+        OSError: an address cannot be bound.
         ValueError: the system does not know `reuse_port`.
     """
     if reuse_port and not hasattr(socket, "SO_REUSEPORT"):
@@ -196,10 +196,10 @@ def bind_another(bound: Any) -> socket.socket:
 
 
 def bind_unix(path: str | bytes) -> socket.socket:
-    """Bind a Unix socket; a file that a server left behind is no hindrance.
+    """Bind a Unix socket; a file that a server left behind is replaced.
 
     Raises:
-        OSError: the name is not to be had.
+        OSError: the name cannot be bound.
     """
     if path[:1] not in ("\0", b"\0"):
         with suppress(FileNotFoundError):
@@ -268,7 +268,7 @@ def bind(
         The sockets, and the file to remove at the end, if there is one.
 
     Raises:
-        OSError: the address is not to be had.
+        OSError: the address cannot be bound.
         ValueError, TypeError: an argument is wrong; the text names it.
     """
     check_values({"sock": sock, "path": path, **options})

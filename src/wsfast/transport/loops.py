@@ -14,7 +14,7 @@ _T = TypeVar("_T")
 
 
 class OtherThread(RuntimeError):
-    """What acts at once was called in another thread than the connection's event loop's."""
+    """A call that acts at once was made in another thread than that of the connection's event loop."""
 
 
 class PerLoop(Generic[_T]):
@@ -44,9 +44,9 @@ class PerLoop(Generic[_T]):
 
 
 def may_nest(kind: type[asyncio.AbstractEventLoop]) -> bool:
-    """Tell whether a loop of this class may be run within one of its own callbacks, as nest_asyncio has it.
+    """Tell whether a loop of this class may be run within one of its own callbacks, as nest_asyncio allows.
 
-    asyncio's own and uvloop's cannot. Of others it is not known, so they may.
+    asyncio's own and uvloop's cannot. Others are not known, so they may.
     """
     step = getattr(kind, "_run_once", None)
     return kind.__module__ != "uvloop" and getattr(step, "__module__", None) != "asyncio.base_events"

@@ -26,7 +26,7 @@ __all__ = ["CoarseTimer", "Sweeper", "Timed"]
 
 
 class Freeing(Protocol):
-    """What a `Sweeper` frees: `free_idle` does it after a while of disuse, `holding` tells if there is anything."""
+    """An object whose memory a `Sweeper` frees by `free_idle` when unused; `holding` tells if it has any."""
 
     @property
     def holding(self) -> bool: ...
@@ -35,7 +35,7 @@ class Freeing(Protocol):
 
 
 class Sweeper:
-    """Frees what was not used for a while, of many connections by one deadline.
+    """Frees memory that was not used for a while, of many connections by one deadline.
 
     Args:
         timer: the deadline's.
@@ -109,7 +109,7 @@ class CoarseTimer(Deadlines):
         return sweeper
 
     def new_bucket(self, due: float) -> Bucket:
-        """Make the bucket of a deadline, and have the event loop call when the first of all is due."""
+        """Make the bucket of a deadline, and make the event loop call when the first of all is due."""
         bucket = self.buckets[due] = Bucket()
         bucket.due = due
         heapq.heappush(self._times, due)

@@ -4,7 +4,7 @@ It stands in for the event loops' own TLS. Both use the `ssl` module; this one c
 buffers of its own for an idle connection (`docs/performance.md`), is the same on every loop, and ends a connection in
 order: what arrived whole is delivered though the peer resets, and a Close frame is followed by close_notify and the
 end of the sending side, not by a reset.
-Here is what is rare; the way of the bytes is the base class.
+The base class moves the bytes; this class does what happens rarely.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ else:
 __all__ = ["TLSTransport", "buffer_of", "connect"]
 
 _RECEIVE_SIZE: Final = (65536 if IMPLEMENTATION == "cython" else 16384) + 1024
-"""What is handled in a few milliseconds; a message of 64 KiB comes in one read, with what TLS adds to it."""
+"""Bytes that are handled in a few milliseconds; a message of 64 KiB, with what TLS adds, fits into one read."""
 
 _LINGER: Final = 2.0
 """Seconds for which the peer may go on sending after an alert, before its connection is dropped."""
@@ -55,8 +55,8 @@ class TLSTransport(TLSPipe, asyncio.BufferedProtocol):
         context: of this side.
         server_side: whether it is a server's.
         server_hostname: what a client tells the server (RFC 6066, 3) and expects in its certificate.
-        accepted: called with this transport when TCP is set up. Then ``app.connection_lost`` is called however the
-            handshake ends, else only where ``app.connection_made`` was.
+        accepted: called with this transport when TCP is set up; ``app.connection_lost`` is then called however the
+            handshake ends. Without it, that is called only if ``app.connection_made`` was.
         done: a future that is told how the handshake ended.
 
     Raises:
