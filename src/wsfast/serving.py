@@ -263,7 +263,7 @@ class BaseServer:
         return peer
 
     def _tell_no_header(self, exc: ValueError, peer: object) -> None:
-        """Tell the log that a trusted proxy did not begin with a valid header of the PROXY protocol."""
+        """Log that a trusted proxy did not begin with a valid header of the PROXY protocol."""
         tell(self.logger.info, "connection from %s refused: %s", format_address(peer), exc)
 
     # --- Room for connections -----------------------------------------------------------------------------
@@ -382,7 +382,7 @@ class BaseServer:
         return answer._replace(head=final.serialize())
 
     def _refused(self, exc: HandshakeRefused, peer: Any) -> Response:
-        """Tell the log of a refusal, and return the response that tells the client."""
+        """Log a refusal, and return the response that tells the client."""
         tell(self.logger.info, "connection from %s refused: %s", format_address(peer), exc)
         return exc.response
 
@@ -396,11 +396,11 @@ class BaseServer:
         tell(self.logger.debug, told, format_address(peer), f": {show(why, 200)}" if why else "")
 
     def _tell_late(self, peer: Any, request: Request | None) -> None:
-        """Tell the log that an opening handshake took longer than `open_timeout`."""
+        """Log that an opening handshake took longer than `open_timeout`."""
         tell(self.logger.info, "connection from %s refused: its opening handshake took too long", format_address(peer))
 
     def _tell_listening(self, address: Any) -> None:
-        """Tell the log of an address that the server listens on; a face may have other words."""
+        """Log an address that the server listens on; a subclass may have other words."""
         tell(self.logger.info, "listening on %s", format_address(address))
 
     def _tell_end(self, connection: Connection, ws: Any) -> None:
@@ -408,11 +408,11 @@ class BaseServer:
         tell_end(self.logger, connection, ws)
 
     def _tell_failure(self, ws: Any, exc: BaseException) -> None:
-        """Tell the log that a handler raised; a face may tell it elsewhere."""
+        """Log that a handler raised; a subclass may log it elsewhere."""
         tell(self.logger.error, "handler for subprotocol %r raised", ws.subprotocol, exc_info=exc)
 
     def _failed(self, exc: BaseException) -> Response:
-        """Tell the log that a hook has failed, and return the response that does not tell the client why."""
+        """Log that a hook has failed, and return a response that does not tell the client why."""
         tell(self.logger.error, "opening handshake failed: a hook raised", exc_info=exc)
         return refuse(500, "The server failed to answer the request").response
 

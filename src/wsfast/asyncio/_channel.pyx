@@ -535,7 +535,7 @@ cdef class Channel(Receiver):
         """Use a transport from now on: the first one, or another once nothing is unsent on the one before."""
         self.transport = transport
         self._link = transport if isinstance(transport, SocketTransport) else None
-        # One of wsfast, and TLS above it, does.
+        # wsfast's own transports do, and TLS above one.
         self._hands_on = self._link is not None or isinstance(getattr(transport, "transport", None), SocketTransport)
         self._resumes = self._hands_on or is_stock_transport(type(transport))
 

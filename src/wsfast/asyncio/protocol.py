@@ -504,7 +504,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
             self.turn_full = True  # little may have come out of it, but it took its time
 
     def may_buffer(self, message: str | BytesLike, held: int = 0) -> bool:
-        """Apply the policy of `send_nowait` to a message that might be too much; False drops it.
+        """Apply the policy of `send_nowait` to a message that might exceed `max_buffered`; False drops it.
 
         Args:
             message: the message.
