@@ -524,7 +524,7 @@ cdef class Channel(Receiver):
         self.receiving = True
 
     def use_marks(self, marks):
-        """Pause reading by other marks than those of `attach`; to be called before there is a message."""
+        """Pause reading at other marks than those of `attach`; to be called before there is a message."""
         self.high_water, self.low_water, self._overhead, self._most = marks
 
     cdef inline Py_ssize_t _weight(self, object message) except -1:
@@ -621,7 +621,7 @@ cdef class Channel(Receiver):
             self._deliver(self._decoder.feed(b""))
 
     cpdef _deliver_rest(self):
-        """Deliver what is being delivered, where a listener runs the loop within itself."""
+        """Go on delivering a batch while a listener of it runs the loop within itself."""
         if self._events is not None and self._at < len(self._events):
             self._deliver([])
 
@@ -786,7 +786,7 @@ cdef class Channel(Receiver):
             self._receiver._wake()
 
     cpdef pause(self, int reason):
-        """Stop reading for one more reason; without effect for one that is there already."""
+        """Stop reading for one more reason; without effect if that reason is set already."""
         if not self.paused:
             self.transport_reading(False)
         self.paused |= reason
@@ -829,7 +829,7 @@ cdef class Channel(Receiver):
         return True
 
     def send_behind(self, bytes frames not None, Py_ssize_t count):
-        """Do as `send_gathered`, by the end of the turn, also for a peer that is behind."""
+        """Send as `send_gathered` does, by the end of the turn, and also to a peer that is behind."""
         if not self.sendable or self._encoder._mask or not self._may_wait(PyBytes_GET_SIZE(frames)):
             return False
         self.messages_sent += count
@@ -920,7 +920,7 @@ cdef class Channel(Receiver):
         return 0
 
     cpdef object next_turn(self):
-        """Return an awaitable that lets others have a turn, after which this connection has a new one."""
+        """Return an awaitable that lets others run, and then gives this connection a new turn."""
         self.turn_full = False
         self._turn_start = self.bytes_sent
         return sleep(0)
@@ -936,7 +936,7 @@ cdef class Channel(Receiver):
         )
 
     def has_room(self, Py_ssize_t n):
-        """Tell whether a message of `n` bytes may surely be sent without waiting; False if that takes a closer look."""
+        """Tell whether a message of `n` bytes may be sent without waiting; False if that is not certain."""
         return self._has_room(n)
 
     cdef int _write_encoded(self, bytes frame) except -1:
@@ -965,11 +965,11 @@ cdef class Channel(Receiver):
         return 0
 
     def write_gathered(self):
-        """Write what was gathered for the end of the turn; called as somebody else writes, or ends the transport."""
+        """Write what was gathered for the end of the turn; called before others write to the transport, or end it."""
         self._write_gathered()
 
     def flush_last(self):
-        """Write what the encoder holds, after which nothing follows either way."""
+        """Write what the encoder holds; nothing follows it either way."""
         cdef bint may_close = self._link is not None and self._link._nothing_unread()
         self._flush(may_close)
         return may_close
@@ -1056,7 +1056,7 @@ cdef class Endpoint:
         self._channel = channel
 
     def _send_encoded(self, bytes frame not None):
-        """Send a frame made for many connections of servers, if this one may get it as it is; tell whether it did."""
+        """Send a frame that was made for many connections of servers; return False if it does not fit this one."""
         cdef Channel channel = self._channel
         if channel is None:
             return False
@@ -1101,7 +1101,7 @@ cdef class Endpoint:
         return receive
 
     def _send_first(self, message, text, compress):
-        """Send a message if that takes one step; return what is to be awaited for the rest, or None."""
+        """Send a message if that takes one step, and return None; else return an awaitable that does the rest."""
         cdef Channel channel = self._opened()
         channel.turn._check(channel._corked)
         if text is not None or not (type(message) is str or type(message) is bytes):
@@ -1281,7 +1281,7 @@ cdef class EventEndpoint:
         return sending
 
     cdef object _send_first(self, object event):
-        """Send a message if that takes one step; return what is to be awaited for the rest, or None."""
+        """Send a message if that takes one step, and return None; else return an awaitable that does the rest."""
         cdef Channel channel = self._channel
         cdef object data, text
         cdef int most = TURN_SENDS

@@ -242,7 +242,7 @@ cdef class Member:
         return topic is not None and self._place(topic) >= 0
 
     def settle(self):
-        """Put what is pending for it in front of what it sends next."""
+        """Send what is pending for this member before what it sends next."""
         self.index._visit(self, None, True)
 
     def leave(self):

@@ -148,7 +148,7 @@ cdef class Addresses:
 
 @cython.final
 cdef class _Reader:
-    """What the loop calls when there is something to read; it sees to it that a loop which forgets it is found out.
+    """The callback of `add_reader`; it notices if the loop has dropped it.
 
     libuv calls once for a socket that failed, and never again: what is left in it has to be read all the same.
     """
@@ -281,7 +281,7 @@ cdef class SocketTransport:
             self._read_rest()
 
     def _read_rest(self):
-        """Read on though the loop would not call again."""
+        """Arrange to read again, in case the loop does not call again by itself."""
         cdef Py_ssize_t n
         if self._fd < 0 or self._closing or self._read_paused or self._registered:
             return
@@ -385,7 +385,7 @@ cdef class SocketTransport:
             self._force_close(_error(number))
 
     cdef int _failed(self, object exc, object message) except -1:
-        """Drop the connection because its protocol raised, which it must not."""
+        """Drop the connection because its protocol raised, which a protocol must not do."""
         loop = self._loop
         if loop is None:
             raise exc
@@ -414,7 +414,7 @@ cdef class SocketTransport:
         return self._fd >= 0 and not self._closing and wsf_nothing_unread(self._fd)
 
     def nothing_unread(self):
-        """Tell whether it is sure that nothing waits to be read, not even the end."""
+        """Tell whether it is certain that nothing waits to be read, not even the end."""
         return self._nothing_unread()
 
     # --- Sending
@@ -648,11 +648,11 @@ cdef class SocketTransport:
         return self._buffered
 
     def get_write_buffer_limits(self):
-        """Return from how many unsent bytes on the protocol is told to go on and to pause: low and high."""
+        """Return the numbers of unsent bytes, low and high, at which the protocol is told to go on and to pause."""
         return self._low, self._high
 
     def set_write_buffer_limits(self, high=None, low=None):
-        """Set from how many unsent bytes on the protocol is told to pause, and to go on."""
+        """Set the numbers of unsent bytes at which the protocol is told to pause, and to go on."""
         if high is None:
             high = 65536 if low is None else 4 * low
         if low is None:
@@ -671,7 +671,7 @@ cdef class SocketTransport:
     # --- The end
 
     def is_closing(self):
-        """Tell whether the connection has ended, or will without more being done."""
+        """Tell whether the connection has ended, or is ending."""
         return <bint>(self._closing or self._broken or self._fd < 0)
 
     def close(self):
@@ -734,7 +734,7 @@ cdef class SocketTransport:
         return default
 
     def addresses(self):
-        """Return the addresses of both ends, to be asked for after the end; None if there is more to them."""
+        """Return the addresses of both ends, for use after the end."""
         cdef Addresses both = Addresses.__new__(Addresses)
         if self._fd < 0:
             return None
@@ -793,7 +793,7 @@ cdef object _error(int number):
 
 
 def nothing_unread_at(int fd):
-    """Tell whether it is sure that nothing waits to be read from somebody else's socket, not even the end."""
+    """Tell whether it is certain that nothing waits to be read from another's socket, not even the end."""
     return wsf_nothing_unread(fd)
 
 

@@ -84,7 +84,7 @@ cdef class ReceiveBuffer:
 
 
 cdef class TLSPipe(Receiver):
-    """One TLS connection's way between its transport and its protocol.
+    """The bytes of one TLS connection, between its transport and its protocol.
 
     Specified in `_tls_py.py`.
     """
@@ -209,7 +209,7 @@ cdef class TLSPipe(Receiver):
         return 0
 
     def go_on(self):
-        """Hand on what is being handed on, where the protocol runs the loop within itself; what comes later waits."""
+        """Go on delivering a batch while the protocol runs the loop within itself; what comes later waits."""
         if self._pumping and not self.finished:
             self._take_rest()
             self._hand_all_on(False)
