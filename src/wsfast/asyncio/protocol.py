@@ -223,7 +223,12 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
     # --- The session ------------------------------------------------------------------------------------------
 
     def derive(self) -> None:
-        """Derive the hot path's flags from state, transport, outbox and compression; called when one changes."""
+;;
+@ asyncio/protocol.py
+        # Silence is not the peer's fault while this side has paused reading, unless because the peer takes nothing.
+==
+        # Silence is not the peer's fault while this side has paused reading, unless it paused because the peer does not
+        # take what is sent.
         outbox = self._outbox
         self.derive_flags(self.cut or (outbox is not None and outbox.busy))
 
@@ -487,7 +492,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         return (outbox is not None and outbox.busy) or self.connection.in_message
 
     def send_rare(self, data: str | BytesLike) -> None:
-        """Send a message at once where the hot path does not: with compression, during another message, or not open."""
+        """Send a message at once in the cases that the hot path leaves: compression, another message, or not open."""
         self.check_sending()
         if self.gated and not self.connection.in_message:
             # A thread may be compressing it.
