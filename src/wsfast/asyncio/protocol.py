@@ -223,12 +223,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
     # --- The session ------------------------------------------------------------------------------------------
 
     def derive(self) -> None:
-;;
-@ asyncio/protocol.py
-        # Silence is not the peer's fault while this side has paused reading, unless because the peer takes nothing.
-==
-        # Silence is not the peer's fault while this side has paused reading, unless it paused because the peer does not
-        # take what is sent.
+        """Derive the hot path's flags from state, transport, outbox and compression; called when one changes."""
         outbox = self._outbox
         self.derive_flags(self.cut or (outbox is not None and outbox.busy))
 
