@@ -1,12 +1,12 @@
-"""Extensions of a program's own (RFC 6455, 9): what they are, their negotiation, the way of frames. Sans-IO.
+"""Extensions of a program's own (RFC 6455, 9): their interface, their negotiation, and frames passing through. Sans-IO.
 
 An extension changes frames on their way out (`Extension.encode`) and in (`Extension.decode`). A factory for each side
 agrees on it with the peer in the opening handshake; `extensions=` of servers and clients takes a list of factories. The
 names and signatures are those of `websockets`. permessage-deflate is not among them: `compression=` is there for it.
 
-A connection that agreed on none is what it always was. On one that did, each frame passes through Python code: a
-`Chain` stands between the codec and the network. The codec still judges what comes out of it, so that whatever an
-extension does, the rules of RFC 6455 hold.
+A connection that agreed on none is not affected. On one that did, each frame passes through Python code: a `Chain`
+stands between the codec and the network. The codec still judges what comes out of it, so that the rules of RFC 6455
+hold whatever an extension does.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _OPCODES: Final[Mapping[int, Opcode]] = {int(opcode): opcode for opcode in Opcod
 _CLOSE: Final = Opcode.CLOSE
 _NO_KEY: Final = bytes(4)
 _WORK: Final = 256
-"""Bytes that a frame costs besides its own: a read may hold 10,000 small ones, and others are to have a turn."""
+"""Bytes that a frame counts for beyond its size: a read may hold 10,000 small ones, and others are to have a turn."""
 
 
 @dataclass(slots=True)
@@ -94,11 +94,11 @@ class Extension:
     rsv3: bool = False
 
     def decode(self, frame: Frame, *, max_size: int | None = None) -> Frame:
-        """Turn a frame that came into what it means: without the bits of this extension.
+        """Undo what the peer's extension did to a frame, and clear this extension's bits.
 
         Args:
             frame: the frame, control frames among them. A message may come in any number of fragments.
-            max_size: the most bytes that a frame of its message may have then; None for no limit.
+            max_size: the most bytes that a frame of its message may have afterwards; None for no limit.
 
         Raises:
             PeerError: the peer broke the extension's rules: `ProtocolError` (1002), `InvalidPayload` (1007), or
@@ -107,11 +107,11 @@ class Extension:
         raise NotImplementedError
 
     def encode(self, frame: Frame) -> Frame:
-        """Turn a frame into what is sent.
+        """Turn a frame into the one that is sent.
 
-        Where it raises for a message, that was not sent, and the call that sends it raises `ExtensionError` with that
-        as its cause. What it raises for a control frame is logged: pings and pongs are left out then, and a Close frame
-        goes out without code.
+        If it raises for a message, the message is not sent, and the call that sends it raises `ExtensionError` with
+        that exception as its cause. If it raises for a control frame, that is logged: a ping or pong is left out, and a
+        Close frame goes out without a code.
 
         Args:
             frame: the frame, control frames among them, which may have at most 125 bytes afterwards too.
@@ -120,7 +120,7 @@ class Extension:
 
 
 class ClientExtensionFactory:
-    """How a client offers an extension, and what it makes of the answer.
+    """How a client offers an extension, and judges the answer.
 
     Attributes:
         name: as in Sec-WebSocket-Extensions.
@@ -175,14 +175,14 @@ class ServerExtensionFactory:
 
 
 def check_factories(extensions: Iterable[Any] | None, method: str) -> tuple[Any, ...]:
-    """Check what ``extensions=`` was given, and return it as a tuple.
+    """Check the option `extensions`, and return it as a tuple.
 
     Args:
         extensions: factories, or None for none.
         method: what each must have, by the side.
 
     Raises:
-        TypeError: it is no list of factories of that side.
+        TypeError: it is not a list of factories of that side.
         ValueError: a name is not a token, or permessage-deflate.
     """
     if extensions is None:
@@ -378,7 +378,7 @@ class Chain:
     # --- Out: the same calls as those of an `Encoder`
 
     def frame(self, opcode: int, payload: str | BytesLike = b"", *, fin: bool = True, rsv1: bool = False) -> None:
-        """Have the extensions encode a frame, and append it; arguments and errors are those of `encode_frame`.
+        """Let the extensions encode a frame, and append it; arguments and errors are those of `encode_frame`.
 
         Raises:
             ExtensionError: an extension failed on a message; that is its cause.
@@ -444,9 +444,9 @@ class Chain:
         return len(self._input)
 
     def receive(self, data: bytes, most: int) -> bytes:
-        """Take in what came, and return frames without extensions, whole ones, as if the peer had sent them.
+        """Take in received bytes, and return whole frames with the extensions undone, as if the peer had sent those.
 
-        After a failure, which is for the decoder once it has taken what came before, nothing follows.
+        After a failure nothing follows; the decoder reports it once it has taken the frames before it.
 
         Args:
             data: what came.

@@ -4,8 +4,8 @@
 
     server = wsfast.Server(topics=topics, process_request=wsfast.metrics.endpoint("/metrics", lambda: server))
 
-Each process tells of itself: behind a supervisor with several workers, each scrape asks one of them. Give each worker's
-figures a label, or have each listen on an address of its own for them.
+Each process reports only itself: behind a supervisor with several workers, each scrape reaches one of them. Give each
+worker's figures a label, or let each worker answer scrapes on an address of its own.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def render(server: Server | CountingServer, labels: Mapping[str, str] | None = N
         labels: for each line, such as the number of a worker. Default: none.
 
     Raises:
-        ValueError: a label's name is not one.
+        ValueError: a label's name is not valid.
     """
     given = dict(labels or {})
     for name in given:
@@ -128,7 +128,7 @@ def endpoint(
 
     Args:
         path: where, such as ``"/metrics"``.
-        server: returns the server to tell of; it is called when somebody asks.
+        server: returns the server to report; it is called at each scrape.
         otherwise: the `process_request` for other paths. Default: all go on as usual.
         labels: those of `render`. Default: ``process``, the number of the process.
 

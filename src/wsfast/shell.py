@@ -1,8 +1,9 @@
-"""What the shells have in common: the facts that a connection tells of itself, and obedience to its `Session`.
+"""The common code of the shells: the properties of every connection, and how a shell obeys its `Session`.
 
-`Facts` are what every `WebSocket` tells, on asyncio, in threads and on trio. A `Shell` is what connections in threads
-and on trio do alike, between two waits: take in what came, keep a Close frame back until what came before it is
-answered, do what the session says. How they wait, and how they move bytes, is all that they do for themselves.
+`Facts` are the properties of every `WebSocket`, on asyncio, in threads and on trio. A `Shell` is the common part of
+connections in threads and on trio, between two waits: take in received bytes, keep a Close frame back until the
+    messages
+before it are answered, and do what the session says. Only waiting, and moving bytes, is left to the subclasses.
 (asyncio's shell does the same in `asyncio.protocol`, around a channel in Cython.)
 """
 
@@ -36,11 +37,11 @@ COUNTED: Final = (
     "pings_received",
     "pings_sent",
 )
-"""What is counted for each connection, and in all by a server."""
+"""The counters of each connection; a server has their sums."""
 
 
 class Facts:
-    """What a connection tells of itself; a subclass says where its session is."""
+    """The properties of a connection; a subclass says where its session is."""
 
     __slots__ = ()
 
@@ -167,7 +168,7 @@ class Shell(Facts):
         self._opened = True
 
     def __getattr__(self, name: str) -> Any:
-        # Only what is not there comes here: what `_open` makes, if a hook calls what needs an open connection.
+        # Called for missing attributes only: those that `_open` sets, if a hook uses what needs an open connection.
         if name in ("_session", "_connection", "_thread"):
             raise InvalidState("the opening handshake is not finished")
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
@@ -244,11 +245,11 @@ class Shell(Facts):
         raise NotImplementedError  # pragma: no cover
 
     def _read_on(self) -> None:
-        """Have the transport be read again."""
+        """Arrange that the transport is read again."""
         raise NotImplementedError  # pragma: no cover
 
     def _flush(self) -> None:
-        """Have what the encoder holds be sent."""
+        """Arrange that what the encoder holds is sent."""
         raise NotImplementedError  # pragma: no cover
 
     def _drained(self, do: Do) -> None:
@@ -268,7 +269,7 @@ class Shell(Facts):
         raise NotImplementedError  # pragma: no cover
 
     def _close_late(self) -> None:
-        """Have the close done that waits: it has waited long enough."""
+        """Go on with the waiting close: it has waited long enough."""
         raise NotImplementedError  # pragma: no cover
 
     def _end(self) -> None:
@@ -286,7 +287,7 @@ class Shell(Facts):
             # The program is waited for no longer: it has neither answered nor taken what came.
             self._obey(self._hand_in())
             if self._paused and self._connection.state is State.CLOSING:
-                # The peer's Close frame is behind what there is no room for.
+                # The peer's Close frame comes after messages for which there is no room.
                 self._discarding = True
                 self._unpause()
         elif do is not Do.NOTHING:
@@ -458,7 +459,7 @@ class Pieces(AsyncIterator["str | bytes"]):
             self._finish(skip=True)
 
     async def aclose(self) -> None:
-        """Give the iteration up: what is left of the message is dropped."""
+        """Give up the iteration: the rest of the message is dropped."""
         if self._begun and not self._done:
             self._finish(skip=True)
         self._done = True

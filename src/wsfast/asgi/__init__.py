@@ -1,7 +1,7 @@
 """ASGI applications: FastAPI, Starlette, Django Channels, Litestar, Quart and others, on wsfast's connections.
 
-A server that runs ASGI applications on wsfast, such as uvicorn with `wsfast.uvicorn`, gives them what ASGI gives them,
-and through `of` the `WebSocket` beneath: its latency, counters, pings and `send_nowait`.
+A server that runs ASGI applications on wsfast, such as uvicorn with `wsfast.uvicorn`, gives them all that ASGI has, and
+through `of` the `WebSocket` beneath: its latency, counters, pings and `send_nowait`.
 
 `conversation` and `scope` are sans-IO; `bridge` puts them between an open connection and the application.
 """

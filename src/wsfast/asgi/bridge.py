@@ -1,7 +1,7 @@
-"""Between an open connection and an ASGI application, on asyncio.
+"""The bridge between a connection and an ASGI application, on asyncio.
 
 A `Bridge` handles one connection: it reads the opening handshake, calls the application, and turns messages into events
-and events into messages. What an application may do when stands in `conversation`.
+and events into messages. `conversation` says what an application may do when.
 """
 
 from __future__ import annotations

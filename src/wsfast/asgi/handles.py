@@ -1,4 +1,4 @@
-"""From what a framework gives its users to the `WebSocket` beneath."""
+"""Finds the `WebSocket` beneath the objects that a framework gives its users."""
 
 from __future__ import annotations
 

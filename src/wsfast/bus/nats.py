@@ -120,7 +120,7 @@ class NatsBus(Bus):
             another in others.
         replicas: how many servers of a cluster keep each history: 1 to 5.
         domain: the domain of JetStream, if it has one.
-        options: what nats-py's ``connect`` takes besides, such as ``user_credentials`` and ``tls``.
+        options: further arguments of nats-py's ``connect``, such as ``user_credentials`` and ``tls``.
 
     Raises:
         ImportError: nats-py is not installed: ``pip install 'wsfast[nats]'``.

@@ -1,12 +1,12 @@
 """A bus over Redis or Valkey: pub/sub for messages, and a stream for each history.
 
-redis-py opens the connections (URLs, TLS, passwords, sentinels); what goes over them is sent and read here, gathered
-for each turn of the event loop. Each node of the engine has two connections, one for commands and one for
-subscriptions. A sign of life is asked for each second, and three seconds of silence are the end of both.
+redis-py opens the connections (URLs, TLS, passwords, sentinels); this module sends and reads on them, gathering
+commands for each turn of the event loop. Each node of the engine has two connections, one for commands and one for
+subscriptions. Each is asked for a sign of life every second, and three seconds of silence end both.
 
 A history is stored, numbered and published by one script, so that nothing comes in between. A number belongs to an
-epoch, which begins anew where the engine may have lost something: when it was started again, unless it writes each
-command to its disk first, and when another took over.
+epoch. A new epoch begins when the engine may have lost something: when it was started again, unless it writes each
+command to its disk first, and when another engine took over.
 """
 
 from __future__ import annotations
@@ -590,7 +590,7 @@ class RedisBus(Bus):
             (``SPUBLISH``).
         sentinels: host and port of each sentinel; `url` is then for the user, the password and TLS only.
         service: the name by which sentinels know the engine.
-        options: what redis-py's ``Connection`` takes besides.
+        options: further arguments of redis-py's ``Connection``.
 
     Raises:
         ImportError: redis-py or hiredis is not installed: ``pip install 'wsfast[redis]'``.

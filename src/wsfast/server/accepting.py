@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Acceptor", "ServerOpening"]
 
 _SURPLUS_PATIENCE = 2.0
-"""Seconds for the request of a client that will be refused because there are too many connections."""
+"""Seconds in which a client that will be refused for lack of room must have sent its request."""
 
 
 class Acceptor(Protocol):

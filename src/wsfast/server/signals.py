@@ -64,12 +64,12 @@ def stopping_on_signals(stop: Callable[[], object]) -> Iterator[None]:
 
     Where several do it on one event loop, a signal is for all of them.
 
-    At the end of the last one the signals are handled as before, unless a handler was set by the event loop, which
-    cannot tell of it. Where the event loop handles no signals (Windows), or in another thread than the main one,
-    nothing is changed: Ctrl-C cancels the main task.
+    When the last one has ended, the signals are handled as before, except that a handler which was set by the event
+    loop's `add_signal_handler` is lost. Where the event loop handles no signals (Windows), or in another thread than
+    the main one, nothing is changed: Ctrl-C cancels the main task.
 
     Args:
-        stop: what begins to stop.
+        stop: called when the signal comes.
     """
     loop = asyncio.get_running_loop()
     watch = _WATCHES.get(loop)

@@ -165,7 +165,7 @@ class Crew:
         answer.result()
 
     def tell_others(self, call: Callable[[Server], object]) -> None:
-        """Have a function called for each part but the program's own, in that part's thread."""
+        """Arrange a call of a function for each part but the program's own, in that part's thread."""
         for part in self.others:
             assert part._loop is not None
             _tell(part._loop, call, part)

@@ -139,7 +139,7 @@ class ByteStream(trio.abc.HalfCloseableStream):
             max_bytes: the most bytes to return; None, the default, for what has come.
 
         Raises:
-            trio.BrokenResourceError: the connection ended otherwise than with 1000, 1001 or no code.
+            trio.BrokenResourceError: the connection did not end with 1000, 1001 or no code.
             trio.ClosedResourceError: `aclose` was called.
             trio.BusyResourceError: another task receives.
             ValueError, TypeError: `max_bytes` is not a positive `int`.

@@ -53,23 +53,23 @@ class connect(ClientSettings):  # noqa: N801
             except ConnectionClosed:
                 continue
 
-    The tasks that answer pings and keep the connection alive are in a nursery that the block has for itself, or in the
-    one that is given. Exceptions leave the block as they are, in no group.
+    The tasks that answer pings and keep the connection alive run in a nursery of the block, or in the one that is
+    given. Exceptions leave the block as they are, not in an exception group.
 
     At the end of a block that raised, or was cancelled, the connection is closed with 1011, else with 1000. That takes
-    no longer than `close_timeout`, also where the block was cancelled. Where the nursery that was given is cancelled,
-    the connection is closed with 1001. A loop needs a nursery, for it has no end that could wait; each connection is
-    closed at the end of its round, and where the loop is left, its last one begins to close.
+    no longer than `close_timeout`, even if the block was cancelled. If the nursery that was given is cancelled, the
+    connection is closed with 1001. ``async for`` needs a nursery, because nothing waits when a loop is left: each
+    connection is closed at the end of its round, and the last one begins to close when the loop is left.
 
     Args:
         uri: ws:// or wss://. Its user name and password become Authorization. International host names are fine.
         nursery: for the connection's tasks; None, the default, is for ``async with``.
         process_exception: called by ``async for`` with what an attempt raised; returns None to try again, or the
             exception to raise. Default: `wsfast.reconnect.process_exception`.
-        reconnect_delays: called by ``async for`` to make the seconds between attempts. Default:
+        reconnect_delays: called by ``async for``; returns an iterable of the seconds between attempts. Default:
             `wsfast.reconnect.backoff`, which never ends. A connection that the server ends within 5 s counts as an
-            attempt that failed. Where the delays end, the loop does: by what the last attempt raised, or, after such a
-            connection, by itself.
+            attempt that failed. When the delays are used up, the loop ends: it raises what the last attempt raised, or
+            just ends after such a connection.
         stream: a connected trio stream to use; default none.
         sock: a connected socket to use; default none.
         ssl: an `ssl.SSLContext`, for example with a client's certificate. Default, also for True: the certificate is
@@ -103,7 +103,8 @@ class connect(ClientSettings):  # noqa: N801
         max_fragments: the most frames of a received message; None, the default, for no limit.
         read_limit: bytes received and not yet consumed; above that, reading is paused until a quarter of it is left.
             Each message counts as 64 bytes more than its size. Default: 64 KiB.
-        write_limit: bytes unsent above which `send` waits, until a quarter is left. Default: 64 KiB.
+        write_limit: bytes written and not yet sent; above that, `send` waits until a quarter of it is left.
+            Default: 64 KiB.
         logger: default: ``logging.getLogger("wsfast.client")``.
         options: `max_line`, `max_head` and `max_headers`, which limit the response's head as in `wsfast.connect`;
             `host` and `port` to connect to another address than the URI's, and `happy_eyeballs_delay` (0.25 s).

@@ -61,7 +61,7 @@ ProcessResponse: TypeAlias = Callable[[WebSocket, Request, Response], "Response 
 SelectSubprotocol: TypeAlias = Callable[[WebSocket, Sequence[str]], "str | None"]
 
 _MOST_SURPLUS: Final = 64
-"""Connections that are refused at a time because there are too many; others are dropped."""
+"""With `max_connections` reached, so many clients at a time are answered 503; others are dropped."""
 
 
 class ServeOptions(ServerOptions, BindOptions, total=False):
@@ -116,7 +116,7 @@ class Server(CountingServer):
 
     @property
     def sockets(self) -> tuple[socket.socket, ...]:
-        """The sockets that it listens on, one for each address of `host`; none once it is closed."""
+        """The listening sockets, one for each address of `host`; empty once the server is closed."""
         return tuple(self._sockets)
 
     @property
@@ -505,11 +505,11 @@ async def serve(
         origins, proxy_protocol, forwarded, compression, response_headers, server_header: those of `wsfast.Server`.
         max_line, max_head, max_headers, max_size, max_fragments, read_limit, write_limit: those of `wsfast.Server`.
         open_timeout, ping_interval, ping_timeout, close_timeout: those of `wsfast.Server`.
-        topics: what its connections can subscribe to, a `wsfast.Topics`. It runs on an asyncio event loop in a thread,
-            in which `on_gap`, `on_presence`, and `encode` for what comes from the bus, are called.
+        topics: a `wsfast.Topics`, to which connections can subscribe. It runs on an asyncio event loop in a thread;
+            there `on_gap`, `on_presence`, and `encode` for messages from the bus, are called.
         max_connections: the most connections at a time, those in their opening handshake and those whose handler has
             not returned among them; further clients are answered 503. None, the default, for no limit.
-        stop_timeout: seconds for `Server.shutdown` to end in; None waits for handlers however long they take.
+        stop_timeout: seconds within which `Server.shutdown` ends; None waits for handlers however long they take.
             Default: 10.
         logger: default: ``logging.getLogger("wsfast.server")``.
         create_connection: the class of the connections: a subclass of `WebSocket` with methods of the program's own.

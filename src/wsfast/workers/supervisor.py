@@ -33,11 +33,11 @@ __all__ = ["Supervisor", "open_sockets"]
 
 _BACKLOG: Final = 2048
 _READY: Final = 60.0
-"""Seconds for a worker to be ready in."""
+"""Seconds within which a worker must be ready."""
 _FIRST_PAUSE: Final = 0.1
 _LAST_PAUSE: Final = 30.0
 _LASTED: Final = 10.0
-"""Seconds after which the end of a worker is not held against the next one."""
+"""Seconds after which a worker's end no longer delays the next one."""
 _TICK: Final = 0.1
 _LOOK: Final = 0.5
 _HELD_UP: Final = 1.0

@@ -11,7 +11,7 @@ __all__ = ["activated_sockets", "notify", "watchdog_interval"]
 
 
 def activated_sockets() -> list[socket.socket]:
-    """Return the listening sockets that were passed to this process (sd_listen_fds), and forget about them."""
+    """Return the listening sockets that were passed to this process (sd_listen_fds); call it once."""
     pid, count = os.environ.pop("LISTEN_PID", ""), os.environ.pop("LISTEN_FDS", "")
     os.environ.pop("LISTEN_FDNAMES", None)
     if pid != str(os.getpid()) or not count.isdigit():

@@ -12,7 +12,7 @@ __all__ = ["TargetError", "load", "resolve"]
 
 
 class TargetError(Exception):
-    """The name does not lead to a program that can be served; the text is for the user."""
+    """The name does not name a program that can be served; the text is for the user."""
 
 
 def load(name: str) -> Any:
