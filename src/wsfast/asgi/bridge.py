@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias, cast
 
 from ..asyncio.channel import EventEndpoint, Turn
 from ..asyncio.protocol import ConnectionProtocol, turn_of
-from ..asyncio.websocket import Known, WebSocket, addresses_of
+from ..asyncio.websocket import WebSocket, addresses_of
 from ..codes import CloseCause, CloseCode
 from ..connection import Side, State
 from ..exceptions import ConnectionClosed, HandshakeRefused
@@ -250,8 +250,9 @@ class Bridge(EventEndpoint):
 
     def connection_made(self, transport: asyncio.BaseTransport, protocol: ConnectionProtocol) -> None:
         """Called when TCP, and TLS, are set up."""
-        self.protocol = cast(BridgeProtocol, protocol)
-        self.transport = cast(asyncio.Transport, transport)  # uvloop's classes do not derive from it
+        # Not by `cast`, which is called each time.
+        self.protocol = protocol  # type: ignore[assignment]
+        self.transport = transport  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
         """Called with what the peer sent."""
@@ -301,16 +302,16 @@ class Bridge(EventEndpoint):
             self._respond(refusal(503))
             return
         self._upgrade, self._early = upgrade, trailing
-        remote, local, _ = addresses_of(transport)
-        if local != host.local:
-            host.local, host.server = local, _address(local)
-        self.ws = WebSocket(request, peer=Known(remote, host.local))
+        known = addresses_of(transport, host.local)
+        if known.local is not host.local:
+            host.local, host.server = known.local, _address(known.local)
+        self.ws = WebSocket(request, None, known)
         self.conversation.offers = upgrade.subprotocols
         self.scope = websocket_scope(
             request,
             upgrade.subprotocols,
             scheme="wss" if transport.get_extra_info("sslcontext") else "ws",
-            client=_address(remote),
+            client=_address(known.remote),
             server=host.server,
             root_path=host.root_path,
             version=host.version,
@@ -358,7 +359,7 @@ class Bridge(EventEndpoint):
     def _log(self, outcome: object) -> None:
         """Log what the application did with the request, once."""
         scope, self.scope = self.scope, None
-        if scope is not None:
+        if scope is not None and self.host.logger.isEnabledFor(logging.INFO):
             self.host.log_access(scope, str(outcome))
 
     def _respond(self, answer: Answer) -> None:
@@ -406,10 +407,12 @@ class Bridge(EventEndpoint):
         self.join(None)
         if self._opened:
             del self.protocol.ws
-        for handle in self._stopping or ():
-            handle.cancel()
-        self._stopping = self.transport = self.scope = None
-        self.protocol = self.ws = self._upgrade = cast(Any, None)
+        if self._stopping is not None:
+            for handle in self._stopping:
+                handle.cancel()
+            self._stopping = None
+        self.transport = self.scope = None
+        self.protocol = self.ws = self._upgrade = None  # type: ignore[assignment]
 
     # --- The application -----------------------------------------------------------------------------------
 

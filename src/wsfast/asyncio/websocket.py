@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NamedTuple, Self, overload
 
@@ -47,11 +48,15 @@ class Known(NamedTuple):
     """The transport, for hooks that run before the connection is open."""
 
 
-def addresses_of(transport: asyncio.BaseTransport) -> Known:
-    """Return the addresses that a transport knows."""
-    peer = transport.get_extra_info("peername")
+# What `Known` does is written in Python and takes as long as three calls.
+_known: Callable[[tuple[Any, Any, asyncio.Transport | None]], Known] = partial(tuple.__new__, Known)
+
+
+def addresses_of(transport: asyncio.BaseTransport, local: Any = None) -> Known:
+    """Return the addresses that a transport knows; if this side's is equal to `local`, it is that object."""
+    peer, mine = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
     # The address of a Unix socket does not identify the peer, and is mostly empty.
-    return Known(None if isinstance(peer, (str, bytes)) else peer, transport.get_extra_info("sockname"))
+    return _known((None if isinstance(peer, (str, bytes)) else peer, local if mine == local else mine, None))
 
 
 class WebSocket(Facts, Endpoint):

@@ -37,7 +37,16 @@ cdef uint8_t _kinds[256]
 cdef Py_ssize_t _max_last = MAX_LAST
 cdef tuple _names = NAMES
 cdef tuple _lower_names = tuple([name.lower().encode() for name in NAMES])
+cdef const uint8_t *_lower_at[32]  # where those are, and their lengths
+cdef Py_ssize_t _lengths[32]
+cdef Py_ssize_t _known_names = len(NAMES)
 cdef int _i
+
+if _known_names > 32:
+    raise ImportError("there are more names than places for them")
+for _i in range(_known_names):
+    _lower_at[_i] = <const uint8_t *>PyBytes_AS_STRING(_lower_names[_i])
+    _lengths[_i] = PyBytes_GET_SIZE(_lower_names[_i])
 
 
 for _i in range(256):
@@ -54,9 +63,9 @@ cdef object _known(const uint8_t *name, Py_ssize_t n):
     """Return the header's name as `NAMES` has it; None if it is not among them."""
     cdef const uint8_t *lower
     cdef Py_ssize_t i, k
-    for i in range(len(_lower_names)):
-        if PyBytes_GET_SIZE(_lower_names[i]) == n:
-            lower = <const uint8_t *>PyBytes_AS_STRING(_lower_names[i])
+    for i in range(_known_names):
+        if _lengths[i] == n:
+            lower = _lower_at[i]
             k = 0
             # Of a token's characters, no two become a letter or a hyphen by this but those of its two cases.
             while k < n and name[k] | 32 == lower[k]:
@@ -81,14 +90,12 @@ cdef const uint8_t *_skip(const uint8_t *at, const uint8_t *end, uint8_t kind) n
     return at
 
 
-cdef bint _begins(const uint8_t *at, const uint8_t *end, bytes text) noexcept:
-    cdef Py_ssize_t k
-    if end - at < PyBytes_GET_SIZE(text):
-        return False
-    for k in range(PyBytes_GET_SIZE(text)):
-        if at[k] != <uint8_t>PyBytes_AS_STRING(text)[k]:
-            return False
-    return True
+cdef inline bint _begins(const uint8_t *at, const uint8_t *end, const char *text, Py_ssize_t n) noexcept:
+    return end - at >= n and memcmp(at, text, n) == 0
+
+
+cdef inline bint _ends_line(const uint8_t *at, const uint8_t *end) noexcept:
+    return end - at >= 2 and at[0] == 13 and at[1] == 10
 
 
 def take_head(bytes data not None, Py_ssize_t max_size, Py_ssize_t max_headers):
@@ -99,20 +106,20 @@ def take_head(bytes data not None, Py_ssize_t max_size, Py_ssize_t max_headers):
     cdef const uint8_t *start
     cdef const uint8_t *colon
     cdef dict fields
-    if not _begins(at, end, b"GET /"):
+    if not _begins(at, end, "GET /", 5):
         return None
     at = _skip(at + 5, end, TARGET)
-    if not _begins(at, end, b" HTTP/1.1\r\n"):
+    if not _begins(at, end, " HTTP/1.1\r\n", 11):
         return None
     at += 11
     fields = {}
-    while not _begins(at, end, b"\r\n"):
+    while not _ends_line(at, end):
         start = at
         at = colon = _skip(at, end, TOKEN)
-        if at == start or not _begins(at, end, b":"):
+        if at == start or not (at < end and at[0] == 58):
             return None
         at = _skip(at + 1, end, VALUE)
-        if not _begins(at, end, b"\r\n") or not max_headers:
+        if not _ends_line(at, end) or not max_headers:
             return None
         max_headers -= 1
         name = _known(start, colon - start)
@@ -187,21 +194,21 @@ def lower_pairs(bytes head not None, dict known not None, dict last not None):
     cdef bytes name, value
     cdef tuple pair
     cdef Py_ssize_t n
-    while not _begins(at, end, b"\r\n"):
+    while not _ends_line(at, end):
         if at == end:
             return _pairs_of_any(head, known, last)  # it is not well-formed
         at += 1
     at += 2
-    while not _begins(at, end, b"\r\n"):
+    while not _ends_line(at, end):
         start = at
         at = _skip(at, end, TOKEN)
-        if not _begins(at, end, b":"):
+        if not (at < end and at[0] == 58):
             return _pairs_of_any(head, known, last)
         name = PyBytes_FromStringAndSize(<const char *>start, at - start)
         _lower(<uint8_t *>PyBytes_AS_STRING(name), at - start)
         start = at + 1
         at = stop = _skip(start, end, VALUE)
-        if not _begins(at, end, b"\r\n"):
+        if not _ends_line(at, end):
             return _pairs_of_any(head, known, last)
         at += 2
         while start < stop and start[0] in (9, 32):

@@ -32,7 +32,8 @@ class _First(Bridge):
             super().data_received(data)
             return
         # If it is not such a request, or not whole, uvicorn's protocol reads the same bytes again.
-        if b"ebsocket" in data and cast(UvicornHost, self.host).kind is not None:
+        host: UvicornHost = self.host  # type: ignore[assignment]
+        if b"ebsocket" in data and host.kind is not None:
             try:
                 taken = take_request(data, HEAD_LIMITS)
                 if taken is None:
