@@ -311,6 +311,37 @@ def test_a_server_that_stops_answering(capsys: pytest.CaptureFixture[str], how: 
     assert results["latency"]["p99_us"] > 900_000, "that it waited in vain is not left out"
 
 
+def test_a_server_that_is_lost(capsys: pytest.CaptureFixture[str]) -> None:
+    """The throughput is over the time until then, not over all that was to be measured."""
+    connections = 0
+
+    async def leaves(ws: wsfast.WebSocket) -> None:
+        nonlocal connections
+        connections += 1
+        left = 100 if connections > 1 else 1 << 30
+        async for message in ws:
+            left -= 1
+            if left < 0:
+                ws.abort()
+                return
+            await ws.send(message)
+
+    options = ["--connections", "2", "--window", "4"]
+    arguments = ["bench", "--duration", "1000", *options]
+    with running(leaves) as served, pytest.MonkeyPatch.context() as patched:
+        patched.setattr("wsfast.cli.bench._round_trips", one_round_trip)
+        assert main([*arguments, "--json", served.uri]) == 1
+        results = json.loads(capsys.readouterr().out)
+        assert main([*arguments, served.uri]) == 1
+    assert 0 < results["throughput"]["messages"] <= 200
+    assert results["throughput"]["seconds"] < 100
+    assert re.search(r"unanswered +\d+ messages, when their connection was lost", capsys.readouterr().out)
+
+
+async def one_round_trip(*_: Any, **__: Any) -> list[float]:
+    return [0.001]
+
+
 def test_a_server_that_never_answers(capsys: pytest.CaptureFixture[str]) -> None:
     async def silent(ws: wsfast.WebSocket) -> None:
         async for _ in ws:

@@ -547,7 +547,8 @@ class _Load:
             self._bar.end()
         if not self.opened and self._failure is not None:
             raise self._failure
-        self.seconds = max(1e-9, max(self._end, self._latest) - self._measured_from)
+        # Where all connections were lost, nothing was measured from then on.
+        self.seconds = max(1e-9, max(min(self._end, clock()), self._latest) - self._measured_from)
 
     def _begin(self, duration: float) -> None:
         """Measure from now on, unless that has begun, and for so long."""
@@ -751,7 +752,10 @@ def _print(args: argparse.Namespace, results: dict[str, Any]) -> None:
     if len(failed) > _REASONS:
         print(f"failed       {sum(count for _, count in failed[_REASONS:]):,} connections for other reasons")
     if "unanswered" in results:
-        print(f"unanswered   {results['unanswered']:,} messages, after {args.timeout:g} s more")
+        when = f"after {args.timeout:g} s more"
+        if failed:
+            when = f"when their connection was lost, or {when}"
+        print(f"unanswered   {results['unanswered']:,} messages, {when}")
     if latency is None:
         return
     shown = "   ".join(f"p{percent:g} {_duration(latency[f'p{percent:g}_us'] / 1e6)}" for percent in _PERCENTILES)
