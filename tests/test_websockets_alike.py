@@ -10,6 +10,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -712,3 +713,123 @@ def test_what_a_client_offers_of_compression_and_takes(settings: dict[str, Any] 
 
     theirs, ours = map(judge, BOTH)
     assert ours == theirs
+
+
+# --- What cannot be connected to
+
+
+def connected(base: str, shell: str, uri: str, **options: Any) -> list[str]:
+    """Connect on one of the shells; return what was raised, with its causes, or the addresses of the connection."""
+
+    async def on_asyncio() -> list[str]:
+        async with part(base, "asyncio.client").connect(uri, **options) as ws:
+            return tell(ws)
+
+    async def on_trio() -> list[str]:
+        async with part(base, "trio.client").connect(uri, **options) as ws:
+            return tell(ws)
+
+    def tell(ws: Any) -> list[str]:
+        return [repr(ws.remote_address), repr(ws.local_address)]
+
+    try:
+        if shell == "asyncio":
+            return asyncio.run(on_asyncio())
+        if shell == "trio":
+            return trio.run(on_trio)
+        with part(base, "sync.client").connect(uri, **options) as ws:
+            return tell(ws)
+    except Exception as exc:
+        raised: BaseException | None = exc
+    while isinstance(raised, ExceptionGroup):
+        raised = raised.exceptions[0]
+    causes: list[BaseException] = []
+    while raised is not None:
+        assert raised not in causes, "an exception is its own cause"
+        causes.append(raised)
+        raised = raised.__cause__
+    names = [type(cause).__name__ for cause in causes]
+    return ["OSError" if name == "ConnectionRefusedError" else name for name in names]  # trio's own is none
+
+
+SHELLS = "asyncio", "sync", "trio"
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize(
+    "answer",
+    [b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 4\r\n\r\nnope", b"nonsense\r\n\r\n", b"", None],
+    ids=["refuses", "nonsense", "ends", "nobody listens"],
+)
+def test_proxies_that_do_not_work(answer: bytes | None, shell: str) -> None:
+    def script(peer: Peer) -> None:
+        peer.read_head()
+        peer.sock.sendall(answer or b"")
+
+    with scripted(script) as port:
+        proxy = f"http://127.0.0.1:{1 if answer is None else port}"
+        theirs, ours = (connected(base, shell, "ws://example.invalid/", proxy=proxy) for base in BOTH)
+    assert ours[0] == theirs[0]
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize(
+    "options",
+    [{"server_hostname": "localhost"}, {"ssl": None}, {"ssl": True}],
+    ids=repr,
+)
+def test_options_of_tls_that_do_not_fit(options: dict[str, Any], shell: str) -> None:
+    uri = "wss://127.0.0.1:1/" if "ssl" in options and options["ssl"] is None else "ws://127.0.0.1:1/"
+    theirs, ours = (connected(base, shell, uri, **options) for base in BOTH)
+    assert ours[0] == theirs[0]
+
+
+def _stream(sock: socket.socket) -> Any:
+    return trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_addresses_of_unix_sockets(shell: str, tmp_path: Path) -> None:
+    """Of a side that has a name, and of one that has none."""
+
+    def serve(listening: socket.socket) -> None:
+        sock, _ = listening.accept()
+        with sock:
+            peer = Peer(sock)
+            peer.accept()
+            sock.recv(100)  # the Close frame
+            sock.sendall(frame(CLOSE, b"\x03\xe8"))
+
+    seen = []
+    for base in BOTH:
+        path = str(tmp_path / "socket")
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(path)
+            listening.listen()
+            thread = in_thread(partial(serve, listening))
+            sock = socket.socket(socket.AF_UNIX)
+            sock.connect(path)
+            if shell == "trio":
+                seen.append(connected(base, shell, "ws://localhost/", stream=_stream(sock)))
+            else:
+                seen.append(connected(base, shell, "ws://localhost/", sock=sock))
+            thread.join()
+        Path(path).unlink()
+    assert seen[1] == seen[0] == [repr(path), "''"]
+
+
+@pytest.mark.parametrize("message", [["x"], None, 1], ids=repr)
+def test_what_is_no_message_for_many(message: Any) -> None:
+    async def on_asyncio(base: str) -> None:
+        part(base, "asyncio.server").broadcast([], message)
+
+    async def on_trio(base: str) -> None:
+        await part(base, "trio.server").broadcast([], message)
+
+    for base in BOTH:
+        with pytest.raises(TypeError, match="data must be str or bytes"):
+            asyncio.run(on_asyncio(base))
+        with pytest.raises(TypeError, match="data must be str or bytes"):
+            part(base, "sync.server").broadcast([], message)
+        with pytest.raises(TypeError, match="data must be str or bytes"):
+            trio.run(on_trio, base)

@@ -22,7 +22,7 @@ from .protocol import Protocol, State
 if TYPE_CHECKING:
     from wsfast.session import Session
 
-__all__ = ["Acknowledgement", "Described", "OnePieces"]
+__all__ = ["Acknowledgement", "Described", "OnePieces", "check_broadcast"]
 
 
 class OnePieces(Pieces):
@@ -73,6 +73,16 @@ def _each_in_threads(ws: Any) -> Iterator[Any]:
         return
 
 
+def check_broadcast(message: object) -> None:
+    """Check what `broadcast` was given.
+
+    Raises:
+        TypeError: it is no message.
+    """
+    if not isinstance(message, (str, bytes, bytearray, memoryview)):
+        raise TypeError("data must be str or bytes")
+
+
 def _time(name: str, doc: str) -> Any:
     """Make a property of a time in seconds that may be set while the connection is open."""
     slot = f"_{name}"
@@ -100,6 +110,8 @@ class Described:
 
         def _fail(self, code: int, reason: str) -> None: ...
 
+        def _unix_peer(self) -> Any: ...
+
     else:  # with which it would have no attributes for type checkers
         __slots__ = ()
 
@@ -118,6 +130,12 @@ class Described:
         for name, each in (("__aiter__", _each), ("__iter__", _each_in_threads)):
             if name not in cls.__dict__ and hasattr(cls, name):
                 setattr(cls, name, each)
+
+    @property
+    def remote_address(self) -> Any:
+        """The peer's address as `socket.getpeername` gives it: of a Unix socket its path, which is mostly empty."""
+        address = super().remote_address  # type: ignore[misc]
+        return self._unix_peer() if address is None else address
 
     def describe(self, protocol: Protocol) -> None:
         """Begin; called before the other's constructor."""

@@ -22,7 +22,7 @@ def translate(exc: BaseException) -> BaseException:
     made = _translated(exc)
     if made is exc:
         return exc
-    if made.__cause__ is None:
+    if made.__cause__ is None and made is not exc.__cause__:
         made.__cause__ = exc.__cause__
     response = getattr(exc, "response", None)
     if response is not None:
@@ -61,7 +61,7 @@ def _translated(exc: BaseException) -> BaseException:
             return exc.__cause__
         if exc.response is not None:
             return exceptions.InvalidProxyStatus(Response.of(exc.response))
-        if isinstance(exc.__cause__, native.InvalidMessage):
+        if isinstance(exc.__cause__, (native.InvalidMessage, EOFError)):
             return exceptions.InvalidProxyMessage("did not receive a valid HTTP response from proxy")
         return exceptions.ProxyError(str(exc))
     return exc

@@ -105,6 +105,8 @@ class connect(Dialing, connector.connect):  # noqa: N801
             max_redirects=MAX_REDIRECTS,
             kwargs=kwargs,
         )
+        if not self.ws_uri.secure and kwargs.get("server_hostname") is not None:
+            raise ValueError("server_hostname is only meaningful with ssl")
         super().__init__(uri, **options)
 
     # --- What the opening handshake calls -----------------------------------------------------------------

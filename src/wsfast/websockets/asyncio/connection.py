@@ -15,7 +15,7 @@ from wsfast.codes import CloseCause, CloseCode
 from wsfast.session import Limits
 from wsfast.transport.timers import CoarseTimer
 
-from ..described import Described, OnePieces
+from ..described import Described, OnePieces, check_broadcast
 from ..dialing import MaxQueue, WriteLimit, limits, marks
 from ..protocol import SERVER, Machine, Protocol
 
@@ -168,6 +168,10 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
     async def _leave_block(self, failed: bool) -> None:
         await self.close(CloseCode.INTERNAL_ERROR if failed else CloseCode.NORMAL_CLOSURE)
 
+    def _unix_peer(self) -> Any:
+        transport = self.transport
+        return None if transport is None else transport.get_extra_info("peername")
+
     def _fail(self, code: int, reason: str) -> None:
         self._open_channel().start_close(code, reason, CloseCause.LOCAL)
 
@@ -213,6 +217,7 @@ def broadcast(
         text: True sends bytes-like as text, False sends `str` as binary.
         raise_exceptions: raise in an `ExceptionGroup` what would be logged otherwise.
     """
+    check_broadcast(message)
     failures = []
     for ws, exc in sending.broadcast_each(connections, message, text, None):
         if raise_exceptions:

@@ -18,7 +18,7 @@ from wsfast.sync.broadcast import broadcast_each
 from wsfast.sync.link import Link
 from wsfast.sync.websocket import PingWaiter, WebSocket
 
-from ..described import Acknowledgement, Described
+from ..described import Acknowledgement, Described, check_broadcast
 from ..dialing import MaxQueue, limits, marks
 from ..protocol import OPEN, SERVER, Machine, Protocol
 
@@ -91,6 +91,12 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
         """The connection's socket, to look at; with TLS it has the methods of an `ssl.SSLSocket` that tell of that."""
         tls = self._link.tls
         return self._link.sock if tls is None else _TlsSocket(self._link.sock, tls)
+
+    def _unix_peer(self) -> Any:
+        try:
+            return self._link.sock.getpeername()
+        except OSError:
+            return None
 
     def _fail(self, code: int, reason: str) -> None:
         self._begin_close(code, reason, CloseCause.LOCAL)
@@ -283,6 +289,7 @@ def broadcast(
         text: True sends bytes-like as text, False sends `str` as binary.
         kwargs: what `concurrent.futures.ThreadPoolExecutor` takes; of no effect, since no thread waits.
     """
+    check_broadcast(message)
     failures = []
     for ws, exc in broadcast_each(connections, message, text, None):
         if raise_exceptions:

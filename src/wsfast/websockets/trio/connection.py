@@ -17,7 +17,7 @@ from wsfast.session import Limits
 from wsfast.trio.stream import Transport
 from wsfast.trio.websocket import PingWaiter, WebSocket
 
-from ..described import Acknowledgement, Described, OnePieces
+from ..described import Acknowledgement, Described, OnePieces, check_broadcast
 from ..dialing import MaxQueue, limits, marks
 from ..protocol import OPEN, SERVER, Machine, Protocol
 
@@ -174,6 +174,9 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
                 code, reason = CloseCode.INTERNAL_ERROR, "close during fragmented message"
             await super().close(code, reason)
 
+    def _unix_peer(self) -> Any:
+        return self._transport.address("getpeername")
+
     def _fail(self, code: int, reason: str) -> None:
         self._start_close(code, reason, CloseCause.LOCAL)
 
@@ -220,8 +223,7 @@ async def broadcast(
         raise_exceptions: raise in an `ExceptionGroup` what would be logged otherwise.
         text: True sends bytes-like as text, False sends `str` as binary.
     """
-    if not isinstance(message, (str, bytes, bytearray, memoryview)):
-        raise TypeError("data must be str or bytes")
+    check_broadcast(message)
     failures: list[Exception] = []
 
     async def send(ws: Connection) -> None:
