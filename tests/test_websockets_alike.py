@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from raw import request
 from sync_helpers import Peer, in_thread, scripted
 from vectors import BINARY, CLOSE, CONT, PING, TEXT, frame
@@ -752,10 +753,10 @@ def connected(base: str, shell: str, uri: str, **options: Any) -> list[str]:
     return ["OSError" if name == "ConnectionRefusedError" else name for name in names]  # trio's own is none
 
 
-SHELLS = "asyncio", "sync", "trio"
+EVERY_SHELL = "asyncio", "sync", "trio"
 
 
-@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("shell", EVERY_SHELL)
 @pytest.mark.parametrize(
     "answer",
     [b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 4\r\n\r\nnope", b"nonsense\r\n\r\n", b"", None],
@@ -772,7 +773,7 @@ def test_proxies_that_do_not_work(answer: bytes | None, shell: str) -> None:
     assert ours[0] == theirs[0]
 
 
-@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("shell", EVERY_SHELL)
 @pytest.mark.parametrize(
     "options",
     [{"server_hostname": "localhost"}, {"ssl": None}, {"ssl": True}],
@@ -788,7 +789,7 @@ def _stream(sock: socket.socket) -> Any:
     return trio.SocketStream(trio.socket.from_stdlib_socket(sock))
 
 
-@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("shell", EVERY_SHELL)
 def test_addresses_of_unix_sockets(shell: str, tmp_path: Path) -> None:
     """Of a side that has a name, and of one that has none."""
 
@@ -833,3 +834,21 @@ def test_what_is_no_message_for_many(message: Any) -> None:
             part(base, "sync.server").broadcast([], message)
         with pytest.raises(TypeError, match="data must be str or bytes"):
             trio.run(on_trio, base)
+
+
+def test_a_cancelled_nursery_ends_a_connection_that_was_made_by_hand() -> None:
+    async def main(base: str) -> float:
+        near, _ = trio.testing.memory_stream_pair()
+        protocol = part(base, "protocol")
+        async with trio.open_nursery() as nursery:
+            part(base, "trio.connection").Connection(
+                nursery, near, protocol.Protocol(protocol.CLIENT), ping_interval=None, close_timeout=3
+            )
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        return trio.current_time()
+
+    for base in BOTH:
+        clock = trio.testing.MockClock(autojump_threshold=0)
+        started = clock.current_time()
+        assert trio.run(main, base, clock=clock) - started <= 3.5

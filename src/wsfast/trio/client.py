@@ -165,7 +165,7 @@ class connect(ClientSettings):  # noqa: N801
         if nursery is None:
             raise TypeError("await connect(...) needs a nursery for the connection's tasks; or use async with")
         ws = await self._connect()
-        nursery.start_soon(_guarded, ws)
+        nursery.start_soon(ws._work_guarded)
         return ws
 
     def __aiter__(self) -> AsyncIterator[WebSocket]:
@@ -190,7 +190,7 @@ class connect(ClientSettings):  # noqa: N801
             nursery = await self._manager.__aenter__()
             nursery.start_soon(ws._work)
         else:
-            self._nursery.start_soon(_guarded, ws)
+            self._nursery.start_soon(ws._work_guarded)
         self._ws = ws
         return ws
 
@@ -281,17 +281,6 @@ class _Rounds(AsyncIterator[WebSocket]):
         with suppress(RuntimeError):  # where no trio runs, or another one
             if self._ws is not None and trio.lowlevel.current_trio_token() is self._run:
                 self._ws._start_close(CloseCode.NORMAL_CLOSURE, "", CloseCause.LOCAL)
-
-
-async def _guarded(ws: WebSocket) -> None:
-    """Run a connection in a nursery of somebody else's: if that is cancelled, the connection is closed."""
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(ws._work)
-        try:
-            await ws._finished.wait()
-        except trio.Cancelled:
-            await ws._leave(CloseCode.GOING_AWAY, CloseCause.LOCAL)
-            raise
 
 
 async def _receive(stream: trio.abc.Stream, parser: ResponseParser, scope: trio.CancelScope) -> Response:

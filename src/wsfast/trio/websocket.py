@@ -742,6 +742,16 @@ class WebSocket(Shell):
                 await close_now(self._stream)
                 self._finished.set()
 
+    async def _work_guarded(self) -> None:
+        """Do the work of `_work` in a nursery of somebody else's: if that is cancelled, the connection is closed."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._work)
+            try:
+                await self._finished.wait()
+            except trio.Cancelled:
+                await self._leave(CloseCode.GOING_AWAY, CloseCause.LOCAL)
+                raise
+
     @trio.lowlevel.enable_ki_protection
     async def _read(self) -> None:
         connection = self._connection

@@ -93,7 +93,7 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
         if protocol.state is OPEN and nursery is not None:
             side = native.Side.SERVER if protocol.side is SERVER else native.Side.CLIENT
             self._open(side, _NO_RESPONSE, None, None, b"")
-            nursery.start_soon(self._work)
+            nursery.start_soon(self._work_guarded)
 
     @property
     def stream(self) -> trio.abc.Stream:
