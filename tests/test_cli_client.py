@@ -27,7 +27,7 @@ from wsfast.cli.client import _shown
 from wsfast.cli.editor import Editor
 from wsfast.cli.options import _uri as parse_address
 from wsfast.cli.options import escape
-from wsfast.cli.terminal import DumbScreen, EditingScreen, Input, _columns, _rows, choose_screen
+from wsfast.cli.terminal import DumbScreen, EditingScreen, Input, _rows, choose_screen, terminal_columns
 
 
 def client(*arguments: str, data: str | bytes = b"", timeout: float = 30) -> subprocess.CompletedProcess[bytes]:
@@ -476,7 +476,7 @@ def test_binary_messages_are_shown_in_hexadecimal() -> None:
 
 def test_json_is_shown_in_lines() -> None:
     message = '{"a": ["\\u001b[2J\\u202e", 1.50, null], "b": {"c": "Grüße 🙂 and more"}}'
-    assert _shown(message, pretty=True) == [
+    assert _shown(message, columns=40) == [
         "{",
         '  "a": [',
         '    "\\u001b[2J\\u202e",',
@@ -489,7 +489,8 @@ def test_json_is_shown_in_lines() -> None:
         "}",
     ]
     assert _shown(message) == [message]
-    assert _shown('{"a":1e400,"a":12345678901234567890.10, "b": {}, "c":[ ], "d":[[],{"e":"}"}]}', pretty=True) == [
+    assert _shown(message, columns=len(message)) == [message], "it fits into a row"
+    assert _shown('{"a":1e400,"a":12345678901234567890.10, "b": {}, "c":[ ], "d":[[],{"e":"}"}]}', columns=40) == [
         "{",
         '  "a": 1e400,',
         '  "a": 12345678901234567890.10,',
@@ -504,7 +505,7 @@ def test_json_is_shown_in_lines() -> None:
         "}",
     ]
     for other in ("[1, 2]", "[" * 100_000, "{no json at all, but long enough to be looked at}", "[1, " * 50 + "x"):
-        assert _shown(other, pretty=True) == [other]
+        assert _shown(other, columns=40) == [other]
 
 
 def test_an_address_without_a_scheme(server: Running) -> None:
@@ -595,14 +596,14 @@ def test_columns(given: int, taken: int, monkeypatch: pytest.MonkeyPatch) -> Non
     termios.tcsetwinsize(master, (15, given))
     with open(slave, "w") as out:
         monkeypatch.setattr("sys.stdout", out)
-        assert _columns() == taken
+        assert terminal_columns() == taken
     os.close(master)
 
 
 def test_columns_where_there_is_no_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with (tmp_path / "output").open("w") as out:
         monkeypatch.setattr("sys.stdout", out)
-        assert _columns() == 80
+        assert terminal_columns() == 80
 
 
 def test_which_screen(monkeypatch: pytest.MonkeyPatch) -> None:

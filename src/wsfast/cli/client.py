@@ -1,8 +1,8 @@
 """``python -m wsfast ws://…``: an interactive client in a terminal, and a filter in scripts.
 
 In a terminal, each line that is typed is sent as a message, and messages are printed above the line that is being
-typed, with the time, JSON in lines of its own. A line that begins with a slash is a command, such as ``/ping`` or
-``/close 4000 enough``; ``/help`` lists them. Ctrl-D or Ctrl-C closes the connection.
+typed, with the time, and JSON that does not fit into a row in lines of its own. A line that begins with a slash is a
+command, such as ``/ping`` or ``/close 4000 enough``; ``/help`` lists them. Ctrl-D or Ctrl-C closes the connection.
 
 In a pipe, each line of standard input is sent as a message and each message is written as a line; with ``--binary`` the
 input is sent as it comes, in binary messages, and messages are written as they are. At the end of input the connection
@@ -53,7 +53,7 @@ from .options import (
     tell_failure,
     whole,
 )
-from .terminal import Input, Screen, choose_screen
+from .terminal import Input, Screen, choose_screen, terminal_columns
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -179,12 +179,17 @@ def _write_message(message: str | bytes, binary: bool) -> None:
     out.flush()
 
 
-def _shown(message: str | bytes, *, pretty: bool = False) -> list[str]:
-    """Return the lines by which a message is shown, safe for a terminal."""
+def _shown(message: str | bytes, *, columns: int | None = None) -> list[str]:
+    """Return the lines by which a message is shown, safe for a terminal.
+
+    Args:
+        message: the message.
+        columns: JSON that is longer is shown in lines, indented; None to show it as it came.
+    """
     if not isinstance(message, str):
         more = "..." if len(message) > _SHOWN else ""
         return [f"({len(message)} bytes) {message[:_SHOWN].hex(' ')}{more}"]
-    if pretty and message[:1] in ("{", "[") and 40 < len(message) <= _PRETTY:
+    if columns is not None and message[:1] in ("{", "[") and columns < len(message) <= _PRETTY:
         with contextlib.suppress(ValueError, RecursionError):
             json.loads(message)
             return [escape(line) for line in _indented(message)]
@@ -360,7 +365,7 @@ class _Conversation:
         async for message in self._ws:
             self._keep("received", message)
             time = "" if self._args.no_time else f"{datetime.now():%H:%M:%S.%f}"[:12] + " "
-            lines = _shown(message, pretty=not self._args.no_json)
+            lines = _shown(message, columns=None if self._args.no_json else terminal_columns() - len(time) - 2)
             self._screen.show(f"{time}< {lines[0]}", len(time) + 2)
             for line in lines[1:]:
                 self._screen.show(" " * (len(time) + 2) + line)

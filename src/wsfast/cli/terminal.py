@@ -15,7 +15,7 @@ from typing import Final, Protocol
 from .editor import Editor
 from .options import dumb_terminal, escape
 
-__all__ = ["Input", "Screen", "choose_screen"]
+__all__ = ["Input", "Screen", "choose_screen", "terminal_columns"]
 
 _PROMPT: Final = "> "
 _PIECE: Final = 65536
@@ -106,7 +106,7 @@ class EditingScreen:
             return
         for line in self._editor.feed(self._decoder.decode(data)):
             if line is not None:
-                typed = "\n".join(_rows(_PROMPT + escape(line), _columns()))
+                typed = "\n".join(_rows(_PROMPT + escape(line), terminal_columns()))
                 self._write(f"{self._cleared()}{typed}\n")
             self._finished.put_nowait(line)
         self._draw()
@@ -136,7 +136,7 @@ class EditingScreen:
 
     def _drawn(self) -> str:
         """Return the prompt and what is typed; of more rows than the terminal has, those around the cursor."""
-        columns, height = _columns(), _height()
+        columns, height = terminal_columns(), _height()
         before = _rows(_PROMPT + escape(self._editor.text[: self._editor.cursor]), columns)
         rows = _rows(_PROMPT + escape(self._editor.text), columns)
         row, column = len(before) - 1, sum(map(_width, before[-1]))
@@ -171,7 +171,8 @@ def _size() -> os.terminal_size:
         return os.terminal_size((0, 0))
 
 
-def _columns() -> int:
+def terminal_columns() -> int:
+    """Return the width of the terminal; 80 where it has none."""
     return _size().columns or 80
 
 
