@@ -315,7 +315,7 @@ class Chain:
         compression: what permessage-deflate negotiated, or None.
         frame_type: the class of frames that they are given.
         reserved: the bits that they use; None for what they say.
-        logger: told of what they raise and must not.
+        logger: gets exceptions that they raise and must not.
 
     Attributes:
         extensions, compression: the arguments.

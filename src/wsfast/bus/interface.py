@@ -1,4 +1,4 @@
-"""The interface of a bus: what carries messages between the processes of an application.
+"""The interface of a bus, which carries messages between the processes of an application.
 
 A bus moves bytes that it does not understand. Numbers, duplicates, gaps, presence and what a message means are the
 business of `Topics`, which is its only user; a bus only reports what it knows: which messages were taken, which have a
@@ -38,7 +38,7 @@ class Position(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Position:
-        """Read what `str` made of a position; a client may have sent it.
+        """Read a position from its `str`; a client may have sent it.
 
         Raises:
             ValueError: the text is not a position.

@@ -74,13 +74,13 @@ _MAX_MESSAGE: Final = MAX_FRAME - _PAGE - 65_536
 """Bytes of one message: a frame has some more, and one of a history's reading may begin with other messages."""
 _MAX_TTL: Final = 1e9
 _MAX_UNSENT: Final = 16_777_216
-"""Bytes that may wait for a process that does not read; it misses what comes then, and learns that it did."""
+"""Bytes that may wait for a process that does not read; beyond it, that process misses messages and is told so."""
 _BACKLOG: Final = 4096
 """Processes that may wait for one that hangs, to be met: more than `wsfast.run` starts."""
 _BATCH: Final = 256
 _TICK: Final = 0.25
 _PATIENCE: Final = 5.0
-"""Seconds after which what another process should have answered fails."""
+"""Seconds within which another process must answer a request."""
 _PING: Final = 1.0
 _SILENCE: Final = 2.4
 """Seconds of silence after which a process hangs; it is looked at each quarter of a second."""
@@ -102,7 +102,7 @@ def _epoch_number(epoch: str) -> int:
 
 
 class _Stream(asyncio.Protocol):
-    """A stream that another process opened: what it sends."""
+    """A stream that another process opened, to send on."""
 
     def __init__(self, bus: LocalBus) -> None:
         self._bus = bus

@@ -13,7 +13,7 @@ from .interface import Position
 __all__ = ["Entry", "Outbox", "given_up"]
 
 _LOOK: Final = 0.25
-"""Seconds between two looks for what has waited for too long."""
+"""Seconds between two looks for entries that have waited for too long."""
 
 
 class Entry:
@@ -86,7 +86,7 @@ class Outbox:
     """The messages of one process that its bus has not confirmed, in the order of the calls.
 
     Args:
-        max_bytes: the most that may wait; what comes then is given up at once.
+        max_bytes: the most bytes that may wait; beyond it, messages are given up at once.
         max_seconds: for how long one may wait.
         remember: seconds for which a message with a history is kept after it was confirmed, to be sent again if
             its history was lost before all subscribers got it.

@@ -106,7 +106,7 @@ class Store:
         return Reading(Position(kept.epoch, kept.offset), found, complete)
 
     def sweep(self, now: float) -> None:
-        """Forget what has expired; to be called regularly."""
+        """Forget expired messages; to be called regularly."""
         while self._due and self._due[0][0] <= now:
             due, topic = heappop(self._due)
             kept = self._kept.get(topic)

@@ -1,4 +1,4 @@
-"""The command line: chooses the command, and leaves what it does to the command's module.
+"""The command line: chooses the command, and calls its module.
 
 A command is a module of this package with one function, ``add_parser(commands)``: it adds its parser to the
 `argparse` subparsers that it is given, and sets the parser's default ``run`` to a function that takes the parsed

@@ -530,7 +530,7 @@ class _Load:
             OSError, WebSocketError, ...: no connection could be opened.
         """
         clock = time.perf_counter
-        # Of what a server sends by itself, all counts.
+        # All messages count that a server sends by itself.
         self._measured_from = math.inf if self._args.subscribe is None else clock()
         loop = asyncio.get_running_loop()
         with contextlib.suppress(NotImplementedError, RuntimeError):  # on Windows, in a thread

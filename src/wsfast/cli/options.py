@@ -58,7 +58,7 @@ def dumb_terminal() -> bool:
 
 
 def discard_output() -> None:
-    """Let what is still to be written to standard output go nowhere: the interpreter would complain at its end."""
+    """Discard further output to standard output: the interpreter would complain at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -217,7 +217,7 @@ def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def connection_options(args: argparse.Namespace) -> dict[str, Any]:
-    """Return what `wsfast.connect` takes for the arguments.
+    """Return the options of `wsfast.connect` for the arguments.
 
     Raises:
         SystemExit: with 2, an argument is wrong.

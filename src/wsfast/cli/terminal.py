@@ -35,7 +35,7 @@ class Screen(Protocol):
 
 
 def choose_screen() -> Callable[[], Screen]:
-    """Return what makes the screen that suits this terminal."""
+    """Return the class of the screen that suits this terminal."""
     if dumb_terminal():
         return DumbScreen
     try:

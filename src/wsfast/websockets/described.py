@@ -1,4 +1,4 @@
-"""`Described`: what a connection tells of itself in `websockets`, the same on asyncio, in threads and on trio."""
+"""`Described`: the properties of a connection in `websockets`, the same on asyncio, in threads and on trio."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _each_in_threads(ws: Any) -> Iterator[Any]:
 
 
 def check_broadcast(message: object) -> None:
-    """Check what `broadcast` was given.
+    """Check the arguments of `broadcast`.
 
     Raises:
         TypeError: it is no message.

@@ -96,8 +96,8 @@ class Shown:
     """Stands among the extensions of a connection whose log wants DEBUG, and tells it of each frame.
 
     Args:
-        protocol: that of the connection; None as long as there is none.
-        logger: what is told as long as there is none.
+        protocol: that of the connection; None as long as there is no connection.
+        logger: used as long as there is no connection.
     """
 
     def __init__(self, protocol: Protocol | None, logger: Any) -> None:
@@ -128,7 +128,7 @@ def chain(extensions: Sequence[Any], logger: Any, shown: Shown | None = None) ->
 
     Args:
         extensions: in the order in which frames that are sent pass through them.
-        logger: told of what they raise and must not.
+        logger: gets exceptions that they raise and must not.
         shown: sees the frames as the program does.
     """
     seen = extensions if shown is None else [shown, *extensions]
@@ -167,7 +167,7 @@ class Dialing:
         max_redirects: int,
         kwargs: dict[str, Any],
     ) -> dict[str, Any]:
-        """Check what `connect` was given, and return the options of wsfast's.
+        """Check the arguments of `connect`, and return the options of wsfast's.
 
         Raises:
             InvalidURI, ValueError, TypeError: an argument is wrong.
@@ -238,7 +238,7 @@ class Dialing:
         return [(factory.name, factory.get_request_params()) for factory in self._made_with["extensions"] or ()]
 
     def _confirm(self, chosen: Any) -> Any:
-        """Judge the extensions that the server chose, and return what applies them."""
+        """Judge the extensions that the server chose, and return the object that applies them."""
         debug = self.logger.isEnabledFor(logging.DEBUG)
         self._agreed = None
         extensions = self._protocol()._confirm_extensions(chosen)
@@ -266,7 +266,7 @@ class Dialing:
         return judged
 
     def _told_as(self, exc: BaseException) -> BaseException:
-        """Return what websockets raises in the place of an exception of wsfast's; see `translate`.
+        """Return the exception that websockets raises in place of one of wsfast's; see `translate`.
 
         A response that was judged by wsfast is judged again: which header is looked at first differs.
         """

@@ -57,8 +57,8 @@ class Terms:
 
     Attributes:
         logger: where the server logs to.
-        made_with: what each `ServerProtocol` is made with.
-        settings: what each `ServerConnection` is made with besides.
+        made_with: the arguments of each `ServerProtocol`.
+        settings: further arguments of each `ServerConnection`.
         limits: those of wsfast, with `compression` and `origins`.
 
     Raises:
@@ -119,7 +119,7 @@ class Receiving:
     server_header: str | None
 
     def receive_by(self, terms: Terms) -> dict[str, Any]:
-        """Judge requests by what `serve` was told; return the hooks and the logger for wsfast's server."""
+        """Judge requests by the arguments of `serve`; return the hooks and the logger for wsfast's server."""
         self._terms = terms
         self._request_made_with = {name: value for name, value in terms.made_with.items() if name != "subprotocols"}
         return {

@@ -25,7 +25,7 @@ class ClientConnection(Connection):
     """A connection from the client's side; see `Connection`.
 
     Args:
-        protocol: what it is made with.
+        protocol: the sans-IO protocol of the connection.
         ping_interval, ping_timeout, close_timeout, max_queue, write_limit: those of `connect`.
     """
 
@@ -43,7 +43,7 @@ class connect(Dialing, connector.connect):  # noqa: N801
             close_timeout: those of `wsfast.connect`.
         extensions: factories of extensions to offer: settings of permessage-deflate, or a program's own.
         compression: ``"deflate"`` or None.
-        process_exception: returns None for what ``async for`` shall connect again after.
+        process_exception: returns None for exceptions after which ``async for`` connects again.
         reconnect_delays: makes the seconds between attempts.
         max_size: the most bytes of a message; of a pair the first counts.
         max_queue: messages that may wait to be received; of a pair the first counts. From 16 on, 4 KiB are held
@@ -51,7 +51,8 @@ class connect(Dialing, connector.connect):  # noqa: N801
         write_limit: bytes unsent above which `send` waits; of a pair the first counts.
         logger: default: ``logging.getLogger("websockets.client")``.
         create_connection: makes the `ClientConnection`.
-        kwargs: what `wsfast.connect` takes besides: `ssl`, `sock`, `host`, `port`, `server_hostname`, `local_addr`, ...
+        kwargs: further arguments of `wsfast.connect`: `ssl`, `sock`, `host`, `port`, `server_hostname`, `local_addr`,
+            ...
 
     Raises:
         InvalidURI, InvalidProxy, ValueError, TypeError: an argument is wrong.

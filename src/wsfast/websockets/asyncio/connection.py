@@ -51,7 +51,7 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
     It can be used as an asyncio protocol too: then it is open as soon as its transport is.
 
     Args:
-        protocol: what it is made with.
+        protocol: the sans-IO protocol of the connection.
         ping_interval, ping_timeout, close_timeout, max_queue, write_limit: those of `connect` and `serve`.
     """
 
@@ -215,7 +215,7 @@ def broadcast(
         connections: those to send to; those that are not open are skipped.
         message: `str` for a text message, bytes-like for a binary one.
         text: True sends bytes-like as text, False sends `str` as binary.
-        raise_exceptions: raise in an `ExceptionGroup` what would be logged otherwise.
+        raise_exceptions: raise an `ExceptionGroup` of the exceptions that would be logged otherwise.
     """
     check_broadcast(message)
     failures = []

@@ -36,14 +36,14 @@ class ServerConnection(Connection):
     """A connection from the server's side; see `Connection`.
 
     Args:
-        protocol: what it is made with.
+        protocol: the sans-IO protocol of the connection.
         server: the server that it belongs to.
         ping_interval, ping_timeout, close_timeout, max_queue, write_limit: those of `serve`.
 
     Attributes:
         server: the server that it belongs to.
-        username: who the client is, by `basic_auth`.
-        handler, handler_kwargs: what `route` chose.
+        username: the name of the client, set by `basic_auth`.
+        handler, handler_kwargs: set by `route`.
     """
 
     __slots__ = ("server",)
@@ -85,9 +85,9 @@ class Server(Receiving, native.Server):
 
     Args:
         handler: called with each `ServerConnection`.
-        listen: where to listen: what `serve` was given.
+        listen: where to listen, from the arguments of `serve`.
         create_connection: makes a `ServerConnection`.
-        terms: what `serve` was told of connections.
+        terms: the options of `serve` for connections.
         options: those of `wsfast.Server`.
     """
 
@@ -244,7 +244,7 @@ def serve(
         max_size, max_queue, write_limit: those of `connect`.
         logger: default: ``logging.getLogger("websockets.server")``.
         create_connection: makes the `ServerConnection`.
-        kwargs: what `wsfast.Server.start` takes besides: `ssl`, `sock`, `start_serving`, ...
+        kwargs: further arguments of `wsfast.Server.start`: `ssl`, `sock`, `start_serving`, ...
 
     Raises:
         ValueError, TypeError: an argument is wrong.

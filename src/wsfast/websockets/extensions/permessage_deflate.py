@@ -46,7 +46,7 @@ class PerMessageDeflate(Extension):
     Args:
         remote_no_context_takeover, local_no_context_takeover: whether each message of that side begins anew.
         remote_max_window_bits, local_max_window_bits: the window of that side.
-        compress_settings: what `zlib.compressobj` takes besides.
+        compress_settings: further arguments of `zlib.compressobj`.
     """
 
     name = _NAME

@@ -46,7 +46,7 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
     Args:
         socket: a connected socket, for a connection that is open at once, without an opening handshake; `connect` and
             `serve` pass something of their own.
-        protocol: what it is made with.
+        protocol: the sans-IO protocol of the connection.
         ping_interval, ping_timeout, close_timeout, max_queue: those of `connect` and `serve`.
     """
 
@@ -285,7 +285,7 @@ def broadcast(
     Args:
         connections: those to send to; those that are not open are skipped.
         message: `str` for a text message, bytes-like for a binary one.
-        raise_exceptions: raise in an `ExceptionGroup` what would be logged otherwise.
+        raise_exceptions: raise an `ExceptionGroup` of the exceptions that would be logged otherwise.
         text: True sends bytes-like as text, False sends `str` as binary.
         kwargs: what `concurrent.futures.ThreadPoolExecutor` takes; of no effect, since no thread waits.
     """

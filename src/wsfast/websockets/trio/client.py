@@ -43,7 +43,7 @@ class connect(Dialing, native.connect):  # noqa: N801
             open_timeout, ping_interval, ping_timeout, close_timeout, reconnect_delays, max_size, max_queue, logger:
             those of `connect` on asyncio.
         create_connection: makes the `ClientConnection`.
-        kwargs: what `wsfast.trio.connect` takes besides: `host`, `port`, `happy_eyeballs_delay`, ...
+        kwargs: further arguments of `wsfast.trio.connect`: `host`, `port`, `happy_eyeballs_delay`, ...
 
     Raises:
         InvalidURI, InvalidProxy, ValueError, TypeError: an argument is wrong.

@@ -42,14 +42,14 @@ class ServerConnection(Connection):
 
     Args:
         nursery, stream: what `serve` passes.
-        protocol: what it is made with.
+        protocol: the sans-IO protocol of the connection.
         server: the server that it belongs to.
         ping_interval, ping_timeout, close_timeout, max_queue: those of `serve`.
 
     Attributes:
         server: the server that it belongs to.
-        username: who the client is, by `basic_auth`.
-        handler, handler_kwargs: what `route` chose.
+        username: the name of the client, set by `basic_auth`.
+        handler, handler_kwargs: set by `route`.
     """
 
     protocol: ServerProtocol
@@ -91,7 +91,7 @@ class Server(Receiving, native.Server):
         listeners: what it accepts connections from.
         handler: called with each `ServerConnection`.
         create_connection: makes a `ServerConnection`.
-        terms: what `serve` was told of connections.
+        terms: the options of `serve` for connections.
         ssl: for TLS, a server's context.
         server_header: the value of Server; None for none.
         open_timeout: seconds for the opening handshake, TLS included.
