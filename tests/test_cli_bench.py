@@ -199,7 +199,11 @@ def test_a_server_that_sends_by_itself(capsys: pytest.CaptureFixture[str]) -> No
         assert found["throughput"]["messages"] == 50
         assert "round_trip" not in found
         assert main(["bench", *arguments, served.uri]) == 0
-    assert "50 messages came" in capsys.readouterr().out
+        assert main(["bench", "--subscribe", "", "--duration", "0.1", served.uri]) == 0
+    shown = capsys.readouterr().out
+    assert "50 messages came" in shown
+    assert ": 5 connections that listen, " in shown
+    assert ": 1 connection that listens, " in shown
 
 
 def test_beside_an_earlier_run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

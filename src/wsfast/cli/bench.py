@@ -720,11 +720,16 @@ def _duration(seconds: float) -> str:
     return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
 
 
+def _connections(count: int) -> str:
+    return f"{count:,} connection{'' if count == 1 else 's'}"
+
+
 def _print(args: argparse.Namespace, results: dict[str, Any]) -> None:
     trip, rate, latency = results.get("round_trip"), results["throughput"], results.get("latency")
     kind = "text" if args.text or args.message else "binary"
     if trip is None:
-        print(f"{results['uri']}: {rate['connections']} connections that listen, {results['codec']} codec")
+        verb = "listens" if rate["connections"] == 1 else "listen"
+        print(f"{results['uri']}: {_connections(rate['connections'])} that {verb}, {results['codec']} codec")
     else:
         mean = " on average" if isinstance(results["size"], float) else ""
         print(f"{results['uri']}: {kind} messages of {results['size']} bytes{mean}, {results['codec']} codec")
@@ -736,7 +741,7 @@ def _print(args: argparse.Namespace, results: dict[str, Any]) -> None:
     if trip is None:
         how = f"{rate['messages']} messages came"
     elif "rate" in rate:
-        how = f"of {rate['rate']:,.0f} that were asked for, over {rate['connections']} connections"
+        how = f"of {rate['rate']:,.0f} that were asked for, over {_connections(rate['connections'])}"
     way = "received" if args.any_answer or trip is None else "each way"
     megabytes = f"{rate['mb_per_second']:,.1f} MB/s {way}"
     print(f"throughput   {rate['messages_per_second']:,.0f} messages/s   {megabytes}   ({how})")
@@ -748,9 +753,9 @@ def _print(args: argparse.Namespace, results: dict[str, Any]) -> None:
         )
     failed = list(results.get("failed", {}).items())
     for why, count in failed[:_REASONS]:
-        print(f"failed       {count:,} connections: {escape(why)}")
+        print(f"failed       {_connections(count)}: {escape(why)}")
     if len(failed) > _REASONS:
-        print(f"failed       {sum(count for _, count in failed[_REASONS:]):,} connections for other reasons")
+        print(f"failed       {_connections(sum(count for _, count in failed[_REASONS:]))} for other reasons")
     if "unanswered" in results:
         when = f"after {args.timeout:g} s more"
         if failed:
