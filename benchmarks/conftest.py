@@ -62,6 +62,13 @@ def measure(benchmark: Any) -> Callable[..., None]:
     return run
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Leave out pytest-benchmark's tables, of over 200 columns, unless one of its options was given."""
+    given = any(str(argument).startswith("--benchmark-") for argument in config.invocation_params.args)
+    if not given and hasattr(config.option, "benchmark_quiet"):
+        config.option.benchmark_quiet = True
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Print what was measured as a table, below pytest-benchmark's own."""
@@ -77,8 +84,9 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     for line in summary(_rows):
         write(line)
     write("")
-    write("ratio: wsfast (Cython; a handler) beside the best peer, below 1 where it is faster.")
-    write("--benchmark-autosave stores this run, --benchmark-compare shows the change to it.")
+    write("ratio: wsfast (Cython; a handler) to the best peer, below 1 where it is faster.")
+    write("--benchmark-autosave stores this run, --benchmark-compare shows changes to it;")
+    write("--benchmark-sort=min and other options print the tables too, of 220 columns.")
 
 
 _OURS = ("cython", "python", "message", "listener", "stream")
