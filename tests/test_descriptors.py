@@ -18,8 +18,10 @@ import trio
 import uvloop
 from certificates import Certificates
 from shared import echo, port_of, serving
+from sync_helpers import PATIENCE, in_thread
 
 import wsfast
+import wsfast.sync
 import wsfast.trio
 from wsfast.trio import server as trio_server
 
@@ -109,6 +111,71 @@ async def test_a_socket_that_its_program_closes(how: str) -> None:
                 assert number in numbers
                 await ws.send("secret")
                 assert await ws.recv() == "secret"
+
+
+def give_away(how: str) -> tuple[socket.socket, Any, Callable[[], None]]:
+    """Return a socket that listens, its address, and what takes its number away from it."""
+    sock = socket.create_server(("127.0.0.1", 0))
+    return sock, sock.getsockname(), sock.close if how == "close" else lambda: os.close(sock.detach())
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("how", ["close", "detach"])
+async def test_a_listening_socket_that_its_program_closes(how: str) -> None:
+    """It is the server's: that goes on, accepts nobody else's connections, and closes it at the end."""
+    sock, address, lose = give_away(how)
+    number = sock.fileno()
+    async with wsfast.serve(echo, sock=sock) as server:
+        assert server.sockets[0].getsockname() == address
+        lose()
+        with socket.create_server(("127.0.0.1", 0)) as other, socket.create_connection(other.getsockname()) as caller:
+            assert number in (other.fileno(), caller.fileno())
+            for _ in range(3):
+                async with wsfast.connect(f"ws://127.0.0.1:{address[1]}/") as ws:
+                    await ws.send("x")
+                    assert await ws.recv() == "x"
+            other.settimeout(0)
+            other.accept()[0].close()
+    assert sock.fileno() == -1
+
+
+@pytest.mark.parametrize("how", ["close", "detach"])
+def test_a_listening_socket_that_its_program_closes_in_threads(how: str) -> None:
+    sock, address, lose = give_away(how)
+    with wsfast.sync.serve(lambda ws: ws.send(ws.recv()), sock=sock) as server:
+        thread = in_thread(server.serve_forever)
+        lose()
+        with socket.create_server(("127.0.0.1", 0)) as other, socket.create_connection(other.getsockname()):
+            with wsfast.sync.connect(f"ws://127.0.0.1:{address[1]}/") as ws:
+                ws.send("x")
+                assert ws.recv(PATIENCE) == "x"
+            other.settimeout(0)
+            other.accept()[0].close()
+    thread.join(PATIENCE)
+    assert sock.fileno() == -1
+
+
+@pytest.mark.parametrize("how", ["close", "detach"])
+def test_a_listening_socket_that_its_program_closes_on_trio(how: str) -> None:
+    async def handler(ws: wsfast.trio.WebSocket) -> None:
+        await ws.send(await ws.recv())
+
+    async def main() -> None:
+        sock, address, lose = give_away(how)
+        with trio.fail_after(20):
+            async with trio.open_nursery() as nursery:
+                server = await nursery.start(partial(wsfast.trio.serve, handler, sock=sock))
+                lose()
+                with socket.create_server(("127.0.0.1", 0)) as other, socket.create_connection(other.getsockname()):
+                    async with wsfast.trio.connect(f"ws://127.0.0.1:{address[1]}/") as ws:
+                        await ws.send("x")
+                        assert await ws.recv() == "x"
+                    other.settimeout(0)
+                    other.accept()[0].close()
+                await server.shutdown()
+        assert sock.fileno() == -1
+
+    trio.run(main)
 
 
 class _Exhausted(trio.abc.Listener[trio.SocketStream]):

@@ -211,3 +211,14 @@ def test_nothing_is_timed_by_a_clock_that_is_set() -> None:
     calls = re.compile(r"\btime\.time(_ns)?\(|\bfrom time import [^\n]*\btime\b|\bdatetime\.(now|utcnow|today)\(")
     found = {name for name, path in SOURCES.items() if calls.search(path.read_text())}
     assert found == WALL_CLOCK
+
+
+DIRECT = re.compile(r"logger\.(?:debug|info|warning|error|exception|critical|log)\(")
+"""A call of a logger, whose handlers, filters and adapters are the program's and may raise."""
+
+
+def test_the_log_is_told_by_tell() -> None:
+    """Else a log that fails ends what told it half-way; drop-in classes log where `websockets` does, as it does."""
+    apart = ("cli", "websockets", "workers")
+    texts = {name: path.read_text() for name, path in SOURCES.items() if name.split(".")[0] not in apart}
+    assert not {name: found for name, text in texts.items() if (found := DIRECT.findall(text))}

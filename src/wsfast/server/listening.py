@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from ..telling import tell
-from ..transport.binding import EXHAUSTED, PAUSE, Refusals, SocketFile, bind_tcp, bind_unix
+from ..transport.binding import EXHAUSTED, PAUSE, GivenSocket, Refusals, SocketFile, bind_tcp, bind_unix
 from ..transport.sockets import accept, has_readers, look_up
 
 __all__ = ["Listening", "listen"]
@@ -31,7 +31,7 @@ class Listening:
         backlog: connections that the system may hold before they are accepted.
         logger: gets a line when the system begins to refuse connections, and one when that ends.
         has_room: tells whether one more connection may be accepted; `wake` is to be called when that changes.
-        path: of a Unix socket, whose file is removed at the end.
+        left: what is removed at the end: the file of a Unix socket, or the socket that the program gave.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Listening:
         backlog: int,
         logger: Any,
         has_room: Callable[[], bool],
-        path: str | bytes | None = None,
+        left: SocketFile | GivenSocket | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._sockets = list(sockets)
@@ -54,7 +54,7 @@ class Listening:
         self._watched: set[socket.socket] = set()
         self._refusals = Refusals(logger)
         self._retry: asyncio.TimerHandle | None = None
-        self._file = None if path is None else SocketFile(path)
+        self._left = left
 
     @property
     def sockets(self) -> tuple[TransportSocket, ...]:
@@ -94,8 +94,8 @@ class Listening:
         sockets, self._sockets = self._sockets, []
         for sock in sockets:
             sock.close()
-        if self._file is not None:
-            self._file.remove()
+        if self._left is not None:
+            self._left.remove()
 
     def wake(self) -> None:
         """Go on accepting, after a pause because there was no room."""
@@ -140,7 +140,7 @@ class Listening:
         self.wake()
 
     def _broken(self, sock: socket.socket, exc: OSError) -> None:
-        """Forget a socket that no longer listens, because the program closed it or shut it down."""
+        """Forget a socket that no longer listens, because the program shut it down."""
         tell(self._logger.error, "no connections are accepted any more on %r: %s", sock, exc)
         self._watched.discard(sock)
         self._loop.remove_reader(sock)
@@ -171,7 +171,7 @@ async def listen(
         TypeError, ValueError: the arguments exclude each other.
     """
     loop = asyncio.get_running_loop()
-    file: str | bytes | None = None
+    left: SocketFile | GivenSocket | None = None
     if path is not None:
         if sock is not None:
             raise ValueError("path goes without sock")
@@ -179,6 +179,7 @@ async def listen(
             raise TypeError(f"{', '.join(options)} does not go with path")
         file = os.fspath(path)
         bound = [bind_unix(file)]
+        left = SocketFile(file)
     elif sock is not None:
         if host is not None or port is not None:
             raise ValueError("sock goes without host and port")
@@ -186,12 +187,13 @@ async def listen(
             raise TypeError(f"{', '.join(options)} does not go with sock")
         if sock.type & 0xF != socket.SOCK_STREAM:
             raise ValueError(f"expected a stream socket, got {sock!r}")
-        bound = [sock]
+        left = GivenSocket(sock)
+        bound = [left.duplicate()]
     elif host is None and port is None:
         raise ValueError("expected an address: host and port, path or sock")
     else:
         bound = await _bind(loop, host, port, **options)
-    listening = Listening(bound, factory, backlog, logger, has_room, file)
+    listening = Listening(bound, factory, backlog, logger, has_room, left)
     try:
         for one in bound:
             one.setblocking(False)

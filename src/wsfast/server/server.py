@@ -398,7 +398,7 @@ class Server(BaseServer):
             host: a name or an address, several of them, or None for all interfaces.
             port: 0 for any free one; `sockets` tells which.
             path: of a Unix socket, instead of host and port.
-            sock: a bound socket, instead of host and port.
+            sock: a bound socket, instead of host and port. It is the server's from then on, and is closed with it.
             ssl: for wss://, a server's context.
             backlog: connections that the operating system may hold before they are accepted.
             threads: how many event loops accept connections: the running one, and others of its kind, each in a thread

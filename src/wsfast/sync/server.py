@@ -37,6 +37,7 @@ from wsfast.transport.binding import (
     EXHAUSTED,
     PAUSE,
     BindOptions,
+    GivenSocket,
     Refusals,
     SocketFile,
     bind,
@@ -291,14 +292,14 @@ class Server(CountingServer):
         self._ssl = ssl
         self._create_connection = create_connection
         self._sockets: list[socket.socket] = []
-        self._file: SocketFile | None = None
+        self._left: SocketFile | GivenSocket | None = None
         self._served: set[_Served] = set()
         # Reentrant, for a signal's handler may call `shutdown` in the middle of `serve_forever`.
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)  # a connection has ended, or `serve_forever` has
         self._accepting: set[threading.Thread] = set()  # those that are in `serve_forever`
 
-    def _listen(self, sockets: list[_Socket], file: SocketFile | None, backlog: int) -> None:
+    def _listen(self, sockets: list[_Socket], left: SocketFile | GivenSocket | None, backlog: int) -> None:
         try:
             for one in sockets:
                 one.setblocking(False)
@@ -307,10 +308,10 @@ class Server(CountingServer):
         except BaseException:
             for one in sockets:
                 one.close()
-            if file is not None:
-                file.remove()
+            if left is not None:
+                left.remove()
             raise
-        self._sockets, self._file = sockets, file
+        self._sockets, self._left = sockets, left
 
     def __repr__(self) -> str:
         return f"<wsfast.sync.Server {'closing' if self.closing else 'open'}, {len(self._served)} connections>"
@@ -458,8 +459,8 @@ class Server(CountingServer):
             sockets, self._sockets = self._sockets, []
             for sock in sockets:
                 sock.close()
-            if self._file is not None:
-                self._file.remove()
+            if self._left is not None:
+                self._left.remove()
             if not self._accepting:
                 self._wake_in.close()
                 self._wake_out.close()
@@ -677,7 +678,7 @@ def serve(
             being the key for clients that offer none.
         host: a name or an address, several of them, or None for all interfaces.
         port: 0 for any free one; ``server.socket.getsockname()[1]`` tells which.
-        sock: a bound socket, instead of host and port.
+        sock: a bound socket, instead of host and port. It is the server's from then on, and is closed with it.
         path: of a Unix socket, instead of host and port.
         ssl: for wss://, a server's context.
         subprotocols: names that a single `handler` serves as well as clients that offer none.

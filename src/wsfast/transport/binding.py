@@ -20,6 +20,7 @@ __all__ = [
     "LATER",
     "PAUSE",
     "BindOptions",
+    "GivenSocket",
     "Refusals",
     "SocketFile",
     "bind",
@@ -86,6 +87,33 @@ def part_listen(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, A
     listen = {name: value for name, value in options.items() if name in BindOptions.__annotations__}
     check_values(listen)
     return listen, {name: value for name, value in options.items() if name not in listen}
+
+
+class GivenSocket:
+    """A socket that the program gave to listen on. The server has a duplicate, whose number is its own.
+
+    So whatever becomes of the program's, nobody who gets its number next is taken for it; both are closed at the end.
+
+    Args:
+        sock: the program's.
+    """
+
+    __slots__ = ("_given",)
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._given = sock
+
+    def duplicate(self) -> socket.socket:
+        """Return the server's.
+
+        Raises:
+            OSError: the program's is closed, or there is no room for another.
+        """
+        return self._given.dup()
+
+    def remove(self) -> None:
+        """Close the program's."""
+        self._given.close()
 
 
 class SocketFile:
@@ -257,7 +285,7 @@ def bind(
     sock: socket.socket | None,
     path: str | os.PathLike[str] | None,
     options: dict[str, Any],
-) -> tuple[list[socket.socket], SocketFile | None]:
+) -> tuple[list[socket.socket], SocketFile | GivenSocket | None]:
     """Bind a socket for each address that a server is told to listen on; names are looked up, which may take long.
 
     Args:
@@ -265,7 +293,7 @@ def bind(
         options: `BindOptions` but `backlog`, for host and port.
 
     Returns:
-        The sockets, and the file to remove at the end, if there is one.
+        The sockets, and what is to be removed at the end, if there is something.
 
     Raises:
         OSError: the address cannot be bound.
@@ -282,7 +310,8 @@ def bind(
     if sock is not None:
         if sock.type & 0xF != socket.SOCK_STREAM:
             raise ValueError(f"expected a stream socket, got {sock!r}")
-        return [sock], None
+        given = GivenSocket(sock)
+        return [given.duplicate()], given
     if path is not None:
         name = os.fspath(path)
         if not hasattr(socket, "AF_UNIX"):

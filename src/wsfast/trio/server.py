@@ -34,6 +34,7 @@ from wsfast.transport.binding import (
     EXHAUSTED,
     PAUSE,
     BindOptions,
+    GivenSocket,
     Refusals,
     SocketFile,
     bind,
@@ -100,7 +101,7 @@ class Server(CountingServer):
         self._ssl = ssl
         self._create_connection = create_connection
         self._sockets: list[socket.socket] = []
-        self._file: SocketFile | None = None
+        self._left: SocketFile | GivenSocket | None = None
         self._served: dict[trio.lowlevel.Task, WebSocket | None] = {}  # None in the opening handshake
         self._openings: set[trio.CancelScope] = set()
         self._surplus = 0  # connections that are being refused
@@ -208,9 +209,13 @@ class Server(CountingServer):
         return not self._others()
 
     async def _run(
-        self, sockets: list[socket.socket], file: SocketFile | None, backlog: int, task_status: trio.TaskStatus[Server]
+        self,
+        sockets: list[socket.socket],
+        left: SocketFile | GivenSocket | None,
+        backlog: int,
+        task_status: trio.TaskStatus[Server],
     ) -> None:
-        self._sockets, self._file = sockets, file
+        self._sockets, self._left = sockets, left
         try:
             if self.topics is not None:
                 from .topics import Bridge
@@ -252,8 +257,8 @@ class Server(CountingServer):
         sockets, self._sockets = self._sockets, []
         for sock in sockets:
             sock.close()
-        if self._file is not None:
-            self._file.remove()
+        if self._left is not None:
+            self._left.remove()
         self._listening_ended.set()
 
     # --- One connection
@@ -497,7 +502,7 @@ async def serve(
             None being the key for clients that offer none.
         host: a name or an address, several of them, or None for all interfaces.
         port: 0 for any free one; ``server.sockets[0].getsockname()[1]`` tells which.
-        sock: a bound socket, instead of host and port.
+        sock: a bound socket, instead of host and port. It is the server's from then on, and is closed with it.
         path: of a Unix socket, instead of host and port.
         ssl: for wss://, a server's context.
         subprotocols: names that a single `handler` serves as well as clients that offer none.
