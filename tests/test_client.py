@@ -104,6 +104,20 @@ async def test_entering_twice_is_refused() -> None:
         assert last.close_code == 1000
 
 
+async def test_entering_twice_at_the_same_time_is_refused() -> None:
+    """Else the first connection would be nobody's, and stay open."""
+    async with serving() as server, nothing_left(port_of(server)):
+        connecting = wsfast.connect(url_of(server))
+        entered = await asyncio.gather(*(connecting.__aenter__() for _ in range(3)), return_exceptions=True)
+        assert [type(one) for one in entered] == [wsfast.WebSocket, RuntimeError, RuntimeError]
+        await connecting.__aexit__(None, None, None)
+    async with serving() as server:
+        failing = wsfast.connect("ws://127.0.0.1:1/")
+        for _ in range(2):  # what has failed can be entered again
+            with pytest.raises(OSError, match="port 1"):
+                await failing.__aenter__()
+
+
 async def test_headers() -> None:
     seen: list[wsfast.Request] = []
 

@@ -1122,3 +1122,25 @@ async def test_a_reset_within_the_handshake_is_worth_another_try() -> None:
                     raise AssertionError
     assert isinstance(caught.value.__cause__, ConnectionResetError)
     assert process_exception(caught.value) is None
+
+
+@in_trio
+async def test_connect_is_entered_once_at_a_time() -> None:
+    """Two at once too: else the first connection would be nobody's, and stay open."""
+    async with serving() as (_, uri):
+        connecting = wsfast.trio.connect(uri)
+        refused: list[str] = []
+
+        async def enter() -> None:
+            try:
+                await connecting.__aenter__()
+            except RuntimeError as exc:
+                refused.append(str(exc))
+
+        async with connecting:
+            await enter()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(enter)  # which runs when this task first waits
+            async with connecting:
+                pass
+        assert refused == ["connect(...) can be entered once at a time"] * 2

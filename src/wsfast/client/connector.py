@@ -183,6 +183,7 @@ class _Connector(ClientSettings, Generic[_T]):
         self._process_exception = process_exception
         self._reconnect_delays = reconnect_delays
         self._entered: WebSocket | None = None
+        self._entering = False
 
     def _shape(self, protocol: ConnectionProtocol) -> _T:
         """Make the object that the caller gets for a connection that has just opened."""
@@ -279,9 +280,13 @@ class _Connector(ClientSettings, Generic[_T]):
         return (await self._connect())[1]
 
     async def __aenter__(self) -> _T:
-        if self._entered is not None:
+        if self._entering or self._entered is not None:
             raise RuntimeError("this is entered already: make another one for another connection")
-        self._entered, shaped = await self._connect()
+        self._entering = True
+        try:
+            self._entered, shaped = await self._connect()
+        finally:
+            self._entering = False
         return shaped
 
     async def __aexit__(

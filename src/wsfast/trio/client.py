@@ -152,6 +152,7 @@ class connect(ClientSettings):  # noqa: N801
         self._nursery = nursery
         self._manager: AbstractAsyncContextManager[trio.Nursery] | None = None
         self._ws: WebSocket | None = None
+        self._entering = False
 
     def __await__(self) -> Generator[Any, Any, WebSocket]:
         """Connect; the tasks of the connection are in the nursery that was given.
@@ -182,16 +183,20 @@ class connect(ClientSettings):  # noqa: N801
         return _Rounds(self._connect_in, self._nursery, attempts)
 
     async def __aenter__(self) -> WebSocket:
-        if self._ws is not None:
+        if self._entering or self._ws is not None:
             raise RuntimeError("connect(...) can be entered once at a time")
-        ws = await self._connect()
-        if self._nursery is None:
-            self._manager = trio.open_nursery()
-            nursery = await self._manager.__aenter__()
-            nursery.start_soon(ws._work)
-        else:
-            self._nursery.start_soon(ws._work_guarded)
-        self._ws = ws
+        self._entering = True
+        try:
+            ws = await self._connect()
+            if self._nursery is None:
+                self._manager = trio.open_nursery()
+                nursery = await self._manager.__aenter__()
+                nursery.start_soon(ws._work)
+            else:
+                self._nursery.start_soon(ws._work_guarded)
+            self._ws = ws
+        finally:
+            self._entering = False
         return ws
 
     async def __aexit__(
