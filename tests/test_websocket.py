@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import asyncio
+import gc
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from websockets.asyncio.client import connect as websockets_connect
 
 import wsfast
 from wsfast import ConcurrencyError, ConnectionClosed, ConnectionClosedError, ConnectionClosedOK, InvalidState, State
+from wsfast.asyncio.protocol import ConnectionProtocol
 
 pytestmark = pytest.mark.anyio
 
@@ -395,6 +397,40 @@ async def test_streaming_given_up_with_the_rest_in_the_queue() -> None:
         assert await ws.recv() == "next"
         client.send(frame(CONT, b"ished", key=b"TEST"))
         assert [piece async for piece in ws.recv_streaming()] == ["unfin", "ished"]
+
+
+@pytest.mark.parametrize("how", ["dropped", "collected"])
+async def test_streaming_given_up_in_another_thread_ends_in_that_of_the_loop(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The garbage collector may run in any thread; a loop can be told of readers in its own only."""
+    ended: list[int] = []
+    end_streaming = ConnectionProtocol.end_streaming
+
+    def noting(protocol: ConnectionProtocol, *, skip: bool) -> None:
+        ended.append(threading.get_ident())
+        end_streaming(protocol, skip=skip)
+
+    monkeypatch.setattr(ConnectionProtocol, "end_streaming", noting)
+    async with pair() as (ws, client):
+        client.send(text("unfin", fin=False))
+        held: list[Any] = [ws.recv_streaming()]
+        assert await anext(held[0]) == "unfin"
+        if how == "collected":
+            held.append(held)  # a cycle
+
+        def give_up() -> None:
+            nonlocal held
+            held = []
+            gc.collect()
+
+        thread = threading.Thread(target=give_up)
+        thread.start()
+        thread.join()
+        client.send(frame(CONT, b"ished", key=b"TEST"), text("next"))
+        await until(lambda: ended)
+        assert await ws.recv() == "next"
+    assert ended == [threading.get_ident()]
 
 
 @pytest.mark.parametrize("how", ["cancel", "aclose", "forget"])

@@ -468,7 +468,7 @@ class Bridge(EventEndpoint):
             try:
                 self._respond(action)
             except ValueError as exc:  # of the server's own headers
-                self.host.logger.error("a WebSocket is not answered: %s", exc)
+                tell(self.host.logger.error, "a WebSocket is not answered: %s", exc)
                 self.on_deadline()
         elif isinstance(action, Close):
             cause = CloseCause.HANDLER_ERROR if failed else CloseCause.LOCAL

@@ -262,7 +262,15 @@ class WebSocket(Facts, Endpoint):
         channel.begin_streaming()
 
     def _end_streaming(self, skip: bool) -> None:
-        self._open_channel().end_streaming(skip=skip)
+        channel = self._open_channel()
+        try:
+            channel.turn.check_thread()
+        except OtherThread:
+            # The iterator was given up elsewhere: it was handed on, or was garbage, which any thread may collect.
+            with suppress(RuntimeError):  # that loop is closed
+                channel.loop.call_soon_threadsafe(partial(channel.end_streaming, skip=skip))
+        else:
+            channel.end_streaming(skip=skip)
 
     # --- Sending ------------------------------------------------------------------------------------------
 
