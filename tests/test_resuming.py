@@ -21,6 +21,7 @@ import pytest
 import uvloop
 
 import wsfast
+import wsfast.testing
 from wsfast.asgi import BridgeProtocol, Host
 from wsfast.session import Limits
 
@@ -253,6 +254,28 @@ def test_what_does_not_end_the_program_is_a_fault_of_who_raised_it(loop: str, ca
 
     with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
         runner.run(main())
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("end", ENDS, ids=["SystemExit", "KeyboardInterrupt"])
+def test_it_keeps_back_nothing_that_others_send(end: BaseException, loop: str) -> None:
+    """What is written at the end of a turn, behind one whose transport ended the loop, is when that runs again."""
+    running = LOOPS[loop]()
+
+    def write(data: bytes) -> None:
+        raise end
+
+    async def enter() -> list[Any]:
+        return [await wsfast.testing.pair().__aenter__() for _ in range(4)]
+
+    pairs = running.run_until_complete(enter())
+    pairs[1].client.transport.write = write
+    running.call_soon(lambda: [one.client.send_nowait("x") for one in pairs])
+    with pytest.raises(type(end)):
+        running.run_until_complete(asyncio.sleep(20))
+    for n in (0, 2, 3):
+        assert running.run_until_complete(asyncio.wait_for(pairs[n].server.recv(), 20)) == "x"
+    running.close()
 
 
 @pytest.mark.parametrize("loop", LOOPS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 import tracemalloc
 from typing import Any
@@ -29,6 +30,9 @@ class Clock:
         handle = Handle(when, callback)
         self.handles.append(handle)
         return handle
+
+    def call_soon(self, callback: Any, *args: Any) -> None:
+        self.handles.append(Handle(self.now, functools.partial(callback, *args)))
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         self.faults.append(context)
@@ -242,6 +246,30 @@ def test_a_fault_of_one_is_not_the_others(clock: Clock, timer: CoarseTimer) -> N
     clock.advance(2)
     assert all(len(thing.called) == 1 for thing in things)
     assert [str(fault["exception"]) for fault in clock.faults] == ["boom"]
+
+
+@pytest.mark.parametrize("end", [SystemExit, KeyboardInterrupt])
+def test_what_ends_the_program_is_not_the_end_of_the_others(
+    clock: Clock, timer: CoarseTimer, end: type[BaseException]
+) -> None:
+    """They are called once the loop runs again, but for one that was taken back or moved meanwhile."""
+
+    class Ending(Thing):
+        def on_deadline(self) -> None:
+            timer.clear(things[2])
+            timer.set(things[3], 5)
+            raise end
+
+    things = [Thing(clock), Ending(clock), Thing(clock), Thing(clock), Thing(clock)]
+    for thing in things:
+        timer.set(thing, 1)
+    with pytest.raises(end):
+        clock.advance(2)
+    assert [len(thing.called) for thing in things] == [1, 0, 0, 0, 0]
+    clock.advance(1)
+    assert [len(thing.called) for thing in things] == [1, 0, 0, 0, 1]
+    clock.advance(10)
+    assert [len(thing.called) for thing in things] == [1, 0, 0, 1, 1]
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -115,11 +115,18 @@ class Turn:
                     channel.flush()
                 except Exception as exc:
                     channel.transport_failed(exc)
+                except BaseException:
+                    # It ends the loop. Where that runs again, to stop in order, the others are written.
+                    self._put_off(dirty[i:])
+                    raise
             if end is not None and not i % SLICE_WRITES and i < len(dirty) and perf_counter() > end:
-                # Others get a turn first.
-                self._dirty[:0] = dirty[i:]
-                self.loop.call_soon(self._run)
+                self._put_off(dirty[i:])  # others get a turn first
                 break
+
+    def _put_off(self, rest: list[Channel]) -> None:
+        if rest:
+            self._dirty[:0] = rest
+            self.loop.call_soon(self._run)
 
 
 class Channel:

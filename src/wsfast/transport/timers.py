@@ -137,11 +137,18 @@ class CoarseTimer(Deadlines):
         while self._times and not self.buckets[self._times[0]]:
             self._drop_first()
         self._arm()
-        for timed in expired:
+        self._expire(expired, now)
+
+    def _expire(self, expired: list[Timed], now: float) -> None:
+        for i, timed in enumerate(expired, 1):
             if timed.due <= now + FINEST / 2 and timed.due:
                 timed.due = 0.0
                 try:
                     timed.on_deadline()
-                except Exception as exc:  # a logger may raise; the others that are due must not suffer
+                except Exception as exc:  # the others that are due must not suffer
                     context = {"message": f"on_deadline of {timed!r} raised", "exception": exc}
                     self._loop.call_exception_handler(context)
+                except BaseException:
+                    # It ends the loop. Where that runs again, to stop in order, the others are called.
+                    self._loop.call_soon(self._expire, expired[i:], now)
+                    raise
