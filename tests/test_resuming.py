@@ -279,6 +279,30 @@ def test_it_keeps_back_nothing_that_others_send(end: BaseException, loop: str) -
 
 
 @pytest.mark.parametrize("loop", LOOPS)
+def test_who_waits_for_the_end_is_told_though_a_listener_ends_the_program(loop: str) -> None:
+    """Else what stops the program in order would wait for ever."""
+    running = LOOPS[loop]()
+
+    class Ending(wsfast.Listener):
+        def on_close(self, code: int, reason: str) -> None:
+            raise SystemExit(5)
+
+    async def enter() -> tuple[Any, Any]:
+        server = wsfast.Server()
+        server.register_listener(None, Ending)
+        both = await wsfast.testing.pair(server).__aenter__()
+        return both, asyncio.ensure_future(both.server.wait_closed())
+
+    both, waiting = running.run_until_complete(enter())
+    both.client.close_nowait()
+    with pytest.raises(SystemExit):
+        running.run_until_complete(asyncio.sleep(20))
+    running.run_until_complete(asyncio.wait_for(waiting, 20))
+    assert both.server.state is wsfast.State.CLOSED
+    running.close()
+
+
+@pytest.mark.parametrize("loop", LOOPS)
 def test_a_program_exits_with_its_status(loop: str) -> None:
     program = """
 import asyncio, sys, wsfast

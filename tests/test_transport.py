@@ -13,7 +13,7 @@ import socket
 import sys
 import termios
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -474,6 +474,33 @@ def test_what_ends_the_program_ends_the_loop(twin: ModuleType, anyio_backend: An
         task.cancel()
     loop.run_until_complete(asyncio.sleep(0.01))
     loop.close()
+
+
+async def test_what_ends_the_program_as_there_is_room_leaves_nothing_to_do(twin: ModuleType) -> None:
+    """Where the loop runs again, it is not called for what was sent already, and the end comes."""
+
+    class Ending(App):
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            raise SystemExit(5)
+
+    app = Ending()
+    async with joined(twin, app) as (transport, theirs):
+        transport.write(bytes(4_000_000))
+        assert app.told[-1] == "pause"
+        transport.close()
+        theirs.setblocking(False)
+        ended = 0
+        while not app.lost.done():
+            with suppress(BlockingIOError):
+                while theirs.recv(1 << 20):
+                    pass
+            try:
+                transport._write_ready()  # as the loop does, from where SystemExit would end this test
+            except SystemExit:
+                ended += 1
+            await asyncio.sleep(0)
+        assert ended == app.told.count("resume") == 1
 
 
 @pytest.mark.parametrize("value", [2**31, 2**63, 2**100])

@@ -596,23 +596,27 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         connection = self.connection
         ws = self.ws
         ws._keep_addresses()
-        self.take_rest()
-        self._settle_all()
-        self.session.receive_eof(exc)
-        self.detach()
-        self.host.timer.clear(self)  # what was kept back may just have set it again
-        self.derive()
-        compression: PerMessageDeflate | None = connection.compression  # type: ignore[assignment]
-        if compression is not None:
-            compression.close()
-            if compression.parameters.idle is not None:
-                self.host.timer.sweeper(compression.parameters.idle).leave()
-        if self._outbox is not None:
-            self._outbox.end(connection.closed_error())
-            self._outbox = None  # it refers to this: the connection is freed as soon as the program lets go of it
-        self.wake_receiver()
-        self._end_reader()
-        self.host._connection_closed(self)
+        try:
+            self.take_rest()
+            self._settle_all()
+        finally:  # what ends the program may come out of a listener
+            self.session.receive_eof(exc)
+            self.detach()
+            self.host.timer.clear(self)  # what was kept back may just have set it again
+            self.derive()
+            compression: PerMessageDeflate | None = connection.compression  # type: ignore[assignment]
+            if compression is not None:
+                compression.close()
+                if compression.parameters.idle is not None:
+                    self.host.timer.sweeper(compression.parameters.idle).leave()
+            if self._outbox is not None:
+                self._outbox.end(connection.closed_error())
+                self._outbox = None  # it refers to this: the connection is freed as soon as the program lets go of it
+            self.wake_receiver()
+            self._end_reader()
+            self.host._connection_closed(self)
+            if self._end is not None:
+                self._end.release()
         listener = self.listener
         if listener is not None:
             self.listener = None
@@ -623,5 +627,3 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
                 raise
             except BaseException as exc_:
                 tell(self.host.logger.error, "on_close for subprotocol %r raised", ws.subprotocol, exc_info=exc_)
-        if self._end is not None:
-            self._end.release()

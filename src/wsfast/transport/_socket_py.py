@@ -448,14 +448,16 @@ class SocketTransport:
             count += 1
         del self._pieces[:count]
         self._offset = sent
-        if self._protocol_paused and self._buffered <= self._low:
-            self._resume_protocol()  # which may write
-        if self._sock is not None and not self._buffered:
-            self._stop_writing()
-            if self._closing:
-                self._loop.call_soon(self._lost, None)
-            elif self._eof:
-                self._end_sending()
+        try:
+            if self._protocol_paused and self._buffered <= self._low:
+                self._resume_protocol()  # which may write, or end the program
+        finally:
+            if self._sock is not None and not self._buffered:
+                self._stop_writing()
+                if self._closing:
+                    self._loop.call_soon(self._lost, None)
+                elif self._eof:
+                    self._end_sending()
 
     def _write_failed(self, exc: OSError) -> None:
         """Note that nothing can be sent any more; what the peer sent before it went is read all the same."""
