@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 import uvloop
+from hostile import head
 
 import wsfast
 import wsfast.testing
@@ -299,6 +300,43 @@ def test_who_waits_for_the_end_is_told_though_a_listener_ends_the_program(loop: 
         running.run_until_complete(asyncio.sleep(20))
     running.run_until_complete(asyncio.wait_for(waiting, 20))
     assert both.server.state is wsfast.State.CLOSED
+    running.close()
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_task_that_ends_the_program_as_its_connection_is_lost(loop: str) -> None:
+    """The server has counted the connection by then, and who waits for its end is told."""
+    running = LOOPS[loop]()
+
+    async def handler(ws: wsfast.WebSocket) -> None:
+        waiting.append(asyncio.ensure_future(ws.wait_closed()))
+        try:
+            await ws.recv()
+        except wsfast.ConnectionClosed:
+            sys.exit(5)
+
+    async def main() -> None:
+        await server.start("127.0.0.1", 0)
+        _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(head())
+        while not waiting:
+            await asyncio.sleep(0.001)
+        writer.transport.abort()
+        await asyncio.sleep(20)
+
+    server = wsfast.Server(stop_timeout=20)
+    server.register_handler(None, handler)
+    waiting: list[asyncio.Future[None]] = []
+    with pytest.raises(SystemExit):
+        running.run_until_complete(main())
+    assert server.counters["causes"] == {"connection lost": 1}
+    running.call_soon(server.close)
+
+    async def stop() -> None:
+        async with asyncio.timeout(10):
+            await asyncio.gather(server.wait_closed(), *waiting)
+
+    running.run_until_complete(stop())
     running.close()
 
 

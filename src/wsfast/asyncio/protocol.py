@@ -612,11 +612,13 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
             if self._outbox is not None:
                 self._outbox.end(connection.closed_error())
                 self._outbox = None  # it refers to this: the connection is freed as soon as the program lets go of it
-            self.wake_receiver()
             self._end_reader()
             self.host._connection_closed(self)
-            if self._end is not None:
-                self._end.release()
+            try:
+                self.wake_receiver()  # which may resume the task at once
+            finally:
+                if self._end is not None:
+                    self._end.release()
         listener = self.listener
         if listener is not None:
             self.listener = None
