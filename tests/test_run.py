@@ -140,7 +140,9 @@ def program(tmp_path: Path) -> Path:
 def running(
     program: Path, *arguments: str, target: str = "app:server", stdout: Any = None, **environment: str
 ) -> Iterator[Running]:
-    command = [sys.executable, "-m", "wsfast", "run", target, "--port", "0", "--directory", str(program.parent)]
+    command = [sys.executable, "-m", "wsfast", "run", target, "--directory", str(program.parent)]
+    if "--unix" not in arguments:
+        command += ["--port", "0"]
     # A program that is changed within a second, to one of the same length, would be taken from its compiled form.
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **environment}
     process = subprocess.Popen(
