@@ -13,7 +13,7 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,13 @@ LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
 ENDS = [SystemExit(5), KeyboardInterrupt()]
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def collected_here() -> Iterator[None]:
+    """Loops that were ended leave sockets open: no other file's test is to be told of these."""
+    yield
+    gc.collect()
 
 
 async def exchange(handler: Any) -> None:
