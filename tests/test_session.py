@@ -677,6 +677,17 @@ def test_a_close_that_is_kept_back_is_settled_after_a_while() -> None:
     assert session.deadline is None
 
 
+@pytest.mark.parametrize("had", [0.0, 0.4, GRACE, GRACE + 5])
+def test_a_consumer_that_had_its_time_is_not_waited_for(had: float) -> None:
+    session = make(ping_interval=None)
+    if had < GRACE:
+        assert session.keep_back(START, had) is Do.NOTHING
+        assert session.deadline == START - had + GRACE
+    else:
+        assert session.keep_back(START, had) is Do.SETTLE
+        assert session.deadline is None
+
+
 def test_a_consumer_that_is_done_is_not_waited_for() -> None:
     session = make(ping_interval=None)
     session.keep_back(START)

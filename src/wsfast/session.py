@@ -16,9 +16,8 @@ Rules, each in one place:
 * From this side's call of `close` on, the peer has `close_timeout` to answer the Close frame and to end the transport;
   nothing that it sends meanwhile extends that time.
 * A Close frame or a failure that came behind messages may be kept back until the handler has answered them, for `GRACE`
-  at most.
-* A peer that does not keep up with reading (`congest`) is sent one pong at a time, for its latest ping: a peer that
-reads
+  at most from when it took the latest: a handler that only sends makes no close wait.
+* A peer that does not keep up with reading (`congest`) is sent one pong at a time, for its latest ping: one that reads
   slowly but steadily sees that this side lives, and pongs cannot pile up for one that reads nothing.
 * The side that ends the transport ends its sending side first and reads on for `LINGER`: to close a socket with unread
   bytes would reset it, and a reset can destroy the Close frame on its way.
@@ -60,8 +59,8 @@ __all__ = [
 ]
 
 GRACE: Final = 1.0
-"""Seconds that the consumer of messages has to answer those that came before a Close frame or a failure, and, while
-this side closes, to take those that came before the peer's Close frame."""
+"""Seconds that the consumer of messages has, from when it takes the latest one, to answer those that came before a
+Close frame or a failure, and, while this side closes, to take those that came before the peer's Close frame."""
 LINGER: Final = 2.0
 """Seconds for which the peer may go on sending after this side has ended its sending side, before it is dropped."""
 LONGEST: Final = 1e9
@@ -466,10 +465,21 @@ class Session:
 
     # --- The consumer of messages -----------------------------------------------------------------------
 
-    def keep_back(self, now: float) -> None:
-        """Wait for the consumer, but not for long: `Do.SETTLE` comes after `GRACE`, unless `settled` comes before."""
+    def keep_back(self, now: float, had: float = 0.0) -> Do:
+        """Wait for the consumer, but not for long: `Do.SETTLE` comes after `GRACE`, unless `settled` comes before.
+
+        Args:
+            now: the time.
+            had: seconds that the consumer has had already to answer the latest message.
+
+        Returns:
+            `Do.SETTLE` if that was long enough; else `Do.NOTHING`.
+        """
         if self._grace_until is None and self.connection.state < _DRAINING:
-            self._grace_until = now + GRACE
+            if had >= GRACE:
+                return _SETTLE
+            self._grace_until = now - had + GRACE
+        return _NOTHING
 
     def settled(self) -> None:
         """End the wait for the consumer."""

@@ -2,8 +2,7 @@
 
 `Facts` are the properties of every `WebSocket`, on asyncio, in threads and on trio. A `Shell` is the common part of
 connections in threads and on trio, between two waits: take in received bytes, keep a Close frame back until the
-    messages
-before it are answered, and do what the session says. Only waiting, and moving bytes, is left to the subclasses.
+messages before it are answered, and do what the session says. Only waiting, and moving bytes, is left to subclasses.
 (asyncio's shell does the same in `asyncio.protocol`, around a channel in Cython.)
 """
 
@@ -140,7 +139,7 @@ class Shell(Facts):
         self._remote_address = None if isinstance(peer, (str, bytes)) else peer
         self._opened = False  # what `_begin` makes is there
         self._paused = False  # reading is, while the consumer is behind
-        self._owing = False  # a message was taken, and the next was not asked for: an answer may come
+        self._owing_since: float | None = None  # when a message was taken, if the next was not asked for
         self._kept: Event | None = None  # a Close frame or a failure behind messages that are not answered yet
         self._discarding = False  # what comes before the peer's Close frame is dropped
         self._over = False  # the transport has ended, or is to
@@ -244,6 +243,10 @@ class Shell(Facts):
         """Tell whether the program has taken all that came, and asked for more."""
         raise NotImplementedError  # pragma: no cover
 
+    def _owed_for(self, now: float) -> float:
+        """Return how many seconds ago the latest message was taken; 0 if more than its answer is waited for."""
+        raise NotImplementedError  # pragma: no cover
+
     def _read_on(self) -> None:
         """Arrange that the transport is read again."""
         raise NotImplementedError  # pragma: no cover
@@ -320,8 +323,7 @@ class Shell(Facts):
             elif connection.state is State.OPEN and isinstance(event, (Close, PeerError)):
                 # Before it is looked at whether all is answered: who receives does both in the other order.
                 self._kept = event
-                session.keep_back(now)
-                if self._is_answered():
+                if session.keep_back(now, self._owed_for(now)) is Do.SETTLE or self._is_answered():
                     do = max(do, self._hand_in())
             else:
                 do = max(do, session.handle(event, now))

@@ -64,6 +64,30 @@ cdef extern from *:
     unsigned long PyThread_get_thread_ident()
 
 
+cdef extern from *:
+    """
+    /* Seconds of a monotonic clock that takes few nanoseconds to read, and may be some milliseconds behind. */
+    #ifdef _WIN32
+    #include <windows.h>
+    static double wsf_clock(void) { return (double)GetTickCount64() / 1e3; }
+    #else
+    #include <time.h>
+    #ifdef CLOCK_MONOTONIC_COARSE
+    enum { WSF_CLOCK = CLOCK_MONOTONIC_COARSE };
+    #else
+    enum { WSF_CLOCK = CLOCK_MONOTONIC };
+    #endif
+    static double wsf_clock(void)
+    {
+        struct timespec now;
+        clock_gettime(WSF_CLOCK, &now);
+        return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+    }
+    #endif
+    """
+    double wsf_clock()
+
+
 cdef extern from "_threads.h":
     """
     static unsigned int wsf_version(PyObject *type) { return wsf_type_version((PyTypeObject *)type); }
@@ -481,6 +505,7 @@ cdef class Channel(Receiver):
     cdef readonly object connection
     cdef readonly object transport
     cdef public bint owes
+    cdef double _taken_at
     cdef public bint receiving
     cdef public bint streaming
     cdef public bint sendable
@@ -718,6 +743,10 @@ cdef class Channel(Receiver):
         """Note that the consumer has nothing left to answer and asks for more."""
         self._idle()
 
+    def owed_for(self):
+        """Return how many seconds ago the latest message was taken from the queue, to some milliseconds."""
+        return wsf_clock() - self._taken_at
+
     cdef int _settle(self) except -1:
         if not self.receiving or self._next is None and not self.owes:
             self.settle()
@@ -748,6 +777,7 @@ cdef class Channel(Receiver):
                 self._head = 0
         self.held -= self._weight(message)
         self.owes = True
+        self._taken_at = wsf_clock()
         if self.paused & PAUSED_HELD and self.held <= self.low_water:
             self.unpause(PAUSED_HELD)
         return message

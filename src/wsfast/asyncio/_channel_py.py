@@ -17,7 +17,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 from ..codes import Opcode
@@ -172,6 +172,7 @@ class Channel:
         "_max_buffered",
         "_queue",
         "_receiver",
+        "_taken_at",
         "_terminal",
         "_turn_start",
         "bytes_received",
@@ -231,6 +232,7 @@ class Channel:
         self.write_paused: bool = False
         self.turn_full: bool = False
         self.owes: bool = False
+        self._taken_at: float = 0.0
         self.receiving: bool = False
         self.sendable: bool = False
         self.packs: bool = False
@@ -436,6 +438,10 @@ class Channel:
         self.owes = False
         self.settle()
 
+    def owed_for(self) -> float:
+        """Return how many seconds ago the latest message was taken from the queue, to some milliseconds."""
+        return monotonic() - self._taken_at
+
     def settle(self) -> None:
         """Handle the Close frame, or the failure, that was kept back until the messages before it were answered."""
         event, self._terminal = self._terminal, None
@@ -458,6 +464,7 @@ class Channel:
         message = self._queue.popleft()
         self.held -= self._marks.weight(message)
         self.owes = True
+        self._taken_at = monotonic()
         if self.paused & PAUSED_HELD and self.held <= self.low_water:
             self.unpause(PAUSED_HELD)
         return message

@@ -300,7 +300,8 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
     def handle_event(self, event: Event) -> None:
         """Do what an event of the decoder other than a message asks for."""
         if isinstance(event, Close) and self._outbox is not None and self._outbox.keep(event):
-            self.settle_later()
+            self.session.keep_back(monotonic())
+            self._schedule()
             return
         if self.write_paused:
             self._count_unsent()
@@ -313,7 +314,10 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
 
     def settle_later(self) -> None:
         """Keep a Close frame or a failure back until the messages before it are answered, but not for long."""
-        self.session.keep_back(monotonic())
+        # A handler that took the latest message a while ago, and did not ask for more, only sends: no answer is coming.
+        unread = self.held or self.reader is not None
+        if self.session.keep_back(monotonic(), 0.0 if unread else self.owed_for()) is _SETTLE:
+            self.settle()
         self._schedule()
 
     def _settle_all(self) -> None:

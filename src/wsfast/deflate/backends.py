@@ -2,8 +2,7 @@
 
 Measured on the bare objects with 1 KiB JSON messages, context takeover, 12 bits of window, memory level 5, under
 CPython 3.11, zlib 1.2.13, isal 1.9.1, zlib-ng 1.1.0: microseconds of CPU, share of the size that is left, KiB for each
-context in full use.
-``python -m benchmarks.deflate_memory`` measures whole connections.
+context in full use. ``python -m benchmarks.deflate_memory`` measures whole connections.
 
     compress        us    ratio   KiB      inflate     us     KiB
     isal 1          8.0   0.271   61       isal        7.4    58

@@ -78,8 +78,7 @@ class PingWaiter:
         ws = self._ws
         with ws._answered:
             # The pong may be behind messages that this program has not taken, and the waiting thread may be the one to
-            # take
-            # them.
+            # take them.
             longest = None if timeout is None else min(timeout, LONGEST)
             ws._answered.wait_for(lambda: self.latency is not None or self._ended or ws._waits, longest)
             if self.latency is None and (self._ended or ws._waits) and not self._ack_on_close:
@@ -342,7 +341,7 @@ class WebSocket(Shell):
 
     def _next(self, end: float | None) -> str | bytes | Fragment:
         """Wait for the next thing in the queue and take it; the turnstile is held."""
-        self._owing = False  # before `_kept` is looked at: see `_take_in`
+        self._owing_since = None  # before `_kept` is looked at: see `_take_in`
         if self._queue.empty() and (self._paused or self._kept is not None):
             with self._lock:
                 if self._queue.empty():
@@ -368,7 +367,7 @@ class WebSocket(Shell):
         if event is None:
             self._queue.put(None)  # for the next who asks
             raise self._connection.closed_error()
-        self._owing = True
+        self._owing_since = time.monotonic()
         self._taken_size += self._marks.weight(event)
         if self._paused and self._put_size - self._taken_size <= self._marks.low:
             with self._lock:
@@ -492,9 +491,8 @@ class WebSocket(Shell):
         """Write a whole message whose encodings are shared by many connections, whatever is unsent.
 
         Returns:
-            Whether it was written: False if the connection is not open, or another message is being sent in fragments
-                or
-            compressed.
+            Whether it was written: False if the connection is not open, or another message is being sent in
+            fragments or compressed.
         """
         with self._lock:
             connection = self._connection
@@ -892,7 +890,11 @@ class WebSocket(Shell):
         self._queue.put(message)
 
     def _is_answered(self) -> bool:
-        return not self._owing and self._taken_size == self._put_size and not self._packing
+        return self._owing_since is None and self._taken_size == self._put_size and not self._packing
+
+    def _owed_for(self, now: float) -> float:
+        since = self._owing_since
+        return 0.0 if since is None or self._taken_size != self._put_size or self._packing else now - since
 
     def _read_on(self) -> None:
         self._link.wake()

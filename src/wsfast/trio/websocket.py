@@ -251,14 +251,14 @@ class WebSocket(Shell):
     @trio.lowlevel.enable_ki_protection
     async def _next(self) -> str | bytes | Fragment:
         """Wait for the next item in the queue and take it, without a checkpoint after the wait."""
-        self._owing = False
+        self._owing_since = None
         while not self._queue:
             self._obey(self._hand_in())
             if self._no_more:
                 raise self._connection.closed_error()
             await self._receivers.park()
         event = self._queue.popleft()
-        self._owing = True
+        self._owing_since = self._now()
         self._held -= self._marks.weight(event)
         if self._paused and self._held <= self._marks.low:
             self._unpause()
@@ -698,7 +698,10 @@ class WebSocket(Shell):
         self._receivers.unpark_all()
 
     def _is_answered(self) -> bool:
-        return not self._queue and not self._owing
+        return not self._queue and self._owing_since is None
+
+    def _owed_for(self, now: float) -> float:
+        return 0.0 if self._queue or self._owing_since is None else now - self._owing_since
 
     def _read_on(self) -> None:
         self._reader.unpark_all()
