@@ -10,8 +10,10 @@ from typing import Any, Final
 from ..exceptions import BusUnavailable
 from .interface import Position
 
-__all__ = ["Entry", "Outbox", "given_up"]
+__all__ = ["REMEMBER", "Entry", "Outbox", "given_up"]
 
+REMEMBER: Final = 5.0
+"""Seconds for which an engine may lose what it has confirmed, where it is killed."""
 _LOOK: Final = 0.25
 """Seconds between two looks for entries that have waited for too long."""
 
@@ -92,7 +94,7 @@ class Outbox:
             its history was lost before all subscribers got it.
     """
 
-    def __init__(self, max_bytes: int = 1048576, max_seconds: float = 10.0, remember: float = 5.0) -> None:
+    def __init__(self, max_bytes: int = 1048576, max_seconds: float = 10.0, remember: float = REMEMBER) -> None:
         self.max_bytes = max_bytes
         self.max_seconds = max_seconds
         self.bytes: int = 0  # waiting or under way

@@ -28,7 +28,7 @@ from ..options import refuse_unknown
 from .detours import Detours
 from .interface import Bus, Position, Reading, Receiver, Stored
 from .lost import DOWN_BYTES, UP_BYTES, Pauses, told
-from .outbox import Entry, Outbox, given_up
+from .outbox import REMEMBER, Entry, Outbox, given_up
 
 try:
     import hiredis
@@ -50,6 +50,9 @@ _DEAD: Final = 2.4
 """Seconds of silence after which a connection is given up; it is looked at each quarter of a second."""
 _CONNECT: Final = 5.0
 _PATIENCE: Final = 5.0
+_DEMOTED: Final = 30.0
+"""Seconds for which confirmed messages are remembered with sentinels: a primary that hung while they replaced it, goes
+on confirming when it wakes, and loses that when they demote it; they ask it every 10 s what it is."""
 _FIRST_PAUSE: Final = 0.02
 _PAUSE: Final = 0.25
 _CHUNK: Final = 1000
@@ -200,7 +203,7 @@ class _Node:
         self._leaving: Counter[bytes] = Counter()  # channels, as often as it is to answer that they were left
         self._loop = asyncio.get_running_loop()
         self.options = options
-        self.outbox: Outbox = Outbox(max_bytes=DOWN_BYTES)
+        self.outbox: Outbox = Outbox(max_bytes=DOWN_BYTES, remember=_DEMOTED if bus._sentinels else REMEMBER)
         self.topics: set[str] = set()
         self.up: bool = False
         self.reconnects: int = 0
