@@ -158,7 +158,7 @@ class Conversation:
 
         Raises:
             ClientDisconnected: the connection has ended.
-            RuntimeError: it is not the time for such an event, or its HTTP response is wrong.
+            RuntimeError: such an event is not allowed now, or its HTTP response is wrong.
             TypeError, ValueError: the event is malformed.
         """
         if not isinstance(event, (dict, Mapping)) or not isinstance(kind := event.get("type"), str):

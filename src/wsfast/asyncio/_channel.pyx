@@ -1310,7 +1310,7 @@ cdef class EventEndpoint:
 
         Raises:
             ClientDisconnected: the connection has ended; it is an `OSError`.
-            RuntimeError: it is not the time for such an event.
+            RuntimeError: such an event is not allowed now.
             TypeError, ValueError: the event is malformed.
         """
         cdef SendEvent sending = SendEvent.__new__(SendEvent)
