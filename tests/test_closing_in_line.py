@@ -202,6 +202,7 @@ CALLS: dict[str, Callable[[wsfast.sync.WebSocket], object]] = {
     "send": lambda ws: ws.send("x" * 400),
     "fragments": lambda ws: ws.send(["frag", "ments"]),
     "recv": lambda ws: ws.recv(),
+    "stream": lambda ws: list(ws.recv_streaming()),
     "recv in time": lambda ws: ws.recv(timeout=PATIENCE),
     "ping": lambda ws: ws.ping(),
     "close": lambda ws: ws.close(),
@@ -233,9 +234,11 @@ def test_ctrl_c_at_each_moment(name: str, compression: Any) -> None:
                     CALLS[name](ws)
             except KeyboardInterrupt:
                 interrupted = True
-            assert not ws._lock.locked(), moment
+            until(lambda: not ws._lock.locked())  # noqa: B023 - the connection's thread takes it too, now and then
             assert not ws._gate.locked(), moment
             assert not ws._calls, moment
+            assert ws._streamer is None, moment
+            assert name == "recv in time" or not ws._turnstile._is_owned(), moment  # type: ignore[attr-defined]
             try:
                 ws.send("marker")
             except ConnectionClosed:

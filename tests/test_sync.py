@@ -743,6 +743,40 @@ def test_a_stream_is_not_shared(server: Running) -> None:
         assert got == ["after"]
 
 
+@pytest.mark.parametrize("waiting", [True, False])
+def test_a_stream_is_handed_to_another_thread_and_given_up_in_a_third(waiting: bool) -> None:
+    """As happens to one that the garbage collector finds; the rest of the message is dropped."""
+
+    def script(peer: Peer) -> None:
+        peer.accept()
+        for piece in ("one ", "two "):
+            peer.sock.sendall(encode_frame(1 if piece == "one " else 0, piece, fin=False))
+            assert step.acquire(timeout=PATIENCE)
+        peer.sock.sendall(encode_frame(0, b"three", fin=True) + encode_frame(2, b"after") + encode_frame(1, b"more"))
+        peer.until_end()
+
+    step = threading.Semaphore(0)
+    with scripted(script) as port, connect(f"ws://127.0.0.1:{port}", close_timeout=0.1) as ws:
+        got: list[object] = []
+        stream = ws.recv_streaming()
+        assert in_other_thread(lambda: next(stream)) == "one "
+        step.release()
+        assert next(stream) == "two "
+        with pytest.raises(wsfast.ConcurrencyError):
+            ws.recv()
+        with pytest.raises(TimeoutError):
+            in_other_thread(lambda: ws.recv(timeout=0.05))
+        threads = [in_thread(lambda: got.append(ws.recv()))] if waiting else []
+        in_other_thread(stream.close)  # type: ignore[attr-defined]
+        step.release()
+        if not waiting:
+            got.append(ws.recv(timeout=PATIENCE))
+        for thread in threads:
+            thread.join(PATIENCE)
+        assert got == [b"after"]
+        assert list(ws.recv_streaming()) == ["more"]
+
+
 def in_other_thread(call: Callable[[], Any]) -> Any:
     """Call in a thread, and return or raise what came of it."""
     results: list[Any] = []

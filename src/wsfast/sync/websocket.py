@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, Self, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, NoReturn, Self, overload
 
 from wsfast.assembly import Assembler, Decoded, PieceCheck, check_pieces, converted, is_whole
 from wsfast.codes import CloseCause, CloseCode
@@ -42,6 +42,10 @@ if TYPE_CHECKING:
     from .topics import Bridge, Sink
 
 __all__ = ["PingWaiter", "WebSocket"]
+
+_LOOK: Final = 0.5
+"""Seconds after which a thread that waits for another's `recv_streaming` looks whether Ctrl-C has ended that."""
+_OTHERS: Final = "no message was received in time: another thread receives, too"
 
 
 class PingWaiter:
@@ -92,6 +96,31 @@ class PingWaiter:
         self._ws._answered.notify_all()
 
 
+class _Streamer:
+    """One message that is received in pieces.
+
+    Attributes:
+        thread: the thread that took the latest piece.
+        over: set once other threads may receive.
+    """
+
+    __slots__ = ("over", "thread")
+
+    def __init__(self) -> None:
+        self.thread = threading.get_ident()
+        self.over = threading.Event()
+
+    def wait(self, end: float | None) -> None:
+        """Wait until other threads may receive, for a while.
+
+        Raises:
+            TimeoutError: they may not at the time `end`.
+        """
+        left = _LOOK if end is None else min(end - time.monotonic(), _LOOK)
+        if not self.over.wait(max(left, 0.0)) and left < _LOOK:
+            raise TimeoutError(_OTHERS)
+
+
 class _Behind(NamedTuple):
     """A close that waits until the sends before it are done."""
 
@@ -139,14 +168,14 @@ class WebSocket(Shell):
         self._calls: dict[object, int] = {}  # each call that sends and is not done with it, and its thread
         self._behind: _Behind | None = None  # a close that waits for some of them: set under `_lock`
         self._sender: int | None = None  # the thread that has the gate for a message in fragments: set under `_brief`
-        self._turnstile = threading.RLock()  # held while a message is received
+        self._turnstile = threading.RLock()  # held while a message, or a piece of one, is received
         self._queue: SimpleQueue[str | bytes | Fragment | None] = SimpleQueue()  # None ends it
         self._put_size = 0  # bytes that were put into the queue, ever: written under `_lock`
         self._taken_size = 0  # bytes that were taken out of it: written under `_turnstile`
         self._pending = False  # what one read brought is not all decoded: set by the thread, once the rest is queued
         self._waits = False  # writing has failed, and the program is given time to take what had come
         self._ended = False  # the end was put into the queue
-        self._streamer: int | None = None  # the thread that is in recv_streaming
+        self._streamer: _Streamer | None = None  # set under `_turnstile`
         self._assembler = Assembler()
         self._bytes_written = 0  # frames, before TLS
         self._bridge: Bridge | None = None  # to the topics of its server, which sets it before it is open
@@ -254,24 +283,31 @@ class WebSocket(Shell):
             UnicodeDecodeError: `decode` is True and the message is not UTF-8.
         """
         self._check_receiver()
-        if timeout is None:
-            with self._turnstile:
-                return converted(self._next_message(None), decode)
-        timeout = min(timeout, LONGEST)
-        end = time.monotonic() + timeout
-        turnstile = self._turnstile
-        try:
-            if not (turnstile.acquire(timeout=timeout) if timeout > 0 else turnstile.acquire(blocking=False)):
-                raise TimeoutError("no message was received in time: another thread receives, too")
-            return converted(self._next_message(end), decode)
-        finally:
-            # Ctrl-C can come between the lock's return and anything that would note it.
-            if turnstile._is_owned():  # type: ignore[attr-defined]
-                turnstile.release()
+        end = None if timeout is None else time.monotonic() + min(timeout, LONGEST)
+        while True:
+            if end is None:
+                with self._turnstile:
+                    streamer = self._streamer
+                    if streamer is None:
+                        return converted(self._next_message(None), decode)
+            else:
+                turnstile, left = self._turnstile, end - time.monotonic()
+                try:
+                    if not (turnstile.acquire(timeout=left) if left > 0 else turnstile.acquire(blocking=False)):
+                        raise TimeoutError(_OTHERS)
+                    streamer = self._streamer
+                    if streamer is None:
+                        return converted(self._next_message(end), decode)
+                finally:
+                    # Ctrl-C can come between the lock's return and anything that would note it.
+                    if turnstile._is_owned():  # type: ignore[attr-defined]
+                        turnstile.release()
+            streamer.wait(end)
 
     def _check_receiver(self) -> None:
         self._session  # noqa: B018 - raises if the connection is not open yet
-        if self._streamer == threading.get_ident():
+        streamer = self._streamer
+        if streamer is not None and streamer.thread == threading.get_ident():
             raise ConcurrencyError("the thread that is in recv_streaming() cannot receive otherwise")
 
     def _next_message(self, end: float | None) -> str | bytes:
@@ -297,7 +333,7 @@ class WebSocket(Shell):
 
         Each piece is what has just arrived, whatever the sender's frames were. If the iteration is left before the end
         of the message, the rest of it is dropped. `max_size` limits the whole message here too. Other threads that
-        receive wait until the message is over.
+        receive wait until the message is over. The iterator may be handed to another thread, and be given up in any.
 
         Args:
             decode: None for `str` from a text message and `bytes` from a binary one; True for `str`, False for `bytes`
@@ -309,19 +345,15 @@ class WebSocket(Shell):
             UnicodeDecodeError: `decode` is True and the message is not UTF-8.
         """
         self._check_receiver()
-        with self._turnstile:
-            begun = final = False
-            decoded = Decoded(decode)
-            try:
-                self._streamer = threading.get_ident()
-                self._connection.decoder.streaming = True
-                if self._connection.decoder.held:
-                    # The thread delivers what has come of a message already: its sender may wait for a reaction.
-                    with self._lock:
-                        self._pending = not self._over
-                    self._link.wake()
-                while not final:
-                    event: str | bytes | Fragment
+        begun = final = False
+        decoded = Decoded(decode)
+        streamer = _Streamer()
+        try:
+            self._begin_streaming(streamer)
+            while not final:
+                event: str | bytes | Fragment
+                with self._turnstile:
+                    streamer.thread = threading.get_ident()
                     if self._assembler.holding:
                         begun = True  # first: if Ctrl-C comes between the two, the rest is dropped
                         event = self._assembler.take()
@@ -332,12 +364,34 @@ class WebSocket(Shell):
                         continue
                     piece, final = (event.data, event.final) if isinstance(event, Fragment) else (event, True)
                     begun = not final
-                    yield decoded(piece, final)
-            finally:
-                if begun and not final:
-                    self._assembler.skip()
-                self._streamer = None
-                self._connection.decoder.streaming = False
+                yield decoded(piece, final)
+        finally:
+            # An iterator may be given up in any thread. And Ctrl-C can come where a method begins: so this is none.
+            if self._streamer is streamer:
+                try:
+                    with self._turnstile:  # nobody has it for long while `_streamer` is set
+                        if begun and not final:
+                            self._assembler.skip()
+                finally:
+                    self._connection.decoder.streaming = False
+                    self._streamer = None
+                    streamer.over.set()
+
+    def _begin_streaming(self, streamer: _Streamer) -> None:
+        """Keep other threads from receiving, and have messages delivered in pieces."""
+        while True:
+            with self._turnstile:
+                other = self._streamer
+                if other is None:
+                    self._streamer = streamer
+                    self._connection.decoder.streaming = True
+                    if self._connection.decoder.held:
+                        # The thread delivers what has come of a message already: its sender may wait for a reaction.
+                        with self._lock:
+                            self._pending = not self._over
+                        self._link.wake()
+                    return
+            other.wait(None)
 
     def _next(self, end: float | None) -> str | bytes | Fragment:
         """Wait for the next thing in the queue and take it; the turnstile is held."""
