@@ -373,9 +373,11 @@ class WebSocket(Shell):
                         if begun and not final:
                             self._assembler.skip()
                 finally:
-                    self._connection.decoder.streaming = False
-                    self._streamer = None
-                    streamer.over.set()
+                    try:
+                        self._connection.decoder.streaming = False
+                    finally:
+                        self._streamer = None
+                        streamer.over.set()
 
     def _begin_streaming(self, streamer: _Streamer) -> None:
         """Keep other threads from receiving, and have messages delivered in pieces."""
