@@ -21,9 +21,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import chain
 from typing import Any, Final
 
 from ..bus.local import LocalBus
+from ..transport.binding import bind_another, bind_tcp
 from .reload import Watch
 from .settings import BUS_DIRECTORY, Settings
 from .systemd import activated_sockets, notify, watchdog_interval
@@ -60,49 +62,42 @@ def open_sockets(settings: Settings) -> list[list[socket.socket]]:
     infos = socket.getaddrinfo(
         settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE, proto=socket.IPPROTO_TCP
     )
-    slots: list[list[socket.socket]] = [[] for _ in range(settings.workers)]
+    slots: list[list[socket.socket]] = []
     try:
-        _bind(slots, settings, [(family, kind, protocol, address) for family, kind, protocol, _, address in infos])
+        slots.append(_bind(settings, infos))
+        while len(slots) < settings.workers:
+            slots.append([])
+            for sock in slots[0]:
+                slots[-1].append(bind_another(sock))
         # Listen only now, so that nobody connects to a socket that is never served.
-        for slot in slots:
-            for sock in slot:
-                sock.listen(_BACKLOG)
-                sock.setblocking(False)
+        for sock in chain(*slots):
+            sock.listen(_BACKLOG)
+            sock.setblocking(False)
     except OSError:
-        for sock in [sock for slot in slots for sock in slot]:
+        for sock in chain(*slots):
             sock.close()
         raise
     return slots
 
 
-def _bind(slots: list[list[socket.socket]], settings: Settings, addresses: list[tuple[Any, Any, Any, Any]]) -> None:
-    """Put a socket for each address into each slot."""
+def _bind(settings: Settings, infos: list[Any]) -> list[socket.socket]:
+    """Bind a socket for each address; with port 0, all get the port that the first got."""
     shared = settings.workers > 1
     port = settings.port
-    for address in dict.fromkeys(addresses):
-        if shared and port:
-            # With SO_REUSEPORT alone, it would share the port with another program of this user's, started before.
-            _bound(address, port, shared=False).close()
-        for slot in slots:
-            sock = _bound(address, port, shared=shared)
-            slot.append(sock)
-            port = sock.getsockname()[1]  # with port 0, all get the one that the first got
-
-
-def _bound(address: tuple[Any, Any, Any, Any], port: int, *, shared: bool) -> socket.socket:
-    family, kind, protocol, place = address
-    sock = socket.socket(family, kind, protocol)
+    bound: list[socket.socket] = []
     try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if shared:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind((place[0], port, *place[2:]))
-    except BaseException:
-        sock.close()
+        for *kind, address in dict.fromkeys(infos):
+            info = (*kind, (address[0], port, *address[2:]))
+            if shared and port:
+                # With SO_REUSEPORT alone, it would share the port with another program of this user's, started before.
+                bind_tcp(settings.host, [info])[0].close()
+            bound += bind_tcp(settings.host, [info], reuse_port=shared)
+            port = bound[-1].getsockname()[1]
+    except OSError:
+        for sock in bound:
+            sock.close()
         raise
-    return sock
+    return bound
 
 
 def _unix_socket(path: str) -> socket.socket:
@@ -192,7 +187,10 @@ class Supervisor:
             slots = open_sockets(self._settings)
         except OSError as exc:
             where = self._settings.unix or f"{self._settings.host}:{self._settings.port}"
-            print(f"wsfast: cannot listen on {where}: {exc.strerror or exc}", file=sys.stderr)
+            why = exc.strerror or str(exc)
+            if self._settings.unix is None and exc.errno is not None and not isinstance(exc, socket.gaierror):
+                why = os.strerror(exc.errno)  # what `bind_tcp` raises repeats the address
+            print(f"wsfast: cannot listen on {where}: {why}", file=sys.stderr)
             return 1
         self._slots = [_Slot(number, sockets) for number, sockets in enumerate(slots, 1)]
         # `LocalBus` finds the others here; this process keeps the histories, since it lives longest.
