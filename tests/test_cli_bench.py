@@ -13,6 +13,7 @@ import sys
 import termios
 import threading
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -294,20 +295,27 @@ def test_connections_that_are_refused_are_counted(capsys: pytest.CaptureFixture[
     assert results["opening"]["max_us"] >= results["opening"]["median_us"] > 0
 
 
-@pytest.mark.parametrize("how", [[], ["--rate", "1000"]], ids=["window", "rate"])
-def test_a_server_that_stops_answering(capsys: pytest.CaptureFixture[str], how: list[str]) -> None:
+def failing(answers: int, fail: Callable[[wsfast.WebSocket], None]) -> Callable[[wsfast.WebSocket], Awaitable[None]]:
+    """Make a handler that echoes on the first connection, whose round trips are taken, and so often only on others."""
     connections = 0
 
-    async def falls_silent(ws: wsfast.WebSocket) -> None:
+    async def handler(ws: wsfast.WebSocket) -> None:
         nonlocal connections
         connections += 1
-        left = 10 if connections > 1 else 1 << 30
+        left = answers if connections > 1 else 1 << 30
         async for message in ws:
             if left:
                 left -= 1
                 await ws.send(message)
+            else:
+                fail(ws)
 
-    with running(falls_silent) as served:
+    return handler
+
+
+@pytest.mark.parametrize("how", [[], ["--rate", "1000"]], ids=["window", "rate"])
+def test_a_server_that_stops_answering(capsys: pytest.CaptureFixture[str], how: list[str]) -> None:
+    with running(failing(10, lambda _: None)) as served:
         options = ["--duration", "0.1", "--timeout", "1", "--json", *how, served.uri]
         assert main(["bench", *options]) == 1
     results = json.loads(capsys.readouterr().out)
@@ -317,22 +325,9 @@ def test_a_server_that_stops_answering(capsys: pytest.CaptureFixture[str], how: 
 
 def test_a_server_that_is_lost(capsys: pytest.CaptureFixture[str]) -> None:
     """The throughput is over the time until then, not over all that was to be measured."""
-    connections = 0
-
-    async def leaves(ws: wsfast.WebSocket) -> None:
-        nonlocal connections
-        connections += 1
-        left = 100 if connections > 1 else 1 << 30
-        async for message in ws:
-            left -= 1
-            if left < 0:
-                ws.abort()
-                return
-            await ws.send(message)
-
     options = ["--connections", "2", "--window", "4"]
     arguments = ["bench", "--duration", "1000", *options]
-    with running(leaves) as served, pytest.MonkeyPatch.context() as patched:
+    with running(failing(100, wsfast.WebSocket.abort)) as served, pytest.MonkeyPatch.context() as patched:
         patched.setattr("wsfast.cli.bench._round_trips", one_round_trip)
         assert main([*arguments, "--json", served.uri]) == 1
         results = json.loads(capsys.readouterr().out)
