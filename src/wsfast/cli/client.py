@@ -291,15 +291,20 @@ async def _close(ws: WebSocket, timeout: float, tell: Callable[[str], None]) -> 
         False if it had to be dropped.
     """
     closing = asyncio.ensure_future(ws.close())
-    await asyncio.wait([closing], timeout=min(timeout, _TOLD_AFTER))
-    if not closing.done() and timeout > _TOLD_AFTER:
-        tell(f"waiting for the server to close, for {timeout:g} s at most (--close-timeout); Ctrl-C ends this")
-        await asyncio.wait([closing], timeout=timeout - _TOLD_AFTER)
-    closed = closing.done()
+    closed = await _patiently(closing, timeout, tell, "close")
     if not closed and ws.transport is not None:
         ws.transport.abort()
     await closing
     return closed
+
+
+async def _patiently(answer: asyncio.Future[Any], timeout: float, tell: Callable[[str], None], what: str) -> bool:
+    """Wait for what the server is to do, for so many seconds; tell if that takes long, and return whether it came."""
+    await asyncio.wait([answer], timeout=min(timeout, _TOLD_AFTER))
+    if not answer.done() and timeout > _TOLD_AFTER:
+        tell(f"waiting for the server to {what}, for {timeout:g} s at most (--close-timeout); Ctrl-C ends this")
+        await asyncio.wait([answer], timeout=timeout - _TOLD_AFTER)
+    return answer.done()
 
 
 def _verdict(ws: WebSocket) -> tuple[int, str]:
@@ -495,14 +500,7 @@ async def _filter(ws: WebSocket, args: argparse.Namespace) -> bool:
         nonlocal heard, answered
         # The pong tells that all before it has reached the server, however slow the way; then it is the server's turn.
         pong = asyncio.ensure_future(await ws.ping())
-        await asyncio.wait([pong], timeout=min(args.close_timeout, _TOLD_AFTER))
-        if not pong.done() and args.close_timeout > _TOLD_AFTER:
-            complain(
-                f"waiting for the server to answer a ping, for {args.close_timeout:g} s at most (--close-timeout);"
-                " Ctrl-C ends this"
-            )
-            await asyncio.wait([pong], timeout=args.close_timeout - _TOLD_AFTER)
-        answered = pong.done()
+        answered = await _patiently(pong, args.close_timeout, complain, "answer a ping")
         if answered:
             heard = loop.time()
         while True:

@@ -2,8 +2,7 @@
 
 A publish is noted with its topic, at a cost that does not grow with the members. At the end of the loop's turn each
 connection with pending messages is visited once: the frames of all its topics, in the order of the calls, are one
-    write,
-and connections that need the same bytes share them. A flush is cut into slices of 5 ms.
+write, and connections that need the same bytes share them. A flush is cut into slices of 5 ms.
 
 The order of the calls holds between topics and what a connection sends by itself: before that is encoded, the channel
 calls `Member.settle`, which puts what is pending for the connection in front of it.

@@ -96,9 +96,8 @@ class Outgoing:
             counter = self._counters[topic] = _Counter(self._floor, settles, now)
             if len(self._counters) > _MAX_TOPICS:
                 self._forget(next(iter(self._counters)))
-        told = counter.told
-        if counter.number == told[0]:
-            counter.told = _Mark(told[0], told[1], now)
+        if counter.number == counter.told.number:
+            counter.told = counter.told._replace(at=now)
         counter.number += 1
         counter.used = now
         if topic not in self._touched:
