@@ -239,12 +239,8 @@ class Shell(Facts):
         """Put something into the queue."""
         raise NotImplementedError  # pragma: no cover
 
-    def _is_answered(self) -> bool:
-        """Tell whether the program has taken all that came, and asked for more."""
-        raise NotImplementedError  # pragma: no cover
-
-    def _owed_for(self, now: float) -> float:
-        """Return how many seconds ago the latest message was taken; 0 if more than its answer is waited for."""
+    def _is_behind(self) -> bool:
+        """Tell whether messages are not taken yet, or one that goes out is being compressed."""
         raise NotImplementedError  # pragma: no cover
 
     def _read_on(self) -> None:
@@ -283,6 +279,10 @@ class Shell(Facts):
         """Look at the session's deadline again."""
 
     # --- The session ------------------------------------------------------------------------------------------
+
+    def _is_answered(self) -> bool:
+        """Tell whether the program has taken all that came, and asked for more."""
+        return self._owing_since is None and not self._is_behind()
 
     def _obey(self, do: Do) -> None:
         """Do what the session says."""
@@ -323,7 +323,9 @@ class Shell(Facts):
             elif connection.state is State.OPEN and isinstance(event, (Close, PeerError)):
                 # Before it is looked at whether all is answered: who receives does both in the other order.
                 self._kept = event
-                if session.keep_back(now, self._owed_for(now)) is Do.SETTLE or self._is_answered():
+                since = self._owing_since
+                had = 0.0 if since is None or self._is_behind() else now - since
+                if session.keep_back(now, had) is Do.SETTLE or self._is_answered():
                     do = max(do, self._hand_in())
             else:
                 do = max(do, session.handle(event, now))

@@ -945,12 +945,8 @@ class WebSocket(Shell):
     def _put(self, message: str | bytes | Fragment) -> None:
         self._queue.put(message)
 
-    def _is_answered(self) -> bool:
-        return self._owing_since is None and self._taken_size == self._put_size and not self._packing
-
-    def _owed_for(self, now: float) -> float:
-        since = self._owing_since
-        return 0.0 if since is None or self._taken_size != self._put_size or self._packing else now - since
+    def _is_behind(self) -> bool:
+        return self._taken_size != self._put_size or self._packing
 
     def _read_on(self) -> None:
         self._link.wake()

@@ -697,11 +697,8 @@ class WebSocket(Shell):
         self._queue.append(message)
         self._receivers.unpark_all()
 
-    def _is_answered(self) -> bool:
-        return not self._queue and self._owing_since is None
-
-    def _owed_for(self, now: float) -> float:
-        return 0.0 if self._queue or self._owing_since is None else now - self._owing_since
+    def _is_behind(self) -> bool:
+        return bool(self._queue)
 
     def _read_on(self) -> None:
         self._reader.unpark_all()
