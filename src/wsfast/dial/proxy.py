@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Final, NamedTuple
 
 from ..exceptions import InvalidProxy, InvalidURI, ProxyError
@@ -158,13 +161,13 @@ def bypasses(no_proxy: str, host: str, port: int) -> bool:
     Args:
         no_proxy: ``"*"`` for all, or a list, separated by commas or spaces, of names (``example.com`` and
             ``.example.com`` stand for the name and what is below it, ``*.example.com`` for what is below it),
-            addresses (IPv6 in any spelling, with or without brackets) and networks (``10.0.0.0/8``). A name or an
+            addresses (in any spelling, IPv6 with or without brackets) and networks (``10.0.0.0/8``). A name or an
             address may be followed by a port. International names may be in ASCII or as one reads them.
         host: of the server: a name in lower case, or an address.
         port: of the server.
     """
-    address = as_ip(host)
     name = host.rstrip(".").lower()
+    address = _as_address(name)
     for entry in no_proxy.replace(",", " ").lower().split():
         if entry == "*":
             return True
@@ -178,7 +181,7 @@ def bypasses(no_proxy: str, host: str, port: int) -> bool:
         wanted, wanted_port = _split_port(entry)
         if wanted_port and wanted_port != str(port):
             continue
-        other = as_ip(wanted)
+        other = _as_address(wanted.rstrip("."))
         if other is not None or address is not None:
             if other == address:
                 return True
@@ -188,6 +191,15 @@ def bypasses(no_proxy: str, host: str, port: int) -> bool:
         if below and (name.endswith(f".{below}") or (name == below and not wanted.startswith("*"))):
             return True
     return False
+
+
+def _as_address(host: str) -> IPv4Address | IPv6Address | None:
+    """Read an address, also in the old spellings that the system takes for one (``127.1``, ``0x7f.0.0.1``)."""
+    address = as_ip(host)
+    if address is None and host[:1].isdigit():
+        with suppress(OSError, ValueError):
+            return IPv4Address(socket.inet_aton(host))
+    return address
 
 
 def _split_port(entry: str) -> tuple[str, str]:
