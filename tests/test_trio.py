@@ -892,6 +892,48 @@ async def test_a_handler_that_raises(caplog: pytest.LogCaptureFixture) -> None:
     ] * 2
 
 
+class _Ending(BaseException):
+    """What trio passes on, for it is no `Exception`."""
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize("end", [_Ending(), SystemExit(3), asyncio.CancelledError()], ids=repr)
+def test_what_is_no_exception_ends_the_server(end: BaseException, grouped: bool) -> None:
+    """As with websockets: only the connection whose handler raised it gets 1011."""
+    codes = {}
+
+    async def handler(ws: wsfast.trio.WebSocket) -> None:
+        async for message in ws:
+            if message == "end":
+                raise BaseExceptionGroup("several", [end]) if grouped else end
+            await ws.send(message)
+
+    async def use(uri: str, first: str, told: trio.Event) -> None:
+        async with wsfast.trio.connect(uri) as ws:
+            try:
+                await ws.send(first)
+                await ws.recv()
+                told.set()
+                await ws.recv()
+            except wsfast.ConnectionClosed:
+                pass
+            finally:  # what comes out of the server cancels this
+                codes[first] = ws.close_code
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery, serving(handler) as (_, uri):
+            told = trio.Event()
+            nursery.start_soon(use, uri, "other", told)
+            await told.wait()
+            await use(uri, "end", told)
+
+    with pytest.raises(BaseExceptionGroup) as info:
+        trio.run(main)
+    assert info.value.split(type(end))[0] is not None
+    assert info.value.split(type(end))[1] is None
+    assert codes == {"end": CloseCode.INTERNAL_ERROR, "other": CloseCode.GOING_AWAY}
+
+
 @in_trio
 async def test_the_end_of_a_connection_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
     async def handler(ws: wsfast.trio.WebSocket) -> None:

@@ -411,8 +411,9 @@ class Server(CountingServer):
                 ):
                     self._tell_failure(ws, errors)
                 if others is not None:
-                    # It is cancelled: the server stops.
-                    code, cause = CloseCode.GOING_AWAY, CloseCause.STOP
+                    # It was cancelled, or it raised what trio passes on: either way the server stops.
+                    if is_only(others, (trio.Cancelled,)):
+                        code, cause = CloseCode.GOING_AWAY, CloseCause.STOP
                     if others is exc:
                         raise
                     raise others from None
@@ -495,7 +496,9 @@ async def serve(
             await server.shutdown()
 
     Returning from a handler closes the connection with 1000; an exception closes it with 1011 and is logged. If this is
-    cancelled, so are the handlers, and their connections are closed with 1001, within `close_timeout`.
+    cancelled, so are the handlers, and their connections are closed with 1001, within `close_timeout`. What a handler
+    raises that is not an `Exception`, such as SystemExit, is passed on, as trio does everywhere: it closes that
+    connection with 1011, cancels the others, and comes out of this in an exception group.
 
     Args:
         handler: an async function that is called with each `WebSocket`, or a mapping of subprotocols to such functions,
