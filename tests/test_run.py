@@ -136,6 +136,45 @@ def program(tmp_path: Path) -> Path:
     return path
 
 
+class Manager:
+    """What stands for systemd: it listens to what a service tells.
+
+    Attributes:
+        environment: by which the service finds it.
+        told: what it was told so far.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        path = str(directory / "notify")
+        self.environment = {"NOTIFY_SOCKET": path}
+        self.told: list[str] = []
+        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._sock.bind(path)
+        self._sock.settimeout(20)
+
+    def wait_for(self, text: str) -> None:
+        while not any(text in one for one in self.told):
+            self.told.append(self._sock.recv(1000).decode())
+
+    def take_all(self) -> list[str]:
+        """Return all that was told, by a service that has ended."""
+        self._sock.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self.told.append(self._sock.recv(1000).decode())
+        return self.told
+
+    def close(self) -> None:
+        self._sock.close()
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[Manager]:
+    made = Manager(tmp_path)
+    yield made
+    made.close()
+
+
 @contextlib.contextmanager
 def running(
     program: Path, *arguments: str, target: str = "app:server", stdout: Any = None, **environment: str
@@ -310,11 +349,9 @@ def test_programs_that_are_none(program: Path, target: str, why: str) -> None:
         assert "Traceback" not in run.log
 
 
-def test_a_service_of_systemd(program: Path, tmp_path: Path) -> None:
+def test_a_service_of_systemd(program: Path, manager: Manager) -> None:
     """Readiness, reload and the end are told; the socket is the one that was passed."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager, socket.socket() as listening:
-        manager.bind(str(tmp_path / "notify"))
-        manager.settimeout(20)
+    with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         port = listening.getsockname()[1]
         listening.listen()
@@ -330,32 +367,21 @@ def test_a_service_of_systemd(program: Path, tmp_path: Path) -> None:
             stderr=subprocess.PIPE,
             text=True,
             pass_fds=[listening.fileno()],
-            env={
-                **os.environ,
-                "LISTEN_FDS": "1",
-                "NOTIFY_SOCKET": str(tmp_path / "notify"),
-                "WATCHDOG_USEC": "200000",
-            },
+            env={**os.environ, **manager.environment, "LISTEN_FDS": "1", "WATCHDOG_USEC": "200000"},
         )
         run = Running(process)
         try:
-            told: list[str] = []
-
-            def wait_for(text: str) -> None:
-                while not any(text in one for one in told):
-                    told.append(manager.recv(1000).decode())
-
-            wait_for("READY=1")
-            wait_for("WATCHDOG=1")
+            manager.wait_for("READY=1")
+            manager.wait_for("WATCHDOG=1")
             with connect(f"ws://127.0.0.1:{port}/") as ws:
                 ws.send("who")
                 assert ws.recv(10)
-            told.clear()
+            manager.told.clear()
             process.send_signal(signal.SIGHUP)
-            wait_for("RELOADING=1")
-            wait_for("READY=1")
+            manager.wait_for("RELOADING=1")
+            manager.wait_for("READY=1")
             process.send_signal(signal.SIGTERM)
-            wait_for("STOPPING=1")
+            manager.wait_for("STOPPING=1")
             assert process.wait(20) == 0
         finally:
             run.drop()
@@ -380,6 +406,87 @@ def test_a_file_in_the_place_of_a_unix_socket_stays(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError, match="not a socket"):
         open_sockets(settings_for(tmp_path, unix=str(path)))
     assert path.read_text() == "x"
+
+
+@pytest.mark.parametrize("options", [[], ["--uvloop"]], ids=["asyncio", "uvloop"])
+def test_signals_that_reach_a_worker_before_it_knows_what_to_do(program: Path, options: list[str]) -> None:
+    """As Ctrl-C and the end of a terminal do, which reach all processes: they are the supervisor's to take."""
+    with running(program, *options) as run:
+        pid = int(run.wait_log(r"worker 1 is process (\d+)")[1])
+        os.kill(pid, signal.SIGINT)
+        os.kill(pid, signal.SIGHUP)
+        run.wait_log("1 workers are ready")
+        assert run.pids() == [pid]
+        assert run.end() == 0
+        assert "Traceback" not in run.log
+
+
+def test_all_processes_are_told_to_end_while_they_start(program: Path) -> None:
+    """As systemd tells them: no worker has failed then."""
+    with running(program) as run:
+        os.kill(int(run.wait_log(r"worker 1 is process (\d+)")[1]), signal.SIGTERM)
+        assert run.end() == 0
+        assert "exit status 0" in run.log
+
+
+def test_a_worker_that_has_just_ended_is_told_to_end(tmp_path: Path) -> None:
+    """The supervisor learns of its end nevertheless."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        asyncio.run(_tell_one_that_has_ended(Supervisor(settings_for(tmp_path)), process))
+
+
+async def _tell_one_that_has_ended(supervisor: Supervisor, process: subprocess.Popen[bytes]) -> None:
+    supervisor._done = asyncio.Event()
+    with socket.socket() as life:
+        supervisor._workers.append(_Worker(_Slot(1, []), process, life))
+        supervisor._stop()
+        supervisor._child_ended()
+        assert supervisor._done.is_set()
+
+
+def test_a_start_that_hangs_is_replaced_on_sighup(program: Path, manager: Manager) -> None:
+    """That all are ready is told when they are, and of no reload before."""
+    program.write_text(
+        PROGRAM + "\nimport asyncio, pathlib\n"
+        "async def make_the_second_time():\n"
+        "    mark = pathlib.Path(__file__).with_name('started')\n"
+        "    if mark.exists():\n"
+        "        return server\n"
+        "    mark.touch()\n"
+        "    await asyncio.sleep(1000)\n"
+    )
+    with running(program, target="app:make_the_second_time", **manager.environment) as run:
+        run.wait(program.with_name("started").exists)
+        run.process.send_signal(signal.SIGHUP)
+        run.wait_log("1 workers are ready")
+        assert run.ask("who").split()[0] == str(run.pids()[-1])
+        assert run.end() == 0
+    told = manager.take_all()
+    assert "READY=1" in told[0]
+    assert not any("RELOADING" in one for one in told)
+
+
+def test_a_service_that_ends_while_it_reloads_is_not_ready_again(program: Path, manager: Manager) -> None:
+    with running(program, **manager.environment) as run:
+        manager.wait_for("READY=1")
+        run.process.send_signal(signal.SIGHUP)
+        manager.wait_for("RELOADING=1")
+        run.process.send_signal(signal.SIGTERM)
+        assert run.process.wait(20) == 0
+    assert manager.take_all()[-1] == "STOPPING=1"
+
+
+@pytest.mark.parametrize(("name", "path"), [("TMPDIR", "x" * 100), ("WSFAST_BUS_DIRECTORY", "/proc/nothing")])
+def test_workers_can_meet_nowhere(program: Path, tmp_path: Path, name: str, path: str) -> None:
+    """The path is too long for a socket, or cannot be made."""
+    place = tmp_path / path
+    if name == "TMPDIR":
+        place.mkdir()
+    with running(program, **{name: str(place)}) as run:
+        assert run.process.wait(20) == 1
+        run.wait_log("wsfast: workers cannot meet in")
+        assert "Traceback" not in run.log
 
 
 async def _start_workers(supervisor: Any, slot: Any) -> None:
@@ -416,13 +523,21 @@ def settings_for(directory: Path, **more: Any) -> Settings:
     return Settings(**{**usual, "hang_timeout": 30.0, "log_level": "info", **more})
 
 
-async def _replace_by_one_that_ends_at_once(supervisor: Supervisor, slot: _Slot) -> None:
-    supervisor._done = asyncio.Event()
+@pytest.fixture
+def process() -> Iterator[subprocess.Popen[bytes]]:
+    """One that does nothing until it is killed."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as made:
+        yield made
+        made.kill()
+
+
+async def _replace_by_one_that_ends_at_once(supervisor: Supervisor, process: subprocess.Popen[bytes]) -> None:
+    slot = _Slot(1, [])
     with socket.socket() as life:
-        slot.worker = old = _Worker(slot, Process(1), life)  # type: ignore[arg-type]
+        slot.worker = old = _Worker(slot, process, life)
 
         def start(slot: _Slot) -> _Worker:
-            new = _Worker(slot, Process(2), life)  # type: ignore[arg-type]
+            new = _Worker(slot, process, life)
             new.ready.set()
             new.ended.set()  # both are known before anybody is woken up
             return new
@@ -433,33 +548,24 @@ async def _replace_by_one_that_ends_at_once(supervisor: Supervisor, slot: _Slot)
         assert not old.told_to_end
 
 
-class Process:
-    """What stands for one that was started."""
-
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
-        self.killed = 0
-
-    def kill(self) -> None:
-        self.killed += 1
+def test_a_new_worker_that_ends_at_once_replaces_nothing(tmp_path: Path, process: subprocess.Popen[bytes]) -> None:
+    asyncio.run(_replace_by_one_that_ends_at_once(Supervisor(settings_for(tmp_path)), process))
 
 
-def test_a_new_worker_that_ends_at_once_replaces_nothing(tmp_path: Path) -> None:
-    asyncio.run(_replace_by_one_that_ends_at_once(Supervisor(settings_for(tmp_path)), _Slot(1, [])))
-
-
-def test_a_supervisor_that_was_held_up_kills_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_supervisor_that_was_held_up_kills_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, process: subprocess.Popen[bytes]
+) -> None:
     """All processes of a container may be stopped for a while: nobody has given a sign of life meanwhile."""
     clock = [1000.0]
     monkeypatch.setattr(supervisors, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     monkeypatch.setattr(supervisors, "_TICK", 0.0)
-    asyncio.run(_hold_up(Supervisor(settings_for(tmp_path)), clock))
+    asyncio.run(_hold_up(Supervisor(settings_for(tmp_path)), process, clock))
+    assert process.wait(20) == -signal.SIGKILL
 
 
-async def _hold_up(supervisor: Supervisor, clock: list[float]) -> None:
-    process = Process(1)
+async def _hold_up(supervisor: Supervisor, process: subprocess.Popen[bytes], clock: list[float]) -> None:
     with socket.socket() as life:
-        worker = _Worker(_Slot(1, []), process, life)  # type: ignore[arg-type]
+        worker = _Worker(_Slot(1, []), process, life)
         worker.ready.set()
         supervisor._workers.append(worker)
         ticking = asyncio.create_task(supervisor._tick())
@@ -467,12 +573,11 @@ async def _hold_up(supervisor: Supervisor, clock: list[float]) -> None:
             clock[0] += seconds
             for _ in range(5):
                 await asyncio.sleep(0)
-            assert process.killed == 0
+            assert not worker.killed
         worker.heard -= 31  # it hangs, while this process runs
         for _ in range(5):
             await asyncio.sleep(0)
         ticking.cancel()
-    assert process.killed == 1
 
 
 def test_a_port_is_not_shared_with_a_program_that_was_started_before(tmp_path: Path) -> None:

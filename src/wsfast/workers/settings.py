@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import signal
 import ssl
 from math import inf
 from typing import Final
 
-__all__ = ["BUS_DIRECTORY", "Settings", "load_certificate"]
+__all__ = ["BUS_DIRECTORY", "Settings", "hold_signals", "load_certificate", "take_signals"]
 
 BUS_DIRECTORY: Final = "WSFAST_BUS_DIRECTORY"
 """The variable of the environment by which workers learn where `LocalBus` meets."""
@@ -88,3 +89,13 @@ def load_certificate(certfile: str, keyfile: str | None) -> ssl.SSLContext:
         names = certfile if keyfile is None else f"{certfile} with {keyfile}"
         raise OSError(f"cannot use the certificate {names}: {getattr(exc, 'strerror', None) or exc}") from None
     return context
+
+
+def hold_signals() -> None:
+    """Have the signals that end or reload a program wait, here and in processes started from now on."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
+
+
+def take_signals() -> None:
+    """Take those that wait: it is known what to do now."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))

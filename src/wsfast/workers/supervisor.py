@@ -27,7 +27,7 @@ from typing import Any, Final
 from ..bus.local import LocalBus
 from ..transport.binding import bind_another, bind_tcp
 from .reload import Watch
-from .settings import BUS_DIRECTORY, Settings
+from .settings import BUS_DIRECTORY, Settings, hold_signals, take_signals
 from .systemd import activated_sockets, notify, watchdog_interval
 from .worker import set_up_logging
 
@@ -138,14 +138,17 @@ class _Worker:
         """Have it stop in order."""
         if not self.told_to_end:
             self.told_to_end = time.monotonic()
-            with contextlib.suppress(ProcessLookupError):
-                self.process.send_signal(signal.SIGTERM)
+            self._signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """End it at once."""
         self.killed = True
-        with contextlib.suppress(ProcessLookupError):
-            self.process.kill()
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: int) -> None:
+        # `Popen.send_signal` would collect a process that has just ended, and `_child_ended` never hear of it.
+        if not self.ended.is_set():
+            os.kill(self.process.pid, number)
 
 
 class _Slot:
@@ -193,16 +196,13 @@ class Supervisor:
             print(f"wsfast: cannot listen on {where}: {why}", file=sys.stderr)
             return 1
         self._slots = [_Slot(number, sockets) for number, sockets in enumerate(slots, 1)]
-        # `LocalBus` finds the others here; this process keeps the histories, since it lives longest.
-        given = os.environ.get(BUS_DIRECTORY)
-        self._directory = given or tempfile.mkdtemp(prefix="wsfast-")
         try:
             asyncio.run(self._supervise())
         finally:
             for slot in self._slots:
                 for sock in slot.sockets:
                     sock.close()
-            if not given:
+            if self._directory != os.environ.get(BUS_DIRECTORY):
                 shutil.rmtree(self._directory, ignore_errors=True)
             if self._settings.unix is not None:
                 with contextlib.suppress(OSError):
@@ -216,8 +216,16 @@ class Supervisor:
             loop.add_signal_handler(number, self._told_to_end, number)
         loop.add_signal_handler(signal.SIGHUP, self._told_to_reload)
         loop.add_signal_handler(signal.SIGCHLD, self._child_ended)
-        bus = LocalBus(os.path.join(self._directory, "bus"))
-        await bus.start(_Nobody(), secrets.randbits(62) | 1)
+        try:
+            # `LocalBus` finds the others here; this process keeps the histories, since it lives longest.
+            self._directory = os.environ.get(BUS_DIRECTORY) or tempfile.mkdtemp(prefix="wsfast-")
+            bus = LocalBus(os.path.join(self._directory, "bus"))
+            await bus.start(_Nobody(), secrets.randbits(62) | 1)
+        except OSError as exc:  # no place for temporary files, or a path that is too long for a socket
+            where = self._directory or "a temporary directory"
+            print(f"wsfast: workers cannot meet in {where}: {exc.strerror or exc}", file=sys.stderr)
+            self._status = 1
+            return
         for sock in self._slots[0].sockets:
             _logger.info("listening on %s", _show(sock))
         tick = loop.create_task(self._tick())
@@ -252,6 +260,7 @@ class Supervisor:
         ours.setblocking(False)
         fds = [theirs.fileno(), *(sock.fileno() for sock in slot.sockets)]
         environment = {**os.environ, BUS_DIRECTORY: os.path.join(self._directory, "bus")}
+        hold_signals()  # Ctrl-C reaches the worker too, and maybe before it knows what to do
         with theirs:
             try:
                 process = subprocess.Popen(
@@ -266,6 +275,8 @@ class Supervisor:
             except BaseException:
                 ours.close()
                 raise
+            finally:
+                take_signals()
         worker = _Worker(slot, process, ours)
         self._workers.append(worker)
         asyncio.get_running_loop().add_reader(ours, self._heard, worker)
@@ -285,10 +296,14 @@ class Supervisor:
         worker.heard = time.monotonic()
         if b"r" in data:
             worker.ready.set()
-            if not self._served and all(slot.worker is not None and slot.worker.ready.is_set() for slot in self._slots):
-                self._served = True
-                _logger.info("%d workers are ready", len(self._slots))
-                notify(READY=1, STATUS=f"{len(self._slots)} workers", MAINPID=os.getpid())
+            self._see_if_all_serve()
+
+    def _see_if_all_serve(self) -> None:
+        """Tell it, the first time they do."""
+        if not self._served and all(slot.worker is not None and slot.worker.ready.is_set() for slot in self._slots):
+            self._served = True
+            _logger.info("%d workers are ready", len(self._slots))
+            notify(READY=1, STATUS=f"{len(self._slots)} workers", MAINPID=os.getpid())
 
     def _child_ended(self) -> None:
         ours = {worker.process.pid: worker for worker in self._workers}
@@ -407,7 +422,8 @@ class Supervisor:
 
     async def _roll(self) -> None:
         """Replace the workers, one after the other: the new one serves before the old one stops."""
-        notify(RELOADING=1)
+        if self._served:
+            notify(RELOADING=1)
         try:
             while True:
                 self._again = False
@@ -418,7 +434,8 @@ class Supervisor:
                     break
         finally:
             self._rolling = None
-            notify(READY=1)
+            if self._served and not self._stopping:
+                notify(READY=1)
 
     async def _replace(self, slot: _Slot) -> bool:
         new = self._start(slot)
@@ -442,6 +459,7 @@ class Supervisor:
         slot.pause = 0.0
         if old is not None:
             old.tell_to_end()
+        self._see_if_all_serve()
         return True
 
     async def _watch(self) -> None:

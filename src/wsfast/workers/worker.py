@@ -14,7 +14,7 @@ from collections.abc import Coroutine
 from typing import Any, Final
 
 from ..server import Server
-from .settings import Settings, load_certificate
+from .settings import Settings, load_certificate, take_signals
 from .target import TargetError, load, resolve
 
 __all__ = ["main", "serve"]
@@ -74,6 +74,7 @@ async def _work(settings: Settings, sockets: list[socket.socket], supervisor: so
     # Ctrl-C reaches the whole group: what is to be done then is the supervisor's decision.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    take_signals()
 
     def supervisor_spoke() -> None:
         with contextlib.suppress(BlockingIOError):
