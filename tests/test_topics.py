@@ -365,6 +365,42 @@ async def test_authorize_may_do_anything_to_the_connection() -> None:
             assert topics.counters["subscriptions"] == 2
 
 
+async def test_who_may_not_subscribe_recovers_nothing() -> None:
+    """It is asked before the first message of the history is sent, as is whether there is room."""
+    topics = wsfast.Topics(authorize=lambda ws, topic: topic != "kept.secret", max_topics=1, max_subscriptions=2)
+    topics.configure("kept.*", history=wsfast.History())
+    async with world(topics) as w:
+        client, ours = await w.client()
+        for topic in ("kept.secret", "kept.open"):
+            await topics.publish(topic, topic)
+        with pytest.raises(wsfast.NotAuthorized):
+            await ours.recover("kept.secret", None)
+        with pytest.raises(ValueError, match="info is for topics with presence"):
+            await ours.recover("kept.open", None, info="Ada")
+        ours.subscribe("room")
+        with pytest.raises(wsfast.TooManySubscriptions, match="1 topics"):
+            await ours.recover("kept.open", None)
+        last, other = await w.client()
+        assert await other.recover("kept.open", None) == 1  # there is room for just one more
+        third, another = await w.client()
+        with pytest.raises(wsfast.TooManySubscriptions, match="2 subscriptions"):
+            await another.recover("kept.open", None)
+        for ws in (ours, other, another):
+            await ws.send("end")
+        assert [await client.recv(), await third.recv()] == ["end"] * 2
+        assert await take(last, 2) == ["kept.open", "end"]
+        assert topics.counters["subscriptions"] == 2
+
+
+async def test_what_authorize_subscribes_counts() -> None:
+    topics = wsfast.Topics(authorize=lambda ws, topic: topic == "more" or bool(ws.subscribe("more")), max_topics=1)
+    async with world(topics) as w:
+        _, ours = await w.client()
+        with pytest.raises(wsfast.TooManySubscriptions):
+            ours.subscribe("room")
+        assert ours.topics == {"more"}
+
+
 async def test_without_topics_and_out_of_time() -> None:
     server = wsfast.Server()
     with pytest.raises(wsfast.InvalidState, match=r"Server\(topics=wsfast.Topics\(\)\)"):

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from engines import free_port
 from shared import until
 from test_topics import World, take, world
 
 import wsfast
-from wsfast.bus import Bus, LocalBus, Position, Reading, Receiver
+from wsfast.bus import Bus, LocalBus, NatsBus, Position, Reading, Receiver, RedisBus
 from wsfast.bus.memory import Taken
 from wsfast.bus.outbox import given_up
 from wsfast.bus.store import Store
@@ -588,3 +589,37 @@ async def test_presence_that_changes_while_the_bus_is_down() -> None:
         assert hub.presence._changes == []
         assert hub.presence.version > 0
         assert hub.presence.present("room") == []
+
+
+async def _silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read()
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: RedisBus(f"redis://127.0.0.1:{free_port()}"),
+        lambda: RedisBus(f"redis://127.0.0.1:{free_port()}", cluster=True),
+        lambda: NatsBus(f"nats://127.0.0.1:{free_port()}"),
+    ],
+    ids=["redis", "cluster", "nats"],
+)
+async def test_a_bus_that_does_not_come_up_says_why(make: Callable[[], Bus], caplog: pytest.LogCaptureFixture) -> None:
+    """Once, however often it tries."""
+    async with wsfast.Topics(make()) as topics:
+        assert topics.health == "degraded"
+        with pytest.raises(wsfast.BusUnavailable):
+            await topics.publish("room", "x")
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "wsfast.topics"]
+    assert line.startswith("bus is down: ")
+    assert "not reached" not in line
+    assert "onnect" in line
+
+
+async def test_a_bus_that_says_nothing_is_down(caplog: pytest.LogCaptureFixture) -> None:
+    async with (
+        await asyncio.start_server(_silent, "127.0.0.1", 0) as server,
+        wsfast.Topics(RedisBus(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}")),
+    ):
+        assert caplog.messages == ["bus is down: others were not reached within 3 s"]

@@ -86,7 +86,8 @@ class Receiver(Protocol):
     def state_changed(self, up: bool, why: str) -> None:
         """Take note that the bus can, or cannot, reach the others; `why` is for the log.
 
-        A bus is down until it says that it is up, which it may do while it is started. What it may have lost while it
+        A bus is down until it says that it is up, which it may do while it is started; where the others cannot be
+        reached at first, it says once that it is down, and why. What it may have lost while it
         was down is looked for when it is up again: histories are read, and processes tell each other their numbers.
         """
 

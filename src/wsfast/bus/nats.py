@@ -164,7 +164,7 @@ class NatsBus(Bus):
         self._options = options
         self._receiver: Receiver | None = None
         self._closed = False
-        self._up = False
+        self._up: bool | None = None  # as it was told; None before that
         self._reconnects = -1
         self._loop: asyncio.AbstractEventLoop
         self._task: asyncio.Task[None] | None = None

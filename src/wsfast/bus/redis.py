@@ -237,7 +237,9 @@ class _Node:
                     await self._connect()
             except Exception as exc:  # what a server that talks nonsense makes redis-py or `_prepare` raise, too
                 self._drop()
-                self._bus.node_changed(self, self._why or told(exc))
+                why = self._why or told(exc)
+                self._bus.failed(why)
+                self._bus.node_changed(self, why)
                 await pauses.wait()
                 continue
             if self.closed:
@@ -656,7 +658,7 @@ class RedisBus(Bus):
         self._reconnects = 0  # of nodes that have left the cluster
         self._topics: set[str] = set()
         self._closed = False
-        self._up = False
+        self._up: bool | None = None  # as it was told; None before that
         self._mapping: asyncio.Task[None] | None = None
         self._look: asyncio.Event
         self._loop: asyncio.AbstractEventLoop
@@ -743,9 +745,15 @@ class RedisBus(Bus):
             self.moved()
         up = bool(self._slots) if self._cluster else bool(self._nodes)
         up = up and all(one.up for name, one in self._nodes.items() if not self._cluster or name in self._mapped)
-        if up != self._up:
+        if up != bool(self._up):
             self._up = up
             self._receiver.state_changed(up, why)
+
+    def failed(self, why: str) -> None:
+        """Tell why the engine cannot be reached at first; later, what is told is that it was lost."""
+        if self._up is None and not self._closed and self._receiver is not None:
+            self._up = False
+            self._receiver.state_changed(False, why)
 
     def node_lost(self, node: _Node) -> None:
         """Take note that a node was lost, and its outbox holds what it had not taken."""
@@ -817,7 +825,8 @@ class RedisBus(Bus):
                 async with asyncio.timeout(_CONNECT):
                     slots = await self._ask_for_slots()
                 await self._use_slots(slots)
-            except Exception:  # what a node that talks nonsense makes redis-py or the map raise, too
+            except Exception as exc:  # what a node that talks nonsense makes redis-py or the map raise, too
+                self.failed(told(exc))
                 pause = min(_PAUSE, 2 * pause)
                 await asyncio.sleep(pause)
                 continue

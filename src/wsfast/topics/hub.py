@@ -111,7 +111,7 @@ class Hub:
         self._others: Others
         self._inbox: Inbox
         self._life = threading.Lock()  # held while somebody begins or ends to use it
-        self._up = False
+        self._up: bool | None = None  # as the bus has told
         self._was_up = asyncio.Event()  # set once it was
         self._mine: OrderedDict[tuple[str, int], Member | Token] = OrderedDict()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -135,6 +135,8 @@ class Hub:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_FIRST):
                         await self._was_up.wait()
+                if self._up is None:
+                    self.state_changed(False, f"others were not reached within {_FIRST:g} s")
         except Exception:
             self._unsettle()  # the bus does not run, or not for these topics
             raise

@@ -282,10 +282,18 @@ class Part:
 
     def subscribe(self, ws: Any, topic: str, info: str | None) -> Awaitable[None]:
         """Subscribe a connection; return what waits until that is in force everywhere."""
-        hub = self.hub
         if type(topic) is not str:
             topic = check_name(topic)
-        rule = hub.rules.of(topic)
+        rule = self._rule(topic, info)
+        channel = self._open(ws)
+        if not _has(channel, topic):
+            self._admit(ws, channel, topic)
+            self._join(ws, channel, topic, rule, info)
+        return self._settling(topic)
+
+    def _rule(self, topic: str, info: str | None) -> Rule:
+        """Return a topic's rule, after a look at the arguments of `subscribe`."""
+        rule = self.hub.rules.of(topic)
         if info is not None:
             if not isinstance(info, str):
                 raise TypeError(f"info must be str or None, got {type(info).__name__}")
@@ -293,18 +301,19 @@ class Part:
                 raise ValueError(f"info must have at most {MAX_INFO} bytes in UTF-8, got {len(info.encode())}")
             if not rule.presence:
                 raise ValueError(f"info is for topics with presence, which {topic!r} is not")
+        return rule
+
+    def _open(self, ws: Any) -> Any:
+        """Return the channel of a connection, which is open and of this loop."""
         channel: Any = ws._open_channel()
         self.check(channel)
         if channel.connection.state is not _OPEN:
             raise channel.connection.closed_error()
-        index, member = self.index, channel.member
-        if member is not None and member.has(topic):
-            return self._settling(topic)
-        if member is not None and member.size >= hub.max_topics:
-            raise TooManySubscriptions(f"the connection has {member.size} topics, which is the limit")
-        subscriptions = hub.subscriptions()
-        if subscriptions >= hub.max_subscriptions:
-            raise TooManySubscriptions(f"this process has {subscriptions} subscriptions, which is the limit")
+        return channel
+
+    def _admit(self, ws: Any, channel: Any, topic: str) -> None:
+        """See that a connection may subscribe to a topic, and get its messages."""
+        hub = self.hub
         if hub.authorize is not None:
             allowed = hub.authorize(ws, topic)
             if not isinstance(allowed, bool):
@@ -313,23 +322,37 @@ class Part:
                 raise TypeError(f"authorize must return True or False, got {type(allowed).__name__}")
             if not allowed:
                 raise NotAuthorized(f"the connection may not subscribe to {topic!r}")
-            # The hook may have subscribed it, or closed it.
+            # The hook may have closed it.
             if channel.connection.state is not _OPEN:
                 raise channel.connection.closed_error()
-            member = channel.member
+        self._check_limits(channel, topic)
+
+    def _check_limits(self, channel: Any, topic: str, besides: int = 0) -> None:
+        """See that there is room for a subscription; `besides` so many of the process that end now."""
+        hub, member = self.hub, channel.member
+        if _has(channel, topic):
+            return  # it counts already
+        if member is not None and member.size >= hub.max_topics:
+            raise TooManySubscriptions(f"the connection has {member.size} topics, which is the limit")
+        subscriptions = hub.subscriptions() - besides
+        if subscriptions >= hub.max_subscriptions:
+            raise TooManySubscriptions(f"this process has {subscriptions} subscriptions, which is the limit")
+
+    def _join(self, ws: Any, channel: Any, topic: str, rule: Rule, info: str | None) -> None:
+        """Subscribe a connection that may, unless the hook has."""
+        index, member = self.index, channel.member
         if member is None:
             member = channel.member = Member(index, channel)
         if not index.subscribe(member, topic, rule.conflate):
-            return self._settling(topic)
+            return
         if index.count(topic) == 1:
             self._joined(topic, rule)
         if rule.presence:
             extra = self.delivery.extra(member)
             extra.id = str(ws.id)
             extra.present[topic] = None
-            hub.presence.come(topic, extra.id, info)
+            self.hub.presence.come(topic, extra.id, info)
             self._told(topic, Present(extra.id, info), True)
-        return self._settling(topic)
 
     def _settling(self, topic: str) -> Awaitable[None]:
         return Settling(self, topic)
@@ -372,20 +395,30 @@ class Part:
     async def recover(self, ws: Any, topic: str, position: Position | None, info: str | None) -> int:
         """Send a connection what it missed, and subscribe it."""
         topic = check_name(topic)
-        channel: Any = ws._open_channel()
-        self.check(channel)
-        if channel.member is not None and channel.member.has(topic):
+        rule = self._rule(topic, info)
+        channel = self._open(ws)
+        if not _has(channel, topic):
+            self._admit(ws, channel, topic)  # before it is sent anything
+        if _has(channel, topic):
             raise InvalidState(f"the connection has subscribed to {topic!r} already")
-        # It keeps the topic in this process while the history is read.
+        # It keeps the topic in this process, and the connection's place there, while the history is read.
         anchor = Member(self.index, _Nothing())
         if self.index.subscribe(anchor, topic, False) and self.index.count(topic) == 1:
-            self._joined(topic, self.hub.rules.of(topic))
+            self._joined(topic, rule)
         try:
-            return await self._recover(ws, channel, topic, position, info)
+            count = await self._send_missed(channel, topic, position)
+            # What this process delivers from now on is what follows.
+            self.hub.check_running()
+            channel = self._open(ws)
+            self._check_limits(channel, topic, besides=1)
+            self._join(ws, channel, topic, rule, info)
+            self.recovered += count
+            return count
         finally:
             anchor.leave()
 
-    async def _recover(self, ws: Any, channel: Any, topic: str, position: Position | None, info: str | None) -> int:
+    async def _send_missed(self, channel: Any, topic: str, position: Position | None) -> int:
+        """Send a connection what follows a place, up to what was delivered in this process; return how many."""
         hub = self.hub
         await self.settled(topic)
         seen: dict[int, int] = {}
@@ -412,10 +445,6 @@ class Part:
                     raise InvalidState("a message in fragments is unfinished") from None
                 count += 1
             if (position or reading.position).offset >= here.offset:
-                # What this process delivers from now on is what follows.
-                hub.check_running()
-                self.subscribe(ws, topic, info)
-                self.recovered += count
                 return count
             await channel.outbox.drain()
         raise NotRecovered(f"{topic!r} is faster than its history can be read")
@@ -636,6 +665,12 @@ class Far(Part):
                     index.publish(topic, shared, but)
                 except Exception as exc:
                     tell(self.hub.logger.error, "topics: a message of another thread failed", exc_info=exc)
+
+
+def _has(channel: Any, topic: str) -> bool:
+    """Tell whether a connection has subscribed to a topic."""
+    member = channel.member
+    return member is not None and member.has(topic)
 
 
 class _Nothing:

@@ -48,8 +48,9 @@ class Topics:
 
     Args:
         bus: carries messages to other processes, such as `LocalBus` or `RedisBus`; None for a single process.
-        authorize: called as ``authorize(ws, topic)`` before each subscription by `WebSocket.subscribe`; returns True to
-            allow it, else False. Needed if clients choose the topics' names. Default: every subscription is allowed.
+        authorize: called as ``authorize(ws, topic)`` before each subscription, by `WebSocket.subscribe` or
+            `WebSocket.recover`; returns True to allow it, else False. Needed if clients choose the topics' names.
+            Default: every subscription is allowed.
         encode: called as ``encode(topic, message, position)`` once for each message and process; returns the `str` or
             `bytes` that subscribers are sent. `position` is None in topics without a history. Default: the message
             itself.
