@@ -670,6 +670,39 @@ async def test_keys_without_end_are_held_within_the_limit(overflow: Any, caplog:
                 await until(lambda: extra.newest is None and not extra.newest_size)
 
 
+@pytest.mark.parametrize("overflow", ["error", "drop", "close"])
+async def test_what_waits_for_a_message_in_fragments_is_held_within_the_limit(
+    overflow: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    goes_on = asyncio.Event()
+
+    async def pieces() -> AsyncIterator[str]:
+        yield "a"
+        await goes_on.wait()
+        yield "b"
+
+    async with world(overflow=overflow, max_buffered=100_000, stop_timeout=1) as w:
+        ws, ours = await w.client()
+        ours.subscribe("room")
+        sending = asyncio.create_task(ours.send(pieces()))
+        await until(lambda: ours._channel is not None and ours._channel.is_sending)
+        with caplog.at_level(logging.WARNING):
+            for number in range(20):
+                await w.server.publish("room", b"%02d" % number * 5000)
+            await until(lambda: ours.close_cause is not None or w.topics.counters["dropped"] == 10)
+        told = [record for record in caplog.records if "a publish skipped" in record.getMessage()]
+        assert len(told) == (overflow == "error")
+        goes_on.set()
+        if overflow == "close":
+            assert ours.close_cause is wsfast.CloseCause.OVERFLOW
+            with pytest.raises(wsfast.ConnectionClosed):
+                await sending
+            return
+        await sending
+        assert await ws.recv() == "ab"
+        assert [(await ws.recv())[:2] for _ in range(10)] == [b"%02d" % number for number in range(10)]
+
+
 # --- History ------------------------------------------------------------------------------------------------------
 
 

@@ -518,10 +518,14 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
             BufferFull: the policy is "error".
             ConnectionClosed: the connection is closed, or the policy is "close" and it was closed now.
         """
-        limits = self.host.limits
         if self.connection.state is not _OPEN:
             raise self.connection.closed_error()
         self.check_sending()
+        return self.may_hold(message, held)
+
+    def may_hold(self, message: str | BytesLike, held: int) -> bool:
+        """Do as `may_buffer` for an open connection, whether or not another message is under way in fragments."""
+        limits = self.host.limits
         limit = limits.max_buffered
         unsent = self.buffered + held
         if limit is None or unsent + (size := size_of(message)) <= limit:

@@ -143,11 +143,16 @@ class Delivery:
         extra = self.extra(member)
         started = extra.held is not None
         held = extra.held if extra.held is not None else []
-        limit = channel.host.limits.max_buffered
         for message in messages:
-            if limit is not None and extra.held_size + len(message.payload) > limit:
-                self.dropped += 1
+            try:
+                if not channel.may_hold(message.payload, extra.held_size):
+                    self.dropped += 1
+                    continue
+            except BufferFull as exc:
+                self._skipped(extra, channel, exc)
                 continue
+            except ConnectionClosed:  # closed by the policy "close"
+                break
             held.append(message)
             extra.held_size += len(message.payload)
         extra.held = held
