@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import inspect
 import logging
 import re
 import socket
@@ -102,7 +103,7 @@ def asyncio_port(base: str, ask: Callable[[int], bytes], handler: Any, options: 
 
 def sync_port(base: str, ask: Callable[[int], bytes], handler: Any, options: dict[str, Any]) -> bytes:
     def run(ws: Any) -> None:
-        handler(ws).send(None) if asyncio.iscoroutinefunction(handler) else handler(ws)
+        handler(ws).send(None) if inspect.iscoroutinefunction(handler) else handler(ws)
 
     with part(base, "sync.server").serve(run, "127.0.0.1", 0, **options) as server:
         thread = in_thread(server.serve_forever)
