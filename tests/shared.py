@@ -70,10 +70,13 @@ def port_of(server: Any) -> int:
 
 
 async def until(condition: Callable[[], object], patience: float = 10.0 * SLOWNESS) -> None:
-    """Wait for what nothing tells of; fail after so many seconds."""
-    async with asyncio.timeout(patience):
-        while not condition():
-            await asyncio.sleep(0.002)
+    """Wait for what nothing tells of; fail if it is not so after so many seconds."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + patience
+    while not condition():
+        if loop.time() >= end:
+            raise TimeoutError(f"{condition} is not so after {patience} s")
+        await asyncio.sleep(0.002)
 
 
 class HeldCompression:

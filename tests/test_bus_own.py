@@ -39,6 +39,10 @@ class FileBus(Bus):
         self._looking: asyncio.Task[None] | None = None
         self._seen = 0
 
+    @property
+    def is_open(self) -> bool:
+        return self._db is not None
+
     async def start(self, receiver: Receiver, origin: int) -> None:
         if self._receiver is not None:
             raise RuntimeError("it runs already")
@@ -270,5 +274,31 @@ WRONG = {
 async def test_one_that_is_wrong(kind: type[FileBus], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conformance, "_PATIENCE", 0.2)
     check, told = WRONG[kind]
+    made: list[FileBus] = []
+
+    def make() -> FileBus:
+        made.append(kind(tmp_path / "bus"))
+        return made[-1]
+
     with pytest.raises(AssertionError, match=f"expected .*{told}"):
-        await check(lambda: kind(tmp_path / "bus"))
+        await check(make)
+    assert not [bus for bus in made if bus.is_open]
+
+
+async def test_one_that_cannot_be_closed_does_not_keep_the_others_open(tmp_path: Path) -> None:
+    class Unwilling(FileBus):
+        async def close(self) -> None:
+            await super().close()
+            raise OSError("it cannot be closed")
+
+    made: list[FileBus] = []
+
+    def make() -> FileBus:
+        made.append(Unwilling(tmp_path / "bus"))
+        return made[-1]
+
+    with pytest.raises(OSError, match="it cannot be closed"):
+        async with conformance.processes(make, 3):
+            pass
+    assert len(made) == 3
+    assert not [bus for bus in made if bus.is_open]
