@@ -385,6 +385,11 @@ def test_nobody_listens(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ["--size", "0"],
         ["--size", "1:0"],
+        ["--size", "99999999999"],
+        ["--size", "9" * 30],
+        ["--message", "\udcff"],
+        ["--subscribe", "\udcff"],
+        ["--compare", ""],
         ["--size", "1,x"],
         ["--duration", "-1"],
         ["--window", "x"],

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from certificates import make_certificates
+from shared import echo
 from sync_helpers import PATIENCE, Peer, Running, running, scripted
 
 import wsfast
@@ -235,6 +236,9 @@ def test_nobody_listens() -> None:
         ["--subprotocol", "a b", "ws://x"],
         ["--subprotocol", "a", "--subprotocol", "a", "ws://x"],
         ["--origin", "a\nb", "ws://x"],
+        ["--unix", "", "ws://x"],
+        ["--cacert", "", "wss://x"],
+        ["--cert", "", "wss://x"],
     ],
     ids=lambda arguments: " ".join(arguments),
 )
@@ -581,6 +585,20 @@ def test_so_many_answers(server: Running) -> None:
     done = client("--answers", "2", "--linger", "60", server.uri, data="a\nb\nc\n")
     assert (done.returncode, done.stdout) == (0, b"a\nb\n")
     assert time.monotonic() - began < 30
+
+
+async def echo_and_close(ws: wsfast.WebSocket) -> None:
+    await ws.send(await ws.recv())
+
+
+@pytest.mark.parametrize(("handler", "linger"), [(echo, "0.1"), (echo_and_close, "60")], ids=["silent", "closes"])
+def test_fewer_answers(handler: Any, linger: str) -> None:
+    with running(handler) as server:
+        began = time.monotonic()
+        done = client("--answers", "3", "--linger", linger, server.uri, data="a\n")
+        assert (done.returncode, done.stdout) == (5, b"a\n")
+        assert done.stderr == b"wsfast: --answers asks for 3: 1 came\n"
+        assert time.monotonic() - began < 30
 
 
 def test_rows() -> None:

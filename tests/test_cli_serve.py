@@ -165,22 +165,27 @@ def test_connections_are_logged() -> None:
             await ws.close(4000, "a \x1b[31mreason")
         async with websockets.connect(f"ws://127.0.0.1:{port}/") as ws:
             ws.transport.abort()
+        async with websockets.connect(f"ws://127.0.0.1:{port}/") as ws:
+            ws.transport.write(b"\x81\x81\0\0\0\0\xff")
+            await ws.wait_closed()
 
     with serve() as running:
         asyncio.run(talk(running.port))
-        while running.log().count(" closed with ") < 2:
+        while running.log().count(" closed with ") < 3:
             pass
     lines = [line.partition(" INFO ")[2] for line in running.logged.splitlines()]
     assert re.fullmatch(r"listening on 127\.0\.0\.1:\d+", lines[0])
     assert re.fullmatch(r"127\.0\.0\.1:\d+ opened /a%1bpath\?\.\.\., subprotocol stream-echo", lines[1])
     peer = lines[1].partition(" ")[0]
-    # The server tells of ends that are no good ones, too.
-    by_the_command = [line for line in lines if not line.startswith("connection from ")]
     assert re.fullmatch(
-        re.escape(peer) + r" closed with 4000 'a .*\[31mreason' after \d\.\d s: 1 message in, 1 out", by_the_command[2]
+        re.escape(peer) + r" closed with 4000 'a .*\[31mreason' after \d\.\d s: 1 message in, 1 out", lines[2]
     )
-    assert re.fullmatch(r"127\.0\.0\.1:\d+ opened /", by_the_command[3])
-    assert re.search(r" closed with 1006 after .*: 0 messages in, 0 out", by_the_command[4])
+    assert re.fullmatch(r"127\.0\.0\.1:\d+ opened /", lines[3])
+    assert re.search(
+        r" closed with 1006 after .*: 0 messages in, 0 out; connection lost: no close frame received", lines[4]
+    )
+    assert re.search(r" closed with 1006 after .*: 0 messages in, 0 out; .*not UTF-8 at byte 0", lines[6])
+    assert len(lines) == 7, "the server's own lines about ends are left out"
     assert "\x1b" not in running.logged
     assert "('127" not in running.logged
 
@@ -311,7 +316,17 @@ def test_a_port_that_is_taken(server: Serve, loop: list[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["--host", "no\u00e9..host"], 1, "cannot listen on"),
+        (["--host", "no\u00e9..host"], 2, "expected the name of a host or its address, without a port (--port)"),
+        (["--host", "127.0.0.1:80"], 2, "expected the name of a host or its address, without a port (--port)"),
+        (["--host", "\udcff"], 2, "got '\\udcff'"),
+        (["--host", "x\0"], 2, "got 'x\\x00'"),
+        (["--host", ""], 2, "got ''"),
+        (["--host", "nosuch.invalid"], 1, "cannot listen on nosuch.invalid:8765: "),
+        (["--host", "2001:db8::1"], 1, "cannot listen on [2001:db8::1]:8765: "),
+        (["--unix", ""], 2, "expected a path, got ''"),
+        (["--unix", "a\0"], 2, "expected a path, got 'a\\x00'"),
+        (["--unix", "/tmp"], 1, "cannot listen on /tmp: it is there already, and is not a socket"),
+        (["--certfile", ""], 2, "expected a path, got ''"),
         (["--host", "203.0.113.1"], 1, "cannot listen on 203.0.113.1:8765: "),
         (["--unix", "/nonexistent/socket"], 1, "No such file or directory"),
         (["--unix", "/" + "a" * 200], 1, f"cannot listen on /{'a' * 200}: AF_UNIX path too long"),

@@ -340,6 +340,8 @@ def test_programs_that_make_a_server(program: Path, target: str) -> None:
         ("app:wrong", "got int"),
         ("app:nothing", "has no 'nothing'"),
         ("nowhere:server", "there is no module 'nowhere'"),
+        ("nowhere.py:server", "there is no module 'nowhere.py': leave .py away"),
+        ("json:dumps", r"a callable without arguments that makes one: dumps() fails with missing a required argument"),
     ],
 )
 def test_programs_that_are_none(program: Path, target: str, why: str) -> None:
@@ -403,7 +405,7 @@ def test_started_without_standard_streams(program: Path) -> None:
 def test_a_file_in_the_place_of_a_unix_socket_stays(tmp_path: Path) -> None:
     path = tmp_path / "precious"
     path.write_text("x")
-    with pytest.raises(FileExistsError, match="not a socket"):
+    with pytest.raises(OSError, match=f"cannot listen on {path}: it is there already, and is not a socket"):
         open_sockets(settings_for(tmp_path, unix=str(path)))
     assert path.read_text() == "x"
 
@@ -668,8 +670,11 @@ def test_wrong_arguments() -> None:
         wsfast.run("app:server", workers="2")  # type: ignore[arg-type]
     settings = Settings(target="a:b", unix="/x", workers=3)
     assert Settings.load(settings.dump()) == settings
-    with pytest.raises(TargetError, match="module:attribute"):
-        load("os")
+    for name in ("os", ":a", "os:", "./app.py:server", "a b:c", "..:x", "os:sep\0", "os:path."):
+        with pytest.raises(TargetError, match="module:attribute"):
+            load(name)
+    with pytest.raises(OSError, match=r"cannot listen on 203\.0\.113\.1:8765: [A-Z][a-z ]+$"):
+        open_sockets(Settings(host="203.0.113.1"))
 
 
 @pytest.mark.parametrize(
@@ -678,6 +683,9 @@ def test_wrong_arguments() -> None:
         (["--unix", "/x", "--port", "1"], 2, "--unix goes without --host and --port"),
         (["--unix", "/x", "--host", "a"], 2, "--unix goes without --host and --port"),
         (["--keyfile", "/x"], 2, "--keyfile goes with --certfile"),
+        (["--unix", ""], 2, "expected a path, got ''"),
+        (["--host", "a:1"], 2, "expected the name of a host or its address, without a port (--port), got 'a:1'"),
+        (["--host", "203.0.113.1"], 1, "cannot listen on 203.0.113.1:8765: "),
         (["--stop-timeout", "inf"], 2, "expected a number greater than 0, got 'inf'"),
         (["--directory", "/nonexistent"], 2, "directory must name an existing directory, got '/nonexistent'"),
         (["--certfile", "/nonexistent"], 1, "cannot use the certificate /nonexistent: No such file or directory"),

@@ -37,7 +37,9 @@ from .options import (
     dumb_terminal,
     escape,
     explain,
+    file_path,
     fill,
+    message_text,
     natural,
     positive,
     tell_failure,
@@ -49,6 +51,8 @@ if TYPE_CHECKING:
 
 __all__ = ["add_parser", "run"]
 
+_LARGEST: Final = 1 << 30
+"""Bytes of a message, at most: it is in memory a few times."""
 _WIDTH: Final = 30
 _REDRAW: Final = 0.1
 """Seconds between two looks of the progress bar: to draw it costs some 20 us."""
@@ -100,6 +104,7 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
     group.add_argument("--text", action="store_true", help="send text messages (default: binary)")
     group.add_argument(
         "--message",
+        type=message_text,
         metavar="TEXT",
         action="append",
         help="send this text, in place of --size bytes that are random; @PATH for the lines of a file. Can be repeated;"
@@ -129,6 +134,7 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     group.add_argument(
         "--subscribe",
+        type=message_text,
         metavar="TEXT",
         help="the server does not echo: send TEXT once on each connection ('' for nothing), and count what comes",
     )
@@ -141,7 +147,9 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
         " second; can be repeated",
     )
     group.add_argument("--json", action="store_true", help="print the results as one line of JSON")
-    group.add_argument("--compare", metavar="FILE", help="print the change to an earlier run, which --json printed")
+    group.add_argument(
+        "--compare", type=file_path, metavar="FILE", help="print the change to an earlier run, which --json printed"
+    )
     parser.set_defaults(run=run, parser=parser)
 
 
@@ -154,9 +162,9 @@ def _sizes(text: str) -> tuple[tuple[int, float], ...]:
             pair = int(size), float(weight) if colon else 1.0
         except ValueError:
             pair = 0, 0.0
-        if pair[0] < 1 or not 0 < pair[1] < math.inf:
+        if not 1 <= pair[0] <= _LARGEST or not 0 < pair[1] < math.inf:
             raise argparse.ArgumentTypeError(
-                f"expected a number of bytes, or a mix such as 64:90,4096:10, got {text!r}"
+                f"expected a number of bytes up to {_LARGEST}, or a mix such as 64:90,4096:10, got {text!r}"
             )
         found.append(pair)
     return tuple(found)

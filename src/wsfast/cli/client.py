@@ -17,6 +17,7 @@ The exit status:
 * 2: the arguments are wrong.
 * 3: it was closed with another code.
 * 4: it was lost: no Close frame came.
+* 5: fewer messages came than ``--answers`` asks for.
 * 130: Ctrl-C, in a pipe.
 """
 
@@ -70,6 +71,9 @@ _PRETTY: Final = 100_000
 _KEPT: Final = 1000
 """Messages that are kept for ``/save``."""
 _KEPT_BYTES: Final = 64 * 1048576
+_LINGER: Final = 1.0
+_LINGER_FOR_ANSWERS: Final = 30.0
+"""Seconds of silence after which a server is taken to have answered all, where that many answers are asked for."""
 _TOLD_AFTER: Final = 1.0
 """Seconds at the end after which stderr says what is waited for; a server that did not answer the ping has as many to
 close."""
@@ -80,6 +84,7 @@ _EPILOG: Final = """exit status:
   2    wrong arguments
   3    closed with another code
   4    lost: no Close frame came
+  5    fewer messages came than --answers asks for
   130  Ctrl-C, in a pipe
 
 examples:
@@ -117,9 +122,9 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
     group.add_argument(
         "--linger",
         type=natural,
-        default=1.0,
         metavar="SECONDS",
-        help="after the end of a piped input, close when nothing was received for so long (default: 1)",
+        help="after the end of a piped input, close when nothing was received for so long (default: 1; with --answers,"
+        f" {_LINGER_FOR_ANSWERS:g})",
     )
     group.add_argument(
         "--close-timeout",
@@ -132,7 +137,7 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
         "--answers",
         type=whole("a number of messages", 1),
         metavar="N",
-        help="in a pipe, close as soon as N messages were received",
+        help="in a pipe, close as soon as N messages were received; with fewer, exit with 5",
     )
     group.add_argument(
         "-n", "--no-close", action="store_true", help="after the end of a piped input, stay until the server closes"
@@ -237,6 +242,7 @@ async def _talk(args: argparse.Namespace, options: dict[str, Any], make_screen: 
     pinging = None
     interrupted = False
     closed = True
+    missing: str | None = None
     patience: float = args.close_timeout
     screen = None
 
@@ -255,8 +261,13 @@ async def _talk(args: argparse.Namespace, options: dict[str, Any], make_screen: 
         if args.ping is not None:
             pinging = asyncio.ensure_future(_ping(ws, args.ping, screen))
         if screen is None:
-            if not await _filter(ws, args):
-                patience = _TOLD_AFTER
+            pipe = _Pipe(ws, args)
+            try:
+                await pipe.run()
+            finally:
+                missing = pipe.missing()
+                if not pipe.answered_ping:
+                    patience = _TOLD_AFTER
         else:
             await _Conversation(ws, screen, args).run()
     except asyncio.CancelledError:
@@ -281,7 +292,12 @@ async def _talk(args: argparse.Namespace, options: dict[str, Any], make_screen: 
         print(f"* {escape(text)}", flush=True)
     elif status or args.verbose:
         complain(text)
-    return 130 if interrupted else status
+    if interrupted:
+        return 130
+    if missing is not None:
+        complain(missing)
+        return status or 5
+    return status
 
 
 async def _close(ws: WebSocket, timeout: float, tell: Callable[[str], None]) -> bool:
@@ -470,44 +486,53 @@ async def _until_one_ends(*coroutines: Any) -> None:
             raise result
 
 
-async def _filter(ws: WebSocket, args: argparse.Namespace) -> bool:
-    """Send the input and write what is received, until both are at their end.
+class _Pipe:
+    """Sends the input and writes what is received, until both are at their end."""
 
-    Returns:
-        False if the server did not answer the ping behind the last message.
-    """
-    loop = asyncio.get_running_loop()
-    heard = loop.time()
-    answered = True
+    def __init__(self, ws: WebSocket, args: argparse.Namespace) -> None:
+        self._ws = ws
+        self._args = args
+        self._loop = asyncio.get_running_loop()
+        self._linger: float = args.linger
+        if args.linger is None:
+            self._linger = _LINGER if args.answers is None else _LINGER_FOR_ANSWERS
+        self._heard = self._loop.time()
+        self._received = 0
+        self.answered_ping = True
+        """False if the server did not answer the ping behind the last message."""
 
-    async def receive() -> None:
-        nonlocal heard
-        count = 0
-        async for message in ws:
-            _write_message(message, args.binary)
-            heard = loop.time()
-            count += 1
-            if count == args.answers:
+    async def run(self) -> None:
+        """Send and receive."""
+        await _until_one_ends(self._receive(), self._send())
+
+    def missing(self) -> str | None:
+        """Say that fewer messages came than were asked for, if that is so."""
+        if self._args.answers is None or self._received >= self._args.answers:
+            return None
+        return f"--answers asks for {self._args.answers}: {self._received} came"
+
+    async def _receive(self) -> None:
+        async for message in self._ws:
+            _write_message(message, self._args.binary)
+            self._heard = self._loop.time()
+            self._received += 1
+            if self._received == self._args.answers:
                 return
 
-    async def send() -> None:
-        lines = Input(loop, binary=args.binary)
+    async def _send(self) -> None:
+        lines = Input(self._loop, binary=self._args.binary)
         while (line := await lines.get()) is not None:
-            await ws.send(line if args.binary else line.decode("utf-8", "replace"))
-        await (ws.wait_closed() if args.no_close or args.answers else linger())
+            await self._ws.send(line if self._args.binary else line.decode("utf-8", "replace"))
+        await (self._ws.wait_closed() if self._args.no_close else self._wait_for_silence())
 
-    async def linger() -> None:
-        nonlocal heard, answered
+    async def _wait_for_silence(self) -> None:
         # The pong tells that all before it has reached the server, however slow the way; then it is the server's turn.
-        pong = asyncio.ensure_future(await ws.ping())
-        answered = await _patiently(pong, args.close_timeout, complain, "answer a ping")
-        if answered:
-            heard = loop.time()
+        pong = asyncio.ensure_future(await self._ws.ping())
+        self.answered_ping = await _patiently(pong, self._args.close_timeout, complain, "answer a ping")
+        if self.answered_ping:
+            self._heard = self._loop.time()
         while True:
-            left = heard + args.linger - loop.time()
+            left = self._heard + self._linger - self._loop.time()
             if left <= 0:
                 return
             await asyncio.sleep(left)
-
-    await _until_one_ends(receive(), send())
-    return answered

@@ -7,7 +7,6 @@ import math
 import os
 import re
 import shutil
-import socket
 import ssl
 import sys
 import textwrap
@@ -16,19 +15,24 @@ from typing import Any, Final, TypeVar
 
 from wsfast.client.connector import connect
 from wsfast.exceptions import InvalidHandshake, InvalidStatus, InvalidURI, WebSocketError
-from wsfast.handshake.uri import parse_uri
+from wsfast.handshake.uri import parse_host, parse_uri
 from wsfast.http import check_header
+from wsfast.transport.refusal import why_refused
 
 __all__ = [
     "add_connection_arguments",
+    "add_listening_arguments",
+    "check_listening",
     "complain",
     "connection_options",
     "discard_output",
     "dumb_terminal",
     "escape",
     "explain",
+    "file_path",
     "fill",
     "looks_like_address",
+    "message_text",
     "natural",
     "positive",
     "tell_failure",
@@ -66,18 +70,15 @@ _NO_TLS: Final = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH
 """What OpenSSL calls the answer of a server that does not speak TLS; which, depends on its version."""
 
 
-def tell_failure(args: argparse.Namespace, exc: BaseException) -> None:
+def tell_failure(args: argparse.Namespace, exc: Exception) -> None:
     """Tell the user, on stderr, where it could not be connected to, and why."""
     host = re.split("[/?]", args.uri.partition("://")[2], maxsplit=1)[0].rpartition("@")[2]
     complain(f"could not connect to {args.unix or host}: {explain(exc)}")
 
 
-def explain(exc: BaseException) -> str:
+def explain(exc: Exception) -> str:
     """Say in one line why connecting failed, with what the server answered."""
-    text = str(exc) or type(exc).__name__
-    if isinstance(exc, OSError) and exc.errno is not None and exc.strerror:
-        # asyncio: "[Errno 111] Connect call failed ('127.0.0.1', 1)"; of several addresses, one after the other.
-        text = exc.strerror if isinstance(exc, (socket.gaierror, ssl.SSLError)) else os.strerror(exc.errno)
+    text = why_refused(exc)
     if isinstance(exc, ssl.SSLError) and exc.reason in _NO_TLS:
         text = f"expected TLS, got something else ({exc.reason}): is the port one for ws://?"
     if not isinstance(exc, (WebSocketError, OSError, ValueError)):
@@ -143,6 +144,68 @@ def whole(what: str, least: int, most: int | None = None) -> Callable[[str], int
     return parse
 
 
+def file_path(text: str) -> str:
+    """Parse the path of a file."""
+    if not text or "\0" in text:
+        raise argparse.ArgumentTypeError(f"expected a path, got {text!a}")
+    return text
+
+
+def message_text(text: str) -> str:
+    """Parse a text that is sent as a message."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(f"expected a text in UTF-8, got {text!a}") from None
+    return text
+
+
+def _host(text: str) -> str:
+    """Parse a host to listen on: a name or an address, without a port; an IPv6 address may stand in brackets."""
+    host = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    try:
+        parse_host("", host)
+    except InvalidURI:
+        raise argparse.ArgumentTypeError(
+            f"expected the name of a host or its address, without a port (--port), got {text!a}"
+        ) from None
+    return host
+
+
+def add_listening_arguments(parser: argparse.ArgumentParser, host: str, port: int) -> None:
+    """Add where to listen, and the certificate.
+
+    Args:
+        parser: of the command.
+        host, port: the defaults, for the help.
+    """
+    parser.add_argument(
+        "--host", type=_host, metavar="NAME", help=f"where to listen (default: {host}, which only this machine reaches)"
+    )
+    parser.add_argument(
+        "--port", type=whole("a port", 0, 65535), metavar="N", help=f"0 for any free one (default: {port})"
+    )
+    parser.add_argument("--unix", type=file_path, metavar="PATH", help="listen on a Unix socket instead")
+    parser.add_argument(
+        "--certfile", type=file_path, metavar="PATH", help="certificate chain in PEM, for https:// and wss://"
+    )
+    parser.add_argument(
+        "--keyfile", type=file_path, metavar="PATH", help="the certificate's key in PEM (default: it is in --certfile)"
+    )
+
+
+def check_listening(args: argparse.Namespace) -> None:
+    """Check that the arguments of `add_listening_arguments` go together.
+
+    Raises:
+        SystemExit: with 2, they do not.
+    """
+    if args.unix is not None and (args.host is not None or args.port is not None):
+        args.parser.error("--unix goes without --host and --port")
+    if args.keyfile is not None and args.certfile is None:
+        args.parser.error("--keyfile goes with --certfile")
+
+
 def looks_like_address(text: str) -> bool:
     """Tell whether an argument is the address of a server without a scheme, and not a command."""
     host = re.split(r"[/?]", text, maxsplit=1)[0]
@@ -200,9 +263,13 @@ def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--proxy", metavar="URL", default="auto", help="a proxy, or none (default: what the environment names)"
     )
-    group.add_argument("--unix", metavar="PATH", help="connect to a Unix socket; the URI is for the request only")
-    group.add_argument("--cacert", metavar="PATH", help="trust the authorities in this file (PEM), not the system's")
-    group.add_argument("--cert", metavar="PATH", help="the client's certificate and key (PEM)")
+    group.add_argument(
+        "--unix", type=file_path, metavar="PATH", help="connect to a Unix socket; the URI is for the request only"
+    )
+    group.add_argument(
+        "--cacert", type=file_path, metavar="PATH", help="trust the authorities in this file (PEM), not the system's"
+    )
+    group.add_argument("--cert", type=file_path, metavar="PATH", help="the client's certificate and key (PEM)")
     group.add_argument("--insecure", action="store_true", help="do not verify the server's certificate")
     group.add_argument(
         "--timeout", type=positive, default=10.0, metavar="SECONDS", help="to connect within (default: 10)"

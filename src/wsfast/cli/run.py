@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from .options import complain, positive, whole
+from .options import add_listening_arguments, check_listening, complain, file_path, positive, whole
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -25,16 +25,12 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--workers", type=whole("a number of processes", 1, 1024), default=1, metavar="N", help="(default: 1)"
     )
-    parser.add_argument("--host", metavar="NAME", help="where to listen (default: 127.0.0.1)")
-    parser.add_argument(
-        "--port", type=whole("a port", 0, 65535), metavar="N", help="0 for any free one (default: 8765)"
-    )
-    parser.add_argument("--unix", metavar="PATH", help="listen on a Unix socket instead")
-    parser.add_argument("--certfile", metavar="PATH", help="certificate chain in PEM, for wss://")
-    parser.add_argument("--keyfile", metavar="PATH", help="the certificate's key in PEM (default: it is in --certfile)")
+    add_listening_arguments(parser, "127.0.0.1", 8765)
     parser.add_argument("--uvloop", action="store_true", help="run on uvloop, which must be installed")
     parser.add_argument("--reload", action="store_true", help="replace the workers when a Python file changes")
-    parser.add_argument("--directory", metavar="PATH", help="from where MODULE is imported (default: the current one)")
+    parser.add_argument(
+        "--directory", type=file_path, metavar="PATH", help="from where MODULE is imported (default: the current one)"
+    )
     parser.add_argument(
         "--stop-timeout", type=positive, default=30.0, metavar="SECONDS", help="before workers are killed (default: 30)"
     )
@@ -55,10 +51,7 @@ def run(args: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM; return the exit status."""
     from ..workers import run as run_workers
 
-    if args.unix is not None and (args.host is not None or args.port is not None):
-        args.parser.error("--unix goes without --host and --port")
-    if args.keyfile is not None and args.certfile is None:
-        args.parser.error("--keyfile goes with --certfile")
+    check_listening(args)
     options = {name: value for name, value in vars(args).items() if name not in ("command", "run", "parser", "target")}
     for name in ("host", "port"):
         if options[name] is None:

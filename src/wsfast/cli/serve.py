@@ -14,7 +14,6 @@ import os
 import re
 import socket
 import stat
-import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from importlib import resources
@@ -25,14 +24,17 @@ from multidict import CIMultiDict
 from .._version import __version__
 from ..asyncio.streams import Reader, Writer
 from ..asyncio.websocket import WebSocket
+from ..codes import CloseCode
 from ..escape import without_query
 from ..exceptions import ConnectionClosed
 from ..handshake import Request, Response
 from ..handshake.uri import format_address
 from ..server import Server
 from ..server.signals import stopping_on_signals
+from ..serving import tell_end
+from ..transport.binding import check_unused, explain_binding
 from ..workers.settings import load_certificate
-from .options import escape, whole
+from .options import add_listening_arguments, check_listening, complain, escape, whole
 
 if TYPE_CHECKING:
     import ssl
@@ -47,6 +49,9 @@ _COUNTERS: Final = "wsfast.counters"
 """The subprotocol by which the page is told the server's counters."""
 
 _logger = logging.getLogger("wsfast.serve")
+_server_logger = logging.getLogger("wsfast.serve.server")
+# How connections end is told by `_told`, with what has come and gone.
+_server_logger.addFilter(lambda record: record.funcName != tell_end.__name__)
 
 
 def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -57,13 +62,7 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
         description="Run a server with the subprotocols echo (messages), stream-echo (a byte stream) and upper (text in"
         " capitals); clients that offer none get echo. Open its address in a browser for a page to try it with.",
     )
-    parser.add_argument(
-        "--host", metavar="NAME", help=f"where to listen (default: {_HOST}, which only this machine reaches)"
-    )
-    parser.add_argument(
-        "--port", type=whole("a port", 0, 65535), metavar="N", help=f"0 for any free one (default: {_PORT})"
-    )
-    parser.add_argument("--unix", metavar="PATH", help="listen on a Unix socket instead")
+    add_listening_arguments(parser, _HOST, _PORT)
     parser.add_argument(
         "--prefix",
         type=_prefix,
@@ -71,8 +70,6 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="PATH",
         help="where the page is, behind a proxy that leaves the path as it is: /tools for /tools/ (default: /)",
     )
-    parser.add_argument("--certfile", metavar="PATH", help="certificate chain in PEM, for https:// and wss://")
-    parser.add_argument("--keyfile", metavar="PATH", help="the certificate's key in PEM (default: it is in --certfile)")
     parser.add_argument(
         "--max-size",
         type=whole("a number of bytes", 0),
@@ -106,17 +103,14 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         The exit status: 0 after an orderly stop, 1 if the server could not start.
     """
-    if args.unix is not None and (args.host is not None or args.port is not None):
-        args.parser.error("--unix goes without --host and --port")
-    if args.keyfile is not None and args.certfile is None:
-        args.parser.error("--keyfile goes with --certfile")
+    check_listening(args)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("wsfast").setLevel(args.log_level.upper())
     try:
         with asyncio.Runner(loop_factory=_loop_factory(args.uvloop)) as runner:
             runner.run(_serve(args))
     except _UnusableError as exc:
-        print(f"wsfast: {exc}", file=sys.stderr)
+        complain(str(exc))
         return 1
     return 0
 
@@ -164,13 +158,14 @@ def _told(ws: WebSocket) -> Iterator[None]:
     finally:
         counted = ws.counters
         _logger.info(
-            "%s closed with %s after %.1f s: %d message%s in, %d out",
+            "%s closed with %s after %.1f s: %d message%s in, %d out%s",
             peer,
             "no code" if ws.close_code is None else _code(ws),
             time.monotonic() - began,
             counted["messages_received"],
             "" if counted["messages_received"] == 1 else "s",
             counted["messages_sent"],
+            f"; {ws.close_exc}" if ws.close_code == CloseCode.ABNORMAL_CLOSURE else "",
         )
 
 
@@ -279,6 +274,7 @@ class _Pages:
 
 async def _serve(args: argparse.Namespace) -> None:
     server = Server(
+        logger=_server_logger,
         process_request=_Pages(args.prefix).process_request,
         max_size=args.max_size or None,
         compression=None if args.compression == "none" else args.compression,
@@ -293,13 +289,16 @@ async def _serve(args: argparse.Namespace) -> None:
     with stopping_on_signals(stopped.set), contextlib.ExitStack() as cleaning:
         async with server:
             if args.unix is None:
-                host, port = args.host or _HOST, _PORT if args.port is None else args.port
-                await _listening(server.start(host, port, ssl=context), f"{host}:{port}")
+                address = args.host or _HOST, _PORT if args.port is None else args.port
+                await _listening(server.start(*address, ssl=context), format_address(address))
                 addresses = [format_address(sock.getsockname()) for sock in server.sockets]
                 told = [f"ws{secure}://{address}/" for address in addresses]
                 told.append(f"open http{secure}://{_reachable(server.sockets[0])}{args.prefix}/ in a browser to try it")
             else:
-                _check_unused(args.unix)
+                try:
+                    check_unused(args.unix)
+                except OSError as exc:
+                    raise _UnusableError(explain_binding(exc, args.unix)) from None
                 await _listening(server.start(path=args.unix, ssl=context), args.unix)
                 cleaning.callback(_remove_socket, args.unix, os.stat(args.unix).st_ino)
                 told = [f"ws{secure} on the Unix socket {args.unix}"]
@@ -310,13 +309,8 @@ async def _serve(args: argparse.Namespace) -> None:
 async def _listening(starting: Coroutine[Any, Any, Any], where: str) -> None:
     try:
         await starting
-    except (OSError, OverflowError, UnicodeError) as exc:
-        # The errors' own texts repeat the address, and differ between event loops.
-        if isinstance(exc, socket.gaierror) or not isinstance(exc, OSError) or exc.errno is None:
-            why = str(getattr(exc, "strerror", None) or exc).rpartition(": ")[2]
-        else:
-            why = os.strerror(exc.errno)
-        raise _UnusableError(f"cannot listen on {where}: {why}") from None
+    except OSError as exc:
+        raise _UnusableError(explain_binding(exc, where)) from None
 
 
 def _context(certfile: str, keyfile: str | None) -> ssl.SSLContext:
@@ -330,14 +324,6 @@ def _reachable(sock: socket.socket) -> str:
     """Return an address that this machine can open: to listen on all interfaces is no address to connect to."""
     host, port = sock.getsockname()[:2]
     return f"localhost:{port}" if host in ("0.0.0.0", "::") else format_address(sock.getsockname())
-
-
-def _check_unused(path: str) -> None:
-    """Refuse to take the socket of a program that runs: asyncio removes a socket that is in its way unasked."""
-    with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(OSError):
-        probe.settimeout(1)
-        probe.connect(path)
-        raise _UnusableError(f"cannot listen on {path}: a program listens on it")
 
 
 def _remove_socket(path: str, inode: int) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from ..exceptions import InvalidMessage, ProxyError
 from ..handshake.http11 import HeadLimits, ResponseParser
 from ..http import Response
+from ..transport.refusal import why_refused
 from ..transport.tls import connect
 from .addresses import create_connection
 from .proxy import Proxy, check_tunnel, connect_request, socks_arguments, socks_needed
@@ -102,7 +103,7 @@ async def open_tunnel(
             options = {**options, "server_hostname": proxy.host.rstrip(".")}
         await connect(create_connection, tunnel, proxy.host, proxy.port, **options)
     except OSError as exc:
-        raise ProxyError(f"could not connect to the proxy {proxy}: {exc}") from exc
+        raise ProxyError(f"could not connect to the proxy {proxy}: {why_refused(exc)}") from exc
     assert tunnel.transport is not None
     try:
         await tunnel.response
@@ -136,4 +137,4 @@ async def connect_socks(
         # python-socks has a limit of its own, of 60 s, which must not be shorter than the caller's.
         return await connector.connect(host, port, timeout=timeout or 1e6, local_addr=local_addr)
     except Exception as exc:
-        raise ProxyError(f"could not connect through the proxy {proxy}: {exc}") from exc
+        raise ProxyError(f"could not connect through the proxy {proxy}: {why_refused(exc)}") from exc

@@ -19,6 +19,7 @@ from wsfast.dial.route import Route, as_context, certificate_name
 from wsfast.exceptions import InvalidMessage, InvalidURI, ProxyError
 from wsfast.handshake.http11 import ResponseParser
 from wsfast.handshake.uri import URI
+from wsfast.transport.refusal import why_refused
 
 from .link import Deadline, Link, bounded, open_tcp, open_unix
 
@@ -99,7 +100,7 @@ class SyncDialer(Route):
         except TimeoutError:
             raise
         except Exception as exc:
-            raise ProxyError(f"could not connect through the proxy {proxy}: {exc}") from exc
+            raise ProxyError(f"could not connect through the proxy {proxy}: {why_refused(exc)}") from exc
         return Link(sock)
 
     def _tunnel(self, proxy: Proxy, host: str, port: int, deadline: Deadline) -> Link:
@@ -117,7 +118,7 @@ class SyncDialer(Route):
         except TimeoutError:
             raise
         except OSError as exc:
-            raise ProxyError(f"could not connect to the proxy {proxy}: {exc}") from exc
+            raise ProxyError(f"could not connect to the proxy {proxy}: {why_refused(exc)}") from exc
         try:
             self._ask(link, request, deadline)
         except BaseException:

@@ -11,8 +11,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, TypedDict
 
+from ..handshake.uri import format_address
 from ..options import check_values
 from ..telling import tell
+from .refusal import why_refused
 
 __all__ = [
     "BACKLOG",
@@ -29,6 +31,8 @@ __all__ = [
     "bind_unix",
     "check_address",
     "check_backlog",
+    "check_unused",
+    "explain_binding",
     "part_listen",
 ]
 
@@ -189,7 +193,7 @@ def bind_tcp(
                     bound.remove(sock)  # the family is there, but not in use
                     sock.close()
                     continue
-                raise OSError(exc.errno, f"cannot listen on {address!r}: {exc.strerror or exc}") from None
+                raise OSError(exc.errno, f"cannot listen on {format_address(address)}: {exc.strerror or exc}") from None
         if not bound:
             raise OSError(errno.EADDRNOTAVAIL, f"cannot listen on any address of {host!r}")
     except BaseException:
@@ -240,6 +244,35 @@ def bind_unix(path: str | bytes) -> socket.socket:
         sock.close()
         raise OSError(exc.errno, f"cannot listen on {path!r}: {exc.strerror or exc}") from None
     return sock
+
+
+def check_unused(path: str) -> None:
+    """Check that a Unix socket can be bound without harm: binding would replace one on which another program listens.
+
+    Raises:
+        OSError: a program listens on it, or it is there and is not a socket.
+    """
+    try:
+        # Connecting to what is not a socket is refused too.
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise OSError("it is there already, and is not a socket")
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX) as probe, suppress(ConnectionRefusedError, FileNotFoundError, TimeoutError):
+        probe.settimeout(1)
+        probe.connect(path)
+        raise OSError("a program listens on it")
+
+
+def explain_binding(exc: OSError, where: str) -> str:
+    """Say in one line why an address cannot be listened on.
+
+    Args:
+        exc: what the system refused.
+        where: the address, as the user gave it.
+    """
+    why = why_refused(exc).removeprefix(f"cannot listen on {where!r}: ")  # as `bind_unix` says it
+    return f"cannot listen on {where}: {why}"
 
 
 def check_backlog(backlog: object) -> int:

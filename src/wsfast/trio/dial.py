@@ -22,6 +22,7 @@ from wsfast.dial.route import Route, as_context, certificate_name
 from wsfast.exceptions import InvalidMessage, InvalidURI, ProxyError
 from wsfast.handshake.http11 import ResponseParser
 from wsfast.handshake.uri import URI
+from wsfast.transport.refusal import why_refused
 
 from .stream import CHUNK, Transport, close_now, secure
 
@@ -138,7 +139,7 @@ class TrioDialer(Route):
             # Its own limit, of 60 s, must not be shorter than the caller's.
             sock = await connector.connect(host, port, timeout=1e6)
         except Exception as exc:
-            raise ProxyError(f"could not connect through the proxy {proxy}: {exc}") from exc
+            raise ProxyError(f"could not connect through the proxy {proxy}: {why_refused(exc)}") from exc
         return Transport(trio.SocketStream(sock))
 
     async def _tunnel(self, proxy: Proxy, host: str, port: int) -> Transport:
@@ -155,7 +156,7 @@ class TrioDialer(Route):
             if stream is not None:
                 await close_now(stream)
             if isinstance(exc, OSError):
-                raise ProxyError(f"could not connect to the proxy {proxy}: {exc}") from exc
+                raise ProxyError(f"could not connect to the proxy {proxy}: {why_refused(exc)}") from exc
             raise
         return stream
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..options import named_options
 from .settings import Settings, load_certificate
+from .target import TargetError, split
 
 __all__ = ["run"]
 
@@ -83,8 +84,7 @@ def run(
             print(f"wsfast: {exc}", file=sys.stderr)
             sys.exit(1)
     if isinstance(target, str):
-        if not target.partition(":")[2]:
-            raise ValueError(f"expected the target as module:attribute, such as app:server, got {target!r}")
+        split(target)
         from .supervisor import Supervisor  # not at the top: a worker has no use for it
 
         status = Supervisor(settings).run()
@@ -99,7 +99,6 @@ def run(
 def _alone(target: Any, settings: Settings) -> int:
     """Serve in this process."""
     from .supervisor import open_sockets
-    from .target import TargetError
     from .worker import run_loop, serve, set_up_logging
 
     set_up_logging(settings, "wsfast")
@@ -114,6 +113,6 @@ def _alone(target: Any, settings: Settings) -> int:
     try:
         run_loop(settings, work())
     except (TargetError, OSError) as exc:
-        print(f"wsfast: {exc}", file=sys.stderr)
+        print(f"wsfast: {getattr(exc, 'strerror', None) or exc}", file=sys.stderr)
         return 1
     return 0

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
 import os
 import random
@@ -16,7 +15,6 @@ import secrets
 import shutil
 import signal
 import socket
-import stat
 import subprocess
 import sys
 import tempfile
@@ -25,7 +23,8 @@ from itertools import chain
 from typing import Any, Final
 
 from ..bus.local import LocalBus
-from ..transport.binding import bind_another, bind_tcp
+from ..handshake.uri import format_address
+from ..transport.binding import bind_another, bind_tcp, bind_unix, check_unused, explain_binding
 from .reload import Watch
 from .settings import BUS_DIRECTORY, Settings, hold_signals, take_signals
 from .systemd import activated_sockets, notify, watchdog_interval
@@ -52,11 +51,19 @@ def open_sockets(settings: Settings) -> list[list[socket.socket]]:
     """Open the listening sockets, and return those of each slot.
 
     Raises:
-        OSError: an address cannot be bound.
+        OSError: an address cannot be bound; `strerror` names it, and is for the user.
     """
     given = activated_sockets()
     if given:
         return [given for _ in range(settings.workers)]
+    try:
+        return _open_sockets(settings)
+    except OSError as exc:
+        where = settings.unix or format_address((settings.host or "*", settings.port))
+        raise OSError(exc.errno, explain_binding(exc, where)) from None
+
+
+def _open_sockets(settings: Settings) -> list[list[socket.socket]]:
     if settings.unix is not None:
         return [[_unix_socket(settings.unix)]] * settings.workers
     infos = socket.getaddrinfo(
@@ -101,21 +108,8 @@ def _bind(settings: Settings, infos: list[Any]) -> list[socket.socket]:
 
 
 def _unix_socket(path: str) -> socket.socket:
-    with contextlib.suppress(FileNotFoundError):
-        # Connecting to what is not a socket is refused too.
-        if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            raise FileExistsError(errno.EEXIST, "it is there already, and is not a socket")
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            try:
-                probe.connect(path)
-            except ConnectionRefusedError:
-                os.unlink(path)  # nobody listens on it: it is left from before
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        sock.bind(path)
-    except OSError:
-        sock.close()
-        raise
+    check_unused(path)
+    sock = bind_unix(path)
     sock.listen(_BACKLOG)
     sock.setblocking(False)
     return sock
@@ -189,11 +183,7 @@ class Supervisor:
         try:
             slots = open_sockets(self._settings)
         except OSError as exc:
-            where = self._settings.unix or f"{self._settings.host}:{self._settings.port}"
-            why = exc.strerror or str(exc)
-            if self._settings.unix is None and exc.errno is not None and not isinstance(exc, socket.gaierror):
-                why = os.strerror(exc.errno)  # what `bind_tcp` raises repeats the address
-            print(f"wsfast: cannot listen on {where}: {why}", file=sys.stderr)
+            print(f"wsfast: {exc.strerror}", file=sys.stderr)
             return 1
         self._slots = [_Slot(number, sockets) for number, sockets in enumerate(slots, 1)]
         try:
@@ -227,7 +217,7 @@ class Supervisor:
             self._status = 1
             return
         for sock in self._slots[0].sockets:
-            _logger.info("listening on %s", _show(sock))
+            _logger.info("listening on %s", format_address(sock.getsockname()))
         tick = loop.create_task(self._tick())
         tasks = [tick]
         if self._settings.reload:
@@ -507,13 +497,6 @@ def _open_standard_streams() -> None:
             os.fstat(fd)
         except OSError:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it is the lowest that is free
-
-
-def _show(sock: socket.socket) -> str:
-    name = sock.getsockname()
-    if not isinstance(name, tuple):
-        return str(name)
-    return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
 
 
 def _how(status: int) -> str:

@@ -8,11 +8,25 @@ from typing import Any
 
 from ..server import Server
 
-__all__ = ["TargetError", "load", "resolve"]
+__all__ = ["TargetError", "load", "resolve", "split"]
 
 
-class TargetError(Exception):
+class TargetError(ValueError):
     """The name does not name a program that can be served; the text is for the user."""
+
+
+def split(name: str) -> tuple[str, str]:
+    """Split ``module:attribute`` in two.
+
+    Raises:
+        TargetError: it is not of that form.
+    """
+    module_name, _, path = name.partition(":")
+    if not all(part.isidentifier() for part in (*module_name.split("."), *path.split("."))):
+        raise TargetError(
+            f"expected the program as module:attribute, such as app:server for what app.py calls server, got {name!a}"
+        )
+    return module_name, path
 
 
 def load(name: str) -> Any:
@@ -21,15 +35,14 @@ def load(name: str) -> Any:
     Raises:
         TargetError: no such module or attribute exists.
     """
-    module_name, colon, path = name.partition(":")
-    if not (module_name and colon and path):
-        raise TargetError(f"expected the program as module:attribute, such as app:server, got {name!r}")
+    module_name, path = split(name)
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as exc:
         if exc.name is None or not (module_name == exc.name or module_name.startswith(exc.name + ".")):
             raise  # the module exists, and something that it imports is missing
-        raise TargetError(f"there is no module {module_name!r}") from None
+        hint = ": leave .py away" if module_name.endswith(".py") else ""
+        raise TargetError(f"there is no module {module_name!r}{hint}") from None
     target: Any = module
     for attribute in path.split("."):
         try:
@@ -48,6 +61,7 @@ async def resolve(target: Any) -> Any:
     if isinstance(target, Server) or is_asgi(target):
         return target
     if callable(target):
+        _check_call(target)
         made = target()
         if inspect.isawaitable(made):
             made = await made
@@ -57,6 +71,24 @@ async def resolve(target: Any) -> Any:
             f"the program must make a wsfast.Server or an ASGI application, it made {type(made).__name__}"
         )
     raise TargetError(f"the program must be a wsfast.Server or an ASGI application, got {type(target).__name__}")
+
+
+def _check_call(target: Any) -> None:
+    """Check that a callable can be called without arguments.
+
+    Raises:
+        TargetError: it cannot.
+    """
+    try:
+        inspect.signature(target).bind()
+    except ValueError:
+        pass  # of one in C, nobody knows
+    except TypeError as exc:
+        name = getattr(target, "__name__", type(target).__name__)
+        raise TargetError(
+            "the program must be a wsfast.Server, an ASGI application, or a callable without arguments that makes one:"
+            f" {name}() fails with {exc}"
+        ) from None
 
 
 def is_asgi(target: Any) -> bool:
