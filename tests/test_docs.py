@@ -112,7 +112,7 @@ async def workers(*arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
     log = ""
     try:
         async with asyncio.timeout(60):
-            while "are ready" not in log:
+            while " ready" not in log:
                 line = await process.stderr.readline()
                 assert line, log
                 log += line.decode()

@@ -281,7 +281,7 @@ def test_a_rolling_restart_refuses_nobody(program: Path) -> None:
 
 def test_what_does_not_start_replaces_nothing(program: Path) -> None:
     with running(program) as run:
-        run.wait_log("1 workers are ready")
+        run.wait_log("1 worker is ready")
         program.write_text("import nothing_like_this")
         run.process.send_signal(signal.SIGHUP)
         run.wait_log("the new worker 1 does not start: the old ones go on")
@@ -290,7 +290,7 @@ def test_what_does_not_start_replaces_nothing(program: Path) -> None:
 
 def test_one_that_ends_is_replaced(program: Path) -> None:
     with running(program) as run:
-        run.wait_log("workers are ready")
+        run.wait_log("workers? (is|are) ready")
         for number in range(2, 4):
             with contextlib.suppress(wsfast.ConnectionClosed):
                 run.ask("exit")
@@ -301,7 +301,7 @@ def test_one_that_ends_is_replaced(program: Path) -> None:
 
 def test_one_that_hangs_is_replaced(program: Path) -> None:
     with running(program, "--hang-timeout", "2.5") as run:
-        run.wait_log("workers are ready")
+        run.wait_log("workers? (is|are) ready")
         with contextlib.suppress(wsfast.ConnectionClosed):
             run.ask("hang")
         run.wait_log("worker 1 hangs, and is killed")
@@ -311,7 +311,7 @@ def test_one_that_hangs_is_replaced(program: Path) -> None:
 
 def test_workers_end_with_their_supervisor(program: Path) -> None:
     with running(program, "--workers", "2") as run:
-        run.wait_log("workers are ready")
+        run.wait_log("workers? (is|are) ready")
         pids = run.pids()
         run.process.kill()
         run.process.wait()
@@ -320,7 +320,7 @@ def test_workers_end_with_their_supervisor(program: Path) -> None:
 
 def test_reloading(program: Path) -> None:
     with running(program, "--reload") as run:
-        run.wait_log("workers are ready")
+        run.wait_log("workers? (is|are) ready")
         assert run.ask("who").endswith(" 1")
         program.write_text(PROGRAM.replace("VERSION = 1", "VERSION = 22"))
         run.wait_log(r"changed: app\.py")
@@ -613,7 +613,7 @@ def test_a_program_that_is_told_to_end_while_it_starts(program: Path) -> None:
 def test_a_unix_socket(program: Path, tmp_path: Path) -> None:
     path = str(tmp_path / "socket")
     with running(program, "--unix", path, "--workers", "2") as run:
-        run.wait_log("workers are ready")
+        run.wait_log("workers? (is|are) ready")
         from wsfast.sync import unix_connect
 
         with unix_connect(path) as ws:

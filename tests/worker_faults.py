@@ -88,7 +88,7 @@ class Program:
                 self.pids.append(int(found[1]))
             elif found := re.search(r"process (\d+), has ended", line):
                 self.ended[int(found[1])] = time.monotonic()
-            elif "workers are ready" in line:
+            elif " ready" in line:
                 self.ready.set()
 
     @property

@@ -292,8 +292,9 @@ class Supervisor:
         """Tell it, the first time they do."""
         if not self._served and all(slot.worker is not None and slot.worker.ready.is_set() for slot in self._slots):
             self._served = True
-            _logger.info("%d workers are ready", len(self._slots))
-            notify(READY=1, STATUS=f"{len(self._slots)} workers", MAINPID=os.getpid())
+            count = len(self._slots)
+            _logger.info("%d worker%s ready", count, " is" if count == 1 else "s are")
+            notify(READY=1, STATUS=f"{count} workers", MAINPID=os.getpid())
 
     def _child_ended(self) -> None:
         ours = {worker.process.pid: worker for worker in self._workers}
