@@ -417,7 +417,7 @@ def test_signals_that_reach_a_worker_before_it_knows_what_to_do(program: Path, o
         pid = int(run.wait_log(r"worker 1 is process (\d+)")[1])
         os.kill(pid, signal.SIGINT)
         os.kill(pid, signal.SIGHUP)
-        run.wait_log("1 workers are ready")
+        run.wait_log("1 worker is ready")
         assert run.pids() == [pid]
         assert run.end() == 0
         assert "Traceback" not in run.log
@@ -461,7 +461,7 @@ def test_a_start_that_hangs_is_replaced_on_sighup(program: Path, manager: Manage
     with running(program, target="app:make_the_second_time", **manager.environment) as run:
         run.wait(program.with_name("started").exists)
         run.process.send_signal(signal.SIGHUP)
-        run.wait_log("1 workers are ready")
+        run.wait_log("1 worker is ready")
         assert run.ask("who").split()[0] == str(run.pids()[-1])
         assert run.end() == 0
     told = manager.take_all()

@@ -258,7 +258,7 @@ def check_unused(path: str) -> None:
             raise OSError("it is there already, and is not a socket")
     except FileNotFoundError:
         return
-    with socket.socket(socket.AF_UNIX) as probe, suppress(ConnectionRefusedError, FileNotFoundError, TimeoutError):
+    with socket.socket(socket.AF_UNIX) as probe, suppress(ConnectionRefusedError, FileNotFoundError):
         probe.settimeout(1)
         probe.connect(path)
         raise OSError("a program listens on it")
