@@ -280,7 +280,7 @@ def test_subprotocol_headers_origin_and_paths() -> None:
 
     with running({"one": tell, "two": tell}) as served:
         done = client(
-            *("--subprotocol", "zero", "--subprotocol", "two", "--header", "X-A: 1", "--header", "X-B:2"),
+            *("--subprotocol", "zero", "--subprotocol", "two", "--header", "X-A: 1", "-H", "X-B:2"),
             *("--origin", "http://here", "--verbose", "--compression", "deflate", served.uri + "p?q=r"),
         )
     assert done.stdout == b"/p?q=r two 1 2 http://here\n"
@@ -295,7 +295,7 @@ def test_unix_sockets_and_tls(tmp_path: Path) -> None:
     with running(ssl=certificates.server_context()) as served:
         trusted = client("--linger", "0.3", "--cacert", str(certificates.authority), served.uri, data="x")
         assert trusted.stdout == b"x\n"
-        assert client("--linger", "0.3", "--insecure", served.uri, data="x").stdout == b"x\n"
+        assert client("--linger", "0.3", "-k", served.uri, data="x").stdout == b"x\n"
         refused = client(served.uri, data="x")
         assert refused.returncode == 1
         assert b"certificate" in refused.stderr

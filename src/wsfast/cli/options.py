@@ -256,7 +256,11 @@ def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
         help="offer a subprotocol; can be repeated, in order of preference",
     )
     group.add_argument(
-        "--header", metavar="'NAME: VALUE'", type=_header, action="append", help="send a header; can be repeated"
+        *("-H", "--header"),
+        metavar="'NAME: VALUE'",
+        type=_header,
+        action="append",
+        help="send a header; can be repeated",
     )
     group.add_argument("--origin", metavar="ORIGIN", help="send this Origin")
     group.add_argument("--compression", choices=["none", "deflate"], default="none", help="(default: none)")
@@ -270,7 +274,7 @@ def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
         "--cacert", type=file_path, metavar="PATH", help="trust the authorities in this file (PEM), not the system's"
     )
     group.add_argument("--cert", type=file_path, metavar="PATH", help="the client's certificate and key (PEM)")
-    group.add_argument("--insecure", action="store_true", help="do not verify the server's certificate")
+    group.add_argument("-k", "--insecure", action="store_true", help="do not verify the server's certificate")
     group.add_argument(
         "--timeout", type=positive, default=10.0, metavar="SECONDS", help="to connect within (default: 10)"
     )
