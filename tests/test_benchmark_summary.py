@@ -7,7 +7,22 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
+
+
+def test_columns_stay_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT))
+    from benchmarks.conftest import Row, summary
+
+    rows = [
+        Row("encode 1 MiB non-ASCII, client", name, 1 << 20, seconds)
+        for name, seconds in (("cython", 9.99e-3), ("python", 160.9e-3), ("websockets", 1234.5e-3))
+    ]
+    line = summary(rows)[-1]
+    assert len(line) <= 80
+    assert " ".join(line.split()) == "1 MiB non-ASCII, client 9,990,000 0.10 160.9 ms 1,234.5 ms websockets 0.01"
 
 
 def test_the_summary_fits_80_columns() -> None:
