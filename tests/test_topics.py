@@ -365,6 +365,25 @@ async def test_authorize_may_do_anything_to_the_connection() -> None:
             assert topics.counters["subscriptions"] == 2
 
 
+@pytest.mark.parametrize("overflow", ["error", "drop", "close"])
+async def test_more_is_recovered_than_may_be_unsent(overflow: Any) -> None:
+    """It is sent as the peer takes it, and what is published meanwhile follows, once."""
+    topics = wsfast.Topics()
+    topics.configure("kept.*", history=wsfast.History(size=1000))
+    async with world(topics, overflow=overflow, max_buffered=300_000, stop_timeout=1) as w, asyncio.timeout(60):
+        for number in range(500):  # more than the system buffers, too
+            await topics.publish("kept.room", b"%04d" % number * 5000)
+        client, ours = await w.client()
+        recovering = asyncio.create_task(ours.recover("kept.room", None))
+        assert await client.recv() == b"0000" * 5000
+        for number in range(500, 600):
+            await topics.publish("kept.room", b"%04d" % number * 5000)
+        got = [(await client.recv())[:4] for _ in range(1, 600)]
+        assert got == [b"%04d" % number for number in range(1, 600)]
+        assert 500 <= await recovering <= 600
+        assert topics.counters["dropped"] == 0
+
+
 async def test_who_may_not_subscribe_recovers_nothing() -> None:
     """It is asked before the first message of the history is sent, as is whether there is room."""
     topics = wsfast.Topics(authorize=lambda ws, topic: topic != "kept.secret", max_topics=1, max_subscriptions=2)

@@ -430,23 +430,32 @@ class Part:
             if here is None or here.epoch != reading.position.epoch:
                 await self.site.sleep(0.02)  # this process has not come to it yet
                 continue
+            waited = False
             for stored in reading.messages:
                 if stored.position.offset > here.offset:
                     break  # it is on its way to this process
+                if channel.write_paused:
+                    waited = True  # and this process may have come further than `here` meanwhile
+                    await channel.outbox.drain()
                 position = stored.position
                 envelope = hub.opened(topic, stored.data)
                 if envelope is None or seen.get(envelope.origin, 0) >= envelope.number:
                     continue
                 seen[envelope.origin] = envelope.number
                 prepared = hub.prepared(topic, envelope, position)
+                if channel.connection.state is not _OPEN:
+                    raise channel.connection.closed_error()
                 try:
-                    prepared.send(channel)
+                    if channel.is_sending:
+                        raise ConcurrencyError("sending a fragmented message")
+                    prepared.put(channel)
                 except ConcurrencyError:
                     raise InvalidState("a message in fragments is unfinished") from None
                 count += 1
-            if (position or reading.position).offset >= here.offset:
-                return count
-            await channel.outbox.drain()
+            if not waited:
+                if (position or reading.position).offset >= here.offset:
+                    return count
+                await channel.outbox.drain()
         raise NotRecovered(f"{topic!r} is faster than its history can be read")
 
 
