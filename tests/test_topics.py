@@ -19,6 +19,7 @@ from shared import until
 
 import wsfast
 from wsfast.bus import LocalBus, MemoryBus, Position
+from wsfast.topics import part
 from wsfast.topics.envelope import BadEnvelope, Sealer
 from wsfast.topics.rules import Rules
 
@@ -382,6 +383,19 @@ async def test_more_is_recovered_than_may_be_unsent(overflow: Any) -> None:
         assert got == [b"%04d" % number for number in range(1, 600)]
         assert 500 <= await recovering <= 600
         assert topics.counters["dropped"] == 0
+
+
+async def test_a_history_of_many_readings_is_recovered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(part, "_TRIES", 2)
+    topics = wsfast.Topics()
+    topics.configure("kept.*", history=wsfast.History(size=5000))
+    async with world(topics) as w:
+        client, ours = await w.client()
+        for number in range(5000):
+            await topics.publish("kept.room", str(number))
+        recovering = asyncio.create_task(ours.recover("kept.room", None))
+        assert await take(client, 5000) == [str(number) for number in range(5000)]
+        assert await recovering == 5000
 
 
 async def test_who_may_not_subscribe_recovers_nothing() -> None:

@@ -42,6 +42,7 @@ _OPEN: Final = State.OPEN  # in Python 3.11, to get a member from its class take
 _TURN: Final = 256
 """Of so many publishes that are awaited, one gives others a turn of the loop."""
 _TRIES: Final = 100
+"""Readings of a history, one after the other, that bring a connection no closer to what is published."""
 _LOOK: Final = 1.0
 """Seconds between two looks at whether an event loop that is asked for something is there still."""
 _OVERHEAD: Final = 1000
@@ -422,8 +423,10 @@ class Part:
         hub = self.hub
         await self.settled(topic)
         seen: dict[int, int] = {}
-        count = 0
-        for _ in range(_TRIES):
+        count = tries = 0
+        closest: int | None = None
+        while tries < _TRIES:
+            tries += 1
             reading, here = await self._read(topic, position)
             if position is not None and not reading.complete:
                 raise NotRecovered(f"messages of {topic!r} after {position} are not kept any more")
@@ -452,8 +455,11 @@ class Part:
                 except ConcurrencyError:
                     raise InvalidState("a message in fragments is unfinished") from None
                 count += 1
+            left = here.offset - (position or reading.position).offset
+            if closest is None or left < closest:
+                closest, tries = left, 0
             if not waited:
-                if (position or reading.position).offset >= here.offset:
+                if left <= 0:
                     return count
                 await channel.outbox.drain()
         raise NotRecovered(f"{topic!r} is faster than its history can be read")
