@@ -277,6 +277,16 @@ class Session:
 
     # --- Time -------------------------------------------------------------------------------------------
 
+    def change_limits(self, limits: Limits, now: float) -> None:
+        """Go on with other limits; the next keepalive ping comes an interval from now.
+
+        Args:
+            limits: the new ones.
+            now: the time, in seconds.
+        """
+        self.limits = limits
+        self._ping_at = None if limits.ping_interval is None else now + max(limits.ping_interval, _BREATH)
+
     @property
     def deadline(self) -> float | None:
         """When to call `on_time`; None for never. It may change with every other call."""

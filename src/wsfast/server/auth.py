@@ -13,7 +13,7 @@ from ..handshake.headers import build_www_authenticate_basic, parse_authorizatio
 if TYPE_CHECKING:
     from ..handshake import Request
 
-__all__ = ["basic_auth"]
+__all__ = ["basic_auth", "checker"]
 
 Check: TypeAlias = Callable[[str, str], "Awaitable[bool] | bool"]
 
@@ -63,9 +63,7 @@ def basic_auth(
             not printable ASCII.
         TypeError: `credentials` are not pairs of strings.
     """
-    if (credentials is None) == (check_credentials is None):
-        raise ValueError("provide either credentials or check_credentials")
-    check = _known(credentials) if check_credentials is None else check_credentials
+    check = checker(credentials, check_credentials)
     challenge = build_www_authenticate_basic(realm)
 
     async def process_request(ws: Asked[_R_co], request: Request) -> _R_co | None:
@@ -92,6 +90,20 @@ def basic_auth(
         return None
 
     return process_request
+
+
+def checker(credentials: tuple[str, str] | Iterable[tuple[str, str]] | None, check_credentials: Check | None) -> Check:
+    """Return what tells whether a name and a password are right.
+
+    Args:
+        credentials, check_credentials: those of `basic_auth`.
+
+    Raises:
+        ValueError, TypeError: as `basic_auth`.
+    """
+    if (credentials is None) == (check_credentials is None):
+        raise ValueError("provide either credentials or check_credentials")
+    return _known(credentials) if check_credentials is None else check_credentials
 
 
 def _only(headers: Any) -> str | None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import logging
 import sys
+import types
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -20,7 +22,7 @@ from .http11 import Request, Response
 from .protocol import Protocol, State
 
 if TYPE_CHECKING:
-    from wsfast.session import Session
+    from wsfast.session import Limits, Session
 
 __all__ = ["Acknowledgement", "Described", "OnePieces", "check_broadcast"]
 
@@ -83,6 +85,9 @@ def check_broadcast(message: object) -> None:
         raise TypeError("data must be str or bytes")
 
 
+_TIMES = ("ping_interval", "ping_timeout", "close_timeout")
+
+
 def _time(name: str, doc: str) -> Any:
     """Make a property of a time in seconds that may be set while the connection is open."""
     slot = f"_{name}"
@@ -99,6 +104,38 @@ def _time(name: str, doc: str) -> Any:
         setattr(self, slot, seconds)
 
     return property(get, set_, doc=doc)
+
+
+_FIXED = frozenset(
+    (
+        *("close_code", "close_exc", "close_reason", "local_address", "remote_address", "state"),
+        *("closed", "host", "open", "port", "secure"),  # of the old implementation
+    )
+)
+"""What cannot be set in websockets either."""
+
+
+def _is_fixed(fact: object) -> bool:
+    """Tell whether something of a class is computed, and cannot be set."""
+    return fact.fset is None if isinstance(fact, property) else isinstance(fact, types.GetSetDescriptorType)
+
+
+class _Fact:
+    """What a connection tells, unless a program has set an attribute of that name.
+
+    In websockets it is an ordinary attribute, as `id`, or nothing at all, as `topics`: programs keep things of their
+    own there.
+
+    Args:
+        fact: the property that computes it.
+    """
+
+    def __init__(self, fact: Any) -> None:
+        self._get = fact.__get__
+        self.__doc__ = fact.__doc__
+
+    def __get__(self, ws: Any, owner: type[Any] | None = None) -> Any:
+        return self if ws is None else self._get(ws)
 
 
 class Described:
@@ -124,6 +161,11 @@ class Described:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        if cls.__module__.startswith("wsfast."):
+            for name in dir(cls):
+                fact = inspect.getattr_static(cls, name)
+                if not name.startswith("_") and name not in _FIXED and _is_fixed(fact):
+                    setattr(cls, name, _Fact(fact))
         if "recv" not in cls.__dict__ or Described in cls.__bases__:
             return
         # The `recv` is a program's own: iteration calls it, as in websockets.
@@ -150,6 +192,17 @@ class Described:
     ping_interval: float | None = _time("ping_interval", "Seconds from one keepalive ping to the next; None for none.")
     ping_timeout: float | None = _time("ping_timeout", "Seconds for the answer to one; None for no limit.")
     close_timeout: float | None = _time("close_timeout", "Seconds for the closing handshake; None for no limit.")
+
+    def with_own_times(self, limits: Limits) -> Limits:
+        """Return limits with the times of this connection, which a class of a program's own may have changed.
+
+        Args:
+            limits: those that it would have.
+        """
+        times: dict[str, Any] = {name: getattr(self, f"_{name}") for name in _TIMES}
+        if all(getattr(limits, name) == seconds for name, seconds in times.items()):
+            return limits
+        return dataclasses.replace(limits, **times)
 
     @property
     def _machine(self) -> native.Connection | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 from collections.abc import Iterable
+from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from wsfast import connection as native
@@ -40,6 +42,32 @@ class _Host:
         """Nothing is to be noted."""
 
 
+class Waiting:
+    """What has come and was not received yet, as programs look at websockets' queue of it: ``len(it.frames)``.
+
+    Args:
+        channel: of the connection.
+    """
+
+    __slots__ = ("_channel",)
+
+    def __init__(self, channel: Any) -> None:
+        self._channel = channel
+
+    @property
+    def frames(self) -> collections.deque[str | bytes]:
+        """The messages, oldest first, as a new deque."""
+        messages: collections.deque[str | bytes] = collections.deque(self._channel.take_queue())
+        for message in messages:
+            self._channel.put_back(message)
+        return messages
+
+    @property
+    def paused(self) -> bool:
+        """Whether reading has stopped until some of it is received."""
+        return bool(self._channel.paused)
+
+
 class _Pieces(OnePieces):
     __slots__ = ()
     cancelled = asyncio.CancelledError
@@ -60,6 +88,7 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
         "_adapter",
         "_close_timeout",
         "_known_response",
+        "_lost",
         "_native_request",
         "_native_response",
         "_ping_interval",
@@ -90,7 +119,8 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
         self._close_timeout = close_timeout
         self.max_queue: MaxQueue = max_queue
         self.write_limit: WriteLimit = write_limit
-        self._transport: asyncio.Transport | None = None  # before it is open
+        self._transport: asyncio.Transport | None = None  # before it is open, and once it is closed
+        self._lost: asyncio.Future[None] | None = None
 
     # --- What it is ---------------------------------------------------------------------------------------
 
@@ -105,8 +135,22 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
 
     @property
     def transport(self) -> asyncio.Transport | None:
-        """The asyncio transport; None once the connection is closed."""
-        return self._transport if self._channel is None else self._channel.transport
+        """The asyncio transport; it can be asked for addresses once the connection is closed, too."""
+        return self._transport if self._channel is None else self._channel.transport or self._transport
+
+    @property
+    def recv_messages(self) -> Waiting:
+        """How much has come that was not received yet."""
+        return Waiting(self._open_channel())
+
+    @property
+    def connection_lost_waiter(self) -> asyncio.Future[None]:
+        """A future that is done once the connection is closed; made when it is asked for."""
+        if self._lost is None:
+            self._lost = self.loop.create_future()
+            if self._channel is not None and self._channel.transport is None:
+                self._lost.set_result(None)
+        return self._lost
 
     def _response_anew(self) -> handshake.Response | None:
         if self._channel is None or self._native_request is None:
@@ -179,12 +223,44 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
         channel.use_marks(marks(self.max_queue))
         if isinstance(self.write_limit, tuple):
             channel.transport.set_write_buffer_limits(*self.write_limit)
+        own = self.with_own_times(channel.session.limits)
+        if own is not channel.session.limits:
+            channel.session.change_limits(own, monotonic())
+            if own.ping_interval is not None:
+                channel.host.timer.set(channel, own.ping_interval)
         super()._open(channel)
+        if self._transport is None and self._overrides("connection_made"):
+            self._transport = channel.transport
+            self.connection_made(self._transport)
+
+    def _keep_addresses(self) -> None:
+        super()._keep_addresses()
+        if self._channel is None:
+            return
+        self._transport = self._channel.transport
+        if self._lost is not None or self._overrides("connection_lost"):
+            self.loop.call_soon(self._tell_lost)  # when the session knows of it
+
+    def _tell_lost(self) -> None:
+        if self._lost is not None and not self._lost.done():
+            self._lost.set_result(None)
+        cause = self.protocol.close_exc.__cause__
+        self.connection_lost(cause if isinstance(cause, OSError) else None)
+
+    def _overrides(self, name: str) -> bool:
+        """Tell whether a callback of asyncio protocols is one of a program's own class."""
+        return not getattr(type(self), name).__module__.startswith("wsfast.")
 
     # --- As an asyncio protocol ---------------------------------------------------------------------------
 
     def connection_made(self, transport: Any) -> None:
-        """Go on as an open connection on a transport, without an opening handshake."""
+        """Go on as an open connection on a transport, without an opening handshake.
+
+        A connection of a server or a client is on its transport already: there it is called for who overrides it.
+        """
+        if self._transport is not None:
+            return
+        self._transport = transport
         made = limits(
             max_size=self.protocol.max_size,
             max_queue=self.max_queue,
@@ -194,6 +270,13 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
             close_timeout=self.close_timeout,
         )
         self._start(transport, _Host(Limits(**made), self.logger))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing: it is called once the transport has ended, for who overrides it.
+
+        Args:
+            exc: why, or None where the peer or this side has ended it.
+        """
 
     def _start(self, transport: Any, host: Any) -> None:
         side = native.Side.SERVER if self.protocol.side is SERVER else native.Side.CLIENT

@@ -114,6 +114,8 @@ class Server(Receiving, native.Server):
         ws.request = request
         ws._peer = peer
         ws._transport = transport
+        if transport is not None and type(ws) is not ServerConnection and ws._overrides("connection_made"):
+            ws.connection_made(transport)
         return ws
 
     def _note_response(self, ws: Any, head: bytes) -> None:
@@ -149,6 +151,16 @@ class Server(Receiving, native.Server):
     def websockets(self) -> set[ServerConnection]:
         """What the servers of ``websockets.legacy`` call `connections`."""
         return self.connections
+
+    @property
+    def server(self) -> Self:
+        """Itself, which has the methods of an `asyncio.Server` that websockets has here."""
+        return self
+
+    @property
+    def ws_server(self) -> Self:
+        """Itself: so the servers of ``websockets.legacy`` are found before they are started."""
+        return self
 
     def close(  # type: ignore[override]
         self, close_connections: bool = True, code: CloseCode | int = CloseCode.GOING_AWAY, reason: str = ""

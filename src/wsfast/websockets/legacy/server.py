@@ -3,58 +3,86 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import http
 import inspect
-import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from ..asyncio import server
 from ..datastructures import Headers, HeadersLike
 from ..exceptions import InvalidHandshake, InvalidUpgrade
+from ..extensions.base import ServerExtensionFactory
 from ..headers import parse_subprotocol, validate_subprotocols
 from ..http11 import SERVER, Response
 from ..server import ServerProtocol
-from ..typing import PathLike, Subprotocol
+from ..typing import LoggerLike, Origin, PathLike, Subprotocol
 from .exceptions import AbortHandshake
 from .protocol import WebSocketCommonProtocol, broadcast
 
-__all__ = ["HTTPResponse", "WebSocketServer", "WebSocketServerProtocol", "broadcast", "serve", "unix_serve"]
+__all__ = ["HTTPResponse", "Serve", "WebSocketServer", "WebSocketServerProtocol", "broadcast", "serve", "unix_serve"]
 
 WebSocketServer = server.Server
 HTTPResponse = tuple[http.HTTPStatus, HeadersLike, bytes]
+ProcessRequest = Callable[[str, Headers], Awaitable[HTTPResponse | None] | HTTPResponse | None]
+SelectSubprotocol = Callable[[Sequence[Subprotocol], Sequence[Subprotocol]], Subprotocol | None]
 
 
 class WebSocketServerProtocol(WebSocketCommonProtocol, server.ServerConnection):  # type: ignore[misc]
     """A connection from the server's side.
 
     `serve` makes it. It can also be made by itself and be used as an asyncio protocol, which does the opening handshake
-    on its transport, as uvicorn has it: then the arguments are these.
+    on its transport, as uvicorn has it.
 
     Args:
         ws_handler: called with the connection, or with the connection and the path.
-        ws_server: of no effect.
+        ws_server: the server that it belongs to.
         logger: default: ``logging.getLogger("websockets.server")``.
-        kwargs: those of `serve`, without those for listening.
+        origins, extensions, subprotocols, extra_headers, server_header, process_request, select_subprotocol,
+            open_timeout: those of `serve`.
+        kwargs: those of `WebSocketCommonProtocol`.
+
+    Attributes:
+        ws_server: the server that it belongs to.
+        handler_task: the task that runs the handler.
     """
 
-    _process_request: Callable[..., Any] | None = None
-    _select: Callable[..., Any] | None = None
-    _inner: Any = None  # what its transport really talks to
+    is_client = False
+    side = "server"
+    handler_task: asyncio.Task[Any]
+
+    _inner: Any = None  # what its transport really talks to, where it was made by itself
     _given_loop: asyncio.AbstractEventLoop | None = None
     _given_transport: Any = None
 
-    def __init__(self, ws_handler: Any, ws_server: Any = None, *, logger: Any = None, **kwargs: Any) -> None:
-        if isinstance(ws_handler, ServerProtocol):
-            super().__init__(ws_handler, ws_server, **kwargs)
-            return
-        logger = logging.getLogger("websockets.server") if logger is None else logger
-        super().__init__(ServerProtocol(logger=logger), getattr(self, "server", ws_server))
-        self.extra_headers: Any = kwargs.pop("extra_headers", None)
-        self.server_header: str | None = kwargs.pop("server_header", SERVER)
-        self._process_request = kwargs.pop("process_request", None)
-        self._handler = ws_handler
-        self._options = {**kwargs, "logger": logger}
+    def __init__(
+        self,
+        ws_handler: Callable[..., Awaitable[Any]],
+        ws_server: Any = None,
+        *,
+        logger: LoggerLike | None = None,
+        origins: Sequence[Origin | None] | None = None,
+        extensions: Sequence[ServerExtensionFactory] | None = None,
+        subprotocols: Sequence[Subprotocol] | None = None,
+        extra_headers: Any = None,
+        server_header: str | None = SERVER,
+        process_request: ProcessRequest | None = None,
+        select_subprotocol: SelectSubprotocol | None = None,
+        open_timeout: float | None = 10,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(logger=logger, **kwargs)
+        self.server = getattr(self, "server", ws_server)
+        self.ws_handler = ws_handler
+        self.ws_server = ws_server
+        self.origins = origins
+        self.available_extensions = extensions
+        self.available_subprotocols = subprotocols
+        self.extra_headers = extra_headers
+        self.server_header = server_header
+        self._process_request = process_request
+        self._select_subprotocol = select_subprotocol
+        self.open_timeout = open_timeout
 
     # A program that makes it by itself sets these two.
 
@@ -75,6 +103,10 @@ class WebSocketServerProtocol(WebSocketCommonProtocol, server.ServerConnection):
     @transport.setter
     def transport(self, transport: Any) -> None:
         self._given_transport = transport
+
+    def _overrides(self, name: str) -> bool:
+        # Where it was made by itself, its transport calls these.
+        return self._inner is None and super()._overrides(name)
 
     async def process_request(self, path: str, request_headers: Headers) -> Any:
         """Return None to go on, or a status, headers and a body to answer an ordinary request; to be overridden."""
@@ -102,8 +134,8 @@ class WebSocketServerProtocol(WebSocketCommonProtocol, server.ServerConnection):
         self, client_subprotocols: Sequence[Subprotocol], server_subprotocols: Sequence[Subprotocol]
     ) -> Subprotocol | None:
         """Choose what both sides like best, or None if they have nothing in common."""
-        if self._select is not None:
-            chosen: Subprotocol | None = self._select(client_subprotocols, server_subprotocols)
+        if self._select_subprotocol is not None:
+            chosen: Subprotocol | None = self._select_subprotocol(client_subprotocols, server_subprotocols)
             return chosen
         common = [name for name in client_subprotocols if name in server_subprotocols]
         return min(common, key=lambda n: client_subprotocols.index(n) + server_subprotocols.index(n), default=None)
@@ -111,24 +143,31 @@ class WebSocketServerProtocol(WebSocketCommonProtocol, server.ServerConnection):
     # --- As an asyncio protocol
 
     def connection_made(self, transport: Any) -> None:
-        """Begin the opening handshake on a transport."""
-        if self._inner is not None or not hasattr(self, "_handler"):
+        """Begin the opening handshake on a transport; nothing where `serve` has made it, which does that."""
+        if self._inner is not None:
             super().connection_made(transport)
+        if self._inner is not None or self._transport is not None:
             return
 
         def make(protocol: ServerProtocol, server: Any, **settings: Any) -> WebSocketServerProtocol:
             self.describe(protocol)
-            for name, value in settings.items():
-                setattr(self, name, value)
             return self
 
         self._given_transport = transport
-        alone = serve(
-            self._handler,
-            create_protocol=make,
-            extra_headers=lambda path, headers: self.extra_headers or (),
+        alone = _server(
+            make,
+            self.ws_handler,
+            origins=self.origins,
+            extensions=self.available_extensions,
             server_header=self.server_header,
-            **self._options,
+            open_timeout=self.open_timeout,
+            ping_interval=self.ping_interval,
+            ping_timeout=self.ping_timeout,
+            close_timeout=self.close_timeout,
+            max_size=self.max_size,
+            max_queue=self.max_queue,
+            write_limit=self.write_limit,
+            logger=self.protocol.logger,
         )
         self._inner = alone.new_protocol()
         self._inner.connection_made(transport)
@@ -146,7 +185,8 @@ class WebSocketServerProtocol(WebSocketCommonProtocol, server.ServerConnection):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the transport when it has ended."""
-        self._inner.connection_lost(exc)
+        if self._inner is not None:
+            self._inner.connection_lost(exc)
 
     def pause_writing(self) -> None:
         """Called by the transport when much is unsent."""
@@ -162,18 +202,28 @@ def serve(
     host: str | None = None,
     port: int | None = None,
     *,
-    create_protocol: Any = None,
-    klass: Any = None,
+    create_protocol: Callable[..., Any] | None = None,
+    logger: LoggerLike | None = None,
+    compression: str | None = "deflate",
+    origins: Sequence[Origin | None] | None = None,
+    extensions: Sequence[ServerExtensionFactory] | None = None,
     subprotocols: Sequence[Subprotocol] | None = None,
-    process_request: Callable[[str, Headers], Any] | None = None,
-    select_subprotocol: Callable[[Sequence[Subprotocol], Sequence[Subprotocol]], Any] | None = None,
     extra_headers: Any = None,
-    timeout: float | None = None,
+    server_header: str | None = SERVER,
+    process_request: ProcessRequest | None = None,
+    select_subprotocol: SelectSubprotocol | None = None,
+    open_timeout: float | None = 10,
+    ping_interval: float | None = 20,
+    ping_timeout: float | None = 20,
     close_timeout: float | None = None,
-    loop: Any = None,
-    read_limit: int = 2**16,
+    max_size: int | None = 2**20,
     max_queue: int | None = 2**5,
+    read_limit: int = 2**16,
     write_limit: int = 2**16,
+    klass: Callable[..., Any] | None = None,
+    timeout: float | None = None,
+    loop: asyncio.AbstractEventLoop | None = None,
+    legacy_recv: bool = False,
     **kwargs: Any,
 ) -> WebSocketServer:
     """Make a WebSocket server.
@@ -181,25 +231,77 @@ def serve(
     Args:
         ws_handler: called with the connection, or with the connection and the path.
         host, port: where to listen.
-        create_protocol, klass: makes the connection.
-        subprotocols: that are supported; without one in common, the connection has none.
-        process_request: called with the path and the headers; returns None, or a status, headers and a body.
-        select_subprotocol: called with the client's and the server's subprotocols; returns one, or None.
+        create_protocol, klass: makes the connection, from the arguments of `WebSocketServerProtocol`.
         extra_headers: headers for the response, or what makes them of the path and the request's headers.
+        process_request: called with the path and the headers; returns None, or a status, headers and a body.
+        subprotocols: that are supported; without one in common, the connection has none.
+        select_subprotocol: called with the client's and the server's subprotocols; returns one, or None.
         timeout: `close_timeout` of today's `serve`.
         loop, read_limit: of no effect.
-        max_queue, write_limit, kwargs: those of today's `serve`.
+        logger, compression, origins, extensions, server_header, open_timeout, ping_interval, ping_timeout,
+            close_timeout, max_size, max_queue, write_limit, kwargs: those of today's `serve`.
     """
-    make = create_protocol or klass or WebSocketServerProtocol
+    if subprotocols is not None:
+        validate_subprotocols(subprotocols)
+    close_timeout = close_timeout or timeout or 10
+    shared: dict[str, Any] = {
+        "logger": logger,
+        "origins": origins,
+        "extensions": extensions,
+        "server_header": server_header,
+        "open_timeout": open_timeout,
+        "ping_interval": ping_interval,
+        "ping_timeout": ping_timeout,
+        "close_timeout": close_timeout,
+        "max_size": max_size,
+        "max_queue": max_queue,
+        "write_limit": write_limit,
+    }
+    own: Callable[..., Any] = create_protocol or klass or WebSocketServerProtocol
+    factory = functools.partial(
+        own,
+        ws_handler,
+        subprotocols=subprotocols,
+        extra_headers=extra_headers,
+        process_request=process_request,
+        select_subprotocol=select_subprotocol,
+        read_limit=read_limit,
+        host=host,
+        port=port,
+        secure=kwargs.get("ssl") is not None,
+        legacy_recv=legacy_recv,
+        loop=loop,
+        **shared,
+    )
+
+    def make(protocol: ServerProtocol, server: Any, **settings: Any) -> Any:
+        made = factory(server)
+        made.describe(protocol)
+        return made
+
+    return _server(make, ws_handler, host, port, compression=compression, **shared, **kwargs)
+
+
+def _server(
+    make: Callable[..., Any], ws_handler: Callable[..., Awaitable[Any]], *args: Any, **options: Any
+) -> WebSocketServer:
+    """Make a server whose connections decide about requests.
+
+    Args:
+        make: makes a connection, from the arguments of today's `ServerConnection`.
+        ws_handler: the handler.
+        args, options: those of today's `serve`.
+    """
     with_path = len(inspect.signature(ws_handler).parameters) > 1
 
     async def handler(ws: Any) -> None:
+        ws.handler_task = asyncio.current_task()
+        ws.connection_open()
         await (ws_handler(ws, ws.request.path) if with_path else ws_handler(ws))
 
     async def before(ws: Any, request: Any) -> Response | None:
-        ask = ws.process_request if process_request is None else process_request
         try:
-            answer = ask(request.path, request.headers)
+            answer = ws.process_request(request.path, request.headers)
             if inspect.isawaitable(answer):
                 answer = await answer
         except AbortHandshake as exc:
@@ -210,37 +312,32 @@ def serve(
             answer = http.HTTPStatus.BAD_REQUEST, {}, _refusal(exc)
         if answer is None:
             return None
-        status, headers, body = answer
+        status, given, body = answer
         response: Response = ws.respond(status, "")
-        response.body = body
         del response.headers["Content-Length"]
         response.headers["Content-Length"] = str(len(body))
-        response.headers.update(headers)
+        headers = Headers(given)
+        for name, value in response.headers.raw_items():
+            headers.setdefault(name, value)
+        response.headers, response.body = headers, body
         return response
 
     async def after(ws: Any, request: Any, response: Any) -> None:
-        if extra_headers is not None:
-            made = extra_headers(request.path, request.headers) if callable(extra_headers) else extra_headers
-            response.headers.update(made)
+        extra = ws.extra_headers
+        if extra is not None:
+            response.headers.update(extra(request.path, request.headers) if callable(extra) else extra)
 
     def choose(ws: Any, offers: Sequence[Subprotocol]) -> Any:
-        ws._select = select_subprotocol
-        return ws.process_subprotocol(ws.request.headers, subprotocols)
+        return ws.process_subprotocol(ws.request.headers, ws.available_subprotocols)
 
-    if subprotocols is not None:
-        validate_subprotocols(subprotocols)
     return server.serve(
         handler,
-        host,
-        port,
+        *args,
         create_connection=make,
         select_subprotocol=choose,
         process_request=before,
         process_response=after,
-        close_timeout=close_timeout or timeout or 10,
-        max_queue=max_queue,
-        write_limit=write_limit,
-        **kwargs,
+        **options,
     )
 
 
@@ -258,3 +355,6 @@ def unix_serve(
         path: of the socket.
     """
     return serve(ws_handler, unix=True, path=path, **kwargs)
+
+
+Serve = serve

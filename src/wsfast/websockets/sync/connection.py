@@ -69,7 +69,8 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
         self._close_timeout = close_timeout
         self.max_queue = max_queue
         if isinstance(socket, Opening):
-            super().__init__(socket.link, socket.limits, request=socket.request, logger=protocol.logger)
+            own = self.with_own_times(socket.limits)
+            super().__init__(socket.link, own, request=socket.request, logger=protocol.logger)
             self._marks = marks(max_queue)
             return
         made = limits(

@@ -77,7 +77,11 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
         self.max_queue = max_queue
         if isinstance(stream, Opening):
             super().__init__(
-                stream.transport, stream.limits, stream=stream.stream, request=stream.request, logger=protocol.logger
+                stream.transport,
+                self.with_own_times(stream.limits),
+                stream=stream.stream,
+                request=stream.request,
+                logger=protocol.logger,
             )
             self._marks = marks(max_queue)
             return
