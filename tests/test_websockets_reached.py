@@ -551,3 +551,36 @@ async def test_old_frames() -> None:
         )
 
     await same(scenario)
+
+
+# --- Names ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("module", "names"),
+    [
+        ("asyncio.client", "Headers Response InvalidStatus ProxyError SecurityError CONNECTING"),
+        (
+            "asyncio.connection",
+            "State OPEN Request Response ConnectionClosed Data Subprotocol Frame",
+        ),
+        ("asyncio.server", "Request Response Headers Origin InvalidHeader parse_authorization_basic"),
+        ("sync.client", "Headers Response InvalidStatus parse_uri"),
+        ("sync.connection", "State Data ConnectionClosedOK"),
+        ("trio.connection", "State Data ConnectionClosedOK"),
+        ("legacy.client", "Headers InvalidHeader parse_uri"),
+        ("legacy.protocol", "ConnectionClosedError ConnectionClosedOK State Headers Data"),
+        ("legacy.server", "Headers State InvalidOrigin AbortHandshake"),
+        ("client", "Headers InvalidUpgrade parse_connection"),
+        ("server", "Headers InvalidHeaderValue parse_upgrade"),
+        ("extensions.base", "Frame"),
+    ],
+)
+async def test_names_that_programs_import_from_where_they_are_used(module: str, names: str) -> None:
+    async def scenario(library: Library) -> Any:
+        imported = [getattr(library(module), name) for name in names.split()]
+        with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+            library(module).nothing  # noqa: B018
+        return [getattr(one, "__name__", str(one)) for one in imported]
+
+    await same(scenario)

@@ -32,7 +32,7 @@ from .headers import (
     parse_subprotocol,
 )
 from .http11 import Request, Response
-from .imports import lazy_import
+from .imports import lazy_import, lend
 from .protocol import CLIENT, CONNECTING, OPEN, Protocol, State, log_headers
 from .typing import ExtensionHeader, LoggerLike, Origin, Subprotocol
 from .uri import WebSocketURI
@@ -259,3 +259,5 @@ lazy_import(
         "unix_connect": ".legacy.client",
     },
 )
+
+lend(globals())

@@ -7,7 +7,12 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["lazy_import"]
+__all__ = ["lazy_import", "lend"]
+
+_LENDERS = (
+    *("exceptions", "protocol", "frames", "http11", "datastructures", "typing", "headers", "uri", "proxy", "streams"),
+    *("extensions.base", "extensions.permessage_deflate"),
+)
 
 
 def lazy_import(
@@ -40,3 +45,25 @@ def lazy_import(
 
     hooks: dict[str, Callable[..., Any]] = {"__getattr__": __getattr__, "__dir__": __dir__}
     namespace.update(hooks)
+
+
+def lend(namespace: dict[str, Any]) -> None:
+    """Give a module the public names of others: programs import them from wherever `websockets` uses them.
+
+    Args:
+        namespace: the module's ``globals()``.
+    """
+    root = __name__.rpartition(".")[0]
+    before: Callable[[str], Any] | None = namespace.get("__getattr__")
+
+    def __getattr__(name: str) -> Any:  # noqa: N807
+        if not name.startswith("_"):
+            for lender in _LENDERS:
+                module = importlib.import_module(f"{root}.{lender}")
+                if name in module.__all__ or (name.isupper() and name in vars(module)):
+                    return getattr(module, name)
+        if before is not None:
+            return before(name)
+        raise AttributeError(f"module {namespace['__name__']!r} has no attribute {name!r}")
+
+    namespace["__getattr__"] = __getattr__

@@ -25,6 +25,7 @@ from .exceptions import (
 from .failures import reworded
 from .frames import BINARY, CLOSE, CONT, PING, PONG, TEXT, Close, CloseCode, Frame, Opcode
 from .http11 import Request, Response
+from .imports import lend
 from .streams import StreamReader
 from .typing import LoggerLike, Origin, Subprotocol
 
@@ -566,3 +567,6 @@ class Protocol:
         if self.debug:
             self.logger.debug("> EOF")
         self.writes.append(SEND_EOF)
+
+
+lend(globals())

@@ -9,6 +9,7 @@ from wsfast.dial import proxy as dial
 from wsfast.handshake import URI
 
 from .exceptions import InvalidProxy
+from .imports import lend
 from .uri import WebSocketURI
 
 __all__ = ["Proxy", "get_proxy", "parse_proxy"]
@@ -66,3 +67,6 @@ def parse_proxy(proxy: str) -> Proxy:
 def get_proxy(uri: WebSocketURI) -> str | None:
     """Return the proxy that the environment, or the operating system, names for a server, or None."""
     return dial.find_proxy(URI(uri.secure, uri.host, uri.port, uri.path, uri.query))
+
+
+lend(globals())

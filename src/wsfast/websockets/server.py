@@ -26,7 +26,7 @@ from .exceptions import (
 from .extensions.base import Extension, ServerExtensionFactory
 from .headers import build_extension, check_key, parse_extension, parse_subprotocol
 from .http11 import Request, Response, plain_response
-from .imports import lazy_import
+from .imports import lazy_import, lend
 from .protocol import CONNECTING, OPEN, SERVER, Protocol, State, log_headers
 from .typing import ExtensionHeader, LoggerLike, Origin, StatusLike, Subprotocol
 from .utils import accept_key
@@ -289,3 +289,5 @@ lazy_import(
         "unix_serve": ".legacy.server",
     },
 )
+
+lend(globals())

@@ -23,6 +23,7 @@ from ..protocol import SERVER, Machine, Protocol
 
 if TYPE_CHECKING:
     from wsfast.events import BytesLike
+from ..imports import lend
 
 __all__ = ["Connection"]
 
@@ -312,3 +313,5 @@ def broadcast(
 
 
 broadcast.__module__ = "wsfast.websockets.asyncio.server"
+
+lend(globals())

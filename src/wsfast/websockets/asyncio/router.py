@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from wsfast.server import router
 
+from ..imports import lend
 from ..routing import Router
 from ..typing import PathLike
 from .server import Server, serve
@@ -50,3 +51,6 @@ def unix_route(url_map: Any, path: PathLike | None = None, **kwargs: Any) -> Ser
         path: of the socket.
     """
     return route(url_map, unix=True, path=path, **kwargs)
+
+
+lend(globals())

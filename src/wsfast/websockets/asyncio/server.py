@@ -17,6 +17,7 @@ from wsfast.server import server as native
 from ..dialing import MaxQueue, WriteLimit
 from ..extensions.base import ServerExtensionFactory
 from ..http11 import SERVER, Request, Response, plain_response
+from ..imports import lend
 from ..protocol import OPEN
 from ..receiving import Receiving, Terms, within_block
 from ..server import ServerProtocol
@@ -326,3 +327,6 @@ def basic_auth(
     See `wsfast.server.basic_auth`, which it is.
     """
     return auth.basic_auth(realm, credentials, check_credentials)
+
+
+lend(globals())

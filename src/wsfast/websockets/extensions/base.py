@@ -9,6 +9,7 @@ from ..typing import ExtensionName, ExtensionParameter
 
 if TYPE_CHECKING:
     from ..frames import Frame
+from ..imports import lend
 
 __all__ = ["ClientExtensionFactory", "Extension", "ServerExtensionFactory"]
 
@@ -90,3 +91,6 @@ class ServerExtensionFactory:
             NegotiationError: the offer is not acceptable.
         """
         raise NotImplementedError
+
+
+lend(globals())

@@ -19,6 +19,7 @@ from ..exceptions import (
     ProtocolError,
 )
 from ..frames import CTRL_OPCODES, Frame, Opcode
+from ..imports import lend
 from ..typing import ExtensionName, ExtensionParameter
 from .base import ClientExtensionFactory, Extension, ServerExtensionFactory
 
@@ -399,3 +400,6 @@ def native(settings: deflate.Deflate, agreed: Sequence[Any]) -> deflate.PerMessa
             peer_bits=one.remote_max_window_bits,
         )
     return None
+
+
+lend(globals())

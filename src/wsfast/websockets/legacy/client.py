@@ -21,6 +21,7 @@ from ..dialing import MAX_REDIRECTS
 from ..exceptions import InvalidStatus
 from ..extensions.base import ClientExtensionFactory
 from ..http11 import USER_AGENT
+from ..imports import lend
 from ..typing import LoggerLike, Origin, PathLike, Subprotocol
 from .exceptions import InvalidStatusCode
 from .protocol import WebSocketCommonProtocol
@@ -191,3 +192,6 @@ def unix_connect(path: PathLike | None = None, uri: str = "ws://localhost/", **k
         uri, kwargs: those of `connect`.
     """
     return connect(uri, unix=True, path=path, **kwargs)
+
+
+lend(globals())

@@ -8,6 +8,7 @@ from wsfast.events import BytesLike
 
 from .. import frames
 from ..frames import Close
+from ..imports import lend
 from ..typing import DataLike
 
 __all__ = ["Close", "Frame", "encode_data", "parse_close", "prepare_ctrl", "prepare_data", "serialize_close"]
@@ -75,3 +76,6 @@ def parse_close(data: bytes) -> tuple[int, str]:
 def serialize_close(code: int, reason: str) -> bytes:
     """Return the payload of a Close frame."""
     return Close(code, reason).serialize()
+
+
+lend(globals())

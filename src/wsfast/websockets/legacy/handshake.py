@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..datastructures import Headers
 from ..exceptions import InvalidHeaderValue
 from ..headers import check_key, check_upgrade, one_value
+from ..imports import lend
 from ..utils import accept_key, generate_key
 
 __all__ = ["build_request", "build_response", "check_request", "check_response"]
@@ -46,3 +47,6 @@ def check_response(headers: Headers, key: str) -> None:
     accept = one_value(headers, "Sec-WebSocket-Accept")
     if accept != accept_key(key):
         raise InvalidHeaderValue("Sec-WebSocket-Accept", accept)
+
+
+lend(globals())

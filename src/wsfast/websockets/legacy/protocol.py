@@ -21,6 +21,7 @@ from ..typing import LoggerLike
 
 if TYPE_CHECKING:
     from wsfast.events import BytesLike
+from ..imports import lend
 
 __all__ = ["WebSocketCommonProtocol", "broadcast"]
 
@@ -232,3 +233,6 @@ def broadcast(
         raise_exceptions: raise an `ExceptionGroup` of the exceptions that would be logged otherwise.
     """
     connection.broadcast(websockets, message, raise_exceptions=raise_exceptions)
+
+
+lend(globals())

@@ -15,6 +15,7 @@ from ..exceptions import InvalidHandshake, InvalidUpgrade
 from ..extensions.base import ServerExtensionFactory
 from ..headers import parse_subprotocol, validate_subprotocols
 from ..http11 import SERVER, Response
+from ..imports import lend
 from ..server import ServerProtocol
 from ..typing import LoggerLike, Origin, PathLike, Subprotocol
 from .exceptions import AbortHandshake
@@ -358,3 +359,5 @@ def unix_serve(
 
 
 Serve = serve
+
+lend(globals())

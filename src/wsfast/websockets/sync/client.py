@@ -22,6 +22,7 @@ from ..datastructures import HeadersLike
 from ..dialing import MAX_REDIRECTS, Dialing, MaxQueue, Retries
 from ..extensions.base import ClientExtensionFactory
 from ..http11 import USER_AGENT
+from ..imports import lend
 from ..typing import LoggerLike, Origin, PathLike, Subprotocol
 from .connection import Connection, Opening
 
@@ -270,3 +271,6 @@ def _unix(path: PathLike | None, uri: str | None, options: dict[str, Any]) -> di
         secure = options.get("ssl") is not None or options.get("ssl_context") is not None
         uri = "wss://localhost/" if secure else "ws://localhost/"
     return {"uri": uri, **options, **({} if path is None else {"unix": True, "path": path})}
+
+
+lend(globals())

@@ -24,6 +24,7 @@ from ..protocol import OPEN, SERVER, Machine, Protocol
 
 if TYPE_CHECKING:
     from wsfast.events import BytesLike
+from ..imports import lend
 
 __all__ = ["Connection"]
 
@@ -302,3 +303,5 @@ def broadcast(
 
 
 broadcast.__module__ = "wsfast.websockets.sync.server"
+
+lend(globals())

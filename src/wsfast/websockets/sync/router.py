@@ -9,6 +9,7 @@ from typing import Any, Literal
 from wsfast.server import router
 
 from .. import routing
+from ..imports import lend
 from ..typing import PathLike
 from .server import Server, serve
 
@@ -67,3 +68,6 @@ def unix_route(url_map: Any, path: PathLike | None = None, **kwargs: Any) -> Ser
         path: of the socket.
     """
     return route(url_map, unix=True, path=path, **kwargs)
+
+
+lend(globals())

@@ -21,6 +21,7 @@ from ..dialing import MaxQueue
 from ..extensions.base import ServerExtensionFactory
 from ..frames import CloseCode
 from ..http11 import SERVER, Request, Response, plain_response
+from ..imports import lend
 from ..protocol import OPEN
 from ..receiving import OneHandler, Receiving, Terms
 from ..server import ServerProtocol
@@ -276,3 +277,6 @@ def __getattr__(name: str) -> Any:
         warnings.warn("WebSocketServer was renamed to Server", DeprecationWarning, stacklevel=2)
         return Server
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+lend(globals())

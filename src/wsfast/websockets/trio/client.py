@@ -20,6 +20,7 @@ from ..datastructures import HeadersLike
 from ..dialing import MAX_REDIRECTS, Dialing, MaxQueue, Retries
 from ..extensions.base import ClientExtensionFactory
 from ..http11 import USER_AGENT
+from ..imports import lend
 from ..typing import LoggerLike, Origin, PathLike, Subprotocol
 from .connection import Connection, Opening
 
@@ -187,3 +188,6 @@ def unix_connect(path: PathLike | None = None, uri: str | None = None, **kwargs:
     if uri is None:
         uri = "ws://localhost/" if kwargs.get("ssl") is None else "wss://localhost/"
     return connect(uri, **kwargs) if path is None else connect(uri, unix=True, path=path, **kwargs)
+
+
+lend(globals())

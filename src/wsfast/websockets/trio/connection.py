@@ -23,6 +23,7 @@ from ..protocol import OPEN, SERVER, Machine, Protocol
 
 if TYPE_CHECKING:
     from wsfast.events import BytesLike
+from ..imports import lend
 
 __all__ = ["Connection"]
 
@@ -252,3 +253,5 @@ async def broadcast(
 
 
 broadcast.__module__ = "wsfast.websockets.trio.server"
+
+lend(globals())

@@ -10,6 +10,7 @@ import trio
 
 from wsfast.server import router
 
+from ..imports import lend
 from ..routing import Router
 from .server import Server, serve
 
@@ -42,3 +43,6 @@ async def route(
         task_status=task_status,
         **kwargs,
     )
+
+
+lend(globals())

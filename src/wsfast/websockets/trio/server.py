@@ -22,6 +22,7 @@ from ..dialing import MaxQueue
 from ..extensions.base import ServerExtensionFactory
 from ..frames import CloseCode
 from ..http11 import SERVER, Request, Response, plain_response
+from ..imports import lend
 from ..protocol import OPEN
 from ..receiving import OneHandler, Receiving, Terms, within_block
 from ..server import ServerProtocol
@@ -263,3 +264,6 @@ def basic_auth(
     See `wsfast.server.basic_auth`, which it is.
     """
     return auth.basic_auth(realm, credentials, check_credentials)
+
+
+lend(globals())
