@@ -63,6 +63,8 @@ def _translated(exc: BaseException) -> BaseException:
             return exceptions.InvalidProxyStatus(Response.of(exc.response))
         if isinstance(exc.__cause__, (native.InvalidMessage, EOFError)):
             return exceptions.InvalidProxyMessage("did not receive a valid HTTP response from proxy")
+        if type(exc.__cause__).__module__.startswith("python_socks."):
+            return exceptions.ProxyError("failed to connect to SOCKS proxy")
         return exceptions.ProxyError(str(exc))
     return exc
 
