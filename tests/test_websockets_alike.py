@@ -9,7 +9,7 @@ import logging
 import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from certificates import Certificates
 from raw import request
 from sync_helpers import Peer, in_thread, scripted
 from vectors import BINARY, CLOSE, CONT, PING, TEXT, frame
@@ -146,6 +147,28 @@ def test_answers_and_what_the_log_is_told(name: str, shell: str) -> None:
         # When the end of a connection is told, and when that of its server, is a matter of chance.
         seen.append((answer, done, sorted(line for line in lines if "server clos" not in line)))
     assert seen[0] == seen[1]
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("data", [b"", GOOD], ids=["nothing", "no TLS"])
+def test_what_the_log_is_told_of_tls_that_fails(data: bytes, shell: str, certs: Certificates) -> None:
+    def ask(port: int) -> bytes:
+        with socket.create_connection(("127.0.0.1", port), 10) as sock:
+            sock.sendall(data)
+            sock.shutdown(socket.SHUT_WR)
+            with suppress(ConnectionResetError):
+                while sock.recv(65536):
+                    pass
+        return b""
+
+    async def handler(ws: Any) -> None: ...
+
+    seen = []
+    for base in BOTH:
+        with told() as lines:
+            SHELLS[shell](base, ask, handler, {"ssl": certs.server_context()})
+        seen.append(sorted(line for line in lines if "server " not in line))
+    assert seen == [[], []]
 
 
 def _raise(*args: Any) -> Any:
@@ -721,7 +744,7 @@ def test_what_a_client_offers_of_compression_and_takes(settings: dict[str, Any] 
 
 
 def connected(base: str, shell: str, uri: str, **options: Any) -> list[str]:
-    """Connect on one of the shells; return what was raised, with its causes, or the addresses of the connection."""
+    """Connect on one of the shells; return what was raised, its causes and its text, or the connection's addresses."""
 
     async def on_asyncio() -> list[str]:
         async with part(base, "asyncio.client").connect(uri, **options) as ws:
@@ -751,7 +774,8 @@ def connected(base: str, shell: str, uri: str, **options: Any) -> list[str]:
         causes.append(raised)
         raised = raised.__cause__
     names = [type(cause).__name__ for cause in causes]
-    return ["OSError" if name == "ConnectionRefusedError" else name for name in names]  # trio's own is none
+    # trio's own is none
+    return [*("OSError" if name == "ConnectionRefusedError" else name for name in names), str(causes[0])]
 
 
 EVERY_SHELL = "asyncio", "sync", "trio"
@@ -772,6 +796,24 @@ def test_proxies_that_do_not_work(answer: bytes | None, shell: str) -> None:
         proxy = f"http://127.0.0.1:{1 if answer is None else port}"
         theirs, ours = (connected(base, shell, "ws://example.invalid/", proxy=proxy) for base in BOTH)
     assert ours[0] == theirs[0]
+
+
+@pytest.mark.parametrize("shell", EVERY_SHELL)
+@pytest.mark.parametrize(
+    "answers",
+    [[b"\x05\xff"], [b"\x05\x00", b"\x05\x05\x00\x01" + bytes(6)], [b"nonsense"], [b""]],
+    ids=["wants a password", "refuses", "nonsense", "ends"],
+)
+def test_socks_proxies_that_do_not_work(answers: list[bytes], shell: str) -> None:
+    def script(peer: Peer) -> None:
+        for answer in answers:
+            peer.sock.recv(1000)
+            peer.sock.sendall(answer)
+
+    with scripted(script) as port:
+        proxy = f"socks5h://127.0.0.1:{port}"
+        theirs, ours = (connected(base, shell, "ws://example.invalid/", proxy=proxy) for base in BOTH)
+    assert ours == theirs
 
 
 @pytest.mark.parametrize("shell", EVERY_SHELL)

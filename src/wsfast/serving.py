@@ -390,13 +390,20 @@ class BaseServer:
         """Log a request that cannot be read, and return the answer; a subclass may answer otherwise."""
         return self._refused(exc, peer)
 
-    def _tell_early_end(self, peer: Any, request: Request | None, why: str) -> None:
-        """Log that a client has gone before its opening handshake was finished; `why` may be empty."""
+    def _tell_early_end(self, peer: Any, request: Request | None, why: str, set_up: bool) -> None:
+        """Log that a client has gone before its opening handshake was finished.
+
+        Args:
+            peer: its address.
+            request: what it has asked, if that was read.
+            why: what is known of the reason; may be empty.
+            set_up: whether TCP was set up, and TLS if there is any.
+        """
         told = "connection from %s ended before its opening handshake%s"
         tell(self.logger.debug, told, format_address(peer), f": {show(why, 200)}" if why else "")
 
-    def _tell_late(self, peer: Any, request: Request | None) -> None:
-        """Log that an opening handshake took longer than `open_timeout`."""
+    def _tell_late(self, peer: Any, request: Request | None, set_up: bool) -> None:
+        """Log that an opening handshake took longer than `open_timeout`; for the arguments see `_tell_early_end`."""
         tell(self.logger.info, "connection from %s refused: its opening handshake took too long", format_address(peer))
 
     def _tell_listening(self, address: Any) -> None:

@@ -70,9 +70,9 @@ class Acceptor(Protocol):
 
     def _unreadable(self, exc: HandshakeRefused, peer: Any) -> Response: ...
 
-    def _tell_early_end(self, peer: Any, request: Request | None, why: str) -> None: ...
+    def _tell_early_end(self, peer: Any, request: Request | None, why: str, set_up: bool) -> None: ...
 
-    def _tell_late(self, peer: Any, request: Request | None) -> None: ...
+    def _tell_late(self, peer: Any, request: Request | None, set_up: bool) -> None: ...
 
     def _failed(self, exc: BaseException) -> Response: ...
 
@@ -200,13 +200,14 @@ class ServerOpening:
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the transport when it has ended before the connection was open."""
         self._known = Known(self.peer, None)
+        set_up = self._protocol is not None
         self.transport = self._protocol = None
         self.server.timer.clear(self)
         self.server._handshake_ended(self)
         if self._task is not None:
             self._task.cancel()
         if not self._answered:
-            self.server._tell_early_end(self.peer, self._request, "" if exc is None else str(exc))
+            self.server._tell_early_end(self.peer, self._request, "" if exc is None else str(exc), set_up)
 
     def on_deadline(self) -> None:
         """Called by the timer when the opening handshake, or what follows its refusal, took too long."""
@@ -214,7 +215,7 @@ class ServerOpening:
             self._expired = True  # the loop has not called `connection_made` yet
             return
         if not self._answered:
-            self.server._tell_late(self.peer, self._request)
+            self.server._tell_late(self.peer, self._request, self._protocol is not None)
             self._answered = True
             if self._task is not None:
                 self._task.cancel()
@@ -228,7 +229,7 @@ class ServerOpening:
             self._send(refuse(503, STOPPING).response)
             return
         if not self._answered:
-            self.server._tell_early_end(self.peer, None, STOPPING)
+            self.server._tell_early_end(self.peer, None, STOPPING, self._protocol is not None)
             self._answered = True
         self.transport.abort()
 

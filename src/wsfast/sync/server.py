@@ -135,6 +135,7 @@ class _Served:
         deadline = _OpeningDeadline(server, server.limits.open_timeout)
         request: Request | None = None
         proxied: Proxied | None = None
+        set_up = False
         try:
             if server._sends_header(peer):
                 proxied = self._take_proxied(deadline)
@@ -143,6 +144,7 @@ class _Served:
                 peer = proxied.source or peer
             if server._ssl is not None:
                 link.start_tls(server._ssl, None, deadline, server_side=True)
+            set_up = True
             parser = RequestParser(server.head_limits)
             while request is None:
                 data = link.receive(deadline)
@@ -161,12 +163,12 @@ class _Served:
         except HandshakeRefused as exc:
             self._answer(server._unreadable(exc, peer), None)
         except TimeoutError:
-            server._tell_late(peer, request)
+            server._tell_late(peer, request, set_up)
         except _Stopping:
             if request is not None:
                 self._answer(refuse(503, STOPPING).response, request)
         except OSError as exc:
-            server._tell_early_end(peer, request, str(exc))
+            server._tell_early_end(peer, request, str(exc), set_up)
         except (Exception, *ENDS_PROGRAM):
             raise
         except BaseException as exc:

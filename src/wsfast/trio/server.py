@@ -301,7 +301,7 @@ class Server(CountingServer):
         request: Request | None = None
         proxied: Proxied | None = None
         answer: Any = None
-        accepted = False
+        accepted = set_up = False
         timeout = self.limits.open_timeout
         with trio.CancelScope(deadline=inf if timeout is None else trio.current_time() + timeout) as scope:
             self._openings.add(scope)
@@ -313,6 +313,7 @@ class Server(CountingServer):
                     peer = proxied.source or peer
                 if self._ssl is not None:
                     stream = await secure(transport, self._ssl, server_side=True)
+                set_up = True
                 parser = RequestParser(self.head_limits)
                 while request is None:
                     data = await stream.receive_some(CHUNK)
@@ -348,14 +349,14 @@ class Server(CountingServer):
             except HandshakeRefused as exc:
                 answer = self._unreadable(exc, peer)
             except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-                self._tell_early_end(peer, request, str(exc.__cause__ or exc))
+                self._tell_early_end(peer, request, str(exc.__cause__ or exc), set_up)
                 return None
             finally:
                 self._openings.discard(scope)
         if accepted:
             return None
         if scope.cancelled_caught and not self.closing:
-            self._tell_late(peer, request)
+            self._tell_late(peer, request, set_up)
             return None
         if not isinstance(answer, Response):
             if request is None:

@@ -146,12 +146,14 @@ class Receiving:
         if self._terms.logger.isEnabledFor(logging.INFO):  # else a connection need not make its logger
             tell(ws.logger.info, told, *args)
 
-    def _tell_early_end(self, peer: Any, request: handshake.Request | None, why: str) -> None:
-        super()._tell_early_end(peer, request, why)  # type: ignore[misc]
-        self._tell_nothing_came(request)
+    def _tell_early_end(self, peer: Any, request: handshake.Request | None, why: str, set_up: bool) -> None:
+        super()._tell_early_end(peer, request, why, set_up)  # type: ignore[misc]
+        if set_up:  # else there was no connection yet, for websockets
+            self._tell_nothing_came(request)
 
-    def _tell_late(self, peer: Any, request: handshake.Request | None) -> None:
-        self._tell_nothing_came(request)
+    def _tell_late(self, peer: Any, request: handshake.Request | None, set_up: bool) -> None:
+        if set_up:
+            self._tell_nothing_came(request)
 
     def _tell_nothing_came(self, request: handshake.Request | None) -> None:
         if request is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import warnings
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
@@ -111,6 +112,12 @@ class connect(client.connect):  # noqa: N801
         legacy_recv: bool = False,
         **kwargs: Any,
     ) -> None:
+        if timeout is not None:
+            warnings.warn("rename timeout to close_timeout", DeprecationWarning, stacklevel=2)
+        if klass is not None:
+            warnings.warn("rename klass to create_protocol", DeprecationWarning, stacklevel=2)
+        if loop is not None:
+            warnings.warn("remove loop argument", DeprecationWarning, stacklevel=2)
         make = create_protocol or klass or WebSocketClientProtocol
         close_timeout = close_timeout or timeout or 10
         super().__init__(

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import http
 import inspect
+import warnings
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -242,6 +243,12 @@ def serve(
         logger, compression, origins, extensions, server_header, open_timeout, ping_interval, ping_timeout,
             close_timeout, max_size, max_queue, write_limit, kwargs: those of today's `serve`.
     """
+    if timeout is not None:
+        warnings.warn("rename timeout to close_timeout", DeprecationWarning, stacklevel=2)
+    if klass is not None:
+        warnings.warn("rename klass to create_protocol", DeprecationWarning, stacklevel=2)
+    if loop is not None:
+        warnings.warn("remove loop argument", DeprecationWarning, stacklevel=2)
     if subprotocols is not None:
         validate_subprotocols(subprotocols)
     close_timeout = close_timeout or timeout or 10
@@ -294,6 +301,8 @@ def _server(
         args, options: those of today's `serve`.
     """
     with_path = len(inspect.signature(ws_handler).parameters) > 1
+    if with_path:
+        warnings.warn("remove second argument of ws_handler", DeprecationWarning, stacklevel=3)
 
     async def handler(ws: Any) -> None:
         ws.handler_task = asyncio.current_task()
