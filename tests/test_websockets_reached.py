@@ -429,6 +429,7 @@ async def test_a_full_queue_is_paused() -> None:
             while not ws.recv_messages.paused:
                 await asyncio.sleep(0)
             assert len(ws.recv_messages.frames) >= 4
+            assert (ws.recv_messages.high, ws.recv_messages.low) == (4, 1)
             return {len(await ws.recv()) for _ in range(100)}, len(ws.recv_messages.frames)
 
     assert await same(scenario) == ({1000}, 0)

@@ -48,12 +48,20 @@ class Waiting:
 
     Args:
         channel: of the connection.
+        max_queue: as it was given.
+
+    Attributes:
+        high: how many may wait until reading stops; None for any number.
+        low: how many may wait when it goes on.
     """
 
-    __slots__ = ("_channel",)
+    __slots__ = ("_channel", "high", "low")
 
-    def __init__(self, channel: Any) -> None:
+    def __init__(self, channel: Any, max_queue: MaxQueue) -> None:
         self._channel = channel
+        high, low = max_queue if isinstance(max_queue, tuple) else (max_queue, None)
+        self.high = high
+        self.low = high // 4 if low is None and high is not None else low
 
     @property
     def frames(self) -> collections.deque[str | bytes]:
@@ -142,7 +150,7 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
     @property
     def recv_messages(self) -> Waiting:
         """How much has come that was not received yet."""
-        return Waiting(self._open_channel())
+        return Waiting(self._open_channel(), self.max_queue)
 
     @property
     def connection_lost_waiter(self) -> asyncio.Future[None]:
