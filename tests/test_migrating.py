@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import pkgutil
 import re
+import warnings
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -218,3 +220,39 @@ def test_each_name_of_the_drop_in_is_there() -> None:
         importlib.import_module("wsfast.handshake")
         for part in name.split(".")[1:]:
             thing = getattr(thing, part)
+
+
+def _modules() -> list[str]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        found = [module.name for module in pkgutil.walk_packages(websockets.__path__, "websockets.")]
+    return [name for name in found if not name.endswith((".__main__", ".speedups"))]
+
+
+def _load(name: str) -> ModuleType:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return importlib.import_module(name)
+
+
+@pytest.mark.parametrize("name", _modules())
+def test_every_name_of_websockets_is_in_the_drop_in_or_told(name: str) -> None:
+    """Of each module: what is public or defined there; of each class: its public methods and attributes."""
+    theirs = _load(name)
+    try:
+        ours = _load(f"wsfast.{name}")
+    except ModuleNotFoundError:
+        assert f"`{name}`" in DROP_IN
+        return
+    told = set(re.findall(r"`(?:[\w.]+\.)?(\w+)`", DROP_IN))
+    for thing, value in vars(theirs).items():
+        if thing.startswith("_") or len(thing) == 1 or inspect.ismodule(value):
+            continue
+        if thing not in getattr(theirs, "__all__", ()) and getattr(value, "__module__", None) != name:
+            continue
+        if not hasattr(ours, thing):
+            assert thing in told, thing
+        elif inspect.isclass(value):
+            missing = {each for each in dir(value) if not each.startswith("_")} - set(dir(getattr(ours, thing)))
+            missing.discard("subprotocol")  # each connection has one of its own
+            assert missing <= told, (thing, missing - told)
