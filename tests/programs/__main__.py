@@ -36,6 +36,8 @@ PROGRAMS = {
     "ocpp": ["ocpp", "websockets"],
     "cdp": ["cdp-use"],
     "genai": ["google-genai"],
+    "alpaca": ["alpaca-py"],
+    "signalr": ["pysignalr"],
 }
 """The programs, each with what pip installs for it."""
 

@@ -34,15 +34,14 @@ _THREAD = "looks at websockets' threads"
 
 _CONNECTION = {
     "test_backpressure": _QUEUE,
-    "test_max_queue": _QUEUE,
-    "test_max_queue_none": _QUEUE,
-    "test_max_queue_tuple": _QUEUE,
     "test_keepalive_reports_errors": _KEEPALIVE,
     "test_ping": _RANDOM,
     "test_unexpected_failure_in_data_received": _REPLACED,
     "test_unexpected_failure_in_recv_events": _REPLACED,
     "test_unexpected_failure_in_send_context": _REPLACED,
 }
+
+_MAX_QUEUE = dict.fromkeys(("test_max_queue", "test_max_queue_none", "test_max_queue_tuple"), _QUEUE)
 
 _REDIRECT = "wants a redirect not to be followed, which websockets 17.4 follows as this does"
 _CONNECT = "wants prepare_connect_request, which is how websockets works inside"
@@ -63,6 +62,7 @@ EXPECTED = {
     "extensions.test_permessage_deflate": {"test_init": _WINDOW, "test_init_error": _WINDOW},
     "sync.test_connection": {
         **_CONNECTION,
+        **_MAX_QUEUE,
         "test_broadcast_reports_connection_failing_to_send": _SOCKET,
         "test_broadcast_skips_connection_failing_to_send": _SOCKET,
         "test_writing_in_recv_events_fails": _SOCKET,
@@ -90,6 +90,7 @@ EXPECTED = {
     },
     "trio.test_connection": {
         **_CONNECTION,
+        **_MAX_QUEUE,
         "test_broadcast_reports_connection_failing_to_send": _LATER,
         "test_broadcast_skips_connection_failing_to_send": _LATER,
         "test_writing_in_recv_events_fails": _LATER,
