@@ -6,14 +6,17 @@ Each test does the same with both, and compares what it saw.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import importlib
+import logging
 import threading
 import warnings
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
+import trio
 
 pytestmark = pytest.mark.anyio
 
@@ -29,6 +32,23 @@ def uri_of(server: Any) -> str:
 async def echo(ws: Any) -> None:
     async for message in ws:
         await ws.send(message)
+
+
+@contextlib.contextmanager
+def capturing() -> Iterator[list[str]]:
+    """Gather what the loggers of websockets are told."""
+    lines: list[str] = []
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(record.getMessage())
+
+    logger, handler = logging.getLogger("websockets"), Handler()
+    logger.addHandler(handler)
+    try:
+        yield lines
+    finally:
+        logger.removeHandler(handler)
 
 
 async def same(scenario: Callable[[Library], Awaitable[Any]]) -> Any:
@@ -554,6 +574,125 @@ async def test_old_frames() -> None:
     await same(scenario)
 
 
+# --- What is refused --------------------------------------------------------------------------------------------------
+
+CLOSES = [(1005, ""), (1006, ""), (999, ""), (5000, ""), (1000, "x" * 124), (3000, "\u00e9" * 62), (4000, "fine")]
+PAYLOADS = ["x" * 126, b"y" * 126, "\u00e9" * 63, 1, {}, ["x"], "x" * 125]
+
+
+def refusal(exc: Exception) -> tuple[str, str]:
+    return type(exc).__name__, str(exc)
+
+
+async def refused(calls: Iterable[Callable[[], Awaitable[Any]]]) -> list[Any]:
+    """Return what each call raises, None if nothing."""
+    seen: list[Any] = []
+    for call in calls:
+        try:
+            await call()
+            seen.append(None)
+        except Exception as exc:
+            seen.append(refusal(exc))
+    return seen
+
+
+async def test_pings_pongs_and_closes_that_are_refused() -> None:
+    async def scenario(library: Library) -> Any:
+        server, client = library("asyncio.server"), library("asyncio.client")
+        async with (
+            server.serve(echo, "127.0.0.1", 0) as listening,
+            client.connect(uri_of(listening)) as ws,
+        ):
+            calls = [functools.partial(call, data) for call in (ws.ping, ws.pong) for data in PAYLOADS]
+            return await refused([*calls, *(functools.partial(ws.close, *close) for close in CLOSES)])
+
+    seen = await same(scenario)
+    assert seen[-2:] == [("ProtocolError", "control frame too long"), None]
+
+
+def test_pings_pongs_and_closes_that_are_refused_in_threads() -> None:
+    def scenario(base: str) -> list[Any]:
+        server, client = (importlib.import_module(f"{base}.sync.{side}") for side in ("server", "client"))
+        seen: list[Any] = []
+
+        def handler(ws: Any) -> None:
+            for _ in ws:
+                pass
+
+        with server.serve(handler, "127.0.0.1", 0) as listening:
+            thread = threading.Thread(target=listening.serve_forever)
+            thread.start()
+            with client.connect(f"ws://127.0.0.1:{listening.socket.getsockname()[1]}", legacy=True) as ws:
+                calls = [functools.partial(call, data) for call in (ws.ping, ws.pong) for data in PAYLOADS]
+                for call in [*calls, *(functools.partial(ws.close, *close) for close in CLOSES)]:
+                    try:
+                        call()
+                        seen.append(None)
+                    except Exception as exc:
+                        seen.append(refusal(exc))
+            listening.shutdown()
+            thread.join()
+        return seen
+
+    assert scenario(BOTH[1]) == scenario(BOTH[0])
+
+
+def test_pings_and_pongs_that_are_refused_on_trio() -> None:
+    def scenario(base: str) -> Any:
+        async def handler(ws: Any) -> None:
+            async for _ in ws:
+                pass
+
+        async def main() -> list[Any]:
+            server, client = (importlib.import_module(f"{base}.trio.{side}") for side in ("server", "client"))
+            async with trio.open_nursery() as nursery:
+                listening = await nursery.start(functools.partial(server.serve, handler, 0, host="127.0.0.1"))
+                port = listening.listeners[0].socket.getsockname()[1]
+                async with client.connect(f"ws://127.0.0.1:{port}") as ws:
+                    calls = [functools.partial(call, data) for call in (ws.ping, ws.pong) for data in PAYLOADS]
+                    seen = await refused(calls)
+                await listening.aclose()
+                return seen
+
+        return trio.run(main)
+
+    assert scenario(BOTH[1]) == scenario(BOTH[0])
+
+
+async def test_handlers_that_cannot_be_called() -> None:
+    async def scenario(library: Library) -> Any:
+        server, client = library("asyncio.server"), library("asyncio.client")
+
+        async def with_path(ws: Any, path: str) -> None: ...
+
+        with capturing() as lines:
+            async with (
+                server.serve(with_path, "127.0.0.1", 0) as listening,
+                client.connect(uri_of(listening)) as ws,
+            ):
+                await ws.wait_closed()
+        return ws.close_code, [line for line in lines if "failed" in line]
+
+    assert (await same(scenario))[1] == ["connection handler failed"]
+
+
+async def test_the_origin_of_a_connection() -> None:
+    async def scenario(library: Library) -> Any:
+        server, client = library("asyncio.server"), library("asyncio.client")
+        seen: asyncio.Queue[Any] = asyncio.Queue()
+
+        async def handler(ws: Any) -> None:
+            seen.put_nowait(ws.protocol.origin)
+
+        async with server.serve(handler, "127.0.0.1", 0) as listening:
+            for origin in (None, "http://a.invalid"):
+                async with client.connect(uri_of(listening), origin=origin):
+                    pass
+        return await seen.get(), await seen.get()
+
+    assert await same(scenario) == (None, "http://a.invalid")
+
+
 # --- Names ------------------------------------------------------------------------------------------------------------
 
 
@@ -565,7 +704,7 @@ async def test_old_frames() -> None:
             "asyncio.connection",
             "State OPEN Request Response ConnectionClosed Data Subprotocol Frame",
         ),
-        ("asyncio.server", "Request Response Headers Origin InvalidHeader parse_authorization_basic"),
+        ("asyncio.server", "Request Response Origin InvalidHeader parse_authorization_basic"),
         ("sync.client", "Headers Response InvalidStatus parse_uri"),
         ("sync.connection", "State Data ConnectionClosedOK"),
         ("trio.connection", "State Data ConnectionClosedOK"),

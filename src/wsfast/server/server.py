@@ -877,7 +877,7 @@ class Server(BaseServer):
         except ENDS_PROGRAM:
             raise
         except BaseException as exc:
-            protocol.consumer_failed(exc)
+            self._handler_failed(protocol, exc)
         if trailing:
             protocol.feed(trailing)
 

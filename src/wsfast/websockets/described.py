@@ -17,14 +17,19 @@ from wsfast.codes import CloseCode
 from wsfast.exceptions import ConnectionClosedOK
 from wsfast.shell import Pieces
 
-from .exceptions import ConnectionClosed
+from .exceptions import ConnectionClosed, ProtocolError
+from .frames import Close
 from .http11 import Request, Response
 from .protocol import Protocol, State
 
 if TYPE_CHECKING:
+    from wsfast.events import BytesLike
     from wsfast.session import Limits, Session
 
-__all__ = ["Acknowledgement", "Described", "OnePieces", "check_broadcast"]
+__all__ = ["Acknowledgement", "Described", "OnePieces", "check_broadcast", "check_close", "check_control"]
+
+MAX_CONTROL = 125
+"""The most bytes of a control frame's payload (RFC 6455, 5.5)."""
 
 
 class OnePieces(Pieces):
@@ -40,6 +45,33 @@ class OnePieces(Pieces):
             self._done = True  # and not `_end`, so that who receives is told that another does
         else:
             super()._finish(skip=skip)
+
+
+def check_control(data: str | BytesLike | None) -> None:
+    """Check the payload of a ping or a pong.
+
+    Raises:
+        TypeError: it is neither `str` nor bytes-like.
+        ProtocolError: it has more than 125 bytes (RFC 6455, 5.5).
+    """
+    if data is None:
+        return
+    if not isinstance(data, (str, bytes, bytearray, memoryview)):
+        raise TypeError("data must be str or bytes-like")
+    size = len(data.encode()) if isinstance(data, str) else memoryview(data).nbytes
+    if size > MAX_CONTROL:
+        raise ProtocolError("control frame too long")
+
+
+def check_close(code: int, reason: str) -> None:
+    """Check what a Close frame is to say.
+
+    Raises:
+        ProtocolError: the code is none to send (RFC 6455, 7.4), or the reason has more than 123 bytes.
+    """
+    if isinstance(code, int) and isinstance(reason, str):  # else what sends it says what it wants
+        Close(code, reason).check()
+        check_control("xx" + reason)  # two bytes are the code's
 
 
 class Acknowledgement:

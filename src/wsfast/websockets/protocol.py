@@ -112,7 +112,7 @@ class Machine(connection.Connection):
         # What `reworded` made has the exception of websockets' as its cause; so has a failure of an extension.
         error.__cause__ = cause.__cause__ or cause if isinstance(cause, PeerError) else cause
         if rcvd is None and error.__cause__ is None:
-            if native.cause is CloseCause.LOST:
+            if native.cause is CloseCause.LOST or sent is None:
                 error.__cause__ = EOFError("unexpected end of stream")
             elif native.cause is CloseCause.KEEPALIVE:
                 error.__cause__ = TimeoutError("timed out while closing connection")
@@ -137,7 +137,7 @@ class Protocol:
     eof_sent: bool = False
     handshake_exc: Exception | None = None
     parser_exc: Exception | None = None
-    origin: Origin | None = None
+    _origin: Origin | None = None
     current_size: int | None = None
     expect_continuation_frame: bool = False
     _close_rcvd: Close | None = None
@@ -243,6 +243,16 @@ class Protocol:
     @extensions.setter
     def extensions(self, extensions: list[Extension]) -> None:
         self._extensions = extensions
+
+    @property
+    def origin(self) -> Origin | None:
+        """The value of Origin, if there is one."""
+        request = None if self._websocket is None else self._websocket.request
+        return self._origin if request is None else request.headers.get("Origin")
+
+    @origin.setter
+    def origin(self, origin: Origin | None) -> None:
+        self._origin = origin
 
     @property
     def close_rcvd(self) -> Close | None:

@@ -124,7 +124,7 @@ class ServerProtocol(Protocol):
             raise InvalidProtocol(request.protocol)
         headers = request.headers
         key = check_key(headers)
-        self.origin: Origin | None = self.process_origin(headers)
+        self.origin = self.process_origin(headers)
         extensions, self.extensions = self.process_extensions(headers)
         subprotocol = self.subprotocol = self.process_subprotocol(headers)
         return accept_key(key), extensions, subprotocol

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,7 +17,7 @@ from wsfast.codes import CloseCause, CloseCode
 from wsfast.session import Limits
 from wsfast.transport.timers import CoarseTimer
 
-from ..described import Described, OnePieces, check_broadcast
+from ..described import Described, OnePieces, check_broadcast, check_close, check_control
 from ..dialing import MaxQueue, WriteLimit, limits, marks
 from ..protocol import SERVER, Machine, Protocol
 
@@ -210,13 +210,50 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
         Args:
             code: the close code.
             reason: the close reason.
+
+        Raises:
+            ProtocolError: the code is none to send, or the reason has more than 123 bytes.
         """
         machine = self._machine
         if machine is None:
             return
         if machine.in_message:
             code, reason = CloseCode.INTERNAL_ERROR, "close during fragmented message"
+        if machine.state is native.State.OPEN:
+            check_close(code, reason)
         await super().close(code, reason)
+
+    async def ping(self, data: str | BytesLike | None = None) -> Awaitable[float]:
+        """Send a Ping frame.
+
+        Args:
+            data: at most 125 bytes; None for random ones.
+
+        Returns:
+            What waits for the pong, and gives its seconds.
+
+        Raises:
+            ConnectionClosed: the connection is closed.
+            ConcurrencyError: a ping with the same data is unanswered.
+            ProtocolError: `data` has more than 125 bytes.
+            TypeError: it is neither `str` nor bytes-like.
+        """
+        check_control(data)
+        return await super().ping(data)
+
+    async def pong(self, data: str | BytesLike = b"") -> None:
+        """Send a Pong frame that nobody asked for.
+
+        Args:
+            data: at most 125 bytes.
+
+        Raises:
+            ConnectionClosed: the connection is closed.
+            ProtocolError: `data` has more than 125 bytes.
+            TypeError: it is neither `str` nor bytes-like.
+        """
+        check_control(data)
+        await super().pong(data)
 
     async def _leave_block(self, failed: bool) -> None:
         await self.close(CloseCode.INTERNAL_ERROR if failed else CloseCode.NORMAL_CLOSURE)

@@ -18,7 +18,7 @@ from wsfast.sync.broadcast import broadcast_each
 from wsfast.sync.link import Link
 from wsfast.sync.websocket import PingWaiter, WebSocket
 
-from ..described import Acknowledgement, Described, check_broadcast
+from ..described import Acknowledgement, Described, check_broadcast, check_close, check_control
 from ..dialing import MaxQueue, limits, marks
 from ..protocol import OPEN, SERVER, Machine, Protocol
 
@@ -191,9 +191,25 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
             A waiter with the `wait` and `is_set` of a `threading.Event`.
 
         Raises:
-            ConnectionClosed, ConcurrencyError, InvalidState, ValueError: as `wsfast.sync.WebSocket.ping`.
+            ConnectionClosed, ConcurrencyError, InvalidState, TypeError: as `wsfast.sync.WebSocket.ping`.
+            ProtocolError: `data` has more than 125 bytes.
         """
+        check_control(data)
         return _Acknowledgement(super().ping(data, ack_on_close=ack_on_close))
+
+    def pong(self, data: str | BytesLike = b"") -> None:
+        """Send a Pong frame that nobody asked for.
+
+        Args:
+            data: at most 125 bytes.
+
+        Raises:
+            ConnectionClosed: the connection is closed.
+            ProtocolError: `data` has more than 125 bytes.
+            TypeError: it is neither `str` nor bytes-like.
+        """
+        check_control(data)
+        super().pong(data)
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Close the connection with the closing handshake and wait for its end, for at most `close_timeout`.
@@ -203,10 +219,15 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
         Args:
             code: the close code.
             reason: the close reason.
+
+        Raises:
+            ProtocolError: the code is none to send, or the reason has more than 123 bytes.
         """
         if self._opened:
             if self._connection.in_message:
                 code, reason = CloseCode.INTERNAL_ERROR, "close during fragmented message"
+            if self.state is OPEN:
+                check_close(code, reason)
             super().close(code, reason)
 
 

@@ -17,7 +17,7 @@ from wsfast.session import Limits
 from wsfast.trio.stream import Transport
 from wsfast.trio.websocket import PingWaiter, WebSocket
 
-from ..described import Acknowledgement, Described, OnePieces, check_broadcast
+from ..described import Acknowledgement, Described, OnePieces, check_broadcast, check_close, check_control
 from ..dialing import MaxQueue, limits, marks
 from ..protocol import OPEN, SERVER, Machine, Protocol
 
@@ -153,9 +153,25 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
             A waiter with the `wait` and `is_set` of a `trio.Event`.
 
         Raises:
-            ConnectionClosed, ConcurrencyError, InvalidState, ValueError: as `wsfast.trio.WebSocket.ping`.
+            ConnectionClosed, ConcurrencyError, InvalidState, TypeError: as `wsfast.trio.WebSocket.ping`.
+            ProtocolError: `data` has more than 125 bytes.
         """
+        check_control(data)
         return _Acknowledgement(await super().ping(data, ack_on_close=ack_on_close))
+
+    async def pong(self, data: str | BytesLike = b"") -> None:
+        """Send a Pong frame that nobody asked for.
+
+        Args:
+            data: at most 125 bytes.
+
+        Raises:
+            ConnectionClosed: the connection is closed.
+            ProtocolError: `data` has more than 125 bytes.
+            TypeError: it is neither `str` nor bytes-like.
+        """
+        check_control(data)
+        await super().pong(data)
 
     async def __aenter__(self) -> Self:
         return self
@@ -173,10 +189,15 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
         Args:
             code: the close code.
             reason: the close reason.
+
+        Raises:
+            ProtocolError: the code is none to send, or the reason has more than 123 bytes.
         """
         if self._opened:
             if self._connection.in_message:
                 code, reason = CloseCode.INTERNAL_ERROR, "close during fragmented message"
+            if self.state is OPEN:
+                check_close(code, reason)
             await super().close(code, reason)
 
     def _unix_peer(self) -> Any:
