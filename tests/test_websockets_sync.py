@@ -135,6 +135,7 @@ def legacy(name: str) -> Any:
         return importlib.import_module(f"wsfast.websockets.legacy.{name}")
 
 
+@pytest.mark.filterwarnings("ignore:remove second argument of ws_handler:DeprecationWarning")
 def test_the_old_client_and_server() -> None:
     client, server, auth, exceptions = map(legacy, ("client", "server", "auth", "exceptions"))
 
@@ -181,6 +182,7 @@ def test_the_old_client_and_server() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.filterwarnings("ignore:remove second argument of ws_handler:DeprecationWarning")
 def test_an_old_connection_that_is_a_protocol_by_itself() -> None:
     """As uvicorn has it: what read the request hands it over with the transport, and methods are overridden."""
     server, handshake, exceptions = map(legacy, ("server", "handshake", "exceptions"))
@@ -255,6 +257,7 @@ def test_an_old_connection_that_is_a_protocol_by_itself() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.filterwarnings("ignore:remove second argument of ws_handler:DeprecationWarning")
 def test_the_old_choice_of_a_subprotocol() -> None:
     client, server = map(legacy, ("client", "server"))
 
