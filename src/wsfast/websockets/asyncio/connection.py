@@ -285,7 +285,7 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
             return
         self._transport = self._channel.transport
         if self._lost is not None or self._overrides("connection_lost"):
-            self.loop.call_soon(self._tell_lost)  # when the session knows of it
+            self._channel.loop.call_soon(self._tell_lost)  # when the session knows of it
 
     def _tell_lost(self) -> None:
         if self._lost is not None and not self._lost.done():
