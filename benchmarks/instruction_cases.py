@@ -186,9 +186,9 @@ def _open(loop: asyncio.AbstractEventLoop, count: int = 1) -> list[tuple[Any, An
 
 
 def _echoing(
-    loop: asyncio.AbstractEventLoop, use: Callable[[Any, Any], object], drop_in: bool = False
+    loop: asyncio.AbstractEventLoop, use: Callable[[Any, Any], object], at_once: int = 1, drop_in: bool = False
 ) -> tuple[Callable[[], object], int]:
-    """Make the call that lets a connection on a socket receive messages, one by one, and answer.
+    """Make the call that lets a connection on a socket receive messages, so many at once, and answer.
 
     With `drop_in`, its handler holds a connection of `wsfast.websockets`.
 
@@ -212,32 +212,32 @@ def _echoing(
     protocol.open(_Host(loop), Side.SERVER, ws, transport)
     use(protocol, ws)
     message = _sized(BINARY, 64)
-    frame, answer = encode_frame(2, message, mask=KEY), encode_frame(2, message)
-    send, receive, ready, size = peer.send, peer.recv, transport._read_ready, len(answer)
+    frames, answers = encode_frame(2, message, mask=KEY) * at_once, encode_frame(2, message) * at_once
+    send, receive, ready, size = peer.send, peer.recv, transport._read_ready, len(answers)
 
     def call() -> None:
-        for _ in repeat(None, BATCH // 2):  # after 2,048 messages a handler would give the loop a turn
-            send(frame)
+        for _ in repeat(None, BATCH // 2 // at_once):  # after 2,048 messages a handler would give the loop a turn
+            send(frames)
             ready()
             receive(size)
 
-    send(frame)
+    send(frames)
     ready()
-    assert receive(size + 1) == answer
-    return call, BATCH // 2
+    assert receive(size + 1) == answers
+    return call, BATCH // 2 // at_once * at_once
 
 
-def _echo_listener() -> tuple[Callable[[], object], int]:
+def _echo_listener(at_once: int = 1) -> tuple[Callable[[], object], int]:
     from wsfast.asyncio.listener import Listener
 
     class Echo(Listener):
         def on_message(self, message: str | bytes) -> None:
             self.ws.send_nowait(message)
 
-    return _echoing(asyncio.new_event_loop(), lambda protocol, ws: protocol.use_listener(Echo(ws)))
+    return _echoing(asyncio.new_event_loop(), lambda protocol, ws: protocol.use_listener(Echo(ws)), at_once)
 
 
-def _echo_handler(drop_in: bool = False) -> tuple[Callable[[], object], int]:
+def _echo_handler(at_once: int = 1, drop_in: bool = False) -> tuple[Callable[[], object], int]:
     loop = asyncio.new_event_loop()
 
     def use(protocol: Any, ws: Any) -> None:
@@ -245,7 +245,7 @@ def _echo_handler(drop_in: bool = False) -> tuple[Callable[[], object], int]:
         protocol.task._log_destroy_pending = False
         loop.run_until_complete(asyncio.sleep(0))  # until it waits; from then on it is resumed by what is received
 
-    return _echoing(loop, use, drop_in)
+    return _echoing(loop, use, at_once, drop_in)
 
 
 _OPENING = (
@@ -668,6 +668,8 @@ CASES: dict[str, Case] = {
     "apply_mask 64 KiB": _mask(65536),
     "echo 64 B by a listener, on a socket": _echo_listener,
     "echo 64 B by a handler, on a socket": _echo_handler,
+    "echo 64 B by a listener, 50 at once": partial(_echo_listener, at_once=50),
+    "echo 64 B by a handler, 50 at once": partial(_echo_handler, at_once=50),
     "echo 64 B by a handler of wsfast.websockets, on a socket": partial(_echo_handler, drop_in=True),
     "connection with one echo by a listener": _connection(None),
     "connection with one echo by a handler": _connection(_echo),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from wsfast import Fragment
-from wsfast.assembly import Assembler, PieceCheck, is_whole
+from wsfast.assembly import Assembler, Decoded, PieceCheck, check_pieces, converted, is_whole
 
 
 @pytest.mark.parametrize("pieces", [("a", "", "b✓"), (b"a", b"", b"\xff")], ids=["text", "binary"])
@@ -70,3 +70,39 @@ def test_pieces_are_checked() -> None:
     assert check.kind is bytes
     with pytest.raises(TypeError, match="all fragments must be bytes, got str"):
         check("z")
+
+
+def test_pieces_that_are_there_already_are_checked() -> None:
+    for pieces in ["a", "b"], ("a", "b"), [], iter(["a", b"b"]):
+        check_pieces(pieces)
+    for wrong in ["a", b"b"], ("a", None):
+        with pytest.raises(TypeError, match="all fragments must be"):
+            check_pieces(wrong)
+
+
+@pytest.mark.parametrize(
+    ("message", "decode", "expected"),
+    [
+        ("ä", None, "ä"),
+        ("ä", True, "ä"),
+        ("ä", False, b"\xc3\xa4"),
+        (b"\xc3\xa4", None, b"\xc3\xa4"),
+        (b"\xc3\xa4", True, "ä"),
+        (b"\xc3\xa4", False, b"\xc3\xa4"),
+    ],
+)
+def test_a_message_is_converted(message: str | bytes, decode: bool | None, expected: str | bytes) -> None:
+    assert converted(message, decode) == expected
+    assert Decoded(decode)(message, True) == expected
+
+
+def test_pieces_that_end_within_a_character_are_converted() -> None:
+    decoded = Decoded(True)
+    assert [decoded(b"a\xc3", False), decoded(b"\xa4b\xe2\x9c", False), decoded(b"\x93", True)] == ["a", "äb", "✓"]
+
+
+def test_a_character_that_does_not_end_is_refused() -> None:
+    decoded = Decoded(True)
+    assert decoded(b"a\xc3", False) == "a"
+    with pytest.raises(UnicodeDecodeError, match="unexpected end of data"):
+        decoded(b"", True)

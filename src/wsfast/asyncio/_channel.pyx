@@ -304,7 +304,7 @@ cdef class Receive:
         self._leave()
 
     cdef int _advance(self, PyObject **result) except PYGEN_ERROR:
-        """Finish with a message, or suspend the task ."""
+        """Finish with a message, or suspend the task."""
         cdef Channel channel = self._channel
         cdef object made
         channel.turn._check(channel._corked)
