@@ -967,10 +967,10 @@ cdef class Channel(Receiver):
         """Encode a message and see to it that it goes out."""
         self._write(data)
 
-    cdef inline bint _has_room(self, Py_ssize_t n):
+    cdef inline bint _has_room(self, Py_ssize_t n) noexcept:
         return (
             (self.sendable or self.packs) and not self.write_paused
-            and <Py_ssize_t>self._encoder._used + n <= self._easy
+            and n <= self._easy - <Py_ssize_t>self._encoder._used
         )
 
     def has_room(self, Py_ssize_t n):
@@ -1111,7 +1111,7 @@ cdef class Endpoint:
         iteration._endpoint = self
         return iteration
 
-    cdef Channel _opened(self):
+    cdef inline Channel _opened(self):
         if self._channel is None:
             raise InvalidState("the opening handshake is not finished")
         return self._channel
@@ -1177,10 +1177,10 @@ cdef class Endpoint:
         """
         cdef Channel channel = self._opened()
         channel.turn._check(channel._corked)
-        if (
-            channel.write_paused or not (channel.sendable or channel.packs)
-            or not (type(message) is str or type(message) is bytes)  # the length of others is not in bytes
-            or <Py_ssize_t>channel._encoder._used + <Py_ssize_t>len(message) > channel._easy
+        # The length of others is not in bytes.
+        if not (
+            (type(message) is bytes and channel._has_room(PyBytes_GET_SIZE(message)))
+            or (type(message) is str and channel._has_room(PyUnicode_GET_LENGTH(message)))
         ) and not channel.may_buffer(message):
             return False
         channel._write(message)

@@ -810,12 +810,8 @@ class Endpoint:
         """
         channel = self._opened()
         channel.turn.check_thread()
-        if (
-            channel.write_paused
-            or not (channel.sendable or channel.packs)
-            or not (type(message) is str or type(message) is bytes)  # the length of others is not in bytes
-            or len(channel._encoder) + len(message) > channel._easy
-        ) and not channel.may_buffer(message):
+        plain = type(message) is str or type(message) is bytes  # the length of others is not in bytes
+        if not (plain and channel.has_room(len(message))) and not channel.may_buffer(message):
             return False
         channel.write(message)
         return True
