@@ -26,6 +26,7 @@ from ..handshake.uri import format_address
 from ..serving import accepting_response, negotiate, tell_end
 from ..session import LINGER, Limits
 from ..telling import tell
+from ..transport.backlog import Backlog
 from ..transport.loops import end_in_steps
 from ..transport.sockets import can_take_over, nothing_unread, take_over
 from ..transport.timers import CoarseTimer
@@ -345,9 +346,11 @@ class Bridge(EventEndpoint):
         del self._upgrade
         if accepted.headers or host.limits.extensions:
             self.ws.response = head  # the application's headers and extensions cannot be made again
-        self.protocol.open(host, _SERVER, self.ws, transport, compression, head)
+        moves = can_take_over(host.loop, transport)
+        used = self.protocol.with_backlog(transport) if moves else transport
+        self.protocol.open(host, _SERVER, self.ws, used, compression, head)
         self.join(self.protocol)
-        if can_take_over(host.loop, transport):
+        if moves:
             self.protocol.moves = MOVE_READS
             host.move_later(self.protocol)
         else:
@@ -652,6 +655,8 @@ class BridgeProtocol(ConnectionProtocol):
         if transport.get_write_buffer_size():
             self.moves = 1  # unsent bytes would be overtaken: try again with the next read
             return
+        if isinstance(transport, Backlog):
+            transport = transport.inner
         # Not in the context of the application's task: what is received is the server's business.
         taken = host.context.copy().run(take_over, host.loop, transport, self)
         if taken is not None:
@@ -661,8 +666,25 @@ class BridgeProtocol(ConnectionProtocol):
     def finished(self) -> None:
         """Called when the connection and the application have both ended."""
 
+    def with_backlog(self, transport: asyncio.Transport) -> Backlog:
+        """Return what the connection uses until it is moved: it may be slow only for a peer that reads slowly."""
+        return Backlog(transport, super().pause_writing, self._resume_writing)
+
+    def pause_writing(self) -> None:
+        """Called by the transport when more than `write_limit` is unsent, or anything where there is a `Backlog`."""
+        if isinstance(self.transport, Backlog):
+            self.transport.pause_writing()
+        else:
+            super().pause_writing()
+
     def resume_writing(self) -> None:
-        """Called by the transport when less than a quarter of `write_limit` is unsent."""
+        """Called by the transport when less than a quarter of `write_limit` is unsent, or nothing."""
+        if isinstance(self.transport, Backlog):
+            self.transport.resume_writing()
+        else:
+            self._resume_writing()
+
+    def _resume_writing(self) -> None:
         super().resume_writing()
         self.bridge.resume()
 
