@@ -124,7 +124,7 @@ async def test_marks() -> None:
 
 @pytest.mark.parametrize("end", ["close", "write_eof"])
 async def test_the_end_comes_after_what_is_held(end: str) -> None:
-    async with connected() as (backlog, protocol, peer):
+    async with connected() as (backlog, _, peer):
         assert backlog.can_write_eof()
         backlog.write(MUCH)
         await until(lambda: backlog._full)
@@ -146,7 +146,7 @@ async def test_abort_drops_what_is_held() -> None:
 
 
 async def test_the_rest_is_the_inner_transports() -> None:
-    async with connected() as (backlog, protocol, peer):
+    async with connected() as (backlog, protocol, _):
         assert backlog.get_protocol() is protocol
         assert backlog.get_extra_info("socket").fileno() == backlog.inner.get_extra_info("socket").fileno()
         assert backlog.get_extra_info("nothing", 7) == 7

@@ -39,7 +39,7 @@ class Backlog(asyncio.Transport):
         self.inner = inner
         self._pause = pause
         self._resume = resume
-        self._held: list[bytes | memoryview] = []
+        self._held: list[bytes] = []
         self._size = 0  # bytes of `_held`
         self._high, self._low = _HIGH, _HIGH // 4
         inner.set_write_buffer_limits(0)
@@ -81,7 +81,7 @@ class Backlog(asyncio.Transport):
             for part in parts:
                 self._hold(part)
         elif len(parts) == 2:
-            write_parts(self.inner, *parts)
+            write_parts(self.inner, bytes(parts[0]), bytes(parts[1]))
         else:
             self.inner.write(b"".join(parts))
         if self._full:
