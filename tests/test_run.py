@@ -89,7 +89,7 @@ class Running:
     def log(self) -> str:
         return "\n".join(self.lines)
 
-    def wait(self, condition: Callable[[], Any], seconds: float = 20) -> Any:
+    def wait(self, condition: Callable[[], Any], seconds: float = 60) -> Any:
         end = time.monotonic() + seconds
         while not (result := condition()):
             assert time.monotonic() < end, self.log
@@ -105,7 +105,7 @@ class Running:
         return int(self.wait_log(r"listening on 127\.0\.0\.1:(\d+)")[1])
 
     def connect(self, **options: Any) -> Any:
-        return connect(f"ws://127.0.0.1:{self.port}/", **options)
+        return connect(f"ws://127.0.0.1:{self.port}/", **{"open_timeout": 60, **options})
 
     def ask(self, text: str) -> str:
         with self.connect() as ws:

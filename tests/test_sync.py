@@ -14,7 +14,6 @@ import ssl
 import sys
 import threading
 import time
-import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -955,6 +954,7 @@ def agree(peer: Peer) -> None:
 @contextlib.contextmanager
 def at_most(size: int) -> Iterator[None]:
     """Measure the memory that Python takes meanwhile."""
+    tracemalloc = pytest.importorskip("tracemalloc")  # PyPy has none
     tracemalloc.start()
     try:
         yield

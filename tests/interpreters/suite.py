@@ -18,6 +18,7 @@ FEW = (
     "pytest-xdist>=3.6",
     "multidict>=6",
     "httptools>=0.6",
+    "websockets>=15",
 )
 CODEC = (
     "tests/test_codec_decode.py",
