@@ -472,7 +472,7 @@ async def test_large_data_both_ways_at_once() -> None:
     server.register_stream_handler(None, copy)
     async with server:
         await server.start("127.0.0.1", 0)
-        async with await connect_raw(server) as client, asyncio.timeout(20):
+        async with await connect_raw(server) as client, asyncio.timeout(60):
             chunk = bytes(range(256)) * 1024
 
             async def send() -> None:
