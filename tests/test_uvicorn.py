@@ -18,14 +18,15 @@ from typing import Any
 
 import pytest
 import uvicorn
-from asgi_helpers import WAYS, Event, Receive, Recorder, Scope, Send, accept, echo, running
+import uvloop
+from asgi_helpers import WAYS, Event, Quiet, Receive, Recorder, Running, Scope, Send, accept, echo, running
 from raw import MASK, PATIENCE, RawClient, binary, close, open_raw, ping, request, text
 from shared import until
 from vectors import PONG, frame
 
 import wsfast.uvicorn
 from wsfast import Deflate
-from wsfast.asgi import ClientDisconnected, Host, broadcast, of
+from wsfast.asgi import ClientDisconnected, Host, bridge, broadcast, of
 from wsfast.asgi.conversation import message_of
 from wsfast.uvicorn.protocol import Options, limits_of
 
@@ -220,6 +221,32 @@ async def test_a_subprotocol_may_be_given_as_a_header() -> None:
         assert client.headers["sec-websocket-protocol"] == "v1"
 
 
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"client": None}, ' - "WebSocket /a" [accepted]'),
+        ({"client": ("10.0.0.1", None)}, '10.0.0.1 - "WebSocket /a" [accepted]'),
+        ({"client": ["::1", 5]}, '::1:5 - "WebSocket /a" [accepted]'),
+        ({"client": "somewhere", "raw_path": None}, 'somewhere - "WebSocket /a" [accepted]'),
+        ({"client": None, "path": "/\u20ac\r", "raw_path": None}, ' - "WebSocket /\\u20ac\\r" [accepted]'),
+    ],
+)
+async def test_what_middleware_makes_of_the_scope_can_be_logged(
+    changes: dict[str, Any], line: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "uvicorn.error")
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        scope.update(changes)
+        await echo(scope, receive, send)
+
+    async with running(app) as run, await run.open() as client:
+        await client.handshake(path="/a")
+        assert client.status == 101
+        assert line in caplog.messages
+        await client.end()
+
+
 async def test_close_before_accept_is_403(way: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
     seen = []
 
@@ -299,6 +326,44 @@ async def test_a_denial_response_waits_for_a_peer_that_does_not_read() -> None:
         client.abort()
         await until(lambda: not run.state.tasks)
     assert pieces < 200
+
+
+async def test_a_long_denial_response_comes_whole_however_slowly_it_is_read(
+    way: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bridge, "LINGER", 0.25)
+    size = 8_000_000
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.http.response.start", "status": 400, "headers": []})
+        await send({"type": "websocket.http.response.body", "body": bytes(size)})
+
+    async with running(app, **way) as run, await run.open() as client:
+        client.writer.write(request())
+        head = await client.reader.readuntil(b"\r\n\r\n")
+        assert b"content-length: 8000000\r\n" in head
+        for _ in range(20):
+            await client.reader.readexactly(size // 20)
+            await asyncio.sleep(0.05)  # in all four times as long as a peer may take that takes nothing
+        assert await client.reader.read() == b""
+
+
+async def test_a_peer_that_takes_nothing_of_a_long_denial_response_is_dropped(
+    way: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bridge, "LINGER", 0.25)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.http.response.start", "status": 400, "headers": []})
+        await send({"type": "websocket.http.response.body", "body": bytes(50_000_000)})
+
+    async with running(app, **way) as run, await run.open() as client:
+        client.writer.write(request())
+        client.pause_reading()
+        await until(lambda: run.state.connections)
+        await until(lambda: not run.state.connections)
 
 
 @pytest.mark.parametrize(
@@ -1155,6 +1220,19 @@ async def test_http_and_then_a_websocket_on_one_connection() -> None:
         await client.end()
 
 
+@pytest.mark.filterwarnings("ignore:Uvicorn's native WSGI:DeprecationWarning")
+@pytest.mark.parametrize("ws", ["auto", wsfast.uvicorn.Protocol], ids=["auto", "Protocol"])
+async def test_http_leaves_a_program_of_wsgi_to_uvicorn(ws: Any) -> None:
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        start_response("200 OK", [("content-length", "2")])
+        return [b"hi"]
+
+    options = {"http": wsfast.uvicorn.HTTP, "ws": ws, "interface": "wsgi", "timeout_keep_alive": 0}
+    async with running(app, **options) as run, await run.open() as client:
+        await client.handshake()
+        assert (client.status, client.body) == (200, b"hi")
+
+
 @pytest.mark.parametrize("ws", ["none", "websockets-sansio"])
 async def test_http_obeys_another_choice_of_ws(ws: str) -> None:
     seen = []
@@ -1395,6 +1473,27 @@ async def test_nothing_is_kept_of_a_connection_that_has_ended(way: dict[str, Any
             await until(lambda: kept[0]() is None)
         finally:
             gc.enable()
+
+
+@pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_a_server_that_runs_again(way: dict[str, Any], loop_factory: Any) -> None:
+    server = Quiet(uvicorn.Config(echo, host="127.0.0.1", port=0, lifespan="off", log_config=None, **way))
+
+    async def once() -> None:
+        server.should_exit = server.started = False
+        task = asyncio.create_task(server.serve())
+        await until(lambda: server.started)
+        run = Running(server, task)
+        client = await run.connect()
+        client.send(text("hello"))
+        assert await client.receive_message() == "hello"
+        await run.stop()
+        assert await client.receive_close() == (1012, "")
+        client.abort()
+
+    for _ in range(2):
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            runner.run(once())
 
 
 async def test_serve() -> None:

@@ -30,6 +30,7 @@ from ..transport.backlog import Backlog
 from ..transport.loops import end_in_steps
 from ..transport.sockets import can_take_over, nothing_unread, take_over
 from ..transport.timers import CoarseTimer
+from ..transport.unacknowledged import unsent_by
 from .conversation import (
     Accept,
     Answer,
@@ -149,11 +150,9 @@ class Host:
     def log_access(self, scope: Scope, outcome: str) -> None:
         """Log what the application did with a request."""
         if self.logger.isEnabledFor(logging.INFO):
-            client = scope["client"]
-            where = "%s:%d" % client if client else ""  # noqa: UP031 - as uvicorn does
             # uvicorn shows the query, which often holds a token.
-            target = scope["raw_path"].decode("latin-1") + ("?..." if scope["query_string"] else "")
-            tell(self.logger.info, '%s - "WebSocket %s" %s', where, target, outcome)
+            target = _target(scope) + ("?..." if scope.get("query_string") else "")
+            tell(self.logger.info, '%s - "WebSocket %s" %s', _where(scope.get("client")), target, outcome)
 
     def run(self, bridge: Bridge) -> asyncio.Task[None]:
         """Run the application for one connection."""
@@ -216,6 +215,7 @@ class Bridge(EventEndpoint):
         "_parser",
         "_stopping",
         "_task",
+        "_unsent",
         "_upgrade",
         "_waiters",
         "asked",
@@ -385,12 +385,19 @@ class Bridge(EventEndpoint):
         if transport.is_closing():
             return
         end_in_steps(transport)
+        self._unsent = unsent_by(transport)
         self.host.timer.set(self, LINGER if self._stopping is None else LINGER / 4)
 
     def on_deadline(self) -> None:
         """Called by the timer when a peer that was refused does not go."""
-        if self.transport is not None:
-            self.transport.abort()
+        transport = self.transport
+        if transport is None:
+            return
+        before, self._unsent = self._unsent, unsent_by(transport)
+        if self._unsent < before and self._stopping is None:
+            self.host.timer.set(self, LINGER)  # it takes a long response slowly
+        else:
+            transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called when the transport has ended, before the connection was open or after."""
@@ -472,7 +479,8 @@ class Bridge(EventEndpoint):
                 self._respond(action)
             except ValueError as exc:  # of the server's own headers
                 tell(self.host.logger.error, "a WebSocket is not answered: %s", exc)
-                self.on_deadline()
+                if self.transport is not None:
+                    self.transport.abort()
         elif isinstance(action, Close):
             cause = CloseCause.HANDLER_ERROR if failed else CloseCause.LOCAL
             self.protocol.start_close(action.code, action.reason, cause)
@@ -717,6 +725,19 @@ def _is_end(exc: BaseException) -> bool:
         return all(_is_end(one) for one in exc.exceptions)
     # What frameworks raise in an endpoint that receives or sends then; many endpoints do not catch it.
     return isinstance(exc, ClientDisconnected) or any(kind.__name__ in _ENDS for kind in type(exc).__mro__)
+
+
+def _where(client: Any) -> str:
+    """Tell where a client is, as uvicorn does; middleware may have put something else there."""
+    if isinstance(client, (tuple, list)):
+        return ":".join(str(part) for part in client if part is not None)
+    return "" if client is None else format_address(client)
+
+
+def _target(scope: Scope) -> str:
+    """Return the path as it was asked for; middleware may have dropped it, or have left another one only."""
+    raw_path = scope.get("raw_path")
+    return raw_path.decode("latin-1") if isinstance(raw_path, bytes) else ascii(scope.get("path", ""))[1:-1]
 
 
 def _address(address: Any) -> Address | None:

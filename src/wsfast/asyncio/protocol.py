@@ -26,7 +26,7 @@ from ..session import Do, Limits, Session
 from ..telling import tell
 from ..transport.loops import PerLoop
 from ..transport.timers import CoarseTimer
-from ..transport.unacknowledged import unacknowledged_by
+from ..transport.unacknowledged import unsent_by
 from .channel import PAUSED_HELD, PAUSED_WRITING, Channel, Turn
 from .outbox import Outbox, Waiters, size_of
 from .room import Room
@@ -295,7 +295,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         transport = self.transport
         if transport is not None:
             self.session.sent = self.bytes_sent
-            self.session.unsent = transport.get_write_buffer_size() + unacknowledged_by(transport)
+            self.session.unsent = unsent_by(transport)
 
     def handle_event(self, event: Event) -> None:
         """Do what an event of the decoder other than a message asks for."""

@@ -9,7 +9,7 @@ if sys.platform == "linux":
     import fcntl
     import termios
 
-__all__ = ["unacknowledged", "unacknowledged_by"]
+__all__ = ["unacknowledged", "unacknowledged_by", "unsent_by"]
 
 
 def unacknowledged(sock: Any) -> int:
@@ -32,3 +32,8 @@ def unacknowledged_by(transport: Any) -> int:
     if tell is not None:
         return tell()  # type: ignore[no-any-return]
     return unacknowledged(transport.get_extra_info("socket"))
+
+
+def unsent_by(transport: Any) -> int:
+    """Return how many bytes written to an asyncio transport the peer has not taken: those that wait in it, too."""
+    return transport.get_write_buffer_size() + unacknowledged_by(transport)  # type: ignore[no-any-return]

@@ -13,12 +13,13 @@ from ..asgi.bridge import HEAD_LIMITS, Bridge
 from ..exceptions import HandshakeRefused
 from ..handshake import RequestParser, check_request
 from ..handshake.http11 import take_request
-from .protocol import Protocol, UvicornHost, are_responses_due, chosen
+from ..session import LINGER
+from .protocol import Protocol, UvicornHost, are_responses_due, chosen, is_stopping
 
 if TYPE_CHECKING:
     from uvicorn.config import Config
 
-__all__ = ["HTTP"]
+__all__ = ["HTTP", "awaits_request"]
 
 
 class _First(Bridge):
@@ -73,7 +74,7 @@ class HTTP(Protocol):
         host, transport = cast(UvicornHost, self.bridge.host), self.bridge.transport
         assert transport is not None
         self.bridge.forget()
-        http = _HTTPTools(host.config, self._state, host.state or {}, host.loop)
+        http = _HTTPTools(host.config, self._state, cast("dict[str, Any]", host.state), host.loop)
         if host.kind is not None:
             http.ws_protocol_class = cast(Any, host.kind)
         http.connection_made(transport)
@@ -82,6 +83,8 @@ class HTTP(Protocol):
         transport.pause_reading()
         transport.resume_reading()
         http.data_received(data)
+        if is_stopping(self._state):
+            host.loop.call_later(LINGER, http.shutdown)
 
 
 class _HTTPTools(HttpToolsProtocol):
@@ -136,3 +139,10 @@ class _HTTPTools(HttpToolsProtocol):
         protocol = transport.get_protocol()
         if trailing and isinstance(protocol, Protocol):
             protocol.data_received(trailing)
+
+
+def awaits_request(connection: Any) -> bool:
+    """Tell whether one of a server's connections was accepted, and its first request has not come yet, or not whole."""
+    if isinstance(connection, HTTP):
+        return not connection.bridge.asked
+    return isinstance(connection, _HTTPTools) and cast(Any, connection.cycle) is None

@@ -15,7 +15,7 @@ from ..extensions import ServerExtensionFactory, check_factories
 from ..handshake.headers import header_line
 from ..handshake.uri import format_address
 from ..options import refuse_unknown
-from ..session import Limits, Overflow
+from ..session import LINGER, Limits, Overflow
 from ..telling import tell
 
 if TYPE_CHECKING:
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from ..topics import Topics
 
 __all__ = ["Options", "Protocol", "UvicornHost", "configure"]
+
+
+_STOPPING: Final = "wsfast_stopping"
+"""The attribute of uvicorn's state which says that the server stops."""
 
 
 class Options(TypedDict, total=False):
@@ -140,7 +144,7 @@ class Protocol(BridgeProtocol):
     ) -> None:
         hosts: dict[type[Protocol], UvicornHost] | None = server_state.__dict__.get("wsfast_hosts")
         host = None if hosts is None else hosts.get(type(self))
-        if host is None:
+        if host is None or host.state is not app_state:
             host = self._make_host(config, server_state, app_state, _loop)
         super().__init__(host)
         self._state = server_state
@@ -160,7 +164,9 @@ class Protocol(BridgeProtocol):
         hosts: dict[type[Protocol], UvicornHost] = state.__dict__.setdefault("wsfast_hosts", {})
         kind = cls.choose(config)
         host = hosts.get(kind)
-        if host is None:
+        # A server that runs again has another lifespan, mostly on another loop.
+        if host is None or host.state is not app_state:
+            state.__dict__.pop(_STOPPING, None)
             host = UvicornHost(config, state, app_state, kind.options, loop or asyncio.get_running_loop())
         hosts[cls] = hosts[kind] = host
         return host
@@ -185,6 +191,8 @@ class Protocol(BridgeProtocol):
             )
         else:
             super().connection_made(transport)
+            if is_stopping(self._state):
+                self.bridge.host.loop.call_later(LINGER, self.bridge.stop)
 
     def data_received(self, data: bytes) -> None:
         """Called by uvicorn's HTTP protocol, and by a transport that began to read for that one."""
@@ -217,6 +225,7 @@ class Protocol(BridgeProtocol):
 
     def shutdown(self) -> None:
         """Called by uvicorn when it stops."""
+        note_stop(self._state)
         self.bridge.stop()
 
 
@@ -246,6 +255,20 @@ class _Unanswered:
         self._protocol.finished()
 
 
+def note_stop(state: ServerState) -> None:
+    """Note that a server stops.
+
+    uvicorn tells the connections that there are, and then waits for all. One that was accepted may be set up later,
+    above all by TLS: it is served, and told by itself, after `LINGER` seconds.
+    """
+    state.__dict__[_STOPPING] = True
+
+
+def is_stopping(state: ServerState) -> bool:
+    """Tell whether a server stops."""
+    return _STOPPING in state.__dict__
+
+
 def are_responses_due(http: Any) -> bool:
     """Tell whether one of uvicorn's HTTP protocols has responses to finish."""
     cycle = getattr(http, "cycle", None)  # of the latest request that is not for a WebSocket
@@ -255,7 +278,7 @@ def are_responses_due(http: Any) -> bool:
 def chosen(config: Config) -> type[Protocol] | None:
     """Return the class that is to serve WebSockets; None if uvicorn was told to have others, or nobody, do it."""
     if config.ws == "auto":
-        return Protocol
+        return None if config.interface == "wsgi" else Protocol
     kind = config.ws_protocol_class
     return kind if isinstance(kind, type) and issubclass(kind, Protocol) else None
 
