@@ -23,6 +23,9 @@ _BEAT: Final = 1.0
 _HANDSHAKES: Final = 2.0
 """Seconds for opening handshakes under way to finish, when a worker is told to end."""
 
+_PATIENCE: Final = 0.75
+"""The part of `stop_timeout` after which an ASGI application's requests are cancelled; its lifespan has the rest."""
+
 _logger = logging.getLogger("wsfast.workers")
 
 
@@ -147,11 +150,13 @@ async def _serve(
     program = await resolve(target)
     if not isinstance(program, Server):
         try:
-            serve_asgi = importlib.import_module("wsfast.uvicorn").serve
+            serve_asgi = importlib.import_module("wsfast.uvicorn.serving").run_server
         except ImportError as exc:
             raise TargetError(f"an ASGI application is served by uvicorn, which must be installed: {exc}") from None
         tls = {} if settings.certfile is None else {"ssl_certfile": settings.certfile, "ssl_keyfile": settings.keyfile}
-        await serve_asgi(program, sockets, stop=stop, started=ready, **tls)
+        patience = settings.stop_timeout * _PATIENCE
+        drain = min(_HANDSHAKES, patience / 2)
+        await serve_asgi(program, sockets, stop=stop, started=ready, drain=drain, patience=patience, **tls)
         return
     context = None if settings.certfile is None else load_certificate(settings.certfile, settings.keyfile)
     for sock in sockets:
