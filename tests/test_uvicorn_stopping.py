@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -228,3 +229,17 @@ def test_a_worker_ends_in_order_whatever_its_application_does(tmp_path: Path, wh
         run.process.stdout.close()
         assert lines[-1] == ("cancelled" if what == "starts" else "ended")
         assert "exit status 0" in run.log
+        assert re.search(r"worker 1\[\d+\] INFO uvicorn\.error: Waiting for application startup", run.log)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the supervisor is POSIX's")
+def test_the_log_level_of_run_is_uvicorns_too(tmp_path: Path) -> None:
+    program = tmp_path / "app.py"
+    program.write_text(PROGRAM.replace("START", "0"))
+    with supervised(program, "--log-level", "error", target="app:app", stdout=subprocess.PIPE) as run:
+        assert run.process.stdout is not None
+        assert run.process.stdout.readline() == "starting\n"
+        assert run.end() == 0
+        assert run.process.stdout.read() in ("ended\n", "cancelled\n")
+        run.process.stdout.close()
+        assert run.log == ""

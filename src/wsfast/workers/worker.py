@@ -153,10 +153,13 @@ async def _serve(
             serve_asgi = importlib.import_module("wsfast.uvicorn.serving").run_server
         except ImportError as exc:
             raise TargetError(f"an ASGI application is served by uvicorn, which must be installed: {exc}") from None
-        tls = {} if settings.certfile is None else {"ssl_certfile": settings.certfile, "ssl_keyfile": settings.keyfile}
+        # Without `log_config`, uvicorn's lines go where all others go.
+        options: dict[str, Any] = {"log_config": None}
+        if settings.certfile is not None:
+            options |= {"ssl_certfile": settings.certfile, "ssl_keyfile": settings.keyfile}
         patience = settings.stop_timeout * _PATIENCE
         drain = min(_HANDSHAKES, patience / 2)
-        await serve_asgi(program, sockets, stop=stop, started=ready, drain=drain, patience=patience, **tls)
+        await serve_asgi(program, sockets, stop=stop, started=ready, drain=drain, patience=patience, **options)
         return
     context = None if settings.certfile is None else load_certificate(settings.certfile, settings.keyfile)
     for sock in sockets:
