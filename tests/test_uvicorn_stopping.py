@@ -217,7 +217,7 @@ def test_a_worker_ends_in_order_whatever_its_application_does(tmp_path: Path, wh
         assert run.process.stdout is not None
         assert run.process.stdout.readline() == "starting\n"
         if what != "starts":
-            run.wait_log("workers are ready")
+            run.wait_log("1 worker is ready")
             with socket.create_connection(("127.0.0.1", run.port), PATIENCE) as sock:
                 sock.sendall(GET)
                 assert sock.recv(4096)
