@@ -8,6 +8,7 @@ import logging
 import pickle
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -21,6 +22,7 @@ from test_proxied import LINE, SIGNATURE, V4, V6
 import wsfast
 import wsfast.metrics
 import wsfast.sync
+from wsfast.handshake import Response
 
 REQUEST = (
     b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
@@ -92,6 +94,12 @@ def serving(request: pytest.FixtureRequest) -> Callable[..., contextlib.Abstract
         yield from run(hook, options)
 
     return make
+
+
+@pytest.fixture(params=[on_asyncio, in_threads, on_trio], ids=["asyncio", "threads", "trio"])
+def serving_all(request: pytest.FixtureRequest) -> Callable[..., contextlib.AbstractContextManager[tuple[Any, Any]]]:
+    """The same, on asyncio too."""
+    return contextlib.contextmanager(request.param)
 
 
 def dial(address: Any, *pieces: bytes) -> socket.socket:
@@ -337,3 +345,57 @@ def test_a_log_that_fails_takes_nothing_with_it(shell: Any, capfd: pytest.Captur
     assert len(broken.told) >= 7
     assert not [line for line in broken.told if line.startswith("telling: ")]  # each names where it was told
     assert capfd.readouterr().err.count("RuntimeError: the log is broken") == len(broken.told)
+
+
+@pytest.fixture
+def short_linger(monkeypatch: pytest.MonkeyPatch) -> float:
+    """Have servers wait 1 s for a peer that takes nothing of a response."""
+    for module in ("wsfast.server.accepting", "wsfast.sync.server", "wsfast.trio.server"):
+        monkeypatch.setattr(f"{module}.LINGER", 1.0)
+    return 1.0
+
+
+def small() -> socket.socket:
+    """Make a socket that holds little of what comes."""
+    sock = socket.socket()
+    sock.settimeout(PATIENCE)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+    return sock
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_a_long_response_comes_whole_however_slowly_it_is_read(
+    serving_all: Callable[..., Any], short_linger: float, certs: Certificates, tls: bool
+) -> None:
+    size, steps = 8_000_000, 20
+    options = {"ssl": certs.server_context()} if tls else {}
+    with serving_all(lambda ws, request: Response(400, body=bytes(size)), options) as (_, address):
+        sock = small()
+        sock.connect(address)
+        with certs.client_context().wrap_socket(sock, server_hostname="localhost") if tls else sock as sock:
+            sock.sendall(REQUEST % b"")
+            taken = len(read_to(sock, b"\r\n\r\n").partition(b"\r\n\r\n")[2])
+            for step in range(1, steps + 1):
+                while taken < size * step // steps:
+                    taken += len(sock.recv(4096)) or pytest.fail(f"the end came after {taken} bytes")
+                time.sleep(3 * short_linger / steps)  # in all longer than a peer may take that takes nothing
+            assert taken == size
+            assert sock.recv(1) == b""
+
+
+@pytest.mark.usefixtures("short_linger")
+def test_a_peer_that_takes_nothing_of_a_long_response_is_dropped(serving_all: Callable[..., Any]) -> None:
+    def answered(sock: socket.socket) -> bytes:
+        sock.sendall(REQUEST % b"")
+        return read_to(sock, b"\r\n").split()[1]
+
+    def is_free(address: Any) -> bool:
+        with dial(address) as sock:
+            return answered(sock) == b"400"
+
+    long = Response(400, body=bytes(50_000_000))
+    with serving_all(lambda ws, request: long, {"max_connections": 1}) as (_, address), small() as sock:
+        sock.connect(address)
+        assert answered(sock) == b"400"
+        assert not is_free(address)
+        until(lambda: is_free(address))

@@ -30,7 +30,7 @@ from ..transport.backlog import Backlog
 from ..transport.loops import end_in_steps
 from ..transport.sockets import can_take_over, nothing_unread, take_over
 from ..transport.timers import CoarseTimer
-from ..transport.unacknowledged import unsent_by
+from ..transport.unacknowledged import Progress, unsent_by
 from .conversation import (
     Accept,
     Answer,
@@ -213,9 +213,9 @@ class Bridge(EventEndpoint):
         "_ended",
         "_opened",
         "_parser",
+        "_progress",
         "_stopping",
         "_task",
-        "_unsent",
         "_upgrade",
         "_waiters",
         "asked",
@@ -385,7 +385,7 @@ class Bridge(EventEndpoint):
         if transport.is_closing():
             return
         end_in_steps(transport)
-        self._unsent = unsent_by(transport)
+        self._progress = Progress(unsent_by(transport))
         self.host.timer.set(self, LINGER if self._stopping is None else LINGER / 4)
 
     def on_deadline(self) -> None:
@@ -393,8 +393,7 @@ class Bridge(EventEndpoint):
         transport = self.transport
         if transport is None:
             return
-        before, self._unsent = self._unsent, unsent_by(transport)
-        if self._unsent < before and self._stopping is None:
+        if self._stopping is None and self._progress.goes_on(unsent_by(transport)):
             self.host.timer.set(self, LINGER)  # it takes a long response slowly
         else:
             transport.abort()

@@ -20,6 +20,7 @@ from ..session import LINGER
 from ..telling import tell
 from ..transport.loops import end_in_steps
 from ..transport.sockets import SocketTransport
+from ..transport.unacknowledged import Progress, unsent_by
 
 if TYPE_CHECKING:
     from ..asyncio.protocol import ConnectionProtocol
@@ -104,6 +105,7 @@ class ServerOpening:
         "_known",
         "_late",
         "_parser",
+        "_progress",
         "_protocol",
         "_request",
         "_task",
@@ -126,6 +128,7 @@ class ServerOpening:
         self._late = b""  # what came behind the request
         self._answered = False
         self._expired = False
+        self._progress: Progress | None = None  # of a response that is sent
         self.surplus: bool = False
         self.has_place: bool = False  # whether it counts for `max_connections`
         self.ws: WebSocket
@@ -219,6 +222,9 @@ class ServerOpening:
             self._answered = True
             if self._task is not None:
                 self._task.cancel()
+        elif self._progress is not None and self._progress.goes_on(unsent_by(self.transport)):
+            self.server.timer.set(self, LINGER)  # it takes a long response slowly
+            return
         self.transport.abort()
 
     def stop(self) -> None:
@@ -329,4 +335,5 @@ class ServerOpening:
         self.server._request_answered(status_code)
         transport.write(data)
         end_in_steps(transport)
+        self._progress = Progress(unsent_by(transport))
         self.server.timer.set(self, LINGER)

@@ -44,6 +44,7 @@ from wsfast.transport.binding import (
     check_backlog,
     part_listen,
 )
+from wsfast.transport.unacknowledged import Progress, unacknowledged
 
 from ..telling import tell
 from .link import Deadline, Link
@@ -217,10 +218,21 @@ class _Served:
         self._server._request_answered(status_code)
         link.write(data)
         link.end()
-        deadline = Deadline(LINGER)
+        progress = Progress(self._untaken())
         with suppress(OSError):
-            while link.receive(deadline):
-                pass
+            while True:
+                deadline = Deadline(LINGER)
+                try:
+                    while link.receive(deadline):
+                        pass
+                    return
+                except TimeoutError:
+                    if self._server.closing or not progress.goes_on(self._untaken()):
+                        return
+
+    def _untaken(self) -> int:
+        """Return how many bytes of what was sent the peer has not taken."""
+        return self._link.unsent + unacknowledged(self._link.sock)
 
     # --- The open connection
 

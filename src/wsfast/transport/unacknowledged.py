@@ -9,7 +9,7 @@ if sys.platform == "linux":
     import fcntl
     import termios
 
-__all__ = ["unacknowledged", "unacknowledged_by", "unsent_by"]
+__all__ = ["Progress", "unacknowledged", "unacknowledged_by", "unsent_by"]
 
 
 def unacknowledged(sock: Any) -> int:
@@ -37,3 +37,21 @@ def unacknowledged_by(transport: Any) -> int:
 def unsent_by(transport: Any) -> int:
     """Return how many bytes written to an asyncio transport the peer has not taken: those that wait in it, too."""
     return transport.get_write_buffer_size() + unacknowledged_by(transport)  # type: ignore[no-any-return]
+
+
+class Progress:
+    """Tells whether a peer goes on taking what was sent to it: a long response may take it longer than any limit.
+
+    Args:
+        untaken: how many bytes it has not taken.
+    """
+
+    __slots__ = ("_untaken",)
+
+    def __init__(self, untaken: int) -> None:
+        self._untaken = untaken
+
+    def goes_on(self, untaken: int) -> bool:
+        """Tell whether it has taken some since the call before, given how many bytes it has not taken now."""
+        before, self._untaken = self._untaken, untaken
+        return untaken < before

@@ -41,6 +41,7 @@ from wsfast.transport.binding import (
     check_backlog,
     part_listen,
 )
+from wsfast.transport.unacknowledged import Progress, unacknowledged
 
 from ..telling import tell
 from .bytestream import StreamBroken
@@ -61,6 +62,8 @@ ProcessRequest: TypeAlias = Callable[[WebSocket, Request], "Response | Awaitable
 ProcessResponse: TypeAlias = Callable[[WebSocket, Request, Response], "Response | Awaitable[Response | None] | None"]
 SelectSubprotocol: TypeAlias = Callable[[WebSocket, Sequence[str]], "str | None"]
 
+_PIECE: Final = 4096
+"""Bytes of a response that are sent at a time, so that it shows that a slow peer takes them."""
 _MOST_SURPLUS: Final = 64
 """With `max_connections` reached, so many clients at a time are answered 503; others are dropped."""
 
@@ -389,9 +392,24 @@ class Server(CountingServer):
         transport.linger = True
         status_code, data = self._serialize(response, request)
         self._request_answered(status_code)
-        with trio.move_on_after(LINGER), suppress(OSError, trio.BrokenResourceError, trio.ClosedResourceError):
-            await stream.send_all(data)
-            await stream.aclose()
+        rest = len(data)
+
+        async def give_up() -> None:
+            progress = Progress(rest)
+            while True:
+                await trio.sleep(LINGER)
+                if self.closing or not progress.goes_on(rest + unacknowledged(transport.sock)):
+                    nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(give_up)
+            with suppress(OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+                while rest:
+                    start = len(data) - rest
+                    await stream.send_all(data[start : start + _PIECE])
+                    rest = max(0, rest - _PIECE)
+                await stream.aclose()
+            nursery.cancel_scope.cancel()
 
     def _places(self) -> int:
         return len(self._served)
