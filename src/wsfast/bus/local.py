@@ -17,7 +17,7 @@ import stat
 import sys
 import tempfile
 from bisect import insort
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from operator import attrgetter
 from pathlib import Path
 from struct import Struct
@@ -567,88 +567,58 @@ class LocalBus(Bus):
     # --- What others send -----------------------------------------------------------------------------------
 
     def _handle(self, stream: _Stream, kind: int, topic: str, body: bytes) -> None:
-        receiver = self._receiver
-        if receiver is None or self._closed:
+        if self._receiver is None or self._closed:
             return
-        if kind == _F_HELLO:
-            version, origin = _HELLO.unpack(body)
-            if version != _VERSION:
-                raise ValueError(f"version {version} of the local bus, not {_VERSION}")
-            if stream.origin or not origin or origin == self._origin:
-                raise ValueError("a second greeting, or one of this process itself")
-            stream.origin = origin
-            self._meet(origin)
-            return
-        if kind == MESSAGE:
-            if topic.encode() in self._topics:  # it came together with the greeting
-                receiver.received(topic, body, None)
-            return
-        if kind == _F_HISTORY:
-            epoch, offset = _PLACE.unpack_from(body)
-            if topic.encode() in self._topics:
-                receiver.received(topic, body[_PLACE.size :], Position(_epoch_text(epoch), offset))
-            return
-        if kind == _F_STORED:
-            id_, epoch, offset = _ID.unpack_from(body)[0], *_PLACE.unpack_from(body, _ID.size)
-            self._confirmed(id_, Position(_epoch_text(epoch), offset))
-            return
-        if kind == _F_KEEPER:
-            self._keeper_is(stream.origin, _ID.unpack(body)[0])
-            return
-        if kind == _F_SYNCED:
-            waiting = self._syncs.get(_ID.unpack(body)[0])
-            if waiting is not None:
-                waiting[1].discard(stream.origin)
-                if not waiting[1] and not waiting[0].done():
-                    waiting[0].set_result(None)
-            return
-        if kind == _F_READING:
-            self._take_reading(body)
-            return
-        if kind == _F_MISSED:
-            receiver.missed(list(self._topics.values()))
-            return
-        peer = self._peers.get(stream.origin)
-        if peer is None:
-            return  # its end is known already
-        if kind == _F_SUBSCRIBE:
-            if topic not in peer.topics:
-                self._share_out()
-                peer.topics.add(topic)
-                insort(self._interested.setdefault(topic, []), peer, key=_origin)
-        elif kind == _F_UNSUBSCRIBE:
-            peer.topics.discard(topic)
-            self._lose_interest(peer, topic)
-        elif kind == _F_SYNC:
-            peer.send(make(_F_SYNCED, "", body))
-        elif kind == _F_STORE:
-            id_, size, ttl = _STORE.unpack_from(body)
-            if not (size and 0 < ttl < _MAX_TTL):
-                raise ValueError(f"a history of {size} messages for {ttl} s")
-            position = self._keep(topic, body[_STORE.size :], size, ttl)
-            if position is not None:
-                place = _PLACE.pack(_epoch_number(position.epoch), position.offset)
-                peer.send(make(_F_STORED, "", _ID.pack(id_) + place))
-        elif kind == _F_READ:
-            id_, placed, epoch, offset, limit = _READ.unpack(body)
-            if self._store is not None:
-                after = Position(_epoch_text(epoch), offset) if placed else None
-                reading = self._store.read(topic, after, limit, self._loop.time())
-                parts = [b""]
-                count = total = 0
-                for message in reading.messages:
-                    parts += (_ID.pack(message.position.offset), _LENGTH.pack(len(message.data)), message.data)
-                    count += 1
-                    total += len(message.data)
-                    if total > _PAGE:
-                        break
-                newest = _epoch_number(reading.position.epoch), reading.position.offset
-                parts[0] = _READING.pack(id_, reading.complete, *newest, count)
-                peer.send(make(_F_READING, "", b"".join(parts)), may_miss=True)
+        if kind in _OF_STREAM:
+            _OF_STREAM[kind](self, stream, topic, body)
+        elif kind in _OF_PEER:
+            peer = self._peers.get(stream.origin)
+            if peer is not None:  # else its end is known already
+                _OF_PEER[kind](self, peer, topic, body)
         else:
             raise ValueError(f"an unknown frame, {kind}")
 
-    def _take_reading(self, body: bytes) -> None:
+    def _take_greeting(self, stream: _Stream, topic: str, body: bytes) -> None:
+        version, origin = _HELLO.unpack(body)
+        if version != _VERSION:
+            raise ValueError(f"version {version} of the local bus, not {_VERSION}")
+        if stream.origin or not origin or origin == self._origin:
+            raise ValueError("a second greeting, or one of this process itself")
+        stream.origin = origin
+        self._meet(origin)
+
+    def _take_message(self, stream: _Stream, topic: str, body: bytes) -> None:
+        """Take a message that came together with the greeting; `take` delivers the others."""
+        assert self._receiver is not None
+        if topic.encode() in self._topics:
+            self._receiver.received(topic, body, None)
+
+    def _take_history(self, stream: _Stream, topic: str, body: bytes) -> None:
+        """Take a message of a topic with history, from its keeper."""
+        assert self._receiver is not None
+        epoch, offset = _PLACE.unpack_from(body)
+        if topic.encode() in self._topics:
+            self._receiver.received(topic, body[_PLACE.size :], Position(_epoch_text(epoch), offset))
+
+    def _take_stored(self, stream: _Stream, topic: str, body: bytes) -> None:
+        id_, epoch, offset = _ID.unpack_from(body)[0], *_PLACE.unpack_from(body, _ID.size)
+        self._confirmed(id_, Position(_epoch_text(epoch), offset))
+
+    def _take_keeper(self, stream: _Stream, topic: str, body: bytes) -> None:
+        self._keeper_is(stream.origin, _ID.unpack(body)[0])
+
+    def _take_synced(self, stream: _Stream, topic: str, body: bytes) -> None:
+        waiting = self._syncs.get(_ID.unpack(body)[0])
+        if waiting is not None:
+            waiting[1].discard(stream.origin)
+            if not waiting[1] and not waiting[0].done():
+                waiting[0].set_result(None)
+
+    def _take_missed(self, stream: _Stream, topic: str, body: bytes) -> None:
+        assert self._receiver is not None
+        self._receiver.missed(list(self._topics.values()))
+
+    def _take_reading(self, stream: _Stream, topic: str, body: bytes) -> None:
         id_, complete, epoch, newest, count = _READING.unpack_from(body)
         future = self._reads.pop(id_, None)
         if future is None or future.done():
@@ -665,6 +635,47 @@ class LocalBus(Bus):
         if at != len(body):
             raise ValueError("a history that is cut off")
         future.set_result(Reading(Position(text, newest), messages, bool(complete)))
+
+    def _take_subscribe(self, peer: _Peer, topic: str, body: bytes) -> None:
+        if topic not in peer.topics:
+            self._share_out()
+            peer.topics.add(topic)
+            insort(self._interested.setdefault(topic, []), peer, key=_origin)
+
+    def _take_unsubscribe(self, peer: _Peer, topic: str, body: bytes) -> None:
+        peer.topics.discard(topic)
+        self._lose_interest(peer, topic)
+
+    def _take_sync(self, peer: _Peer, topic: str, body: bytes) -> None:
+        peer.send(make(_F_SYNCED, "", body))
+
+    def _take_store(self, peer: _Peer, topic: str, body: bytes) -> None:
+        id_, size, ttl = _STORE.unpack_from(body)
+        if not (size and 0 < ttl < _MAX_TTL):
+            raise ValueError(f"a history of {size} messages for {ttl} s")
+        position = self._keep(topic, body[_STORE.size :], size, ttl)
+        if position is not None:
+            place = _PLACE.pack(_epoch_number(position.epoch), position.offset)
+            peer.send(make(_F_STORED, "", _ID.pack(id_) + place))
+
+    def _take_read(self, peer: _Peer, topic: str, body: bytes) -> None:
+        """Answer with what the history holds, as much as fits into one frame."""
+        id_, placed, epoch, offset, limit = _READ.unpack(body)
+        if self._store is None:
+            return
+        after = Position(_epoch_text(epoch), offset) if placed else None
+        reading = self._store.read(topic, after, limit, self._loop.time())
+        parts = [b""]
+        count = total = 0
+        for message in reading.messages:
+            parts += (_ID.pack(message.position.offset), _LENGTH.pack(len(message.data)), message.data)
+            count += 1
+            total += len(message.data)
+            if total > _PAGE:
+                break
+        newest = _epoch_number(reading.position.epoch), reading.position.offset
+        parts[0] = _READING.pack(id_, reading.complete, *newest, count)
+        peer.send(make(_F_READING, "", b"".join(parts)), may_miss=True)
 
     # --- Subscribing and publishing -------------------------------------------------------------------------
 
@@ -809,5 +820,24 @@ class LocalBus(Bus):
             "missed": sum(peer.lost for peer in self._peers.values()),
         }
 
+
+_OF_STREAM: Final[dict[int, Callable[[LocalBus, _Stream, str, bytes], None]]] = {
+    _F_HELLO: LocalBus._take_greeting,
+    MESSAGE: LocalBus._take_message,
+    _F_HISTORY: LocalBus._take_history,
+    _F_STORED: LocalBus._take_stored,
+    _F_KEEPER: LocalBus._take_keeper,
+    _F_SYNCED: LocalBus._take_synced,
+    _F_READING: LocalBus._take_reading,
+    _F_MISSED: LocalBus._take_missed,
+}
+_OF_PEER: Final[dict[int, Callable[[LocalBus, _Peer, str, bytes], None]]] = {
+    _F_SUBSCRIBE: LocalBus._take_subscribe,
+    _F_UNSUBSCRIBE: LocalBus._take_unsubscribe,
+    _F_SYNC: LocalBus._take_sync,
+    _F_STORE: LocalBus._take_store,
+    _F_READ: LocalBus._take_read,
+}
+"""What a frame does: by the stream that it came on, or by the process at its other end, to which it may be answered."""
 
 _DONE: Final = Taken()
