@@ -19,11 +19,11 @@ from wsfast.transport.timers import CoarseTimer
 
 from ..described import Described, OnePieces, check_broadcast, check_close, check_control
 from ..dialing import MaxQueue, WriteLimit, limits, marks
+from ..imports import lend
 from ..protocol import SERVER, Machine, Protocol
 
 if TYPE_CHECKING:
     from wsfast.events import BytesLike
-from ..imports import lend
 
 __all__ = ["Connection"]
 

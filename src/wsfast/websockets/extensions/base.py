@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ..imports import lend
 from ..typing import ExtensionName, ExtensionParameter
 
 if TYPE_CHECKING:
     from ..frames import Frame
-from ..imports import lend
 
 __all__ = ["ClientExtensionFactory", "Extension", "ServerExtensionFactory"]
 

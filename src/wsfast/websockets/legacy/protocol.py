@@ -16,12 +16,12 @@ from ..asyncio import connection
 from ..asyncio.connection import Connection
 from ..exceptions import ConnectionClosed, InvalidState
 from ..frames import Close
+from ..imports import lend
 from ..protocol import CLIENT, CLOSED, CONNECTING, OPEN, SERVER, Machine, Protocol
 from ..typing import LoggerLike
 
 if TYPE_CHECKING:
     from wsfast.events import BytesLike
-from ..imports import lend
 
 __all__ = ["WebSocketCommonProtocol", "broadcast"]
 

@@ -19,11 +19,11 @@ from wsfast.trio.websocket import PingWaiter, WebSocket
 
 from ..described import Acknowledgement, Described, OnePieces, check_broadcast, check_close, check_control
 from ..dialing import MaxQueue, limits, marks
+from ..imports import lend
 from ..protocol import OPEN, SERVER, Machine, Protocol
 
 if TYPE_CHECKING:
     from wsfast.events import BytesLike
-from ..imports import lend
 
 __all__ = ["Connection"]
 
