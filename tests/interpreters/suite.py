@@ -18,6 +18,7 @@ FEW = (
     "pytest-xdist>=3.6",
     "multidict>=6",
     "httptools>=0.6",
+    "python-socks[asyncio]>=2.5",
     "websockets>=15",
 )
 CODEC = (
