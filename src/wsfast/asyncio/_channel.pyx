@@ -570,7 +570,8 @@ cdef class Channel(Receiver):
         self._link = transport if isinstance(transport, SocketTransport) else None
         # wsfast's own transports do, and TLS above one.
         self._hands_on = self._link is not None or isinstance(getattr(transport, "transport", None), SocketTransport)
-        self._resumes = self._hands_on or is_stock_transport(type(transport))
+        # The callbacks of a `Backlog` are those of its inner transport.
+        self._resumes = self._hands_on or is_stock_transport(type(getattr(transport, "inner", transport)))
 
     def derive_flags(self, bint gated):
         """Derive what may be sent and received from state, transport and compression."""
