@@ -16,7 +16,7 @@ FLOORS = {
     "frames": ["_codec", "_codec_py", "codec", "assembly", "closing", "connection", "extensions", "session"],
     "opening": ["handshake", "deflate"],
     # What is above this line (later in the list) may use asyncio and sockets; what is below it may not.
-    "transport": ["limits", "shell", "transport", "dial", "serving"],
+    "transport": ["handlers", "limits", "shell", "transport", "dial", "serving"],
     "asyncio": ["asyncio"],
     "many": ["bus", "topics"],
     "users": ["server", "client"],

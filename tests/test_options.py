@@ -305,10 +305,10 @@ async def test_a_wrong_value_is_refused_by_the_name_of_its_option(call: str, nam
         with pytest.raises((TypeError, ValueError), match=rf"\b(local_addr|)?{name}\b.* got ") as caught:
             if call == "trio.serve":
                 await on_trio(make, {**options, name: value})
-            elif call.endswith("serve"):
-                made = make(_handler, **{**options, name: value})
-                if call == "serve":
-                    await made
+            elif call == "sync.serve":
+                make(print, **{**options, name: value})
+            elif call == "serve":
+                await make(_handler, **{**options, name: value})
             elif call == "Server":
                 make(**{name: value})
             else:

@@ -195,6 +195,7 @@ def plain_with_returns(ws: wsfast.WebSocket) -> None:
     [
         (no_argument, r"must take 1 argument \(ws\), got no_argument\(\)"),
         (two_arguments, r"must take 1 argument \(ws\), got two_arguments\(ws: .*missing a required argument: 'path'"),
+        (two_arguments, r"; the path is ws.request.path$"),
         (by_name, "must take 1 argument"),
         (Callable1, "must take 1 argument"),
         (Listener1, "Listener1 is a class: see register_listener"),

@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -826,3 +827,22 @@ def test_a_reset_while_reading_is_paused_is_no_error_of_the_handler(caplog: pyte
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         until(lambda: not server._served)
     assert not [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+def test_handlers_that_cannot_serve() -> None:
+    def old(ws: WebSocket, path: str) -> None: ...
+
+    async def coroutine(ws: WebSocket) -> None: ...
+
+    handler: Any
+    given: Any
+    for handler, text in (
+        (None, "a handler must be callable, got NoneType"),
+        (lambda: None, r"must take 1 argument \(ws\), got .*<lambda>\(\)"),
+        (old, r"missing a required argument: 'path'; the path is ws.request.path$"),
+        (coroutine, "must be a plain function here, got the coroutine function .*coroutine$"),
+        (partial(coroutine), "must be a plain function here"),
+    ):
+        for given in (handler, {None: print, "a": handler}):
+            with pytest.raises(TypeError, match=text):
+                serve(given, "127.0.0.1", 0)

@@ -1186,3 +1186,23 @@ async def test_connect_is_entered_once_at_a_time() -> None:
             async with connecting:
                 pass
         assert refused == ["connect(...) can be entered once at a time"] * 2
+
+
+@in_trio
+async def test_handlers_that_cannot_serve() -> None:
+    async def old(ws: wsfast.trio.WebSocket, path: str) -> None: ...
+
+    def plain(ws: wsfast.trio.WebSocket) -> None: ...
+
+    handler: Any
+    given: Any
+    for handler, text in (
+        (None, "a handler must be callable, got NoneType"),
+        (old, r"missing a required argument: 'path'; the path is ws.request.path$"),
+        (plain, "must be a coroutine function.* is a plain function that returns nothing"),
+    ):
+        for given in (handler, {None: echo, "a": handler}):
+            with pytest.raises(TypeError, match=text):
+                await wsfast.trio.serve(given, "127.0.0.1", 0)
+    with pytest.raises(TypeError, match=r"must take 1 argument \(stream\)"):
+        wsfast.trio.stream_handler(old)  # type: ignore[arg-type]

@@ -26,6 +26,7 @@ from ..deflate import Deflate, PerMessageDeflate
 from ..events import BytesLike
 from ..exceptions import ENDS_PROGRAM, InvalidState
 from ..extensions import Chain, ServerExtensionFactory
+from ..handlers import check_handler
 from ..handshake import Origins, Request
 from ..handshake.http11 import MAX_HEAD, MAX_HEADERS, MAX_LINE
 from ..options import check_values, connection_class, refuse_unknown
@@ -37,7 +38,6 @@ from ..transport.binding import BACKLOG, check_address, check_backlog
 from ..transport.timers import CoarseTimer
 from ..transport.tls import TLSTransport, buffer_of
 from .accepting import ServerOpening
-from .handlers import check_handler
 from .listening import Listening
 from .listening import listen as begin_listening
 from .options import (

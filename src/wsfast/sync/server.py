@@ -17,6 +17,7 @@ from wsfast.closing import encode_close
 from wsfast.codes import CloseCause, CloseCode
 from wsfast.connection import Side, State
 from wsfast.exceptions import ENDS_PROGRAM, ConnectionClosed, HandshakeRefused
+from wsfast.handlers import check_plain_handler
 from wsfast.handshake import Request, RequestParser, Response, refuse
 from wsfast.handshake.forwarded import Proxied, read_proxied
 from wsfast.handshake.uri import format_address
@@ -720,8 +721,11 @@ def serve(
     """
     refuse_unknown("serve()", options, ServeOptions.__annotations__, serve.__kwdefaults__ or ())
     listen, rest = part_listen(options)
+    handlers = handlers_of(handler, subprotocols)
+    for each in handlers.values():
+        check_plain_handler(each, "ws")
     server = Server(
-        handlers_of(handler, subprotocols),
+        handlers,
         ssl=ssl,
         create_connection=connection_class(create_connection, WebSocket),
         **{"max_connections": 1000, **rest},

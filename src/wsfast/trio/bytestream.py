@@ -11,6 +11,7 @@ import trio
 from wsfast.codes import CloseCode
 from wsfast.events import Fragment
 from wsfast.exceptions import ONE_RECEIVER, ConcurrencyError, ConnectionClosed, ConnectionClosedOK, InvalidState
+from wsfast.handlers import check_handler
 
 from .websocket import WebSocket
 
@@ -216,10 +217,9 @@ def stream_handler(
         half_close: as for `ByteStream`.
 
     Raises:
-        TypeError: `handler` cannot be called.
+        TypeError: `handler` cannot be called with a stream, or is no async function.
     """
-    if not callable(handler):
-        raise TypeError(f"a handler must be callable, got {type(handler).__name__}")
+    check_handler(handler, "stream")
 
     @functools.wraps(handler)
     async def handle(ws: WebSocket) -> None:

@@ -16,6 +16,7 @@ from wsfast.closing import encode_close
 from wsfast.codes import CloseCause, CloseCode
 from wsfast.connection import Side, State
 from wsfast.exceptions import ConnectionClosed, HandshakeRefused, is_only
+from wsfast.handlers import check_handler
 from wsfast.handshake import Request, RequestParser, Response, refuse
 from wsfast.handshake.forwarded import Proxied, read_proxied
 from wsfast.options import connection_class, refuse_unknown
@@ -552,8 +553,11 @@ async def serve(
     """
     refuse_unknown("serve()", options, ServeOptions.__annotations__, serve.__kwdefaults__ or ())
     listen, rest = part_listen(options)
+    handlers = handlers_of(handler, subprotocols)
+    for each in handlers.values():
+        check_handler(each, "ws")
     server = Server(
-        handlers_of(handler, subprotocols),
+        handlers,
         ssl=ssl,
         create_connection=connection_class(create_connection, WebSocket),
         **rest,

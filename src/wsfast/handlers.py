@@ -8,7 +8,7 @@ import inspect
 from types import FunctionType
 from typing import Any
 
-__all__ = ["check_handler", "handler_name"]
+__all__ = ["check_handler", "check_plain_handler", "handler_name"]
 
 
 def check_handler(handler: object, *arguments: str) -> None:
@@ -39,6 +39,22 @@ def check_handler(handler: object, *arguments: str) -> None:
         raise TypeError(f"{expected}; {handler_name(handler)} is a plain function that returns nothing")
 
 
+def check_plain_handler(handler: object, *arguments: str) -> None:
+    """Check that a handler that runs in a thread can be called with the arguments, and is no coroutine function.
+
+    Args:
+        handler, arguments: as for `check_handler`.
+
+    Raises:
+        TypeError: the handler cannot serve; the text says why.
+    """
+    if not callable(handler):
+        raise TypeError(f"a handler must be callable, got {type(handler).__name__}")
+    _check_arguments(handler, arguments)
+    if inspect.iscoroutinefunction(_function_of(handler)):
+        raise TypeError(f"a handler must be a plain function here, got the coroutine function {handler_name(handler)}")
+
+
 def handler_name(handler: object) -> str:
     """Return the name of a handler for the text of an error."""
     while isinstance(handler, functools.partial):
@@ -55,7 +71,18 @@ def _check_arguments(handler: Any, arguments: tuple[str, ...]) -> None:
         signature.bind(*arguments)
     except TypeError as exc:
         wanted = f"{len(arguments)} argument{'s' * (len(arguments) != 1)} ({', '.join(arguments)})"
-        raise TypeError(f"a handler must take {wanted}, got {handler_name(handler)}{signature}: {exc}") from None
+        text = f"a handler must take {wanted}, got {handler_name(handler)}{signature}: {exc}"
+        if arguments == ("ws",) and _takes(signature, "ws", "path"):
+            text += "; the path is ws.request.path"
+        raise TypeError(text) from None
+
+
+def _takes(signature: inspect.Signature, *arguments: str) -> bool:
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        return False
+    return True
 
 
 def _function_of(handler: Any) -> Any:
