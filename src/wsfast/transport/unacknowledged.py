@@ -52,6 +52,6 @@ class Progress:
         self._untaken = untaken
 
     def goes_on(self, untaken: int) -> bool:
-        """Tell whether it has taken some since the call before, given how many bytes it has not taken now."""
+        """Tell whether it has taken some since the call before, but not all, given how many bytes it has not taken."""
         before, self._untaken = self._untaken, untaken
-        return untaken < before
+        return 0 < untaken < before
