@@ -416,7 +416,8 @@ def test_5000_echoes_within_a_second(page: Page) -> None:
     print(f"5,000 echoes: {sorted(map(round, took))} ms; only counted: {sorted(map(round, counting))} ms")
     assert min(took) <= max(1000, 3 * min(counting)), (took, counting)
     assert len(page.lines("sent")) + len(page.lines("received")) == 500, "no more stand in the document"
-    assert re.search(r"The latest 500 of 2\d,\d\d\d lines", page.text("older"))
+    # A flood is drawn now and then.
+    page.wait(lambda: re.search(r"The latest 500 of 2\d,\d\d\d lines", page.text("older")))
 
 
 def test_the_log_stays_where_the_reader_is(page: Page) -> None:

@@ -312,7 +312,7 @@ async def test_a_wrong_value_is_refused_by_the_name_of_its_option(call: str, nam
             elif call == "Server":
                 make(**{name: value})
             else:
-                made = make("ws://127.0.0.1:1/", **{name: value})
+                make("ws://127.0.0.1:1/", **{name: value})
         assert "object" not in str(caught.value)
 
 

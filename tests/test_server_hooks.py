@@ -278,7 +278,7 @@ def test_a_class_that_is_no_websocket(wrong: Any) -> None:
     calls: list[tuple[str, Any]] = [
         ("asyncio", wsfast.Server),
         ("asyncio", partial(wsfast.serve, handler)),
-        ("sync", partial(wsfast.sync.serve, handler)),
+        ("sync", partial(wsfast.sync.serve, print)),
         ("trio", lambda **options: wsfast.trio.serve(handler, **options).send(None)),
     ]
     for package, call in calls:
