@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from wsfast.events import BytesLike
     from wsfast.session import Limits, Session
 
-__all__ = ["Acknowledgement", "Described", "OnePieces", "check_broadcast", "check_close", "check_control"]
+__all__ = ["Acknowledgement", "Described", "OnePieces", "check_broadcast", "check_control", "closing"]
 
 MAX_CONTROL = 125
 """The most bytes of a control frame's payload (RFC 6455, 5.5)."""
@@ -63,15 +63,19 @@ def check_control(data: str | BytesLike | None) -> None:
         raise ProtocolError("control frame too long")
 
 
-def check_close(code: int, reason: str) -> None:
-    """Check what a Close frame is to say.
+def closing(machine: native.Connection, code: int, reason: str) -> tuple[int, str]:
+    """Return what a Close frame is to say: in the middle of a message in fragments, that it is unfinished.
 
     Raises:
         ProtocolError: the code is none to send (RFC 6455, 7.4), or the reason has more than 123 bytes.
     """
-    if isinstance(code, int) and isinstance(reason, str):  # else what sends it says what it wants
+    if machine.in_message:
+        return CloseCode.INTERNAL_ERROR, "close during fragmented message"
+    # Of other types, what sends it says what it wants.
+    if machine.state is native.State.OPEN and isinstance(code, int) and isinstance(reason, str):
         Close(code, reason).check()
         check_control("xx" + reason)  # two bytes are the code's
+    return code, reason
 
 
 class Acknowledgement:

@@ -17,7 +17,7 @@ from wsfast.codes import CloseCause, CloseCode
 from wsfast.session import Limits
 from wsfast.transport.timers import CoarseTimer
 
-from ..described import Described, OnePieces, check_broadcast, check_close, check_control
+from ..described import Described, OnePieces, check_broadcast, check_control, closing
 from ..dialing import MaxQueue, WriteLimit, limits, marks
 from ..imports import lend
 from ..protocol import SERVER, Machine, Protocol
@@ -215,13 +215,8 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
             ProtocolError: the code is none to send, or the reason has more than 123 bytes.
         """
         machine = self._machine
-        if machine is None:
-            return
-        if machine.in_message:
-            code, reason = CloseCode.INTERNAL_ERROR, "close during fragmented message"
-        if machine.state is native.State.OPEN:
-            check_close(code, reason)
-        await super().close(code, reason)
+        if machine is not None:
+            await super().close(*closing(machine, code, reason))
 
     async def ping(self, data: str | BytesLike | None = None) -> Awaitable[float]:
         """Send a Ping frame.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import warnings
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
@@ -25,7 +24,7 @@ from ..http11 import USER_AGENT
 from ..imports import lend
 from ..typing import LoggerLike, Origin, PathLike, Subprotocol
 from .exceptions import InvalidStatusCode
-from .protocol import WebSocketCommonProtocol
+from .protocol import WebSocketCommonProtocol, warn_of_old
 
 __all__ = ["WebSocketClientProtocol", "connect", "unix_connect"]
 
@@ -112,12 +111,7 @@ class connect(client.connect):  # noqa: N801
         legacy_recv: bool = False,
         **kwargs: Any,
     ) -> None:
-        if timeout is not None:
-            warnings.warn("rename timeout to close_timeout", DeprecationWarning, stacklevel=2)
-        if klass is not None:
-            warnings.warn("rename klass to create_protocol", DeprecationWarning, stacklevel=2)
-        if loop is not None:
-            warnings.warn("remove loop argument", DeprecationWarning, stacklevel=2)
+        warn_of_old(timeout=timeout, klass=klass, loop=loop)
         make = create_protocol or klass or WebSocketClientProtocol
         close_timeout = close_timeout or timeout or 10
         super().__init__(

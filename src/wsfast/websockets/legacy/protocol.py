@@ -23,7 +23,7 @@ from ..typing import LoggerLike
 if TYPE_CHECKING:
     from wsfast.events import BytesLike
 
-__all__ = ["WebSocketCommonProtocol", "broadcast"]
+__all__ = ["WebSocketCommonProtocol", "broadcast", "warn_of_old"]
 
 
 class WebSocketCommonProtocol(Connection):
@@ -59,12 +59,9 @@ class WebSocketCommonProtocol(Connection):
     ) -> None:
         if legacy_recv:
             warnings.warn("legacy_recv is deprecated", DeprecationWarning, stacklevel=2)
+        warn_of_old(timeout=timeout, loop=loop)
         if timeout is None:
             timeout = 10
-        else:
-            warnings.warn("rename timeout to close_timeout", DeprecationWarning, stacklevel=2)
-        if loop is not None:
-            warnings.warn("remove loop argument", DeprecationWarning, stacklevel=2)
         Connection.__init__(
             self,
             Protocol(CLIENT if self.is_client else SERVER, state=CONNECTING, max_size=max_size, logger=logger),
@@ -220,6 +217,16 @@ class WebSocketCommonProtocol(Connection):
     def response_headers(self) -> object:
         """The response's headers."""
         return self.response.headers
+
+
+def warn_of_old(*, timeout: object = None, klass: object = None, loop: object = None) -> None:
+    """Warn the caller's caller of arguments that have another name today, or no effect; None for those not given."""
+    if timeout is not None:
+        warnings.warn("rename timeout to close_timeout", DeprecationWarning, stacklevel=3)
+    if klass is not None:
+        warnings.warn("rename klass to create_protocol", DeprecationWarning, stacklevel=3)
+    if loop is not None:
+        warnings.warn("remove loop argument", DeprecationWarning, stacklevel=3)
 
 
 def broadcast(

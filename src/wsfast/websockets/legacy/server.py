@@ -20,7 +20,7 @@ from ..imports import lend
 from ..server import ServerProtocol
 from ..typing import LoggerLike, Origin, PathLike, Subprotocol
 from .exceptions import AbortHandshake
-from .protocol import WebSocketCommonProtocol, broadcast
+from .protocol import WebSocketCommonProtocol, broadcast, warn_of_old
 
 __all__ = ["HTTPResponse", "Serve", "WebSocketServer", "WebSocketServerProtocol", "broadcast", "serve", "unix_serve"]
 
@@ -243,12 +243,7 @@ def serve(
         logger, compression, origins, extensions, server_header, open_timeout, ping_interval, ping_timeout,
             close_timeout, max_size, max_queue, write_limit, kwargs: those of today's `serve`.
     """
-    if timeout is not None:
-        warnings.warn("rename timeout to close_timeout", DeprecationWarning, stacklevel=2)
-    if klass is not None:
-        warnings.warn("rename klass to create_protocol", DeprecationWarning, stacklevel=2)
-    if loop is not None:
-        warnings.warn("remove loop argument", DeprecationWarning, stacklevel=2)
+    warn_of_old(timeout=timeout, klass=klass, loop=loop)
     if subprotocols is not None:
         validate_subprotocols(subprotocols)
     close_timeout = close_timeout or timeout or 10

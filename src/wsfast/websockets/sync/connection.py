@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from wsfast import connection as native
 from wsfast import handshake
-from wsfast.codes import CloseCause, CloseCode
+from wsfast.codes import CloseCause
 from wsfast.exceptions import ConcurrencyError, ConnectionClosed
 from wsfast.session import Limits
 from wsfast.sync.broadcast import broadcast_each
 from wsfast.sync.link import Link
 from wsfast.sync.websocket import PingWaiter, WebSocket
 
-from ..described import Acknowledgement, Described, check_broadcast, check_close, check_control
+from ..described import Acknowledgement, Described, check_broadcast, check_control, closing
 from ..dialing import MaxQueue, limits, marks
 from ..imports import lend
 from ..protocol import OPEN, SERVER, Machine, Protocol
@@ -224,11 +224,7 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
             ProtocolError: the code is none to send, or the reason has more than 123 bytes.
         """
         if self._opened:
-            if self._connection.in_message:
-                code, reason = CloseCode.INTERNAL_ERROR, "close during fragmented message"
-            if self.state is OPEN:
-                check_close(code, reason)
-            super().close(code, reason)
+            super().close(*closing(self._connection, code, reason))
 
 
 class _Acknowledgement(Acknowledgement):

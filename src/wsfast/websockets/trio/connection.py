@@ -17,7 +17,7 @@ from wsfast.session import Limits
 from wsfast.trio.stream import Transport
 from wsfast.trio.websocket import PingWaiter, WebSocket
 
-from ..described import Acknowledgement, Described, OnePieces, check_broadcast, check_close, check_control
+from ..described import Acknowledgement, Described, OnePieces, check_broadcast, check_control, closing
 from ..dialing import MaxQueue, limits, marks
 from ..imports import lend
 from ..protocol import OPEN, SERVER, Machine, Protocol
@@ -194,11 +194,7 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
             ProtocolError: the code is none to send, or the reason has more than 123 bytes.
         """
         if self._opened:
-            if self._connection.in_message:
-                code, reason = CloseCode.INTERNAL_ERROR, "close during fragmented message"
-            if self.state is OPEN:
-                check_close(code, reason)
-            await super().close(code, reason)
+            await super().close(*closing(self._connection, code, reason))
 
     def _unix_peer(self) -> Any:
         return self._transport.address("getpeername")
