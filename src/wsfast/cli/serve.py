@@ -31,7 +31,6 @@ from ..handshake import Request, Response
 from ..handshake.uri import format_address
 from ..server import Server
 from ..server.signals import stopping_on_signals
-from ..serving import tell_end
 from ..transport.binding import check_unused, explain_binding
 from ..workers.settings import load_certificate
 from .options import add_listening_arguments, check_listening, complain, escape, whole
@@ -39,6 +38,8 @@ from .options import add_listening_arguments, check_listening, complain, escape,
 if TYPE_CHECKING:
     import ssl
     from argparse import _SubParsersAction
+
+    from ..connection import Connection
 
 __all__ = ["add_parser", "run"]
 
@@ -49,9 +50,6 @@ _COUNTERS: Final = "wsfast.counters"
 """The subprotocol by which the page is told the server's counters."""
 
 _logger = logging.getLogger("wsfast.serve")
-_server_logger = logging.getLogger("wsfast.serve.server")
-# How connections end is told by `_told`, with what has come and gone.
-_server_logger.addFilter(lambda record: record.funcName != tell_end.__name__)
 
 
 def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -272,9 +270,13 @@ class _Pages:
 # --- Serving it ----------------------------------------------------------------------------------------------
 
 
+class _Server(Server):
+    def _tell_end(self, connection: Connection, ws: WebSocket) -> None:
+        """Leave it to `_told`, which says what has come and gone as well."""
+
+
 async def _serve(args: argparse.Namespace) -> None:
-    server = Server(
-        logger=_server_logger,
+    server = _Server(
         process_request=_Pages(args.prefix).process_request,
         max_size=args.max_size or None,
         compression=None if args.compression == "none" else args.compression,
