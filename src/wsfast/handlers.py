@@ -24,9 +24,7 @@ def check_handler(handler: object, *arguments: str) -> None:
     Raises:
         TypeError: the handler cannot serve; the text says why.
     """
-    if not callable(handler):
-        raise TypeError(f"a handler must be callable, got {type(handler).__name__}")
-    _check_arguments(handler, arguments)
+    _check_call(handler, arguments)
     function = _function_of(handler)
     expected = f"a handler must be a coroutine function: async def handler({', '.join(arguments)})"
     if isinstance(function, type) and not hasattr(function, "__await__"):
@@ -48,9 +46,7 @@ def check_plain_handler(handler: object, *arguments: str) -> None:
     Raises:
         TypeError: the handler cannot serve; the text says why.
     """
-    if not callable(handler):
-        raise TypeError(f"a handler must be callable, got {type(handler).__name__}")
-    _check_arguments(handler, arguments)
+    _check_call(handler, arguments)
     if inspect.iscoroutinefunction(_function_of(handler)):
         raise TypeError(f"a handler must be a plain function here, got the coroutine function {handler_name(handler)}")
 
@@ -62,7 +58,9 @@ def handler_name(handler: object) -> str:
     return str(getattr(handler, "__qualname__", None) or type(handler).__qualname__)
 
 
-def _check_arguments(handler: Any, arguments: tuple[str, ...]) -> None:
+def _check_call(handler: Any, arguments: tuple[str, ...]) -> None:
+    if not callable(handler):
+        raise TypeError(f"a handler must be callable, got {type(handler).__name__}")
     try:
         signature = inspect.signature(handler)
     except (TypeError, ValueError):
