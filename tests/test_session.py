@@ -120,6 +120,22 @@ def test_a_ping_goes_out_every_interval_of_silence(side: Side, interval: float, 
 
 
 @SIDES
+def test_other_limits_count_from_when_they_are_given(side: Side) -> None:
+    session = make(side, ping_interval=20, ping_timeout=20)
+    clock = Clock(session)
+    clock.run(5)
+    session.change_limits(Limits(ping_interval=3, ping_timeout=4, close_timeout=2), clock.now)
+    clock.run(20)
+    assert clock.pings() == [8, 11]  # no pong came: the first of them is late at 12
+    assert clock.done[-1] == (12, Do.DROP)
+    assert session.connection.cause is CloseCause.KEEPALIVE
+
+    session = make(side, ping_interval=20)
+    session.change_limits(Limits(ping_interval=None), START)
+    assert session.deadline is None
+
+
+@SIDES
 @pytest.mark.parametrize(("interval", "timeout"), [(1, 8), (1, 1), (20, 20), (8, 1), (30, 300)])
 def test_a_dead_peer_is_known_a_timeout_after_the_ping_it_did_not_answer(
     side: Side, interval: float, timeout: float
