@@ -51,10 +51,13 @@ async def test_a_restart(own: Engine) -> None:
         own.kill()
         await until(lambda: not one.up and not other.up)
         waiting = [one.bus.store("h", b"%d" % number, 100, 60.0) for number in range(1, 10)]
-        with pytest.raises(BusUnavailable):
+        why = f"is not connected: .*127.0.0.1:{own.port}"
+        with pytest.raises(BusUnavailable, match=why):
             await one.bus.publish("t", b"lost")
-        with pytest.raises(BusUnavailable):
+        with pytest.raises(BusUnavailable, match=why):
             await one.bus.read("h", None)
+        with pytest.raises(BusUnavailable, match=why):
+            await one.bus.settled()
         own.start()
         positions = [await entry for entry in waiting]
         await until(lambda: other.up)
@@ -78,7 +81,7 @@ async def test_a_hung_engine_is_noticed_within_three_seconds(own: Engine) -> Non
         waiting = one.bus.publish("t", b"1")
         await until(lambda: not one.up and not other.up)
         assert loop.time() - start <= 3.5  # 3.0 s at most where nothing else runs
-        with pytest.raises(BusUnavailable):
+        with pytest.raises(BusUnavailable, match=f"was lost: .*127.0.0.1:{own.port}: it hangs"):
             await waiting
         own.kill(signal.SIGCONT)
         await until(lambda: one.up and other.up)
@@ -99,7 +102,12 @@ async def test_a_password(name: str, tmp_path: Path) -> None:
         for process in (good, bad):
             await process.bus.start(process, process.origin)
         await until(lambda: good.up)
+        await until(lambda: bad.states)
         assert not bad.up
+        with pytest.raises(
+            BusUnavailable, match=r"is not connected: .*(Authentication required|Authorization Violation)"
+        ):
+            await bad.bus.publish("t", b"")
         for process in (good, bad):
             await process.bus.close()
 
@@ -107,14 +115,18 @@ async def test_a_password(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("scheme", ["redis", "nats"])
 async def test_where_nothing_listens(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Outbox.__init__, "__defaults__", (1048576, 0.1, 5.0))  # it takes 10 s
-    process = Process(bus(f"{scheme}://127.0.0.1:1"))
+    process = Process(bus(f"{scheme}://ada:secret@127.0.0.1:1"))
     await process.bus.start(process, process.origin)
-    with pytest.raises(BusUnavailable, match=r"taken nothing for 0\.1 s"):
-        await process.bus.store("t", b"", 1, 1.0)
-    with pytest.raises(BusUnavailable):
-        await process.bus.publish("t", b"")
-    with pytest.raises(BusUnavailable):
-        await process.bus.settled()
+    await until(lambda: process.states)
+    calls = {
+        "the bus has taken nothing for 0.1 s": process.bus.store("t", b"", 1, 1.0),
+        "is not connected": process.bus.publish("t", b""),
+        "not connected": process.bus.settled(),
+    }
+    for what, call in calls.items():
+        with pytest.raises(BusUnavailable, match=rf"{what}: .*127\.0\.0\.1:1.*Conn.* (failed|refused)") as told:
+            await call
+        assert "secret" not in str(told.value)
     waiting = process.bus.store("t", b"", 1, 1.0)
     await process.bus.close()
     with pytest.raises(BusUnavailable, match="the bus was closed"):

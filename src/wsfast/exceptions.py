@@ -157,7 +157,10 @@ class NotAuthorized(CallerError):
 
 
 class BusUnavailable(WebSocketError):
-    """Other processes cannot be reached now, so that a message may not get there, or a history cannot be read."""
+    """Other processes cannot be reached now, so that a message may not get there, or a history cannot be read.
+
+    The text says why: which server was tried, without its password, and how that failed the last time.
+    """
 
 
 class NotRecovered(WebSocketError):

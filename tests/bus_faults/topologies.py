@@ -27,9 +27,12 @@ _Scenario = Callable[[Any, int], Coroutine[Any, Any, Outcome]]
 
 
 async def _until(condition: Callable[..., bool], *args: object) -> None:
-    """Wait until something holds that servers are asked for."""
+    """Wait until something holds that servers are asked for.
+
+    Sentinels that were held up, as on a busy machine, do nothing for 30 s, time and again.
+    """
     loop = asyncio.get_running_loop()
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(180):
         while not await loop.run_in_executor(None, condition, *args):
             await asyncio.sleep(0.05)
 

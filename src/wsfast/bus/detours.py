@@ -183,14 +183,15 @@ class Detours:
         """Send the next, or all where the last was taken."""
         detour.timer = None
         waiting, now = detour.waiting, self._loop.time()
+        node = self._owners.named(detour.at) if detour.at else self._owners.owner(topic)
+        why = (node.outbox.why if node is not None else "") or "a slot is moving"
         while waiting and waiting[0].due <= now:
             entry = waiting.popleft()
             self.bytes -= len(entry.data)
-            entry.finish(error=BusUnavailable(f"the bus has taken nothing for {_MAX_SECONDS} s: a slot is moving"))
+            entry.finish(error=BusUnavailable(f"the bus has taken nothing for {_MAX_SECONDS} s: {why}"))
         if not waiting:
             del self._of[topic]
             return
-        node = self._owners.named(detour.at) if detour.at else self._owners.owner(topic)
         if node is None or not node.up:
             detour.timer = self._loop.call_later(_RETRY, self._send, topic, detour)
             return

@@ -263,6 +263,7 @@ class LocalBus(Bus):
         self._epoch = 0  # of the keeper
         self._last_epoch = 0
         self._outbox = Outbox(max_bytes=DOWN_BYTES)
+        self._outbox.why = "no process keeps the histories yet"
         self._pumping = False
         self._ticking: asyncio.TimerHandle | None = None
         self._ticked = self._pinged = 0.0
@@ -388,8 +389,9 @@ class LocalBus(Bus):
                     self._settled_by(peer.origin)
                 if peer.origin == self._keeper:
                     assert self._receiver is not None
-                    what = "hangs" if hangs else "answers again"
-                    self._receiver.state_changed(not hangs, f"the process that keeps the histories {what}")
+                    why = f"the process that keeps the histories {'hangs' if hangs else 'answers again'}"
+                    self._outbox.why = why if hangs else ""
+                    self._receiver.state_changed(not hangs, why)
             if ping and now - peer.heard >= _PING:
                 peer.tell(_NOBODY_ASKED, make(_F_SYNC, "", _ID.pack(_NOBODY_ASKED)))
 
@@ -540,6 +542,7 @@ class LocalBus(Bus):
         self._keeper = origin
         self._epoch = epoch
         self._outbox.max_bytes = UP_BYTES
+        self._outbox.why = ""
         if self._last_epoch not in (0, epoch):
             self._reconnects += 1
             self._outbox.lost_history(self._loop.time())
@@ -550,14 +553,15 @@ class LocalBus(Bus):
     def _keeper_ended(self) -> None:
         self._keeper = None
         self._outbox.max_bytes = DOWN_BYTES
-        self._outbox.interrupted("the process that keeps the histories has ended")
-        error = BusUnavailable("the process that keeps the histories has ended")
+        self._outbox.why = why = "the process that keeps the histories has ended"
+        self._outbox.interrupted(why)
+        error = BusUnavailable(why)
         for future in self._reads.values():
             if not future.done():
                 future.set_exception(error)
         self._reads.clear()
         if self._receiver is not None and not self._closed:
-            self._receiver.state_changed(False, "the process that keeps the histories has ended")
+            self._receiver.state_changed(False, why)
             self._loop.call_soon(self._tick_keeping)
 
     def _tick_keeping(self) -> None:

@@ -30,7 +30,7 @@ from ..options import refuse_unknown
 from .interface import Bus, Position, Reading, Receiver, Stored
 from .lost import DOWN_BYTES, UP_BYTES, Pauses, told
 from .order import InOrder
-from .outbox import Entry, Outbox, given_up
+from .outbox import Entry, Outbox, because, given_up
 
 try:
     from nats.aio.client import Client
@@ -236,6 +236,7 @@ class NatsBus(Bus):
                 if not self._down.is_set():
                     self._reconnects += 1
                     self._outbox.max_bytes = UP_BYTES
+                    self._outbox.why = ""
                     self._state(True, "connected")
                     self._wake.set()
                     await self._stay(client, work)
@@ -245,7 +246,7 @@ class NatsBus(Bus):
                 await self._drop(client, work)
             if self._up:
                 pauses.lost()
-            self._state(False, self._why or "the connection was lost")
+            self._state(False, self._outbox.why)
             if self._loop.time() - began > 1:
                 pauses.restart()
             await pauses.wait()
@@ -323,7 +324,9 @@ class NatsBus(Bus):
         if not closing.done():
             closing.cancel()
         await asyncio.gather(closing, return_exceptions=True)
-        why = f"the server was lost: {self._why}" if self._why else "the server was lost"
+        shown = ", ".join(words(mask(server), 100) for server in self._servers[:3])
+        self._outbox.why = f"{shown}: {self._why or 'the connection was lost'}"
+        why = f"the server was lost: {self._outbox.why}"
         error = BusUnavailable(why)
         waiting: list[asyncio.Future[Any]] = [*self._settling, *self._asked]
         for future in waiting:
@@ -466,7 +469,7 @@ class NatsBus(Bus):
         """
         client = self._client
         if client is None or not client.is_connected:
-            raise BusUnavailable("the server is not connected")
+            raise BusUnavailable(self._unreachable())
         future: asyncio.Future[Answer] = self._loop.create_future()
         self._asked.add(future)
 
@@ -800,10 +803,14 @@ class NatsBus(Bus):
         self._wake.set()
         await future
 
+    def _unreachable(self) -> str:
+        """Return why nothing can be sent now."""
+        return "the bus was closed" if self._closed else because("the server is not connected", self._outbox.why)
+
     async def settled(self) -> None:
         """Wait until the server has done what was asked for."""
         if self._closed or not self._up:
-            raise BusUnavailable("the bus was closed" if self._closed else "the server is not connected")
+            raise BusUnavailable(self._unreachable())
         try:
             async with asyncio.timeout(_PATIENCE):
                 await self._flushed()
@@ -813,7 +820,7 @@ class NatsBus(Bus):
     def publish(self, topic: str, data: bytes) -> Awaitable[None]:
         """Publish a message."""
         if self._closed or not self._up:
-            return given_up("the bus was closed" if self._closed else "the server is not connected")
+            return given_up(self._unreachable())
         self._wake.set()
         return self._outbox.add(topic, data, 0, 0.0, self._loop.time())  # type: ignore[return-value]
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 from ..exceptions import BusUnavailable
 from .interface import Position
 
-__all__ = ["REMEMBER", "Entry", "Outbox", "given_up"]
+__all__ = ["REMEMBER", "Entry", "Outbox", "because", "given_up"]
 
 REMEMBER: Final = 5.0
 """Seconds for which an engine may lose what it has confirmed, where it is killed."""
@@ -77,6 +77,11 @@ class Entry:
         return self.position
 
 
+def because(what: str, why: str) -> str:
+    """Return the text of an error: what cannot be done, and the reason where one is known."""
+    return f"{what}: {why}" if why else what
+
+
 def given_up(why: str) -> Awaitable[Any]:
     """Return an awaitable of `BusUnavailable`, for a message that cannot be taken."""
     entry = Entry("", b"", 0, 0.0, 0.0)
@@ -92,12 +97,18 @@ class Outbox:
         max_seconds: for how long one may wait.
         remember: seconds for which a message with a history is kept after it was confirmed, to be sent again if
             its history was lost before all subscribers got it.
+
+    Attributes:
+        max_bytes, max_seconds: the arguments.
+        bytes: of what waits or is under way.
+        why: why the bus takes nothing now, for errors; empty while it does.
     """
 
     def __init__(self, max_bytes: int = 1048576, max_seconds: float = 10.0, remember: float = REMEMBER) -> None:
         self.max_bytes = max_bytes
         self.max_seconds = max_seconds
-        self.bytes: int = 0  # waiting or under way
+        self.bytes: int = 0
+        self.why: str = ""
         self._remember = remember
         self._waiting: deque[Entry] = deque()
         self._sent: deque[Entry] = deque()
@@ -130,7 +141,8 @@ class Outbox:
         """Take a message in; one that is too much is given up at once."""
         entry = Entry(topic, data, size, ttl, now + self.max_seconds)
         if self.bytes and self.bytes + len(data) > self.max_bytes:
-            entry.finish(error=BusUnavailable(f"{self.bytes} bytes wait for the bus, the limit is {self.max_bytes}"))
+            text = f"{self.bytes} bytes wait for the bus, the limit is {self.max_bytes}"
+            entry.finish(error=BusUnavailable(because(text, self.why)))
             return entry
         self.bytes += len(data)
         self._waiting.append(entry)
@@ -265,7 +277,7 @@ class Outbox:
     def expire(self, now: float) -> None:
         """Give up what has waited for too long, and forget what was confirmed long ago."""
         self._forget(now)
-        error = BusUnavailable(f"the bus has taken nothing for {self.max_seconds} s")
+        error = BusUnavailable(because(f"the bus has taken nothing for {self.max_seconds} s", self.why))
         while self._waiting and self._waiting[0].due <= now:
             entry = self._waiting.popleft()
             self.bytes -= len(entry.data)

@@ -23,12 +23,12 @@ from typing import Any, Final, TypeAlias
 
 from ..escape import words
 from ..exceptions import BusUnavailable
-from ..handshake.uri import mask
+from ..handshake.uri import format_address, mask
 from ..options import refuse_unknown
 from .detours import Detours
 from .interface import Bus, Position, Reading, Receiver, Stored
 from .lost import DOWN_BYTES, UP_BYTES, Pauses, told
-from .outbox import REMEMBER, Entry, Outbox, given_up
+from .outbox import REMEMBER, Entry, Outbox, because, given_up
 
 try:
     import hiredis
@@ -65,6 +65,7 @@ _KNOWN: Final = 200_000
 """Topics whose channels and commands are kept ready."""
 _MESSAGES: Final = (b"message", b"smessage")
 
+_NOT_CONNECTED: Final = "the engine is not connected"
 _REDIRECTIONS: Final = ("MOVED ", "ASK ", "TRYAGAIN")
 _ASKING: Final = b"*1\r\n$6\r\nASKING\r\n"
 _GUEST: Final = 60.0
@@ -129,6 +130,13 @@ def _connection(options: dict[str, Any], timeout: float) -> Any:
     # What is sent and read here is RESP2, whatever the options, or a URL that other programs share, ask for.
     arguments = {"socket_connect_timeout": timeout, "socket_timeout": timeout, **options, "protocol": 2}
     return arguments.pop("connection_class", redis_connection.Connection)(**arguments)
+
+
+def _at(options: dict[str, Any], why: str) -> str:
+    """Return the reason of a failure, which begins with the server's address unless it has that already."""
+    path, host, port = (options.get(name) for name in ("path", "host", "port"))
+    where = words(format_address(path or (host or "localhost", port or 6379)))
+    return why if where in why else f"{where}: {why}"
 
 
 class _Link(asyncio.Protocol):
@@ -217,6 +225,7 @@ class _Node:
         self._pumping = False
         self._down = asyncio.Event()
         self._why = ""
+        self._tried: dict[str, Any] | None = None  # the options of the last attempt to connect, once they are known
         self._run_token = b""
         self._last_token = b""
         self._store_sha = self._read_sha = b""
@@ -237,7 +246,8 @@ class _Node:
                     await self._connect()
             except Exception as exc:  # what a server that talks nonsense makes redis-py or `_prepare` raise, too
                 self._drop()
-                why = self._why or told(exc)
+                why = self._why or self._where(told(exc))
+                self.outbox.why = why
                 self._bus.failed(why)
                 self._bus.node_changed(self, why)
                 await pauses.wait()
@@ -256,7 +266,8 @@ class _Node:
     async def _connect(self) -> None:
         self._down.clear()
         self._why = ""
-        options = await self._bus.address_of(self)
+        self._tried = None
+        options = self._tried = await self._bus.address_of(self)
         time = self._loop.time
         self._replies.clear()
         self._pongs.clear()
@@ -285,6 +296,7 @@ class _Node:
         self._bus.tokens[self._name] = self._run_token
         self.up = True
         self.outbox.max_bytes = UP_BYTES
+        self.outbox.why = ""
         self._bus.node_changed(self, "connected")
         self.pump()
 
@@ -328,7 +340,7 @@ class _Node:
 
     def _link_lost(self, link: _Link, why: str) -> None:
         if link is self._command or link is self._subscriber:
-            self._why = self._why or why
+            self.outbox.why = self._why = self._why or self._where(why)
             self._down.set()
             self._drop()  # what the other connection says from here on would be taken for answers to something else
 
@@ -340,8 +352,11 @@ class _Node:
         self._command = self._subscriber = None
         self._fail_calls()
 
+    def _where(self, why: str) -> str:
+        return why if self._tried is None else _at(self._tried, why)
+
     def _fail_calls(self) -> None:
-        error = BusUnavailable(f"the engine was lost: {self._why}" if self._why else "the engine was lost")
+        error = BusUnavailable(because("the engine was lost", self._why))
         for future in (*self._replies, *self._pongs):
             if isinstance(future, asyncio.Future) and not future.done():
                 future.set_exception(error)
@@ -429,7 +444,7 @@ class _Node:
         """
         future: asyncio.Future[Any] = self._loop.create_future()
         if self._command is None or self._command.transport is None:
-            future.set_exception(BusUnavailable("the engine is not connected"))
+            future.set_exception(BusUnavailable(because(_NOT_CONNECTED, self.outbox.why)))
             return future
         if asking:
             self._replies.append(False)
@@ -455,7 +470,7 @@ class _Node:
     async def settled(self) -> None:
         """Wait until the engine has done all that was asked for."""
         if self._subscriber is None or self._subscriber.transport is None:
-            raise BusUnavailable("the engine is not connected")
+            raise BusUnavailable(because(_NOT_CONNECTED, self.outbox.why))
         future: asyncio.Future[None] = self._loop.create_future()
         self._pongs.append(future)
         self._sub_out.append(_pack((b"PING",)))
@@ -464,7 +479,7 @@ class _Node:
             async with asyncio.timeout(_PATIENCE):
                 await future
         except TimeoutError:
-            raise BusUnavailable("the engine does not answer") from None
+            raise BusUnavailable(self._where("the engine does not answer")) from None
 
     # --- Receiving ------------------------------------------------------------------------------------------
 
@@ -560,7 +575,7 @@ class _Node:
                     asking=asking,
                 )
         except TimeoutError:
-            raise BusUnavailable("the engine does not answer") from None
+            raise BusUnavailable(self._where("the engine does not answer")) from None
         try:
             if not found[0]:
                 return Reading(_NOWHERE, [], after is None or after == _NOWHERE)
@@ -659,6 +674,7 @@ class RedisBus(Bus):
         self._topics: set[str] = set()
         self._closed = False
         self._up: bool | None = None  # as it was told; None before that
+        self._why = ""  # why a cluster's map is not known
         self._mapping: asyncio.Task[None] | None = None
         self._look: asyncio.Event
         self._loop: asyncio.AbstractEventLoop
@@ -751,6 +767,7 @@ class RedisBus(Bus):
 
     def failed(self, why: str) -> None:
         """Tell why the engine cannot be reached at first; later, what is told is that it was lost."""
+        self._why = why
         if self._up is None and not self._closed and self._receiver is not None:
             self._up = False
             self._receiver.state_changed(False, why)
@@ -848,9 +865,9 @@ class RedisBus(Bus):
                 if sum(last - first + 1 for first, last, *_ in slots) == _SLOTS:
                     return slots
             except Exception as exc:
-                failure = exc
+                failure = _EngineError(_at(options, told(exc)))
             else:
-                failure = _EngineError("the cluster does not serve all slots")
+                failure = _EngineError(_at(options, "the cluster does not serve all slots"))
             finally:
                 with contextlib.suppress(OSError, RedisError):
                     await connection.disconnect()
@@ -988,7 +1005,7 @@ class RedisBus(Bus):
     async def settled(self) -> None:
         """Wait until the engine has done what was asked for."""
         if not self._up:
-            raise BusUnavailable("the engine is not connected")
+            raise BusUnavailable(self._unreachable(next((one for one in self._nodes.values() if not one.up), None)))
         end = self._loop.time() + _PATIENCE
         while True:
             nodes = [node for name, node in self._nodes.items() if not self._cluster or name in self._mapped]
@@ -999,21 +1016,27 @@ class RedisBus(Bus):
                 raise BusUnavailable("slots of the cluster are moving")
             await asyncio.sleep(_FIRST_PAUSE)  # the map is looked at
 
+    def _unreachable(self, node: _Node | None = None) -> str:
+        """Return why nothing can be sent to a node, or to any."""
+        if self._closed:
+            return "the bus was closed"
+        return because(_NOT_CONNECTED, self._why if node is None else node.outbox.why)
+
     def publish(self, topic: str, data: bytes) -> Awaitable[None]:
         """Publish a message."""
         if self._closed or not self._nodes or (self._cluster and not self._slots):
-            return given_up("the bus was closed" if self._closed else "the engine is not connected")
+            return given_up(self._unreachable())
         if self.detours and topic in self.detours:
             return self.detours.add(topic, data, 0, 0.0)
         node = self._node_of(topic)
         if not node.up:
-            return given_up("the engine is not connected")
+            return given_up(self._unreachable(node))
         return node.add(topic, data, 0, 0.0)
 
     def store(self, topic: str, data: bytes, size: int, ttl: float) -> Awaitable[Position]:
         """Store a message in a topic's history, and publish it."""
         if self._closed or not self._nodes or (self._cluster and not self._slots):
-            return given_up("the bus was closed" if self._closed else "the engine is not connected")
+            return given_up(self._unreachable())
         if self.detours and topic in self.detours:
             return self.detours.add(topic, data, size, ttl)
         return self._node_of(topic).add(topic, data, size, ttl)
@@ -1023,11 +1046,11 @@ class RedisBus(Bus):
         end, address = self._loop.time() + _PATIENCE, ""
         while True:
             if self._closed or not self._nodes or (self._cluster and not self._slots):
-                raise BusUnavailable("the bus was closed" if self._closed else "the engine is not connected")
+                raise BusUnavailable(self._unreachable())
             node = self.named(address) if address else self._node_of(topic)
             if node is not None and (node.up or not address):
                 if not node.up:
-                    raise BusUnavailable("the engine is not connected")
+                    raise BusUnavailable(self._unreachable(node))
                 try:
                     return await node.read(topic, after, limit, bool(address))
                 except _RedirectedError as exc:
