@@ -28,13 +28,14 @@ static inline Py_ssize_t wsf_holders(PyObject *thing)
     return Py_REFCNT(thing);
 }
 
-/* The version of a type, which changes with it; 0 if it has none. Another thread may be giving it one. */
-static inline unsigned int wsf_type_version(PyTypeObject *type)
+/* The version of an object's type, which changes with it; 0 if it has none. Another thread may be giving it one. No
+ * reference to the type is counted: threads that count the same one wait for each other. */
+static inline unsigned int wsf_version(PyObject *thing)
 {
 #if defined(Py_GIL_DISABLED) && (defined(__GNUC__) || defined(__clang__))
-    return __atomic_load_n(&type->tp_version_tag, __ATOMIC_RELAXED);
+    return __atomic_load_n(&Py_TYPE(thing)->tp_version_tag, __ATOMIC_RELAXED);
 #else
-    return type->tp_version_tag;
+    return Py_TYPE(thing)->tp_version_tag;
 #endif
 }
 

@@ -50,6 +50,8 @@ cdef extern from *:
     """
     Py_ssize_t PY_SSIZE_T_MAX
     int PyIter_Send(PyObject *coroutine, PyObject *value, PyObject **result) except -1  # PYGEN_ERROR
+    object PyObject_CallNoArgs(PyObject *function)
+    object PyObject_Vectorcall(PyObject *function, PyObject **arguments, size_t count, PyObject *names)
     int PyContext_Enter(object context) except -1
     int PyContext_Exit(object context) except -1
     void PyErr_SetObject(object kind, object value)
@@ -89,11 +91,8 @@ cdef extern from *:
 
 
 cdef extern from "_threads.h":
-    """
-    static unsigned int wsf_version(PyObject *type) { return wsf_type_version((PyTypeObject *)type); }
-    """
     Py_ssize_t wsf_holders(object thing)
-    unsigned int wsf_version(object type)
+    unsigned int wsf_version(object thing)
 
 
 cdef enum:
@@ -159,7 +158,7 @@ cdef class Turn:
 
     cpdef int check_thread(self) except -1:
         """Raise RuntimeError in any thread but the event loop's, and while another loop runs in that."""
-        cdef object running = _get_running_loop()
+        cdef object running = PyObject_CallNoArgs(<PyObject *>_get_running_loop)
         if running is not self.loop:
             if running is not None or PyThread_get_thread_ident() != self._thread:
                 raise OtherThread(OTHER_THREAD)
@@ -182,11 +181,10 @@ cdef class Turn:
 
     cdef inline int _know_loop(self) except -1:
         """Look at the loop's class, unless that was done since it was changed."""
-        cdef object kind = type(self.loop)
-        if self._version != wsf_version(kind) or self._version == 0:
-            self._stock = _is_stock(kind)
-            self._nests = may_nest(kind)
-            self._version = wsf_version(kind)
+        if self._version != wsf_version(self.loop) or self._version == 0:
+            self._stock = _is_stock(type(self.loop))
+            self._nests = may_nest(type(self.loop))
+            self._version = wsf_version(self.loop)
         return 0
 
     def __dealloc__(self):
@@ -254,11 +252,18 @@ cdef object _get_running_loop = asyncio._get_running_loop
 cdef object _remove_done_callback = Future.remove_done_callback
 # From Python 3.14 on a Future refers to the tasks that wait for it, until their wake-up has been called with it.
 cdef object _discard_from_awaited_by = getattr(asyncio.futures, "future_discard_from_awaited_by", None)
+cdef object _Fragment = Fragment
 cdef object _OPEN = State.OPEN
 cdef object _DRAINING = State.DRAINING
 cdef str _RECEIVE = "websocket.receive"
 cdef str _SEND = "websocket.send"
 cdef list _NO_QUEUE = []  # shared by all channels that hold at most one message
+
+
+cdef inline object _call_with_two(PyObject *function, object first, object second):
+    """Call a function that all threads call, without counting a reference to it, at which they would meet."""
+    cdef PyObject **arguments = [<PyObject *>first, <PyObject *>second]
+    return PyObject_Vectorcall(function, arguments, 2, NULL)
 
 
 @cython.freelist(64)
@@ -378,7 +383,7 @@ cdef class Receive:
                 future.set_result(None)
             return 0
         # Wake-ups of one task compare equal, so the cached one removes the new one, unless another task waits.
-        if wakeup is None or _remove_done_callback(future, wakeup) != 1:
+        if wakeup is None or _call_with_two(<PyObject *>_remove_done_callback, future, wakeup) != 1:
             channel._forget_waiting()
             if future.done():
                 return 0  # the task was cancelled and learns that in this turn; the message stays in the queue
@@ -390,7 +395,7 @@ cdef class Receive:
             future.remove_done_callback(wakeup)
             channel._future = future
         if _discard_from_awaited_by is not None:
-            _discard_from_awaited_by(future, getattr(wakeup, "__self__", None))
+            _call_with_two(<PyObject *>_discard_from_awaited_by, future, getattr(wakeup, "__self__", None))
         channel.turn._resuming = True
         try:
             PyContext_Enter(context)
@@ -676,17 +681,17 @@ cdef class Channel(Receiver):
             while self._events is not None and self._at < len(self._events):
                 event = self._events[self._at]
                 self._at += 1
-                if type(event) is bytes or type(event) is str or type(event) is Fragment:
+                if type(event) is bytes or type(event) is str or type(event) is _Fragment:
                     if not self.receiving:
                         continue
-                    if type(event) is not Fragment or event.final:
+                    if type(event) is not _Fragment or event.final:
                         self.messages_received += 1
                     if on_message is None:
-                        if type(event) is Fragment:
+                        if type(event) is _Fragment:
                             event = self.handle_fragment(event)
                             if event is None:
                                 continue
-                        self.put_back(event)
+                        Channel.put_back(self, event)  # which nobody overrides, and looks for no override
                     else:
                         try:
                             on_message(event)

@@ -66,10 +66,9 @@ cdef enum:
 cdef extern from "_threads.h":
     """
     static WSF_OF_THREAD char wsf_scratch[65536];
-    static unsigned int wsf_version(PyObject *type) { return wsf_type_version((PyTypeObject *)type); }
     """
     char *wsf_scratch
-    unsigned int wsf_version(object type)
+    unsigned int wsf_version(object thing)
 
 
 cdef unsigned int _flat = 0  # the version of a class of loops that do not nest
@@ -78,12 +77,11 @@ cdef unsigned int _flat = 0  # the version of a class of loops that do not nest
 cdef bint _may_nest(object loop) except -1:
     """Tell what `may_nest` does, which is known for as long as the class is not changed."""
     global _flat
-    cdef object kind = type(loop)
-    if _flat and _flat == wsf_version(kind):
+    if _flat and _flat == wsf_version(loop):
         return False
-    if may_nest(kind):
+    if may_nest(type(loop)):
         return True
-    _flat = wsf_version(kind)
+    _flat = wsf_version(loop)
     return False
 
 
