@@ -3,18 +3,20 @@
 Each thread has an event loop with a server and clients of it, so that all work is done in the threads that are counted,
 and nothing is left to a load generator that would need cores of its own. Rounds with one thread and with several
 alternate, and the best of each counts: noise only slows down. The processor's time for an echo tells what threads cost
-each other where other programs share the cores.
+each other where other programs share the cores; `--realtime` lets none of these run during a round, which takes some
+tenths of a second, so that a busy machine can be measured too.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
 
 import wsfast
 
@@ -68,6 +70,19 @@ def measure(threads: int, clients: int, count: int, size: int, uvloop: bool) -> 
     return echoes / (max(ended) - began[0]), (time.process_time() - began[1]) / echoes * 1e6
 
 
+@contextmanager
+def _undisturbed(realtime: bool) -> Iterator[None]:
+    """Run at the priority of real time, if that is asked for: threads that are started here do so too."""
+    if realtime:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+    try:
+        yield
+    finally:
+        if realtime:
+            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+            time.sleep(0.5)  # others were kept waiting
+
+
 def main() -> None:
     """Print a line for each number of threads."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.threads", description="How echoes scale with threads.")
@@ -77,13 +92,15 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=64, help="bytes of a message (default: 64)")
     parser.add_argument("--rounds", type=int, default=5, help="(default: 5)")
     parser.add_argument("--uvloop", action="store_true")
+    parser.add_argument("--realtime", action="store_true", help="let no other program run meanwhile (Linux, as root)")
     args = parser.parse_args()
     gil = getattr(sys, "_is_gil_enabled", lambda: True)()
     print(f"{sys.version.split()[0]}, {'with' if gil else 'without'} a GIL, {'uvloop' if args.uvloop else 'asyncio'}")
     best = dict.fromkeys(args.threads, (0.0, 1e9))
     for _ in range(args.rounds):
         for threads in args.threads:
-            rate, cost = measure(threads, args.clients, args.count, args.size, args.uvloop)
+            with _undisturbed(args.realtime):
+                rate, cost = measure(threads, args.clients, args.count, args.size, args.uvloop)
             best[threads] = max(best[threads][0], rate), min(best[threads][1], cost)
     for threads, (rate, cost) in best.items():
         times = rate / best[args.threads[0]][0]
