@@ -697,6 +697,7 @@ def test_a_message_in_pieces() -> None:
         assert list(ws.recv_streaming(decode=True)) == ["next"]
 
 
+@pytest.mark.skipif(sys.implementation.name == "pypy", reason="frees the iterator late: see docs/faq.md")
 def test_streaming_that_is_left(server: Running) -> None:
     with connect(server.uri) as ws:
         ws.send(b"x" * 500_000)
@@ -1289,6 +1290,9 @@ def test_ctrl_c_while_opening() -> None:
 
 @pytest.mark.skipif(
     sys.version_info[:2] == (3, 14), reason="its `with lock` can leave the lock held when a signal handler raises"
+)
+@pytest.mark.skipif(
+    sys.implementation.name == "pypy", reason="its `queue` is Python code, which a signal handler can end halfway"
 )
 @pytest.mark.parametrize("compression", [None, "deflate"])
 def test_ctrl_c_at_any_moment(compression: Any) -> None:

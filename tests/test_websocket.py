@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import asyncio
 import gc
+import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -351,7 +352,13 @@ async def test_streaming_decodes(decode: bool | None, expected: list[object]) ->
         assert received == expected
 
 
-@pytest.mark.parametrize("how", ["break", "aclose", "cancel"])
+BREAK = pytest.param(
+    "break",
+    marks=pytest.mark.skipif(sys.implementation.name == "pypy", reason="frees the iterator late: see docs/faq.md"),
+)
+
+
+@pytest.mark.parametrize("how", [BREAK, "aclose", "cancel"])
 @pytest.mark.parametrize("rest", [b"", frame(CONT, b"more", fin=False, key=b"TEST")])
 async def test_streaming_that_is_given_up_drops_the_rest_of_the_message(how: str, rest: bytes) -> None:
     async with pair() as (ws, client):
