@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import pickle
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from wsfast.exceptions import HandshakeRefused, InvalidMessage, InvalidState
-from wsfast.handshake import _head, _head_py, check_request
+from wsfast.handshake import _head_py, check_request
 from wsfast.handshake.http11 import (
     MAX_BODY,
     MAX_HEAD,
@@ -32,6 +33,11 @@ from wsfast.handshake.http11 import (
 )
 from wsfast.http import Headers, HeadersView
 
+TWINS: list[Any] = [_head_py]
+if sys.implementation.name == "cpython":
+    from wsfast.handshake import _head
+
+    TWINS.append(_head)
 GET = b"GET / HTTP/1.1\r\nHost: h\r\n"
 SAMPLE = (  # RFC 6455, 1.2
     b"GET /chat?a=b HTTP/1.1\r\n"
@@ -99,15 +105,15 @@ def test_heads_that_come_whole() -> None:
         b"Sec-WebSocket-Key: c\r\n\r\n"
     )
     fields = {"Host": "h", "Connection": "a\n\xe4", "Upgrade": "", "Sec-WebSocket-Key": "c"}
-    twins = _head_py.take_head, _head.take_head
-    assert [take(head + b"\x81\r\n", 999, 6) for take in twins] == [(len(head), fields, None)] * 2
+    twins = [twin.take_head for twin in TWINS]
+    assert [take(head + b"\x81\r\n", 999, 6) for take in twins] == [(len(head), fields, None)] * len(twins)
     cases = [(head, size, count) for size in range(len(head) + 2) for count in (0, 5, 6, 7)]
     cases += [(head[:cut], 999, 6) for cut in range(len(head))]
     for at in range(len(head)):
         for byte in b'\0\t\r\n "#/:;Aaz{-\x1f\x7f\x80\xff':
             cases.append((head[:at] + bytes([byte]) + head[at + 1 :], 999, 6))
     outcomes = {take: [take(*case) for case in cases] for take in twins}
-    assert outcomes[twins[0]] == outcomes[twins[1]]
+    assert outcomes[twins[0]] == outcomes[twins[-1]]
     assert len({str(outcome) for outcome in outcomes[twins[0]]}) > 100  # of good ones there are many, too
 
 
@@ -138,7 +144,8 @@ def test_a_key_of_usual_fields_is_that_which_a_closer_look_finds() -> None:
         cases += [USUAL | {name: value[:at] + char + value[at + 1 :]} for at in range(len(value)) for char in "=Zz+:1 "]
         cases.append(USUAL | {name: f"{value}\n{value}"})
     keys = [_head_py.find_key(fields) for fields in cases]
-    assert [_head.find_key(fields) for fields in cases] == keys
+    for twin in TWINS[1:]:
+        assert [twin.find_key(fields) for fields in cases] == keys
     assert 20 < sum(key is not None for key in keys) < len(keys) // 2
     for fields, key in zip(cases, keys, strict=True):
         lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items() if "\n" not in value)
@@ -150,7 +157,7 @@ def test_a_key_of_usual_fields_is_that_which_a_closer_look_finds() -> None:
 def test_pairs_in_lower_case() -> None:
     head = b"GET / HTTP/1.1\r\nHost: \t h \r\nX-Y:a\r\nABCXYZ-abc_~: b: c\xe4\r\nempty:\r\nHost: again\r\n\r\n"
     known = {b"host": b"host", b"a": b"a"}
-    for twin in (_head_py, _head):
+    for twin in TWINS:
         last = {b"abcxyz-abc_~": (b"abcxyz-abc_~", b"b: c"), b"host": (known[b"host"], b"")}
         pairs = twin.lower_pairs(head, known, last)
         assert pairs == [

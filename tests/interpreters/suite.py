@@ -19,6 +19,7 @@ FEW = (
     "multidict>=6",
     "httptools>=0.6",
     "python-socks[asyncio]>=2.5",
+    "trio>=0.27",
     "websockets>=15",
 )
 CODEC = (
