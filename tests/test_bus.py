@@ -8,6 +8,8 @@ import importlib
 import math
 import os
 import random
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from struct import Struct
@@ -55,6 +57,49 @@ async def test_the_keeper_of_histories_ends(make_local: Callable[[], Bus]) -> No
         assert sorted(message.data for message in reading.messages) == [b"1", b"2"]
         assert one.states == two.states == [True, False, True]
         assert keeper.origin in one.ended
+
+
+FORKING = """
+import asyncio, os, sys, uvloop
+from wsfast.bus import LocalBus
+from wsfast.testing.bus import Process
+
+async def main():
+    process = Process(LocalBus(sys.argv[1]))
+    await process.bus.start(process, 7)
+    print("started", flush=True)
+    await asyncio.to_thread(sys.stdin.readline)
+    if not os.fork():
+        sys.stdin.read()
+        os._exit(0)
+    print("forked", flush=True)
+    await asyncio.sleep(60)
+
+asyncio.Runner(loop_factory=uvloop.new_event_loop if sys.argv[2] == "uvloop" else None).run(main())
+"""
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+async def test_a_child_does_not_keep_a_process_alive(loop: str, tmp_path: Path) -> None:
+    """One that was forked has copies of the keeper's streams, and of its lock; and it may live for long."""
+    command = (sys.executable, "-c", FORKING, str(tmp_path / "bus"), loop)
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as keeper:  # noqa: ASYNC220
+        assert keeper.stdin is not None
+        assert keeper.stdout is not None
+        try:
+            assert await asyncio.to_thread(keeper.stdout.readline) == b"started\n"
+            async with processes(lambda: LocalBus(tmp_path / "bus"), 1) as (one,):
+                first = await one.bus.store("h", b"1", 10, 60.0)
+                keeper.stdin.write(b"\n")
+                keeper.stdin.flush()
+                assert await asyncio.to_thread(keeper.stdout.readline) == b"forked\n"
+                keeper.kill()
+                await until(lambda: one.ended)
+                assert one.ended == [7]
+                second = await one.bus.store("h", b"2", 10, 60.0)
+                assert second.epoch != first.epoch
+        finally:
+            keeper.kill()
 
 
 async def test_the_directory_is_nobody_elses(tmp_path: Path) -> None:

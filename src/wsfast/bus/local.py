@@ -16,6 +16,7 @@ import socket
 import stat
 import sys
 import tempfile
+import weakref
 from bisect import insort
 from collections.abc import Awaitable, Callable
 from operator import attrgetter
@@ -222,6 +223,28 @@ class _Peer(asyncio.Protocol):
         self._bus._peer_ended(self)
 
 
+_running: Final[weakref.WeakSet[LocalBus]] = weakref.WeakSet()
+
+
+def _let_go_in_child() -> None:
+    """Give up, in a child that was forked, what would keep this process alive for the others when it has ended.
+
+    A child has copies of all descriptors: of the streams, of the socket that others connect to, and of the lock. Each
+    copy is replaced, not closed, because objects that the child has as well go on to use its number.
+    """
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    for bus in list(_running):
+        for fd in bus._descriptors():
+            os.dup2(null, fd, inheritable=False)
+        bus._closed = True
+    _running.clear()
+    os.close(null)
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch - the tests run on Linux
+    os.register_at_fork(after_in_child=_let_go_in_child)
+
+
 class LocalBus(Bus):
     """Carries messages between the processes of one host.
 
@@ -297,6 +320,7 @@ class LocalBus(Bus):
         except Exception:  # the path is too long, or cannot be written to
             self._receiver = None
             raise
+        _running.add(self)
         self._lock = os.open(directory / "keeper.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._try_keeping()
         for name in os.listdir(directory):
@@ -321,6 +345,7 @@ class LocalBus(Bus):
             self._pump()
             await asyncio.sleep(0.005)
         self._closed = True
+        _running.discard(self)
         self._share_out()
         self._topics.clear()
         self._outbox.end("the bus was closed")
@@ -354,6 +379,13 @@ class LocalBus(Bus):
         self._store = None
         if self._temporary is not None:
             self._temporary.cleanup()
+
+    def _descriptors(self) -> list[int]:
+        """Return those that others take for signs of life."""
+        transports = [one.transport for one in (*self._streams, *self._peers.values()) if one.transport is not None]
+        sockets = [transport.get_extra_info("socket") for transport in transports]
+        listening = getattr(self._server, "sockets", ())
+        return [fd for fd in (self._lock, *(one.fileno() for one in (*sockets, *listening))) if fd >= 0]
 
     def _complain(self, exc: Exception) -> None:
         assert self._receiver is not None
