@@ -206,10 +206,11 @@ class Cluster:
     def __enter__(self) -> Self:
         try:
             for number in range(3):
-                made = self.add()
+                made, gossip = self._start()
                 first, last = number * 16384 // 3, (number + 1) * 16384 // 3 - 1
                 self._tell(made, "CLUSTER", "ADDSLOTSRANGE", str(first), str(last))
-                self._tell(made, "CLUSTER", "SET-CONFIG-EPOCH", str(number + 1))
+                self._tell(made, "CLUSTER", "SET-CONFIG-EPOCH", str(number + 1))  # while it knows no other node
+                self._meet(made, gossip)
             end = time.monotonic() + 30
             while not all(b"cluster_state:ok" in made.ask("CLUSTER", "INFO") for made in self.nodes):
                 assert time.monotonic() < end
@@ -231,6 +232,12 @@ class Cluster:
 
     def add(self) -> Engine:
         """Start one more node, which meets the first."""
+        made, gossip = self._start()
+        self._meet(made, gossip)
+        return made
+
+    def _start(self) -> tuple[Engine, str]:
+        """Start one more node; return it, and its port for other nodes."""
         directory = self._directory / f"{len(self.nodes)}"
         directory.mkdir()
         gossip = str(free_port())
@@ -238,9 +245,11 @@ class Cluster:
         made = Engine(find(REDISES[0]), directory, *options, "--repl-diskless-sync-delay", "0")
         self.nodes.append(made)
         made.start()
-        if len(self.nodes) > 1:
+        return made, gossip
+
+    def _meet(self, made: Engine, gossip: str) -> None:
+        if made is not self.nodes[0]:
             self._tell(self.nodes[0], "CLUSTER", "MEET", "127.0.0.1", str(made.port), gossip)
-        return made
 
     def id(self, node: Engine) -> str:
         """Return a node's name in the cluster."""
