@@ -314,6 +314,28 @@ async def test_limits() -> None:
         assert (a.topics, b.topics) == ({"x", "z"}, {"x", "y"})
 
 
+async def test_a_connection_has_topics_of_one_kind_only() -> None:
+    """Its place in the order of messages is one in one index."""
+    async with wsfast.Topics() as others, world() as w:
+        ws, ours = await w.client()
+        ours.subscribe("a")
+        for call in (others.subscribe, others.unsubscribe):
+            with pytest.raises(wsfast.InvalidState, match="topics of another Topics"):
+                call(ours, "b")
+        w.server.publish("a", "1")
+        assert await take(ws, 1) == ["1"]
+        assert ours.topics == {"a"}
+        # Also the other way round: what is published by it would count as seen elsewhere.
+        ws, ours = await w.client()
+        others.subscribe(ours, "b")
+        for call in (ours.subscribe, lambda topic: ours.publish(topic, "no")):
+            with pytest.raises(wsfast.InvalidState, match="topics of another Topics"):
+                call("a")
+        others.publish("b", "2")
+        assert await take(ws, 1) == ["2"]
+        assert (w.topics.counters["subscriptions"], others.counters["subscriptions"]) == (1, 1)
+
+
 async def test_authorize() -> None:
     asked: list[str] = []
 
@@ -859,6 +881,31 @@ async def test_what_is_published_by_encode_comes_behind() -> None:
         for number in range(4):
             w.server.publish("room.1", f"{number}")
         assert await take(ws, 6) == ["0", "1", "1, and this", "2", "2, and this", "3"]
+
+
+async def test_while_it_recovers_a_connection_does_not_subscribe_by_other_ways() -> None:
+    """It would get what is published ahead of what it missed, and both twice."""
+    topics = wsfast.Topics()
+    topics.configure("room.*", history=wsfast.History())
+    async with world(topics) as w:
+        ws, ours = await w.client()
+        await w.server.publish("room.1", "0")
+        recovering = asyncio.ensure_future(ours.recover("room.1", None))
+        await asyncio.sleep(0)
+        with pytest.raises(wsfast.InvalidState, match="being sent what it missed"):
+            ours.subscribe("room.1")
+        with pytest.raises(wsfast.InvalidState, match="being sent what it missed"):
+            await ours.recover("room.1", None)
+        ours.subscribe("room.2")
+        w.server.publish("room.1", "1")
+        assert await recovering in (1, 2)
+        await ours.subscribe("room.1")
+        assert await take(ws, 2) == ["0", "1"]
+        # Nor does one that has failed keep it from it.
+        ours.unsubscribe("room.1")
+        with pytest.raises(wsfast.NotRecovered):
+            await ours.recover("room.1", Position("0", 1))
+        await ours.subscribe("room.1")
 
 
 async def test_recovering() -> None:

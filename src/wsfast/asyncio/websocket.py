@@ -393,7 +393,7 @@ class WebSocket(Facts, Endpoint):
             NotAuthorized: the hook `authorize` does not allow it.
             TooManySubscriptions: a limit of `Topics` is reached.
             ConnectionClosed: the connection is closed.
-            InvalidState: its server has no topics.
+            InvalidState: its server has no topics; or `recover` is about to subscribe it to this.
             BusUnavailable: by the awaitable: other processes cannot be reached; this process' messages are sent.
         """
         return self._host_topics().subscribe(self, topic, info)
@@ -417,7 +417,8 @@ class WebSocket(Facts, Endpoint):
             NotRecovered: some of them are not kept any more; the connection has not been subscribed.
             ValueError, TypeError: as `subscribe`, or the topic has no history, or `since` is not a position.
             BusUnavailable: the history cannot be read now.
-            NotAuthorized, TooManySubscriptions, ConnectionClosed, InvalidState: as `subscribe`.
+            NotAuthorized, TooManySubscriptions, ConnectionClosed: as `subscribe`.
+            InvalidState: as `subscribe`, or it has subscribed to the topic already.
         """
         return await self._host_topics().recover(self, topic, since, info)
 

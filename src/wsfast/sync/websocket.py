@@ -575,7 +575,7 @@ class WebSocket(Shell):
             NotAuthorized: the hook `authorize`, which is called in the topics' thread, does not allow it.
             TooManySubscriptions: a limit of `Topics` is reached.
             ConnectionClosed: the connection is closed.
-            InvalidState: its server has no topics, or they are closed.
+            InvalidState: its server has no topics, or they are closed; or `recover` is about to subscribe it to this.
             BusUnavailable: other processes cannot be reached; the connection is subscribed to this process' messages.
         """
         self._topics_bridge().subscribe(self, topic, info, wait)
@@ -599,7 +599,8 @@ class WebSocket(Shell):
             NotRecovered: some of them are not kept any more; the connection has not been subscribed.
             ValueError, TypeError: as `subscribe`, or the topic has no history, or `since` is not a position.
             BusUnavailable: the history cannot be read now.
-            NotAuthorized, TooManySubscriptions, ConnectionClosed, InvalidState: as `subscribe`.
+            NotAuthorized, TooManySubscriptions, ConnectionClosed: as `subscribe`.
+            InvalidState: as `subscribe`, or it has subscribed to the topic already.
         """
         return self._topics_bridge().recover(self, topic, since, info)
 

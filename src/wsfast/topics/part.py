@@ -236,6 +236,7 @@ class Part:
         self.index: Index = Index(site.turn, self.delivery.slow, self._emptied, self._left)
         self.delivery.index = self.index
         self.hub: Hub = hub
+        self._recovering: set[tuple[Any, str]] = set()  # connections that are sent what they missed, and of which topic
 
     @property
     def totals(self) -> dict[str, int]:
@@ -273,13 +274,19 @@ class Part:
     # --- Subscribing
 
     def check(self, channel: Any) -> None:
-        """See that a connection is of this loop.
+        """See that a connection is of this loop, and of no other `Topics`: its member has one index only.
 
         Raises:
-            RuntimeError: it is of another.
+            RuntimeError: it is of another loop.
+            InvalidState: it has subscribed to topics of another `Topics`.
         """
         if channel.turn is not self.site.turn:
             raise OtherThread("the connection belongs to another event loop than the one that this was called on")
+        member = channel.member
+        if member is not None and member.index is not self.index:
+            raise InvalidState(
+                "the connection has subscribed to topics of another Topics, and can have those of one only"
+            )
 
     def subscribe(self, ws: Any, topic: str, info: str | None) -> Awaitable[None]:
         """Subscribe a connection; return what waits until that is in force everywhere."""
@@ -288,6 +295,7 @@ class Part:
         rule = self._rule(topic, info)
         channel = self._open(ws)
         if not _has(channel, topic):
+            self._check_recovered(channel, topic)
             self._admit(ws, channel, topic)
             self._join(ws, channel, topic, rule, info)
         return self._settling(topic)
@@ -338,6 +346,11 @@ class Part:
         subscriptions = hub.subscriptions() - besides
         if subscriptions >= hub.max_subscriptions:
             raise TooManySubscriptions(f"this process has {subscriptions} subscriptions, which is the limit")
+
+    def _check_recovered(self, channel: Any, topic: str) -> None:
+        """See that a connection is not being sent what it missed: what is published meanwhile comes behind that."""
+        if (channel, topic) in self._recovering:
+            raise InvalidState(f"the connection is being sent what it missed of {topic!r}, and then subscribed")
 
     def _join(self, ws: Any, channel: Any, topic: str, rule: Rule, info: str | None) -> None:
         """Subscribe a connection that may, unless the hook has."""
@@ -402,11 +415,14 @@ class Part:
             self._admit(ws, channel, topic)  # before it is sent anything
         if _has(channel, topic):
             raise InvalidState(f"the connection has subscribed to {topic!r} already")
+        self._check_recovered(channel, topic)
+        recovered = (channel, topic)
+        self._recovering.add(recovered)
         # It keeps the topic in this process, and the connection's place there, while the history is read.
         anchor = Member(self.index, _Nothing())
-        if self.index.subscribe(anchor, topic, False) and self.index.count(topic) == 1:
-            self._joined(topic, rule)
         try:
+            if self.index.subscribe(anchor, topic, False) and self.index.count(topic) == 1:
+                self._joined(topic, rule)
             count = await self._send_missed(channel, topic, position)
             # What this process delivers from now on is what follows.
             self.hub.check_running()
@@ -416,6 +432,7 @@ class Part:
             self.recovered += count
             return count
         finally:
+            self._recovering.discard(recovered)
             anchor.leave()
 
     async def _send_missed(self, channel: Any, topic: str, position: Position | None) -> int:

@@ -167,7 +167,11 @@ class Topics:
         await self.close()
 
     def subscribe(self, ws: WebSocket, topic: str, info: str | None = None) -> Awaitable[None]:
-        """Subscribe a connection to a topic; see `WebSocket.subscribe`."""
+        """Subscribe a connection to a topic; see `WebSocket.subscribe`.
+
+        Raises:
+            InvalidState: as there, or the connection has subscribed to topics of another `Topics`.
+        """
         return self._hub.here().subscribe(ws, topic, info)
 
     def unsubscribe(self, ws: WebSocket, topic: str) -> bool:

@@ -505,7 +505,7 @@ class WebSocket(Shell):
             NotAuthorized: the hook `authorize` does not allow it.
             TooManySubscriptions: a limit of `Topics` is reached.
             ConnectionClosed: the connection is closed.
-            InvalidState: its server has no topics, or they are closed.
+            InvalidState: its server has no topics, or they are closed; or `recover` is about to subscribe it to this.
             BusUnavailable: by the awaitable: other processes cannot be reached; this process' messages are sent.
         """
         return self._topics_part().subscribe(self, topic, info)
@@ -529,7 +529,8 @@ class WebSocket(Shell):
             NotRecovered: some of them are not kept any more; the connection has not been subscribed.
             ValueError, TypeError: as `subscribe`, or the topic has no history, or `since` is not a position.
             BusUnavailable: the history cannot be read now.
-            NotAuthorized, TooManySubscriptions, ConnectionClosed, InvalidState: as `subscribe`.
+            NotAuthorized, TooManySubscriptions, ConnectionClosed: as `subscribe`.
+            InvalidState: as `subscribe`, or it has subscribed to the topic already.
         """
         part = self._topics_part()
         return await part.recover(self, topic, part.hub.checked_since(topic, since), info)
