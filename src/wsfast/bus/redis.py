@@ -64,6 +64,8 @@ _NOWHERE: Final = Position("0", 0)
 _KNOWN: Final = 200_000
 """Topics whose channels and commands are kept ready."""
 _MESSAGES: Final = (b"message", b"smessage")
+_PLAIN: Final = ord("m")
+"""What a message without a history begins with."""
 
 _NOT_CONNECTED: Final = "the engine is not connected"
 _REDIRECTIONS: Final = ("MOVED ", "ASK ", "TRYAGAIN")
@@ -956,21 +958,22 @@ class RedisBus(Bus):
             other: called with what is no message.
         """
         received = None if self._receiver is None or self._closed else self._receiver.received
-        names = self._names
+        topic_of = self._names.get
         while (reply := get()) is not False:
-            if not (type(reply) is list and len(reply) == 3 and reply[0] in _MESSAGES):
-                other(reply)
-                continue
-            _, channel, data = reply
-            if received is None or type(channel) is not bytes or type(data) is not bytes:
-                continue
-            topic = names.get(channel)
-            if topic is None:
-                continue
-            if data.startswith(b"m"):
-                received(topic, data[1:], None)
-            else:
-                self._received_stored(topic, data, received)
+            if type(reply) is list and len(reply) == 3:
+                kind, channel, data = reply
+                if kind in _MESSAGES:
+                    if type(channel) is not bytes or type(data) is not bytes or not data or received is None:
+                        continue
+                    topic = topic_of(channel)
+                    if topic is None:
+                        continue
+                    if data[0] == _PLAIN:
+                        received(topic, data[1:], None)
+                    else:
+                        self._received_stored(topic, data, received)
+                    continue
+            other(reply)
 
     @staticmethod
     def _received_stored(topic: str, data: bytes, received: Callable[[str, bytes, Position | None], None]) -> None:
