@@ -66,14 +66,15 @@ class Program:
 
     Attributes:
         port: where it listens.
-        pids: the processes of all workers that were started, in order.
+        running: the processes of the workers that were started and have not ended, in order.
+        ended: when each of the others has; their numbers may have been given anew.
     """
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
         self.lines: list[str] = []
-        self.pids: list[int] = []
-        self.ended: dict[int, float] = {}
+        self.running: list[int] = []
+        self.ended: list[float] = []
         self.port = 0
         self.ready = asyncio.Event()
         self._reading = asyncio.ensure_future(self._read())
@@ -85,15 +86,12 @@ class Program:
             if found := re.search(r"listening on 127\.0\.0\.1:(\d+)", line):
                 self.port = int(found[1])
             elif found := re.search(r"worker \d+ is process (\d+)", line):
-                self.pids.append(int(found[1]))
+                self.running.append(int(found[1]))
             elif found := re.search(r"process (\d+), has ended", line):
-                self.ended[int(found[1])] = time.monotonic()
+                self.running.remove(int(found[1]))
+                self.ended.append(time.monotonic())
             elif " ready" in line:
                 self.ready.set()
-
-    @property
-    def running(self) -> list[int]:
-        return [pid for pid in self.pids if pid not in self.ended]
 
 
 @contextlib.asynccontextmanager
@@ -272,7 +270,7 @@ async def soak(seconds: float, workers: int = 3) -> dict[str, float]:
         stop_listening.set()
         await asyncio.gather(*tasks)
         silent = lost = told = 0
-        ends = list(run.ended.values())
+        ends = run.ended
         for one in listeners:
             assert one.kept == sorted(set(one.kept)), "not in order, or twice"
             for came, gaps in one.spans:
