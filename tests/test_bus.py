@@ -21,6 +21,7 @@ from shared import until
 
 from wsfast.bus import Bus, LocalBus, MemoryBus, Position, local
 from wsfast.bus._frames_py import MAX_FRAME, MESSAGE, make
+from wsfast.bus.detours import Detours
 from wsfast.bus.outbox import Outbox
 from wsfast.bus.store import Store
 from wsfast.exceptions import BusUnavailable
@@ -395,6 +396,30 @@ async def test_the_outbox() -> None:
     with pytest.raises(BusUnavailable, match="taken nothing for 10 s: it hangs"):
         await third
     assert box.bytes == len(box) == 0
+
+
+async def test_a_message_on_a_detour_tells_what_it_waited_for() -> None:
+    """A node that is down is the reason then, not the slot."""
+
+    class Down:
+        up = False
+        outbox = Outbox(max_seconds=0.1)
+
+        def owner(self, topic: str) -> Any:
+            return self
+
+        def named(self, address: str) -> Any:
+            raise AssertionError("nobody named one")
+
+        def pump(self) -> None:
+            raise AssertionError("it is down")
+
+    node, loop = Down(), asyncio.get_running_loop()
+    node.outbox.why = "127.0.0.1:1: it hangs"
+    entry = node.outbox.add("t", b"1", 1, 60.0, loop.time())
+    Detours(loop, node).begin(node, "t")
+    with pytest.raises(BusUnavailable, match=r"taken nothing for 10\.0 s: 127\.0\.0\.1:1: it hangs"):
+        await entry
 
 
 async def test_what_is_sent_once_more_is_no_less_sure_than_before() -> None:
