@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import pickle
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
+from wsfast._built import EXTENSIONS
 from wsfast.exceptions import HandshakeRefused, InvalidMessage, InvalidState
 from wsfast.handshake import _head_py, check_request
 from wsfast.handshake.http11 import (
@@ -34,7 +34,7 @@ from wsfast.handshake.http11 import (
 from wsfast.http import Headers, HeadersView
 
 TWINS: list[Any] = [_head_py]
-if sys.implementation.name == "cpython":
+if EXTENSIONS:
     from wsfast.handshake import _head
 
     TWINS.append(_head)
