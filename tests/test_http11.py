@@ -943,6 +943,8 @@ def test_bad_response(data: bytes, text: str) -> None:
         (b"", "got nothing and then the end"),
         (b"HTTP/1.1 1", "got b'HTTP/1.1 1' and then the end"),
         (b"HTTP/1.1 100 C\r\n\r\n", "got nothing and then the end"),
+        (b"HTTP/1.1 101 X\r\nA: b", "got b'HTTP/1.1 101 X', 4 bytes of headers and then the end"),
+        (b"GET /?secret HTTP/1.1", "got b'GET /[?]... HTTP/1.1' and then the end"),
     ],
 )
 def test_response_that_ends_early(data: bytes, came: str) -> None:

@@ -461,6 +461,48 @@ def test_a_proxy_that_refuses(front: str, caplog: pytest.LogCaptureFixture) -> N
     assert credentials.decode() not in caplog.text
 
 
+ALL_FRONTS: dict[str, Callable[..., object]] = {
+    **FRONTS,
+    "asyncio": lambda *args, **options: asyncio.run(entered(wsfast.connect(*args, **options))),
+    "threads": wsfast.sync.connect,
+}
+SAID: dict[str, Callable[[bytes], bytes]] = {
+    "all": lambda request: request,
+    "a part": lambda request: request.partition(b" HTTP")[0],
+    "with LF": lambda request: request.replace(b"\r\n", b"\n"),
+    "in headers": lambda request: b"HTTP/1.1 101 Yes\r\n" + request.partition(b"\r\n")[2][:-2],
+    "as a header": lambda request: b"HTTP/1.1 101 Yes\r\n" + request,
+}
+
+
+@pytest.mark.parametrize("said", SAID)
+@pytest.mark.parametrize("front", ALL_FRONTS)
+def test_a_server_that_says_back_what_it_was_sent(front: str, said: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+
+    def say(listener: socket.socket) -> None:
+        sock, _ = listener.accept()
+        with sock:
+            request = b""
+            while b"\r\n\r\n" not in request:
+                request += sock.recv(65536)
+            sock.sendall(SAID[said](request))
+            sock.shutdown(socket.SHUT_WR)
+            sock.recv(1)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=say, args=(listener,), daemon=True)
+        thread.start()
+        headers = {"Cookie": CANARY, "Authorization": f"Bearer {CANARY}"}
+        uri = f"ws://127.0.0.1:{listener.getsockname()[1]}/?{CANARY}"
+        with pytest.raises(Exception, match="expected|did not receive|invalid") as info:
+            ALL_FRONTS[front](uri, additional_headers=headers, proxy=None)
+        thread.join(10)
+    assert isinstance(info.value, (wsfast.WebSocketError, wsfast.websockets.exceptions.WebSocketException))
+    check(info.value)
+    assert CANARY not in caplog.text
+
+
 @pytest.mark.parametrize("form", [*WRONG, "ws://{}@h/", "ws://{}@h/?{}"], ids=ascii)
 def test_the_uri_of_a_protocol(form: str) -> None:
     with pytest.raises(wsfast.InvalidURI) as info:

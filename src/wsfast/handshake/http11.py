@@ -371,6 +371,11 @@ def _without_secrets(line: bytes) -> bytes:
     return _AFTER_PATH.sub(lambda match: match.group()[:1] + b"...", rest) + end
 
 
+def _not_ours(line: bytes) -> bytes:
+    """Return what a server said instead of a status line: where it says back the request, without what may be secret."""
+    return line if line.startswith(b"HTTP/") else _without_secrets(line)
+
+
 def _is_host(value: str) -> bool:
     match = _HOST.fullmatch(value)
     if match is None:
@@ -456,9 +461,11 @@ class ResponseParser(_HeadParser):
         """
         self._check_open()
         if self._response is None:
-            held = bytes(self._buffer or b"")
+            line, _, rest = bytes(self._buffer or b"").lstrip(b"\r\n").partition(b"\r\n")
             self._stop()
-            came = show(held) if held else "nothing"
+            came = show(_not_ours(line)) if line else "nothing"
+            if rest:  # headers, whose values may be secrets
+                came += f", {len(rest)} bytes of headers"
             raise InvalidMessage(f"expected an HTTP response, got {came} and then the end of the connection") from cause
         return self._finish(self._response)
 
@@ -500,12 +507,12 @@ class ResponseParser(_HeadParser):
         match = _STATUS_LINE.fullmatch(line)
         # HTTP/1.0 is good enough for a refusal, as some proxies send it, but it cannot upgrade (RFC 9110, 7.8).
         if match is None or (match.group(1) == b"0" and match.group(2) == b"101"):
-            self._fail(0, "", f"expected an HTTP/1.1 status line, got {show(line)}", line)
+            self._fail(0, "", f"expected an HTTP/1.1 status line, got {show(_not_ours(line))}", line)
 
     def _fail(self, status: int, text: str, log: str, line: bytes | None = None) -> NoReturn:
         exc = InvalidMessage(log)
         if line is not None:
-            exc.line = line
+            exc.line = _not_ours(line)
         raise exc
 
 
