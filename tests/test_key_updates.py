@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import _ssl
 import asyncio
+import contextlib
 import ctypes
 import functools
 import re
@@ -167,10 +168,8 @@ async def send_in_trio(ws: Any) -> None:
     import trio
 
     async def sending() -> None:
-        try:
+        with contextlib.suppress(wsfast.ConnectionClosed):
             await send(ws)
-        except wsfast.ConnectionClosed:
-            pass
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(sending)
@@ -187,11 +186,9 @@ def receive_in_thread(ws: wsfast.sync.WebSocket) -> None:
 
 def send_in_thread(ws: wsfast.sync.WebSocket) -> None:
     def sending() -> None:
-        try:
+        with contextlib.suppress(wsfast.ConnectionClosed):
             while True:
                 ws.send(b"m" * 1000)
-        except wsfast.ConnectionClosed:
-            pass
 
     thread = threading.Thread(target=sending)
     thread.start()
@@ -262,10 +259,8 @@ def connect_in_threads(certs: Any, handler: Any) -> tuple[str, int]:
 
 
 def suppress_closed(handler: Any, ws: Any) -> None:
-    try:
+    with contextlib.suppress(wsfast.ConnectionClosed):
         handler(ws)
-    except wsfast.ConnectionClosed:
-        pass
 
 
 async def serve_on_trio(certs: Any, handler: Any) -> tuple[str, int]:

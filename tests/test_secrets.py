@@ -9,12 +9,14 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from hostile import Peer, serving
-from shared import echo
+from shared import echo, until
 
 import wsfast
 import wsfast.cli
@@ -312,6 +314,63 @@ def test_addresses_of_buses(url: str) -> None:
         check(info.value)
 
 
+INFO = b'INFO {"server_id":"x","version":"2.10.0","max_payload":1048576,"auth_required":true}\r\n'
+PASSWORD = f'{CANARY}-1"\u00e9/{"x" * 200}'  # which is escaped and shortened where it is said back
+
+
+def say_of_redis(came: bytes) -> bytes:
+    """As Redis does where AUTH was renamed."""
+    name, *others = (word for word in came.split(b"\r\n") if word and word[:1] not in b"*$")
+    return b"-ERR unknown command '%b', with args beginning with: %b\r\n" % (name, b" ".join(others)[:128])
+
+
+def say_all(came: bytes) -> bytes:
+    return b"-ERR '%b'\r\n" % came.replace(b"\r\n", b" ").replace(b"'", b"")
+
+
+@pytest.mark.parametrize("where", ["url", "option"])
+@pytest.mark.parametrize(("engine", "say"), [("redis", say_of_redis), ("redis", say_all), ("nats", say_all)])
+async def test_an_engine_that_says_back_what_it_was_sent(
+    engine: str, say: Callable[[bytes], bytes], where: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    module = pytest.importorskip(f"wsfast.bus.{engine}", reason=f"needs a client of {engine}")
+    said: list[bytes] = []
+    connected = 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connected
+        connected += 1
+        if engine == "nats":
+            writer.write(INFO)
+        with suppress(OSError):
+            while came := await reader.read(65536):
+                said.append(say(came))
+                writer.write(said[-1])
+        writer.close()
+        connected -= 1
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    at = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server:
+        if engine == "redis":
+            given = {} if where == "option" else {"url": f"redis://u:{quote(PASSWORD, safe='')}@{at}"}
+            bus = module.RedisBus(**(given or {"url": f"redis://{at}", "username": "u", "password": PASSWORD}))
+        else:
+            given = {} if where == "option" else {"servers": f"nats://{quote(PASSWORD, safe='')}@{at}"}
+            bus = module.NatsBus(**(given or {"servers": f"nats://{at}", "user": "u", "password": PASSWORD}))
+        async with wsfast.Topics(bus=bus) as topics:
+            await until(lambda: "bus is down" in caplog.text)
+            if where == "url":
+                with pytest.raises(wsfast.BusUnavailable) as info:
+                    await topics.publish("news", "hello")
+                check(info.value)
+            assert CANARY not in topics.health
+        await until(lambda: not connected)
+    assert any(CANARY.encode() in one for one in said)
+    assert CANARY not in caplog.text
+
+
 def test_a_proxy_that_does_not_begin_as_it_should() -> None:
     with pytest.raises(ValueError, match="got b'GET'") as info:
         read_proxied(f"GET /?{CANARY} HTTP/1.1\r\n".encode())
@@ -495,7 +554,7 @@ def test_a_server_that_says_back_what_it_was_sent(front: str, said: str, caplog:
         thread.start()
         headers = {"Cookie": CANARY, "Authorization": f"Bearer {CANARY}"}
         uri = f"ws://127.0.0.1:{listener.getsockname()[1]}/?{CANARY}"
-        with pytest.raises(Exception, match="expected|did not receive|invalid") as info:
+        with pytest.raises(Exception, match=r"expected|did not receive|invalid") as info:
             ALL_FRONTS[front](uri, additional_headers=headers, proxy=None)
         thread.join(10)
     assert isinstance(info.value, (wsfast.WebSocketError, wsfast.websockets.exceptions.WebSocketException))

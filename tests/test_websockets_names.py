@@ -200,9 +200,11 @@ def test_texts_of_exceptions(name: str, arguments: tuple[Any, ...]) -> None:
 
     exc = make(ours)
     assert str(exc) == str(make(theirs))
+    exc.add_note("what the program adds")
     again = pickle.loads(pickle.dumps(exc))
     assert type(again) is type(exc)
     assert str(again) == str(exc)
+    assert again.__notes__ == exc.__notes__
 
 
 def deprecated() -> list[tuple[str, str]]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from ..escape import words
@@ -20,6 +21,8 @@ _PAUSE: Final = 0.25
 _LAST_PAUSE: Final = 2.0
 _SOON: Final = 30.0
 """Seconds after the loss from which on attempts become rarer."""
+_ENOUGH: Final = 8
+"""Characters by which a secret is known: a server may say back only a part of it."""
 
 
 class Pauses:
@@ -49,6 +52,15 @@ class Pauses:
         await asyncio.sleep(self._pause * random.uniform(0.5, 1))
 
 
-def told(exc: BaseException) -> str:
-    """Return what an exception says, escaped, in at most 200 characters; its class where it says nothing."""
-    return words(exc) or type(exc).__name__
+def told(exc: BaseException, secrets: Iterable[str] = ()) -> str:
+    """Return what an exception says, escaped, in at most 200 characters; its class where it says nothing.
+
+    Args:
+        secrets: what a server is sent to be let in. One that does not take it may say it back: the text ends before it.
+    """
+    said = str(exc)
+    for secret in secrets:
+        for form in (secret, words(secret), json.dumps(secret)[1:-1]):
+            before, found, _ = said.partition(form[:_ENOUGH]) if form else (said, "", "")
+            said = f"{before}..." if found else before
+    return words(said) or type(exc).__name__

@@ -25,7 +25,7 @@ from typing import Any, Final
 
 from ..escape import words
 from ..exceptions import BusUnavailable
-from ..handshake.uri import mask
+from ..handshake.uri import mask, unquoted
 from ..options import refuse_unknown
 from .interface import Bus, Position, Reading, Receiver, Stored
 from .lost import DOWN_BYTES, UP_BYTES, Pauses, told
@@ -68,6 +68,16 @@ _CLOSED: Final = 1
 
 Answer = tuple[bytes, bytes]
 """The headers and the body of an answer."""
+
+
+def _secrets(servers: list[str], options: dict[str, Any]) -> list[str]:
+    """Return what must not be shown of what a server says while it is connected to."""
+    found = ["CONNECT {", *(options.get(name) for name in ("password", "token"))]
+    for server in servers:
+        # A user name without a password is a token.
+        user, _, password = server.partition("://")[2].rpartition("@")[0].partition(":")
+        found += [password or user, unquoted(password or user)]
+    return [one for one in found if isinstance(one, str)]
 
 
 class _Refused(Exception):
@@ -158,6 +168,7 @@ class NatsBus(Bus):
         for name in _OURS & options.keys():
             raise ValueError(f"{name} is not for the caller to choose")
         self._servers = given
+        self._secrets = _secrets(given, options)
         self._prefix = prefix
         self._replicas = replicas
         self._api = "$JS.API." if domain is None else f"$JS.{domain}.API."
@@ -241,7 +252,7 @@ class NatsBus(Bus):
                     self._wake.set()
                     await self._stay(client, work)
             except Exception as exc:  # what a server that talks nonsense makes nats-py or `sweep` raise, too
-                self._why = self._why or told(exc)
+                self._why = self._why or self._told(exc)
             finally:
                 await self._drop(client, work)
             if self._up:
@@ -264,11 +275,14 @@ class NatsBus(Bus):
         self._changed = dict.fromkeys(self._topics)
         await self._resubscribe(client)
 
+    def _told(self, exc: BaseException) -> str:
+        return told(exc, self._secrets)
+
     async def _ended(self) -> None:
         self._down.set()
 
     async def _failed(self, exc: Exception) -> None:
-        self._why = self._why or told(exc)
+        self._why = self._why or self._told(exc)
         if "permissions violation" in str(exc):
             self._down.set()  # it would go on without what it needs
 
@@ -318,7 +332,7 @@ class NatsBus(Bus):
             task.cancel()
         for outcome in await asyncio.gather(*tasks, return_exceptions=True):
             if isinstance(outcome, Exception):
-                self._why = self._why or told(outcome)
+                self._why = self._why or self._told(outcome)
         closing = self._loop.create_task(client.close())
         await asyncio.wait((closing,), timeout=0.5)  # where the server hangs, it may not end
         if not closing.done():
@@ -419,7 +433,7 @@ class NatsBus(Bus):
                         future.set_result(None)
                 self._confirm()
         except NatsError as exc:
-            self._why = self._why or told(exc)
+            self._why = self._why or self._told(exc)
             self._down.set()
         finally:
             if self._flushing is asyncio.current_task():
@@ -484,7 +498,7 @@ class NatsBus(Bus):
                 try:
                     await client.publish(subject, b"" if content is None else json.dumps(content).encode(), reply=reply)
                 except NatsError as exc:
-                    raise BusUnavailable(f"the server was lost: {told(exc)}") from None
+                    raise BusUnavailable(f"the server was lost: {self._told(exc)}") from None
                 return await future
         except TimeoutError:
             raise BusUnavailable("the server does not answer") from None

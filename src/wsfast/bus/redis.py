@@ -134,6 +134,14 @@ def _connection(options: dict[str, Any], timeout: float) -> Any:
     return arguments.pop("connection_class", redis_connection.Connection)(**arguments)
 
 
+def _secrets(options: dict[str, Any]) -> list[str]:
+    """Return what must not be shown of what the engine says while it is connected to."""
+    password = options.get("password") or ""
+    # Redis says back what it does not know, such as AUTH where that was renamed, and 128 characters of what follows.
+    password = password.decode(errors="replace") if isinstance(password, bytes) else str(password)
+    return ["with args beginning with", password]
+
+
 def _at(options: dict[str, Any], why: str) -> str:
     """Return the reason of a failure, which begins with the server's address unless it has that already."""
     path, host, port = (options.get(name) for name in ("path", "host", "port"))
@@ -248,7 +256,7 @@ class _Node:
                     await self._connect()
             except Exception as exc:  # what a server that talks nonsense makes redis-py or `_prepare` raise, too
                 self._drop()
-                why = self._why or self._where(told(exc))
+                why = self._why or self._where(told(exc, self._bus.secrets))
                 self.outbox.why = why
                 self._bus.failed(why)
                 self._bus.node_changed(self, why)
@@ -649,6 +657,7 @@ class RedisBus(Bus):
             known = {name for kind in kinds for name in inspect.signature(kind.__init__).parameters}
             refuse_unknown("RedisBus()", options, known, ("prefix", "cluster", "sentinels", "service"))
             raise
+        self.secrets: list[str] = _secrets(self._options)
         self._prefix = prefix
         self._cluster = cluster
         self._sentinels = list(sentinels or ())
@@ -845,7 +854,7 @@ class RedisBus(Bus):
                     slots = await self._ask_for_slots()
                 await self._use_slots(slots)
             except Exception as exc:  # what a node that talks nonsense makes redis-py or the map raise, too
-                self.failed(told(exc))
+                self.failed(told(exc, self.secrets))
                 pause = min(_PAUSE, 2 * pause)
                 await asyncio.sleep(pause)
                 continue
@@ -867,7 +876,7 @@ class RedisBus(Bus):
                 if sum(last - first + 1 for first, last, *_ in slots) == _SLOTS:
                     return slots
             except Exception as exc:
-                failure = _EngineError(_at(options, told(exc)))
+                failure = _EngineError(_at(options, told(exc, self.secrets)))
             else:
                 failure = _EngineError(_at(options, "the cluster does not serve all slots"))
             finally:

@@ -372,7 +372,7 @@ def _without_secrets(line: bytes) -> bytes:
 
 
 def _not_ours(line: bytes) -> bytes:
-    """Return what a server said instead of a status line: where it says back the request, without what may be secret."""
+    """Return what a server said instead of a status line, without what may be secret where it says back the request."""
     return line if line.startswith(b"HTTP/") else _without_secrets(line)
 
 

@@ -232,7 +232,7 @@ class InvalidHeader(native.InvalidHeader):
         native.InvalidHeader.__init__(self, name, value)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.name, self.value)
+        return type(self), (self.name, self.value), self.__dict__
 
     def __str__(self) -> str:
         if self.value is None:
@@ -248,7 +248,7 @@ class InvalidHeaderFormat(InvalidHeader, native.InvalidHeaderFormat):
         self._args = (name, error, header, pos)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), self._args
+        return type(self), self._args, self.__dict__
 
 
 class InvalidHeaderValue(InvalidHeader):
@@ -262,7 +262,7 @@ class InvalidOrigin(InvalidHeader, native.InvalidOrigin):
         InvalidHeader.__init__(self, "Origin", origin)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.value,)
+        return type(self), (self.value,), self.__dict__
 
 
 class InvalidUpgrade(InvalidHeader, native.InvalidUpgrade):
@@ -341,7 +341,7 @@ class PayloadTooBig(native.PayloadTooBig):
         super().__init__(str(self))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), self._args
+        return type(self), self._args, self.__dict__
 
     def __str__(self) -> str:
         if self.message is not None:
