@@ -529,7 +529,8 @@ async def test_each_direction_ends_by_itself(text: bool) -> None:
             assert received == b"".join(b"LINE %d\n" % number for number in range(100))
 
 
-async def test_the_end_of_a_direction_can_be_cancelled_and_sent_again() -> None:
+@pytest.mark.parametrize("written", [b"", b"d"])
+async def test_the_end_of_a_direction_can_be_cancelled_and_sent_again(written: bytes) -> None:
     """A call that was cancelled in line has sent nothing; the next one does, and nothing can be written in between."""
     server = wsfast.Server()
 
@@ -554,8 +555,11 @@ async def test_the_end_of_a_direction_can_be_cancelled_and_sent_again() -> None:
         async with wsfast.connect_stream(uri, half_close=True) as (reader, writer):
             sending = asyncio.create_task(writer.ws.send(slowly()))
             await begun.wait()
+            await writer.write(written)
             ending = asyncio.create_task(writer.write_eof())
             await asyncio.sleep(0)
+            with pytest.raises(wsfast.InvalidState, match="after write_eof"):
+                await writer.write(b"more")
             ending.cancel()
             await asyncio.wait([ending])
             assert ending.cancelled()
@@ -564,7 +568,7 @@ async def test_the_end_of_a_direction_can_be_cancelled_and_sent_again() -> None:
             go_on.set()
             await sending
             await writer.write_eof()
-            assert [await reader.read(), await reader.read()] == [b"3", b""]
+            assert [await reader.read(), await reader.read()] == [b"%d" % len(b"abc" + written), b""]
 
 
 async def test_without_the_option_an_empty_message_is_nothing() -> None:

@@ -199,8 +199,8 @@ class Writer:
         """
         if not self._half_close:
             raise InvalidState("write_eof() needs half_close=True at both ends: RFC 6455 has no half-close")
+        self._ended = True  # what another task wrote while this one flushes would come after the end
         await self.flush()
-        self._ended = True
         if not self._eof_sent:  # though a call was cancelled before it sent it; who has come to the end ignores another
             await self._ws.send("" if self._text else b"")
             self._eof_sent = True
