@@ -161,6 +161,35 @@ def test_forwarded(serving: Any) -> None:
         assert b"203.0.113.5" not in read_to(sock, b"))")
 
 
+@pytest.mark.parametrize(
+    ("lines", "client"),
+    [
+        # What the client sent itself, in whatever form, does not count: only what the proxies have added.
+        (["X-Forwarded-For: 6.6.6.6", "x-forwarded-for: 203.0.113.5"], ("203.0.113.5", 0)),
+        (["X-Forwarded-For: 203.0.113.5:4711, 10.0.0.2", "X-Forwarded-For: fd00::2"], ("203.0.113.5", 4711)),
+        (["Forwarded: for=6.6.6.6", 'FORWARDED: For="[2001:DB8::1]:47"'], ("2001:db8::1", 47, 0, 0)),
+        (['Forwarded: for="[2001:db8::1]:_x", for="[fd00::2]"'], ("2001:db8::1", 0, 0, 0)),
+        (["Forwarded: for=127.0.0.1", "Forwarded: for=203.0.113.5;by=_me"], ("203.0.113.5", 0)),
+        (['Forwarded: for="6.6.6.6', "Forwarded: for=203.0.113.5"], None),
+        (["Forwarded: for=_hidden", "Forwarded: for=10.0.0.2"], ("10.0.0.2", 0)),
+        (["Forwarded: for=203.0.113.5, for=unknown"], None),
+        (["Forwarded: for=6.6.6.6", "X-Forwarded-For: 203.0.113.5"], None),
+        (["Forwarded: for=203.0.113.5:1", "X-Forwarded-For: 203.0.113.5:2"], ("203.0.113.5", 1)),
+        (["X-Forwarded-For: 203.0.113.5, "], None),
+    ],
+    ids=ascii,
+)
+def test_who_is_told_to_be_the_client(serving_all: Any, lines: list[str], client: tuple[Any, ...] | None) -> None:
+    """On every kind of server, over sockets; None stands for the proxy itself."""
+    request = REQUEST % b"".join(f"{line}\r\n".encode() for line in lines)
+    with (
+        serving_all(None, {"forwarded": ["127.0.0.0/8", "10.0.0.0/8", "fd00::/8"]}) as (_, address),
+        dial(address, request) as sock,
+    ):
+        expected = sock.getsockname() if client is None else client
+        assert repr((expected, address)).encode() in read_to(sock, b"))")
+
+
 def test_a_trusted_proxy_must_send_it(serving: Any, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     with serving(proxy_protocol=True) as (server, address):
