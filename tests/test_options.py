@@ -329,9 +329,31 @@ NETWORK: dict[str, list[Any]] = {
     "chunk_size": ["x", True, 1.5, 0, -1],
     "window": ["x", None, True, 1.5, 0, -1, math.nan],
 }
+NO_WHOLE_NUMBER: list[Any] = ["x", True, 1.5, 0, -1, math.nan]
 BESIDE: dict[str, tuple[Any, dict[str, list[Any]]]] = {
     "testing.pair": (wsfast.testing.pair, {**NETWORK, "server_options": ["x", 5, ()], "max_sizee": [5]}),
     "testing.Pipe": (partial(wsfast.testing.Pipe, None), NETWORK),
+    "Deflate": (
+        wsfast.Deflate,
+        {
+            "server_no_context_takeover": ["no", 0, None],
+            "client_no_context_takeover": ["no", 1, None],
+            "backend": [0, b"zlib", "zlob"],
+            **{
+                name: ["x", True, 1.5, -1, math.nan, 2**63] for name in ("level", "mem_level", "client_max_window_bits")
+            },
+            "idle": ["x", True, -1, math.nan],
+        },
+    ),
+    "Topics": (
+        wsfast.Topics,
+        {
+            "logger": ["x", 5],
+            "max_topics": [*NO_WHOLE_NUMBER, None],
+            "max_subscriptions": [*NO_WHOLE_NUMBER, None],
+            "max_size": [*NO_WHOLE_NUMBER, None],
+        },
+    ),
     "DeflateBudget": (wsfast.DeflateBudget, {"nbytes": ["x", None, 1.5, True, -1]}),
     "LocalBus": (wsfast.bus.LocalBus, {"directory": [5, b"x", []], "directry": [5]}),
     "RedisBus": (wsfast.bus.RedisBus, {"url": [5, b"redis://h", None, []]}),

@@ -79,6 +79,10 @@ class Deflate:
     def __post_init__(self) -> None:
         _check_int("server_max_window_bits", self.server_max_window_bits, 8, _WIDEST, optional=True)
         _check_int("client_max_window_bits", self.client_max_window_bits, 8, _WIDEST, optional=True)
+        for name in ("server_no_context_takeover", "client_no_context_takeover"):
+            value = getattr(self, name)
+            if not isinstance(value, bool):
+                raise TypeError(f"{name} must be a bool, got {value!r}")
         _check_int("level", self.level, 1, 9)
         _check_int("mem_level", self.mem_level, 1, 9)
         _check_int("threshold", self.threshold, 0)
@@ -89,6 +93,8 @@ class Deflate:
             raise ValueError(f"idle must be at least 0 seconds, or None, got {self.idle}")
         if self.budget is not None and not isinstance(self.budget, DeflateBudget):
             raise TypeError(f"budget must be a DeflateBudget or None, got {self.budget!r}")
+        if self.backend is not None and not isinstance(self.backend, str):
+            raise TypeError(f"backend must be a str or None, got {self.backend!r}")
         choose(self.level, _WIDEST, self.mem_level, takeover=True, peer_takeover=True, name=self.backend)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from ..bus.interface import Bus, Position
 from ..events import BytesLike
 from ..exceptions import InvalidState
-from ..options import named_options
+from ..options import check_values, named_options
 from .histories import Published
 from .hub import Hub
 from .numbers import Gap
@@ -101,6 +101,7 @@ class Topics:
                 raise TypeError(f"{name} must be int, got {type(value).__name__}")
             if value < 1:
                 raise ValueError(f"{name} must be positive, got {value}")
+        check_values({"logger": logger})
         self.on_gap = on_gap
         self.on_presence = on_presence
         self._hub = Hub(bus, authorize, encode, key, max_topics, max_subscriptions, max_size, self, logger)
