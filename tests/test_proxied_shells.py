@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import copy
 import logging
 import pickle
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -237,6 +239,64 @@ def test_what_is_counted(serving: Any) -> None:
         assert (counters["opened"], counters["messages_sent"]) == (1, 1)
         assert 'wsfast_refused_total{status="403"} 2' in wsfast.metrics.render(server)
     assert set(counters) == set(wsfast.Server().counters)
+
+
+# --- TLS tells why it fails ------------------------------------------------------------------------------------------
+
+
+def by_asyncio(uri: str, context: ssl.SSLContext) -> None:
+    async def enter() -> None:
+        async with wsfast.connect(uri, ssl=context):
+            raise AssertionError("it connected")
+
+    asyncio.run(enter())
+
+
+def by_threads(uri: str, context: ssl.SSLContext) -> None:
+    wsfast.sync.connect(uri, ssl=context)
+    raise AssertionError("it connected")
+
+
+def by_trio(uri: str, context: ssl.SSLContext) -> None:
+    trio = pytest.importorskip("trio", reason="needs trio")
+    import wsfast.trio
+
+    async def enter() -> None:
+        async with wsfast.trio.connect(uri, ssl=context):
+            raise AssertionError("it connected")
+
+    trio.run(enter)
+
+
+clients = pytest.mark.parametrize("client", [by_asyncio, by_threads, by_trio])
+
+
+@clients
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_client_without_its_certificate_is_told(
+    serving_all: Any, client: Callable[..., None], version: ssl.TLSVersion, certs: Certificates
+) -> None:
+    context = certs.client_context()
+    context.minimum_version = context.maximum_version = version
+    with (
+        serving_all(None, {"ssl": certs.server_context(client_required=True)}) as (_, address),
+        pytest.raises((OSError, wsfast.InvalidMessage)) as info,
+    ):
+        client(f"wss://localhost:{address[1]}/", context)
+    told = f"{info.value} {info.value.__cause__}".upper().replace(" ", "_")
+    # RFC 5246 has no alert of its own for this.
+    assert ("CERTIFICATE_REQUIRED" if version is ssl.TLSVersion.TLSv1_3 else "HANDSHAKE_FAILURE") in told
+
+
+@clients
+def test_a_server_that_is_not_trusted_is_told(
+    serving_all: Any, client: Callable[..., None], certs: Certificates, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    with serving_all(None, {"ssl": certs.server_context()}) as (_, address):
+        with pytest.raises(ssl.SSLCertVerificationError):
+            client(f"wss://localhost:{address[1]}/", ssl.create_default_context())
+        until(lambda: "UNKNOWN_CA" in caplog.text.upper().replace(" ", "_"))
 
 
 # --- What the program brings -----------------------------------------------------------------------------------------

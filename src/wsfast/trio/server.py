@@ -46,7 +46,7 @@ from wsfast.transport.unacknowledged import Progress, unacknowledged
 
 from ..telling import tell
 from .bytestream import StreamBroken
-from .stream import CHUNK, Transport, close_now, secure
+from .stream import CHUNK, Transport, as_os_error, close_now, secure
 from .websocket import WebSocket
 
 if TYPE_CHECKING:
@@ -353,7 +353,7 @@ class Server(CountingServer):
             except HandshakeRefused as exc:
                 answer = self._unreadable(exc, peer)
             except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-                self._tell_early_end(peer, request, str(exc.__cause__ or exc), set_up)
+                self._tell_early_end(peer, request, str(as_os_error(exc, str(exc))), set_up)
                 return None
             finally:
                 self._openings.discard(scope)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import ssl as ssl_module
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import trio
 
@@ -87,6 +87,29 @@ class Transport(trio.abc.Stream):
         return Transport(trio.SocketStream(trio.socket.from_stdlib_socket(sock)))
 
 
+class _Context:
+    """A context for one `trio.SSLStream`, which does not send what TLS has to say where a handshake fails.
+
+    Args:
+        context: what makes the connection's TLS.
+
+    Attributes:
+        outgoing: what TLS has to say; set by `wrap_bio`.
+    """
+
+    outgoing: ssl_module.MemoryBIO
+
+    def __init__(self, context: ssl_module.SSLContext) -> None:
+        self._context = context
+
+    def wrap_bio(
+        self, incoming: ssl_module.MemoryBIO, outgoing: ssl_module.MemoryBIO, **options: Any
+    ) -> ssl_module.SSLObject:
+        """Do what the method of `ssl.SSLContext` does."""
+        self.outgoing = outgoing
+        return self._context.wrap_bio(incoming, outgoing, **options)
+
+
 async def secure(
     stream: trio.abc.Stream,
     context: ssl_module.SSLContext,
@@ -99,10 +122,14 @@ async def secure(
     Raises:
         OSError: the handshake failed, `ssl.SSLError` included.
     """
-    secured = trio.SSLStream(stream, context, server_hostname=server_hostname, server_side=server_side)
+    making = _Context(context)
+    given = cast("ssl_module.SSLContext", making)
+    secured = trio.SSLStream(stream, given, server_hostname=server_hostname, server_side=server_side)
     try:
         await secured.do_handshake()
     except trio.BrokenResourceError as exc:
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            await stream.send_all(making.outgoing.read())  # the alert that tells the peer why
         raise as_os_error(exc, "the peer ended the connection during the TLS handshake") from exc
     return secured
 
