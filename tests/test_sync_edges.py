@@ -201,6 +201,44 @@ def test_sending_in_the_middle_of_a_renegotiation(certs: Certificates) -> None:
             there.kill()
 
 
+@pytest.mark.parametrize("together", [True, False])
+def test_a_record_is_corrupted(pair: tuple[Link, socket.socket], certs: Certificates, together: bool) -> None:
+    """What came before it is read, and the peer is told why nothing else is."""
+    made, there = pair
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = certs.server_context().wrap_bio(incoming, outgoing, server_side=True)
+
+    def shake_hands() -> None:
+        while True:
+            try:
+                return tls.do_handshake()
+            except ssl.SSLWantReadError:
+                there.sendall(outgoing.read())
+                incoming.write(there.recv(65536))
+            finally:
+                there.sendall(outgoing.read())
+
+    thread = in_thread(shake_hands)
+    made.start_tls(certs.client_context(), "localhost", Deadline(PATIENCE))
+    thread.join(PATIENCE)
+    tls.write(b"good")
+    good = outgoing.read()
+    tls.write(b"bad")
+    bad = bytearray(outgoing.read())
+    bad[-1] ^= 1
+    there.sendall(good + bad if together else good)
+    assert made.receive(Deadline(PATIENCE)) == b"good"
+    if not together:
+        there.sendall(bad)
+    for _ in range(2):  # whoever asks again is told again
+        assert made.wait(True, False, PATIENCE)
+        with pytest.raises(ssl.SSLError, match=r"(?i)bad.record.mac|record.layer.failure"):
+            made.read()
+    incoming.write(there.recv(65536))
+    with pytest.raises(ssl.SSLError, match=r"(?i)alert.bad.record.mac"):
+        tls.read(100)
+
+
 def break_the_protocol(seen: list[Any]) -> Callable[[Peer], None]:
     """Make the script of a TLS server that breaks the protocol, and notes what comes after, up to a proper end."""
 

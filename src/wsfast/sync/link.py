@@ -72,7 +72,7 @@ class Deadline:
 class _Tls:
     """One layer of TLS, in memory."""
 
-    __slots__ = ("_incoming", "_outgoing", "_unwritten", "ended", "object", "waiting")
+    __slots__ = ("_incoming", "_outgoing", "_unwritten", "ended", "error", "object", "waiting")
 
     def __init__(self, context: ssl.SSLContext, server_hostname: str | None, server_side: bool) -> None:
         self._incoming = ssl.MemoryBIO()
@@ -80,6 +80,7 @@ class _Tls:
         self._unwritten: deque[bytes] = deque()
         self.waiting = 0  # bytes of that
         self.ended = False  # close_notify has come; it can be in one read with the last data
+        self.error: ssl.SSLError | None = None  # the peer has broken TLS; what it sent before that was returned
         self.object = context.wrap_bio(
             self._incoming, self._outgoing, server_side=server_side, server_hostname=server_hostname
         )
@@ -104,7 +105,13 @@ class _Tls:
             self._incoming.write_eof()
 
     def read(self) -> bytes | None:
-        """Return what was decrypted: None if there is nothing yet, ``b""`` at the end."""
+        """Return what was decrypted: None if there is nothing yet, ``b""`` at the end.
+
+        Raises:
+            ssl.SSLError: the peer has broken TLS.
+        """
+        if self.error is not None:
+            raise self.error
         pieces = []
         try:
             while piece := self.object.read(_RECEIVE):
@@ -115,6 +122,10 @@ class _Tls:
         except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
             # The WebSocket closing handshake, not TLS, shows whether this end is a proper one.
             self.ended = True
+        except ssl.SSLError as exc:
+            self.error = exc
+            if not pieces:
+                raise
         if pieces or self.ended:
             return b"".join(pieces)
         return None
@@ -227,23 +238,37 @@ class Link:
         if self._early is not None:
             early, self._early = self._early, None
             return early
-        if self._layers and self._layers[-1].ended:
-            return b""
+        if self._layers and self._at_end():
+            return self._end()
         try:
             data: bytes | None = self.sock.recv(_RECEIVE)
         except OSError as exc:
             if exc.errno in LATER:
                 return None
             raise
-        for layer in self._layers:
+        for below, layer in enumerate(self._layers):
             assert data is not None
             layer.feed(data)
-            data = layer.read()
+            try:
+                data = layer.read()
+            finally:
+                if layer.error is not None:
+                    self._push_layer(layer, below)  # the alert that tells the peer why
             if data is None:
                 break
         if self._layers:
             self._answer()
         return data
+
+    def _at_end(self) -> bool:
+        """Tell whether nothing more can be read, whatever comes."""
+        return self._layers[-1].ended or any(layer.error is not None for layer in self._layers)
+
+    def _end(self) -> bytes:
+        for layer in self._layers:
+            if layer.error is not None:
+                raise layer.error
+        return b""
 
     def _answer(self) -> None:
         """Send TLS's own answers, as far as the peer takes them."""
@@ -351,7 +376,7 @@ class Link:
             read, write: what to wait for.
             timeout: seconds, or a day if that is less; None for no limit.
         """
-        if read and self._layers and self._layers[-1].ended:
+        if read and self._layers and self._at_end():
             return True
         events = (selectors.EVENT_READ if read else 0) | (selectors.EVENT_WRITE if write else 0)
         if events != self._events:
@@ -410,9 +435,9 @@ class Link:
             try:
                 done = layer.handshake()
             except OSError:
-                self._push_handshake(layer, below)  # the alert that tells the peer why
+                self._push_layer(layer, below)  # the alert that tells the peer why
                 raise
-            self._push_handshake(layer, below)
+            self._push_layer(layer, below)
             if done:
                 self._early = layer.read()
                 return
@@ -425,7 +450,7 @@ class Link:
                 raise ConnectionResetError("the connection ended during the TLS handshake")
             layer.feed(data)
 
-    def _push_handshake(self, layer: _Tls, below: int) -> None:
+    def _push_layer(self, layer: _Tls, below: int) -> None:
         data = layer.take()
         if not data:
             return
