@@ -373,7 +373,7 @@ def _without_secrets(line: bytes) -> bytes:
 
 def _not_ours(line: bytes) -> bytes:
     """Return what a server said instead of a status line, without what may be secret where it says back the request."""
-    return line if line.startswith(b"HTTP/") else _without_secrets(line)
+    return _without_secrets(line) if line.startswith((b"GET ", b"CONNECT ")) else line
 
 
 def _is_host(value: str) -> bool:
