@@ -382,8 +382,8 @@ class LocalBus(Bus):
 
     def _descriptors(self) -> list[int]:
         """Return those that others take for signs of life."""
-        transports = [one.transport for one in (*self._streams, *self._peers.values()) if one.transport is not None]
-        sockets = [transport.get_extra_info("socket") for transport in transports]
+        protocols: list[_Stream | _Peer] = [*self._streams, *self._peers.values()]
+        sockets = [one.transport.get_extra_info("socket") for one in protocols if one.transport is not None]
         listening = getattr(self._server, "sockets", ())
         return [fd for fd in (self._lock, *(one.fileno() for one in (*sockets, *listening))) if fd >= 0]
 
