@@ -36,7 +36,7 @@ class Backlog(asyncio.Transport):
 
     def __init__(self, inner: asyncio.Transport, pause: Callable[[], object], resume: Callable[[], object]) -> None:
         super().__init__()
-        self.inner = inner
+        self.inner: asyncio.Transport = inner
         self._pause = pause
         self._resume = resume
         self._held: list[bytes] = []

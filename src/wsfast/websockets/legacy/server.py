@@ -74,7 +74,7 @@ class WebSocketServerProtocol(WebSocketCommonProtocol, server.ServerConnection):
         **kwargs: Any,
     ) -> None:
         super().__init__(logger=logger, **kwargs)
-        self.server = getattr(self, "server", ws_server)
+        self.server: Any = getattr(self, "server", ws_server)
         self.ws_handler = ws_handler
         self.ws_server = ws_server
         self.origins = origins
