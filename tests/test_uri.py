@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import re
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from wsfast.exceptions import InvalidURI
-from wsfast.handshake.uri import URI, format_address, got, is_address, mask, parse_uri, unquoted
+from wsfast.handshake.uri import (
+    URI,
+    as_ip,
+    as_network,
+    format_address,
+    got,
+    is_address,
+    mask,
+    parse_uri,
+    unquoted,
+)
 
 
 @pytest.mark.parametrize(
@@ -146,6 +159,60 @@ def test_the_repr_has_no_secrets() -> None:
     assert repr(parse_uri("wss://h/")) == (
         "URI(secure=True, host='h', port=443, path='/', query='', username=None, password=None)"
     )
+
+
+@pytest.mark.parametrize(
+    "scheme",
+    [
+        *("ws", "wss", "http", "https", "ftp", "socks4", "socks4a", "socks5", "socks5h"),
+        *("nats", "tls", "redis", "rediss", "unix"),
+    ],
+)
+def test_schemes_that_wsfast_knows_are_shown(scheme: str) -> None:
+    """Any other may be a secret: who writes ``token://`` may mean ``user:token``."""
+    assert mask(f"{scheme}://u:p@h") == f"{scheme}://***@h"
+    assert mask(f"{scheme}x://u:p@h") == "***@h"
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("10.0.0.1", ip_address("10.0.0.1")),
+        ("::ffff:10.0.0.1", ip_address("10.0.0.1")),
+        ("::ffff:10.0.0.1%eth0", ip_address("10.0.0.1")),
+        ("2001:db8::1", ip_address("2001:db8::1")),
+        ("fe80::1%eth0", ip_address("fe80::1")),
+        ("10.0.0.1%eth0", None),
+        ("10.0.0", None),
+        ("h", None),
+        ("", None),
+    ],
+)
+def test_as_ip(text: str, address: IPv4Address | IPv6Address | None) -> None:
+    assert as_ip(text) == address
+
+
+@pytest.mark.parametrize(
+    ("text", "network"),
+    [
+        ("10.1.2.3", "10.1.2.3/32"),
+        ("10.1.2.3/8", "10.0.0.0/8"),
+        ("2001:db8::/32", "2001:db8::/32"),
+        ("::ffff:10.1.2.3", "10.1.2.3/32"),
+        ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+        ("::ffff:0:0/96", "0.0.0.0/0"),
+        ("::ffff:0:0/95", "::fffe:0:0/95"),  # has other addresses, too
+        ("::/96", "::/96"),
+    ],
+)
+def test_as_network(text: str, network: str) -> None:
+    assert as_network(text) == ip_network(network)
+
+
+@pytest.mark.parametrize("text", ["", "h", "10.0.0.0/33", "::/129", "10.0.0.0/-1"])
+def test_what_is_no_network(text: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(repr(text))):
+        as_network(text)
 
 
 @pytest.mark.parametrize(("host", "known"), [("127.0.0.1", True), ("::1", True), ("fe80::1%eth0", True), ("h", False)])
