@@ -21,7 +21,7 @@ from websockets.asyncio.client import connect as websockets_connect
 
 import wsfast
 from wsfast import ConcurrencyError, ConnectionClosed, ConnectionClosedError, ConnectionClosedOK, InvalidState, State
-from wsfast.asyncio.protocol import ConnectionProtocol
+from wsfast.asyncio.fragments import Fragments
 
 pytestmark = pytest.mark.anyio
 
@@ -412,13 +412,13 @@ async def test_streaming_given_up_in_another_thread_ends_in_that_of_the_loop(
 ) -> None:
     """The garbage collector may run in any thread; a loop can be told of readers in its own only."""
     ended: list[int] = []
-    end_streaming = ConnectionProtocol.end_streaming
+    end = Fragments.end
 
-    def noting(protocol: ConnectionProtocol, *, skip: bool) -> None:
+    def noting(fragments: Fragments, *, skip: bool) -> None:
         ended.append(threading.get_ident())
-        end_streaming(protocol, skip=skip)
+        end(fragments, skip=skip)
 
-    monkeypatch.setattr(ConnectionProtocol, "end_streaming", noting)
+    monkeypatch.setattr(Fragments, "end", noting)
     async with pair() as (ws, client):
         client.send(text("unfin", fin=False))
         held: list[Any] = [ws.recv_streaming()]

@@ -216,7 +216,7 @@ class Outbox:
         Once begun, it is finished even if the caller is cancelled: the compressor and the peer must stay in step.
         """
         channel = self._channel
-        loop = channel.loop
+        loop = channel.turn.loop
         done: asyncio.Future[None] = loop.create_future()
         try:
             if not isinstance(message, (str, bytes)):
@@ -278,7 +278,7 @@ class Outbox:
         if not self._closing:
             self._closing = True
             timeout = self._channel.host.limits.close_timeout
-            loop = self._channel.loop
+            loop = self._channel.turn.loop
             turn = self._line.join(loop)
             timer = None if timeout is None else loop.call_later(timeout / 2, turn.cancel)
             turn.add_done_callback(partial(self._close_now, close, timer))
@@ -332,7 +332,7 @@ class Outbox:
         """Send a ping; the future's result is the round trip in seconds."""
         await self.check_open()
         channel = self._channel
-        waiter: asyncio.Future[float] = channel.loop.create_future()
+        waiter: asyncio.Future[float] = channel.turn.loop.create_future()
 
         def on_pong(latency: float | None) -> None:
             if waiter.done():

@@ -14,7 +14,6 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from ..assembly import Assembler
 from ..closing import encode_close
 from ..codec import IMPLEMENTATION
 from ..codes import NO_CLOSE, CloseCause, CloseCode
@@ -28,13 +27,14 @@ from ..transport.loops import PerLoop
 from ..transport.timers import CoarseTimer
 from ..transport.unacknowledged import unsent_by
 from .channel import PAUSED_HELD, PAUSED_WRITING, Channel, Turn
+from .fragments import Fragments
 from .outbox import Outbox, Waiters, size_of
 from .room import Room
-from .streams import Reader, Writer
 
 if TYPE_CHECKING:
     from ..deflate import PerMessageDeflate
     from .listener import Listener
+    from .streams import Reader
     from .websocket import WebSocket
 
 __all__ = ["ConnectionProtocol", "Host", "Opening", "turn_of"]
@@ -102,8 +102,8 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "_assembler",
         "_end",
+        "_fragments",
         "_outbox",
         "_room",
         "_scheduled",
@@ -167,7 +167,7 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         # Made when they are needed; an idle connection has none of them.
         self._outbox: Outbox | None = None
         self._room: Room | None = None
-        self._assembler: Assembler | None = None
+        self._fragments: Fragments | None = None
         self._end: Waiters | None = None
         self.derive()
         transport.set_write_buffer_limits(limits.write_limit)
@@ -194,31 +194,10 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         self.listener = listener
         listener.on_open()
 
-    def use_streams(self, *, text: bool, half_close: bool = False) -> tuple[Reader, Writer]:
-        """Make the byte-stream view of the connection, which receives messages piece by piece."""
-        self.reader = Reader(self, self.host.limits.read_limit, half_close=half_close)
-        self.consume(self.reader.feed)
-        self.connection.decoder.streaming = True
-        self.show_held()
-        return self.reader, Writer(self.ws, text=text, half_close=half_close)
-
     def handler_done(self, task: asyncio.Task[Any]) -> None:
         """Called by the event loop when the task that runs the handler has ended; only servers have one."""
         # By way of the connection: a `partial` of the server's method would be kept by each task, of 190 bytes.
         self.host._handler_done(self, task)  # type: ignore[attr-defined]
-
-    def finish_handler(self) -> None:
-        """Close because the handler returned: with 1000, after what a `Writer` holds was sent."""
-        if self.connection.state is not _OPEN:
-            return
-        if self.ws.writer is not None:
-            self.ws.writer.finish()
-        self.start_close(CloseCode.NORMAL_CLOSURE, "", CloseCause.LOCAL)
-
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop:
-        """The event loop that the connection lives on."""
-        return self.turn.loop
 
     # --- The session ------------------------------------------------------------------------------------------
 
@@ -369,12 +348,9 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
             self._end_transport()
         else:
             self.written()
-        self._end_reader()
-        self.wake_receiver()
-
-    def _end_reader(self) -> None:
         if self.reader is not None:
-            self.reader.end(None if self.connection.closed_ok else self.connection.closed_error())
+            self.reader.end()
+        self.wake_receiver()
 
     def _end_transport(self) -> None:
         transport = self.transport
@@ -432,36 +408,16 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
 
     # --- Messages in pieces -------------------------------------------------------------------------------------
 
+    @property
+    def fragments(self) -> Fragments:
+        """What becomes of messages that come in pieces; made on first use."""
+        if self._fragments is None:
+            self._fragments = Fragments(self)
+        return self._fragments
+
     def handle_fragment(self, event: Fragment) -> object | None:
         """Return the part of a piece of a message that is for the queue, or None."""
-        if self.streaming:
-            return event
-        # A message of which `recv_streaming` got no piece, or the rest of one that it gave up.
-        if self._assembler is None:
-            self._assembler = Assembler()
-        return self._assembler.add(event)
-
-    def begin_streaming(self) -> None:
-        """Deliver the next message in pieces."""
-        self.streaming: bool = True
-        self.connection.decoder.streaming = True
-        if self._assembler is not None and self._assembler.holding:
-            self.put_back(self._assembler.take())
-        self.show_held()
-
-    def end_streaming(self, *, skip: bool) -> None:
-        """Deliver messages whole again; `skip` drops the rest of the message of which a piece was taken."""
-        self.streaming = False
-        self.connection.decoder.streaming = False
-        if skip:
-            self._assembler = Assembler()
-            self._assembler.skip()
-        for event in self.take_queue():
-            kept = self.handle_fragment(event) if isinstance(event, Fragment) else event
-            if kept is not None:
-                self.put_back(kept)
-        if self.paused & PAUSED_HELD and self.held <= self.low_water:
-            self.unpause(PAUSED_HELD)
+        return self.fragments.add(event)
 
     # --- Sending ------------------------------------------------------------------------------------------------
 
@@ -521,10 +477,6 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
         if self.connection.state is not _OPEN:
             raise self.connection.closed_error()
         self.check_sending()
-        return self.may_hold(message, held)
-
-    def may_hold(self, message: str | BytesLike, held: int) -> bool:
-        """Do as `may_buffer` for an open connection, whether or not another message is under way in fragments."""
         limits = self.host.limits
         limit = limits.max_buffered
         unsent = self.buffered + held
@@ -620,7 +572,8 @@ class ConnectionProtocol(Channel, asyncio.BufferedProtocol):
             if self._outbox is not None:
                 self._outbox.end(connection.closed_error())
                 self._outbox = None  # it refers to this: the connection is freed as soon as the program lets go of it
-            self._end_reader()
+            if self.reader is not None:
+                self.reader.end()
             self.host._connection_closed(self)
             try:
                 self.wake_receiver()  # which may resume the task at once

@@ -37,7 +37,7 @@ class Room:
         """Have `on_writable` called once a message that was refused may be tried again."""
         if not self._refused:
             self._refused = True
-            self._channel.loop.call_soon(self._look)
+            self._channel.turn.loop.call_soon(self._look)
 
     def _look(self) -> None:
         channel = self._channel
@@ -61,7 +61,7 @@ class Room:
         self._restore_limits()
         if not self._telling:
             self._telling = True
-            self._channel.loop.call_soon(self._tell_later, _READING_TURNS)
+            self._channel.turn.loop.call_soon(self._tell_later, _READING_TURNS)
 
     def read_on(self) -> None:
         """Read for some turns from a peer that is behind, but reads steadily.
@@ -71,11 +71,11 @@ class Room:
         if not self._telling:
             self._telling = True
             self._channel.unpause(PAUSED_WRITING)
-            self._channel.loop.call_soon(self._tell_later, _READING_TURNS)
+            self._channel.turn.loop.call_soon(self._tell_later, _READING_TURNS)
 
     def _tell_later(self, turns: int) -> None:
         if turns:
-            self._channel.loop.call_soon(self._tell_later, turns - 1)
+            self._channel.turn.loop.call_soon(self._tell_later, turns - 1)
             return
         self._telling = False
         channel = self._channel

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .protocol import ConnectionProtocol
     from .websocket import WebSocket
 
-__all__ = ["Reader", "Writer"]
+__all__ = ["Reader", "Writer", "open_streams"]
 
 _FRAGMENT = 65536
 """Bytes written without a flush that are held at most; then they are sent as a fragment."""
@@ -35,7 +35,7 @@ class Reader(asyncio.StreamReader):
         _eof: bool
 
     def __init__(self, channel: ConnectionProtocol, limit: int, *, half_close: bool = False) -> None:
-        super().__init__(limit=limit, loop=channel.loop)
+        super().__init__(limit=limit, loop=channel.turn.loop)
         self._channel = channel
         self._half_close = half_close
         self._within = False  # a message, of which a piece has come
@@ -56,10 +56,11 @@ class Reader(asyncio.StreamReader):
             if len(self._buffer) > self._channel.high_water:
                 self._channel.pause(PAUSED_HELD)
 
-    def end(self, error: Exception | None) -> None:
-        """Note that nothing will follow: None for a proper end. Without effect if that is known already."""
+    def end(self) -> None:
+        """Note that nothing will follow, since the connection has ended. Without effect if that is known already."""
         if not self._eof:
-            self._error = error
+            connection = self._channel.connection
+            self._error = None if connection.closed_ok else connection.closed_error()
             self.feed_eof()
 
     # `asyncio.StreamReader` calls these two where it needs more, and after it has handed some out; its own
@@ -232,3 +233,19 @@ class Writer:
         self._size = 0
         self._started = not fin
         return data
+
+
+def open_streams(channel: ConnectionProtocol, *, text: bool, half_close: bool = False) -> tuple[Reader, Writer]:
+    """Make the byte-stream view of a connection, which receives messages piece by piece from now on.
+
+    Args:
+        channel: the connection's protocol.
+        text, half_close: those of `Writer`.
+    """
+    ws = channel.ws
+    ws.writer = Writer(ws, text=text, half_close=half_close)
+    ws.reader = channel.reader = Reader(channel, channel.host.limits.read_limit, half_close=half_close)
+    channel.consume(ws.reader.feed)
+    channel.connection.decoder.streaming = True
+    channel.show_held()
+    return ws.reader, ws.writer

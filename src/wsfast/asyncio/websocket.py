@@ -259,7 +259,7 @@ class WebSocket(Facts, Endpoint):
         channel = self._open_channel()
         if channel.streaming:
             raise ConcurrencyError(ONE_RECEIVER.format("recv_streaming"))
-        channel.begin_streaming()
+        channel.fragments.begin()
 
     def _end_streaming(self, skip: bool) -> None:
         channel = self._open_channel()
@@ -268,9 +268,9 @@ class WebSocket(Facts, Endpoint):
         except OtherThread:
             # The iterator was given up elsewhere: it was handed on, or was garbage, which any thread may collect.
             with suppress(RuntimeError):  # that loop is closed
-                channel.loop.call_soon_threadsafe(partial(channel.end_streaming, skip=skip))
+                channel.turn.loop.call_soon_threadsafe(partial(channel.fragments.end, skip=skip))
         else:
-            channel.end_streaming(skip=skip)
+            channel.fragments.end(skip=skip)
 
     # --- Sending ------------------------------------------------------------------------------------------
 

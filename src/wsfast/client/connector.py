@@ -22,7 +22,7 @@ from typing import Any, Generic, Literal, TypeVar, Unpack, cast
 
 from ..asyncio.listener import Listener
 from ..asyncio.protocol import ConnectionProtocol, turn_of
-from ..asyncio.streams import Reader, Writer
+from ..asyncio.streams import Reader, Writer, open_streams
 from ..asyncio.websocket import Known, WebSocket, addresses_of
 from ..codes import CloseCause
 from ..connection import Side
@@ -475,9 +475,7 @@ class connect_stream(_Connector[tuple[Reader, Writer]]):  # noqa: N801
         self._half_close = half_close
 
     def _shape(self, protocol: ConnectionProtocol) -> tuple[Reader, Writer]:
-        ws = protocol.ws
-        ws.reader, ws.writer = protocol.use_streams(text=self._text, half_close=self._half_close)
-        return ws.reader, ws.writer
+        return open_streams(protocol, text=self._text, half_close=self._half_close)
 
 
 def unix_connect(

@@ -145,7 +145,7 @@ class Delivery:
         held = extra.held if extra.held is not None else []
         for message in messages:
             try:
-                if not channel.may_hold(message.payload, extra.held_size):
+                if not channel.may_buffer(message.payload, extra.held_size):
                     self.dropped += 1
                     continue
             except BufferFull as exc:

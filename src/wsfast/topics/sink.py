@@ -57,8 +57,6 @@ class Sink:
             raise BufferFull(f"{unsent} bytes are unsent, the limit is {limit} (max_buffered)")
         return True
 
-    may_hold = may_buffer
-
     def send_behind(self, frames: bytes, count: int) -> bool:
         """Leave a peer that is behind to `may_buffer`, message by message."""
         return False

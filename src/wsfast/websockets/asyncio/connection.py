@@ -60,8 +60,8 @@ class Waiting:
     def __init__(self, channel: Any, max_queue: MaxQueue) -> None:
         self._channel = channel
         high, low = max_queue if isinstance(max_queue, tuple) else (max_queue, None)
-        self.high = high
-        self.low = high // 4 if low is None and high is not None else low
+        self.high: int | None = high
+        self.low: int | None = high // 4 if low is None and high is not None else low
 
     @property
     def frames(self) -> collections.deque[str | bytes]:
@@ -136,7 +136,7 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
         """The event loop that it runs on."""
-        return asyncio.get_running_loop() if self._channel is None else self._open_channel().loop
+        return asyncio.get_running_loop() if self._channel is None else self._open_channel().turn.loop
 
     @property
     def _machine(self) -> native.Connection | None:
@@ -280,7 +280,7 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
             return
         self._transport = self._channel.transport
         if self._lost is not None or self._overrides("connection_lost"):
-            self._channel.loop.call_soon(self._tell_lost)  # when the session knows of it
+            self._channel.turn.loop.call_soon(self._tell_lost)  # when the session knows of it
 
     def _tell_lost(self) -> None:
         if self._lost is not None and not self._lost.done():
