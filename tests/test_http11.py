@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import pickle
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -390,6 +391,44 @@ def test_refused(data: bytes, status: int, text: str) -> None:
     assert ("Allow" in info.value.response.headers) == (status == 405)
     with pytest.raises(InvalidState):
         parser.feed(b"")
+
+
+@pytest.mark.parametrize(
+    ("data", "text", "line"),
+    [
+        (b"\x16\x03\x01", "expected HTTP, got b'\\x16', as TLS begins", b"\x16"),
+        (b"GET\x16", "CR LF at the end of the first line, got b'\\x16' after b'GET'", b"GET\x16"),
+        (b"GET / HTTP/1.1\rX", "CR LF at the end of the first line, got b'\\rX' after", b"GET / HTTP/1.1\rX"),
+        (b"GET /?token\x00X", "CR LF at the end of the first line, got b'\\x00' after", b"GET /?..."),
+        (b"SSH-2.0-OpenSSH_9.6\r\n", "a request line, got b'SSH-2.0-OpenSSH_9.6'", b"SSH-2.0-OpenSSH_9.6"),
+        (b"GET /a token b HTTP/1.1\r\n", "a request line, got b'GET /a ... HTTP/1.1'", b"GET /a ... HTTP/1.1"),
+        (b"GET ws://u:p@h/ b HTTP/1.1\r\n", "got b'GET ws://...h/ ... HTTP/1.1'", b"GET ws://...h/ ... HTTP/1.1"),
+        (b"GET / HTTP/2.0\r\n", "HTTP/1.1, got b'HTTP/2.0'", None),
+        (GET + b"X: y\rZ", "CR LF at the end of a header, got b'\\rZ' after b'X' and 3 bytes more", None),
+        (GET + b"X: y\x16", "CR LF at the end of a header, got b'\\x16' after b'X' and 3 bytes more", None),
+        (GET + b"X y\r\n", "a header's name and a colon", None),
+    ],
+)
+def test_what_is_told_of_a_request_that_is_wrong(data: bytes, text: str, line: bytes | None) -> None:
+    """The first line, if it is that which is wrong, is also kept by itself."""
+    with pytest.raises(HandshakeRefused, match=re.escape(text)) as info:
+        RequestParser().feed(data)
+    assert info.value.line == line
+
+
+@pytest.mark.parametrize(
+    ("data", "line"),
+    [
+        (b"ICY 200 OK\r\n\r\n", b"ICY 200 OK"),
+        (b"\x15\x03\x01", b"\x15"),
+        (b"HTTP/1.1 101 X\r\nA : b\r\n\r\n", None),
+        (b"HTTP/1.1 101 X\r\nA: b\x00\r\n\r\n", None),
+    ],
+)
+def test_the_first_line_of_a_response_that_is_wrong_is_kept(data: bytes, line: bytes | None) -> None:
+    with pytest.raises(InvalidMessage) as info:
+        ResponseParser().feed(data)
+    assert info.value.line == line
 
 
 OTHER = [

@@ -1,8 +1,8 @@
 """The state machine of one side of an open connection (RFC 6455, 5 to 8), sans-IO.
 
 Bytes in, events out, bytes to send. No asyncio, no sockets, no clock: the shell that moves the bytes hands in what
-arrived and that the transport ended, and asks what to send and whether to end the transport. It can be used
-without the rest of wsfast. The opening handshake comes before; it is in `handshake`.
+arrived, tells when the transport has ended, and asks what to send and whether to end the transport. The module can be
+used without the rest of wsfast. The opening handshake comes before; it is in `handshake`.
 
 The rules, all in `TABLE`:
 
@@ -293,7 +293,7 @@ class Connection:
     def lose(self, exc: BaseException) -> None:
         """Note the first cause of the transport's end, unless Close frames were exchanged both ways before."""
         if self.lost is None and self.state < _DRAINING:
-            self.lost = exc.with_traceback(None)  # whose frames would keep what they hold
+            self.lost = exc.with_traceback(None)  # the frames of a traceback keep their variables alive
 
     def handle(self, event: Event) -> bool:
         """Do what an event of the decoder asks for; return whether it is for the application."""

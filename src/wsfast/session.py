@@ -204,7 +204,7 @@ class Session:
         now: the time at which the opening handshake was finished.
         compression: what permessage-deflate negotiated, or a `Chain` of extensions, or None.
         buffer: memory to receive into; see `Decoder`.
-        connection_type: the class of `connection`, for who extends it.
+        connection_type: the class of `connection`, if that is to be a subclass of `Connection`.
 
     Attributes:
         connection: the `Connection`: state, codec, and how it ended.

@@ -278,7 +278,7 @@ class ServerOpening:
         self._conclude(answer)
 
     def _finished(self, task: asyncio.Task[None]) -> None:
-        """Answer with 500 if a hook that was awaited raised what is no `Exception`."""
+        """Answer with 500 if a hook that was awaited raised a `BaseException` that is not an `Exception`."""
         exc = None if task.cancelled() else task.exception()
         if exc is not None and not isinstance(exc, ENDS_PROGRAM):
             self._send(self.server._failed(exc))

@@ -34,12 +34,12 @@ class _Watch:
             for number in (signal.SIGINT, signal.SIGTERM):
                 handler = signal.getsignal(number)
                 self._loop.add_signal_handler(number, self._told)
-                if handler is None or handler == signal.getsignal(number):  # of C, or of the event loop
+                if handler is None or handler == signal.getsignal(number):  # it was set in C, or by the event loop
                     handler = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
                 self._before.setdefault(number, handler)
 
     def _told(self) -> None:
-        # The system's way, which no handler and no task that does not end can delay.
+        # From now on as the system does by default: a second signal ends the process, even if a task never ends.
         self._armed = False
         for number in self._before:
             self._loop.remove_signal_handler(number)
@@ -62,7 +62,7 @@ _WATCHES: dict[asyncio.AbstractEventLoop, _Watch] = {}
 def stopping_on_signals(stop: Callable[[], object]) -> Iterator[None]:
     """Call a function, once, by the event loop, when SIGINT or SIGTERM comes; a second one ends the process at once.
 
-    Where several do it on one event loop, a signal is for all of them.
+    Several calls may be at work on one event loop; a signal is for all of them.
 
     When the last one has ended, the signals are handled as before, except that a handler which was set by the event
     loop's `add_signal_handler` is lost. Where the event loop handles no signals (Windows), or in another thread than
