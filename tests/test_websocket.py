@@ -406,6 +406,18 @@ async def test_streaming_given_up_with_the_rest_in_the_queue() -> None:
         assert [piece async for piece in ws.recv_streaming()] == ["unfin", "ished"]
 
 
+async def test_streaming_begins_with_what_has_come_of_a_frame() -> None:
+    """Its sender may wait for a reaction to that."""
+    data = text("begun, and finished later")
+    async with pair() as (ws, client):
+        client.writer.write(data[:12])
+        await until(lambda: ws.counters["bytes_received"] == 12)
+        pieces = ws.recv_streaming()
+        assert await anext(pieces) == "begun,"
+        client.writer.write(data[12:])
+        assert [piece async for piece in pieces] == [" and finished later"]
+
+
 @pytest.mark.parametrize("how", ["dropped", "collected"])
 async def test_streaming_given_up_in_another_thread_ends_in_that_of_the_loop(
     how: str, monkeypatch: pytest.MonkeyPatch
@@ -1092,7 +1104,62 @@ async def test_the_end_while_a_thread_compresses() -> None:
             await ws.send("lost " * 1000)
 
 
+async def _one_piece() -> AsyncIterator[str]:
+    yield "x"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [lambda ws: ws.send("x"), lambda ws: ws.send(_one_piece()), lambda ws: ws.ping(), lambda ws: ws.pong()],
+    ids=["send", "send in fragments", "ping", "pong"],
+)
+async def test_what_is_sent_while_closing_waits_to_tell_how_it_ended(
+    call: Callable[[wsfast.WebSocket], Awaitable[Any]],
+) -> None:
+    async with pair() as (ws, client):
+        ws.close_nowait(4000)
+        task = asyncio.ensure_future(call(ws))
+        await turns()
+        assert not task.done()
+        assert await client.receive_close() == (4000, "")
+        client.send(close(4000))
+        with pytest.raises(ConnectionClosed) as info:
+            await task
+        assert info.value.rcvd is not None
+        assert info.value.rcvd.code == 4000
+
+
+async def test_a_message_in_fragments_waits_while_the_peer_takes_nothing() -> None:
+    given = 0
+
+    async def pieces() -> AsyncIterator[bytes]:
+        nonlocal given
+        for _ in range(1000):
+            given += 1
+            yield bytes(65536)
+
+    async with pair(write_limit=65536) as (ws, _):
+        task = asyncio.ensure_future(ws.send(pieces()))
+        await until(lambda: ws.buffered_amount > 65536)
+        await turns()
+        before = given
+        await turns()
+        assert given == before < 1000
+        assert not task.done()
+        ws.abort()
+        with pytest.raises(ConnectionClosed):
+            await task
+
+
 # --- Pings ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("data", ["sign of life \u20ac", "sign of life \u20ac".encode(), b""])
+async def test_a_pong_of_this_side(data: str | bytes) -> None:
+    """RFC 6455, 5.5.3: "A Pong frame MAY be sent unsolicited"."""
+    async with pair() as (ws, client):
+        await ws.pong(data)
+        assert await client.receive() == (True, 0, PONG, data.encode() if isinstance(data, str) else data)
 
 
 async def test_ping_and_latency() -> None:

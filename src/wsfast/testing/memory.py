@@ -36,8 +36,8 @@ class MemoryTransport(asyncio.Transport):
         self._pipe = pipe
         self._side: Side = side
         self._protocol: Any = None
-        self._backlog: deque[memoryview] = deque()  # written, not yet taken by the network
-        self._backlog_size = 0
+        self._unsent: deque[memoryview] = deque()  # written, not yet taken by the network
+        self._unsent_size = 0
         self._high = _HIGH
         self._low = _HIGH // 4
         self._writing_paused = False
@@ -96,7 +96,7 @@ class MemoryTransport(asyncio.Transport):
 
     def get_write_buffer_size(self) -> int:
         """Return the bytes that were written and that the network has not taken."""
-        return self._backlog_size
+        return self._unsent_size
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send bytes."""
@@ -107,8 +107,8 @@ class MemoryTransport(asyncio.Transport):
         if self._closing or not len(data):
             return
         copy = memoryview(bytes(data))
-        self._backlog.append(copy)
-        self._backlog_size += len(copy)
+        self._unsent.append(copy)
+        self._unsent_size += len(copy)
         self._pipe._push(self)
         self._check_writing()
 
@@ -132,14 +132,14 @@ class MemoryTransport(asyncio.Transport):
             return
         self._closing = True
         self._pipe._push(self)
-        if not self._backlog:
+        if not self._unsent:
             self._lose(None)
 
     def abort(self) -> None:
         """Close at once; what the network has not taken is lost."""
         self._closing = True
-        self._backlog.clear()
-        self._backlog_size = 0
+        self._unsent.clear()
+        self._unsent_size = 0
         self._pipe._push(self)
         self._lose(None)
 
@@ -149,22 +149,22 @@ class MemoryTransport(asyncio.Transport):
         return self._pipe.server if self._side == "client" else self._pipe.client
 
     def _check_writing(self) -> None:
-        if not self._writing_paused and self._backlog_size > self._high:
+        if not self._writing_paused and self._unsent_size > self._high:
             self._writing_paused = True
             self._protocol.pause_writing()
-        elif self._writing_paused and self._backlog_size <= self._low:
+        elif self._writing_paused and self._unsent_size <= self._low:
             self._writing_paused = False
             self._protocol.resume_writing()
 
     def _take(self, most: int) -> bytes:
         """Give the network the next piece that was written."""
-        piece = self._backlog[0]
+        piece = self._unsent[0]
         if len(piece) > most:
-            self._backlog[0] = piece[most:]
+            self._unsent[0] = piece[most:]
             piece = piece[:most]
         else:
-            self._backlog.popleft()
-        self._backlog_size -= len(piece)
+            self._unsent.popleft()
+        self._unsent_size -= len(piece)
         return bytes(piece)
 
     def _taken(self) -> None:
@@ -173,7 +173,7 @@ class MemoryTransport(asyncio.Transport):
             return
         if not self._closing:
             self._check_writing()
-        elif not self._backlog:
+        elif not self._unsent:
             self._lose(None)
 
     def _deliver(self, data: bytes) -> None:
@@ -203,8 +203,8 @@ class MemoryTransport(asyncio.Transport):
         if self._lost:
             return
         self._lost = self._closing = True
-        self._backlog.clear()
-        self._backlog_size = 0
+        self._unsent.clear()
+        self._unsent_size = 0
         self._pipe.loop.call_soon(self._protocol_lost, exc)
 
     def _protocol_lost(self, exc: Exception | None) -> None:
@@ -357,7 +357,7 @@ class Pipe:
     def _push(self, end: MemoryTransport) -> None:
         """Let the network take what it has room for."""
         flight = self._flights[end]
-        while end._backlog and (flight.size < self.window or end._eof_sent):
+        while end._unsent and (flight.size < self.window or end._eof_sent):
             if end._eof_sent:
                 end._take(_PIECE)  # nobody will read it
                 continue
@@ -365,7 +365,7 @@ class Pipe:
             if self.bandwidth is not None:
                 most = min(most, max(1, int(self.bandwidth * _SMOOTH)))
             self._fly(end, end._take(most))
-        if not end._backlog and (end._ended or end._closing) and not end._eof_sent:
+        if not end._unsent and (end._ended or end._closing) and not end._eof_sent:
             end._eof_sent = True
             self._fly(end, _EOF)
 

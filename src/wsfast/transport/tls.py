@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from .._built import IMPLEMENTATION, unusable
+from ..session import LINGER
 from .loops import PerLoop, may_nest
 from .unacknowledged import unacknowledged_by
 
@@ -31,9 +32,6 @@ __all__ = ["TLSTransport", "buffer_of", "connect"]
 
 _RECEIVE_SIZE: Final = (65536 if IMPLEMENTATION == "cython" else 16384) + 1024
 """Bytes that are handled in a few milliseconds; a message of 64 KiB, with what TLS adds, fits into one read."""
-
-_LINGER: Final = 2.0
-"""Seconds for which the peer may go on sending after an alert, before its connection is dropped."""
 
 # Why the protocol above is told to pause writing, as bits:
 _BELOW_FULL: Final = 1  # the transport below has more unsent than it should
@@ -141,7 +139,7 @@ class TLSTransport(TLSPipe, asyncio.BufferedProtocol):
             transport.close()  # somebody waits for this end, and the server says nothing before the client's last word
             return
         # Unread bytes in the socket would reset the connection and destroy the alert.
-        self._linger = self._loop.call_later(_LINGER, transport.abort)
+        self._linger = self._loop.call_later(LINGER, transport.abort)
         self._read_on()
         try:
             transport.write_eof()
