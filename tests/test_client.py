@@ -256,6 +256,13 @@ async def test_sock_and_local_address() -> None:
             assert ws.local_address[0] == "127.0.0.2"
 
 
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
+async def test_a_socket_that_is_not_of_unix(kind: socket.SocketKind) -> None:
+    family = socket.AF_UNIX if kind == socket.SOCK_DGRAM else socket.AF_INET
+    with socket.socket(family, kind) as sock, pytest.raises(ValueError, match="expected a stream socket of Unix, got"):
+        await wsfast.unix_connect(sock=sock)
+
+
 async def test_unix_socket(tmp_path: Path) -> None:
     path = str(tmp_path / "socket")
     server = wsfast.Server()
@@ -339,6 +346,37 @@ async def test_an_address_that_does_not_answer_is_not_waited_for(monkeypatch: py
         async with wsfast.connect(url_of(server, host="two.test")) as ws:
             assert ws.remote_address == ("127.0.0.1", port_of(server))
     assert tried == ["127.0.0.2", "127.0.0.1"]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_an_address_that_is_slow_is_waited_for_though_the_others_refuse(
+    monkeypatch: pytest.MonkeyPatch, free_port: int
+) -> None:
+    loop = asyncio.get_running_loop()
+    connect, refused = loop.sock_connect, asyncio.Event()
+
+    async def look_up(host: str, port: int, **options: Any) -> list[Any]:
+        kind = socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, ""
+        return [(*kind, ("127.0.0.1", port)), (*kind, ("127.0.0.1", free_port))]
+
+    async def connect_slowly(sock: socket.socket, address: Any) -> None:
+        if address[1] == free_port:
+            try:
+                await connect(sock, address)
+            finally:
+                refused.set()
+        await refused.wait()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        await connect(sock, address)
+
+    async with serving() as server, nothing_left(port_of(server)):
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "getaddrinfo", look_up)
+            patch.setattr(loop, "sock_connect", connect_slowly)
+            ws = await wsfast.connect(url_of(server, host="two.test"), happy_eyeballs_delay=0.01)
+        assert ws.remote_address == ("127.0.0.1", port_of(server))
+        await ws.close()
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
