@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import pty
 import signal
+import socket
 import subprocess
 import sys
 import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -599,6 +602,100 @@ def test_fewer_answers(handler: Any, linger: str) -> None:
         assert (done.returncode, done.stdout) == (5, b"a\n")
         assert done.stderr == b"wsfast: --answers asks for 3: 1 came\n"
         assert time.monotonic() - began < 30
+
+
+def test_messages_that_are_given_in_place_of_an_input(server: Running) -> None:
+    """The input is not read: it may be a terminal, or the list of a loop in a script."""
+    with start("-x", "one ✓", "--send", "two", "--answers", "2", server.uri) as process:
+        assert process.stdout is not None
+        assert process.stdout.read().decode() == "one ✓\ntwo\n"
+        assert process.wait(PATIENCE) == 0
+    binary = client("--send", "ab", "--binary", "--json", "--answers", "1", server.uri)
+    assert json.loads(binary.stdout)["base64"] == "YWI="
+
+
+def test_a_line_of_json_for_each_message(server: Running) -> None:
+    before = datetime.now()
+    done = client("--json", "--answers", "2", "--send", "two\nlines", "--send", "✓", server.uri)
+    first, second = (json.loads(line) for line in done.stdout.splitlines())
+    assert (first["kind"], first["text"], second["text"]) == ("received", "two\nlines", "✓")
+    assert before <= datetime.fromisoformat(first["time"]) <= datetime.now()
+
+
+@pytest.mark.parametrize("code", [1001, 1011, None], ids=str)
+def test_a_connection_that_is_lost_is_followed_by_another(code: int | None) -> None:
+    """Which begins with what was given to send, such as a subscription."""
+    numbers = iter("123")
+
+    async def leave(ws: wsfast.WebSocket) -> None:
+        number = next(numbers)
+        await ws.send(f"{number}: {await ws.recv(True)}")
+        if number == "3":
+            await ws.close()
+        elif code is None:
+            await (await ws.ping())  # the client has the answer
+            ws.abort()
+        else:
+            await ws.close(code)
+
+    with running(leave) as served:
+        done = client("--reconnect", "--send", "subscribe", "--no-close", served.uri)
+    assert done.stdout == b"1: subscribe\n2: subscribe\n3: subscribe\n"
+    assert done.returncode == 0
+    assert done.stderr.count(b"connecting again in ") == 2
+    assert done.stderr.count(b"closed by the server" if code else b"connection lost") == 2
+
+
+def test_a_server_that_starts_later_is_waited_for() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with start("--reconnect", f"ws://127.0.0.1:{port}/") as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdin.write(b"early\n")
+        process.stdin.flush()
+        assert process.stderr.readline().startswith(b"wsfast: could not connect to 127.0.0.1:")
+        assert process.stderr.readline().startswith(b"wsfast: connecting again in ")
+        with running(port=port):
+            assert process.stdout.readline() == b"early\n"
+            process.stdin.close()
+            assert process.wait(PATIENCE) == 0
+
+
+@pytest.mark.parametrize("status", [403, 503])
+def test_what_connecting_again_does_not_help_ends_it(status: int) -> None:
+    """403 is final; after 503 it is tried again until Ctrl-C."""
+
+    def refuse(ws: wsfast.WebSocket, request: wsfast.Request) -> wsfast.Response:
+        return ws.respond(status, "no\n")
+
+    with running(process_request=refuse) as served, start("--reconnect", served.uri) as process:
+        assert process.stderr is not None
+        assert b"HTTP %d" % status in process.stderr.readline()
+        if status == 503:
+            assert b"connecting again in " in process.stderr.readline()
+            process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE) == (1 if status == 403 else 130)
+        assert b"Traceback" not in process.stderr.read()
+
+
+def test_the_end_of_the_input_is_that_of_all_connections() -> None:
+    """What follows on a connection that was lost does not wait for an input that has ended."""
+    numbers = iter("12")
+
+    async def leave(ws: wsfast.WebSocket) -> None:
+        if next(numbers) == "1":
+            await ws.recv()
+            ws.abort()
+        else:
+            await ws.send("again")
+            await ws.wait_closed()
+
+    with running(leave) as served:
+        done = client("--reconnect", "--linger", "0.2", served.uri, data="x\n")
+    assert (done.returncode, done.stdout) == (0, b"again\n")
 
 
 def test_rows() -> None:

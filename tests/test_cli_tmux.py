@@ -226,6 +226,7 @@ def test_commands(terminal: Terminal, server: Running, tmp_path: Path) -> None:
 
     enter("/ping", "* round trip ")
     enter("/binary 48 69", "< (2 bytes) 48 69")
+    enter("/stats", "* sent: 1 messages, ")
     enter("/binary x", "! expected pairs of hexadecimal digits")
     enter(f"/file {file}", "< (2 bytes) 00 01")
     enter("/file /nonexistent", "! cannot read '/nonexistent': No such file")
@@ -252,3 +253,28 @@ def test_the_time_and_json(terminal: Terminal, server: Running) -> None:
     shown = terminal.wait(lambda shown: shown[-2:-1] == [" " * 15 + "}"])
     assert re.fullmatch(r"\d\d:\d\d:\d\d\.\d\d\d < \{", shown[-6])
     assert shown[-5] == " " * 17 + '"a long name of a key": {'
+
+
+def test_the_terminal_stays_while_it_connects_again(terminal: Terminal) -> None:
+    """What was typed stays in the line, and what is typed in between is sent when there is a connection."""
+
+    async def leave(ws: wsfast.WebSocket) -> None:
+        async for message in ws:
+            await ws.send(message)
+            if message == "go":
+                await (await ws.ping())  # the client has the answer
+                ws.abort()
+
+    with running(leave) as served:
+        terminal.start("--reconnect", served.uri)
+        terminal.wait(lambda shown: shown[-1] == ">" and "* connected" in shown[0])
+        terminal.type("go")
+        terminal.press("Enter")
+        terminal.type("half")
+        terminal.wait(lambda shown: sum("* connected" in line for line in shown) == 2 and shown[-1] == "> half")
+        terminal.press("Enter")
+        terminal.wait(lambda shown: "< half" in shown)
+        terminal.press("C-d")
+        shown = terminal.wait(lambda shown: "status 0" in shown)
+    assert any("connection lost" in line for line in shown)
+    assert any("connecting again in" in line for line in shown)

@@ -37,12 +37,12 @@ from .options import (
     dumb_terminal,
     escape,
     explain,
+    failure,
     file_path,
     fill,
     message_text,
     natural,
     positive,
-    tell_failure,
     whole,
 )
 
@@ -258,7 +258,7 @@ def run(args: argparse.Namespace) -> int:
         complain(f"the connection ended: {exc}")
         return 1
     except (WebSocketError, OSError, ValueError, ImportError) as exc:
-        tell_failure(args, exc)
+        complain(failure(args, exc))
         return 1
     except _NoEchoError as exc:
         complain(str(exc))

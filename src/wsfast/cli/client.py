@@ -10,6 +10,9 @@ is closed once the server has seen everything and has been silent for ``--linger
 seen everything by answering a ping that is sent behind the last message; one that does not answer is waited for
 ``--close-timeout`` seconds, and stderr says so.
 
+With ``--send``, the messages that it gives take the place of the input, in a terminal too. With ``--reconnect``, a
+connection that is lost is followed by another one, which begins with what ``--send`` gives.
+
 The exit status:
 
 * 0: the connection was closed by this side, or by the server with 1000, 1001 or no code.
@@ -32,13 +35,14 @@ import os
 import re
 import sys
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from wsfast.asyncio.websocket import WebSocket
 from wsfast.client.connector import connect
 from wsfast.codes import CloseCause
+from wsfast.dial.reconnect import backoff, process_exception, was_lost
 from wsfast.events import Close
 from wsfast.exceptions import ConnectionClosed, WebSocketError
 
@@ -48,10 +52,11 @@ from .options import (
     connection_options,
     discard_output,
     escape,
+    failure,
     fill,
+    message_text,
     natural,
     positive,
-    tell_failure,
     whole,
 )
 from .terminal import Input, Screen, choose_screen, terminal_columns
@@ -90,9 +95,9 @@ _EPILOG: Final = """exit status:
 examples:
   python -m wsfast wss://example.com/chat
   echo hi | python -m wsfast ws://localhost:8765
-  echo '{"question": 42}' | python -m wsfast --answers 1 ws://localhost:8765
-  echo '{"subscribe": "ticks"}' |
-    python -m wsfast --no-close ws://localhost:8765 | jq .
+  python -m wsfast --send '{"question": 42}' --answers 1 ws://localhost:8765
+  python -m wsfast --send '{"subscribe": "ticks"}' --no-close --reconnect \\
+      ws://localhost:8765 | jq .
 """
 
 
@@ -111,6 +116,13 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     add_connection_arguments(parser)
     group = parser.add_argument_group("talking")
+    group.add_argument(
+        *("-x", "--send"),
+        type=message_text,
+        metavar="TEXT",
+        action="append",
+        help="send this message, in place of what is typed or piped, which is not read; can be repeated",
+    )
     group.add_argument(
         "--binary",
         action="store_true",
@@ -143,6 +155,17 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
         "-n", "--no-close", action="store_true", help="after the end of a piped input, stay until the server closes"
     )
     group.add_argument(
+        "--reconnect",
+        action="store_true",
+        help="connect again when the connection is lost, or cannot be opened, unless the server closes with 1000 or no"
+        " code; --send is sent again",
+    )
+    group.add_argument(
+        "--json",
+        action="store_true",
+        help="in a pipe, write each message as a line of JSON, with the time, and binary ones in base64",
+    )
+    group.add_argument(
         "-v", "--verbose", action="store_true", help="tell on stderr about opening and closing, in a pipe too"
     )
     group.add_argument("--no-time", action="store_true", help="in a terminal, print messages without the time")
@@ -159,7 +182,7 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         The exit status; see the module.
     """
-    interactive = sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
+    interactive = args.send is None and sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
     try:
         options = connection_options(args)
     except OSError as exc:
@@ -177,11 +200,21 @@ def run(args: argparse.Namespace) -> int:
 # --- Standard input and output ------------------------------------------------------------------------------------
 
 
-def _write_message(message: str | bytes, binary: bool) -> None:
-    data = message.encode() if isinstance(message, str) else message
-    out = sys.stdout.buffer
-    out.write(data if binary else data + b"\n")
-    out.flush()
+def _write_message(message: str | bytes, args: argparse.Namespace) -> None:
+    if args.json:
+        data = _record(datetime.now(), "received", message).encode()
+    else:
+        data = message.encode() if isinstance(message, str) else message
+        if not args.binary:
+            data += b"\n"
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def _record(at: datetime, kind: str, message: str | bytes) -> str:
+    """Return a message as a line of JSON; its kind is "received" or "sent"."""
+    what = {"text": message} if isinstance(message, str) else {"base64": base64.b64encode(message).decode()}
+    return json.dumps({"time": at.isoformat(), "kind": kind, **what}) + "\n"
 
 
 def _shown(message: str | bytes, *, columns: int | None = None) -> list[str]:
@@ -232,72 +265,129 @@ def _indented(text: str) -> list[str]:
 
 
 async def _talk(args: argparse.Namespace, options: dict[str, Any], make_screen: Callable[[], Screen] | None) -> int:
+    client = _Client(args, make_screen)
+    connector = connect(
+        args.uri,
+        close_timeout=args.close_timeout,
+        process_exception=client.judge,
+        reconnect_delays=client.delays,
+        **options,
+    )
+    connections = aiter(connector)
     try:
-        ws = await connect(args.uri, close_timeout=args.close_timeout, **options)
-    except (WebSocketError, OSError, ValueError, ImportError) as exc:
-        tell_failure(args, exc)
-        return 1
-    agreed = "" if ws.subprotocol is None else f", subprotocol {ws.subprotocol}"
-    opened = f"connected to {args.uri.partition('://')[2].rpartition('@')[2]}{agreed}"
-    pinging = None
-    interrupted = False
-    closed = True
-    missing: str | None = None
-    patience: float = args.close_timeout
-    screen = None
+        while True:
+            try:
+                ws = await (anext(connections) if args.reconnect else connector)
+            except (WebSocketError, OSError, ValueError, ImportError) as exc:
+                client.tell(failure(args, exc))
+                return 1
+            status = await client.talk(ws)
+            if status is not None:
+                return status
+    finally:
+        client.end()
 
-    def tell(text: str) -> None:
-        if screen is None:
+
+class _Client:
+    """What outlives a connection: the terminal or the pipe, and what was received."""
+
+    def __init__(self, args: argparse.Namespace, make_screen: Callable[[], Screen] | None) -> None:
+        self._args = args
+        self._make_screen = make_screen
+        self._screen: Screen | None = None
+        self._conversation: _Conversation | _Pipe | None = None
+
+    def tell(self, text: str) -> None:
+        """Tell the user something: in the terminal, or on stderr."""
+        if self._screen is None:
             complain(text)
         else:
-            screen.show(f"* {escape(text)}", 2)
+            self._screen.show(f"* {escape(text)}", 2)
 
-    try:
-        if make_screen is not None:
-            screen = make_screen()
-            screen.show(f"* {escape(opened)}; /help, Ctrl-D closes", 2)
-        elif args.verbose:
-            complain(opened)
-        if args.ping is not None:
-            pinging = asyncio.ensure_future(_ping(ws, args.ping, screen))
-        if screen is None:
-            pipe = _Pipe(ws, args)
-            try:
-                await pipe.run()
-            finally:
-                missing = pipe.missing()
-                if not pipe.answered_ping:
-                    patience = _TOLD_AFTER
-        else:
-            await _Conversation(ws, screen, args).run()
-    except asyncio.CancelledError:
-        # asyncio.Runner makes it of Ctrl-C.
-        interrupted = screen is None
-        patience = _TOLD_AFTER
-    except BrokenPipeError:
-        patience = _TOLD_AFTER  # who read our output has gone: nobody waits for anything
-        raise
-    except ConnectionClosed:
-        pass
-    finally:
-        if pinging is not None:
-            pinging.cancel()
+    def end(self) -> None:
+        """Leave the terminal as it was."""
+        if self._screen is not None:
+            self._screen.end()
+            self._screen = None
+
+    def judge(self, exc: Exception) -> Exception | None:
+        """Tell why no connection could be opened; return None if it is tried again, with ``--reconnect``."""
+        fatal = process_exception(exc)
+        if fatal is None:
+            self.tell(failure(self._args, exc))
+        return fatal
+
+    def delays(self) -> Iterator[float]:
+        """Make the seconds between two attempts, shorter than those of programs: somebody waits."""
+        for delay in backoff(1.0, 1.0, 30.0):
+            self.tell(f"connecting again in {delay:.1f} s; Ctrl-C ends this")
+            yield delay
+
+    async def talk(self, ws: WebSocket) -> int | None:
+        """Talk over a connection until it ends, and close it.
+
+        Returns:
+            The exit status, or None to connect again.
+        """
+        args = self._args
+        agreed = "" if ws.subprotocol is None else f", subprotocol {ws.subprotocol}"
+        opened = f"connected to {args.uri.partition('://')[2].rpartition('@')[2]}{agreed}"
+        pinging = None
+        interrupted = False
+        closed = True
+        again = False
+        patience: float = args.close_timeout
         try:
-            closed = await _close(ws, patience, tell)
+            if self._conversation is None:
+                if self._make_screen is None:
+                    self._conversation = _Pipe(args)
+                else:
+                    self._screen = self._make_screen()
+                    self._conversation = _Conversation(self._screen, args)
+            if self._screen is not None:
+                self.tell(f"{opened}; /help, Ctrl-D closes")
+            elif args.verbose:
+                complain(opened)
+            if args.ping is not None:
+                pinging = asyncio.ensure_future(_ping(ws, args.ping, self.tell))
+            try:
+                await self._conversation.run(ws)
+            finally:
+                again = args.reconnect and was_lost(ws)
+                if isinstance(self._conversation, _Pipe) and not self._conversation.answered_ping:
+                    patience = _TOLD_AFTER
+        except asyncio.CancelledError:
+            # asyncio.Runner makes it of Ctrl-C.
+            interrupted = self._screen is None
+            again = False
+            patience = _TOLD_AFTER
+        except BrokenPipeError:
+            patience = _TOLD_AFTER  # who read our output has gone: nobody waits for anything
+            raise
+        except ConnectionClosed:
+            pass
         finally:
-            if screen is not None:
-                screen.end()
-    status, text = _verdict(ws) if closed else (4, "the server was silent: no close frame received, connection dropped")
-    if screen is not None:
-        print(f"* {escape(text)}", flush=True)
-    elif status or args.verbose:
-        complain(text)
-    if interrupted:
-        return 130
-    if missing is not None:
-        complain(missing)
-        return status or 5
-    return status
+            if pinging is not None:
+                pinging.cancel()
+            closed = await _close(ws, patience, self.tell)
+        status, text = 4, "the server was silent: no close frame received, connection dropped"
+        if closed:
+            status, text = _verdict(ws)
+        if again and (status or ws.close_code == 1001):
+            self.tell(text)
+            return None
+        if self._screen is not None:
+            self.end()
+            print(f"* {escape(text)}", flush=True)
+        elif status or args.verbose:
+            complain(text)
+        if interrupted:
+            return 130
+        missing = self._conversation.missing() if isinstance(self._conversation, _Pipe) else None
+        if missing is not None:
+            complain(missing)
+            return status or 5
+        return status
 
 
 async def _close(ws: WebSocket, timeout: float, tell: Callable[[str], None]) -> bool:
@@ -334,14 +424,10 @@ def _verdict(ws: WebSocket) -> tuple[int, str]:
     return status, f"closed by the server with {Close(code or 1005, reason)}"
 
 
-async def _ping(ws: WebSocket, interval: float, screen: Screen | None) -> None:
+async def _ping(ws: WebSocket, interval: float, tell: Callable[[str], None]) -> None:
     with contextlib.suppress(ConnectionClosed):
         while True:
-            text = f"round trip {await (await ws.ping()) * 1000:.2f} ms"
-            if screen is None:
-                complain(text)
-            else:
-                screen.show(f"* {text}", 2)
+            tell(f"round trip {await (await ws.ping()) * 1000:.2f} ms")
             await asyncio.sleep(interval)
 
 
@@ -350,6 +436,7 @@ _HELP: Final = (
     "/close [CODE [REASON]] close the connection (default: 1000)",
     "/binary HEX            send a binary message, such as /binary 48 69",
     "/file PATH             send a file as one binary message",
+    "/stats                 tell how many messages, bytes and pings came and went",
     "/save PATH             write the latest messages to a file, a line of JSON each",
     "/help                  this",
     "//text                 send a line that begins with a slash",
@@ -363,8 +450,9 @@ class _CommandError(Exception):
 class _Conversation:
     """Lets the user talk until one of the two has enough."""
 
-    def __init__(self, ws: WebSocket, screen: Screen, args: argparse.Namespace) -> None:
-        self._ws = ws
+    _ws: WebSocket
+
+    def __init__(self, screen: Screen, args: argparse.Namespace) -> None:
         self._screen = screen
         self._args = args
         self._kept: deque[tuple[float, str, str | bytes]] = deque(maxlen=_KEPT)
@@ -374,12 +462,14 @@ class _Conversation:
             "/close": self._close,
             "/binary": self._binary,
             "/file": self._file,
+            "/stats": self._stats,
             "/save": self._save,
             "/help": self._help,
         }
 
-    async def run(self) -> None:
+    async def run(self, ws: WebSocket) -> None:
         """Receive and send, until the connection or the input ends."""
+        self._ws = ws
         await _until_one_ends(self._receive(), self._send())
 
     async def _receive(self) -> None:
@@ -456,11 +546,12 @@ class _Conversation:
         await self._say(data)
         self._screen.show(f"* sent {len(data)} bytes", 2)
 
+    async def _stats(self, _: str) -> None:
+        for line in _counted(self._ws):
+            self._screen.show(f"* {line}", 2)
+
     async def _save(self, path: str) -> None:
-        lines = []
-        for at, kind, message in self._kept:
-            what = {"text": message} if isinstance(message, str) else {"base64": base64.b64encode(message).decode()}
-            lines.append(json.dumps({"time": datetime.fromtimestamp(at).isoformat(), "kind": kind, **what}) + "\n")
+        lines = [_record(datetime.fromtimestamp(at), kind, message) for at, kind, message in self._kept]
 
         def write() -> None:
             with open(os.path.expanduser(path), "x", encoding="utf-8") as file:  # no file of the user's is lost
@@ -471,6 +562,19 @@ class _Conversation:
         except (OSError, ValueError) as exc:
             raise _CommandError(f"cannot write {path!r}: {getattr(exc, 'strerror', None) or exc}") from None
         self._screen.show(f"* {len(lines)} messages are in {escape(path)}", 2)
+
+
+def _counted(ws: WebSocket) -> list[str]:
+    """Return what came and went over a connection, in words."""
+    counts = ws.counters
+    lines = [
+        f"{kind}: {counts[f'messages_{kind}']:,} messages, {counts[f'bytes_{kind}']:,} bytes,"
+        f" {counts[f'pings_{kind}']:,} pings"
+        for kind in ("received", "sent")
+    ]
+    if ws.latency:
+        lines.append(f"latest round trip: {ws.latency * 1000:.2f} ms")
+    return lines
 
 
 async def _until_one_ends(*coroutines: Any) -> None:
@@ -489,10 +593,12 @@ async def _until_one_ends(*coroutines: Any) -> None:
 class _Pipe:
     """Sends the input and writes what is received, until both are at their end."""
 
-    def __init__(self, ws: WebSocket, args: argparse.Namespace) -> None:
-        self._ws = ws
+    _ws: WebSocket
+
+    def __init__(self, args: argparse.Namespace) -> None:
         self._args = args
         self._loop = asyncio.get_running_loop()
+        self._lines = Input(self._loop, binary=args.binary) if args.send is None else None
         self._linger: float = args.linger
         if args.linger is None:
             self._linger = _LINGER if args.answers is None else _LINGER_FOR_ANSWERS
@@ -501,8 +607,9 @@ class _Pipe:
         self.answered_ping = True
         """False if the server did not answer the ping behind the last message."""
 
-    async def run(self) -> None:
+    async def run(self, ws: WebSocket) -> None:
         """Send and receive."""
+        self._ws = ws
         await _until_one_ends(self._receive(), self._send())
 
     def missing(self) -> str | None:
@@ -513,15 +620,16 @@ class _Pipe:
 
     async def _receive(self) -> None:
         async for message in self._ws:
-            _write_message(message, self._args.binary)
+            _write_message(message, self._args)
             self._heard = self._loop.time()
             self._received += 1
             if self._received == self._args.answers:
                 return
 
     async def _send(self) -> None:
-        lines = Input(self._loop, binary=self._args.binary)
-        while (line := await lines.get()) is not None:
+        for text in self._args.send or ():
+            await self._ws.send(text.encode() if self._args.binary else text)
+        while self._lines is not None and (line := await self._lines.get()) is not None:
             await self._ws.send(line if self._args.binary else line.decode("utf-8", "replace"))
         await (self._ws.wait_closed() if self._args.no_close else self._wait_for_silence())
 

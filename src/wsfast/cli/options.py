@@ -29,13 +29,13 @@ __all__ = [
     "dumb_terminal",
     "escape",
     "explain",
+    "failure",
     "file_path",
     "fill",
     "looks_like_address",
     "message_text",
     "natural",
     "positive",
-    "tell_failure",
     "whole",
 ]
 
@@ -70,10 +70,10 @@ _NO_TLS: Final = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH
 """What OpenSSL calls the answer of a server that does not speak TLS; which, depends on its version."""
 
 
-def tell_failure(args: argparse.Namespace, exc: Exception) -> None:
-    """Tell the user, on stderr, where it could not be connected to, and why."""
+def failure(args: argparse.Namespace, exc: Exception) -> str:
+    """Say where it could not be connected to, and why."""
     host = re.split("[/?]", args.uri.partition("://")[2], maxsplit=1)[0].rpartition("@")[2]
-    complain(f"could not connect to {args.unix or host}: {explain(exc)}")
+    return f"could not connect to {args.unix or host}: {explain(exc)}"
 
 
 def explain(exc: Exception) -> str:

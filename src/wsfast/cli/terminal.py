@@ -211,6 +211,7 @@ class Input:
         self._binary = binary
         self._queue: asyncio.Queue[list[bytes] | None] = asyncio.Queue(2)
         self._ready: list[bytes] = []
+        self._ended = False
         # A daemon, since nothing interrupts a read of a terminal. It reads the descriptor itself: the lock of
         # `sys.stdin` must not be held when the interpreter ends.
         threading.Thread(target=self._read, name="wsfast-stdin", daemon=True).start()
@@ -218,8 +219,8 @@ class Input:
     async def get(self) -> bytes | None:
         """Return the next line without its end, or the next bytes; None at the end."""
         if not self._ready:
-            lines = await self._queue.get()
-            if lines is None:
+            if self._ended or (lines := await self._queue.get()) is None:
+                self._ended = True
                 return None
             self._ready = lines[::-1]
         return self._ready.pop()
