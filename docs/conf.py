@@ -7,13 +7,16 @@ browser, and furo works on phones, in the dark and without JavaScript.
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "src"))
 # The Python twins have the same names and texts as the extensions, and signatures that can be read.
 os.environ["WSFAST_PURE_PYTHON"] = "1"
 
+import sphinx.ext.napoleon  # noqa: E402
 from pygments.lexers.special import TextLexer  # noqa: E402
+from sphinx.application import Sphinx  # noqa: E402
 from sphinx.highlighting import lexers  # noqa: E402
 
 import wsfast  # noqa: E402
@@ -59,6 +62,28 @@ html_theme_options = {
 html_show_sourcelink = False
 copybutton_exclude = ".linenos, .gp, .go"
 copybutton_prompt_text = "$ "
+
+
+class _Docstring(sphinx.ext.napoleon.GoogleDocstring):
+    """A property's docstring is read like a method's: else what stands before a colon would be taken for its type."""
+
+    def __init__(self, docstring: Any, config: Any = None, app: Any = None, what: str = "", *rest: Any) -> None:
+        super().__init__(docstring, config, app, "method" if what in ("attribute", "property") else what, *rest)
+
+
+sphinx.ext.napoleon.GoogleDocstring = _Docstring  # type: ignore[misc]
+
+
+def _mend_navigation(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """Give the headings of the navigation a level, which a screen reader tells, and furo leaves out."""
+    tree = context.get("furo_navigation_tree", "")
+    context["furo_navigation_tree"] = tree.replace('role="heading"', 'role="heading" aria-level="2"')
+
+
+def setup(app: Sphinx) -> None:
+    """Called by Sphinx."""
+    app.connect("html-page-context", _mend_navigation, priority=900)
+
 
 linkcheck_timeout = 20
 linkcheck_ignore = [r"https?://(127\.0\.0\.1|localhost|example\.com|chat\.example\.com)"]

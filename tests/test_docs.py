@@ -33,8 +33,10 @@ from typing import Any
 import pytest
 
 import wsfast
+import wsfast.bus
 import wsfast.sync
 import wsfast.testing
+import wsfast.trio
 from wsfast.cli import _parser
 
 ROOT = Path(__file__).parent.parent
@@ -381,6 +383,30 @@ def test_every_option_has_a_default_and_a_word_of_explanation() -> None:
                 assert re.search(rf"\b{name}\b", text), f"{call.__qualname__}: {name}"
 
 
+_OF_ARGS = re.compile(r"^    ((?:\*{0,2}\w+(?:, )?)+): (.*(?:\n {8}.*)*)", re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        *(wsfast.Server, wsfast.Server.start, wsfast.Server.serve_forever, wsfast.serve, wsfast.run),
+        *(wsfast.connect, wsfast.connect_stream, wsfast.connect_listener, wsfast.Topics, wsfast.Topics.configure),
+        *(wsfast.History, wsfast.Deflate, wsfast.sync.connect, wsfast.sync.serve, wsfast.trio.connect),
+        *(wsfast.trio.serve, wsfast.bus.LocalBus, wsfast.bus.RedisBus, wsfast.bus.NatsBus),
+    ],
+    ids=lambda call: f"{call.__module__}.{call.__qualname__}",
+)
+def test_every_option_tells_its_default(call: Any) -> None:
+    told = {}
+    for names, text in _OF_ARGS.findall(re.split(r"\n(?=\S)", (inspect.getdoc(call) or "").partition("Args:\n")[2])[0]):
+        told.update(dict.fromkeys(re.findall(r"\w+", names), text))
+    parameters = inspect.signature(call).parameters.values()
+    optional = {each.name for each in parameters if each.default is not each.empty} - {"task_status"}
+    assert optional <= set(told)
+    silent = {name for name in optional if not re.search(r"[Dd]efault|\bthose of\b|\bsee\b", told[name])}
+    assert silent == set()
+
+
 def test_the_faq_has_what_it_promises() -> None:
     questions = re.findall(r"^### (.+)$", (ROOT / "docs" / "faq.md").read_text(), re.MULTILINE)
     assert len(questions) >= 30
@@ -397,6 +423,9 @@ def test_it_builds_without_a_warning(tmp_path: Path) -> None:
     site = tmp_path / "site"
     assert json.dumps(wsfast.__version__)[1:-1] in (site / "index.html").read_text()
     assert "ping_interval" in (site / "reference" / "client.html").read_text()
+    server = (site / "reference" / "server.html").read_text()
+    assert "The listening sockets, of all addresses: <code" in server, "not taken for the property's type"
+    assert 'role="heading" aria-level="2"' in server
 
 
 # --- The figures --------------------------------------------------------------------------------------------

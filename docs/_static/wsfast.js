@@ -7,4 +7,9 @@ function reachable() {
   }
 }
 addEventListener("load", reachable);
+// Two landmarks of one kind need names.
+addEventListener("load", () => {
+  document.querySelector(".sidebar-drawer")?.setAttribute("aria-label", "All pages");
+  document.querySelector(".toc-drawer")?.setAttribute("aria-label", "This page");
+});
 addEventListener("resize", reachable);

@@ -190,11 +190,11 @@ class Connection:
 
     Args:
         side: which end this is: it decides who masks frames and who ends the transport.
-        max_size: the most bytes of a received message, after decompression; None for no limit.
-        max_fragments: the most frames of a received message; None for no limit.
+        max_size: the most bytes of a received message, after decompression; None for no limit. Default: 1 MiB.
+        max_fragments: the most frames of a received message; None, the default, for no limit.
         max_events: the most events that one call returns; None for no limit (see `Decoder`).
         compression: what permessage-deflate negotiated, or a `Chain` where extensions of a program's own were agreed
-            on, or None.
+            on, or None. Default: None.
         buffer: memory to receive into (see `Decoder`).
 
     Attributes:

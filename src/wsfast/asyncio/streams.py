@@ -127,8 +127,8 @@ class Writer:
 
     Args:
         ws: the connection.
-        text: send text messages instead of binary ones.
-        half_close: whether an empty message is the end of a direction.
+        text: send text messages instead of binary ones. Default: False.
+        half_close: whether an empty message is the end of a direction. Default: False.
     """
 
     __slots__ = ("_buffer", "_ended", "_eof_sent", "_half_close", "_size", "_started", "_text", "_ws")

@@ -251,7 +251,7 @@ class LocalBus(Bus):
     Args:
         directory: where they meet; it is made if it is not there. It must belong to this user and be closed to others.
             Default: what `wsfast.run` chose for its workers; without it a new one, in which a process is alone.
-        max_history: the most bytes of memory that all histories take together.
+        max_history: the most bytes of memory that all histories take together. Default: 256 MiB.
 
     Raises:
         NotImplementedError: the platform has no Unix sockets.

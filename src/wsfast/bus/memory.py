@@ -35,7 +35,7 @@ class MemoryBus(Bus):
     """Keeps histories for one process; its messages reach no other process.
 
     Args:
-        store: the histories.
+        store: the histories. Default: one of its own.
     """
 
     def __init__(self, store: Store | None = None) -> None:

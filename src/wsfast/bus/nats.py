@@ -125,11 +125,12 @@ class NatsBus(Bus):
     message may have as many bytes as the server's ``max_payload`` says, 1 MiB by default.
 
     Args:
-        servers: ``nats://user:password@host:port``, or ``tls://``, or several such of one cluster.
+        servers: ``nats://user:password@host:port``, or ``tls://``, or several such of one cluster. Default:
+            ``nats://127.0.0.1:4222``.
         prefix: the first word of all subjects, and of the streams' names; the same in all processes of an application,
-            another in others.
-        replicas: how many servers of a cluster keep each history: 1 to 5.
-        domain: the domain of JetStream, if it has one.
+            another in others. Default: ``wsfast``.
+        replicas: how many servers of a cluster keep each history: 1 to 5. Default: 1.
+        domain: the domain of JetStream, if it has one. Default: none.
         options: further arguments of nats-py's ``connect``, such as ``user_credentials`` and ``tls``.
 
     Raises:

@@ -615,11 +615,14 @@ class RedisBus(Bus):
 
     Args:
         url: ``redis://user:password@host:port/db``, ``rediss://`` for TLS, ``unix://``, with the options of redis-py.
+            Default: ``redis://127.0.0.1:6379``.
         prefix: in front of all keys and channels; the same in all processes of an application, another in others.
+            Default: ``wsfast``.
         cluster: whether it is a cluster, which takes Redis 7 or Valkey: messages then go by sharded channels
-            (``SPUBLISH``).
+            (``SPUBLISH``). Default: False.
         sentinels: host and port of each sentinel; `url` is then for the user, the password and TLS only.
-        service: the name by which sentinels know the engine.
+            Default: none.
+        service: the name by which sentinels know the engine; needed with `sentinels`. Default: none.
         options: further arguments of redis-py's ``Connection``.
 
     Raises:

@@ -326,13 +326,13 @@ class connect(_Connector[WebSocket]):  # noqa: N801
 
     ::
 
-        async with connect("wss://example.com/chat") as ws:    # closes at the end of the block
+        async with connect("wss://example.com/chat") as ws:  # closes at the end
             await ws.send("hello")
             print(await ws.recv())
 
-        ws = await connect("wss://example.com/chat")           # the caller closes: await ws.close()
+        ws = await connect("wss://example.com/chat")  # then: await ws.close()
 
-        async for ws in connect("wss://example.com/chat"):     # connects again for ever, with growing delays
+        async for ws in connect("wss://example.com/chat"):  # again and again
             try:
                 async for message in ws:
                     print(message)
@@ -351,7 +351,7 @@ class connect(_Connector[WebSocket]):  # noqa: N801
         subprotocols: to offer, in order of preference; default none. `ws.subprotocol` tells the server's choice.
         compression: None, ``"deflate"``, or a `Deflate`. Default: None.
         additional_headers: more headers, as a mapping or pairs, cookies among them; default none.
-        user_agent_header: the value of User-Agent; None for none.
+        user_agent_header: the value of User-Agent; None for none. Default: Python and wsfast, with their versions.
         bearer_token: for Authorization; it takes the place of the URI's user name. Default none.
         proxy: True for the one that the environment names (``https_proxy``, ...), None for none, or an
             address: ``http://``, ``https://`` (TLS to the proxy), ``socks5://``, ``socks5h://``, ``socks4://`` or
@@ -371,9 +371,10 @@ class connect(_Connector[WebSocket]):  # noqa: N801
         open_timeout: seconds for all of it: name lookup, proxy, TLS, redirects and opening handshake. None for no
             limit. Default: 10.
         ping_interval: seconds between keepalive pings, busy or not; None for no keepalive. Default: 20.
-        ping_timeout: seconds after a ping in which anything must be received, or the connection is closed with 1011.
-            Default: 20.
-        close_timeout: seconds for the server to answer a Close frame, and to end the connection. Default: 10.
+        ping_timeout: seconds after a ping in which anything must be received, or the connection is closed with 1011;
+            None for no limit. Default: 20.
+        close_timeout: seconds for the server to answer a Close frame, and to end the connection; None for no limit.
+            Default: 10.
         max_line: the most bytes of a line of the response's head. Default: 8 KiB.
         max_head: the most bytes of the response's head in all. Default: 16 KiB.
         max_headers: the most headers of the response. Default: 128.

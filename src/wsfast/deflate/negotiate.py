@@ -44,8 +44,8 @@ class Deflate:
         client_max_window_bits: the client's window is at most 2 ** this, 8 to 15. Default: a server asks for 12 where
             the client lets it ask (and for 9 instead of 8, which many clients cannot do), a client uses 12 and lets
             the server ask for less.
-        server_no_context_takeover: the server forgets each message before the next.
-        client_no_context_takeover: the client forgets each message before the next.
+        server_no_context_takeover: the server forgets each message before the next. Default: False.
+        client_no_context_takeover: the client forgets each message before the next. Default: False.
         level: zlib's, 1 (fast) to 9 (small). Default: 3, which with 12 bits costs no more than 1.
         mem_level: zlib's, 1 to 9: a compressor has a table of 2 ** (`mem_level` + 9) bytes. Default: 5. Below
             that, isal is not used with context takeover, because its compressors always take 61 KiB.

@@ -21,7 +21,7 @@ class serve:  # noqa: N801
         handler: a coroutine function that is called with each `WebSocket`, or a mapping of subprotocols to such
             functions or to `Listener` classes, None being the key for clients that offer none.
         host, port: where to listen; see `Server.start`.
-        subprotocols: names that a single `handler` serves as well as clients that offer none.
+        subprotocols: names that a single `handler` serves as well as clients that offer none. Default: none.
         options: those of `Server`, and those of `Server.start` whose names are not taken by `Server`.
 
     Raises:

@@ -120,49 +120,54 @@ class Server(BaseServer):
             go on, or a `Response` (``ws.respond(200, "OK\\n")``) to answer an ordinary HTTP request. It is asked for
             every well-formed request, also for HEAD, OPTIONS and HTTP/1.0, as health checks send them: look at
             ``request.method``. A request that it does not answer and that asks for no WebSocket gets 405 or 426. A
-            request's body is not read.
+            request's body is not read. Default: none.
         process_response: called as ``process_response(ws, request, response)`` before any response to a request is
             sent, plain or async. It may change the response's headers and return None, or return another `Response`;
-            one with another status than 101 refuses. A response that refused already cannot become a 101.
+            one with another status than 101 refuses. A response that refused already cannot become a 101. Default:
+            none.
         origins: the Origin headers that are accepted; clients with another get 403. Exact strings, compiled patterns
             that must match the whole value, and None for clients that send no Origin. Default: any.
         select_subprotocol: called as ``select_subprotocol(ws, offers)`` in place of the choice by the client's
             preference; returns an offered name that is registered, or None for the handler under None. It may raise
-            `NegotiationError` to refuse with 400; its text goes to the log only.
+            `NegotiationError` to refuse with 400; its text goes to the log only. Default: the client's preference.
         create_connection: the class of the connections: a subclass of `WebSocket` with methods of the program's own.
             If it has an `__init__`, that takes the arguments of `WebSocket` and passes them on. Default: `WebSocket`.
         proxy_protocol: True if a proxy on this machine (a loopback address, or a Unix socket) begins each connection
             with a header of the PROXY protocol, version 1 or 2, before TLS if there is any. For proxies elsewhere,
             their addresses and networks, as for `forwarded`. `WebSocket.remote_address` is then the client's. A
             connection from a proxy is refused without the header; connections from elsewhere are taken as they are.
+            Default: False.
         forwarded: addresses and networks of proxies (``["10.0.0.0/8"]``, and ``"unix"`` for Unix sockets) whose
             Forwarded or X-Forwarded-For headers tell `WebSocket.remote_address`. Anybody can send these headers:
             name no network that others than your proxies connect from. Default: none.
-        compression: None, ``"deflate"``, or a `Deflate`.
+        compression: None, ``"deflate"``, or a `Deflate`. Default: None.
         extensions: factories of a program's own extensions to accept, each a `ServerExtensionFactory`; default none.
-        max_line: the most bytes of a line of a request's head; beyond it, 431 (or 414 for the first line).
-        max_head: the most bytes of a request's head in all; beyond it, 431.
-        max_headers: the most headers of a request; beyond it, 431.
-        max_size: the most bytes of a received message, after decompression; None for no limit.
-        max_fragments: the most frames of a received message; None for no limit.
+        max_line: the most bytes of a line of a request's head; beyond it, 431 (or 414 for the first line). Default: 8
+            KiB.
+        max_head: the most bytes of a request's head in all; beyond it, 431. Default: 16 KiB.
+        max_headers: the most headers of a request; beyond it, 431. Default: 128.
+        max_size: the most bytes of a received message, after decompression; None for no limit. Default: 1 MiB.
+        max_fragments: the most frames of a received message; None, the default, for no limit.
         read_limit: bytes received and not yet consumed; above that, reading is paused until a quarter of it is left.
-            Each message counts as 64 bytes more than its size.
-        write_limit: bytes written and not yet sent; above that, `send` waits until a quarter of it is left.
+            Each message counts as 64 bytes more than its size. Default: 64 KiB.
+        write_limit: bytes written and not yet sent; above that, `send` waits until a quarter of it is left. Default: 64
+            KiB.
         max_connections: the most connections at a time, those in their opening handshake and those whose handler has
-            not returned among them; None for no limit. Further clients are answered 503 with Retry-After, at most 64
-            at a time; the others wait until the system has no room for them either (`backlog`).
-        max_buffered: unsent bytes above which `send_nowait` obeys `overflow`; None for no limit.
+            not returned among them; None for no limit. Further clients are answered 503 with Retry-After, at most 64 at
+            a time; the others wait until the system has no room for them either (`backlog`). Default: None.
+        max_buffered: unsent bytes above which `send_nowait` obeys `overflow`; None for no limit. Default: 4 MiB.
         overflow: what `send_nowait` then does: ``"error"`` raises `BufferFull`, ``"drop"`` drops the message and
-            returns False, ``"close"`` closes the connection with 1013.
-        open_timeout: seconds for the opening handshake, TLS included.
-        ping_interval: seconds between keepalive pings, busy or not; None for no keepalive.
-        ping_timeout: seconds after a ping in which anything must be received, or the connection is closed with 1011.
-        close_timeout: seconds for the peer to answer a Close frame.
+            returns False, ``"close"`` closes the connection with 1013. Default: ``"error"``.
+        open_timeout: seconds for the opening handshake, TLS included; None for no limit. Default: 10.
+        ping_interval: seconds between keepalive pings, busy or not; None for no keepalive. Default: 20.
+        ping_timeout: seconds after a ping in which anything must be received, or the connection is closed with 1011;
+            None for no limit. Default: 20.
+        close_timeout: seconds for the peer to answer a Close frame; None for no limit. Default: 10.
         stop_timeout: seconds within which a stop ends: handlers are cancelled when most of it has passed. None waits
-            for handlers however long they take.
-        topics: a `Topics`, to which connections can subscribe; it starts and stops with the server.
-        response_headers: headers to add to each opening handshake's response.
-        server_header: the value of its Server header; None for none.
+            for handlers however long they take. Default: 10.
+        topics: a `Topics`, to which connections can subscribe; it starts and stops with the server. Default: none.
+        response_headers: headers to add to each opening handshake's response. Default: none.
+        server_header: the value of its Server header; None for none. Default: ``"wsfast"``.
         logger: default: ``logging.getLogger("wsfast.server")``.
 
     Raises:
@@ -397,12 +402,13 @@ class Server(BaseServer):
         """Listen on one more address; it can be called any number of times.
 
         Args:
-            host: a name or an address, several of them, or None for all interfaces.
-            port: 0 for any free one; `sockets` tells which.
-            path: of a Unix socket, instead of host and port.
+            host: a name or an address, several of them, or None for all interfaces. Default: None.
+            port: 0 for any free one; `sockets` tells which. Default: none.
+            path: of a Unix socket, instead of host and port. Default: none.
             sock: a bound socket, instead of host and port. It is the server's from then on, and is closed with it.
-            ssl: for wss://, a server's context.
-            backlog: connections that the operating system may hold before they are accepted.
+                Default: none.
+            ssl: for wss://, a server's context. Default: none.
+            backlog: connections that the operating system may hold before they are accepted. Default: 1024.
             threads: how many event loops accept connections: the running one, and others of its kind, each in a thread
                 of its own, where handlers and hooks run too. More than 1 pays on CPython without a GIL; see
                 `docs/threads.md`. The port is then bound with `reuse_port`. Default: 1.
@@ -657,10 +663,10 @@ class Server(BaseServer):
         under way are answered 503.
 
         Args:
-            code: the close code to send.
-            reason: the close reason to send.
+            code: the close code to send. Default: 1001.
+            reason: the close reason to send. Default: none.
             close_connections: False leaves the connections that are open to end by themselves, however long that takes;
-                a later call may still close them.
+                a later call may still close them. Default: True.
             drain: seconds over which the Close frames are spread, each sent at a random moment, so that the clients do
                 not come back all at once. `stop_timeout` counts from their end on; a later call with 0, the default,
                 closes those that are left at once.

@@ -151,9 +151,10 @@ def connect(uri: str, **options: Unpack[PathOptions]) -> WebSocket:
         open_timeout: seconds for all of it: name lookup, proxy, TLS, redirects and opening handshake. None for no
             limit. Default: 10.
         ping_interval: seconds between keepalive pings, busy or not; None for no keepalive. Default: 20.
-        ping_timeout: seconds after a ping in which anything must be received, or the connection is closed with 1011.
-            Default: 20.
-        close_timeout: seconds for the server to answer a Close frame, and to end the connection. Default: 10.
+        ping_timeout: seconds after a ping in which anything must be received, or the connection is closed with 1011;
+            None for no limit. Default: 20.
+        close_timeout: seconds for the server to answer a Close frame, and to end the connection; None for no limit.
+            Default: 10.
         max_size: the most bytes of a received message, after decompression; None for no limit. Default: 1 MiB.
         max_fragments: the most frames of a received message; None, the default, for no limit.
         read_limit: bytes received and not yet consumed; above that, reading is paused until a quarter of it is left.

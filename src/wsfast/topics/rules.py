@@ -19,8 +19,8 @@ class History:
     """How many messages of a topic are kept, and for how long.
 
     Args:
-        size: how many of the latest messages are kept.
-        ttl: seconds for which they are kept after the latest.
+        size: how many of the latest messages are kept. Default: 100.
+        ttl: seconds for which they are kept after the latest. Default: 300.
 
     Raises:
         ValueError, TypeError: a value is out of range; the text names it.

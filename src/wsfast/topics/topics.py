@@ -47,7 +47,8 @@ class Topics:
     called in the thread of the first loop.
 
     Args:
-        bus: carries messages to other processes, such as `LocalBus` or `RedisBus`; None for a single process.
+        bus: carries messages to other processes, such as `LocalBus` or `RedisBus`; None, the default, for a single
+            process.
         authorize: called as ``authorize(ws, topic)`` before each subscription, by `WebSocket.subscribe` or
             `WebSocket.recover`; returns True to allow it, else False. Needed if clients choose the topics' names.
             Default: every subscription is allowed.
@@ -55,14 +56,15 @@ class Topics:
             `bytes` that subscribers are sent. `position` is None in topics without a history. Default: the message
             itself.
         key: a secret of 1 to 64 bytes, the same in all processes, with which messages on the bus are signed; those with
-            a wrong signature are dropped. None for no signatures.
-        max_topics: how many topics one connection may subscribe to.
-        max_subscriptions: how many subscriptions there may be in this process; with servers in several threads, each
-            of them may exceed it by one.
-        max_size: the most bytes of a message that is taken from the bus, or put on it.
-        on_gap: called with a `Gap` when messages of other processes were lost, or a thread did not get some.
+            a wrong signature are dropped. None, the default, for no signatures.
+        max_topics: how many topics one connection may subscribe to. Default: 1,000.
+        max_subscriptions: how many subscriptions there may be in this process; with servers in several threads, each of
+            them may exceed it by one. Default: 1,000,000.
+        max_size: the most bytes of a message that is taken from the bus, or put on it. Default: 16 MiB.
+        on_gap: called with a `Gap` when messages of other processes were lost, or a thread did not get some. Default:
+            none.
         on_presence: called as ``on_presence(topic, present, came)`` when somebody came (True) or left (False), in
-            topics with presence; `present` is a `Present`.
+            topics with presence; `present` is a `Present`. Default: none.
         logger: default: ``logging.getLogger("wsfast.topics")``.
 
     Attributes:

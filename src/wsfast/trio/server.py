@@ -142,8 +142,9 @@ class Server(CountingServer):
 
         Args:
             close_connections: False waits for connections that are open to end by themselves, however long that takes.
-            code: the close code to send.
-            reason: the close reason to send.
+                Default: True.
+            code: the close code to send. Default: 1001.
+            reason: the close reason to send. Default: none.
 
         Raises:
             ValueError, TypeError: another code, or a reason that is too long.
@@ -523,12 +524,13 @@ async def serve(
     Args:
         handler: an async function that is called with each `WebSocket`, or a mapping of subprotocols to such functions,
             None being the key for clients that offer none.
-        host: a name or an address, several of them, or None for all interfaces.
-        port: 0 for any free one; ``server.sockets[0].getsockname()[1]`` tells which.
-        sock: a bound socket, instead of host and port. It is the server's from then on, and is closed with it.
-        path: of a Unix socket, instead of host and port.
-        ssl: for wss://, a server's context.
-        subprotocols: names that a single `handler` serves as well as clients that offer none.
+        host: a name or an address, several of them, or None for all interfaces. Default: None.
+        port: 0 for any free one; ``server.sockets[0].getsockname()[1]`` tells which. Default: none.
+        sock: a bound socket, instead of host and port. It is the server's from then on, and is closed with it. Default:
+            none.
+        path: of a Unix socket, instead of host and port. Default: none.
+        ssl: for wss://, a server's context. Default: none.
+        subprotocols: names that a single `handler` serves as well as clients that offer none. Default: none.
         process_request, process_response, select_subprotocol: hooks as of `wsfast.Server`, plain or async functions.
         origins, proxy_protocol, forwarded, compression, response_headers, server_header: those of `wsfast.Server`.
         max_line, max_head, max_headers, max_size, max_fragments, read_limit, write_limit: those of `wsfast.Server`.
@@ -574,7 +576,7 @@ async def unix_serve(
 
     Args:
         handler, options: those of `serve`.
-        path: of the socket; None if `sock` is given. Its file is removed at the end.
+        path: of the socket; None if `sock` is given. Its file is removed at the end. Default: none.
 
     Raises:
         ValueError: neither `path` nor `sock` is given, or both are; else those of `serve`.

@@ -43,18 +43,19 @@ def run(
     Args:
         target: ``"module:attribute"``, which names a `Server`, an ASGI application, or a callable without arguments
             that returns one, plain or async. Such an object itself is served in this process alone.
-        workers: how many processes serve.
-        host: where to listen; None for all interfaces.
-        port: 0 for any free one, which the log tells.
-        unix: a path for a Unix socket, instead of host and port.
-        certfile, keyfile: a certificate's chain and key in PEM, for wss://.
-        uvloop: run on uvloop.
-        reload: replace the workers when a Python file below `directory` changes; for development.
+        workers: how many processes serve. Default: 1.
+        host: where to listen; None for all interfaces. Default: ``"127.0.0.1"``.
+        port: 0 for any free one, which the log tells. Default: 8765.
+        unix: a path for a Unix socket, instead of host and port. Default: none.
+        certfile, keyfile: a certificate's chain and key in PEM, for wss://. Default: none.
+        uvloop: run on uvloop. Default: False.
+        reload: replace the workers when a Python file below `directory` changes; for development. Default: False.
         directory: from where the module is imported. Default: the current one.
-        stop_timeout: seconds for workers to end before they are killed.
+        stop_timeout: seconds for workers to end before they are killed. Default: 30.
         hang_timeout: seconds without a sign of life after which a worker is killed and replaced; None for never.
+            Default: 30.
         log_level: ``"debug"``, ``"info"``, ``"warning"`` or ``"error"``: what is logged to stderr, unless the program
-            sets up logging by itself.
+            sets up logging by itself. Default: ``"info"``.
 
     Raises:
         SystemExit: with 1 if it could not start, or a worker could not at first.
