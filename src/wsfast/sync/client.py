@@ -116,11 +116,11 @@ def connect(uri: str, **options: Unpack[PathOptions]) -> WebSocket:
 
     ::
 
-        with connect("wss://example.com/chat") as ws:    # closes at the end of the block
+        with connect("wss://example.com/chat") as ws:  # closes at the end
             ws.send("hello")
             print(ws.recv(timeout=5))
 
-        ws = connect("wss://example.com/chat")           # the caller closes: ws.close()
+        ws = connect("wss://example.com/chat")  # then: ws.close()
 
     Each connection has a thread that answers pings and keeps it alive, whatever the program does.
 

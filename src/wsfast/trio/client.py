@@ -40,13 +40,13 @@ class connect(ClientSettings):  # noqa: N801
 
     ::
 
-        async with connect("wss://example.com/chat") as ws:    # closes at the end of the block
+        async with connect("wss://example.com/chat") as ws:  # closes at the end
             await ws.send("hello")
             print(await ws.recv())
 
-        ws = await connect("wss://example.com/chat", nursery=nursery)    # the caller closes: await ws.close()
+        ws = await connect("wss://example.com/chat", nursery=nursery)  # then: await ws.close()
 
-        async for ws in connect("wss://example.com/chat", nursery=nursery):    # connects again for ever
+        async for ws in connect("wss://example.com/chat", nursery=nursery):  # again and again
             try:
                 async for message in ws:
                     print(message)
