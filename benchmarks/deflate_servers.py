@@ -2,8 +2,8 @@
 
     python -m benchmarks.deflate_servers PEER LOOP
 
-It prints the port. Each library serves with its defaults, but for what the peer's name says; `LOOP` is asyncio or
-uvloop.
+It prints the port. Each library serves with its defaults, but for what the peer's name says, and without keepalive:
+a client waits for its turn without answering pings, on a busy machine for minutes. `LOOP` is asyncio or uvloop.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ async def _wsfast(**options: object) -> int:
         async for message in ws:
             await ws.send(message)
 
-    server = wsfast.Server(compression=wsfast.Deflate(**options))  # type: ignore[arg-type]
+    server = wsfast.Server(compression=wsfast.Deflate(**options), ping_interval=None)  # type: ignore[arg-type]
     server.register_handler(None, echo)
     await server.start("127.0.0.1", 0)
     return int(server.sockets[0].getsockname()[1])
@@ -48,7 +48,7 @@ async def _wsfast_listener() -> int:
         def on_message(self, message: str | bytes) -> None:
             self.ws.send_nowait(message)
 
-    server = wsfast.Server(compression="deflate")
+    server = wsfast.Server(compression="deflate", ping_interval=None)
     server.register_listener(None, Echo)
     await server.start("127.0.0.1", 0)
     return int(server.sockets[0].getsockname()[1])
@@ -61,7 +61,7 @@ async def _websockets() -> int:
         async for message in ws:
             await ws.send(message)
 
-    server = await serve(echo, "127.0.0.1", 0)
+    server = await serve(echo, "127.0.0.1", 0, ping_interval=None)
     return int(next(iter(server.sockets)).getsockname()[1])
 
 
