@@ -41,7 +41,7 @@ def timed(call: Callable[[], object]) -> float:
 
 @pytest.fixture
 def measure(benchmark: Any) -> Callable[..., None]:
-    """Measure a call that does COUNT operations of `nbytes` each, for about a fifth of a second."""
+    """Measure a call that does COUNT operations of `nbytes` each, for about a twentieth of a second."""
 
     def run(group: str, name: str, nbytes: int, call: Callable[[], object]) -> None:
         benchmark.group = group
@@ -50,7 +50,7 @@ def measure(benchmark: Any) -> Callable[..., None]:
             once = timed(call)  # the first was cold
         iterations = max(1, min(200, int(1e-3 / once)))
         # What takes long, such as a large message by the Python twin, was seen once by now; twice is enough.
-        rounds = max(3 if once < 0.3 else 1, min(100, int(0.2 / (once * iterations))))
+        rounds = max(3 if once < 0.3 else 1, min(50, int(0.05 / (once * iterations))))
         benchmark.pedantic(call, rounds=rounds, iterations=iterations, warmup_rounds=int(once < 0.02))
         if benchmark.stats is None:  # --benchmark-disable
             return

@@ -47,7 +47,7 @@ def test_exchange(benchmark: Any, payload: str, takeover: bool, peer: str) -> No
 
 # --- Servers ------------------------------------------------------------------------------------------------
 
-ROUNDS = 7
+ROUNDS = 3
 CONNECTIONS = 16
 ROUND_TRIPS = 100
 IDLE_CONNECTIONS = 200

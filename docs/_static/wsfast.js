@@ -1,7 +1,7 @@
-// What scrolls can be scrolled by the keyboard: code and tables that are wider than the page.
+// What scrolls can be scrolled by the keyboard: code, tables and figures that are wider than the page.
 "use strict";
 function reachable() {
-  for (const box of document.querySelectorAll("pre, .table-wrapper")) {
+  for (const box of document.querySelectorAll("pre, .table-wrapper, .figure-svg")) {
     if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
     else box.removeAttribute("tabindex");
   }
