@@ -1041,7 +1041,7 @@ async def test_a_record_is_corrupted(
 async def test_after_an_alert_the_peer_is_not_waited_for_without_end(
     tls: ModuleType, certs: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tls, "_LINGER", 0.01)
+    monkeypatch.setattr(tls, "LINGER", 0.01)
     app = PlainApp()
     pair = Pair(tls, certs, app).open()
     pair.below.arrive(b"\x17\x03\x03\x00\x10" + b"x" * 16)
