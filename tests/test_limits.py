@@ -99,10 +99,11 @@ async def test_headers_without_end_are_cut_off_at_once() -> None:
                 while True:
                     sent += 65536
                     await peer.send((b"X-Pad: " + b"x" * 1015 + b"\r\n") * 64)
+                    await asyncio.sleep(0)  # the server runs in this loop, and the system's buffers may take megabytes
                     if server.counters["refused"]:
                         break
         assert server.counters["refused"] == {431: 1}
-        assert sent < 4 << 20
+        assert sent < 1 << 20
         peer.close()
         await until(lambda: not server.counters["handshakes"])
 
