@@ -83,10 +83,11 @@ def encode_frame(
 
     Args:
         opcode: an `Opcode`.
-        payload: bytes-like, or `str`, which is encoded in UTF-8. At most 125 bytes in a control frame.
-        fin: False for a fragment that others follow. A control frame cannot be fragmented.
-        rsv1: the bit that marks a compressed message (RFC 7692, 6).
-        mask: None for a server's frame; four bytes, bytes-like, for a client's.
+        payload: bytes-like, or `str`, which is encoded in UTF-8; at most 125 bytes in a control frame. Default:
+            ``b""``.
+        fin: False for a fragment that others follow. A control frame cannot be fragmented. Default: True.
+        rsv1: the bit that marks a compressed message (RFC 7692, 6). Default: False.
+        mask: None, the default, for a server's frame; four bytes, bytes-like, for a client's.
 
     Raises:
         ValueError: an unknown opcode, a control frame too long or fragmented, a mask that has not four
@@ -120,7 +121,7 @@ class Encoder:
 
     Args:
         mask: True on the client's side: each frame is masked with a fresh key from the operating
-            system's random source (RFC 6455, 5.3). False on the server's.
+            system's random source (RFC 6455, 5.3). False, the default, on the server's.
     """
 
     __slots__ = ("_mask", "_out")
@@ -181,20 +182,20 @@ class Decoder:
         masked: True if the peer must mask its frames (it is a client), False if it must not (RFC 6455, 5.1).
         max_size: the most bytes of a message, after decompression too; None for no limit but `sys.maxsize`, which no
             object exceeds: 2 GiB less one byte on 32-bit platforms. A message is refused from the declared length,
-            before any memory is taken.
-        max_fragments: the most frames of a message, empty ones too; None for no limit.
-        max_events: the most events that one call returns, a failure not counted; None for no limit. Where more
-            may be complete, `pending` is True, and `feed(b"")` returns the next. With a limit, a call also stops
+            before any memory is taken. Default: 1 MiB.
+        max_fragments: the most frames of a message, empty ones too; None, the default, for no limit.
+        max_events: the most events that one call returns, a failure not counted; None, the default, for no limit. Where
+            more may be complete, `pending` is True, and `feed(b"")` returns the next. With a limit, a call also stops
             once it has inflated 64 KiB, or `extensions` have made as much of it: a few bytes of each message can hold
             as much as `max_size`.
-        inflate: None, or what decompresses messages with RSV1 set (RFC 7692, 6.2): called as
+        inflate: None, the default, or what decompresses messages with RSV1 set (RFC 7692, 6.2): called as
             ``inflate(data, fin, limit)`` for each piece of the message in order, `fin` True with the
             last, `limit` the bytes that the message may still grow (-1: no limit). It returns `bytes` or
             raises a `PeerError`. Any other exception of it escapes, and ends the decoder as a failure does.
-        extensions: None, or what takes extensions off the frames that come, before this decoder sees them; see
-            `events.Extensions`. What it raises escapes, and ends the decoder as a failure does.
+        extensions: None, the default, or what takes extensions off the frames that come, before this decoder sees
+            them; see `events.Extensions`. What it raises escapes, and ends the decoder as a failure does.
         buffer: writable, at least 1 KiB: the memory that `get_buffer` lends, which may be shared between decoders
-            whose calls do not interleave. None for one of its own, of 64 KiB, made when needed.
+            whose calls do not interleave. None, the default, for one of its own, of 64 KiB, made when needed.
 
     Raises:
         ValueError: a limit is negative or zero, or the buffer is too small or not of a native format.
@@ -324,7 +325,7 @@ class Decoder:
         later may show in a message.
 
         Args:
-            sizehint: ignored, there for `asyncio.BufferedProtocol`.
+            sizehint: ignored, there for `asyncio.BufferedProtocol`. Default: -1.
 
         Raises:
             RuntimeError: the call was made by this decoder's own `inflate` or `extensions`.

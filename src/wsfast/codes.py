@@ -36,27 +36,44 @@ class CloseCode(IntEnum):
     """
 
     NORMAL_CLOSURE = 1000
+    """What the connection was for is done."""
     GOING_AWAY = 1001
+    """The server goes down, or the browser leaves the page."""
     PROTOCOL_ERROR = 1002
+    """The peer broke the protocol."""
     UNSUPPORTED_DATA = 1003
+    """The peer sent a kind of data that this side does not take, such as binary messages."""
     NO_STATUS_RCVD = 1005
+    """A Close frame without a code."""
     ABNORMAL_CLOSURE = 1006
+    """The connection ended without a Close frame."""
     INVALID_DATA = 1007
+    """A message does not fit its type, such as text that is not UTF-8."""
     POLICY_VIOLATION = 1008
+    """The peer broke a rule of the application, and no other code fits."""
     MESSAGE_TOO_BIG = 1009
+    """The peer sent a message that is too big to process."""
     MANDATORY_EXTENSION = 1010
+    """The server did not agree to an extension that the client needs."""
     INTERNAL_ERROR = 1011
+    """Something failed that this side did not expect."""
     SERVICE_RESTART = 1012
+    """The server restarts: connect again, after a random delay (IANA)."""
     TRY_AGAIN_LATER = 1013
+    """The server has too much to do: connect again later (IANA)."""
     BAD_GATEWAY = 1014
+    """A gateway got no valid answer from the server behind it (IANA)."""
     TLS_HANDSHAKE = 1015
+    """The TLS handshake failed."""
 
 
 class Close(NamedTuple):
-    """What a Close frame said (RFC 6455, 5.5.1). An empty body has code 1005."""
+    """What a Close frame said (RFC 6455, 5.5.1)."""
 
     code: int
+    """The close code; 1005 if the frame has none."""
     reason: str = ""
+    """At most 123 bytes in UTF-8."""
 
     def __str__(self) -> str:
         try:

@@ -38,7 +38,9 @@ class Side(Enum):
     """Which end of a connection this is."""
 
     SERVER = "server"
+    """It takes masked frames, sends them unmasked, and ends the transport (RFC 6455, 5.1 and 7.1.1)."""
     CLIENT = "client"
+    """It sends masked frames, and takes unmasked ones."""
 
 
 class State(IntEnum):
@@ -47,9 +49,13 @@ class State(IntEnum):
     CONNECTING = 0
     """The opening handshake is not finished; no `Connection` is ever in it."""
     OPEN = 1
+    """Both sides may send messages."""
     CLOSING = 2
+    """This side sent a Close frame and waits for the peer's; messages are still received (RFC 6455, 7.1.1)."""
     DRAINING = 3
+    """No more frames either way; the transport is about to end."""
     CLOSED = 4
+    """The transport has ended."""
 
 
 class Input(Enum):
@@ -192,10 +198,10 @@ class Connection:
         side: which end this is: it decides who masks frames and who ends the transport.
         max_size: the most bytes of a received message, after decompression; None for no limit. Default: 1 MiB.
         max_fragments: the most frames of a received message; None, the default, for no limit.
-        max_events: the most events that one call returns; None for no limit (see `Decoder`).
+        max_events: the most events that one call returns; None, the default, for no limit (see `Decoder`).
         compression: what permessage-deflate negotiated, or a `Chain` where extensions of a program's own were agreed
             on, or None. Default: None.
-        buffer: memory to receive into (see `Decoder`).
+        buffer: memory to receive into (see `Decoder`). Default: None.
 
     Attributes:
         decoder, encoder: the codec of each direction. `encoder.take()` are the bytes to send.
@@ -208,6 +214,9 @@ class Connection:
         lost: what ended the transport before both Close frames were exchanged, an `OSError` mostly, or None.
         congested: set it while the peer does not take what was sent: pings are then not answered one by one;
             `answer_ping` answers the latest once this is cleared (RFC 6455, 5.5.3).
+
+    Raises:
+        ValueError, TypeError: those of `Decoder`.
     """
 
     __slots__ = (
@@ -277,6 +286,9 @@ class Connection:
         """Take in received bytes and return the events for the application, in order.
 
         Answers, to pings and to Close frames, are in the encoder afterwards.
+
+        Raises:
+            TypeError: `data` is not bytes-like.
         """
         return [event for event in self.decoder.feed(data) if self.handle(event)]
 
@@ -284,19 +296,23 @@ class Connection:
         """Record that the transport has ended. It may be called more than once.
 
         Args:
-            exc: what ended it, for `lost`; None if the peer ended it, or the reason is not known.
+            exc: what ended it, for `lost`; None, the default, if the peer ended it, or the reason is not
+                known.
         """
         if exc is not None:
             self.lose(exc)
         self._step(_EOF, None)
 
     def lose(self, exc: BaseException) -> None:
-        """Note the first cause of the transport's end, unless Close frames were exchanged both ways before."""
+        """Note in `lost` what ended the transport: the first exception, if Close frames were not exchanged before."""
         if self.lost is None and self.state < _DRAINING:
             self.lost = exc.with_traceback(None)  # the frames of a traceback keep their variables alive
 
     def handle(self, event: Event) -> bool:
-        """Do what an event of the decoder asks for; return whether it is for the application."""
+        """Do what an event of the decoder asks for; return whether it is for the application.
+
+        `receive_data` calls it for each event. A program that gives bytes to `decoder` itself does so.
+        """
         kind = _INPUT_OF.get(type(event), _FAILURE)
         return self._step(kind, event) in _FOR_APPLICATION
 
@@ -313,8 +329,9 @@ class Connection:
 
         Args:
             data: `str` for a text message, bytes-like for a binary one.
-            text: True sends bytes-like, which must be UTF-8, as text; False sends `str` as binary.
-            compress: True or False to compress it or not; None leaves it to `compression`. Without it, nothing is.
+            text: True sends bytes-like, which must be UTF-8, as text; False sends `str` as binary. Default: by type.
+            compress: whether to compress it; None, the default, leaves that to `compression`; where that is None, no
+                message is compressed.
 
         Raises:
             ConnectionClosed: the connection is not open.
@@ -330,7 +347,8 @@ class Connection:
     ) -> Prepared:
         """Do the costly part of `send_message`; only this may be called from another thread.
 
-        What is returned must be given to `send_prepared` before anything else is prepared or sent.
+        What is returned must be given to `send_prepared` before anything else is prepared or sent. Arguments and
+        errors are those of `send_message`.
         """
         if self.state is not _OPEN:
             raise self.closed_error()
@@ -356,9 +374,17 @@ class Connection:
     def send_fragment(
         self, data: str | BytesLike, fin: bool, *, text: bool | None = None, compress: bool | None = None
     ) -> None:
-        """Encode the next fragment of a message (RFC 6455, 5.4); arguments are those of `send_message`.
+        """Encode the next fragment of a message (RFC 6455, 5.4).
 
         The type and the compression of a message are those of its first fragment.
+
+        Args:
+            data: as for `send_message`. A character may be split between two fragments of bytes.
+            fin: whether it is the last one.
+            text, compress: those of `send_message`.
+
+        Raises:
+            ConnectionClosed, TypeError, UnicodeError, ExtensionError: as `send_message`.
         """
         self._step(_SEND, None)
         first = not self._fragmented
@@ -407,8 +433,15 @@ class Connection:
     ) -> None:
         """Start the closing handshake (RFC 6455, 7.1.2); without effect once the connection is closing.
 
+        Args:
+            code: 1000 to 1003, 1007 to 1014 or 3000 to 4999; None or 1005 for a Close frame without a body. Default:
+                1000.
+            reason: at most 123 bytes in UTF-8. Default: none.
+            cause: what `cause` will say. Default: `CloseCause.LOCAL`.
+
         Raises:
-            ValueError, TypeError: those of `encode_close`, whatever the state.
+            ValueError: another code, or a reason that is too long, whatever the state.
+            TypeError: `code` is no integer, or `reason` no `str`.
         """
         body = encode_close(code, reason)
         if self._step(_CLOSE_CALL, None) is Action.START_CLOSE:

@@ -43,23 +43,26 @@ class Extensions(Protocol):
 
 
 class Ping(NamedTuple):
-    """A Ping frame (RFC 6455, 5.5.2). The payload has 0 to 125 bytes."""
+    """A Ping frame (RFC 6455, 5.5.2)."""
 
     payload: bytes
+    """0 to 125 bytes, which the pong repeats."""
 
 
 class Pong(NamedTuple):
-    """A Pong frame (RFC 6455, 5.5.3). The payload has 0 to 125 bytes."""
+    """A Pong frame (RFC 6455, 5.5.3)."""
 
     payload: bytes
+    """0 to 125 bytes: those of the ping that it answers."""
 
 
 class Fragment(NamedTuple):
     """A piece of a message, in streaming mode (RFC 6455, 5.4).
 
     A piece is what has just arrived: one frame may come in several pieces.
-    The last piece of a message has `final` set and may be empty.
     """
 
     data: str | bytes
+    """`str` in a text message, `bytes` in a binary one; it may be empty in the last piece."""
     final: bool
+    """Whether it is the last piece of its message."""

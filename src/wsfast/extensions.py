@@ -63,10 +63,10 @@ class Frame:
     """A frame (RFC 6455, 5.2), as extensions see it; `dataclasses.replace` makes a changed one.
 
     Attributes:
-        opcode: what it is.
-        data: its payload, unmasked.
-        fin: whether it is the last of its message.
-        rsv1, rsv2, rsv3: the bits that are for extensions.
+        opcode: an `Opcode`.
+        data: its payload, unmasked; bytes-like.
+        fin: whether it is the last of its message. Default: True.
+        rsv1, rsv2, rsv3: the bits that are for extensions. Default: False.
     """
 
     opcode: Opcode
@@ -98,7 +98,7 @@ class Extension:
 
         Args:
             frame: the frame, control frames among them. A message may come in any number of fragments.
-            max_size: the most bytes that a frame of its message may have afterwards; None for no limit.
+            max_size: the most bytes that a frame of its message may have afterwards; None, the default, for no limit.
 
         Raises:
             PeerError: the peer broke the extension's rules: `ProtocolError` (1002), `InvalidPayload` (1007), or
@@ -129,7 +129,7 @@ class ClientExtensionFactory:
     name: str
 
     def get_request_params(self) -> Sequence[ExtensionParameter]:
-        """Return the parameters to offer it with."""
+        """Return the parameters to offer it with: pairs of a name, and a value or None."""
         raise NotImplementedError
 
     def process_response_params(
@@ -138,7 +138,7 @@ class ClientExtensionFactory:
         """Judge the parameters that the server answered with, and return the extension.
 
         Args:
-            params: the parameters.
+            params: the parameters in the answer: pairs of a name, and a value or None.
             accepted_extensions: those that were agreed on before, in the order in which frames pass through them.
 
         Raises:
@@ -162,7 +162,7 @@ class ServerExtensionFactory:
         """Judge a client's offer; return the parameters to answer with, and the extension.
 
         Args:
-            params: the parameters of the offer.
+            params: the parameters of the offer: pairs of a name, and a value or None.
             accepted_extensions: those that were agreed on before, in the order in which frames pass through them.
 
         Raises:
@@ -224,15 +224,20 @@ def _checked(extension: Any, factory: Any, method: str) -> Any:
 def accept(
     factories: Sequence[Any], offers: Sequence[_Header], reserved: int = 0
 ) -> tuple[list[_Header], list[Extension]]:
-    """Choose, on the server's side, among what a client offers, in its order.
+    """Choose, on the server's side, among the extensions that a client offers, in the client's order (RFC 6455, 9.1).
 
     Args:
-        factories: those of `ServerExtensionFactory`.
-        offers: all extensions that the client offers, others among them.
-        reserved: bits that are taken: `RSV1`, with permessage-deflate.
+        factories: a `ServerExtensionFactory` for each extension that the server has.
+        offers: what the client offers, as `Upgrade.extensions` has it; extensions that the server does not have are
+            passed over.
+        reserved: the bits of a frame's first byte that are taken: 0x40 (RSV1), where permessage-deflate was agreed on.
+            Default: 0.
 
     Returns:
-        What to answer, and the extensions.
+        What to answer, and the extensions that were agreed on, in the order in which frames pass through them.
+
+    Raises:
+        TypeError: a factory returned something else than an extension.
     """
     answers: list[_Header] = []
     accepted: list[Extension] = []
@@ -257,15 +262,20 @@ def accept(
 
 
 def confirm(factories: Sequence[Any], answers: Sequence[_Header], reserved: int = 0) -> list[Extension]:
-    """Check, on the client's side, what the server chose.
+    """Check, on the client's side, which extensions the server chose (RFC 6455, 9.1).
 
     Args:
-        factories: those of `ClientExtensionFactory`.
-        answers: the extensions in the server's response, in its order.
-        reserved: bits that are taken: `RSV1`, with permessage-deflate.
+        factories: a `ClientExtensionFactory` for each offer that was made.
+        answers: the extensions in the server's response, as `Agreement.extensions` has them.
+        reserved: the bits of a frame's first byte that are taken: 0x40 (RSV1), where permessage-deflate was agreed on.
+            Default: 0.
+
+    Returns:
+        The extensions that were agreed on, in the order in which frames pass through them.
 
     Raises:
         NegotiationError: the server chose what was not offered, or what does not go together; the connection must fail.
+        TypeError: a factory returned something else than an extension.
     """
     accepted: list[Extension] = []
     names: set[str] = set()
@@ -312,10 +322,12 @@ class Chain:
 
     Args:
         extensions: in the order in which frames that are sent pass through them.
-        compression: what permessage-deflate negotiated, or None.
-        frame_type: the class of frames that they are given.
-        reserved: the bits that they use; None for what they say.
-        logger: gets exceptions that they raise and must not.
+        compression: what permessage-deflate negotiated, or None, the default.
+        frame_type: the class of the frames that the extensions are given. Default: `Frame`.
+        reserved: the bits of a frame's first byte that the extensions use; None, the default, for what their `rsv1`,
+            `rsv2` and `rsv3` say.
+        logger: is told of exceptions that extensions must not raise. Default:
+            ``logging.getLogger("wsfast.extensions")``.
 
     Attributes:
         extensions, compression: the arguments.
@@ -364,7 +376,7 @@ class Chain:
         self.pending: bool = False
 
     def join(self, encoder: Encoder, is_client: bool, max_size: int | None) -> None:
-        """Go on as the chain of a connection.
+        """Become the chain of a connection; `Connection` calls it.
 
         Args:
             encoder: where frames to send are put.
@@ -400,7 +412,14 @@ class Chain:
         self._encoder.encoded(encoded)
 
     def encoded(self, frames: BytesLike) -> None:
-        """Do the same with frames that `encode_frame` has made for many connections, which are whole and not masked."""
+        """Let the extensions encode frames that `encode_frame` made, and append them.
+
+        Args:
+            frames: whole frames without a mask, as a broadcast makes them for many connections.
+
+        Raises:
+            ExtensionError: as `frame`.
+        """
         view = memoryview(frames)
         while view:
             length, at = _length(view)

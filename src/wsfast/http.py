@@ -359,7 +359,8 @@ class Response:
         closes a connection that does not become a WebSocket.
 
         Args:
-            with_body: False for the answer to HEAD: the body is left out, and Content-Length still tells its length.
+            with_body: False for the answer to HEAD: the body is left out, and Content-Length still tells its
+                length. Default: True.
 
         Raises:
             ValueError, TypeError: if a header that was added has a character that it must not have, or the status

@@ -83,7 +83,8 @@ def broadcast(
         message: `str` for a text message, bytes-like for a binary one.
         raise_exceptions: raise what would be logged, after all were tried. Default: False.
         text: True sends bytes-like, which must be UTF-8, as text; False sends `str` as binary. Default: by type.
-        compress: whether to compress it where that was agreed on; None leaves the choice to the server's options.
+        compress: whether to compress it where that was agreed on; None, the default, leaves the choice to the server's
+            options.
 
     Raises:
         LookupError: one of them is not served by wsfast.

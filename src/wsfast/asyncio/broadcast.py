@@ -55,8 +55,8 @@ def broadcast(
         message: `str` for a text message, bytes-like for a binary one.
         raise_exceptions: raise what would be logged, in an `ExceptionGroup`, after all were tried. Default: False.
         text: True sends bytes-like, which must be UTF-8, as text; False sends `str` as binary. Default: by type.
-        compress: whether to compress the message, where that was agreed on and makes it smaller; None leaves the choice
-            to `compression`.
+        compress: whether to compress the message, where that was agreed on and makes it smaller; None, the default,
+            leaves the choice to `compression`.
 
     Raises:
         TypeError: `message` is neither `str` nor bytes-like.

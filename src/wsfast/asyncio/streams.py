@@ -80,7 +80,7 @@ class Reader(asyncio.StreamReader):
         """Read what has arrived, but at least one byte: wait for it if nothing has.
 
         Args:
-            n: the most bytes to return; -1 for all that has arrived.
+            n: the most bytes to return; -1, the default, for all that has arrived.
 
         Returns:
             ``b""`` only at the end, or if `n` is 0.

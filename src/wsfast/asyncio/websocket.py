@@ -217,8 +217,8 @@ class WebSocket(Facts, Endpoint):
         """Receive the next message. Cancelling it loses none.
 
         Args:
-            decode: None for `str` from a text message and `bytes` from a binary one; True for `str`, False for `bytes`
-                always.
+            decode: None, the default, for `str` from a text message and `bytes` from a binary one; True for `str`,
+                False for `bytes` always.
 
         Raises:
             ConnectionClosed: the connection is closed and no message is left.
@@ -244,8 +244,8 @@ class WebSocket(Facts, Endpoint):
         message here too.
 
         Args:
-            decode: None for `str` from a text message and `bytes` from a binary one; True for `str`, False for `bytes`
-                always.
+            decode: None, the default, for `str` from a text message and `bytes` from a binary one; True for `str`,
+                False for `bytes` always.
 
         Raises:
             ConnectionClosed: the connection ended before the message or within it.
@@ -289,8 +289,8 @@ class WebSocket(Facts, Endpoint):
         Args:
             message: `str` for a text message, bytes-like for a binary one, or an iterable or asynchronous iterable of
                 either, each item being sent as a fragment of one message.
-            text: True sends bytes-like, which must be UTF-8, as text; False sends `str` as binary.
-            compress: whether to compress the message; None leaves that to `compression`. Without effect
+            text: True sends bytes-like, which must be UTF-8, as text; False sends `str` as binary. Default: by type.
+            compress: whether to compress the message; None, the default, leaves that to `compression`. Without effect
                 if the peer did not agree to compression.
 
         Raises:
@@ -350,7 +350,7 @@ class WebSocket(Facts, Endpoint):
         """Send a Ping frame.
 
         Args:
-            data: at most 125 bytes; None for random ones.
+            data: at most 125 bytes; None, the default, for random ones.
 
         Returns:
             An awaitable of the round trip's seconds: ``latency = await (await ws.ping())``. It raises
@@ -382,7 +382,8 @@ class WebSocket(Facts, Endpoint):
 
         Args:
             topic: 1 to 200 of ``A-Z a-z 0-9 _ . : @ / -``.
-            info: what others learn of this connection, in a topic with presence; at most 1024 bytes in UTF-8.
+            info: what others learn of this connection, in a topic with presence; at most 1024 bytes in UTF-8. Default:
+                none.
 
         Returns:
             An awaitable, which need not be awaited. It is done when the subscription holds in other processes too: the
@@ -467,8 +468,8 @@ class WebSocket(Facts, Endpoint):
         out first; if that takes longer than half of `close_timeout`, the message's `send` raises instead.
 
         Args:
-            code: 1000 to 1003, 1007 to 1014 or 3000 to 4999; 1005 for a Close frame without a code.
-            reason: at most 123 bytes in UTF-8.
+            code: 1000 to 1003, 1007 to 1014 or 3000 to 4999; 1005 for a Close frame without a code. Default: 1000.
+            reason: at most 123 bytes in UTF-8. Default: none.
 
         Raises:
             ValueError, TypeError: another code, or a reason that is too long.

@@ -54,7 +54,9 @@ class Stored(NamedTuple):
     """A message of a history."""
 
     position: Position
+    """Its place."""
     data: bytes
+    """What was given to `Bus.store`."""
 
 
 class Reading(NamedTuple):
@@ -183,7 +185,7 @@ class Bus(ABC):
             topic: its topic.
             after: the place after which to begin; None for the oldest that is there. If it is not complete, the
                 messages begin with the oldest that is there, but for a place beyond the newest: then there are none.
-            limit: the most messages to return. There may be fewer, but one at least if there is any.
+            limit: the most messages to return. There may be fewer, but one at least if there is any. Default: 1000.
 
         Raises:
             BusUnavailable: it cannot be read.

@@ -53,10 +53,10 @@ def basic_auth(
     text: use TLS.
 
     Args:
-        realm: what the credentials are for, in printable ASCII; clients show it.
-        credentials: one pair of a name and a password, or several.
+        realm: what the credentials are for, in printable ASCII; clients show it. Default: ``""``.
+        credentials: one pair of a name and a password, or several. Default: none.
         check_credentials: in place of `credentials`: called with a name and a password, plain or async; tells whether
-            they are right. Compare secrets with `hmac.compare_digest`.
+            they are right. Compare secrets with `hmac.compare_digest`. Default: none.
 
     Raises:
         ValueError: both `credentials` and `check_credentials` are given, or neither; `realm` has a character that is

@@ -28,7 +28,7 @@ class Router:
     Args:
         url_map: a ``werkzeug.routing.Map`` whose endpoints are handlers. Its rules are made to match WebSockets.
         server_name: the host for redirects; default: what the client's Host says.
-        url_scheme: the scheme for redirects, ``"ws"`` or ``"wss"``.
+        url_scheme: the scheme for redirects, ``"ws"`` or ``"wss"``. Default: ``"ws"``.
 
     Raises:
         ImportError: werkzeug is not installed.
@@ -142,9 +142,9 @@ def route(
         url_map: a ``werkzeug.routing.Map`` whose endpoints are handlers.
         args, options: host and port, and the options of `serve`.
         server_name: the host for redirects, where a proxy changes Host; default: what the client's Host says.
-        ssl: that of `serve`, or True behind a proxy that does TLS, for redirects to go to ``wss://``.
+        ssl: that of `serve`, or True behind a proxy that does TLS, for redirects to go to ``wss://``. Default: none.
         create_router: the class of the router; default `Router`.
-        process_request: called before the router; a response of its own refuses the request.
+        process_request: called before the router; a response of its own refuses the request. Default: none.
 
     Raises:
         ImportError: werkzeug is not installed.
@@ -168,6 +168,6 @@ def unix_route(url_map: Any, path: str | os.PathLike[str] | None = None, **optio
 
     Args:
         url_map, options: those of `route`.
-        path: of the socket; None if `sock` is given.
+        path: of the socket; None, the default, if `sock` is given.
     """
     return route(url_map, path=path, **options)

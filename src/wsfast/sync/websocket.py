@@ -71,7 +71,7 @@ class PingWaiter:
         """Wait for the pong.
 
         Args:
-            timeout: seconds; None for no limit.
+            timeout: seconds; None, the default, for no limit.
 
         Returns:
             Whether it has come; False if it has not in time.
@@ -271,10 +271,10 @@ class WebSocket(Shell):
         """Receive the next message.
 
         Args:
-            timeout: seconds to wait; None for no limit, 0 to take only what has come already. A message that is
-                arriving when the time is up is not lost.
-            decode: None for `str` from a text message and `bytes` from a binary one; True for `str`, False for
-                `bytes` always.
+            timeout: seconds to wait; None, the default, for no limit, 0 to take only what has come already. A message
+                that is arriving when the time is up is not lost.
+            decode: None, the default, for `str` from a text message and `bytes` from a binary one; True for `str`,
+                False for `bytes` always.
 
         Raises:
             TimeoutError: no message came in time.
@@ -336,8 +336,8 @@ class WebSocket(Shell):
         receive wait until the message is over. The iterator may be handed to another thread, and be given up in any.
 
         Args:
-            decode: None for `str` from a text message and `bytes` from a binary one; True for `str`, False for `bytes`
-                always.
+            decode: None, the default, for `str` from a text message and `bytes` from a binary one; True for `str`,
+                False for `bytes` always.
 
         Raises:
             ConnectionClosed: the connection ended before the message or within it.
@@ -449,8 +449,9 @@ class WebSocket(Shell):
         Args:
             message: `str` for a text message, bytes-like for a binary one, or an iterable of either, whose items are
                 sent as the fragments of one message; other threads that send wait for its end.
-            text: True sends bytes-like, which must be UTF-8, as text; False sends `str` as binary.
-            compress: whether to compress the message, where compression was agreed on; None decides by its size.
+            text: True sends bytes-like, which must be UTF-8, as text; False sends `str` as binary. Default: by type.
+            compress: whether to compress the message, where compression was agreed on; None, the default, decides by
+                its size.
 
         Raises:
             ConnectionClosed: the connection is closed.
@@ -567,7 +568,8 @@ class WebSocket(Shell):
 
         Args:
             topic: 1 to 200 of ``A-Z a-z 0-9 _ . : @ / -``.
-            info: what others learn of this connection, in a topic with presence; at most 1024 bytes in UTF-8.
+            info: what others learn of this connection, in a topic with presence; at most 1024 bytes in UTF-8. Default:
+                none.
             wait: whether to wait until the subscription holds in other processes too, if there is a bus. Default: True.
 
         Raises:
@@ -757,8 +759,8 @@ class WebSocket(Shell):
         """Send a Ping frame.
 
         Args:
-            data: at most 125 bytes; None for random ones.
-            ack_on_close: let the waiter's `wait` return, not raise, when the connection ends first.
+            data: at most 125 bytes; None, the default, for random ones.
+            ack_on_close: let the waiter's `wait` return, not raise, when the connection ends first. Default: False.
 
         Returns:
             A waiter: ``ws.ping().wait(timeout)`` waits for the pong; then its `latency` is the round trip in
@@ -804,8 +806,8 @@ class WebSocket(Shell):
         thread receives it within a second. If Ctrl-C interrupts the wait, the connection is dropped.
 
         Args:
-            code: 1000 to 1003, 1007 to 1014 or 3000 to 4999; 1005 for a Close frame without a code.
-            reason: at most 123 bytes in UTF-8.
+            code: 1000 to 1003, 1007 to 1014 or 3000 to 4999; 1005 for a Close frame without a code. Default: 1000.
+            reason: at most 123 bytes in UTF-8. Default: none.
 
         Raises:
             ValueError, TypeError: another code, or a reason that is too long.
@@ -823,7 +825,7 @@ class WebSocket(Shell):
         """Wait until the connection has ended, whoever ends it.
 
         Args:
-            timeout: seconds; None for no limit.
+            timeout: seconds; None, the default, for no limit.
 
         Returns:
             Whether it has ended.

@@ -2,6 +2,8 @@
 
 ::
 
+    from wsfast.testing.bus import CHECKS
+
     @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
     async def test_bus(check):
         await check(lambda: MyBus("..."))
@@ -400,7 +402,7 @@ CHECKS: Final[list[Callable[[Make], Awaitable[None]]]] = [
     check_calls_within_calls,
     check_end,
 ]
-"""All checks."""
+"""All checks, each an async function that takes what makes a bus, as `check_bus` does."""
 
 
 async def check_bus(make: Make) -> None:

@@ -300,7 +300,7 @@ class Pipe:
         """Hold what is sent until `resume`: the network stalls, and neither end is told.
 
         Args:
-            side: hold only what this end sends; None for both.
+            side: hold only what this end sends; None, the default, for both.
         """
         for end in self._ends(side):
             self._flights[end].stalled = True

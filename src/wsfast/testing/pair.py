@@ -78,7 +78,7 @@ class pair:  # noqa: N801
 
     Args:
         server: a `Server` whose handlers are to be tested, dispatch by subprotocol included; a handler, for a server of
-            its own; or None: then the test uses both ends. A `Server` can be used for any number of pairs,
+            its own; or None, the default: then the test uses both ends. A `Server` can be used for any number of pairs,
             and is not closed.
         uri: the URI that the client asks for; its path can matter to the server. Default: ``ws://server.test/``.
         server_options: for the server that is made when none is given, as for `Server`; default none.

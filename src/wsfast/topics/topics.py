@@ -204,8 +204,8 @@ class Topics:
             key: in a topic that conflates, messages with the same key replace each other; at most 200 bytes in UTF-8.
                 Default: all messages of the topic do.
             text: True sends bytes-like, which must be UTF-8, as text; False sends `str` as binary. Default: by type.
-            compress: whether to compress the message for this process' connections, where that was agreed on; None
-                leaves the choice to `compression`.
+            compress: whether to compress the message for this process' connections, where that was agreed on; None,
+                the default, leaves the choice to `compression`.
 
         Returns:
             An awaitable, which need not be awaited: it is done when the bus has taken the message, and its result is
@@ -236,7 +236,8 @@ class Topics:
 
         Args:
             topic: a topic with a history.
-            since: the position after which to begin, as a `Position` or its `str`; None for the oldest that is kept.
+            since: the position after which to begin, as a `Position` or its `str`; None, the default, for
+                the oldest that is kept.
 
         Raises:
             NotRecovered: some that came after `since` are not kept any more.

@@ -214,7 +214,7 @@ def stream_handler(
     Args:
         handler: an async function that is called with a `ByteStream`. When it returns, the connection is closed with
             1000, after what it sent.
-        half_close: as for `ByteStream`.
+        half_close: as for `ByteStream`. Default: False.
 
     Raises:
         TypeError: `handler` cannot be called with a stream, or is no async function.

@@ -319,7 +319,7 @@ def unix_connect(path: str | os.PathLike[str] | None = None, uri: str | None = N
     """Connect to a WebSocket server that listens on a Unix socket.
 
     Args:
-        path: of the socket; None if `sock` is given.
+        path: of the socket; None, the default, if `sock` is given.
         uri: for the request. Default: ``ws://localhost/``, or ``wss://localhost/`` with `ssl`.
         options: those of `connect`.
 

@@ -222,8 +222,8 @@ class WebSocket(Shell):
         If it is cancelled no message is lost: the next call returns it.
 
         Args:
-            decode: None for `str` from a text message and `bytes` from a binary one; True for `str`, False for
-                `bytes` always.
+            decode: None, the default, for `str` from a text message and `bytes` from a binary one; True for `str`,
+                False for `bytes` always.
 
         Raises:
             ConnectionClosed: the connection is closed, and no message is left.
@@ -281,8 +281,8 @@ class WebSocket(Shell):
         message here too.
 
         Args:
-            decode: None for `str` from a text message and `bytes` from a binary one; True for `str`, False for `bytes`
-                always.
+            decode: None, the default, for `str` from a text message and `bytes` from a binary one; True for `str`,
+                False for `bytes` always.
 
         Raises:
             ConnectionClosed: the connection ended before the message or within it.
@@ -331,8 +331,9 @@ class WebSocket(Shell):
         Args:
             message: `str` for a text message, bytes-like for a binary one, or an iterable or asynchronous iterable of
                 either, whose items are sent as the fragments of one message; other tasks that send wait for its end.
-            text: True sends bytes-like, which must be UTF-8, as text; False sends `str` as binary.
-            compress: whether to compress the message, where compression was agreed on; None decides by its size.
+            text: True sends bytes-like, which must be UTF-8, as text; False sends `str` as binary. Default: by type.
+            compress: whether to compress the message, where compression was agreed on; None, the default, decides by
+                its size.
 
         Raises:
             ConnectionClosed: the connection is closed.
@@ -445,8 +446,8 @@ class WebSocket(Shell):
         """Send a Ping frame.
 
         Args:
-            data: at most 125 bytes; None for random ones.
-            ack_on_close: let the waiter's `wait` return, not raise, when the connection ends first.
+            data: at most 125 bytes; None, the default, for random ones.
+            ack_on_close: let the waiter's `wait` return, not raise, when the connection ends first. Default: False.
 
         Returns:
             A waiter: ``await (await ws.ping()).wait()`` waits for the pong; then its `latency` is the round trip in
@@ -494,7 +495,8 @@ class WebSocket(Shell):
 
         Args:
             topic: 1 to 200 of ``A-Z a-z 0-9 _ . : @ / -``.
-            info: what others learn of this connection, in a topic with presence; at most 1024 bytes in UTF-8.
+            info: what others learn of this connection, in a topic with presence; at most 1024 bytes in UTF-8. Default:
+                none.
 
         Returns:
             An awaitable, which need not be awaited. It is done when the subscription holds in other threads and
@@ -607,8 +609,8 @@ class WebSocket(Shell):
         the call is cancelled, the connection goes on closing.
 
         Args:
-            code: 1000 to 1003, 1007 to 1014 or 3000 to 4999; 1005 for a Close frame without a code.
-            reason: at most 123 bytes in UTF-8.
+            code: 1000 to 1003, 1007 to 1014 or 3000 to 4999; 1005 for a Close frame without a code. Default: 1000.
+            reason: at most 123 bytes in UTF-8. Default: none.
 
         Raises:
             ValueError, TypeError: another code, or a reason that is too long.

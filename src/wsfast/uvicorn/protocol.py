@@ -290,20 +290,19 @@ def configure(**options: Unpack[Options]) -> type[Protocol]:
 
         ws = wsfast.uvicorn.configure(write_limit=262144, ping_interval=60)
 
-    What is not given is as uvicorn's options say, or else wsfast's default.
-
     Args:
-        compression: ``"deflate"`` or a `Deflate`; None for none. Else: ``--ws-per-message-deflate``.
+        compression: ``"deflate"`` or a `Deflate`; None for none. Default: as ``--ws-per-message-deflate`` says.
         extensions: factories of a program's own extensions to accept, each a `ServerExtensionFactory`. Default: none.
-        max_size: the most bytes of a received message; None for no limit. Else: ``--ws-max-size``.
+        max_size: the most bytes of a received message; None for no limit. Default: that of ``--ws-max-size``.
         max_fragments: the most frames of a received message; None for no limit. Default: None.
         read_limit: bytes received and not yet consumed, above which reading is paused. Default: 65536.
         write_limit: bytes written and not yet sent, above which ``send`` waits. Default: 65536.
         max_buffered: unsent bytes above which `send_nowait` and `broadcast` obey `overflow`; None for no limit.
             Default: 4194304.
         overflow: what they then do: ``"error"``, ``"drop"`` or ``"close"``. Default: ``"error"``.
-        ping_interval: seconds between keepalive pings; None for none. Else: ``--ws-ping-interval``.
-        ping_timeout: seconds after a ping in which anything must be received. Else: ``--ws-ping-timeout``.
+        ping_interval: seconds between keepalive pings; None for none. Default: that of ``--ws-ping-interval``.
+        ping_timeout: seconds after a ping in which anything must be received; None for no limit. Default: that of
+            ``--ws-ping-timeout``.
         close_timeout: seconds for the peer to answer a Close frame; None for no limit. Default: 10.
         topics: what connections subscribe and publish to by the methods of the `WebSocket` that `wsfast.asgi.of` gives.
             The application's lifespan starts and closes it: ``async with topics:``. Default: None.
