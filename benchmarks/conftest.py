@@ -1,4 +1,4 @@
-"""How a benchmark is measured, and the table of nanoseconds per operation at the end."""
+"""How a benchmark is measured, and the tables at the end: those of some tests, and the nanoseconds per operation."""
 
 from __future__ import annotations
 
@@ -29,8 +29,12 @@ def note(group: str, name: str, nbytes: int, seconds: float) -> None:
     _rows.append(Row(group, name, nbytes, seconds))
 
 
-COUNTED = pytest.StashKey[list[str]]()
-"""The lines of the table of instructions, where they were counted."""
+_TABLES = pytest.StashKey[dict[str, list[str]]]()
+
+
+def add_table(config: pytest.Config, title: str, lines: list[str]) -> None:
+    """Take a table of its own into the summary; its lines have at most 80 columns."""
+    config.stash.setdefault(_TABLES, {})[title] = lines
 
 
 def timed(call: Callable[[], object]) -> float:
@@ -72,11 +76,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Print what was measured as a table, below pytest-benchmark's own."""
-    counted = terminalreporter.config.stash.get(COUNTED, None)
-    if counted is not None:
-        terminalreporter.write_sep("=", "instructions per operation, and the stored baseline")
-        for line in counted:
+    """Print what was measured as tables, below pytest-benchmark's own."""
+    for title, lines in terminalreporter.config.stash.get(_TABLES, {}).items():
+        terminalreporter.write_sep("=", title)
+        for line in lines:
             terminalreporter.write_line(line)
     if not _rows:
         return

@@ -159,19 +159,19 @@ def too_many(figure: float, baseline: float | None) -> bool:
 
 
 def table(counts: Mapping[str, float], stored: Mapping[str, float]) -> list[str]:
-    """Return the lines of a table: figure, baseline, change."""
-    width = max(len(name) for name in counts)
-    lines = [f"{'instructions':<{width}}{'here':>12}{'baseline':>12}{'change':>9}"]
+    """Return the lines of a table of 80 columns: figure, baseline, change. A long name has a line of its own."""
+    lines = [f"{'instructions':<40}{'here':>11}{'baseline':>11}{'change':>8}"]
     for name, figure in counts.items():
-        line = f"{name:<{width}}{figure:>12,.1f}"
-        if name in stored:
-            change = figure / stored[name] - 1
-            line += f"{stored[name]:>12,.1f}{change:>+9.1%}"
-            line += (
-                "  too many" if too_many(figure, stored[name]) else "  store it: --update" if change < -_STALE else ""
-            )
+        before = stored.get(name)
+        if len(name) > 40:
+            lines.append(name)
+        line = f"{name if len(name) <= 40 else '':<40}{figure:>11,.1f}"
+        if before is None:
+            line += f"{'none':>11}"
         else:
-            line += f"{'none':>12}"
+            change = figure / before - 1
+            line += f"{before:>11,.1f}{change:>+8.1%}"
+            line += "  too many" if too_many(figure, before) else "  store it" if change < -_STALE else ""
         lines.append(line)
     return lines
 

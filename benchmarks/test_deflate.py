@@ -1,8 +1,8 @@
 """permessage-deflate beside websockets and aiohttp: the work on messages of 1 KiB by itself, then whole servers.
 
 `test_exchange` inflates messages and compresses the replies, 100 at a time, with each library's own objects.
-`test_servers` and `test_memory_of_idle_connections` measure echo servers from outside (Linux only) and print a table
-each.
+`test_servers` and `test_memory_of_idle_connections` measure echo servers from outside (Linux only); the summary has a
+table of each.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.conftest import add_table
 from benchmarks.deflate_cases import PAYLOADS, PEERS, incoming
 from benchmarks.deflate_load import MESSAGES, Stream, echo
 from benchmarks.deflate_servers import SERVERS
@@ -56,7 +57,7 @@ THEIRS = ("websockets", "aiohttp")
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 @pytest.mark.parametrize("payload", PAYLOADS)
-def test_servers(benchmark: Any, capsys: pytest.CaptureFixture[str], payload: str, loop: str) -> None:
+def test_servers(benchmark: Any, pytestconfig: pytest.Config, payload: str, loop: str) -> None:
     """Messages per CPU second of echo servers, each in its process, in interleaved rounds."""
     benchmark.group = f"deflate servers, {payload} 1 KiB, takeover, {loop}"
     stream = Stream(payload)
@@ -78,13 +79,12 @@ def test_servers(benchmark: Any, capsys: pytest.CaptureFixture[str], payload: st
     rates = {peer: 1 / statistics.median(found) for peer, found in times.items()}
     best = max(rates[peer] for peer in THEIRS)
     benchmark.extra_info |= {peer: round(rate) for peer, rate in rates.items()}
-    with capsys.disabled():
-        print(f"\n{benchmark.group}, {ROUNDS} rounds: messages per CPU second, size left, beside the better of the two")
-        for peer, rate in rates.items():
-            print(f"  {peer:16} {rate:9,.0f} {left[peer]:6.3f} {rate / best:6.2f}")
+    lines = [f"{'':<18}{'messages per CPU s':>20}{'size left':>11}{'to websockets or aiohttp':>26}"]
+    lines += [f"{peer:<18}{rate:>20,.0f}{left[peer]:>11.3f}{rate / best:>26.2f}" for peer, rate in rates.items()]
+    add_table(pytestconfig, benchmark.group, lines)
 
 
-def test_memory_of_idle_connections(benchmark: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_memory_of_idle_connections(benchmark: Any, pytestconfig: pytest.Config) -> None:
     """Resident memory of echo servers for each connection that has exchanged a compressed message of 1 KiB of JSON."""
     benchmark.group = "deflate servers, memory"
     stream = Stream("json", takeover=False)
@@ -106,7 +106,6 @@ def test_memory_of_idle_connections(benchmark: Any, capsys: pytest.CaptureFixtur
     benchmark.pedantic(run, rounds=1, iterations=1)
     benchmark.extra_info |= {peer: round(kib, 1) for peer, kib in memory.items()}
     least = min(memory[peer] for peer in THEIRS)
-    with capsys.disabled():
-        print(f"\n{benchmark.group}: KiB for each of {IDLE_CONNECTIONS} connections, beside the lesser of the two")
-        for peer, kib in memory.items():
-            print(f"  {peer:16} {kib:9.1f} {kib / least:6.2f}")
+    lines = [f"{'':<18}{'KiB per connection':>20}{'to websockets or aiohttp':>37}"]
+    lines += [f"{peer:<18}{kib:>20.1f}{kib / least:>37.2f}" for peer, kib in memory.items()]
+    add_table(pytestconfig, benchmark.group, lines)

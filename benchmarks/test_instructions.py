@@ -10,7 +10,7 @@ from __future__ import annotations
 import pytest
 
 from . import instructions
-from .conftest import COUNTED
+from .conftest import add_table
 from .instruction_cases import CASES
 
 
@@ -23,7 +23,8 @@ def counted(request: pytest.FixtureRequest) -> tuple[dict[str, float], dict[str,
         counts = instructions.count()
     except instructions.UnavailableError as exc:
         pytest.skip(str(exc))
-    request.config.stash[COUNTED] = instructions.table(counts, stored["instructions"])
+    table = instructions.table(counts, stored["instructions"])
+    add_table(request.config, "instructions per operation, and the stored baseline", table)
     return counts, stored["instructions"]
 
 
