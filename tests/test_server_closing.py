@@ -735,7 +735,9 @@ async def test_stop_says_so_if_a_handler_does_not_end(caplog: pytest.LogCaptureF
             await server.wait_closed()
             assert 0.29 <= loop.time() - began < 3
             [record] = caplog.records
-            assert record.getMessage() == "1 handlers are still running 0.3 s after the server was told to stop"
+            assert record.getMessage() == (
+                "0.3 s after the server was told to stop 1 connections are left, with 1 handlers that still run"
+            )
             gate.set()
         await until(lambda: not server._connections)
 

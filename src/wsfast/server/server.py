@@ -771,10 +771,9 @@ class Server(BaseServer):
                 protocol.task.cancel()
             protocol.abort(CloseCause.STOP)
         if not await self._settled(timeout * 0.2):
-            left = sum(protocol.task is not None for protocol in self._connections)
-            tell(
-                self.logger.error, "%d handlers are still running %s s after the server was told to stop", left, timeout
-            )
+            left, running = len(self._connections), sum(protocol.task is not None for protocol in self._connections)
+            told = "%s s after the server was told to stop %d connections are left, with %d handlers that still run"
+            tell(self.logger.error, told, timeout, left, running)
 
     async def _tell_connections(self, code: int, reason: str, drain: float) -> None:
         """Begin to close all connections, over `drain` seconds in random order, or at once when `_hurry` is set."""
