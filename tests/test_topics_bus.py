@@ -442,7 +442,7 @@ async def test_over_the_local_bus(tmp_path: Path) -> None:
 def test_numbers_that_were_forgotten_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """A counter that starts again must not look like old news."""
     monkeypatch.setattr("wsfast.topics.numbers._MAX_TOPICS", 2)
-    outgoing, incoming = Outgoing(), Incoming()
+    outgoing, incoming = Outgoing(), Incoming(9)
     incoming.join("a", 0.0)
     for _ in range(5):
         number, first = outgoing.next("a", 1.0)
@@ -466,7 +466,7 @@ def test_tails_of_what_is_tried_again_wait() -> None:
 @pytest.mark.parametrize("settles", [False, True], ids=["plain", "history"])
 def test_what_was_published_before_a_subscription_is_no_loss(settles: bool) -> None:
     """Neither where a process is heard of for the first time, nor where its last messages settle much later."""
-    outgoing, incoming = Outgoing(), Incoming()
+    outgoing, incoming = Outgoing(), Incoming(9)
 
     def published(*times: float) -> None:
         for now in times:
@@ -519,7 +519,7 @@ async def test_what_a_tail_misses_of_a_history_is_read(monkeypatch: pytest.Monke
 
 
 def test_a_process_whose_first_messages_were_lost_is_told_of() -> None:
-    outgoing, incoming = Outgoing(), Incoming()
+    outgoing, incoming = Outgoing(), Incoming(9)
     incoming.join("t", 0.0)
     for now in (10.1, 10.2):
         outgoing.next("t", now)
@@ -530,7 +530,7 @@ def test_a_process_whose_first_messages_were_lost_is_told_of() -> None:
 
 
 def test_a_message_that_is_late_is_no_loss() -> None:
-    incoming = Incoming()
+    incoming = Incoming(9)
     incoming.join("a", 0.0)
     incoming.heard(1, 0.0)
     incoming.accept("a", 1, 1, True)
@@ -549,7 +549,7 @@ def test_the_numbers_of_processes_that_ended_are_forgotten(monkeypatch: pytest.M
     """Workers that are replaced for months, or origins that somebody makes up, do not pile up."""
     from wsfast.topics import numbers
 
-    incoming = Incoming()
+    incoming = Incoming(9)
     incoming.join("t", 0.0)
     incoming.heard(1, 100.0)
     for origin in (1, 2):
@@ -567,6 +567,17 @@ def test_the_numbers_of_processes_that_ended_are_forgotten(monkeypatch: pytest.M
         assert incoming.accept("t", origin, 5, first=False) == 0
     assert set(incoming._latest["t"]) == set(range(30, 40))
     assert len(incoming._unsure) == 10
+
+
+def test_the_numbers_of_this_process_itself_are_not_forgotten() -> None:
+    """It is not among those who give signs of life, and what it stores again in a new epoch has come already."""
+    incoming = Incoming(9)
+    incoming.join("t", 0.0, kept=True)
+    assert incoming.accept("t", 9, 5, first=False, ordered=True) == 0
+    for now in (100.0, 160.0, 220.0):
+        incoming.sweep(now)
+    assert incoming.accept("t", 9, 4, first=False, ordered=True) is None
+    assert incoming.accept("t", 9, 6, first=False, ordered=True) == 0
 
 
 async def test_presence_that_changes_while_the_bus_is_down() -> None:

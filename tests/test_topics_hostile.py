@@ -68,7 +68,7 @@ def test_any_presence(content: dict[str, Any], version: Any) -> None:
 @QUICK
 @given(st.lists(values, max_size=4), st.integers(0, 3))
 def test_any_tail(entries: list[Any], number: int) -> None:
-    incoming = Incoming()
+    incoming = Incoming(9)
     incoming.join("t", 0.0)
     with contextlib.suppress(ValueError):
         incoming.tail(2, number, entries, 5.0)

@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import re
+import signal
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import engines
 import pytest
 from shared import until
 
 import wsfast
-from wsfast.bus import LocalBus
+from wsfast.bus import LocalBus, MemoryBus
 from wsfast.testing.bus import Process
 from wsfast.topics.envelope import BadEnvelope, Sealer
 from wsfast.topics.numbers import Outgoing
@@ -78,6 +83,127 @@ def test_within_50_ms_of_a_kill(tmp_path: Path) -> None:
         if seconds[-1] <= 0.05:
             return
     pytest.fail(f"it took {seconds} s")
+
+
+WORKER = """
+import os, sys
+import wsfast
+sys.path.append(os.environ["TESTS"])
+import engines
+
+listeners = set()
+
+def moved(topic, present, came):
+    for ws in listeners:
+        ws.send_nowait(f"{'came' if came else 'left'} {present.info}")
+
+topics = wsfast.Topics(engines.bus(os.environ["ENGINE"]), on_presence=moved)
+topics.configure("room", presence=True)
+server = wsfast.Server(topics=topics)
+
+@server.handler(None)
+async def join(ws):
+    listeners.add(ws)
+    ws.subscribe("room", info=str(os.getpid()))
+    await ws.wait_closed()
+    listeners.discard(ws)
+"""
+
+
+@contextlib.asynccontextmanager
+async def _workers(directory: Path, engine: str, *options: str) -> AsyncIterator[str]:
+    """Run two workers of a program whose topics have an engine, and give their address."""
+    (directory / "app.py").write_text(WORKER)
+    command = [sys.executable, "-m", "wsfast", "run", "app:server", "--workers", "2", "--port", "0"]
+    environment = {**os.environ, "ENGINE": engine, "TESTS": str(Path(__file__).parent)}
+    process = await asyncio.create_subprocess_exec(
+        *command, "--directory", str(directory), *options, stderr=asyncio.subprocess.PIPE, env=environment
+    )
+    assert process.stderr is not None
+    try:
+        log = (await process.stderr.readuntil(b"workers are ready")).decode()
+        drained = asyncio.ensure_future(process.stderr.read())
+        found = re.search(r"listening on (127\.0\.0\.1:\d+)", log)
+        assert found is not None, log
+        yield f"ws://{found[1]}/"
+        process.terminate()
+        await drained
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+async def _seconds_after_the_kill_of_a_worker(url: str) -> float:
+    """Return how long it takes until the other worker has told its client."""
+    clients: dict[str, wsfast.WebSocket] = {}
+    async with contextlib.AsyncExitStack() as stack:
+        while len(clients) < 2:
+            ws = await stack.enter_async_context(wsfast.connect(url, open_timeout=60))
+            clients.setdefault(str(await ws.recv()).split()[1], ws)
+        (_, listener), (killed, _) = clients.items()
+        while await listener.recv() != f"came {killed}":
+            pass
+        start = asyncio.get_running_loop().time()
+        os.kill(int(killed), signal.SIGKILL)
+        while await listener.recv() != f"left {killed}":
+            pass
+        return asyncio.get_running_loop().time() - start
+
+
+async def _seconds_after_kills_of_workers(directory: Path, engine: str, *options: str) -> list[float]:
+    seconds: list[float] = []
+    async with _workers(directory, engine, *options) as url:
+        while len(seconds) < 5 and min(seconds, default=1.0) > 0.05:
+            seconds.append(await _seconds_after_the_kill_of_a_worker(url))
+    return seconds
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [*((name, []) for name in engines.ENGINES), (engines.ENGINES[0], ["--uvloop"])]
+)
+def test_within_50_ms_of_the_kill_of_a_worker_with_an_engine(tmp_path: Path, name: str, options: list[str]) -> None:
+    """The engine does not tell; the workers of a host watch each other."""
+    with engines.engine(name, tmp_path) as engine:
+        seconds = asyncio.run(_seconds_after_kills_of_workers(tmp_path, engine.url, *options))
+    assert min(seconds) <= 0.05, f"it took {seconds} s"
+
+
+async def _tell_late() -> list[Present]:
+    topics = wsfast.Topics(MemoryBus())
+    topics.configure("room", presence=True)
+    async with topics:
+        hub = hub_of(topics)
+        for origin in (7, 8):
+            hub.received("!", hub._sealer.seal_control(origin, {"tail": 1, "of": [], "version": 0}), None)
+        hub.process_ended(7)
+        for origin in (7, 8):
+            came = {"presence": 1, "changes": [["room", "id", str(origin)]]}
+            hub.received("!", hub._sealer.seal_control(origin, came), None)
+        return topics.present("room")
+
+
+def test_what_comes_of_a_process_that_has_ended_brings_nobody_back() -> None:
+    """Its streams end at once, while what it told last is under way in the engine."""
+    assert asyncio.run(_tell_late()) == [Present("id", "8")]
+
+
+async def _start_and_close(topics: wsfast.Topics) -> None:
+    async with topics:
+        assert topics.health == "up"
+
+
+def test_a_worker_that_cannot_watch_the_others_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As one that has become another user."""
+    tmp_path.chmod(0o755)
+    monkeypatch.setenv("WSFAST_BUS_DIRECTORY", str(tmp_path))
+    topics = wsfast.Topics(MemoryBus())
+    topics.configure("room", presence=True)
+    asyncio.run(_start_and_close(topics))
+    assert caplog.messages[0].startswith("other workers of this host cannot be watched: ")
+    assert "must belong to this user" in caplog.messages[0]
 
 
 async def _seconds_after_a_loss(directory: Path) -> float:

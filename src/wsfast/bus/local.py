@@ -45,7 +45,10 @@ else:
 if sys.platform != "win32":  # pragma: no branch - the tests run on Linux
     import fcntl
 
-__all__ = ["LocalBus"]
+__all__ = ["BUS_DIRECTORY", "LocalBus"]
+
+BUS_DIRECTORY: Final = "WSFAST_BUS_DIRECTORY"
+"""The variable of the environment by which workers of `wsfast.run` learn where they meet."""
 
 _VERSION: Final = 1
 _HEAD: Final = Struct("<IBB")  # bytes that follow these six, what it is, bytes of the topic
@@ -263,7 +266,7 @@ class LocalBus(Bus):
             raise NotImplementedError("LocalBus needs Unix sockets")
         if directory is not None and not isinstance(directory, (str, os.PathLike)):
             raise TypeError(f"directory must be a path or None, got {type(directory).__name__}")
-        given = os.environ.get("WSFAST_BUS_DIRECTORY") if directory is None else os.fspath(directory)
+        given = os.environ.get(BUS_DIRECTORY) if directory is None else os.fspath(directory)
         self._given = given
         self._max_history = max_history
         self._receiver: Receiver | None = None

@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..asyncio.broadcast import Prepared
 from ..bus.interface import Bus, Position
+from ..bus.local import LocalBus
 from ..bus.memory import MemoryBus, Taken
 from ..bus.outbox import given_up
+from ..bus.watch import watch_workers
 from ..codes import Opcode
 from ..escape import words
 from ..events import BytesLike
@@ -101,10 +103,11 @@ class Hub:
         self.parts: dict[object, Part] = {}
         self.far: dict[str, list[Far]] = {}
         self._bus: Bus = MemoryBus() if bus is None else bus
+        self._watch: LocalBus | None = None
         self._max_size = max_size
         self._sealer = Sealer(max_size, key)
         self._outgoing = Outgoing()
-        self._incoming = Incoming()
+        self._incoming = Incoming(self.origin)
         self.histories: Histories = Histories(
             self._bus, self._incoming, self.reports, self.opened, self._deliver, self._spawn
         )
@@ -132,6 +135,7 @@ class Hub:
             await self._bus.start(self, self.origin)
             if not self.alone:
                 self._others.begin()
+                await self._begin_watch()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_FIRST):
                         await self._was_up.wait()
@@ -143,6 +147,15 @@ class Hub:
         except BaseException:
             await self.close(loop)  # it was cancelled, and nobody would end what runs already
             raise
+
+    async def _begin_watch(self) -> None:
+        """Have the ends of other workers told at once, where the bus cannot: else they are noticed by their silence."""
+        if not self.rules.presence or isinstance(self._bus, LocalBus):
+            return
+        try:
+            self._watch = await watch_workers(self.origin, self.process_ended)
+        except OSError as exc:  # this process has changed its user, for one
+            tell(self.logger.warning, "other workers of this host cannot be watched: %s", exc)
 
     def begin(self, key: object, site: Callable[[], Site]) -> bool:
         """Count one more user on an event loop, in that loop's thread; tell whether it is the first of all.
@@ -236,7 +249,7 @@ class Hub:
         for task in list(self._tasks):
             task.cancel()
         self.home.delivery.close()
-        await self._bus.close()
+        await asyncio.gather(*(bus.close() for bus in (self._bus, self._watch) if bus is not None))
 
     def check_running(self) -> None:
         """Raise InvalidState unless it is started, and not closed; in any thread."""
@@ -474,7 +487,7 @@ class Hub:
 
     def process_ended(self, origin: int) -> None:
         """Take note that another process has ended; see `Receiver`."""
-        self._others.forget(origin)
+        self._others.ended(origin)
 
     def opened(self, topic: str, data: bytes) -> Envelope | None:
         """Return the envelope that bytes from the bus hold; None, which is logged, if they are not one."""

@@ -159,14 +159,20 @@ class _Origin:
 
 
 class Incoming:
-    """The numbers of other processes' messages, in the topics that this one subscribed to.
+    """The numbers of the messages that came, in the topics that this process subscribed to.
+
+    Those of other processes, and in topics with a history its own as well.
+
+    Args:
+        origin: this process.
 
     Attributes:
         duplicates: how many messages were dropped because they had come before.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, origin: int) -> None:
         self.duplicates: int = 0
+        self._origin = origin
         self._since: dict[str, float] = {}
         self._kept: set[str] = set()  # topics with a history: what did not come can be read
         self._doubtful: set[str] = set()
@@ -224,7 +230,7 @@ class Incoming:
         self._swept = now
         strangers: set[int] = set()
         for topic, latest in self._latest.items():
-            for origin in [origin for origin in latest if origin not in self._origins]:
+            for origin in [origin for origin in latest if origin not in self._origins and origin != self._origin]:
                 if origin in self._strangers:
                     self._forget_numbers(topic, latest, origin)
                 else:

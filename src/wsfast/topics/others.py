@@ -69,6 +69,7 @@ class Others:
         self._beating: asyncio.TimerHandle | None = None
         self._beaten = 0.0  # when the last was
         self._telling = False  # presence is told at the end of this turn
+        self._ended: dict[int, float] = {}  # processes that have surely ended, and when
         self._later: set[str] = set()  # what is asked or answered soon
 
     def begin(self) -> None:
@@ -108,6 +109,11 @@ class Others:
         for topic, present, came in self._presence.forget(origin):
             self._reports.moved(topic, present, came)
 
+    def ended(self, origin: int) -> None:
+        """Take note that a process has surely ended; what it told last may come from an engine after that."""
+        self._ended[origin] = self._loop.time()
+        self.forget(origin)
+
     def moved(self) -> None:
         """Take note that somebody came or left in this process; the others are told at the end of the turn."""
         if self._bus is None:
@@ -127,6 +133,8 @@ class Others:
             at = content.get("at")
             if isinstance(at, float):
                 self.lag = max(0.0, now - at)
+            return
+        if origin in self._ended:
             return
         if "bye" in content:
             self.forget(origin)
@@ -157,6 +165,7 @@ class Others:
         now = self._loop.time()
         late, self._beaten = now - self._beaten > 2 * _BEAT, now
         self._beating = self._loop.call_later(_BEAT, self._beat)
+        self._ended = {origin: ended for origin, ended in self._ended.items() if ended + _DEAD > now}
         if not self._up:
             return
         contents = self._outgoing.tails(now)

@@ -87,12 +87,14 @@ class Rules:
     Attributes:
         known: the rules of each topic, by its name: ``rules.known[name]`` is `of` without a call of Python for a name
             that was asked for lately.
+        presence: whether any topic has presence.
     """
 
     def __init__(self) -> None:
         self._exact: dict[str, Rule] = {}
         self._prefixes: list[tuple[str, Rule]] = []  # the longest first
         self.known: dict[str, Rule] = _Known(self._find)
+        self.presence: bool = False
         self._default = Rule()
 
     def add(self, pattern: str, rule: Rule) -> None:
@@ -115,6 +117,7 @@ class Rules:
             raise ValueError(f"{pattern!r} has a rule already")
         else:
             self._exact[pattern] = rule
+        self.presence = self.presence or rule.presence
         self.known.clear()
 
     def of(self, name: str) -> Rule:

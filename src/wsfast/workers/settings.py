@@ -8,12 +8,8 @@ import os
 import signal
 import ssl
 from math import inf
-from typing import Final
 
-__all__ = ["BUS_DIRECTORY", "Settings", "hold_signals", "load_certificate", "take_signals"]
-
-BUS_DIRECTORY: Final = "WSFAST_BUS_DIRECTORY"
-"""The variable of the environment by which workers learn where `LocalBus` meets."""
+__all__ = ["Settings", "hold_signals", "load_certificate", "take_signals"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,11 +22,12 @@ import time
 from itertools import chain
 from typing import Any, Final
 
-from ..bus.local import LocalBus
+from ..bus.local import BUS_DIRECTORY, LocalBus
+from ..bus.watch import Watcher
 from ..handshake.uri import format_address
 from ..transport.binding import bind_another, bind_tcp, bind_unix, check_unused, explain_binding
 from .reload import Watch
-from .settings import BUS_DIRECTORY, Settings, hold_signals, take_signals
+from .settings import Settings, hold_signals, take_signals
 from .systemd import activated_sockets, notify, watchdog_interval
 from .worker import set_up_logging
 
@@ -210,7 +211,7 @@ class Supervisor:
             # `LocalBus` finds the others here; this process keeps the histories, since it lives longest.
             self._directory = os.environ.get(BUS_DIRECTORY) or tempfile.mkdtemp(prefix="wsfast-")
             bus = LocalBus(os.path.join(self._directory, "bus"))
-            await bus.start(_Nobody(), secrets.randbits(62) | 1)
+            await bus.start(Watcher(lambda _: None), secrets.randbits(62) | 1)
         except OSError as exc:  # no place for temporary files, or a path that is too long for a socket
             where = self._directory or "a temporary directory"
             print(f"wsfast: workers cannot meet in {where}: {exc.strerror or exc}", file=sys.stderr)
@@ -470,22 +471,6 @@ class Supervisor:
         while True:
             notify(WATCHDOG=1)
             await asyncio.sleep(interval)
-
-
-class _Nobody:
-    """The supervisor's part on the bus: it keeps histories, and wants nothing."""
-
-    def received(self, topic: str, data: bytes, position: Any) -> None:
-        """Drop it."""
-
-    def state_changed(self, up: bool, why: str) -> None:
-        """Nobody asks."""
-
-    def missed(self, topics: Any) -> None:
-        """It wants nothing."""
-
-    def process_ended(self, origin: int) -> None:
-        """Nobody asks."""
 
 
 def _open_standard_streams() -> None:
