@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import sync_helpers
+import tls_helpers
 from certificates import Certificates
 from sync_helpers import PATIENCE, in_thread, until
 from test_proxied import LINE, SIGNATURE, V4, V6
@@ -24,7 +25,7 @@ from test_proxied import LINE, SIGNATURE, V4, V6
 import wsfast
 import wsfast.metrics
 import wsfast.sync
-from wsfast.handshake import Response
+from wsfast.handshake import Response, accept_key
 
 REQUEST = (
     b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
@@ -45,9 +46,11 @@ def in_threads(hook: Callable[..., Any] | None, options: dict[str, Any]) -> Iter
 
     with wsfast.sync.serve(handler, "127.0.0.1", 0, process_request=hook, **options) as server:
         thread = in_thread(server.serve_forever)
-        yield server, server.socket.getsockname()
-        server.shutdown()
-        thread.join(PATIENCE)
+        try:
+            yield server, server.socket.getsockname()
+        finally:
+            server.shutdown()
+            thread.join(PATIENCE)
 
 
 def on_asyncio(hook: Callable[..., Any] | None, options: dict[str, Any]) -> Iterator[tuple[Any, Any]]:
@@ -81,9 +84,11 @@ def on_trio(hook: Callable[..., Any] | None, options: dict[str, Any]) -> Iterato
     thread = in_thread(partial(trio.run, main))
     assert ready.wait(PATIENCE)
     server, token = started
-    yield server, server.sockets[0].getsockname()
-    trio.from_thread.run(server.shutdown, trio_token=token)
-    thread.join(PATIENCE)
+    try:
+        yield server, server.sockets[0].getsockname()
+    finally:
+        trio.from_thread.run(server.shutdown, trio_token=token)
+        thread.join(PATIENCE)
 
 
 @pytest.fixture(params=[in_threads, on_trio], ids=["threads", "trio"])
@@ -246,15 +251,17 @@ def test_what_is_counted(serving: Any) -> None:
 
 def by_asyncio(uri: str, context: ssl.SSLContext) -> None:
     async def enter() -> None:
-        async with wsfast.connect(uri, ssl=context):
-            raise AssertionError("it connected")
+        async with wsfast.connect(uri, ssl=context) as ws:
+            await ws.send("opened")
+            raise AssertionError(f"received {await ws.recv()!r}")
 
     asyncio.run(enter())
 
 
 def by_threads(uri: str, context: ssl.SSLContext) -> None:
-    wsfast.sync.connect(uri, ssl=context)
-    raise AssertionError("it connected")
+    with wsfast.sync.connect(uri, ssl=context) as ws:
+        ws.send("opened")
+        raise AssertionError(f"received {ws.recv()!r}")
 
 
 def by_trio(uri: str, context: ssl.SSLContext) -> None:
@@ -262,8 +269,9 @@ def by_trio(uri: str, context: ssl.SSLContext) -> None:
     import wsfast.trio
 
     async def enter() -> None:
-        async with wsfast.trio.connect(uri, ssl=context):
-            raise AssertionError("it connected")
+        async with wsfast.trio.connect(uri, ssl=context) as ws:
+            await ws.send("opened")
+            raise AssertionError(f"received {await ws.recv()!r}")
 
     trio.run(enter)
 
@@ -297,6 +305,60 @@ def test_a_server_that_is_not_trusted_is_told(
         with pytest.raises(ssl.SSLCertVerificationError):
             client(f"wss://localhost:{address[1]}/", ssl.create_default_context())
         until(lambda: "UNKNOWN_CA" in caplog.text.upper().replace(" ", "_"))
+
+
+def carry(tls: tls_helpers.Peer, sock: socket.socket, enough: Callable[[], object]) -> None:
+    """Move the records of a peer in memory over a socket, both ways, until it has received enough."""
+    tls.receive(b"")
+    while not enough():
+        sock.sendall(tls.take())
+        data = sock.recv(65536)
+        assert data, "the end came"
+        tls.receive(data)
+
+
+def corrupted(record: bytes) -> bytes:
+    return record[:-1] + bytes([record[-1] ^ 1])
+
+
+@pytest.mark.parametrize("when", ["with the TLS handshake", "opening handshake", "messages"])
+def test_a_client_whose_record_is_corrupted_is_told(serving_all: Any, when: str, certs: Certificates) -> None:
+    with serving_all(None, {"ssl": certs.server_context()}) as (_, address), dial(address) as sock:
+        tls = tls_helpers.Peer(certs.client_context())
+        carry(tls, sock, tls.tls.version)
+        if when == "opening handshake":
+            sock.sendall(tls.take())
+        elif when == "messages":
+            sock.sendall(tls.send(REQUEST % b""))
+            carry(tls, sock, lambda: b"))" in tls.got)
+        sock.sendall(corrupted(tls.send(REQUEST % b"")))
+        carry(tls, sock, lambda: tls.alert)
+        assert tls.alert.endswith("BAD_RECORD_MAC")
+
+
+@clients
+@pytest.mark.parametrize("when", ["opening handshake", "messages"])
+def test_a_server_whose_record_is_corrupted_is_told(
+    client: Callable[..., None], when: str, certs: Certificates
+) -> None:
+    tls = tls_helpers.Peer(certs.server_context(), server_side=True)
+
+    def script(peer: sync_helpers.Peer) -> None:
+        carry(tls, peer.sock, lambda: b"\r\n\r\n" in tls.got)
+        peer.head = tls.got
+        accepted = f"Sec-WebSocket-Accept: {accept_key(str(peer.header('Sec-WebSocket-Key')))}\r\n\r\n".encode()
+        response = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" + accepted
+        if when == "messages":
+            peer.sock.sendall(tls.send(response))
+            carry(tls, peer.sock, lambda: len(tls.got) > len(peer.head))  # its first message: it is open
+        peer.sock.sendall(corrupted(tls.send(response)))
+        carry(tls, peer.sock, lambda: tls.alert)
+
+    with sync_helpers.scripted(script) as port:
+        with pytest.raises((wsfast.InvalidMessage, wsfast.ConnectionClosedError)):
+            client(f"wss://localhost:{port}/", certs.client_context())
+        until(lambda: tls.alert)
+        assert tls.alert.endswith("BAD_RECORD_MAC")
 
 
 # --- What the program brings -----------------------------------------------------------------------------------------

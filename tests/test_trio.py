@@ -15,6 +15,7 @@ from typing import Any
 
 import proxies
 import pytest
+import tls_helpers
 import trio
 import trio.testing
 import websockets.trio.client
@@ -29,7 +30,7 @@ import wsfast.trio
 from wsfast import CloseCause, CloseCode, Response, State
 from wsfast.connection import Connection, Side
 from wsfast.dial.reconnect import process_exception
-from wsfast.trio.stream import Transport
+from wsfast.trio.stream import Transport, secure
 
 # --- Messages ---------------------------------------------------------------------------------------------------
 
@@ -600,6 +601,28 @@ async def test_tls(certs: Certificates) -> None:
         with pytest.raises(wsfast.InvalidMessage):
             async with wsfast.trio.connect(uri.replace("wss", "ws")):
                 raise AssertionError
+
+
+@in_trio
+async def test_who_cannot_be_told_why_tls_failed_does_not_hide_it(certs: Certificates) -> None:
+    """The server is gone when it is to be sent the alert: the error is what is wrong with its certificate, not that."""
+    near, far = trio.testing.memory_stream_pair()
+    server = tls_helpers.Peer(certs.server_context(), server_side=True)
+    sent = 0
+
+    async def send_once(data: bytes) -> None:
+        nonlocal sent
+        sent += 1
+        if sent > 1:
+            raise trio.BrokenResourceError
+        server.receive(data)
+        await far.send_all(server.take())
+
+    stream = Transport(near)
+    stream.send_all = send_once  # type: ignore[assignment, method-assign]
+    with pytest.raises(ssl.SSLCertVerificationError):
+        await secure(stream, ssl.create_default_context(), "localhost")
+    assert sent == 2
 
 
 @in_trio

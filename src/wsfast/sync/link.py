@@ -434,12 +434,12 @@ class Link:
         while True:
             try:
                 done = layer.handshake()
-            except OSError:
-                self._push_layer(layer, below)  # the alert that tells the peer why
-                raise
-            self._push_layer(layer, below)
+                if done:
+                    with contextlib.suppress(ssl.SSLError):  # `read` raises it
+                        self._early = layer.read()
+            finally:
+                self._push_layer(layer, below)  # what is to be said, or the alert that tells the peer why not
             if done:
-                self._early = layer.read()
                 return
             self._layers.pop()
             try:

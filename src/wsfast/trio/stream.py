@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import socket
 import ssl as ssl_module
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 
 import trio
 
-__all__ = ["CHUNK", "Transport", "as_os_error", "close_now", "secure"]
+__all__ = ["CHUNK", "Transport", "as_os_error", "close_now", "secure", "tls_of"]
+
+_T = TypeVar("_T")
 
 CHUNK: Final = 65536
 """Bytes that are received, and sent, at a time."""
@@ -87,27 +90,73 @@ class Transport(trio.abc.Stream):
         return Transport(trio.SocketStream(trio.socket.from_stdlib_socket(sock)))
 
 
+class _Object:
+    """The TLS of one `trio.SSLStream`, which by itself sends nothing any more once TLS has failed.
+
+    A failure is raised at the second try: at the first one TLS asks for more to read, and before `trio.SSLStream` looks
+    for that, it sends what TLS has to say. That is the alert which tells the peer why.
+
+    Args:
+        tls: what is asked.
+        outgoing: what it has to say.
+
+    Attributes:
+        failure: by what TLS has failed, if the peer is to be told.
+    """
+
+    def __init__(self, tls: ssl_module.SSLObject, outgoing: ssl_module.MemoryBIO) -> None:
+        self.tls: Final = tls
+        self._outgoing: Final = outgoing
+        self.failure: ssl_module.SSLError | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.tls, name)
+
+    def do_handshake(self) -> None:
+        """Do what the method of `ssl.SSLObject` does."""
+        self._try(self.tls.do_handshake)
+
+    def read(self, size: int) -> bytes:
+        """Do what the method of `ssl.SSLObject` does."""
+        return self._try(self.tls.read, size)
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        """Do what the method of `ssl.SSLObject` does."""
+        return self._try(self.tls.write, data)
+
+    def _try(self, call: Callable[..., _T], *arguments: Any) -> _T:
+        if self.failure is not None:
+            raise self.failure
+        try:
+            return call(*arguments)
+        except (ssl_module.SSLWantReadError, ssl_module.SSLWantWriteError):
+            raise
+        except ssl_module.SSLError as exc:
+            if not self._outgoing.pending:
+                raise
+            self.failure = exc
+            raise ssl_module.SSLWantReadError from exc
+
+
 class _Context:
-    """A context for one `trio.SSLStream`, which does not send what TLS has to say where a handshake fails.
+    """A context for one `trio.SSLStream`.
 
     Args:
         context: what makes the connection's TLS.
 
     Attributes:
-        outgoing: what TLS has to say; set by `wrap_bio`.
+        made: that TLS.
     """
 
-    outgoing: ssl_module.MemoryBIO
+    made: _Object
 
     def __init__(self, context: ssl_module.SSLContext) -> None:
         self._context = context
 
-    def wrap_bio(
-        self, incoming: ssl_module.MemoryBIO, outgoing: ssl_module.MemoryBIO, **options: Any
-    ) -> ssl_module.SSLObject:
+    def wrap_bio(self, incoming: ssl_module.MemoryBIO, outgoing: ssl_module.MemoryBIO, **options: Any) -> _Object:
         """Do what the method of `ssl.SSLContext` does."""
-        self.outgoing = outgoing
-        return self._context.wrap_bio(incoming, outgoing, **options)
+        self.made = _Object(self._context.wrap_bio(incoming, outgoing, **options), outgoing)
+        return self.made
 
 
 async def secure(
@@ -128,10 +177,18 @@ async def secure(
     try:
         await secured.do_handshake()
     except trio.BrokenResourceError as exc:
-        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            await stream.send_all(making.outgoing.read())  # the alert that tells the peer why
-        raise as_os_error(exc, "the peer ended the connection during the TLS handshake") from exc
-    return secured
+        # A peer that was not there any more to be told is not the cause.
+        cause = making.made.failure or as_os_error(exc, "the peer ended the connection during the TLS handshake")
+    else:
+        return secured
+    raise cause
+
+
+def tls_of(stream: trio.abc.Stream) -> ssl_module.SSLObject | None:
+    """Return the TLS of a stream, of `secure` or another `trio.SSLStream`; None without TLS."""
+    found: Any = getattr(stream, "_ssl_object", None)  # `trio.SSLStream` shows its methods only
+    tls: ssl_module.SSLObject | None = found.tls if isinstance(found, _Object) else found
+    return tls
 
 
 def as_os_error(exc: BaseException, other: str) -> OSError:

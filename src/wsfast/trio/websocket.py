@@ -38,7 +38,7 @@ from wsfast.shell import Pieces, Shell
 
 from ..telling import tell
 from .line import Line
-from .stream import CHUNK, Transport, close_now
+from .stream import CHUNK, Transport, close_now, tls_of
 
 if TYPE_CHECKING:
     import ssl
@@ -179,8 +179,7 @@ class WebSocket(Shell):
 
         It is there in a server's hooks too.
         """
-        found: ssl.SSLObject | None = getattr(self._stream, "_ssl_object", None)  # a `trio.SSLStream` shows its methods
-        return found
+        return tls_of(self._stream)
 
     @property
     def buffered_amount(self) -> int:
