@@ -177,7 +177,7 @@ def test_forwarded(serving: Any) -> None:
         (["Forwarded: for=6.6.6.6", 'FORWARDED: For="[2001:DB8::1]:47"'], ("2001:db8::1", 47, 0, 0)),
         (['Forwarded: for="[2001:db8::1]:_x", for="[fd00::2]"'], ("2001:db8::1", 0, 0, 0)),
         (["Forwarded: for=127.0.0.1", "Forwarded: for=203.0.113.5;by=_me"], ("203.0.113.5", 0)),
-        (['Forwarded: for="6.6.6.6', "Forwarded: for=203.0.113.5"], None),
+        (['Forwarded: for="6.6.6.6', "Forwarded: for=203.0.113.5"], ("203.0.113.5", 0)),
         (["Forwarded: for=_hidden", "Forwarded: for=10.0.0.2"], ("10.0.0.2", 0)),
         (["Forwarded: for=203.0.113.5, for=unknown"], None),
         (["Forwarded: for=6.6.6.6", "X-Forwarded-For: 203.0.113.5"], None),

@@ -8,7 +8,7 @@ trusted.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final, NamedTuple, TypeAlias
 
@@ -195,47 +195,57 @@ def forwarded_for(headers: CIMultiDictProxy[str], trusted: Networks) -> Address 
         found.append(_last_untrusted(_of_forwarded(",".join(headers.getall("Forwarded"))), trusted))
     if "X-Forwarded-For" in headers:
         nodes = ",".join(headers.getall("X-Forwarded-For")).split(",")
-        found.append(_last_untrusted([node.strip("\t ") for node in nodes], trusted))
+        found.append(_last_untrusted([node.strip("\t ") for node in reversed(nodes)], trusted))
     if not found or (len(found) == 2 and (not found[0] or not found[1] or found[0][0] != found[1][0])):
         return None
     return found[0]
 
 
-def _of_forwarded(value: str) -> list[str | None]:
-    """Return the value of "for" in each element of Forwarded; None for an element without a valid one."""
-    nodes: list[str | None] = []
-    position = 0
+def _of_forwarded(value: str) -> Iterator[str | None]:
+    """Return the value of "for" in each element of Forwarded, from the last one on; None for one without a valid one.
+
+    Elements are separated by commas that are not quoted. Which ones are quoted cannot be told from the beginning, where
+    the client may have opened a quoted string that it does not close. So the last element is the shortest end of the
+    value that is an element: what begins within a quoted string is none, having an odd number of quotation marks.
+    """
+    end = len(value)
+    while end >= 0:
+        start = end
+        element = None
+        while element is None and start >= 0:
+            start = value.rfind(",", 0, start)
+            element = _element(value, start + 1, end)
+        yield element or None
+        end = start
+
+
+def _element(value: str, position: int, end: int) -> str | None:
+    """Return the value of "for" in one element of Forwarded, or "" without a valid one; None if it is no element."""
     node: str | None = None
-    while (position := _skip(value, position)) < len(value):
-        match = _PAIR.match(value, position)
-        if match is None:
-            if value[position] not in ",;":
-                # What comes before it was added earlier, and cannot be told from what comes after it.
-                return [None]
-        else:
+    while (position := _skip(value, position, end)) < end:
+        match = _PAIR.match(value, position, end)
+        if match is not None:
             if match[1].lower() == "for":
                 # RFC 7239, 4: "Each parameter MUST NOT occur more than once per field-value." Two are as none.
                 given = match[2] if match[3] is None else re.sub(r"\\(.)", r"\1", match[3])
                 node = given if node is None else ""
             position = match.end()
-        if position < len(value):
-            if value[position] == ",":
-                nodes.append(node)
-                node = None
-            elif value[position] != ";":
-                return [None]
+        if position < end:
+            if value[position] != ";":
+                return None
             position += 1
-    return [*nodes, node]
+    return node or ""
 
 
-def _skip(value: str, position: int) -> int:
-    match = _SPACES.match(value, position)
+def _skip(value: str, position: int, end: int) -> int:
+    match = _SPACES.match(value, position, end)
     return position if match is None else match.end()
 
 
-def _last_untrusted(nodes: list[str | None] | list[str], trusted: Networks) -> Address | None:
+def _last_untrusted(nodes: Iterable[str | None], trusted: Networks) -> Address | None:
+    """Return the first address that is not trusted, of nodes from the last one on."""
     found: Address | None = None
-    for node in reversed(nodes):
+    for node in nodes:
         parsed = None if node is None else _node(node)
         if parsed is None:
             break  # RFC 7239, 6.2 and 6.3: "unknown", or a name of the proxy's own
