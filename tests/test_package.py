@@ -21,6 +21,7 @@ import wsfast
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+WORKFLOW = ROOT / ".github/workflows/wheels.yml"
 EXTENSIONS = {
     "_codec",
     "asyncio/_channel",
@@ -125,6 +126,38 @@ def test_an_unusable_extension_is_an_error(name: str, how: str, tmp_path: Path) 
     if how == "missing":
         pure = {"PYTHONPATH": str(tmp_path), "WSFAST_PURE_PYTHON": "1"}
         assert run(sys.executable, "-c", program, **pure) == "imported\n"
+
+
+@pytest.mark.package
+@pytest.mark.skipif(not WORKFLOW.exists(), reason="the sdist has no workflows")
+def test_the_workflow_makes_wheels_for_every_interpreter_and_platform(tmp_path: Path) -> None:
+    """As cibuildwheel understands its options and the configuration: each release of it that the workflow installs."""
+    workflow = WORKFLOW.read_text()
+    archs: dict[str, list[str]] = {"ubuntu": [], "macos": [], "windows": []}
+    for system, named in re.findall(r'- { os: (\w+)-\S+, archs: "?([\w ]+)"? }', workflow):
+        archs[system] += named.split()
+    said: list[str] = []
+    steps = re.findall(
+        r'- run: python -m pip install "(cibuildwheel.*)"\n'
+        r" +- run: python -m cibuildwheel .*\n"
+        r"(?: +env:\n)?((?: +CIBW_.*\n)*)",
+        workflow,
+    )
+    for number, (requirement, variables) in enumerate(steps):
+        folder = tmp_path / str(number)
+        venv.create(folder, with_pip=True)
+        python = folder / "bin" / "python"
+        run(python, "-m", "pip", "install", "-q", requirement)
+        environment = dict(re.findall(r'(CIBW_\w+): "?([^"\n]*)', variables))
+        for system, named in archs.items():
+            platform = "linux" if system == "ubuntu" else system
+            command = (python, "-m", "cibuildwheel", "--print-build-identifiers", "--platform", platform)
+            said += run(*command, "--archs", " ".join(named), ROOT, **environment).split()
+    linux = ("x86_64", "i686", "aarch64", "armv7l", "ppc64le", "s390x")
+    platforms = [f"{libc}_{arch}" for libc in ("manylinux", "musllinux") for arch in linux]
+    platforms += ["macosx_x86_64", "macosx_arm64", "win_amd64", "win_arm64"]
+    interpreters = ("cp311", "cp312", "cp313", "cp313t", "cp314", "cp314t", "cp315", "cp315t")
+    assert sorted(said) == sorted(f"{each}-{platform}" for each in interpreters for platform in platforms)
 
 
 @pytest.mark.package
