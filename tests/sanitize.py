@@ -25,7 +25,7 @@ if __package__:
     sys.path.insert(0, os.path.dirname(__file__))
 
 from interpreters.debian import SANITIZED, SUPPRESSIONS
-from interpreters.found import ROOT, ask, environment, make_environment
+from interpreters.found import ROOT, ask, environment, make_c, make_environment
 from interpreters.suite import FEW
 
 NAMES = [
@@ -63,13 +63,14 @@ def build(folder: Path, python: Path = Path(sys.executable), sanitizers: str = "
 
     Args:
         folder: where.
-        python: for which interpreter; it needs Cython and setuptools.
+        python: for which interpreter; it needs Cython and setuptools, and so does this one.
         sanitizers: what `WSFAST_SANITIZE` is.
     """
     shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("*.so", "__pycache__", "*.egg-info"))
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         if (ROOT / name).exists():
             shutil.copy(ROOT / name, folder)
+    make_c(Path(sys.executable), folder)  # on an interpreter with a sanitizer, Cython takes ten minutes
     environ = {**os.environ, "WSFAST_SANITIZE": sanitizers, "TSAN_OPTIONS": "report_bugs=0"}
     command = [str(python), "setup.py", "-q", "build_ext", "--inplace"]
     subprocess.run(command, cwd=folder, env=environ, check=True)
@@ -111,6 +112,7 @@ def threads(name: str, arguments: list[str]) -> int:
             TSAN_OPTIONS=" ".join(f"{option}={value}" for option, value in options.items()),
             PYTHONPATH=str(source),
             PYTHON_GIL="0",
+            WSFAST_TEST_LOOPS="asyncio",  # no wheel of uvloop has the sanitizer
             PYTHONDONTWRITEBYTECODE="1",
         )
         command = [python, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *(arguments or THREADS)]

@@ -14,7 +14,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from .found import CACHE, Interpreter, copy_sources, environment, make_environment, run
+from .found import CACHE, Interpreter, copy_sources, environment, make_c, make_environment
 
 TARGETS = (
     "x86_64-linux-gnu",
@@ -162,8 +162,7 @@ def main(interpreter: Interpreter, names: list[str], *, strict: bool, look: bool
         folder = Path(temporary)
         source = copy_sources(folder / "source")
         tools = make_environment(interpreter, folder / "tools", "cython>=3.1", "setuptools>=77", "ziglang")
-        # Only what Cython makes of them is wanted: `true` stands for the compiler.
-        run(tools, "setup.py", "-q", "build_ext", "-b", folder / "lib", cwd=source, CC="true", LDSHARED="true")
+        make_c(tools, source)
         package = source / "src" / "wsfast"
         generated = sorted((source / "build").rglob("*.c"))
         assert len(generated) == len(list(package.rglob("*.pyx")))

@@ -142,3 +142,14 @@ def copy_sources(target: Path) -> Path:
     skipped = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "node_modules", "__pycache__", "*.so")
     shutil.copytree(ROOT, target, ignore=skipped)
     return target
+
+
+def make_c(python: Path, source: Path) -> None:
+    """Have Cython make the C files of a copy of the sources, in its folder `build`; nothing is compiled.
+
+    Args:
+        python: of an environment that has Cython and setuptools.
+        source: the copy.
+    """
+    build = ("build_ext", "-b", source / "build" / "lib")
+    run(python, "setup.py", "-q", *build, cwd=source, CC="true", LDSHARED="true")  # `true` stands for the compiler
