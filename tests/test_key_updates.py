@@ -83,7 +83,9 @@ class Flooder:
     def flood(self) -> tuple[str, int]:
         """Ask for new keys without reading; return how that ended and how many bytes had been sent to this peer."""
         openssl = library()
-        inner = ctypes.c_void_p.from_address(id(self.tls._sslobj) + 3 * ctypes.sizeof(ctypes.c_void_p))  # type: ignore[attr-defined]
+        # Behind what each object has, and its `Socket`.
+        place = id(self.tls._sslobj) + object.__basicsize__ + ctypes.sizeof(ctypes.c_void_p)  # type: ignore[attr-defined]
+        inner = ctypes.c_void_p.from_address(place)
         self.sock.settimeout(1)
         try:
             for _ in range(MOST):

@@ -103,7 +103,8 @@ def run_tests(
             certificates.mkdir()
             run(make_environment(other, folder / "tools", "cryptography>=42"), "tests/certificates.py", certificates)
             environ |= {"WSFAST_TEST_CERTIFICATES": str(certificates), "WSFAST_TEST_LOOPS": "asyncio"}
-        command: list[str | Path] = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+        # Each test is named as it ends, so that a crash tells where it came from.
+        command: list[str | Path] = [python, "-m", "pytest", "-v", "-p", "no:cacheprovider"]
         if jobs > 1:
             command += ["-n", str(jobs), "--dist", "loadfile"]
         command += ["-m", "not package and not autobahn and not browser and not node and not programs"]
