@@ -87,15 +87,18 @@ class Rules:
     Attributes:
         known: the rules of each topic, by its name: ``rules.known[name]`` is `of` without a call of Python for a name
             that was asked for lately.
-        presence: whether any topic has presence.
     """
 
     def __init__(self) -> None:
         self._exact: dict[str, Rule] = {}
         self._prefixes: list[tuple[str, Rule]] = []  # the longest first
         self.known: dict[str, Rule] = _Known(self._find)
-        self.presence: bool = False
         self._default = Rule()
+
+    @property
+    def presence(self) -> bool:
+        """Whether any topic has presence."""
+        return any(rule.presence for rule in (*self._exact.values(), *(rule for _, rule in self._prefixes)))
 
     def add(self, pattern: str, rule: Rule) -> None:
         """Add a rule for a name, or for a prefix with ``*`` behind it.
@@ -117,7 +120,6 @@ class Rules:
             raise ValueError(f"{pattern!r} has a rule already")
         else:
             self._exact[pattern] = rule
-        self.presence = self.presence or rule.presence
         self.known.clear()
 
     def of(self, name: str) -> Rule:
