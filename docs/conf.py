@@ -5,6 +5,7 @@ browser, and furo works on phones, in the dark and without JavaScript.
 """
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -80,9 +81,22 @@ def _mend_navigation(app: Sphinx, page: str, template: str, context: dict[str, A
     context["furo_navigation_tree"] = tree.replace('role="heading"', 'role="heading" aria-level="2"')
 
 
+def _mend_markup(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """Mend what a screen reader would stumble over: an empty header of a table, and a list whose terms are missing."""
+    body = re.sub(r"<th [^>]*>(?:<p></p>)?</th>", "<td></td>", context.get("body", ""))
+    context["body"] = re.sub(r'<dt class="sig .*?</dt>', _mend_signature, body, flags=re.DOTALL)
+
+
+def _mend_signature(found: re.Match[str]) -> str:
+    """Sphinx makes each parameter a definition of nothing."""
+    text = found[0].replace("<dl>", '<div class="sig-parameters">').replace("</dl>", "</div>")
+    return text.replace("<dd>", "<div>").replace("</dd>", "</div>")
+
+
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
     app.connect("html-page-context", _mend_navigation, priority=900)
+    app.connect("html-page-context", _mend_markup)
 
 
 linkcheck_timeout = 20

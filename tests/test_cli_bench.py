@@ -35,6 +35,23 @@ def test_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown.err == ""  # the bar is for terminals
 
 
+def test_the_run_in_the_docs_has_the_form_of_a_real_one(capsys: pytest.CaptureFixture[str]) -> None:
+    def form(text: str) -> list[str]:
+        """Return the lines without their figures, in which each run is different."""
+        text = re.sub(r"\S*\d\S*(?: (?:us|ms|s)\b)?", "0", re.sub(r"^  <= .*\n", "", text, flags=re.MULTILINE))
+        return [" ".join(line.split()) for line in text.splitlines()]
+
+    page = (Path(__file__).parent.parent / "docs" / "reference" / "command-line.md").read_text()
+    found = re.search(r"<!-- recorded: tests/test_cli_bench.*\n```text\n((?:.*\n)*?)```", page)
+    assert found is not None
+    assert max(map(len, found[1].splitlines())) <= 80
+    with running() as served:
+        assert main(["bench", "--connections", "20", "--rate", "5000", "--duration", "0.3", served.uri]) == 0
+    shown = capsys.readouterr().out
+    assert form(shown) == form(found[1])
+    assert "  <= " in shown
+
+
 def test_a_server_that_answers(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """Its answers are another text than the question; what it is asked is given on the command line and in a file."""
     asked = set()
@@ -56,7 +73,7 @@ def test_a_server_that_answers(capsys: pytest.CaptureFixture[str], tmp_path: Pat
         assert main(["bench", "--any-answer", "--require", "p99<1us", *given]) == 1
         shown = capsys.readouterr()
         assert "text messages of 8.0 bytes on average" in shown.out
-        assert " MB/s received " in shown.out
+        assert " MB/s received\n" in shown.out
         assert re.fullmatch(r"wsfast: required p99<1us: [\d.]+ [mu]?s\n", shown.err)
     assert asked == {"a", '{"op": "b"}', '{"op": "é"}'}
 
@@ -214,7 +231,7 @@ def test_beside_an_earlier_run(capsys: pytest.CaptureFixture[str], tmp_path: Pat
         assert main(["bench", "--duration", "0.1", "--compare", str(file), served.uri]) == 0
         shown = capsys.readouterr().out
         assert re.search(r"messages/s +[\d,]+ -> +[\d,]+ +[+-][\d.]+%", shown)
-        assert "under load   p50 " in shown
+        assert re.search(r"^under load   min .*   p50 ", shown, re.MULTILINE)
         assert "  <= " in shown
         assert "connections" not in shown, "nothing was measured in another way"
         assert (

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import pty
+import re
 import signal
 import socket
 import subprocess
@@ -15,7 +16,7 @@ import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -369,6 +370,20 @@ def test_output_that_cannot_be_written(server: Running, command: str) -> None:
     assert done.stderr == b"wsfast: cannot write to standard output: No space left on device\n"
 
 
+@pytest.mark.parametrize("arguments", [["bench", "--duration", "0.05", "URI"], ["serve", "--port", "0"]], ids=" ".join)
+def test_a_reader_that_has_left_ends_the_program_without_a_word(server: Running, arguments: list[str]) -> None:
+    """As `head` does, which has seen enough."""
+    command = [sys.executable, "-m", "wsfast", *(server.uri if word == "URI" else word for word in arguments)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        told = process.stderr.read().decode()
+        assert process.wait(PATIENCE) == 1
+    assert "cannot write" not in told
+    assert "Traceback" not in told
+
+
 def test_output_that_is_closed(server: Running) -> None:
     shell = ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-m", "wsfast", "--linger", "0.3", server.uri]
     done = subprocess.run(shell, input=b"hi\n", stderr=subprocess.PIPE, timeout=30, check=False)
@@ -615,11 +630,27 @@ def test_messages_that_are_given_in_place_of_an_input(server: Running) -> None:
 
 
 def test_a_line_of_json_for_each_message(server: Running) -> None:
-    before = datetime.now()
+    before = datetime.now(UTC) - timedelta(milliseconds=1)  # the time is in whole ones
     done = client("--json", "--answers", "2", "--send", "two\nlines", "--send", "✓", server.uri)
     first, second = (json.loads(line) for line in done.stdout.splitlines())
     assert (first["kind"], first["text"], second["text"]) == ("received", "two\nlines", "✓")
-    assert before <= datetime.fromisoformat(first["time"]) <= datetime.now()
+    assert before <= datetime.fromisoformat(first["time"]) <= datetime.now(UTC)
+    assert re.fullmatch(r"[\d-]{10}T[\d:]{8}\.\d{3}[+-]\d\d:\d\d", first["time"]), "what time zone it is in"
+
+
+def test_lines_of_json_in_a_terminal(server: Running) -> None:
+    """It shows what a pipe would get."""
+    master, slave = pty.openpty()
+    try:
+        command = [sys.executable, "-m", "wsfast", "--json", "--answers", "1", server.uri]
+        os.write(master, b"hi\n")
+        done = subprocess.run(command, stdin=slave, stdout=slave, stderr=slave, timeout=PATIENCE, check=False)
+        shown = os.read(master, 65536)
+    finally:
+        os.close(master)
+        os.close(slave)
+    assert done.returncode == 0
+    assert [json.loads(line)["text"] for line in shown.splitlines() if line[:1] == b"{"] == ["hi"]
 
 
 @pytest.mark.parametrize("code", [1001, 1011, None], ids=str)

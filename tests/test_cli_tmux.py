@@ -25,11 +25,15 @@ pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is no
 PATIENCE = 20.0
 
 
+DOCS = Path(__file__).parent.parent / "docs"
+
+
 class Terminal:
     """A program in a terminal of 60 by 15 characters."""
 
     def __init__(self, path: Path) -> None:
         self._tmux = ["tmux", "-S", str(path), "-f", "/dev/null"]
+        self.options: tuple[str, ...] = ("-x", "60", "-y", "15")
 
     def _run(self, *arguments: str) -> str:
         done = subprocess.run([*self._tmux, *arguments], capture_output=True, text=True, check=True, timeout=PATIENCE)
@@ -42,7 +46,7 @@ class Terminal:
         shown = [] if time else ["--no-time"]
         command = shlex.join([sys.executable, "-m", "wsfast", "connect", *shown, *arguments])
         # `cat` keeps the terminal, and shows what the program left in it.
-        self._run("new-session", "-d", "-x", "60", "-y", "15", f"env {variables} {command}; echo status $?; cat")
+        self._run("new-session", "-d", *self.options, f"env {variables} {command}; echo status $?; cat")
 
     def type(self, text: str) -> None:
         """Type text."""
@@ -96,6 +100,31 @@ def say(running_server: Running, text: str | bytes) -> None:
         await ws.send(text)
 
     running_server.call(send)
+
+
+def like(lines: list[str]) -> list[str]:
+    """Return lines without their numbers, which are others in each run."""
+    return [re.sub(r"\d[\d.,:]*", "0", line) for line in lines]
+
+
+def test_the_session_in_the_docs_is_a_real_one(terminal: Terminal, tmp_path: Path) -> None:
+    page = (DOCS / "reference" / "command-line.md").read_text()
+    found = re.search(r"<!-- recorded: tests/test_cli_tmux.*\n```text\n\$ .*\n((?:.*\n)*?)```", page)
+    assert found is not None
+    recorded = found[1].splitlines()
+    terminal.options = ("-x", "80", "-y", "40", "-c", str(tmp_path))
+    with running() as served:
+        terminal.start(served.uri.replace("localhost", "127.0.0.1"), time=True)
+        for number, line in enumerate(recorded):
+            if not line.startswith("> "):
+                continue
+            before = like(recorded[:number])
+            terminal.wait(lambda shown, before=before: like(shown) == [*before, ">"])  # type: ignore[misc]
+            terminal.type(line[2:])
+            terminal.press("Enter")
+        shown = terminal.wait(lambda shown: "status 0" in shown)
+    assert like(shown[: len(recorded)]) == like(recorded)
+    assert len((tmp_path / "session.jsonl").read_text().splitlines()) == 6
 
 
 def test_a_conversation(terminal: Terminal, server: Running) -> None:
@@ -226,7 +255,7 @@ def test_commands(terminal: Terminal, server: Running, tmp_path: Path) -> None:
 
     enter("/ping", "* round trip ")
     enter("/binary 48 69", "< (2 bytes) 48 69")
-    enter("/stats", "* sent: 1 messages, ")
+    enter("/stats", "* sent: 1 message, ")
     enter("/binary x", "! expected pairs of hexadecimal digits")
     enter(f"/file {file}", "< (2 bytes) 00 01")
     enter("/file /nonexistent", "! cannot read '/nonexistent': No such file")

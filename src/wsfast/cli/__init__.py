@@ -118,6 +118,10 @@ def _run(given: list[str]) -> int:
     try:
         status = command(args)
         sys.stdout.flush()
+    except BrokenPipeError:
+        # Who read standard output has gone, as `head` does, and knows why.
+        discard_output()
+        return 1
     except OSError as exc:
         # Of standard output, such as a full disk: what the network raises, the commands tell by themselves.
         complain(f"cannot write to standard output: {exc.strerror or exc}")

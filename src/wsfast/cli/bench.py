@@ -59,6 +59,12 @@ _REDRAW: Final = 0.1
 _PERCENTILES: Final = (50.0, 90.0, 95.0, 99.0, 99.9, 99.99)
 _LATENCIES: Final = ("min", "mean", *(f"p{percent:g}" for percent in _PERCENTILES), "max")
 """The figures of latency that ``--require`` knows."""
+_GRID: Final = (
+    ("under load", ("min", "p50", "p99")),
+    ("", ("mean", "p90", "p99.9")),
+    ("", ("max", "p95", "p99.99")),
+)
+"""Where the figures of latency stand."""
 _REASONS: Final = 5
 """Reasons for failed connections that are told one by one; ``--json`` tells all."""
 _LOOK: Final = 0.2
@@ -741,18 +747,18 @@ def _print(args: argparse.Namespace, results: dict[str, Any]) -> None:
     else:
         mean = " on average" if isinstance(results["size"], float) else ""
         print(f"{results['uri']}: {kind} messages of {results['size']} bytes{mean}, {results['codec']} codec")
-        print(
-            f"round trip   median {trip['median_us']:.0f} us   min {trip['min_us']:.0f} us"
-            f"   p99 {trip['p99_us']:.0f} us   max {trip['max_us']:.0f} us   ({trip['count']} messages)"
+        figures = "   ".join(
+            f"{name} {_duration(trip[f'{name}_us'] / 1e6)}" for name in ("median", "min", "p99", "max")
         )
-    how = f"{rate['connections']} x {rate['window']} on their way"
+        print(f"round trip   {figures}\n             {trip['count']:,} messages, one at a time")
+    how = f"{_connections(rate['connections'])}, {rate['window']} messages of each on their way"
     if trip is None:
-        how = f"{rate['messages']} messages came"
+        how = f"{rate['messages']:,} messages came"
     elif "rate" in rate:
         how = f"of {rate['rate']:,.0f} that were asked for, over {_connections(rate['connections'])}"
     way = "received" if args.any_answer or trip is None else "each way"
     megabytes = f"{rate['mb_per_second']:,.1f} MB/s {way}"
-    print(f"throughput   {rate['messages_per_second']:,.0f} messages/s   {megabytes}   ({how})")
+    print(f"throughput   {rate['messages_per_second']:,.0f} messages/s   {megabytes}\n             {how}")
     opening = results.get("opening")
     if opening is not None and rate["connections"] > 1:
         print(
@@ -771,9 +777,9 @@ def _print(args: argparse.Namespace, results: dict[str, Any]) -> None:
         print(f"unanswered   {results['unanswered']:,} messages, {when}")
     if latency is None:
         return
-    shown = "   ".join(f"p{percent:g} {_duration(latency[f'p{percent:g}_us'] / 1e6)}" for percent in _PERCENTILES)
-    print(f"under load   {shown}   max {_duration(latency['max_us'] / 1e6)}")
-    print(f"             mean {_duration(latency['mean_us'] / 1e6)}   min {_duration(latency['min_us'] / 1e6)}")
+    for title, names in _GRID:
+        cells = (f"{name:<6} {_duration(latency[f'{name}_us'] / 1e6):>7}" for name in names)
+        print(f"{title:<13}" + "   ".join(cells))
     for line in _drawn([(bound / 1e6, count) for bound, count in latency["histogram"]]):
         print(line)
 

@@ -163,7 +163,7 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
     group.add_argument(
         "--json",
         action="store_true",
-        help="in a pipe, write each message as a line of JSON, with the time, and binary ones in base64",
+        help="write each message as a line of JSON, with the time, and binary ones in base64; in a terminal too",
     )
     group.add_argument(
         "-v", "--verbose", action="store_true", help="tell on stderr about opening and closing, in a pipe too"
@@ -182,7 +182,8 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         The exit status; see the module.
     """
-    interactive = args.send is None and sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
+    interactive = args.send is None and not args.json
+    interactive = interactive and sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
     try:
         options = connection_options(args)
     except OSError as exc:
@@ -214,7 +215,7 @@ def _write_message(message: str | bytes, args: argparse.Namespace) -> None:
 def _record(at: datetime, kind: str, message: str | bytes) -> str:
     """Return a message as a line of JSON; its kind is "received" or "sent"."""
     what = {"text": message} if isinstance(message, str) else {"base64": base64.b64encode(message).decode()}
-    return json.dumps({"time": at.isoformat(), "kind": kind, **what}) + "\n"
+    return json.dumps({"time": at.astimezone().isoformat(timespec="milliseconds"), "kind": kind, **what}) + "\n"
 
 
 def _shown(message: str | bytes, *, columns: int | None = None) -> list[str]:
@@ -567,11 +568,10 @@ class _Conversation:
 def _counted(ws: WebSocket) -> list[str]:
     """Return what came and went over a connection, in words."""
     counts = ws.counters
-    lines = [
-        f"{kind}: {counts[f'messages_{kind}']:,} messages, {counts[f'bytes_{kind}']:,} bytes,"
-        f" {counts[f'pings_{kind}']:,} pings"
-        for kind in ("received", "sent")
-    ]
+    lines = []
+    for kind in ("received", "sent"):
+        numbers = [(counts[f"{what}s_{kind}"], what) for what in ("message", "byte", "ping")]
+        lines.append(f"{kind}: " + ", ".join(f"{number:,} {what}{'s' * (number != 1)}" for number, what in numbers))
     if ws.latency:
         lines.append(f"latest round trip: {ws.latency * 1000:.2f} ms")
     return lines
