@@ -6,10 +6,12 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 from asgi_helpers import Receive, Scope, Send, accept, running
+from raw import open_raw
 from shared import until
 
 from wsfast.asgi import of
@@ -169,13 +171,15 @@ async def test_what_was_unsent_before_counts() -> None:
         await until(lambda: protocol.told == ["resume"])
 
 
-async def test_a_connection_that_cannot_be_moved_yet() -> None:
-    """Of an ASGI application, whose peer does not read."""
-    behind = asyncio.Event()
+async def test_a_connection_that_cannot_be_moved_yet(tmp_path: Path) -> None:
+    """Of an ASGI application, whose peer does not read. A Unix socket takes no more by itself, as one of TCP may."""
+    path = str(tmp_path / "socket")
+    reads_no_more, behind = asyncio.Event(), asyncio.Event()
     big: list[bytes] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await accept(receive, send)
+        await reads_no_more.wait()
         ws = of(scope)
         transport = ws._channel.transport
         assert isinstance(transport, Backlog)
@@ -195,8 +199,13 @@ async def test_a_connection_that_cannot_be_moved_yet() -> None:
         behind.set()
         await sending
 
-    async with running(app) as run, await run.connect() as client:
+    async with running(app, uds=path), await open_raw(unix=path) as client:
+        await client.handshake()
+        peer: Any = client.writer.transport
+        peer.pause_reading()
+        reads_no_more.set()
         await asyncio.wait_for(behind.wait(), 10)
+        peer.resume_reading()
         for message in (*big, *(f"{number:04}" for number in range(500)), "after"):
             assert await client.receive_message() == message
         assert (await client.receive_close())[0] == 1000
