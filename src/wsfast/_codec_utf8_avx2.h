@@ -226,9 +226,29 @@ WSF_TARGET_BMI2 static size_t wsf_utf8_decode_bmi2(uint8_t **out, int width, con
          : width == 2 ? wsf_utf8_decode_blocks_bmi2(out, 2, s, n) : wsf_utf8_decode_blocks_bmi2(out, 4, s, n);
 }
 
+/* Each character takes a byte, and one more from 0x80, 0x800 and 0x10000 on: of a block, the comparisons with all three
+ * are packed into one mask, whose bits are counted. */
 WSF_TARGET_AVX2 static size_t wsf_utf8_length_avx2(const void *text, int width, size_t n)
 {
-    return wsf_utf8_length_plain(text, width, n);
+    const uint8_t *s = (const uint8_t *)text;
+    const size_t step = 32u / (unsigned)width;
+    size_t i, length = 0;
+    for (i = 0; i + step <= n; i += step) {
+        const __m256i c = _mm256_loadu_si256((const __m256i *)(s + i * (unsigned)width));
+        __m256i more = c;
+        if (width == 2) {
+            const __m256i two = _mm256_set1_epi16(0x80), three = _mm256_set1_epi16(0x800);
+            more = _mm256_packs_epi16(
+                _mm256_cmpeq_epi16(_mm256_max_epu16(c, two), c), _mm256_cmpeq_epi16(_mm256_max_epu16(c, three), c));
+        } else if (width == 4) {
+            more = _mm256_packs_epi16(
+                _mm256_packs_epi32(
+                    _mm256_cmpgt_epi32(c, _mm256_set1_epi32(0x7F)), _mm256_cmpgt_epi32(c, _mm256_set1_epi32(0x7FF))),
+                _mm256_packs_epi32(_mm256_cmpgt_epi32(c, _mm256_set1_epi32(0xFFFF)), _mm256_setzero_si256()));
+        }
+        length += step + (size_t)_mm_popcnt_u32((unsigned)_mm256_movemask_epi8(more));
+    }
+    return length + wsf_utf8_length_plain(s + i * (unsigned)width, width, n - i);
 }
 
 /* Write the bytes of v that are set in `valid`, and up to eight in vain; return behind them. */
