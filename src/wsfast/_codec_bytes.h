@@ -64,30 +64,9 @@ WSF_MASK_BLOCKS(wsf_mask_blocks_avx2, __attribute__((target("avx2"))), wsf_wide3
 #define WSF_AVX512 64
 #endif
 
-enum { WSF_PLAIN, WSF_HAS_AVX2, WSF_HAS_BMI2, WSF_HAS_AVX512 };
+enum { WSF_PLAIN, WSF_HAS_AVX2, WSF_HAS_AVX512 };
 
-static int wsf_level = WSF_PLAIN;
-
-/* Choose the best of the levels that the processor has, up to `most`, and return it; once, before anything else. */
-static int wsf_choose(int most)
-{
-    int level = WSF_PLAIN;
-#ifdef WSF_AVX2
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("popcnt"))
-        level = WSF_HAS_AVX2;
-    /* Zen 1 and 2 have pext in microcode, slower than what it would replace. */
-    if (level == WSF_HAS_AVX2 && __builtin_cpu_supports("bmi2") && !__builtin_cpu_is("amdfam17h"))
-        level = WSF_HAS_BMI2;
-#endif
-#ifdef WSF_AVX512
-    if (level == WSF_HAS_BMI2 && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")
-        && __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2"))
-        level = WSF_HAS_AVX512;
-#endif
-    wsf_level = level < most ? level : most;
-    return wsf_level;
-}
+static int wsf_level = WSF_PLAIN; /* set by `wsf_choose` */
 
 /* XOR n bytes with a four-byte key from its first byte on (RFC 6455, 5.3), dst == src allowed.
  * Returns an OR of all bytes written: its top bits are clear if all of them are ASCII. */

@@ -1,11 +1,11 @@
-/* The loops over text of the codec, and the choice among those that this processor has (`wsf_level`).
+/* The loops over text of the codec, and the choice among those that this processor has.
  *
- *                 plain C                  AVX2                    AVX2 and a fast BMI2   AVX-512 VBMI2
- *     check       wsf_utf8_check_bytes     wsf_utf8_blocks_avx2    as AVX2                wsf_utf8_check_avx512
- *     measure     wsf_utf8_measure_plain   wsf_utf8_measure_avx2   as AVX2                within the check
- *     decode      wsf_utf8_decode1, 2, 4   as plain C              wsf_utf8_decode_bmi2   wsf_utf8_decode_avx512
- *     length      wsf_utf8_length_plain    wsf_utf8_length_avx2    as AVX2                wsf_utf8_length_avx512
- *     encode      wsf_utf8_encode1, 2, 4   as plain C              wsf_utf8_encode_bmi2   wsf_utf8_encode_avx512
+ *                 plain C                  AVX2                      AVX-512 VBMI2
+ *     check       wsf_utf8_check_bytes     wsf_utf8_blocks_avx2      wsf_utf8_check_avx512
+ *     measure     wsf_utf8_measure_plain   wsf_utf8_measure_avx2     within the check
+ *     decode      wsf_utf8_decode1, 2, 4   wsf_utf8_decode_avx2      wsf_utf8_decode_avx512
+ *     length      wsf_utf8_length_plain    wsf_utf8_length_avx2      wsf_utf8_length_avx512
+ *     encode      wsf_utf8_encode1, 2, 4   wsf_utf8_encode_avx2      wsf_utf8_encode_avx512
  *
  * What decodes takes UTF-8 that was checked; what encodes takes text without surrogates. Memory is neither read nor
  * written beyond the lengths that are given.
@@ -16,6 +16,27 @@
 #include "_codec_utf8_plain.h"
 #include "_codec_utf8_avx2.h"
 #include "_codec_utf8_avx512.h"
+
+/* Choose the best of the levels that the processor has, up to `most`, and return it; once, before anything else. */
+static int wsf_choose(int most)
+{
+    int level = WSF_PLAIN;
+#ifdef WSF_AVX2
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("popcnt")) {
+        level = WSF_HAS_AVX2;
+        wsf_fill_places();
+    }
+#endif
+#ifdef WSF_AVX512
+    if (level == WSF_HAS_AVX2 && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("avx512bw")
+        && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vbmi")
+        && __builtin_cpu_supports("avx512vbmi2"))
+        level = WSF_HAS_AVX512;
+#endif
+    wsf_level = level < most ? level : most;
+    return wsf_level;
+}
 
 /* Count the characters of n bytes of UTF-8, and store the largest byte. */
 static inline size_t wsf_utf8_measure(const uint8_t *s, size_t n, uint8_t *largest)
@@ -70,8 +91,8 @@ static inline void wsf_utf8_decode(void *text, int width, const uint8_t *s, size
     }
 #endif
 #ifdef WSF_AVX2
-    if (wsf_level >= WSF_HAS_BMI2)
-        done = wsf_utf8_decode_bmi2(&out, width, s, n);
+    if (wsf_level >= WSF_HAS_AVX2)
+        done = wsf_utf8_decode_avx2(&out, width, s, n);
 #endif
     if (width == 1)
         wsf_utf8_decode1(out, s + done, n - done);
@@ -106,8 +127,8 @@ static inline void wsf_utf8_encode(uint8_t *out, const void *text, int width, si
     }
 #endif
 #ifdef WSF_AVX2
-    if (wsf_level >= WSF_HAS_BMI2)
-        done = wsf_utf8_encode_bmi2(&out, text, width, n);
+    if (wsf_level >= WSF_HAS_AVX2)
+        done = wsf_utf8_encode_avx2(&out, text, width, n);
 #endif
     if (width == 1)
         wsf_utf8_encode1(out, (const uint8_t *)text + done, n - done);

@@ -1,8 +1,9 @@
-/* Text by AVX2: checking UTF-8 and measuring it; with a fast `pext` of BMI2, decoding and encoding it as well.
+/* Text by AVX2: checking, measuring, decoding and encoding it.
  *
  * Of a block, all characters are done at once, whatever their lengths. Each byte of a decoded character is put together
  * at the place of its last byte in UTF-8, and what is not at such a place is squeezed out; encoding puts the bytes of a
- * character into a lane of its own, at the end, and squeezes out what is in front. `pext` squeezes 8 bytes.
+ * character into a lane of its own, at the end, and squeezes out what is in front. A shuffle squeezes 8 places, by a
+ * table of which of them remain.
  */
 #ifndef WSFAST_CODEC_UTF8_AVX2_H
 #define WSFAST_CODEC_UTF8_AVX2_H
@@ -143,22 +144,58 @@ WSF_TARGET_AVX2 static size_t wsf_utf8_measure_avx2(const uint8_t *s, size_t n, 
     return length;
 }
 
-#define WSF_TARGET_BMI2 __attribute__((target("avx2,bmi,bmi2,popcnt")))
+/* For each set of 8 places, those that are in it, in order: of bytes, and of pairs of bytes. `wsf_choose` fills them. */
+static uint8_t wsf_places[256][8], wsf_pairs[256][16];
+
+static void wsf_fill_places(void)
+{
+    unsigned set, place;
+    for (set = 0; set < 256; set++) {
+        uint8_t *byte = wsf_places[set], *pair = wsf_pairs[set];
+        for (place = 0; place < 8; place++) {
+            if (set >> place & 1) {
+                *byte++ = (uint8_t)place;
+                *pair++ = (uint8_t)(2 * place);
+                *pair++ = (uint8_t)(2 * place + 1);
+            }
+        }
+    }
+}
+
+/* Of 32 bytes, the eight from 8 * k on, in the low half. */
+WSF_TARGET_AVX2 static WSF_ALWAYS_INLINE __m128i wsf_eight_avx2(__m256i v, int k)
+{
+    const __m128i half = k & 2 ? _mm256_extracti128_si256(v, 1) : _mm256_castsi256_si128(v);
+    return k & 1 ? _mm_srli_si128(half, 8) : half;
+}
+
+/* Of eight bytes, those of a set in front. */
+WSF_TARGET_AVX2 static WSF_ALWAYS_INLINE __m128i wsf_squeeze_avx2(__m128i eight, unsigned set)
+{
+    return _mm_shuffle_epi8(eight, _mm_loadl_epi64((const __m128i *)wsf_places[set]));
+}
+
+/* How many of the places in front of 8 * k are in a set of 32. */
+WSF_TARGET_AVX2 static WSF_ALWAYS_INLINE unsigned wsf_before_avx2(unsigned set, int k)
+{
+    return (unsigned)_mm_popcnt_u32(set & ((1u << 8 * k) - 1));
+}
 
 /* Decode while there are 64 bytes, of which 32 leave room for what is written in vain; return how many are done.
  * At the last byte of each character stand the low, the high and the top byte of its number. */
-WSF_TARGET_BMI2 static WSF_ALWAYS_INLINE size_t
-wsf_utf8_decode_blocks_bmi2(uint8_t **end, const int width, const uint8_t *s, size_t n)
+WSF_TARGET_AVX2 static WSF_ALWAYS_INLINE size_t
+wsf_utf8_decode_blocks_avx2(uint8_t **end, const int width, const uint8_t *s, size_t n)
 {
     const __m256i low2 = _mm256_set1_epi8(0x03), low4 = _mm256_set1_epi8(0x0F), low6 = _mm256_set1_epi8(0x3F);
     const __m256i last = _mm256_set1_epi8((char)0xBF), zero = _mm256_setzero_si256();
     __m256i before = zero;
     uint8_t *out = *end;
-    size_t i, k;
+    size_t i;
+    int k;
     for (i = 0; i + 64 <= n; i += 32) {
         const __m256i block = _mm256_loadu_si256((const __m256i *)(s + i));
-        __m256i back1, back2, ends, low, high = zero, top = zero, more;
-        uint64_t places[4], lows[4], highs[4], tops[4];
+        __m256i back1, back2, low, high = zero, top = zero, more, pairs[2] = {zero, zero};
+        unsigned places;
         if (!_mm256_movemask_epi8(block)) {
             for (k = 0; k < 32; k += 8) {
                 const __m128i part = _mm_loadl_epi64((const __m128i *)(s + i + k));
@@ -175,11 +212,10 @@ wsf_utf8_decode_blocks_bmi2(uint8_t **end, const int width, const uint8_t *s, si
         }
         back1 = wsf_back_avx2(before, block, 1);
         back2 = wsf_back_avx2(before, block, 2);
-        ends = _mm256_cmpgt_epi8(_mm256_loadu_si256((const __m256i *)(s + i + 1)), last);
+        places = (unsigned)_mm256_movemask_epi8(
+            _mm256_cmpgt_epi8(_mm256_loadu_si256((const __m256i *)(s + i + 1)), last));
         low = _mm256_or_si256(_mm256_and_si256(block, low6), _mm256_andnot_si256(low6, _mm256_slli_epi16(back1, 6)));
         low = _mm256_blendv_epi8(block, low, block);
-        _mm256_storeu_si256((__m256i *)places, ends);
-        _mm256_storeu_si256((__m256i *)lows, low);
         if (width > 1) {
             more = _mm256_cmpgt_epi8(_mm256_set1_epi8((char)0xC0), back1); /* there are three bytes, or four */
             back2 = _mm256_and_si256(back2, more);
@@ -187,7 +223,8 @@ wsf_utf8_decode_blocks_bmi2(uint8_t **end, const int width, const uint8_t *s, si
                 _mm256_and_si256(_mm256_srli_epi16(back1, 2), low4),
                 _mm256_andnot_si256(low4, _mm256_slli_epi16(back2, 4)));
             high = _mm256_blendv_epi8(zero, high, block);
-            _mm256_storeu_si256((__m256i *)highs, high);
+            pairs[0] = _mm256_unpacklo_epi8(low, high);
+            pairs[1] = _mm256_unpackhi_epi8(low, high);
         }
         if (width > 2) {
             const __m256i back3 = _mm256_slli_epi16(
@@ -195,44 +232,46 @@ wsf_utf8_decode_blocks_bmi2(uint8_t **end, const int width, const uint8_t *s, si
             top = _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi16(back2, 4), low2), back3);
             more = _mm256_and_si256(more, _mm256_cmpgt_epi8(_mm256_set1_epi8((char)0xC0), back2));
             top = _mm256_blendv_epi8(zero, _mm256_and_si256(top, more), block);
-            _mm256_storeu_si256((__m256i *)tops, top);
         }
         for (k = 0; k < 4; k++) {
-            const __m128i a = _mm_cvtsi64_si128((long long)_pext_u64(lows[k], places[k]));
+            const unsigned set = places >> 8 * k & 255;
+            uint8_t *to = out + (size_t)width * wsf_before_avx2(places, k);
             if (width == 1) {
-                _mm_storel_epi64((__m128i *)out, a);
+                _mm_storel_epi64((__m128i *)to, wsf_squeeze_avx2(wsf_eight_avx2(low, k), set));
             } else {
-                const __m128i b = _mm_cvtsi64_si128((long long)_pext_u64(highs[k], places[k]));
-                const __m128i both = _mm_unpacklo_epi8(a, b);
+                const __m128i both = _mm_shuffle_epi8(
+                    wsf_eight_avx2(pairs[k & 1], k & 2), _mm_loadu_si128((const __m128i *)wsf_pairs[set]));
                 if (width == 2) {
-                    _mm_storeu_si128((__m128i *)out, both);
+                    _mm_storeu_si128((__m128i *)to, both);
                 } else {
-                    const __m128i c = _mm_cvtepu8_epi16(_mm_cvtsi64_si128((long long)_pext_u64(tops[k], places[k])));
-                    _mm_storeu_si128((__m128i *)out, _mm_unpacklo_epi16(both, c));
-                    _mm_storeu_si128((__m128i *)(out + 16), _mm_unpackhi_epi16(both, c));
+                    const __m128i c = _mm_cvtepu8_epi16(wsf_squeeze_avx2(wsf_eight_avx2(top, k), set));
+                    _mm_storeu_si128((__m128i *)to, _mm_unpacklo_epi16(both, c));
+                    _mm_storeu_si128((__m128i *)(to + 16), _mm_unpackhi_epi16(both, c));
                 }
             }
-            out += (size_t)width * ((size_t)_mm_popcnt_u64(places[k]) >> 3);
         }
+        out += (size_t)width * (unsigned)_mm_popcnt_u32(places);
         before = block;
     }
     *end = out;
     return wsf_utf8_boundary(s, i);
 }
 
-WSF_TARGET_BMI2 static size_t wsf_utf8_decode_bmi2(uint8_t **out, int width, const uint8_t *s, size_t n)
+WSF_TARGET_AVX2 static size_t wsf_utf8_decode_avx2(uint8_t **out, int width, const uint8_t *s, size_t n)
 {
-    return width == 1 ? wsf_utf8_decode_blocks_bmi2(out, 1, s, n)
-         : width == 2 ? wsf_utf8_decode_blocks_bmi2(out, 2, s, n) : wsf_utf8_decode_blocks_bmi2(out, 4, s, n);
+    return width == 1 ? wsf_utf8_decode_blocks_avx2(out, 1, s, n)
+         : width == 2 ? wsf_utf8_decode_blocks_avx2(out, 2, s, n) : wsf_utf8_decode_blocks_avx2(out, 4, s, n);
 }
 
-/* Each character takes a byte, and one more from 0x80, 0x800 and 0x10000 on: of a block, the comparisons with all three
- * are packed into one mask, whose bits are counted. */
+/* Return how many bytes n characters take in UTF-8, or SIZE_MAX if one is a surrogate.
+ * Each takes a byte, and one more from 0x80, 0x800 and 0x10000 on: of a block, the comparisons with all three are packed
+ * into one mask, whose bits are counted. */
 WSF_TARGET_AVX2 static size_t wsf_utf8_length_avx2(const void *text, int width, size_t n)
 {
     const uint8_t *s = (const uint8_t *)text;
     const size_t step = 32u / (unsigned)width;
-    size_t i, length = 0;
+    __m256i surrogates = _mm256_setzero_si256();
+    size_t i, length = 0, rest;
     for (i = 0; i + step <= n; i += step) {
         const __m256i c = _mm256_loadu_si256((const __m256i *)(s + i * (unsigned)width));
         __m256i more = c;
@@ -240,52 +279,57 @@ WSF_TARGET_AVX2 static size_t wsf_utf8_length_avx2(const void *text, int width, 
             const __m256i two = _mm256_set1_epi16(0x80), three = _mm256_set1_epi16(0x800);
             more = _mm256_packs_epi16(
                 _mm256_cmpeq_epi16(_mm256_max_epu16(c, two), c), _mm256_cmpeq_epi16(_mm256_max_epu16(c, three), c));
+            surrogates = _mm256_or_si256(
+                surrogates,
+                _mm256_cmpeq_epi16(
+                    _mm256_and_si256(c, _mm256_set1_epi16((short)0xF800)), _mm256_set1_epi16((short)0xD800)));
         } else if (width == 4) {
             more = _mm256_packs_epi16(
                 _mm256_packs_epi32(
                     _mm256_cmpgt_epi32(c, _mm256_set1_epi32(0x7F)), _mm256_cmpgt_epi32(c, _mm256_set1_epi32(0x7FF))),
                 _mm256_packs_epi32(_mm256_cmpgt_epi32(c, _mm256_set1_epi32(0xFFFF)), _mm256_setzero_si256()));
+            surrogates = _mm256_or_si256(
+                surrogates,
+                _mm256_cmpeq_epi32(
+                    _mm256_and_si256(c, _mm256_set1_epi32((int)0xFFFFF800)), _mm256_set1_epi32(0xD800)));
         }
         length += step + (size_t)_mm_popcnt_u32((unsigned)_mm256_movemask_epi8(more));
     }
-    return length + wsf_utf8_length_plain(s + i * (unsigned)width, width, n - i);
+    rest = wsf_utf8_length_plain(s + i * (unsigned)width, width, n - i);
+    return rest == SIZE_MAX || !_mm256_testz_si256(surrogates, surrogates) ? SIZE_MAX : length + rest;
 }
 
-/* Write the bytes of v that are set in `valid`, and up to eight in vain; return behind them. */
-WSF_TARGET_BMI2 static inline uint8_t *wsf_squeeze_bmi2(uint8_t *out, __m256i v, __m256i valid)
+/* Write the bytes of lanes whose top bits are set in `valid`, and up to eight in vain; return behind them. */
+WSF_TARGET_AVX2 static WSF_ALWAYS_INLINE uint8_t *wsf_write_lanes_avx2(uint8_t *out, __m256i lanes, __m256i valid)
 {
-    uint64_t words[4], masks[4];
+    const unsigned places = (unsigned)_mm256_movemask_epi8(valid);
     int k;
-    _mm256_storeu_si256((__m256i *)words, v);
-    _mm256_storeu_si256((__m256i *)masks, valid);
-    for (k = 0; k < 4; k++) {
-        const uint64_t word = _pext_u64(words[k], masks[k]);
-        memcpy(out, &word, 8);
-        out += _mm_popcnt_u64(masks[k]) >> 3;
-    }
-    return out;
+    for (k = 0; k < 4; k++)
+        _mm_storel_epi64(
+            (__m128i *)(out + wsf_before_avx2(places, k)),
+            wsf_squeeze_avx2(wsf_eight_avx2(lanes, k), places >> 8 * k & 255));
+    return out + _mm_popcnt_u32(places);
 }
 
 /* Encode 16 characters below 0x800. */
-WSF_TARGET_BMI2 static inline uint8_t *wsf_utf8_lanes2_bmi2(uint8_t *out, __m256i c)
+WSF_TARGET_AVX2 static inline uint8_t *wsf_utf8_lanes2_avx2(uint8_t *out, __m256i c)
 {
     const __m256i last = _mm256_slli_epi16(c, 8);
     const __m256i both = _mm256_or_si256(
         _mm256_or_si256(_mm256_and_si256(last, _mm256_set1_epi16(0x3F00)), _mm256_srli_epi16(c, 6)),
         _mm256_set1_epi16((short)0x80C0));
     const __m256i lanes = _mm256_blendv_epi8(last, both, _mm256_cmpgt_epi16(c, _mm256_set1_epi16(0x7F)));
-    const __m256i valid = _mm256_cmpgt_epi8(_mm256_setzero_si256(), lanes);
-    return wsf_squeeze_bmi2(out, lanes, _mm256_or_si256(valid, _mm256_set1_epi16((short)0xFF00)));
+    return wsf_write_lanes_avx2(out, lanes, _mm256_or_si256(lanes, _mm256_set1_epi16((short)0xFF00)));
 }
 
 /* Encode 8 characters. */
-WSF_TARGET_BMI2 static inline uint8_t *wsf_utf8_lanes4_bmi2(uint8_t *out, __m256i c)
+WSF_TARGET_AVX2 static inline uint8_t *wsf_utf8_lanes4_avx2(uint8_t *out, __m256i c)
 {
     const __m256i last = _mm256_slli_epi32(c, 24);
     const __m256i two = _mm256_cmpgt_epi32(c, _mm256_set1_epi32(0x7F));
     const __m256i three = _mm256_cmpgt_epi32(c, _mm256_set1_epi32(0x7FF));
     const __m256i four = _mm256_cmpgt_epi32(c, _mm256_set1_epi32(0xFFFF));
-    __m256i tag, lanes, valid;
+    __m256i tag, lanes;
     tag = _mm256_blendv_epi8(
         _mm256_set1_epi32((int)0x80C00000), _mm256_set1_epi32((int)0x8080E000), three);
     tag = _mm256_blendv_epi8(tag, _mm256_set1_epi32((int)0x808080F0), four);
@@ -296,34 +340,58 @@ WSF_TARGET_BMI2 static inline uint8_t *wsf_utf8_lanes4_bmi2(uint8_t *out, __m256
             _mm256_and_si256(_mm256_slli_epi32(c, 10), _mm256_set1_epi32(0x3F0000)),
             _mm256_and_si256(last, _mm256_set1_epi32(0x3F000000))));
     lanes = _mm256_blendv_epi8(last, _mm256_or_si256(lanes, tag), two);
-    valid = _mm256_cmpgt_epi8(_mm256_setzero_si256(), lanes);
-    return wsf_squeeze_bmi2(out, lanes, _mm256_or_si256(valid, _mm256_set1_epi32((int)0xFF000000)));
+    return wsf_write_lanes_avx2(out, lanes, _mm256_or_si256(lanes, _mm256_set1_epi32((int)0xFF000000)));
 }
 
-/* Encode while there are 24 characters, of which 8 leave room for what is written in vain; return how many are done. */
-WSF_TARGET_BMI2 static size_t wsf_utf8_encode_bmi2(uint8_t **out, const void *text, int width, size_t n)
+/* Encode while there are 24 characters, of which 8 leave room for what is written in vain; return how many are done.
+ * A block of ASCII is written as it is. */
+WSF_TARGET_AVX2 static size_t wsf_utf8_encode_avx2(uint8_t **out, const void *text, int width, size_t n)
 {
     uint8_t *to = *out;
     size_t i;
     if (width == 1) {
         const uint8_t *s = (const uint8_t *)text;
-        for (i = 0; i + 24 <= n; i += 16)
-            to = wsf_utf8_lanes2_bmi2(to, _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(s + i))));
+        for (i = 0; i + 24 <= n; i += 16) {
+            const __m128i c = _mm_loadu_si128((const __m128i *)(s + i));
+            if (_mm_movemask_epi8(c)) {
+                to = wsf_utf8_lanes2_avx2(to, _mm256_cvtepu8_epi16(c));
+            } else {
+                _mm_storeu_si128((__m128i *)to, c);
+                to += 16;
+            }
+        }
     } else if (width == 2) {
         const uint16_t *s = (const uint16_t *)text;
         for (i = 0; i + 24 <= n; i += 16) {
             const __m256i c = _mm256_loadu_si256((const __m256i *)(s + i));
-            if (_mm256_testz_si256(c, _mm256_set1_epi16((short)0xF800))) {
-                to = wsf_utf8_lanes2_bmi2(to, c);
+            const __m128i first = _mm256_castsi256_si128(c), second = _mm256_extracti128_si256(c, 1);
+            if (_mm256_testz_si256(c, _mm256_set1_epi16((short)0xFF80))) {
+                _mm_storeu_si128((__m128i *)to, _mm_packus_epi16(first, second));
+                to += 16;
+            } else if (_mm256_testz_si256(c, _mm256_set1_epi16((short)0xF800))) {
+                to = wsf_utf8_lanes2_avx2(to, c);
             } else {
-                to = wsf_utf8_lanes4_bmi2(to, _mm256_cvtepu16_epi32(_mm256_castsi256_si128(c)));
-                to = wsf_utf8_lanes4_bmi2(to, _mm256_cvtepu16_epi32(_mm256_extracti128_si256(c, 1)));
+                to = wsf_utf8_lanes4_avx2(to, _mm256_cvtepu16_epi32(first));
+                to = wsf_utf8_lanes4_avx2(to, _mm256_cvtepu16_epi32(second));
             }
         }
     } else {
         const uint32_t *s = (const uint32_t *)text;
-        for (i = 0; i + 24 <= n; i += 8)
-            to = wsf_utf8_lanes4_bmi2(to, _mm256_loadu_si256((const __m256i *)(s + i)));
+        for (i = 0; i + 24 <= n; i += 16) {
+            const __m256i first = _mm256_loadu_si256((const __m256i *)(s + i));
+            const __m256i second = _mm256_loadu_si256((const __m256i *)(s + i + 8));
+            if (_mm256_testz_si256(_mm256_or_si256(first, second), _mm256_set1_epi32((int)0xFFFFFF80))) {
+                /* The lanes of 128 bits are packed each for itself: four of the first, of the second, and so on. */
+                const __m256i pairs = _mm256_permute4x64_epi64(_mm256_packus_epi32(first, second), 0xD8);
+                _mm_storeu_si128(
+                    (__m128i *)to,
+                    _mm_packus_epi16(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1)));
+                to += 16;
+            } else {
+                to = wsf_utf8_lanes4_avx2(to, first);
+                to = wsf_utf8_lanes4_avx2(to, second);
+            }
+        }
     }
     *out = to;
     return i;

@@ -3,9 +3,10 @@
  * Vector code does all characters of a block at once, whatever their lengths (Clausecker and Lemire, "Transcoding
  * Unicode Characters with AVX-512 Instructions", 2023): each byte of a decoded character is put together at the place
  * of its last byte in UTF-8, and what is not at such a place is squeezed out. Encoding puts the bytes of a character
- * into a lane of its own, at the end, and squeezes out what is in front. `vpcompressb` squeezes 64 bytes with AVX-512,
- * `pext` 8 with BMI2. The last number of `_mm512_ternarylogic_epi64` is a table of what it makes of three bits: 0xEA is
- * (a & b) | c, 0xE4 is c ? a : b, 0xCA is a ? b : c, 0xFE is a | b | c, 0xF8 is a | (b & c), 0xF6 is a | (b ^ c).
+ * into a lane of its own, at the end, and squeezes out what is in front. `vpcompressb` squeezes 64 bytes.
+ *
+ * The last number of `_mm512_ternarylogic_epi64` is a table of what it makes of three bits: 0xEA is (a & b) | c, 0xE4 is
+ * c ? a : b, 0xCA is a ? b : c, 0xFE is a | b | c, 0xF8 is a | (b & c), 0xF6 is a | (b ^ c).
  */
 #ifndef WSFAST_CODEC_UTF8_AVX512_H
 #define WSFAST_CODEC_UTF8_AVX512_H
