@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import itertools
 import secrets
+import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import hiredis
 import pytest
-from engines import REDISES, Cluster, Engine, engine, fixtures, free_port, two
+from engines import REDISES, Cluster, Engine, engine, find, fixtures, free_port, two
 from shared import until
 
 from wsfast.bus import Position, RedisBus
@@ -241,12 +242,43 @@ async def test_sentinels(tmp_path: Path) -> None:
         watcher = Engine(running.command, tmp_path)
         watcher.start(str(config), "--sentinel")
         try:
-            process = Process(RedisBus(sentinels=[("127.0.0.1", watcher.port)], service="main"))
-            await process.bus.start(process, process.origin)
-            await until(lambda: process.up)
-            await process.bus.close()
+            await _reach_by([("127.0.0.1", watcher.port)])
+            with socket.create_server(("127.0.0.1", 0)) as hung:
+                # Two that are down, one that does not answer, as on a host that was lost, and one that is none.
+                strange = [("127.0.0.1", 1), ("::1", 1), hung.getsockname(), ("127.0.0.1", running.port)]
+                await _reach_by([*strange, ("127.0.0.1", watcher.port)])
         finally:
             watcher.stop()
+
+
+async def _reach_by(sentinels: list[tuple[str, int]]) -> None:
+    process = Process(RedisBus(sentinels=sentinels, service="main"))
+    await process.bus.start(process, process.origin)
+    await until(lambda: process.up)
+    await process.bus.close()
+
+
+async def test_sentinels_that_know_no_primary(tmp_path: Path) -> None:
+    """The log and errors tell what each of them said, and show no object of redis-py."""
+    config = tmp_path / "sentinel.conf"
+    config.write_text("")
+    watcher, engine = Engine(find(REDISES[0]), tmp_path), Engine(find(REDISES[0]), tmp_path)
+    try:
+        watcher.start(str(config), "--sentinel")
+        engine.start()  # which is no sentinel
+        ports = (watcher.port, engine.port)
+        process = Process(RedisBus(sentinels=[("127.0.0.1", port) for port in ports], service="main"))
+        await process.bus.start(process, process.origin)
+        await until(lambda: process.states)
+        with pytest.raises(BusUnavailable) as refused:
+            await process.bus.publish("t", b"")
+        text = "the engine is not connected: sentinels know no primary: "
+        text += f"127.0.0.1:{watcher.port}: it knows no 'main', 127.0.0.1:{engine.port}: unknown command 'SENTINEL'"
+        assert str(refused.value).startswith(text)
+        await process.bus.close()
+    finally:
+        watcher.stop()
+        engine.stop()
 
 
 def test_wrong_arguments() -> None:

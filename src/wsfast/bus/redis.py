@@ -33,7 +33,9 @@ from .outbox import REMEMBER, Entry, Outbox, because, given_up
 try:
     import hiredis
     import redis.asyncio.connection as redis_connection
+    from redis.asyncio.retry import Retry
     from redis.asyncio.sentinel import Sentinel
+    from redis.backoff import NoBackoff
     from redis.exceptions import RedisError
 except ImportError as _exc:  # pragma: no cover - the tests have it
     raise ImportError("RedisBus needs redis and hiredis: pip install 'wsfast[redis]'") from _exc
@@ -49,6 +51,8 @@ _PING: Final = 1.0
 _DEAD: Final = 2.4
 """Seconds of silence after which a connection is given up; it is looked at each quarter of a second."""
 _CONNECT: Final = 5.0
+_ASKED: Final = 1.0
+"""Seconds within which a sentinel must answer."""
 _PATIENCE: Final = 5.0
 _DEMOTED: Final = 30.0
 """Seconds for which confirmed messages are remembered with sentinels: a primary that hung while they replaced it, goes
@@ -620,8 +624,8 @@ class RedisBus(Bus):
             Default: ``wsfast``.
         cluster: whether it is a cluster, which takes Redis 7 or Valkey: messages then go by sharded channels
             (``SPUBLISH``). Default: False.
-        sentinels: host and port of each sentinel; `url` is then for the user, the password and TLS only.
-            Default: none.
+        sentinels: host and port of each sentinel, none of which wants a password or TLS; `url` is then for the user,
+            the password and TLS of the engine only. Default: none.
         service: the name by which sentinels know the engine; needed with `sentinels`. Default: none.
         options: further arguments of redis-py's ``Connection``.
 
@@ -666,6 +670,7 @@ class RedisBus(Bus):
         self._sentinels = list(sentinels or ())
         self._service = service
         self._sentinel: Any = None
+        self._asked: deque[tuple[tuple[str, int], Any]] = deque()  # sentinels and their clients, in this order
         # The channels of one SSUBSCRIBE must be of one slot.
         self.channels_at_once = 1 if cluster else _CHUNK
         self.publish_command: bytes = b"SPUBLISH" if cluster else b"PUBLISH"
@@ -700,8 +705,10 @@ class RedisBus(Bus):
         self._receiver = receiver
         self._loop = asyncio.get_running_loop()
         if self._sentinels:
-            named = {name: self._options[name] for name in ("username", "password", "ssl") if name in self._options}
-            self._sentinel = _new_sentinel(self._sentinels, socket_timeout=1.0, **named)
+            # Where one does not answer, the next is asked, and not the same again.
+            patience = {"socket_timeout": _ASKED, "socket_connect_timeout": _ASKED, "retry": Retry(NoBackoff(), 0)}
+            self._sentinel = _new_sentinel(self._sentinels, sentinel_kwargs=patience)
+            self._asked = deque(zip(self._sentinels, self._sentinel.sentinels, strict=True))
         if self._cluster:
             self._look = asyncio.Event()
             self.detours = Detours(self._loop, self)
@@ -764,8 +771,28 @@ class RedisBus(Bus):
             return node.options
         if self._sentinel is None:
             return self._options
-        host, port = await self._sentinel.discover_master(self._service)
+        host, port = await self._primary()
         return {**self._options, "host": host, "port": port}
+
+    async def _primary(self) -> tuple[str, int]:
+        """Return where the primary is, by the first sentinel that knows."""
+        said = []
+        for _ in range(len(self._asked)):
+            address, client = self._asked[0]
+            self._asked.rotate(-1)  # the next attempt begins with another, also if this one takes too long
+            try:
+                state = (await client.sentinel_masters()).get(self._service)
+                if state is None:
+                    why = f"it knows no {self._service!a}"
+                elif self._sentinel.check_master_state(state, self._service):
+                    self._asked.rotate(1)
+                    return state["ip"], state["port"]
+                else:
+                    why = "the primary is down"
+            except Exception as exc:  # what one that talks nonsense makes redis-py raise, too
+                why = words(told(exc), 60)  # of what is said in all, the log shows 200
+            said.append(f"{format_address(address)}: {why}")
+        raise _EngineError(f"sentinels know no primary: {', '.join(said)}")
 
     def node_changed(self, node: _Node, why: str) -> None:
         """Take note that a node came up or went down."""
