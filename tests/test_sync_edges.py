@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import logging
 import queue
 import random
@@ -368,6 +369,55 @@ def test_ctrl_c_when_all_is_done() -> None:
     assert disposed == ["done"]
     with pytest.raises(KeyboardInterrupt):
         bounded(lambda: "done", _Interrupted(None))
+
+
+def test_ctrl_c_while_a_call_is_waited_for() -> None:
+    """At each line that Python's own `threading` has for it: it is Ctrl-C that comes out, not an error of a lock."""
+
+    def interrupted(at: int) -> bool:
+        """Tell whether there are so many lines."""
+        go = threading.Event()
+        count = 0
+
+        def trace(frame: Any, event: str, _: object) -> Any:
+            nonlocal count
+            if frame.f_code.co_filename != threading.__file__ or frame.f_code.co_name == "start":
+                return None
+            if event == "line":
+                count += 1
+                if count == at:
+                    go.set()
+                    raise KeyboardInterrupt
+            return trace
+
+        class Begun(Deadline):
+            def left(self) -> float | None:
+                sys.settrace(trace)  # the thread has started
+                return 0.01
+
+        try:
+            bounded(lambda: go.wait(0.05), Begun(None))
+        except KeyboardInterrupt:
+            return True
+        finally:
+            sys.settrace(None)
+        return False
+
+    at = 1
+    while interrupted(at):
+        at += 1
+
+
+def test_a_socket_is_closed_if_there_are_no_descriptors_for_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left() -> Any:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with scripted(lambda peer: peer.until_end()) as port:
+        sock = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+        with monkeypatch.context() as patch, pytest.raises(OSError, match="Too many open files"):
+            patch.setattr(socket, "socketpair", none_left)
+            Link(sock)
+        assert sock.fileno() == -1
 
 
 def test_opening_without_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -163,7 +163,7 @@ class Link:
     Not safe to be used by several threads at once: their caller has a lock. `wait` and `wake` need none.
 
     Args:
-        sock: a connected socket, which the link owns from now on.
+        sock: a connected socket, which the link owns from now on, so that it is closed if the rest cannot be made.
     """
 
     __slots__ = (
@@ -196,11 +196,15 @@ class Link:
         """The error by which writing has failed, if it has."""
         self._events = 0
         self._early: bytes | None = None  # what came in one read with the end of the TLS handshake, or before it
-        sock.setblocking(False)
-        if sock.family in (socket.AF_INET, socket.AF_INET6):
-            # A small frame must not wait for the peer's acknowledgement of the one before.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._wake_in, self._wake_out = socket.socketpair()
+        try:
+            sock.setblocking(False)
+            if sock.family in (socket.AF_INET, socket.AF_INET6):
+                # A small frame must not wait for the peer's acknowledgement of the one before.
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._wake_in, self._wake_out = socket.socketpair()
+        except BaseException:
+            sock.close()
+            raise
         try:
             self._wake_in.setblocking(False)
             self._wake_out.setblocking(False)
@@ -208,8 +212,8 @@ class Link:
             self._poll = selectors.PollSelector() if hasattr(select, "poll") else selectors.DefaultSelector()
             self._poll.register(self._wake_in, selectors.EVENT_READ)
         except BaseException:
-            self._wake_in.close()
-            self._wake_out.close()
+            for each in (sock, self._wake_in, self._wake_out):
+                each.close()
             raise
 
     # --- Moving bytes, without waiting --------------------------------------------------------------------
@@ -498,7 +502,9 @@ class _Attempt(Generic[_T]):
         self._given_up = False
         self._result: list[_T] = []
         self.error: BaseException | None = None
-        self.done = threading.Event()
+        # No `Event`: Ctrl-C in the middle of its `wait` may come out as RuntimeError, "release unlocked lock".
+        self.done = threading.Lock()
+        self.done.acquire()
 
     def run(self) -> None:
         try:
@@ -511,7 +517,7 @@ class _Attempt(Generic[_T]):
                     self._result.append(result)
                 elif self._dispose is not None:
                     self._dispose(result)
-        self.done.set()
+        self.done.release()
 
     def take(self) -> _T:
         if self.error is not None:
@@ -542,7 +548,7 @@ def bounded(call: Callable[[], _T], deadline: Deadline, dispose: Callable[[_T], 
     attempt = _Attempt(call, dispose)
     threading.Thread(target=attempt.run, name="wsfast-open", daemon=True).start()
     try:
-        while not attempt.done.wait(deadline.left()):
+        while not attempt.done.acquire(timeout=_AT_ONCE if (left := deadline.left()) is None else left):
             pass
     except BaseException:
         attempt.give_up()
