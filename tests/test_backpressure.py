@@ -181,6 +181,23 @@ async def test_a_message_that_comes_in_pieces_holds_its_bytes_only(opcode: int) 
         assert await ws.recv() == (whole if opcode == TEXT else whole.encode())
 
 
+async def test_the_end_of_streaming_does_not_resume_reading_while_much_is_held() -> None:
+    step = Step()
+    async with serving(step.messages) as server:
+        await Peer.open(server)
+        await until(lambda: step.ws)
+        assert step.ws is not None
+        ws, channel = step.ws, step.ws._channel
+        pieces = ws.recv_streaming()
+        channel.feed(frame(BINARY, b"x" * 1000) * 100)
+        assert [len(piece) async for piece in pieces] == [1000]
+        assert channel.paused
+        while channel.held > 65536 // 4:
+            assert channel.paused
+            await ws.recv()
+        assert not channel.paused
+
+
 async def test_a_partial_message_never_pauses_reading() -> None:
     """Nothing would resume it: a deadlock in aiohttp."""
     async with serving(echo, read_limit=1000) as server:

@@ -690,3 +690,24 @@ def test_every_cut_of_a_conversation_gives_the_same(side: Side) -> None:
         connection = Connection(side)
         assert connection.receive_data(data[:cut]) + connection.receive_data(data[cut:]) == expected
         assert sent(connection) == [(0x8A, b"1"), (0x88, b"\x03\xe8ok")]
+
+
+@pytest.mark.parametrize("state", LIVED)
+def test_what_ended_the_transport(state: State) -> None:
+    """The first exception is kept, without its traceback, unless the closing handshake was done by then."""
+    connection = made(Side.SERVER, state)
+    try:
+        raise ConnectionResetError("first")
+    except ConnectionResetError as exc:
+        first = exc
+    connection.lose(first)
+    connection.receive_eof(OSError("second"))
+    assert connection.lost is (first if state < State.DRAINING else None)
+    assert (first.__traceback__ is None) is (state < State.DRAINING)
+
+
+@pytest.mark.parametrize("name", ["send_ping", "send_pong"])
+def test_control_frames_are_empty_by_default(name: str) -> None:
+    connection = Connection(Side.SERVER)
+    getattr(connection, name)()
+    assert sent(connection) == [(0x80 | (PING if name == "send_ping" else PONG), b"")]

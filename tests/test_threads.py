@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import sysconfig
+import threading
 from typing import Any
 
 import pytest
@@ -62,6 +63,25 @@ def test_a_budget_that_threads_share() -> None:
     side_by_side(work)
     assert budget.used == 0
     assert [budget.reserve(300) for _ in range(THREADS)].count(True) == 3
+
+
+def test_what_each_loop_has_is_not_added_to_while_it_is_walked() -> None:
+    class Loop:
+        def is_closed(self) -> bool:
+            """Have another thread add its own meanwhile, which has to wait."""
+            if not threads:
+                threads.append(threading.Thread(target=of_each.of, args=(others,)))
+                threads[0].start()
+                threads[0].join(0.1)
+            return False
+
+    threads: list[threading.Thread] = []
+    of_each: PerLoop[list[Any]] = PerLoop(lambda loop: [loop])
+    loops: list[Any] = [Loop(), Loop()]
+    others: Any = Loop()
+    made = [of_each.of(loop) for loop in loops]
+    threads[0].join()
+    assert [of_each.of(loop) for loop in [*loops, others]] == [*made, [others]]
 
 
 def test_what_each_loop_has_is_made_and_dropped_in_many_threads() -> None:
