@@ -1137,11 +1137,15 @@ def test_keepalive_while_what_one_read_brought_is_taken_slowly(monkeypatch: pyte
     def pinged(times: int) -> bool:
         return ws.counters["pings_sent"] == times
 
-    now = 0.0
-    monkeypatch.setattr("wsfast.sync.websocket.time", SimpleNamespace(monotonic=lambda: now))
     data = packed(30)
     options: Any = {"compression": "deflate", "ping_interval": 10, "ping_timeout": 10}
-    with scripted(script) as port, connect(f"ws://127.0.0.1:{port}", **options) as ws:
+    with (
+        scripted(script) as port,
+        connect(f"ws://127.0.0.1:{port}", close_timeout=1, **options) as ws,
+        monkeypatch.context() as patch,
+    ):
+        now = time.monotonic()
+        patch.setattr("wsfast.sync.websocket.time", SimpleNamespace(monotonic=lambda: now))
         until(lambda: ws._paused)
         for i in range(29):
             now += 10  # which the connection's thread learns by the message's being taken
