@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import socket
@@ -22,7 +23,9 @@ from websockets.asyncio.client import connect as websockets_connect
 import wsfast
 from wsfast.dial.settings import HandshakeOptions
 from wsfast.limits import SendOptions
+from wsfast.server import listening
 from wsfast.server.options import ServerOptions
+from wsfast.transport import sockets
 from wsfast.transport.sockets import has_readers
 
 pytestmark = pytest.mark.anyio
@@ -646,3 +649,27 @@ async def test_limits_that_c_does_not_hold() -> None:
     ):
         await ws.send("x")
         assert await ws.recv() == "x"
+
+
+async def test_the_log_is_told_when_connections_are_accepted_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As soon as that is so, though nobody connects any more."""
+
+    def exhausted(loop: Any, sock: Any, factory: Any) -> bool:
+        if accepted and failures:
+            raise failures.pop()
+        done = accept(loop, sock, factory)
+        accepted.append(done)
+        return done
+
+    accepted: list[bool] = []
+    failures = [OSError(errno.EMFILE, "Too many open files") for _ in range(3)]
+    accept = sockets.accept
+    monkeypatch.setattr(listening, "accept", exhausted)
+    monkeypatch.setattr(listening, "PAUSE", 0.01)
+    async with serving() as server, wsfast.connect(f"ws://127.0.0.1:{port_of(server)}/"):
+        await until(lambda: "accepted again" in caplog.text)
+    told = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert [message[:30] for message in told] == ["no connections are accepted fo", "connections are accepted again"]
+    assert accepted[:2] == [True, False]

@@ -734,10 +734,10 @@ def test_out_of_descriptors(tmp_path: Path) -> None:
             process.stdin.write("\n")
             process.stdin.flush()
             assert float(process.stdout.readline()) < 5
+        lines.append(process.stderr.readline())  # though nobody connects
         with connect(f"ws://127.0.0.1:{port}") as ws:
             ws.send("x")
             assert ws.recv(timeout=PATIENCE) == "x"
-        lines.append(process.stderr.readline())
         process.stdin.write("\n")
         process.stdin.flush()
         lines += process.stderr.readlines()

@@ -127,8 +127,7 @@ class Listening:
                     self._broken(sock, exc)
                 return
             accepted += 1
-        if accepted:
-            self._refusals.accepted(self._loop.time())
+        self._refusals.accepted(self._loop.time())
 
     def _refused(self, exc: OSError) -> None:
         self._refusals.refused(exc, self._loop.time())
@@ -138,6 +137,10 @@ class Listening:
     def _try_again(self) -> None:
         self._retry = None
         self.wake()
+        # At once, for the log: where no connection waits, nothing would call it.
+        for sock in self._sockets:
+            if sock in self._watched:
+                self._accept(sock)
 
     def _broken(self, sock: socket.socket, exc: OSError) -> None:
         """Forget a socket that no longer listens, because the program shut it down."""

@@ -564,6 +564,9 @@ class _Acceptor:
                 if self._again_at is not None and now >= self._again_at:
                     self._again_at = None
                     self._watch(server._sockets)
+                    for listening in server._sockets:
+                        if self._again_at is None:
+                            self._accept(listening)  # at once, for the log: where no connection waits, none is ready
                 for key, _ in ready:
                     sock: Any = key.fileobj
                     if sock in self._surplus:

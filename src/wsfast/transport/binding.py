@@ -80,7 +80,7 @@ class Refusals:
             tell(self._logger.error, "no connections are accepted for now: %s", exc)
 
     def accepted(self, now: float) -> None:
-        """Note that a connection was accepted."""
+        """Note that the system accepts: a connection, or if one came."""
         if self._since is not None:
             seconds, self._since = now - self._since, None
             tell(self._logger.warning, "connections are accepted again, after %.0f s", seconds)
