@@ -129,8 +129,8 @@ class Store:
     def _next_epoch(self, topic: str) -> str:
         """Return the epoch of a topic that is not kept, if it begins now.
 
-        Another topic has another, so that a place in one history is none in another. It is the same until this topic,
-        or one of few others, is forgotten.
+        Each topic has its own, so that a position in one history is not valid in another. It stays the same until this
+        topic, or one of few others, is forgotten.
         """
         name = f"{self._forgotten.get(hash(topic) % _BUCKETS, 0)} {topic}"
         return hashlib.blake2b(name.encode(), digest_size=8, key=self.life.encode()).hexdigest()

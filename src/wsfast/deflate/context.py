@@ -480,8 +480,8 @@ class PerMessageDeflate:
     def free_idle(self, now: float) -> bool:
         """Free the compressor if it has not been used for `idle` seconds, and tell whether it was freed now.
 
-        The inflater stays: only the peer could allow to drop it, by sending without context takeover, and then there
-        is none between messages.
+        The inflater stays: it could be dropped only if the peer sends without context takeover, and in that case no
+        inflater is kept between messages anyway.
 
         Args:
             now: seconds on any clock that never runs back. The time is counted from the first call after a use, so it

@@ -366,7 +366,7 @@ class WebSocket(Shell):
                     begun = not final
                 yield decoded(piece, final)
         finally:
-            # An iterator may be given up in any thread. And Ctrl-C can come where a method begins: so this is none.
+            # An iterator may be given up in any thread. This is no method of its own: Ctrl-C can come where one begins.
             if self._streamer is streamer:
                 try:
                     with self._turnstile:  # nobody has it for long while `_streamer` is set

@@ -67,7 +67,7 @@ def closing(machine: native.Connection, code: int, reason: str) -> tuple[int, st
     """Return what a Close frame is to say: in the middle of a message in fragments, that it is unfinished.
 
     Raises:
-        ProtocolError: the code is none to send (RFC 6455, 7.4), or the reason has more than 123 bytes.
+        ProtocolError: the code may not be sent (RFC 6455, 7.4), or the reason has more than 123 bytes.
     """
     if machine.in_message:
         return CloseCode.INTERNAL_ERROR, "close during fragmented message"

@@ -212,7 +212,7 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
             reason: the close reason.
 
         Raises:
-            ProtocolError: the code is none to send, or the reason has more than 123 bytes.
+            ProtocolError: the code may not be sent, or the reason has more than 123 bytes.
         """
         machine = self._machine
         if machine is not None:

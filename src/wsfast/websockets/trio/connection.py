@@ -191,7 +191,7 @@ class Connection(Described, WebSocket):  # type: ignore[misc]
             reason: the close reason.
 
         Raises:
-            ProtocolError: the code is none to send, or the reason has more than 123 bytes.
+            ProtocolError: the code may not be sent, or the reason has more than 123 bytes.
         """
         if self._opened:
             await super().close(*closing(self._connection, code, reason))
