@@ -29,6 +29,7 @@ version = release = wsfast.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 source_suffix = {".md": "markdown"}
+templates_path = ["_templates"]
 exclude_patterns = ["_build", "__main__.py"]
 nitpicky = False
 default_role = "py:obj"
