@@ -231,6 +231,8 @@ def test_the_sdist(sdist: Path) -> None:
     assert {"tests/conftest.py", "tests/node/package.json", "examples/server_echo.py"} <= names
     for path in (ROOT / "src/wsfast").rglob("*.py"):
         assert str(path.relative_to(ROOT)) in names
+    for path in (ROOT / "docs").rglob("*"):  # so that the site can be built of it
+        assert path.is_dir() or path.suffix == ".pyc" or str(path.relative_to(ROOT)) in names
     assert not [name for name in names if name.endswith((".so", ".pyc")) or name.startswith(("build/", ".venv"))]
     assert not [name for name in names if name.startswith("src/") and name.endswith(".c")]
 
