@@ -318,8 +318,9 @@ async def test_a_cancelled_block_closes_the_connection() -> None:
         ended.set()
 
     async with serving(handler) as (_, uri):
-        with trio.move_on_after(0.1) as scope:
+        with trio.CancelScope() as scope:
             async with wsfast.trio.connect(uri) as ws:
+                scope.cancel()
                 await trio.sleep_forever()
         assert scope.cancelled_caught
         assert ws.state is State.CLOSED

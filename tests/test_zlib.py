@@ -178,7 +178,8 @@ def test_work_is_done_without_the_gil(name: str) -> None:
     decompressor = BACKENDS[name].decompressor(12)
     packer = zlib.compressobj(wbits=-12)
     packed = packer.compress(data) + packer.flush(FULL_FLUSH)
-    assert not _lets_others_run(lambda: data.count(b"x"), most=200)
+    if getattr(sys, "_is_gil_enabled", lambda: True)():
+        assert not _lets_others_run(lambda: data.count(b"x"), most=200)
     assert _lets_others_run(lambda: compressor.compress(data) + compressor.flush(SYNC_FLUSH))
     assert _lets_others_run(lambda: decompressor.decompress(packed, len(data) + 1))
 
