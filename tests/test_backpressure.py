@@ -53,6 +53,13 @@ class Step:
         self.go = asyncio.Semaphore(0)
         self.taken = 0
 
+    async def opened(self, server: wsfast.Server) -> wsfast.WebSocket:
+        """Open a connection to it."""
+        await Peer.open(server)
+        await until(lambda: self.ws)
+        assert self.ws is not None
+        return self.ws
+
     async def messages(self, ws: wsfast.WebSocket) -> None:
         self.ws = ws
         while True:
@@ -125,10 +132,7 @@ async def test_a_queue_that_is_never_empty_holds_what_is_in_it_only() -> None:
     """A handler that is always behind: what it took leaves nothing behind, however many messages there were."""
     step = Step()
     async with serving(step.messages) as server:
-        await Peer.open(server)
-        await until(lambda: step.ws)
-        assert step.ws is not None
-        ws, message = step.ws, frame(BINARY, b"x")
+        ws, message = await step.opened(server), frame(BINARY, b"x")
         ws._channel.feed(message * 10)
         tracemalloc.start()
         try:
@@ -159,10 +163,8 @@ async def test_a_message_that_comes_in_pieces_holds_its_bytes_only(opcode: int) 
     """Its first piece came while `recv_streaming` was cancelled: it goes on in pieces, as many as the peer likes."""
     step = Step()
     async with serving(step.messages) as server:
-        await Peer.open(server)
-        await until(lambda: step.ws)
-        assert step.ws is not None
-        ws, pieces = step.ws, step.ws.recv_streaming()
+        ws = await step.opened(server)
+        pieces = ws.recv_streaming()
         receiving = asyncio.ensure_future(anext(pieces))
         await asyncio.sleep(0)
         receiving.cancel()
@@ -184,11 +186,8 @@ async def test_a_message_that_comes_in_pieces_holds_its_bytes_only(opcode: int) 
 async def test_the_end_of_streaming_does_not_resume_reading_while_much_is_held() -> None:
     step = Step()
     async with serving(step.messages) as server:
-        await Peer.open(server)
-        await until(lambda: step.ws)
-        assert step.ws is not None
-        ws, channel = step.ws, step.ws._channel
-        pieces = ws.recv_streaming()
+        ws = await step.opened(server)
+        channel, pieces = ws._channel, ws.recv_streaming()
         channel.feed(frame(BINARY, b"x" * 1000) * 100)
         assert [len(piece) async for piece in pieces] == [1000]
         assert channel.paused
