@@ -47,12 +47,21 @@ def test_the_client_without_an_event_loop_loads_none() -> None:
 
 def test_the_package_loads_what_is_asked_for() -> None:
     assert of(loaded("import wsfast"), "wsfast") == {"wsfast", "wsfast._version"}
-    assert not of(loaded("import wsfast"), "asyncio", "ssl", "multidict", "httptools")
+    assert not of(loaded("import wsfast"), "asyncio", "ssl", "multidict", "h11")
     modules = loaded("import wsfast; wsfast.Opcode; wsfast.ConnectionClosed")
     assert not of(modules, "asyncio", "ssl")
     modules = loaded("import wsfast; wsfast.connect")
     assert "wsfast.client.connector" in modules
-    assert not {"wsfast.server.server", "wsfast.topics", "urllib.request", "http.client"} & modules
+    assert not {"wsfast.server.server", "wsfast.topics", "urllib.request", "http.client", "h11"} & modules
+
+
+def test_uvicorn_without_httptools() -> None:
+    """It needs it for ``--http`` only, and says how to get it."""
+    without = "import sys; sys.modules['httptools'] = None; import wsfast.uvicorn as ours\n"
+    loaded(without + "ours.Protocol; from wsfast.uvicorn import configure; assert not hasattr(ours, 'nothing')")
+    told = "need uvicorn and httptools: pip install 'wsfast[uvicorn]'"
+    for name in ("HTTP", "serve"):
+        loaded(without + f"try: ours.{name}\nexcept ImportError as exc: assert {told!r} in str(exc)\nelse: raise 0")
 
 
 def test_a_name_is_the_same_thing_however_it_is_reached() -> None:

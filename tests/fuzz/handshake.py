@@ -30,6 +30,7 @@ from wsfast.handshake import (
     check_request,
     select_subprotocol,
 )
+from wsfast.handshake.body import MAX_BODY
 from wsfast.handshake.headers import (
     build_extensions,
     build_subprotocols,
@@ -38,7 +39,7 @@ from wsfast.handshake.headers import (
     parse_tokens,
     parse_upgrade,
 )
-from wsfast.handshake.http11 import MAX_BODY, MAX_HEAD
+from wsfast.handshake.http11 import MAX_HEAD
 from wsfast.handshake.uri import URI, parse_uri
 from wsfast.http import is_token
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from . import cross, suite, wheels
 from .debian import build_free_threaded, fetch, fetch_i386, test_i386
 from .found import ROOT, choose, find
+from .pyodide import test_pyodide
 
 
 def main() -> None:
@@ -21,7 +22,7 @@ def main() -> None:
     one.add_argument("--few", action="store_true", help="install only what the tests of the codec need")
     one.add_argument("--jobs", type=int, default=2, help="how many processes run tests (default: 2)")
     one.add_argument("--keep", type=Path, help="leave the environments there; the next run uses them again")
-    one.add_argument("names", nargs="*", help="such as 3.13, 3.13t, pypy3.11, i386 (default: all that are here)")
+    one.add_argument("names", nargs="*", help="such as 3.13, 3.13t, pypy3.11, i386, pyodide (default: all that are here)")
     one.add_argument("--pytest", nargs=argparse.REMAINDER, default=[], help="arguments of pytest; the last option")
     one = commands.add_parser("wheels", help="the sdist and all wheels that can be built here, checked and tried")
     one.add_argument("--out", type=Path, default=ROOT / "dist", help="an empty or new folder (default: dist)")
@@ -42,11 +43,12 @@ def main() -> None:
         "--thread-sanitizer", action="store_true", help="build 3.14t with it, for tests.sanitize --threads"
     )
     args = parser.parse_args()
+    others = {"i386": test_i386, "pyodide": test_pyodide}
     if args.command == "list":
         print(*find(), sep="\n")
     elif args.command == "test":
-        results = [test_i386(args.pytest)] if "i386" in args.names else []
-        named = [name for name in args.names if name != "i386"]
+        results = [others[name](args.pytest) for name in args.names if name in others]
+        named = [name for name in args.names if name not in others]
         if named or not results:
             keep = args.keep and args.keep.resolve()
             options = {"quick": args.quick, "few": args.few, "jobs": args.jobs, "keep": keep}

@@ -1,6 +1,6 @@
 """The opening handshake of both sides, sans-IO (RFC 6455, 3, 4, 9.1 and 11.3).
 
-`accept` is the server's side, `offer` the client's; `http11`, `headers` and `uri` are the grammar below them.
+`accept` is the server's side, `offer` the client's; `http11`, `body`, `headers` and `uri` are the grammar below them.
 """
 
 from __future__ import annotations

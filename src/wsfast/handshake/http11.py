@@ -12,9 +12,7 @@ from __future__ import annotations
 import re
 import sys
 from ipaddress import IPv6Address
-from typing import NamedTuple, NoReturn
-
-import httptools
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from ..escape import show
 from ..exceptions import HandshakeRefused, InvalidMessage, InvalidState
@@ -22,8 +20,10 @@ from ..http import TCHAR, Request, Response, text_response
 from ._head_py import PLAIN_HOST
 from .head import find_fields, take_head
 
+if TYPE_CHECKING:
+    from .body import Body
+
 __all__ = [
-    "MAX_BODY",
     "MAX_HEAD",
     "MAX_HEADERS",
     "MAX_LINE",
@@ -47,8 +47,6 @@ MAX_HEAD = 16384
 """The longest head by default, in bytes, with the empty line that ends it."""
 MAX_HEADERS = 128
 """The most headers in a head by default."""
-MAX_BODY = 65536
-"""How much of a response's body is kept, in bytes."""
 
 _HEADER = re.compile(rf"{TCHAR}++:".encode())
 # What a line may hold. A request line is all ASCII, so that most of what is not HTTP fails at its first byte.
@@ -409,15 +407,14 @@ class ResponseParser(_HeadParser):
         trailing: the bytes that followed a 101, or a 2xx to CONNECT, in what was fed.
     """
 
-    __slots__ = ("_body", "_connect", "_http", "_interim", "_response")
+    __slots__ = ("_body", "_connect", "_interim", "_response")
 
     def __init__(self, *, connect: bool = False, limits: HeadLimits = _DEFAULT) -> None:
         super().__init__(limits)
         self._connect = connect
         self._interim = 0
         self._response: Response | None = None
-        self._body = _Body()
-        self._http = httptools.HttpResponseParser(self._body)
+        self._body: Body | None = None
 
     @property
     def head_complete(self) -> bool:
@@ -427,7 +424,7 @@ class ResponseParser(_HeadParser):
     def feed(self, data: bytes | bytearray | memoryview) -> Response | None:
         """Take more bytes, cut anywhere, and return the response once it is complete.
 
-        A response other than 101 is complete with its body, or with the first 64 KiB of it.
+        A response other than 101 is complete with its body, or with the first 64 KiB of it, as they are sent.
 
         Raises:
             InvalidMessage: if what came is no HTTP/1.1 response, or is past a limit.
@@ -444,8 +441,7 @@ class ResponseParser(_HeadParser):
         except InvalidMessage:
             self._stop()
             raise
-        self._feed_body(data)
-        if self._body.complete or len(self._body.data) >= MAX_BODY:
+        if self._body is None or self._body.feed(data):
             return self._finish(self._response)
         return None
 
@@ -478,7 +474,6 @@ class ResponseParser(_HeadParser):
         if status == 101 or (self._connect and 200 <= status < 300):
             # RFC 9110, 9.3.6: a 2xx to CONNECT has no body, whatever its headers say.
             self._response = response
-            self._body.complete = True
             return b""
         self.trailing = b""
         if status < 200:
@@ -486,21 +481,16 @@ class ResponseParser(_HeadParser):
             if self._interim > _MAX_INTERIM:
                 raise InvalidMessage(f"expected at most {_MAX_INTERIM} interim responses, got another {status}")
             return rest
-        self._response = response
-        self._feed_body(head)
-        return rest
+        from .body import Body  # which loads h11: most clients never need it
 
-    def _feed_body(self, data: bytes) -> None:
-        if data and not self._body.complete:
-            try:
-                self._http.feed_data(data)
-            except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-                # The status alone fails the handshake; what came before a bad chunk may still tell why.
-                self._body.complete = True
+        self._response = response
+        self._body = Body(response)
+        return rest
 
     def _finish(self, response: Response) -> Response:
         self._stop()
-        response.body = bytes(self._body.data)
+        if self._body is not None:
+            response.body = bytes(self._body.data)
         return response
 
     def _check_first_line(self, line: bytes) -> None:
@@ -514,20 +504,3 @@ class ResponseParser(_HeadParser):
         if line is not None:
             exc.line = _not_ours(line)
         raise exc
-
-
-class _Body:
-    """Gathers a body for `ResponseParser`: what llhttp makes of Content-Length, chunks or the end of the stream."""
-
-    __slots__ = ("complete", "data")
-
-    def __init__(self) -> None:
-        self.data = bytearray()
-        self.complete = False
-
-    def on_body(self, data: bytes) -> None:
-        if not self.complete:
-            self.data += data[: MAX_BODY - len(self.data)]
-
-    def on_message_complete(self) -> None:
-        self.complete = True

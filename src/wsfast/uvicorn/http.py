@@ -6,15 +6,19 @@ import contextvars
 import sys
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
 from ..asgi.bridge import HEAD_LIMITS, Bridge
 from ..exceptions import HandshakeRefused
 from ..handshake import RequestParser, check_request
 from ..handshake.http11 import take_request
 from ..session import LINGER
 from .protocol import Protocol, UvicornHost, are_responses_due, chosen, is_stopping
+
+try:
+    import httptools
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+except ModuleNotFoundError as _exc:
+    _NEEDED = "wsfast.uvicorn's HTTP and serve need uvicorn and httptools: pip install 'wsfast[uvicorn]'"
+    raise ModuleNotFoundError(_NEEDED, name=_exc.name) from _exc
 
 if TYPE_CHECKING:
     from uvicorn.config import Config
