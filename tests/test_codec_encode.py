@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import os
+import sys
 from types import ModuleType
 from typing import Any
 
@@ -331,6 +332,7 @@ class TestEncoder:
 
     # From Python 3.15 on, whatever is loaded: the child does nothing that a lock of another thread could hold up.
     @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+    @pytest.mark.skipif(sys.platform == "emscripten", reason="a system without processes")
     def test_keys_are_not_shared_after_a_fork(self, codec: ModuleType) -> None:
         encoder = codec.Encoder(mask=True)
         encoder.message(b"")  # draw a block of keys
