@@ -58,6 +58,12 @@ def version(request: pytest.FixtureRequest) -> ssl.TLSVersion:
     return VERSIONS[request.param]
 
 
+@pytest.fixture(autouse=True, scope="module")
+def nothing_left() -> None:
+    """Collect what other files left: without a GIL, the collector may end a stream of asyncio with a report."""
+    gc.collect()
+
+
 @pytest.fixture(autouse=True)
 def loop_told(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
     """What goes to the event loop's exception handler, which has to be nothing unless a test empties it."""
