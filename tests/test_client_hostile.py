@@ -222,7 +222,8 @@ async def test_body_that_never_ends(head: bytes) -> None:
         with pytest.raises(wsfast.InvalidStatus) as caught:
             await wsfast.connect(url_of(server), open_timeout=5)
         assert caught.value.response.status_code == 403
-        assert len(caught.value.response.body) == 65536
+        sent = (piece * 65536)[:65536]
+        assert caught.value.response.body == sent.replace(b"5\r\n", b"").replace(b"\r\n", b"")
 
 
 @pytest.mark.parametrize("open_timeout", [0.3, 10])
