@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import venv
+import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -34,11 +35,12 @@ WAYS = [("--ws", "wsfast.uvicorn:Protocol"), ("--http", "wsfast.uvicorn:HTTP")]
 def python_of(framework: str) -> Path:
     """Return an interpreter that has a framework; its environment is in the user's cache."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wsfast" / "frameworks"
-    place = cache / f"{framework}-{sys.version_info[0]}.{sys.version_info[1]}"
+    here = zlib.crc32(sys.base_prefix.encode())  # one with a GIL and one without may have the same version
+    place = cache / f"{framework}-{sys.version_info[0]}.{sys.version_info[1]}-{here:08x}"
     python, done = place / "bin" / "python", place / ".done"
     if not done.exists():
         venv.create(place, with_pip=True, clear=True)
-        wanted = [*PACKAGES[framework], "uvicorn", "uvloop", "httptools", "multidict"]
+        wanted = [*PACKAGES[framework], "uvicorn", "uvloop", "h11", "httptools", "multidict"]
         subprocess.run([str(python), "-m", "pip", "install", "-q", *wanted], check=True)
         done.touch()
     return python

@@ -12,6 +12,10 @@
 #if (defined(__GNUC__) || defined(__clang__)) && defined(__x86_64__)
 #include <immintrin.h>
 #endif
+#if (defined(__GNUC__) || defined(__clang__)) && defined(__aarch64__) && defined(__AARCH64EL__)
+#define WSF_NEON
+#include <arm_neon.h>
+#endif
 
 #if defined(__GNUC__) || defined(__clang__)
 #define WSF_BLOCKS 64
@@ -64,7 +68,7 @@ WSF_MASK_BLOCKS(wsf_mask_blocks_avx2, __attribute__((target("avx2"))), wsf_wide3
 #define WSF_AVX512 64
 #endif
 
-enum { WSF_PLAIN, WSF_HAS_AVX2, WSF_HAS_AVX512 };
+enum { WSF_PLAIN, WSF_HAS_AVX2, WSF_HAS_AVX512, WSF_HAS_NEON = WSF_HAS_AVX2 }; /* of a processor, each has the next */
 
 static int wsf_level = WSF_PLAIN; /* set by `wsf_choose` */
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 from . import cross, suite, wheels
 from .debian import build_free_threaded, fetch, fetch_i386, test_i386
+from .emulated import PROCESSORS, run_emulated
 from .found import ROOT, choose, find
 from .pyodide import test_pyodide
 
@@ -22,7 +24,9 @@ def main() -> None:
     one.add_argument("--few", action="store_true", help="install only what the tests of the codec need")
     one.add_argument("--jobs", type=int, default=2, help="how many processes run tests (default: 2)")
     one.add_argument("--keep", type=Path, help="leave the environments there; the next run uses them again")
-    one.add_argument("names", nargs="*", help="such as 3.13, 3.13t, pypy3.11, i386, pyodide (default: all here)")
+    one.add_argument(
+        "names", nargs="*", help="such as 3.13, 3.13t, pypy3.11, i386, pyodide, aarch64 (default: all here)"
+    )
     one.add_argument("--pytest", nargs=argparse.REMAINDER, default=[], help="arguments of pytest; the last option")
     one = commands.add_parser("wheels", help="the sdist and all wheels that can be built here, checked and tried")
     one.add_argument("--out", type=Path, default=ROOT / "dist", help="an empty or new folder (default: dist)")
@@ -44,6 +48,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     others = {"i386": test_i386, "pyodide": test_pyodide}
+    others |= {name: partial(run_emulated, name) for name in PROCESSORS}
     if args.command == "list":
         print(*find(), sep="\n")
     elif args.command == "test":

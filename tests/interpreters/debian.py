@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from .found import CACHE, copy_sources, environment, make_environment, run
@@ -23,8 +24,15 @@ KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 MIRROR = "http://deb.debian.org/debian"
 
 
-def apt_options(folder: Path, suite: str, kind: str) -> list[str]:
-    """Return options that give apt lists, a cache and an empty system of its own, and update its lists."""
+def apt_options(folder: Path, suite: str, kind: str, more: Sequence[str] = ()) -> list[str]:
+    """Return options that give apt lists, a cache and an empty system of its own, and update its lists.
+
+    Args:
+        folder: where it has these.
+        suite: such as ``"sid"``.
+        kind: ``"deb"`` or ``"deb-src"``.
+        more: other options.
+    """
     for name in ("lists/partial", "archives/partial"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     (folder / "status").touch()
@@ -39,7 +47,7 @@ def apt_options(folder: Path, suite: str, kind: str) -> list[str]:
         "Dir::Cache::srcpkgcache": "",
         "APT::Sandbox::User": "root",
     }
-    words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
+    words = [*more, *(word for name, value in options.items() for word in ("-o", f"{name}={value}"))]
     run("apt-get", *words, "-qq", "update")
     return words
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
-from .found import CACHE, ROOT, copy_sources, environment, find, make_environment, run
+from .found import CACHE, ROOT, Interpreter, copy_sources, environment, find, make_environment, run
 from .wheels import build
 
 PACKAGES = ("anyio>=4.4", "h11", "hypothesis>=6.100", "multidict", "pytest>=8.3", "websockets")
@@ -31,6 +32,21 @@ def fetch_pyodide() -> Path:
     return package
 
 
+def download_pure(interpreter: Interpreter, target: Path, version: str, packages: Sequence[str]) -> None:
+    """Download the wheels of packages, and of what they need, that are for any machine.
+
+    Args:
+        interpreter: whose pip does it.
+        target: the folder.
+        version: of the Python that they are for.
+        packages: their names, with what is asked of their versions.
+    """
+    options = ["--only-binary", ":all:", "--platform", "any", "--implementation", "py", "--abi", "none"]
+    with tempfile.TemporaryDirectory(prefix="wsfast-pip-") as temporary:
+        python = make_environment(interpreter, Path(temporary))
+        run(python, "-m", "pip", "download", "-q", *options, "--python-version", version, "-d", target, *packages)
+
+
 def test_pyodide(arguments: list[str]) -> bool:
     """Run the tests of the codec and the sans-IO layers there; return whether they passed."""
     pyodide = fetch_pyodide()
@@ -41,9 +57,7 @@ def test_pyodide(arguments: list[str]) -> bool:
         wheels = folder / "wheels"
         wheels.mkdir()
         build(interpreter, source, wheels, pure=True)
-        python = make_environment(interpreter, folder / "tools")
-        options = ["--only-binary", ":all:", "--platform", "any", "--implementation", "py", "--abi", "none"]
-        run(python, "-m", "pip", "download", "-q", *options, "--python-version", "3.14", "-d", wheels, *PACKAGES)
-        command = ["node", ROOT / "tests" / "interpreters" / "pyodide.mjs", pyodide, wheels, source]
+        download_pure(interpreter, wheels, "3.14", PACKAGES)
+        command: list[str | Path] = ["node", ROOT / "tests" / "interpreters" / "pyodide.mjs", pyodide, wheels, source]
         command += ["-q", "-p", "no:cacheprovider", *(arguments or SANS_IO)]
         return subprocess.run(command, cwd=source, env=environment(), check=False).returncode == 0

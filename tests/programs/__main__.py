@@ -49,7 +49,7 @@ def environment(name: str, folder: Path) -> Path:
     done = place / "installed"
     if not done.exists():
         venv.create(place, with_pip=True, clear=True)
-        command = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", "multidict", "httptools"]
+        command = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", "multidict", "h11"]
         subprocess.run([*command, *PROGRAMS[name]], check=True)
         done.touch()
     return python
