@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import random
 import shutil
 import subprocess
@@ -19,7 +20,7 @@ from wsfast.events import Fragment
 from wsfast.exceptions import InvalidPayload
 
 choose = _codec._choose  # type: ignore[attr-defined]
-LEVELS = ["plain", "avx2", "avx512"]
+LEVELS = ["plain", "neon"] if platform.machine() in ("aarch64", "arm64") else ["plain", "avx2", "avx512"]
 KINDS = {
     "ascii": "a \x00\x7f~",
     "latin-1": "aé\x80ÿ ",

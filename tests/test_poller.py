@@ -357,6 +357,8 @@ def test_out_of_descriptors_the_loop_watches(loop: asyncio.AbstractEventLoop) ->
     loop.run_until_complete(main())
 
 
+# From Python 3.15 on, whatever is loaded: the child does nothing that a lock of another thread could hold up.
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_a_child_takes_nothing_away(loop: asyncio.AbstractEventLoop) -> None:
     """A process that was forked off has the same epoll, and drops what it has of the connections."""
 

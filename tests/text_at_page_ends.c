@@ -1,7 +1,7 @@
 /* The loops over text of _codec_utf8.h where memory ends: no page before or behind may be touched.
  *
  * Random texts, whole and broken, stand at the start and at the end of mapped pages, and so does what is made of them;
- * it must be what the plain loops make. The argument is the level: 0 plain, 1 AVX2, 2 AVX-512.
+ * it must be what the plain loops make. The argument is the level: 0 plain, 1 AVX2 or NEON, 2 AVX-512.
  */
 #include "_codec_utf8.h"
 #include <stdio.h>

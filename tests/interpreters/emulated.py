@@ -91,7 +91,8 @@ def run_emulated(name: str, arguments: list[str]) -> bool:
         headers = [f"-I{root}/usr/include/python{VERSION}", "-idirafter", f"{root}/usr/include"]
         for path in sorted((source / "build").rglob("*.c")):
             (found,) = package.rglob(f"{path.stem}.pyx")
-            made = ["-shared", "-fPIC", "-DNDEBUG", str(path), "-o", str(found.with_suffix(".so"))]
+            name = f"{path.stem}.cpython-{VERSION.replace('.', '')}-{processor.target}.so"
+            made = ["-shared", "-fPIC", "-DNDEBUG", str(path), "-o", str(found.with_name(name))]
             run(*zig, *ours, *headers, *made, cwd=source, **caches)
         page_ends = folder / "page_ends"
         run(*zig, "-w", *ours, source / "tests" / "text_at_page_ends.c", "-o", page_ends, cwd=source, **caches)
@@ -100,12 +101,14 @@ def run_emulated(name: str, arguments: list[str]) -> bool:
         download_pure(interpreter, folder / "wheels", VERSION, PACKAGES)
         for wheel in (folder / "wheels").iterdir():
             shutil.unpack_archive(wheel, folder / "site", "zip")
-        # Tests that start `sys.executable` start it by qemu, too.
-        python = folder / "python"
-        python.write_text(f'#!/bin/sh\nexec {qemu} -L {root} -0 "$0" {root}/usr/bin/python{VERSION} "$@"\n')
+        # Tests that start `sys.executable` start it by qemu, too, whatever they make of the environment.
+        python, paths = folder / "python", f"{package.parent}:{folder / 'site'}"
+        python.write_text(
+            f'#!/bin/sh\nexport PYTHONHOME={root}/usr PYTHONPATH="${{PYTHONPATH:+$PYTHONPATH:}}{paths}"\n'
+            f'exec {qemu} -L {root} -0 "$0" {root}/usr/bin/python{VERSION} "$@"\n'
+        )
         python.chmod(0o755)
-        paths = {"PYTHONHOME": str(root / "usr"), "PYTHONPATH": f"{package.parent}:{folder / 'site'}"}
         command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *(arguments or TESTS)]
         if not arguments:
             command += ["-k", "not memory_ends_where_the_text_ends"]  # which was run above
-        return subprocess.run(command, cwd=source, env=environment(**paths), check=False).returncode == 0
+        return subprocess.run(command, cwd=source, env=environment(), check=False).returncode == 0
