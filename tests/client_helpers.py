@@ -120,7 +120,9 @@ def connected_to(port: int) -> list[int]:
         with contextlib.suppress(OSError):
             if not os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
                 continue
+            blocking = os.get_blocking(int(name))
             with socket.socket(fileno=os.dup(int(name))) as sock:
+                sock.setblocking(blocking)  # on PyPy it would block now, and so would whoever has the other descriptor
                 if sock.family in (socket.AF_INET, socket.AF_INET6) and sock.getpeername()[1] == port:
                     found.append(int(name))
     return found

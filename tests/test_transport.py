@@ -570,6 +570,7 @@ def test_whether_somebody_elses_socket_has_something_to_read(twin: ModuleType) -
         ours.setblocking(False)
         with theirs:
             assert twin.nothing_unread_at(ours.fileno())
+            assert not os.get_blocking(ours.fileno())
             theirs.sendall(b"x")
             assert select.select([ours], [], [], 10)[0]
             assert not twin.nothing_unread_at(ours.fileno())

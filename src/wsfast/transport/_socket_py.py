@@ -659,6 +659,7 @@ def nothing_unread_at(fd: int) -> bool:
     except (OSError, ValueError):
         return False
     try:
+        sock.setblocking(False)  # PyPy has just let it block, for both
         sock.recv(1, socket.MSG_PEEK | getattr(socket, "MSG_DONTWAIT", 0))
     except BlockingIOError:
         return True
