@@ -1,4 +1,5 @@
-/* Text by NEON, which every 64-bit Arm has: checking, measuring, decoding and encoding it. _codec_utf8_tables.h says how. */
+/* Text by NEON, which every 64-bit Arm has: checking, measuring, decoding and encoding it. _codec_utf8_tables.h says
+ * how. */
 #ifndef WSFAST_CODEC_UTF8_NEON_H
 #define WSFAST_CODEC_UTF8_NEON_H
 
@@ -25,7 +26,9 @@ static WSF_ALWAYS_INLINE uint8x16_t wsf_utf8_wrong_neon(uint8x16_t before, uint8
 /* Return whether 64 bytes are ASCII. */
 static WSF_ALWAYS_INLINE int wsf_ascii_neon(const uint8_t *s)
 {
-    return vmaxvq_u8(vorrq_u8(vorrq_u8(vld1q_u8(s), vld1q_u8(s + 16)), vorrq_u8(vld1q_u8(s + 32), vld1q_u8(s + 48)))) < 0x80;
+    const uint8x16_t first = vorrq_u8(vld1q_u8(s), vld1q_u8(s + 16));
+    const uint8x16_t second = vorrq_u8(vld1q_u8(s + 32), vld1q_u8(s + 48));
+    return vmaxvq_u8(vorrq_u8(first, second)) < 0x80;
 }
 
 /* Return how many bytes, counted from a character's first byte, are UTF-8 but for an unfinished character at their end:
