@@ -26,13 +26,12 @@ if __package__:
 
 from interpreters.debian import SANITIZED, SUPPRESSIONS
 from interpreters.found import ROOT, ask, environment, make_c, make_environment
-from interpreters.suite import FEW
+from interpreters.suite import FEW, THREADS
 
 NAMES = [
     ".".join(path.relative_to(ROOT / "src").with_suffix("").parts) for path in sorted((ROOT / "src").rglob("*.pyx"))
 ]
 CHECK = f"import importlib; print(*(importlib.import_module(name).__file__ for name in {NAMES}))"
-THREADS = ("tests/test_codec_threads.py", "tests/test_threads.py", "tests/test_server_threads.py")
 # Peers in other languages do not start with a sanitizer preloaded, and do not run our code; a package is built anew,
 # without sanitizers.
 MARKERS = "not node and not browser and not autobahn and not package"

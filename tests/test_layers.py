@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "src/wsfast"  # an installation has no .pyx
 
 FLOORS = {
-    "words": ["_built", "_version", "codes", "escape", "events", "exceptions", "http", "options", "telling"],
+    "words": ["_built", "_version", "codes", "escape", "events", "exceptions", "http", "octets", "options", "telling"],
     "frames": ["_codec", "_codec_py", "codec", "assembly", "closing", "connection", "extensions", "session"],
     "opening": ["handshake", "deflate"],
     # What is above this line (later in the list) may use asyncio and sockets; what is below it may not.

@@ -29,6 +29,7 @@ from typing import Final, NoReturn
 from .codes import Opcode
 from .events import BytesLike, Close, Event, Extensions, Fragment, Inflate, Ping, Pong
 from .exceptions import InvalidPayload, PayloadTooBig, PeerError, ProtocolError
+from .octets import copied
 
 __all__ = ["Decoder", "Encoder", "apply_mask", "encode_frame"]
 
@@ -57,7 +58,7 @@ def apply_mask(data: BytesLike, mask: BytesLike, out: bytearray | memoryview | N
         ValueError: `mask` has not four bytes, or `out` has another length than `data`.
         TypeError: an argument is not bytes-like, or `out` is not writable.
     """
-    source, key = bytes(_view(data)), bytes(_view(mask))
+    source, key = _octets(data), _octets(mask)
     if len(key) != 4:
         raise ValueError(f"mask must have 4 bytes, got {len(key)}")
     repeated = (key * (len(source) // 4 + 1))[: len(source)]
@@ -65,9 +66,13 @@ def apply_mask(data: BytesLike, mask: BytesLike, out: bytearray | memoryview | N
     if out is None:
         return masked
     target = _writable(out, "out")
-    if target.nbytes != len(masked):
-        raise ValueError(f"out must have {len(masked)} bytes as data has, got {target.nbytes}")
-    io.BytesIO(masked).readinto(target)  # unlike a slice assignment, takes any format
+    try:
+        if target.nbytes != len(masked):
+            raise ValueError(f"out must have {len(masked)} bytes as data has, got {target.nbytes}")
+        io.BytesIO(masked).readinto(target)  # unlike a slice assignment, takes any format
+    finally:
+        if target is not out:
+            target.release()
     return None
 
 
@@ -113,7 +118,7 @@ def encode_frame(
         head = bytes((first, masked | 127)) + len(data).to_bytes(8, "big")
     if mask is None:
         return head + data
-    return head + bytes(_view(mask)) + apply_mask(data, mask)  # type: ignore[operator]
+    return head + _octets(mask) + apply_mask(data, mask)  # type: ignore[operator]
 
 
 class Encoder:
@@ -159,7 +164,7 @@ class Encoder:
         Raises:
             TypeError: `frames` is not bytes-like.
         """
-        self._out += _view(frames)
+        self._out += _octets(frames)
 
     def take(self) -> bytes:
         """Return all that was gathered, and forget it."""
@@ -310,7 +315,7 @@ class Decoder:
             TypeError: `data` is not bytes-like.
             RuntimeError: the call was made by this decoder's own `inflate` or `extensions`.
         """
-        received = _view(data)
+        received = memoryview(_octets(data))
         self._lent = 0
         if self._busy:
             raise RuntimeError("the decoder is at work: feed() was called from within inflate(), or by another thread")
@@ -587,15 +592,11 @@ def _unmask(data: bytes, mask: bytes) -> bytes:
     return apply_mask(data, mask) if mask else data  # type: ignore[return-value]
 
 
-def _view(data: BytesLike) -> memoryview:
+def _octets(data: BytesLike) -> bytes:
     try:
-        view = memoryview(data)
+        return copied(data)
     except TypeError:
         raise TypeError(f"expected a bytes-like object, got {type(data).__name__}") from None
-    try:
-        return view.cast("B")
-    except (TypeError, ValueError):  # not contiguous, or a format that `cast` does not know, as ctypes has
-        return memoryview(view.tobytes())
 
 
 def _writable(out: bytearray | memoryview, name: str) -> memoryview:
@@ -630,6 +631,6 @@ def _payload(data: str | BytesLike) -> bytes:
     if isinstance(data, str):
         return str.encode(data)
     try:
-        return bytes(_view(data))
+        return _octets(data)
     except TypeError:
         raise TypeError(f"expected str or a bytes-like object, got {type(data).__name__}") from None

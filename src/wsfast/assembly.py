@@ -13,8 +13,9 @@ import codecs
 from collections.abc import Iterable
 
 from .events import Fragment
+from .octets import is_bytes_like
 
-__all__ = ["Assembler", "Decoded", "PieceCheck", "check_pieces", "converted", "is_bytes_like", "is_whole"]
+__all__ = ["Assembler", "Decoded", "PieceCheck", "check_pieces", "converted", "is_whole"]
 
 
 class Assembler:
@@ -100,15 +101,6 @@ class Decoded:
         if self._decoder is None:
             self._decoder = codecs.getincrementaldecoder("utf-8")()
         return self._decoder.decode(piece, final)
-
-
-def is_bytes_like(message: object) -> bool:
-    """Tell whether an object is bytes-like: whether it has memory that can be read."""
-    try:
-        memoryview(message).release()  # type: ignore[arg-type]
-    except TypeError:
-        return False
-    return True
 
 
 def is_whole(message: object) -> bool:

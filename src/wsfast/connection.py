@@ -27,6 +27,7 @@ from .codes import NO_CLOSE, CloseCause, CloseCode, Opcode
 from .events import BytesLike, Close, Event, Fragment, Ping, Pong
 from .exceptions import ConnectionClosed, ConnectionClosedError, ConnectionClosedOK, InvalidState, PeerError
 from .extensions import Chain
+from .octets import copied
 
 __all__ = ["Action", "Compression", "Connection", "Input", "Prepared", "Side", "State"]
 
@@ -556,7 +557,7 @@ def _as_payload(data: str | BytesLike, text: bool | None, *, check: bool = True)
     if isinstance(data, str):
         return (_BINARY if text is False else _TEXT), data.encode()
     try:
-        payload = bytes(memoryview(data))
+        payload = copied(data)
     except TypeError:
         raise TypeError(f"expected str or a bytes-like object, got {type(data).__name__}") from None
     if text:

@@ -21,6 +21,7 @@ from .codec import apply_mask, encode_frame
 from .codes import Opcode
 from .escape import show
 from .exceptions import ExtensionError, NegotiationError, PayloadTooBig, PeerError, ProtocolError
+from .octets import copied, nbytes
 from .telling import tell
 
 if TYPE_CHECKING:
@@ -395,7 +396,7 @@ class Chain:
         Raises:
             ExtensionError: an extension failed on a message; that is its cause.
         """
-        data = payload.encode() if isinstance(payload, str) else bytes(memoryview(payload))
+        data = payload.encode() if isinstance(payload, str) else copied(payload)
         if not opcode & _CONTROL:
             self._encoder.encoded(self._encoded(opcode, data, fin, rsv1))
             return
@@ -420,7 +421,7 @@ class Chain:
         Raises:
             ExtensionError: as `frame`.
         """
-        view = memoryview(frames)
+        view = memoryview(copied(frames))
         while view:
             length, at = _length(view)
             end = at + length
@@ -527,7 +528,7 @@ class Chain:
         wrong = first & _ALL & ~(self._reserved | RSV1 * (self.compression is not None))
         if wrong:
             raise ProtocolError(f"reserved bits 0x{wrong:02x} set in a frame with opcode 0x{opcode:x}")
-        payload = bytes(memoryview(data)[at + 4 * masked : at + 4 * masked + length])
+        payload = bytes(data[at + 4 * masked : at + 4 * masked + length])
         if masked:
             payload = apply_mask(payload, bytes(data[at : at + 4]))  # type: ignore[assignment]
         del data[: at + 4 * masked + length]
@@ -550,7 +551,7 @@ class Chain:
             # RFC 6455, 5.2: reserved bits "MUST be 0 unless an extension is negotiated that defines meanings for
             # non-zero values".
             raise ProtocolError(f"reserved bits 0x{left:02x} set in a frame with opcode 0x{opcode:x}")
-        size = memoryview(frame.data).nbytes
+        size = nbytes(frame.data)
         if frame.opcode & _CONTROL:
             if size > 125:
                 raise ProtocolError(f"control frame with opcode 0x{opcode:x} has more than 125 bytes")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dis
 import functools
 import inspect
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any
 
 __all__ = ["check_handler", "check_plain_handler", "handler_name"]
@@ -99,6 +99,8 @@ def _function_of(handler: Any) -> Any:
 
 def _returns_nothing(function: FunctionType) -> bool:
     """Tell whether each way out of a function returns None."""
+    if not isinstance(function.__code__, CodeType):
+        return False  # PyPy's own functions are of this type, too
     returns = []
     before: dis.Instruction | None = None
     for instruction in dis.get_instructions(function):

@@ -37,6 +37,7 @@ from .codes import CloseCause, CloseCode
 from .connection import Connection, Side, State
 from .events import BytesLike, Event, Fragment, Ping, Pong
 from .exceptions import ConcurrencyError, InvalidState
+from .octets import copied
 
 if TYPE_CHECKING:
     from .connection import Compression
@@ -515,7 +516,7 @@ class Session:
             payload = self._unused_payload()
         else:
             try:
-                payload = data.encode() if isinstance(data, str) else bytes(memoryview(data))
+                payload = data.encode() if isinstance(data, str) else copied(data)
             except TypeError:
                 raise TypeError(f"expected str or a bytes-like object, got {type(data).__name__}") from None
         if self._pings is not None:

@@ -43,8 +43,12 @@ PURE = (
     *("tests/test_cancellation.py", "tests/test_keepalive.py", "tests/test_listener.py", "tests/test_streams.py"),
     *("tests/test_server_closing.py", "tests/test_server_dispatch.py", "tests/test_server_hooks.py"),
     *("tests/test_sync.py", "tests/test_sync_server.py", "tests/test_topics.py", "tests/test_websocket.py"),
+    *("tests/test_octets.py", "tests/test_topics_index.py", "tests/test_topics_rules.py", "tests/test_transport.py"),
 )
-"""What PyPy runs, on asyncio: the others compare the twins, or need what CPython alone has."""
+"""What an interpreter runs that has not all that the tests use, on asyncio: others compare the twins, or need that."""
+WITHOUT_CFFI = {"3.13t"}
+"""Interpreters that cffi refuses, which cryptography needs, which makes the tests' certificates."""
+THREADS = ("tests/test_threads.py", "tests/test_codec_threads.py", "tests/test_server_threads.py")
 USUAL = ("tests/test_websocket.py", "tests/test_listener.py", "tests/test_tls.py", "tests/test_sync.py")
 
 
@@ -77,11 +81,12 @@ def run_tests(
         folder = Path(temporary)
         source = copy_sources(folder / "source")
         pure = interpreter.implementation != "cpython"
+        some = pure or interpreter.name in WITHOUT_CFFI
         home = (keep or folder) / f"venv-{interpreter.name}"
-        python = make_environment(interpreter, home, *(FEW if few or pure else ()))
+        python = make_environment(interpreter, home, *(FEW if few or some else ()))
         (folder / "wheel").mkdir()
         wheel = build(interpreter, source, folder / "wheel", pure=pure)
-        what = str(wheel) if few or pure else f"wsfast[dev] @ {wheel.as_uri()}"
+        what = str(wheel) if few or some else f"wsfast[dev] @ {wheel.as_uri()}"
         run(python, "-m", "pip", "install", "-q", "--prefer-binary", what)
         run(python, "-m", "pip", "install", "-q", "--force-reinstall", "--no-deps", wheel)  # where one was kept
         # The tests run beside the sources, which some of them read, and must see what is installed.
@@ -91,13 +96,13 @@ def run_tests(
         if not Path(said[0]).is_relative_to(home) or said[1] != ("python" if pure else "cython"):
             raise SystemExit(f"{interpreter}: expected the wheel in {home}, got {' '.join(said)}")
         chosen: list[str] = arguments
-        if not arguments and (quick or few or pure):
+        if not arguments and (quick or few or some):
             chosen = [*CODEC, *(() if few else USUAL)]
-            if pure:
-                chosen = [*PURE]
+            if some:
+                chosen = [*PURE, *(() if pure else THREADS)]
         # Some of what the tests use does not declare that it can do without a GIL, and would switch it on.
         environ = environment(**({"PYTHON_GIL": "0"} if interpreter.free_threaded else {}))
-        if pure:  # there is no wheel of what makes certificates
+        if some:  # what makes certificates cannot be had
             other = next(each for each in find() if each.implementation == "cpython" and not each.free_threaded)
             certificates = folder / "certificates"
             certificates.mkdir()

@@ -22,6 +22,7 @@ from ..codes import CloseCode
 from ..escape import show
 from ..events import BytesLike
 from ..http import check_token
+from ..octets import copied, is_bytes_like
 
 __all__ = [
     "TABLE",
@@ -221,9 +222,7 @@ class Conversation:
 
     def _go_on(self, event: Event) -> Answer:
         body = event.get("body", b"")
-        if not isinstance(body, bytes):
-            body = bytes(memoryview(body))
-        return self._piece(body, not event.get("more_body", False))
+        return self._piece(copied(body), not event.get("more_body", False))
 
     def _piece(self, body: bytes, last: bool) -> Answer:
         left, headers = self._left, self._start or b""
@@ -334,10 +333,8 @@ def message_of(event: Event) -> Message:
         if not isinstance(text, str):
             raise TypeError(f"expected str as 'text' of 'websocket.send', got {type(text).__name__}")
         return Message(text, compress)
-    try:
-        memoryview(data).release()  # type: ignore[arg-type]
-    except TypeError:
-        raise TypeError(f"expected bytes as 'bytes' of 'websocket.send', got {type(data).__name__}") from None
+    if not is_bytes_like(data):
+        raise TypeError(f"expected bytes as 'bytes' of 'websocket.send', got {type(data).__name__}")
     return Message(data, compress)  # type: ignore[arg-type]
 
 

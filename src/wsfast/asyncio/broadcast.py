@@ -13,6 +13,7 @@ from ..connection import Side, State
 from ..events import BytesLike
 from ..exceptions import SKIPPED, ConcurrencyError, ConnectionClosed, Skipped
 from ..handshake.uri import format_address
+from ..octets import copied
 from ..telling import tell
 from ..transport.loops import OtherThread
 
@@ -149,13 +150,10 @@ class Prepared:
             self.opcode = _BINARY if text is False else _TEXT
             self.payload = message.encode()
         else:
-            if type(message) is bytes:
-                self.payload = message
-            else:
-                try:
-                    self.payload = bytes(memoryview(message))
-                except TypeError:
-                    raise TypeError(f"a message must be str or bytes-like, got {type(message).__name__}") from None
+            try:
+                self.payload = copied(message)
+            except TypeError:
+                raise TypeError(f"a message must be str or bytes-like, got {type(message).__name__}") from None
             self.opcode = _BINARY
             if text:
                 self.opcode = _TEXT

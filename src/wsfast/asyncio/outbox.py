@@ -19,6 +19,7 @@ from ..codes import CloseCause, CloseCode
 from ..connection import State
 from ..events import BytesLike, Close
 from ..exceptions import ConnectionClosed
+from ..octets import copied, nbytes
 
 if TYPE_CHECKING:
     from .protocol import ConnectionProtocol
@@ -39,7 +40,7 @@ def size_of(message: str | BytesLike) -> int:
     if isinstance(message, str):
         return len(message) if message.isascii() else len(message.encode())
     try:
-        return len(message) if type(message) is bytes else memoryview(message).nbytes
+        return nbytes(message)
     except TypeError:
         raise TypeError(f"a message must be str or bytes-like, got {type(message).__name__}") from None
 
@@ -220,7 +221,7 @@ class Outbox:
         done: asyncio.Future[None] = loop.create_future()
         try:
             if not isinstance(message, (str, bytes)):
-                message = bytes(memoryview(message))  # the caller may be cancelled, and use the memory again
+                message = copied(message)  # the caller may be cancelled, and use the memory again
             work = loop.run_in_executor(None, channel.connection.prepare_message, message, text, compress)
         except BaseException:
             self.leave()

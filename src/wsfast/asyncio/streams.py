@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ..connection import State
 from ..events import BytesLike, Fragment
 from ..exceptions import InvalidState
+from ..octets import copied
 from .channel import PAUSED_HELD
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ class Writer:
         if isinstance(data, str):
             payload = data.encode()
         else:
-            payload = bytes(memoryview(data))
+            payload = copied(data)
             if self._text:
                 payload.decode()
         if not payload:

@@ -11,12 +11,13 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NamedTuple, Self, overload
 
-from ..assembly import PieceCheck, check_pieces, is_bytes_like, is_whole
+from ..assembly import PieceCheck, check_pieces, is_whole
 from ..codes import CloseCause, CloseCode
 from ..connection import Connection, State
 from ..events import BytesLike
 from ..exceptions import ONE_RECEIVER, ConcurrencyError, InvalidState
 from ..handshake import Request, Response
+from ..octets import is_bytes_like
 from ..shell import COUNTED, Facts, Pieces
 from ..transport.loops import OtherThread
 from ..transport.sockets import SocketTransport

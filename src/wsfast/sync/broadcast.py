@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from wsfast.assembly import is_bytes_like
 from wsfast.events import BytesLike
 from wsfast.exceptions import SKIPPED, ConnectionClosed, Skipped
 from wsfast.handshake.uri import format_address
+from wsfast.octets import is_bytes_like
 
 from ..telling import tell
 from .websocket import WebSocket

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from ..events import BytesLike
+from ..octets import copied
 from .binding import LATER
 from .loops import may_nest
 from .unacknowledged import unacknowledged
@@ -64,13 +65,17 @@ NOBODY: Final = frozenset(
 """Errors of `accept` that belong to the one connection, which has ended by now; accept(2) has the list."""
 
 
-def _cut(views: list[memoryview], left: int) -> None:
-    """Cut a list of views to so many bytes in all."""
-    for k, view in enumerate(views):
-        if len(view) >= left:
-            views[k:] = [view[:left]]
-            return
-        left -= len(view)
+def _views(parts: list[bytes | bytearray], start: int, most: int) -> list[memoryview]:
+    """Return views of parts, from a place in the first on, of no more than so many bytes in all."""
+    views = []
+    for part in parts:
+        with memoryview(part) as whole:
+            views.append(whole[start : start + most])
+        most -= len(views[-1])
+        start = 0
+        if not most:
+            break
+    return views
 
 
 class Receiver:
@@ -360,7 +365,7 @@ class SocketTransport:
             raise RuntimeError("Cannot call write() after write_eof()")
         assert self._sock is not None
         assert self._loop is not None
-        view = memoryview(data).cast("B")
+        view = memoryview(copied(data))
         if not self._buffered:
             try:
                 sent = self._sock.send(view[:MOST_SENT])
@@ -426,18 +431,16 @@ class SocketTransport:
         assert self._loop is not None
         parts = self._pieces[:PARTS]
         sizes = [len(part) for part in parts]
-        views = [memoryview(part) for part in parts]
-        views[0] = views[0][self._offset :]
-        _cut(views, MOST_SENT)
+        views = _views(parts, self._offset, MOST_SENT)
         try:
             sent = self._sock.sendmsg(views)
         except OSError as exc:
-            del views
             if exc.errno not in LATER:
                 self._write_failed(exc)
             return
         finally:
-            views = []
+            for view in views:
+                view.release()  # the last part may grow
         self._buffered -= sent
         sent += self._offset
         count = 0

@@ -20,6 +20,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from ..events import BytesLike
+from ..octets import copied
 
 __all__ = ["ReceiveBuffer", "TLSPipe"]
 
@@ -355,7 +356,7 @@ class TLSPipe:
         if self.finished:
             return
         if self._backlog:
-            waiting = bytes(memoryview(data))
+            waiting = copied(data)
             self._backlog.append(waiting)
             self._waiting += len(waiting)
         else:
@@ -376,7 +377,7 @@ class TLSPipe:
 
     def _encrypt(self, data: BytesLike) -> bool:
         """Put data into the outgoing records; False if some of it has to wait."""
-        view = memoryview(data)
+        view = memoryview(copied(data))
         for at in range(0, len(view), PIECE):
             piece = view[at : at + PIECE]
             try:

@@ -15,6 +15,7 @@ from wsfast import connection as native
 from wsfast import handshake
 from wsfast.codes import CloseCode
 from wsfast.exceptions import ConnectionClosedOK
+from wsfast.octets import nbytes
 from wsfast.shell import Pieces
 
 from .exceptions import ConnectionClosed, ProtocolError
@@ -58,7 +59,7 @@ def check_control(data: str | BytesLike | None) -> None:
         return
     if not isinstance(data, (str, bytes, bytearray, memoryview)):
         raise TypeError("data must be str or bytes-like")
-    size = len(data.encode()) if isinstance(data, str) else memoryview(data).nbytes
+    size = len(data.encode()) if isinstance(data, str) else nbytes(data)
     if size > MAX_CONTROL:
         raise ProtocolError("control frame too long")
 
