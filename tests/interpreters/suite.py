@@ -43,7 +43,7 @@ PURE = (
     *("tests/test_cancellation.py", "tests/test_keepalive.py", "tests/test_listener.py", "tests/test_streams.py"),
     *("tests/test_server_closing.py", "tests/test_server_dispatch.py", "tests/test_server_hooks.py"),
     *("tests/test_sync.py", "tests/test_sync_server.py", "tests/test_topics.py", "tests/test_websocket.py"),
-    *("tests/test_octets.py", "tests/test_topics_index.py", "tests/test_topics_rules.py", "tests/test_transport.py"),
+    *("tests/test_octets.py", "tests/test_topics_index.py", "tests/test_topics_rules.py"),
 )
 """What an interpreter runs that has not all that the tests use, on asyncio: others compare the twins, or need that."""
 WITHOUT_CFFI = {"3.13t"}
