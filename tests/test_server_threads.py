@@ -162,7 +162,8 @@ async def test_a_handshake_that_becomes_a_connection_stays_counted(tmp_path: Pat
         for _ in range(3):  # the place is given back
             async with wsfast.unix_connect(path) as ws:
                 await ws.recv()
-            await until(lambda: not server.connections)
+            # When its handler has returned, in another thread.
+            await until(lambda: not any(part._places for part in server._parts()))
     assert answers == [b"HTTP/1.1 503 Service Unavailable"] * 3
 
 
