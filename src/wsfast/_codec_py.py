@@ -631,6 +631,6 @@ def _payload(data: str | BytesLike) -> bytes:
     if isinstance(data, str):
         return str.encode(data)
     try:
-        return _octets(data)
+        return copied(data)
     except TypeError:
         raise TypeError(f"expected str or a bytes-like object, got {type(data).__name__}") from None

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .debian import apt_options
-from .found import CACHE, copy_sources, environment, find, make_c, make_environment, run
+from .found import CACHE, copy_sources, environment, make_c, make_environment, run, usual
 from .pyodide import PACKAGES, download_pure
 from .suite import CODEC
 
@@ -77,7 +77,7 @@ def _unpack(folder: Path, packages: Sequence[str], more: Sequence[str] = ()) -> 
 def run_emulated(name: str, arguments: list[str]) -> bool:
     """Build the extensions for a processor and run the tests of the codec there; return whether they passed."""
     processor, qemu, root = PROCESSORS[name], fetch_qemu(name), fetch_root(name)
-    interpreter = next(each for each in find() if each.implementation == "cpython" and not each.free_threaded)
+    interpreter = usual()
     with tempfile.TemporaryDirectory(prefix=f"wsfast-{name}-") as temporary:
         folder = Path(temporary)
         source = copy_sources(folder / "source")
@@ -91,9 +91,8 @@ def run_emulated(name: str, arguments: list[str]) -> bool:
         headers = [f"-I{root}/usr/include/python{VERSION}", "-idirafter", f"{root}/usr/include"]
         for path in sorted((source / "build").rglob("*.c")):
             (found,) = package.rglob(f"{path.stem}.pyx")
-            name = f"{path.stem}.cpython-{VERSION.replace('.', '')}-{processor.target}.so"
-            made = ["-shared", "-fPIC", "-DNDEBUG", str(path), "-o", str(found.with_name(name))]
-            run(*zig, *ours, *headers, *made, cwd=source, **caches)
+            library = found.with_name(f"{path.stem}.cpython-{VERSION.replace('.', '')}-{processor.target}.so")
+            run(*zig, *ours, *headers, "-shared", "-fPIC", "-DNDEBUG", path, "-o", library, cwd=source, **caches)
         page_ends = folder / "page_ends"
         run(*zig, "-w", *ours, source / "tests" / "text_at_page_ends.c", "-o", page_ends, cwd=source, **caches)
         for level in processor.levels:

@@ -86,6 +86,11 @@ def find() -> list[Interpreter]:
     return sorted(found.values())
 
 
+def usual() -> Interpreter:
+    """Return the oldest CPython with a GIL that is here: what tools run on."""
+    return next(each for each in find() if each.implementation == "cpython" and not each.free_threaded)
+
+
 def choose(names: list[str]) -> list[Interpreter]:
     """Return the interpreters of these names, or all that are here.
 

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from .found import CACHE, ROOT, Interpreter, copy_sources, environment, find, make_environment, run
+from .found import CACHE, ROOT, Interpreter, copy_sources, environment, make_environment, run, usual
 from .wheels import build
 
 PACKAGES = ("anyio>=4.4", "h11", "hypothesis>=6.100", "multidict", "pytest>=8.3", "websockets")
@@ -50,7 +50,7 @@ def download_pure(interpreter: Interpreter, target: Path, version: str, packages
 def test_pyodide(arguments: list[str]) -> bool:
     """Run the tests of the codec and the sans-IO layers there; return whether they passed."""
     pyodide = fetch_pyodide()
-    interpreter = next(each for each in find() if each.implementation == "cpython" and not each.free_threaded)
+    interpreter = usual()
     with tempfile.TemporaryDirectory(prefix="wsfast-pyodide-") as temporary:
         folder = Path(temporary)
         source = copy_sources(folder / "source")

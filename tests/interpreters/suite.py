@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from .found import CACHE, ROOT, Interpreter, copy_sources, environment, find, make_environment, run
+from .found import CACHE, ROOT, Interpreter, copy_sources, environment, make_environment, run, usual
 from .wheels import build
 
 # What has no wheel for an interpreter that is new, or not CPython, may not be had there; tests that need it say so.
@@ -103,7 +103,7 @@ def run_tests(
         # Some of what the tests use does not declare that it can do without a GIL, and would switch it on.
         environ = environment(**({"PYTHON_GIL": "0"} if interpreter.free_threaded else {}))
         if some:  # what makes certificates cannot be had
-            other = next(each for each in find() if each.implementation == "cpython" and not each.free_threaded)
+            other = usual()
             certificates = folder / "certificates"
             certificates.mkdir()
             run(make_environment(other, folder / "tools", "cryptography>=42"), "tests/certificates.py", certificates)
