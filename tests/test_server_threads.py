@@ -9,7 +9,7 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -90,20 +90,56 @@ async def test_a_broadcast_reaches_all(caller: str) -> None:
         assert [await ws.recv() for ws in connected] == ["to all"] * CONNECTIONS
 
 
-async def test_a_connection_of_another_thread_is_refused() -> None:
+async def stream(ws: wsfast.WebSocket) -> None:
+    async for _ in ws.recv_streaming():
+        pass
+
+
+ELSEWHERE: dict[str, Callable[[wsfast.WebSocket], Any]] = {
+    "send": lambda ws: ws.send("x"),
+    "send_nowait": lambda ws: ws.send_nowait("x"),
+    "recv": lambda ws: ws.recv(),
+    "async for": lambda ws: anext(aiter(ws)),
+    "recv_streaming": stream,
+    "ping": lambda ws: ws.ping(),
+    "pong": lambda ws: ws.pong(),
+    "close": lambda ws: ws.close(),
+    "abort": lambda ws: ws.abort(),
+}
+
+
+@pytest.mark.parametrize("call", ELSEWHERE)
+async def test_a_connection_of_another_thread_is_refused(call: str) -> None:
+    """However often it is tried, and with the connection in use meanwhile, which goes on: nothing is raced for."""
+    served: dict[wsfast.WebSocket, threading.Thread] = {}
+
+    async def echo(ws: wsfast.WebSocket) -> None:
+        served[ws] = threading.current_thread()
+        async for message in ws:
+            await ws.send(message)
+
+    async def use(ws: wsfast.WebSocket) -> None:
+        for i in range(100):
+            await ws.send(str(i))
+            assert await ws.recv() == str(i)
+
     async with (
-        wsfast.serve(where, "127.0.0.1", 0, threads=THREADS) as server,
+        wsfast.serve(echo, "127.0.0.1", 0, threads=THREADS) as server,
         clients(server, CONNECTIONS) as connected,
     ):
-        for ws in connected:
-            await ws.recv()
-        refused = 0
-        for ws in server.connections:
-            try:
-                ws.send_nowait("x")
-            except RuntimeError:
-                refused += 1
-        assert refused
+        await until(lambda: len(served) == CONNECTIONS)
+        others = [ws for ws, thread in served.items() if thread is not threading.current_thread()]
+        assert others
+        async with asyncio.TaskGroup() as group:
+            for ws in connected:
+                group.create_task(use(ws))
+            for _ in range(20):
+                for ws in others:
+                    with pytest.raises(RuntimeError, match="by its own event loop only"):
+                        made = ELSEWHERE[call](ws)
+                        if made is not None:
+                            await made
+                await asyncio.sleep(0)
 
 
 async def test_a_handler_closes_the_server_from_its_thread() -> None:

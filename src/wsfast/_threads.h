@@ -39,4 +39,23 @@ static inline unsigned int wsf_version(PyObject *thing)
 #endif
 }
 
+/* A number that one thread writes while others look whether it is theirs: whole, in no order with anything else. */
+static inline unsigned long wsf_load(const volatile unsigned long *place)
+{
+#if defined(__GNUC__) || defined(__clang__)
+    return __atomic_load_n(place, __ATOMIC_RELAXED);
+#else
+    return *place;
+#endif
+}
+
+static inline void wsf_store(volatile unsigned long *place, unsigned long value)
+{
+#if defined(__GNUC__) || defined(__clang__)
+    __atomic_store_n(place, value, __ATOMIC_RELAXED);
+#else
+    *place = value;
+#endif
+}
+
 #endif

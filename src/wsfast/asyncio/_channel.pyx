@@ -93,6 +93,8 @@ cdef extern from *:
 cdef extern from "_threads.h":
     Py_ssize_t wsf_holders(object thing)
     unsigned int wsf_version(object thing)
+    unsigned long wsf_load(const unsigned long *place)
+    void wsf_store(unsigned long *place, unsigned long value)
 
 
 cdef enum:
@@ -129,7 +131,7 @@ cdef class Turn:
     cdef public int gathering  # indexes of topics that have messages for the end of this turn
     cdef object done  # a Future that is done
     cdef list _dirty
-    cdef unsigned long _thread  # in which the loop runs
+    cdef unsigned long _thread  # in which the loop runs; others look at it, and at nothing else that changes
     cdef int _stock  # whether nobody runs such a loop within itself, as of `_version` of its class; see `_is_stock`
     cdef bint _nests  # what `may_nest` tells, as of then
     cdef unsigned int _version
@@ -148,11 +150,11 @@ cdef class Turn:
         self.done = Future(loop=loop)
         self.done.set_result(None)
         self._dirty = []
-        self._thread = PyThread_get_thread_ident()
+        wsf_store(&self._thread, PyThread_get_thread_ident())
 
-    cdef inline int _check(self, bint corked) except -1:
+    cdef inline int _check(self, Channel channel) except -1:
         """Do what `check_thread` does, at little cost: what a turn holds back already, the loop has agreed to."""
-        if PyThread_get_thread_ident() != self._thread or not (corked or self._dirty):
+        if PyThread_get_thread_ident() != wsf_load(&self._thread) or not (channel._corked or self._dirty):
             self.check_thread()
         return 0
 
@@ -160,10 +162,10 @@ cdef class Turn:
         """Raise RuntimeError in any thread but the event loop's, and while another loop runs in that."""
         cdef object running = PyObject_CallNoArgs(<PyObject *>_get_running_loop)
         if running is not self.loop:
-            if running is not None or PyThread_get_thread_ident() != self._thread:
+            if running is not None or PyThread_get_thread_ident() != wsf_load(&self._thread):
                 raise OtherThread(OTHER_THREAD)
         else:
-            self._thread = PyThread_get_thread_ident()  # a loop may run in one thread after another
+            wsf_store(&self._thread, PyThread_get_thread_ident())  # a loop may run in one thread after another
         return 0
 
     cdef bint _may_resume(self) except -1:
@@ -312,7 +314,7 @@ cdef class Receive:
         """Finish with a message, or suspend the task."""
         cdef Channel channel = self._channel
         cdef object made
-        channel.turn._check(channel._corked)
+        channel.turn._check(channel)
         if self._finished:
             raise RuntimeError("cannot reuse already awaited recv()")
         if self._waiting:
@@ -1104,7 +1106,7 @@ cdef class Endpoint:
         cdef Channel channel = self._channel
         if channel is None:
             return False
-        channel.turn._check(channel._corked)
+        channel.turn._check(channel)
         if not channel.sendable or channel._encoder._mask:
             return False
         if not channel._has_room(PyBytes_GET_SIZE(frame)) and not channel._may_wait(PyBytes_GET_SIZE(frame)):
@@ -1147,7 +1149,7 @@ cdef class Endpoint:
     def _send_first(self, message, text, compress):
         """Send a message if that takes one step, and return None; else return an awaitable that does the rest."""
         cdef Channel channel = self._opened()
-        channel.turn._check(channel._corked)
+        channel.turn._check(channel)
         if text is not None or not (type(message) is str or type(message) is bytes):
             return self._send(message, text, compress)
         if not channel.sendable:
@@ -1182,7 +1184,7 @@ cdef class Endpoint:
             RuntimeError: this is another thread than the event loop's.
         """
         cdef Channel channel = self._opened()
-        channel.turn._check(channel._corked)
+        channel.turn._check(channel)
         # The length of others is not in bytes.
         if not (
             (type(message) is bytes and channel._has_room(PyBytes_GET_SIZE(message)))
@@ -1329,9 +1331,11 @@ cdef class EventEndpoint:
         cdef Channel channel = self._channel
         cdef object data, text
         cdef int most = TURN_SENDS
-        if channel is None or type(event) is not dict or channel.write_paused:
+        if channel is None:
             return self.send_rare(event)
-        channel.turn._check(channel._corked)
+        channel.turn._check(channel)
+        if type(event) is not dict or channel.write_paused:
+            return self.send_rare(event)
         if (<dict>event).get("type") != _SEND:
             return self.send_rare(event)
         data = (<dict>event).get("bytes")

@@ -876,9 +876,11 @@ class EventEndpoint:
     def _send_first(self, event: Any) -> Awaitable[None] | None:
         """Send a message if that takes one step, and return None; else return an awaitable that does the rest."""
         channel = self._channel
-        if channel is None or type(event) is not dict or channel.write_paused:
+        if channel is None:
             return self.send_rare(event)
         channel.turn.check_thread()
+        if type(event) is not dict or channel.write_paused:
+            return self.send_rare(event)
         if event.get("type") != "websocket.send" or event.get("compress") is not None:
             return self.send_rare(event)
         data, text = event.get("bytes"), event.get("text")
