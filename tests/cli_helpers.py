@@ -1,4 +1,4 @@
-"""Running `python -m wsfast serve` as a program."""
+"""Running `python -m wsfast serve` as a program, and reading terminals."""
 
 from __future__ import annotations
 
@@ -69,3 +69,12 @@ def serve(*arguments: str, port: int | None = 0) -> Iterator[Serve]:
             process.stdout.close()
         log.seek(0)
         running.logged = log.read()
+
+
+def read_terminal(master: int) -> bytes:
+    """Return all that programs showed on a terminal, whose other end is closed; one read may have a part of it."""
+    shown = b""
+    with contextlib.suppress(OSError):  # EIO: there is no more
+        while part := os.read(master, 65536):
+            shown += part
+    return shown

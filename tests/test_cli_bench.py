@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cli_helpers import read_terminal
 from sync_helpers import running
 
 import wsfast
@@ -445,7 +446,7 @@ def test_the_progress_bar_is_drawn_in_a_terminal() -> None:
             )
         os.close(slave)
         slave = -1
-        drawn = os.read(master, 65536).decode()
+        drawn = read_terminal(master).decode()
     finally:
         os.close(master)
         if slave >= 0:

@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 from certificates import make_certificates
+from cli_helpers import read_terminal
 from shared import echo
 from sync_helpers import PATIENCE, Peer, Running, running, scripted
 
@@ -645,10 +646,13 @@ def test_lines_of_json_in_a_terminal(server: Running) -> None:
         command = [sys.executable, "-m", "wsfast", "--json", "--answers", "1", server.uri]
         os.write(master, b"hi\n")
         done = subprocess.run(command, stdin=slave, stdout=slave, stderr=slave, timeout=PATIENCE, check=False)
-        shown = os.read(master, 65536)
+        os.close(slave)
+        slave = -1
+        shown = read_terminal(master)
     finally:
         os.close(master)
-        os.close(slave)
+        if slave >= 0:
+            os.close(slave)
     assert done.returncode == 0
     assert [json.loads(line)["text"] for line in shown.splitlines() if line[:1] == b"{"] == ["hi"]
 

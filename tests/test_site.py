@@ -62,7 +62,8 @@ def test_axe_finds_no_violation_on_any_page(site: Path, driver: Chrome, width: i
     for page in pages:
         driver.get(page.as_uri())
         driver.execute_script(source)
-        found = driver.execute_async_script("axe.run(document).then(arguments[0])")
+        # All rules are run; of what passes, not every element is told, which takes a fifth of the time.
+        found = driver.execute_async_script("axe.run(document, {resultTypes: ['violations']}).then(arguments[0])")
         assert found["passes"]
         if found["violations"]:
             name = page.relative_to(site).as_posix()
