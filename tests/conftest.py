@@ -26,13 +26,20 @@ hypothesis.settings.register_profile("busy", deadline=None, suppress_health_chec
 hypothesis.settings.load_profile("busy")
 
 
+LONGEST = ("site", "uvicorn", "autobahn", "frameworks", "package", "faulty_calls", "tls", "bus_faults", "topics_bus")
+"""Files that take a minute and more, by their names after ``test_``: they run first, so that no worker is left alone
+with one in the end."""
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Have xdist begin with what comes first: it would put files of few tests last, and these are the slow ones."""
     config.option.loadscopereorder = False
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip, and say why in the summary, what is about readers on a loop that has none."""
+    """Order files, and skip, and say why in the summary, what is about readers on a loop that has none."""
+    places = {f"test_{name}.py": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
     for item in items:
         marker = item.get_closest_marker("readers")
         loop = getattr(item, "callspec", None) and item.callspec.params.get("anyio_backend")  # type: ignore[attr-defined]
