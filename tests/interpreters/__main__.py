@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 from . import cross, suite, wheels
 from .debian import build_free_threaded, fetch, fetch_i386, test_i386
 from .emulated import PROCESSORS, run_emulated
-from .found import ROOT, choose, find
+from .found import ROOT, choose, find, others
 from .pyodide import test_pyodide
 
 
@@ -20,9 +21,15 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="the interpreters that are here")
     one = commands.add_parser("test", help="build a wheel for each interpreter, install it, and run the tests")
-    one.add_argument("--quick", action="store_true", help="the tests of the codec and of usual connections only")
+    one.add_argument(
+        "--quick", action="store_true", help="the tests of the codec, of threads and of usual connections only"
+    )
     one.add_argument("--few", action="store_true", help="install only what the tests of the codec need")
+    one.add_argument(
+        "--others", action="store_true", help="the CPythons installed here but this one's version; none is all right"
+    )
     one.add_argument("--jobs", type=int, default=2, help="how many processes run tests (default: 2)")
+    one.add_argument("--at-once", type=int, default=1, help="how many interpreters are tested at once (default: 1)")
     one.add_argument("--keep", type=Path, help="leave the environments there; the next run uses them again")
     one.add_argument(
         "names", nargs="*", help="such as 3.13, 3.13t, pypy3.11, i386, pyodide, aarch64 (default: all here)"
@@ -47,17 +54,24 @@ def main() -> None:
         "--thread-sanitizer", action="store_true", help="build 3.14t with it, for tests.sanitize --threads"
     )
     args = parser.parse_args()
-    others = {"i386": test_i386, "pyodide": test_pyodide}
-    others |= {name: partial(run_emulated, name) for name in PROCESSORS}
+    if args.command == "test" and args.others and args.names:
+        parser.error("expected names or --others, got both")
+    elsewhere = {"i386": test_i386, "pyodide": test_pyodide}
+    elsewhere |= {name: partial(run_emulated, name) for name in PROCESSORS}
     if args.command == "list":
         print(*find(), sep="\n")
     elif args.command == "test":
-        results = [others[name](args.pytest) for name in args.names if name in others]
-        named = [name for name in args.names if name not in others]
+        results = [elsewhere[name](args.pytest) for name in args.names if name in elsewhere]
+        named = [name for name in args.names if name not in elsewhere]
         if named or not results:
+            chosen = others() if args.others else choose(named)
+            print("to be tested:", ", ".join(each.name for each in chosen) or "none", flush=True)
             keep = args.keep and args.keep.resolve()
-            options = {"quick": args.quick, "few": args.few, "jobs": args.jobs, "keep": keep}
-            results += [suite.run_tests(each, args.pytest, **options) for each in choose(named)]
+            test = partial(
+                suite.run_tests, arguments=args.pytest, quick=args.quick, few=args.few, jobs=args.jobs, keep=keep
+            )
+            with ThreadPoolExecutor(args.at_once) as pool:
+                results += pool.map(test, chosen)
         sys.exit(not all(results))
     elif args.command == "wheels":
         wheels.main(choose(args.names), args.out.resolve())

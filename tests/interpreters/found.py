@@ -68,10 +68,16 @@ def ask(path: Path) -> Interpreter | None:
     return Interpreter(version, said["free_threaded"], said["implementation"], path, Path(said["include"]))
 
 
-def find() -> list[Interpreter]:
-    """Return one interpreter of each name: those of pyenv, of the cache of `debian`, and of PATH."""
+def find(*, fetched: bool = True) -> list[Interpreter]:
+    """Return one interpreter of each name: those of pyenv, of the cache of `debian`, and of PATH.
+
+    Args:
+        fetched: False for those only that are installed, not the cache's.
+    """
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
-    folders = [*sorted(pyenv.glob("*/bin")), *sorted(CACHE.glob("*/usr/bin")), *sorted(CACHE.glob("*/bin"))]
+    folders = sorted(pyenv.glob("*/bin"))
+    if fetched:
+        folders += [*sorted(CACHE.glob("*/usr/bin")), *sorted(CACHE.glob("*/bin"))]
     folders += [Path(folder) for folder in os.environ.get("PATH", "").split(os.pathsep) if folder]
     found: dict[str, Interpreter] = {}
     for folder in folders:
@@ -89,6 +95,16 @@ def find() -> list[Interpreter]:
 def usual() -> Interpreter:
     """Return the oldest CPython with a GIL that is here: what tools run on."""
     return next(each for each in find() if each.implementation == "cpython" and not each.free_threaded)
+
+
+def others() -> list[Interpreter]:
+    """Return the CPythons that are installed here, but this one's version."""
+    this = ask(Path(sys.executable))
+    return [
+        each
+        for each in find(fetched=False)
+        if each.implementation == "cpython" and (this is None or each.name != this.name)
+    ]
 
 
 def choose(names: list[str]) -> list[Interpreter]:

