@@ -67,6 +67,20 @@ async def test_send_that_is_forgotten_warns() -> None:
         assert await client.receive_message() == "last"
 
 
+@pytest.mark.parametrize("event", [{"type": "websocket.send", "text": "x"}, {"type": "strange"}, ["no event"]], ids=str)
+async def test_another_thread_is_refused_whatever_it_sends(event: Any) -> None:
+    """Whose thread it is comes before what is sent and how the connection is."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await accept(receive, send)
+        with pytest.raises(RuntimeError, match="by its own event loop only"):
+            await asyncio.to_thread(lambda: send(event).send(None))  # type: ignore[attr-defined]
+        await send({"type": "websocket.send", "text": "last"})
+
+    async with running(app) as run, await run.connect() as client:
+        assert await client.receive_message() == "last"
+
+
 async def test_one_task_receives_at_a_time() -> None:
     raised = []
 

@@ -88,13 +88,20 @@ def run_tests(
         source = copy_sources(folder / "source")
         pure = interpreter.implementation != "cpython"
         some = pure or interpreter.name in WITHOUT_CFFI
-        bare = few or some or quick
+        # Which packages, if not the extra `dev`, and which tests, if not all.
+        packages: tuple[str, ...] = ()
+        tests: tuple[str, ...] = ()
+        if some:
+            packages, tests = FEW, (*PURE, *(() if pure else THREADS))
+        elif few:
+            packages, tests = FEW, CODEC
+        elif quick:
+            packages, tests = (*FEW, *FOR_QUICK), QUICK
         home = (keep or folder) / f"venv-{interpreter.name}"
-        packages = (*FEW, *(FOR_QUICK if quick and not few and not some else ())) if bare else ()
         python = make_environment(interpreter, home, *packages)
         (folder / "wheel").mkdir()
         wheel = build(interpreter, source, folder / "wheel", pure=pure, flags="-O1" if quick else "")
-        what = str(wheel) if bare else f"wsfast[dev] @ {wheel.as_uri()}"
+        what = str(wheel) if packages else f"wsfast[dev] @ {wheel.as_uri()}"
         run(python, "-m", "pip", "install", "-q", "--prefer-binary", what)
         run(python, "-m", "pip", "install", "-q", "--force-reinstall", "--no-deps", wheel)  # where one was kept
         # The tests run beside the sources, which some of them read, and must see what is installed.
@@ -103,11 +110,6 @@ def run_tests(
         ).stdout.split()
         if not Path(said[0]).is_relative_to(home) or said[1] != ("python" if pure else "cython"):
             raise SystemExit(f"{interpreter}: expected the wheel in {home}, got {' '.join(said)}")
-        chosen: list[str] = arguments
-        if not arguments and (quick or few or some):
-            chosen = list(CODEC if few else QUICK)
-            if some:
-                chosen = [*PURE, *(() if pure else THREADS)]
         # Some of what the tests use does not declare that it can do without a GIL, and would switch it on.
         environ = environment(**({"PYTHON_GIL": "0"} if interpreter.free_threaded else {}))
         if some:  # what makes certificates cannot be had
@@ -126,7 +128,7 @@ def run_tests(
         print(f"{interpreter}: running; see {log}", flush=True)
         with log.open("w") as output:
             status = subprocess.run(
-                [*command, *chosen], cwd=source, env=environ, stdout=output, stderr=output, check=False
+                [*command, *(arguments or tests)], cwd=source, env=environ, stdout=output, stderr=output, check=False
             ).returncode
     text = log.read_text(errors="replace").strip()
     if status:
